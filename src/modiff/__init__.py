@@ -1,0 +1,41 @@
+"""modiff: medical image segmentation where experts disagree.
+
+The public names load what they need when they are first used, so that `import modiff` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "ModiffError": "modiff.errors",
+    "Store": "modiff.data.store",
+    "Batch": "modiff.data.batch",
+    "Predictor": "modiff.prediction.predictor",
+    "load_model": "modiff.training.export",
+    "metrics": "modiff",
+}
+__all__ = ["Batch", "ModiffError", "Predictor", "Store", "__version__", "load_model", "metrics"]
+
+if TYPE_CHECKING:
+    from modiff import metrics
+    from modiff.data.batch import Batch
+    from modiff.data.store import Store
+    from modiff.errors import ModiffError
+    from modiff.prediction.predictor import Predictor
+    from modiff.training.export import load_model
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'modiff' has no attribute '{name}'")
+    if _PUBLIC[name] == "modiff":
+        return importlib.import_module(f"modiff.{name}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])
