@@ -1,0 +1,17 @@
+"""Fixtures that every room of the tests uses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real data and golden values; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("MODIFF_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip("needs real data or golden values: set MODIFF_SHARED to the folder that holds data/ and golden/")
+    return folder
