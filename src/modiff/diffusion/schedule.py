@@ -1,0 +1,169 @@
+"""Noise schedules in continuous time, and the times at which a sampler visits them.
+
+t runs from 0 (clean) to 1 (noise); x_t = α(t)·x_0 + σ(t)·ε with α² = ᾱ and σ² = 1 − ᾱ (variance preserving). The chain
+of T steps is the same function read at t = k/T, so that a model trained on either is sampled on any times in between.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from modiff.errors import ConfigError
+
+ScheduleName = Literal["cosine", "linear", "sigmoid"]
+Spacing = Literal["uniform", "trailing", "quadratic"]
+
+_COSINE_OFFSET = 0.008  # s of Nichol & Dhariwal 2021, Eq. 17
+_MAX_BETA = 0.999  # the same, §3.2: no step of the chain may erase everything
+_LINEAR_STEPS, _LINEAR_FIRST, _LINEAR_LAST = 1000, 1e-4, 0.02  # Ho et al. 2020, §4
+_SIGMOID_START, _SIGMOID_END, _SIGMOID_TAU = -3.0, 3.0, 1.0  # Jabri et al. 2022 as in Chen 2023, Algorithm 1
+
+
+def _cosine(t: Tensor) -> Tensor:
+    """Nichol & Dhariwal 2021, Eq. 17."""
+    quarter = math.pi / 2 / (1 + _COSINE_OFFSET)
+    return (torch.cos((t + _COSINE_OFFSET) * quarter) / math.cos(_COSINE_OFFSET * quarter)) ** 2
+
+
+def _linear(t: Tensor) -> Tensor:
+    """Ho et al. 2020: ᾱ of the chain of 1000 steps, Π_{k≤n}(1 − β_1 − (k−1)·c), continued to real n = 1000·t.
+
+    The product of an arithmetic sequence is a quotient of gamma functions, which is defined between the integers and
+    equals the chain on them. A chain of T steps reads every (1000/T)-th value: its betas are 1000/T times those of the
+    original to first order, and its ᾱ_T is the original's exactly.
+    """
+    slope = (_LINEAR_LAST - _LINEAR_FIRST) / (_LINEAR_STEPS - 1)
+    n, top = t * _LINEAR_STEPS, torch.full_like(t, (1 - _LINEAR_FIRST) / slope + 1)
+    log_product = n * math.log(slope) + torch.lgamma(top) - torch.lgamma(top - n)
+    return torch.where(n == 0, 1.0, log_product.clamp(max=0.0).exp())
+
+
+def _sigmoid(t: Tensor) -> Tensor:
+    """Jabri et al. 2022: a slice of the logistic function, moved and scaled to run from 1 to 0."""
+
+    def logistic(x: Tensor) -> Tensor:
+        return torch.sigmoid(x / _SIGMOID_TAU)
+
+    low, high = logistic(torch.full_like(t, _SIGMOID_START)), logistic(torch.full_like(t, _SIGMOID_END))
+    return (high - logistic(t * (_SIGMOID_END - _SIGMOID_START) + _SIGMOID_START)) / (high - low)
+
+
+_CURVES = {"cosine": _cosine, "linear": _linear, "sigmoid": _sigmoid}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How much signal is left at time t.
+
+    name: the curve. steps: T of the discrete chain. input_scale: b, which divides the signal's share by SNR_b = b²·SNR
+    (arXiv 2504.05977); below 1 the schedule is harder. zero_terminal_snr: moves and scales √ᾱ so that nothing is left
+    at t = 1 (Lin et al. 2024, Algorithm 1, with ᾱ(0) = 1 held). Raises ConfigError for values that make no schedule.
+    """
+
+    name: ScheduleName
+    steps: int = 250
+    input_scale: float = 1.0
+    zero_terminal_snr: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in _CURVES:
+            raise ConfigError(
+                "no such noise schedule", field="schedule", found=repr(self.name), expected=", ".join(_CURVES)
+            )
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ConfigError(
+                "the chain needs a length", field="steps", found=repr(self.steps), expected="a whole number ≥ 1"
+            )
+        if not (0 < self.input_scale < math.inf):
+            raise ConfigError(
+                "not a scale of the input", field="input_scale", found=self.input_scale, expected="a number > 0"
+            )
+
+    def alpha_bar(self, t: Tensor) -> Tensor:
+        """ᾱ(t) of t's shape, falling from 1 at t = 0; float64 inside, returned as float64 if t is, else float32."""
+        return _narrow(self._alpha_bar(_widen(t)), t)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """√ᾱ(t), the factor of the clean map; dtype as `alpha_bar`."""
+        return _narrow(self._alpha_bar(_widen(t)).sqrt(), t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """√(1 − ᾱ(t)), the noise's standard deviation; dtype as `alpha_bar`."""
+        return _narrow((1 - self._alpha_bar(_widen(t))).sqrt(), t)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(ᾱ/(1 − ᾱ)): +inf at t = 0, and −inf at t = 1 with zero terminal SNR; dtype as `alpha_bar`."""
+        return _narrow(torch.logit(self._alpha_bar(_widen(t))), t)
+
+    def grid(self) -> Tensor:
+        """(T+1,) float64: ᾱ at t = 0, 1/T … 1, the cumulative products of 1 − β; the first is 1."""
+        return self._alpha_bar(torch.arange(self.steps + 1, dtype=torch.float64) / self.steps)
+
+    def betas(self) -> Tensor:
+        """(T,) float64: β_k = 1 − ᾱ_k/ᾱ_{k−1} of the chain; at most 0.999 for cosine and sigmoid, 1 at zero SNR."""
+        grid = self.grid()
+        return 1 - grid[1:] / grid[:-1]
+
+    def _alpha_bar(self, t: Tensor) -> Tensor:
+        curve = _CURVES[self.name]
+        alpha_bar = curve(t)
+        if self.zero_terminal_snr:
+            alpha = alpha_bar.sqrt()
+            end = curve(torch.ones_like(t)).sqrt()
+            alpha_bar = torch.where(t >= 1, 0.0, ((alpha - end) / (1 - end)).clamp(min=0) ** 2)
+        elif self.name != "linear":
+            # These curves end at 0. The papers' chains clip β at 0.999; here that is a floor under the last step.
+            alpha_bar = alpha_bar.clamp(min=self._floor())
+        scale = self.input_scale**2
+        return alpha_bar if scale == 1 else scale * alpha_bar / (scale * alpha_bar + 1 - alpha_bar)
+
+    def _floor(self) -> float:
+        before_last = torch.tensor(1 - 1 / self.steps, dtype=torch.float64)
+        return (1 - _MAX_BETA) * float(_CURVES[self.name](before_last))
+
+
+def _widen(t: Tensor) -> Tensor:
+    # Apple's GPU has no float64; the times are few, so they go by way of the CPU there.
+    return (t.cpu() if t.device.type == "mps" else t).to(torch.float64)
+
+
+def _narrow(value: Tensor, t: Tensor) -> Tensor:
+    return value if t.dtype == torch.float64 else value.to(torch.float32).to(t.device)
+
+
+def make_schedule(**settings: Any) -> Schedule:
+    """A Schedule from settings as they stand in a configuration; raises ConfigError for a name that is none."""
+    known = Schedule.__dataclass_fields__
+    if unknown := [key for key in settings if key not in known]:
+        raise ConfigError("no such setting of a schedule", field=unknown[0], expected=", ".join(known))
+    if "name" not in settings:
+        raise ConfigError("which noise schedule?", field="name", expected=", ".join(_CURVES))
+    return Schedule(**settings)
+
+
+def time_steps(n: int, *, steps_total: int = 250, spacing: Spacing = "uniform") -> Tensor:
+    """(n+1,) float64 times from 1 down to 0, for n evaluations of a model; k/T exactly where n = T = `steps_total`.
+
+    uniform: k/n, in continuous time. trailing: the nearest steps of the chain of T (Lin et al. 2024, Table 2).
+    quadratic: steps of the chain at T·(k/n)², close together where little noise is left (Song et al. 2021, App. D.2).
+    Raises ConfigError for n < 1, and for more steps than the chain has where times are steps of the chain.
+    """
+    if spacing not in get_args(Spacing):
+        raise ConfigError(
+            "no such spacing of times", field="spacing", found=repr(spacing), expected=", ".join(get_args(Spacing))
+        )
+    if n < 1 or (n > steps_total and spacing != "uniform"):
+        limit = "≥ 1" if spacing == "uniform" else f"from 1 to {steps_total}, the chain's length"
+        raise ConfigError("impossible number of sampling steps", field="steps", found=n, expected=limit)
+    k = torch.arange(n, -1, -1, dtype=torch.float64)
+    if spacing == "uniform":
+        return k / n
+    if spacing == "trailing":
+        return torch.round(k * steps_total / n) / steps_total
+    # At least k steps: times stay distinct near zero, and n = T gives the whole chain.
+    return torch.maximum(torch.round(steps_total * (k / n) ** 2), k) / steps_total
