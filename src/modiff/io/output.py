@@ -1,0 +1,101 @@
+"""Results on disk: a file or a folder of files exists whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modiff.errors import DataError
+
+MANIFEST = "summary.json"  # its "files" name what a folder of results holds
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside `path` to write to; it takes the place of `path` when the block ends without an error."""
+    path = Path(path)
+    _make(path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `path` whose files become those of `path` when the block ends without an error.
+
+    An existing folder with files is refused unless `overwrite`; then each new file replaces its namesake, files that
+    the earlier summary.json names are removed, and whatever else lies there stays. Raises DataError.
+    """
+    path = Path(path)
+    check_output(path, overwrite=overwrite)
+    _make(path.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.is_dir() and any(path.iterdir()):
+            _move_into(temporary, path)
+        else:
+            os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"cannot be written ({error.strerror or error})", path=path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_output(path: str | Path, *, overwrite: bool) -> None:
+    """Raises DataError where results cannot go to the folder `path`: known before any work is done."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise DataError("is a file", path=path, field="output", expected="a folder")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise DataError(
+            "the folder has files already", path=path, field="output", hint="Use --overwrite to replace them"
+        )
+
+
+def _move_into(temporary: Path, path: Path) -> None:
+    """The summary goes first and comes back last, so that an interrupted replacement is not taken for a result."""
+    stale = _named_files(path)
+    (path / MANIFEST).unlink(missing_ok=True)
+    for name in stale:
+        (path / name).unlink(missing_ok=True)
+    for file in sorted(temporary.iterdir(), key=lambda file: file.name == MANIFEST):
+        os.replace(file, path / file.name)
+
+
+def _named_files(path: Path) -> list[str]:
+    try:
+        names = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    if not isinstance(names, list):
+        return []
+    # The list is a file's word: only result files directly in the folder, never a path that leads elsewhere.
+    plain = [name for name in names if isinstance(name, str) and Path(name).name == name]
+    return [name for name in plain if Path(name).suffix in (".png", ".npz") and (path / name).is_file()]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder ({error.strerror or error})", path=folder) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
