@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from modiff.diffusion.schedule import Schedule
+from modiff.diffusion.schedule import Schedule, check_times
 from modiff.errors import ConfigError
 
 Sampler = Literal["ancestral", "ddim", "dpm++"]
@@ -71,10 +71,7 @@ def sample(
 
 
 def _levels(times: Tensor, schedule: Schedule) -> list[_Level]:
-    t = times.detach().to("cpu", torch.float64)
-    valid = t.ndim == 1 and len(t) > 1 and bool((t.diff() < 0).all()) and bool(t[-1] >= 0) and bool(t[0] <= 1)
-    if not valid:
-        raise ConfigError("not a way from noise to a map", field="times", expected="1 ≥ t_0 > t_1 > … > t_n ≥ 0")
+    t = check_times(times)
     columns = schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t) / 2
     return [_Level(*map(float, row)) for row in zip(*columns, strict=True)]
 

@@ -40,7 +40,7 @@ def _linear(t: Tensor) -> Tensor:
     slope = (_LINEAR_LAST - _LINEAR_FIRST) / (_LINEAR_STEPS - 1)
     n, top = t * _LINEAR_STEPS, torch.full_like(t, (1 - _LINEAR_FIRST) / slope + 1)
     log_product = n * math.log(slope) + torch.lgamma(top) - torch.lgamma(top - n)
-    return torch.where(n == 0, 1.0, log_product.clamp(max=0.0).exp())
+    return log_product.exp()
 
 
 def _sigmoid(t: Tensor) -> Tensor:
@@ -111,7 +111,8 @@ class Schedule:
 
     def _alpha_bar(self, t: Tensor) -> Tensor:
         curve = _CURVES[self.name]
-        alpha_bar = curve(t)
+        # Exactly 1 at t = 0 whatever the last digit of a machine's cosine: 1 − ᾱ stands under square roots.
+        alpha_bar = torch.where(t <= 0, 1.0, curve(t).clamp(0, 1))
         if self.zero_terminal_snr:
             alpha = alpha_bar.sqrt()
             end = curve(torch.ones_like(t)).sqrt()
@@ -167,3 +168,12 @@ def time_steps(n: int, *, steps_total: int = 250, spacing: Spacing = "uniform") 
         return torch.round(k * steps_total / n) / steps_total
     # At least k steps: times stay distinct near zero, and n = T gives the whole chain.
     return torch.maximum(torch.round(steps_total * (k / n) ** 2), k) / steps_total
+
+
+def check_times(times: Tensor) -> Tensor:
+    """The times of a sampler in float64 on the CPU; raises ConfigError unless they fall strictly within [0, 1]."""
+    t = times.detach().to("cpu", torch.float64)
+    # Written so that NaN fails.
+    if not (t.ndim == 1 and len(t) > 1 and bool((t.diff() < 0).all()) and bool(t[-1] >= 0) and bool(t[0] <= 1)):
+        raise ConfigError("not a way from noise to a map", field="times", expected="1 ≥ t_0 > t_1 > … > t_n ≥ 0")
+    return t

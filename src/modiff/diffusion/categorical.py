@@ -1,0 +1,161 @@
+"""Categorical diffusion with the uniform kernel (Hoogeboom et al. 2021; CCDM, Zbinden et al. 2023).
+
+Maps are (B,K,H,W), K classes in all with the background first, one-hot or probabilities on dimension 1. A step keeps a
+pixel's class with probability α and else draws any of the K alike, so that x_t | x_0 ~ Cat(ᾱ_t·x_0 + (1 − ᾱ_t)/K) with
+ᾱ the cumulative product; from s to any later t, α_{t|s} = ᾱ_t/ᾱ_s. ᾱ is a number, a tensor of one value or (B,); pass
+float64, since 1 − ᾱ of little noise is small.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from modiff.diffusion.schedule import Schedule, check_times
+from modiff.errors import ConfigError
+
+CategoricalSampler = Literal["ancestral", "ddim"]
+Output = Literal["confidence", "majority"]
+Level = Tensor | float
+
+_SMALLEST = 1e-12  # CCDM clamps probabilities here before the logarithm
+
+
+def q_probs(x0_probs: Tensor, alpha_bar: Level) -> Tensor:
+    """(B,K,H,W) probabilities of x_t given x_0: Cat(ᾱ·x_0 + (1 − ᾱ)/K)."""
+    level = _level(alpha_bar)
+    return _scale(level, x0_probs) + _factor((1 - level) / x0_probs.shape[1], x0_probs)
+
+
+def posterior(x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Level) -> Tensor:
+    """(B,K,H,W) probabilities of x_s for s < t, given one-hot x_t and a belief about x_0.
+
+    Exact for any s < t: the mixture of posteriors Σ_k q(x_s | x_t, x_0 = k)·P(x_0 = k), not the posterior of the mixed
+    x_0. With ᾱ_s = 1 it is the belief itself; with ᾱ_t = 0 it is q(x_s | x_0) under the belief.
+    """
+    classes = x0_probs.shape[1]
+    t, s = _level(alpha_bar_t), _level(alpha_bar_s)
+    step = t / s
+    # By Bayes, q(x_s = j | x_t = i, x_0 = k) = q(i|j)·q(j|k)/q(i|k). Only q(i|k) and P depend on k, and q(j|k) is a
+    # multiple of [j = k] plus a constant: the sum over k takes one pass.
+    weight = x0_probs / q_probs(x_t, t)
+    from_clean = _scale(s, weight) + _factor((1 - s) / classes, weight) * weight.sum(1, keepdim=True)
+    return q_probs(x_t, step) * from_clean
+
+
+def low_noise_probs(
+    x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Level, *, eta: float = 0.0
+) -> Tensor:
+    """(B,K,H,W) probabilities of x_s for s < t by the non-Markov step of multinomial DDIM (Song et al. 2021, App. A).
+
+    x_s ~ Cat(σ·x_t + (ᾱ_s − σ·ᾱ_t)·x̂_0 + ((1 − ᾱ_s) − σ·(1 − ᾱ_t))/K) has the marginals of the forward process for any
+    σ up to (1 − ᾱ_s)/(1 − ᾱ_t). eta = 0 takes the largest, which flips the fewest pixels; eta = 1 takes 0, which draws
+    the noise of every pixel anew.
+    """
+    t, s = _level(alpha_bar_t), _level(alpha_bar_s)
+    kept = (1 - eta) * (1 - s) / (1 - t)
+    constant = _factor(eta * (1 - s) / x0_probs.shape[1], x0_probs)
+    return _scale(kept, x_t) + _scale(s - kept * t, x0_probs) + constant
+
+
+def posterior_kl(x_t: Tensor, x0: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Level) -> Tensor:
+    """(B,) loss: KL(q(x_s | x_t, x_0) ‖ posterior under the predicted x0_probs), summed over pixels, in nats.
+
+    x_t and x0 are one-hot. With ᾱ_s = 1 (the chain's first step) it is the cross-entropy of x0_probs (CCDM, Eq. 9).
+    """
+    belief = x0_probs.float()
+    true = posterior(x_t, x0.to(belief), alpha_bar_t, alpha_bar_s)
+    predicted = posterior(x_t, belief, alpha_bar_t, alpha_bar_s)
+    divergence = torch.xlogy(true, true) - true * predicted.clamp(min=_SMALLEST).log()
+    return divergence.flatten(1).sum(1)
+
+
+def sample_categorical(probs: Tensor, uniform: Tensor) -> Tensor:
+    """One-hot draw of probs' shape and dtype from (B,K,H,W) probabilities and a (B,H,W) field of uniforms in (0, 1).
+
+    Inverts the cumulative distribution over classes, so smooth fields give smooth draws. Probabilities need not be
+    normalised; a class of probability 0 is never drawn.
+    """
+    cumulative = probs.cumsum(1)
+    index = (uniform[:, None] * cumulative[:, -1:] > cumulative[:, :-1]).sum(1)
+    return _one_hot(index, probs)
+
+
+def uniform_noise(uniform: Tensor, classes: int) -> Tensor:
+    """One-hot (B,K,H,W) of classes drawn alike, the x_T of a sampler, from a (B,H,W) field of uniforms in (0, 1)."""
+    index = (uniform * classes).long().clamp(max=classes - 1)
+    return _one_hot(index, uniform[:, None].expand(-1, classes, *uniform.shape[1:]))
+
+
+def majority(probs: Tensor) -> Tensor:
+    """One-hot map of the likeliest class of (B,K,H,W) probabilities; ties go to the first, which is the background."""
+    best = probs == probs.amax(1, keepdim=True)
+    return (best & (best.cumsum(1) == 1)).to(probs.dtype)
+
+
+def sample(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    x_T: Tensor,
+    times: Tensor,
+    schedule: Schedule,
+    *,
+    uniform: Callable[[int], Tensor],
+    sampler: CategoricalSampler = "ancestral",
+    eta: float = 0.0,
+    output: Output = "confidence",
+) -> Tensor:
+    """Runs the reverse process from one-hot x_T at times[0] to times[-1] = 0; returns a (B,K,H,W) map.
+
+    denoise(x_t, t) -> probabilities of x_0 with t a 0-dim float32 tensor on x_T's device. times: (n+1,) strictly
+    descending to 0. uniform(i) -> (B,H,W) field for step i = 0 … n−2; the last step draws nothing. sampler: "ancestral"
+    (posterior, exact on any times) or "ddim" (`low_noise_probs` with eta). output: the last prediction as it is
+    ("confidence") or its likeliest class ("majority"). Raises ConfigError for settings that contradict each other.
+    """
+    levels = _sampling_levels(times, schedule, sampler, eta, output)
+    on_device = times.to(device=x_T.device, dtype=torch.float32)
+    x = x_T
+    for index, (t, s) in enumerate(itertools.pairwise(levels[:-1])):
+        x0_probs = denoise(x, on_device[index])
+        probs = posterior(x, x0_probs, t, s) if sampler == "ancestral" else low_noise_probs(x, x0_probs, t, s, eta=eta)
+        x = sample_categorical(probs, uniform(index))
+    final = denoise(x, on_device[-2])
+    return final if output == "confidence" else majority(final)
+
+
+def _sampling_levels(times: Tensor, schedule: Schedule, sampler: str, eta: float, output: str) -> list[float]:
+    for field, value, known in (
+        ("sampler", sampler, get_args(CategoricalSampler)),
+        ("output", output, get_args(Output)),
+    ):
+        if value not in known:
+            raise ConfigError(f"no such {field}", field=field, found=repr(value), expected=", ".join(known))
+    if not 0 <= eta <= 1 or (eta and sampler == "ancestral"):
+        expected = "0: the posterior has no such share" if sampler == "ancestral" else "a number from 0 to 1"
+        raise ConfigError("impossible share of fresh noise", field="eta", found=eta, expected=expected)
+    t = check_times(times)
+    if t[-1] != 0:
+        raise ConfigError("categorical sampling ends at the clean map", field="times", found=float(t[-1]), expected="0")
+    return list(map(float, schedule.alpha_bar(t)))
+
+
+def _level(alpha_bar: Level) -> Tensor:
+    """ᾱ as given; numbers become float64 so that 1 − ᾱ keeps its digits."""
+    return alpha_bar if isinstance(alpha_bar, Tensor) else torch.tensor(alpha_bar, dtype=torch.float64)
+
+
+def _factor(value: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B,1,…,1) in like's dtype on its device; a 0-dim tensor of the CPU meets tensors of any device."""
+    value = value.to(like.dtype)
+    return value.to(like.device).view(-1, *[1] * (like.ndim - 1)) if value.ndim == 1 else value
+
+
+def _scale(value: Tensor, x: Tensor) -> Tensor:
+    return _factor(value, x) * x
+
+
+def _one_hot(index: Tensor, like: Tensor) -> Tensor:
+    return torch.zeros(like.shape, dtype=like.dtype, device=like.device).scatter_(1, index[:, None], 1)
