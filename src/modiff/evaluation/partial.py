@@ -1,0 +1,125 @@
+"""Rows of an evaluation in progress: appended to a file as they come, so that the same command continues.
+
+The first line says what the rows are of; rows of another model, data set or setting are never mixed in. Each process
+appends to a file of its own; whoever continues reads them all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from modiff.errors import CheckpointError
+
+Row = dict[str, Any]
+
+
+class PartialRows:
+    """The finished rows on disk, and the file that this process appends to.
+
+    target: the evaluation's JSON; rows lie beside it as <stem>.partial-<process>.jsonl. identity: what must be equal
+    for rows to belong together, flat names and JSON values.
+    """
+
+    def __init__(self, target: Path, identity: dict[str, Any], rank: int) -> None:
+        self.target, self.identity = target, json.loads(json.dumps(identity))
+        self._path = target.with_name(f"{target.stem}.partial-{rank}.jsonl")
+
+    def files(self) -> list[Path]:
+        """The partial files of all processes, of this start and of earlier ones."""
+        if not self.target.parent.is_dir():
+            return []
+        start, end = f"{self.target.stem}.partial-", ".jsonl"
+        names = (path for path in self.target.parent.iterdir() if path.is_file())
+        return sorted(path for path in names if path.name.startswith(start) and path.name.endswith(end))
+
+    def read(self) -> list[Row]:
+        """The finished rows of all processes.
+
+        Raises:
+            CheckpointError: they are of another model, data set or setting; says which.
+        """
+        return [row for path in self.files() for row in self._rows(path)]
+
+    def _rows(self, path: Path) -> list[Row]:
+        whole = _whole_lines(path)
+        if not whole:
+            return []
+        found = whole[0].get("identity", {})
+        differ = [
+            f"{key} ({_short(found.get(key))} there, {_short(self.identity.get(key))} here)"
+            for key in sorted({*found, *self.identity})
+            if found.get(key) != self.identity.get(key)
+        ]
+        if differ:
+            raise CheckpointError(
+                f"rows of an unfinished evaluation that differs in {', '.join(differ)}",
+                path=path,
+                hint="Finish that one with its own command, or add --restart to throw its rows away.",
+            )
+        return whole[1:]
+
+    def discard(self) -> None:
+        """Removes the partial files: their result is written, or not wanted."""
+        for path in self.files():
+            path.unlink(missing_ok=True)
+
+    def __enter__(self) -> PartialRows:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_line(self._path)
+        self._file = self._path.open("a", encoding="utf-8")
+        if self._file.tell() == 0:
+            self._append({"identity": self.identity})
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+
+    def append(self, rows: list[Row]) -> None:
+        """Adds finished rows; they survive the program's end."""
+        self._append(*rows)
+
+    def _append(self, *rows: Row) -> None:
+        self._file.write("".join(json.dumps(_nulls(row), allow_nan=False) + "\n" for row in rows))
+        self._file.flush()
+
+
+def _nulls(value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _nulls(item) for key, item in value.items()}
+    return value
+
+
+def _whole_lines(path: Path) -> list[Row]:
+    """What a program that was killed in the middle of a line left whole."""
+    rows = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise CheckpointError(
+                "rows of an unfinished evaluation that cannot be read", path=path, hint="Add --restart to begin again."
+            )
+        rows.append(row)
+    return rows
+
+
+def _cut_torn_line(path: Path) -> None:
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            with path.open("r+b") as file:
+                file.truncate(whole)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 24 else f"{text[:20]}…"

@@ -1,0 +1,86 @@
+"""How a result was made: what a reader needs to believe it and to make it again."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+VERSIONS = ("torch", "numpy", "scipy", "lightning")
+
+
+def command_line() -> str:
+    """The command as it was typed, or the script that called."""
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    if program == "__main__.py":
+        program = "modiff"
+    return shlex.join([program, *sys.argv[1:]])
+
+
+def commit() -> str | None:
+    """The commit of the source that runs, "-dirty" where files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        # An installed copy inside somebody else's checkout must not claim that one's commit.
+        subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what computes."""
+    from modiff import __version__
+
+    found = {"modiff": __version__, "python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device | str) -> str:
+    """What computes, e.g. "cpu (x86_64, 2 threads)" or "cuda (NVIDIA H100)"."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def model_fingerprint(model: nn.Module, config: Any = None) -> str:
+    """A hash of weights and configuration: equal for models that draw the same samples."""
+    digest = hashlib.sha256(type(model).__qualname__.encode())
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"\x1f{name}\x1f{tuple(tensor.shape)}\x1f{tensor.dtype}\x1f".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

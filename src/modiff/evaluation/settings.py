@@ -1,0 +1,88 @@
+"""What an evaluation measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from modiff.errors import ConfigError
+from modiff.evaluation.bootstrap import RESAMPLES
+from modiff.metrics.protocols import PROTOCOLS
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is drawn and how it is scored; raises ConfigError for what cannot be."""
+
+    ns: tuple[int, ...] = (16, 32)
+    """samples an image; the largest is drawn once and the smaller ones are its first samples"""
+    steps: tuple[int | None, ...] = (None,)
+    """steps of the sampler, one evaluation each; None is the model's own default"""
+    protocols: tuple[str, ...] = ("standard", "paper")
+    """conventions of the metrics"""
+    thresholds: tuple[float, ...] = ()
+    """probabilities at which maps become masks, besides each protocol's own"""
+    seed: int = 0
+    """of the samples, hashed with each case's name"""
+    limit: int | None = None
+    """score only a fixed subset of this many images"""
+    control: bool = False
+    """also score each image's raters against the samples of another patient's image (predictor "shuffled")"""
+    resamples: int = RESAMPLES
+    """of the bootstrap over patients"""
+
+    def __post_init__(self) -> None:
+        for name, values in (("ns", self.ns), ("steps", self.steps), ("protocols", self.protocols)):
+            if not values:
+                raise ConfigError("needs a value", field=name, found="none")
+        object.__setattr__(self, "ns", tuple(sorted(set(self.ns))))
+        object.__setattr__(self, "thresholds", tuple(sorted(set(self.thresholds))))
+        object.__setattr__(self, "steps", _unique(self.steps))
+        object.__setattr__(self, "protocols", _unique(self.protocols))
+        numbers = [*(("n", n) for n in self.ns), *(("steps", s) for s in self.steps), ("limit", self.limit)]
+        for name, number in numbers:
+            if number is not None and number < 1:
+                raise ConfigError("too small", field=name, found=number, expected="1 or more")
+        for threshold in self.thresholds:
+            if not 0.0 < threshold <= 1.0:
+                raise ConfigError("not a threshold", field="threshold", found=threshold, expected="0 < threshold <= 1")
+        for protocol in self.protocols:
+            if protocol not in PROTOCOLS:
+                raise ConfigError("no such protocol", field="protocol", found=protocol, expected=" or ".join(PROTOCOLS))
+
+    def thresholds_of(self, protocol: str) -> tuple[float, ...]:
+        """The protocol's own threshold and those asked for."""
+        return tuple(sorted({PROTOCOLS[protocol].threshold, *self.thresholds}))
+
+    def name(self, split: str) -> str:
+        """The stem of the result's files: the split, and whatever else decides which samples of which images count.
+
+        n, protocols, thresholds and the control only say what is computed from those samples, and every record names
+        them; they are not in the file's name.
+        """
+        parts = [split]
+        if self.steps != (None,):
+            parts.append("steps" + "-".join("default" if step is None else str(step) for step in self.steps))
+        if self.limit is not None:
+            parts.append(f"limit{self.limit}")
+        if self.seed != 0:
+            parts.append(f"seed{self.seed}")
+        return "-".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, thresholds by protocol."""
+        return {
+            "n": list(self.ns),
+            "steps": list(self.steps),
+            "protocols": list(self.protocols),
+            "thresholds": {protocol: list(self.thresholds_of(protocol)) for protocol in self.protocols},
+            "seed": self.seed,
+            "limit": self.limit,
+            "control": self.control,
+            "resamples": self.resamples,
+        }
+
+
+def _unique(values: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(values))
