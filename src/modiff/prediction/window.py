@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from modiff.errors import DataError
 
 
-def _reflected(start: int, length: int, size: int) -> Tensor:
+def _reflected(start: int, length: int, size: int) -> np.ndarray:
     """Indices start … start+length−1 mirrored into [0, size) about the first and last pixel, as often as needed."""
-    index = torch.arange(start, start + length)
     if size == 1:
-        return torch.zeros_like(index)
+        return np.zeros(length, dtype=np.intp)
     period = 2 * (size - 1)
-    index = index.remainder(period)
-    return torch.minimum(index, period - index)
+    index = np.arange(start, start + length) % period
+    return np.minimum(index, period - index)
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Window:
         rows, columns = self.inside
         return (rows.stop - rows.start, columns.stop - columns.start) != self.size
 
-    def cut(self, image: Tensor) -> Tensor:
+    def cut(self, image: np.ndarray) -> np.ndarray:
         """(…,h,w) -> (…,H,W): outside the image its reflection, which keeps the texture that the model knows."""
         rows = _reflected(self.top, self.size[0], self.image[0])
         columns = _reflected(self.left, self.size[1], self.image[1])
