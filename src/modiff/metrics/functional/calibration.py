@@ -1,0 +1,96 @@
+"""Are probabilities shares? Of pixels (expected calibration error) and of readers who mark anything at all."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modiff.errors import MetricError
+from modiff.metrics.functional._checks import check_maps, check_sets, check_weights, reader_mean, reader_weights
+from modiff.metrics.functional._maps import mean_map
+
+BINS = 10  # of equal width on [0,1]
+
+
+def calibration_bins(
+    samples: Tensor, masks: Tensor, *, read: Tensor | None = None, weights: Tensor | None = None, bins: int = BINS
+) -> Tensor:
+    """Sums for reliability curves: (B,K,bins,3) float64 = number of pixels, Σp and Σq by bins of p.
+
+    samples: (B,N,K,H,W) probabilities or masks, p their mean; q the mean of the readers' masks (B,R,K,H,W). Sums of
+    images add up to the sums of the data set. Σq is NaN for an image that nobody read. Raises MetricError.
+    """
+    samples, masks, read = check_maps(samples, masks, read)
+    return _bin(mean_map(samples, weights).flatten(2), reader_mean(masks, read).flatten(2), bins)
+
+
+def _bin(p: Tensor, q: Tensor, bins: int) -> Tensor:
+    """(..., P) predicted and observed shares -> (..., bins, 3)."""
+    if bins < 1:
+        raise MetricError("needs a bin", field="bins", found=bins, expected="bins >= 1")
+    # The small addition keeps a share such as 3/10, or a mean of float32 maps, in the bin that starts there.
+    which = (p * bins + 1e-6).long().clamp_(0, bins - 1)
+    sums = [p.new_zeros(*p.shape[:-1], bins).scatter_add_(-1, which, x) for x in (torch.ones_like(p), p, q)]
+    return torch.stack(sums, -1)
+
+
+def pooled_calibration_error(sums: Tensor) -> Tensor:
+    """Scalar expected calibration error of bins pooled over images: (B,K,bins,3) -> mean over classes.
+
+    Images that nobody read (NaN) are left out; NaN if none is left.
+    """
+    total = sums[~sums.isnan().flatten(1).any(1)].sum(0)
+    return _error(total).mean()
+
+
+def _error(sums: Tensor) -> Tensor:
+    """Σ_b |Σp − Σq| / Σ_b n_b: (..., bins, 3) -> (...)."""
+    return (sums[..., 1] - sums[..., 2]).abs().sum(-1) / sums[..., 0].sum(-1)
+
+
+def expected_calibration_error(
+    samples: Tensor, masks: Tensor, *, read: Tensor | None = None, weights: Tensor | None = None, bins: int = BINS
+) -> Tensor:
+    """Σ_b n_b/P·|mean p − mean q| over bins of p, in one image: (B,) float64, class mean; lower is better.
+
+    Shapes as `calibration_bins`. One image has few raters, so even the true distribution does not score 0 here; the
+    error of a data set is `pooled_calibration_error` of the summed bins. Most pixels are background on which all
+    agree, so compare values only on the same data. NaN for an image that nobody read. Source: Naeini et al. 2015.
+    """
+    return _error(calibration_bins(samples, masks, read=read, weights=weights, bins=bins)).mean(1)
+
+
+class Presence(NamedTuple):
+    """Each (B,) float64. samples: the (weighted) share of samples that mark anything, any class. raters: of readers."""
+
+    samples: Tensor
+    raters: Tensor
+
+
+def presence_shares(
+    samples: Tensor, masks: Tensor, *, read: Tensor | None = None, weights: Tensor | None = None
+) -> Presence:
+    """The share of samples and of readers that mark anything at all; NaN for readers where nobody read.
+
+    samples: (B,N,K,H,W) masks; other shapes as `ged`. Raises MetricError.
+    """
+    samples, masks, read = check_sets(samples, masks, read)
+    drawn = samples.flatten(2).any(-1).double()
+    marked = masks.flatten(2).any(-1).double()
+    return Presence((drawn * check_weights(weights, samples)).sum(1), (marked * reader_weights(read)).sum(1))
+
+
+def presence_bins(shares: Presence, bins: int = BINS) -> Tensor:
+    """Reliability of presence over images: (bins,3) float64 = number of images, Σ predicted, Σ observed share.
+
+    Images that nobody read are left out.
+    """
+    known = ~shares.raters.isnan()
+    return _bin(shares.samples[known], shares.raters[known], bins)
+
+
+def presence_calibration_error(shares: Presence, bins: int = BINS) -> Tensor:
+    """Scalar: Σ_b n_b/n·|mean predicted − mean observed share of present lesions| over images; NaN without images."""
+    return _error(presence_bins(shares, bins))

@@ -1,0 +1,78 @@
+"""CI, the collective insight score of CIMD, and its three parts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from modiff.metrics.functional._checks import check_sets
+from modiff.metrics.functional.pairwise import PairwiseDistances
+
+
+class CollectiveInsight(NamedTuple):
+    """Each (B,) float64. ci: the score. sensitivity: S_c. dmax: D_max. agreement: D_a."""
+
+    ci: Tensor
+    sensitivity: Tensor
+    dmax: Tensor
+    agreement: Tensor
+
+
+def collective_insight(
+    samples: Tensor, masks: Tensor, *, read: Tensor | None = None, pairs: PairwiseDistances | None = None
+) -> CollectiveInsight:
+    """CI = 3·S_c·D_max·D_a / (S_c + D_max + D_a), as published (no harmonic mean), and its parts; higher is better.
+
+    samples: (B,N,K,H,W) masks. masks: (B,R,K,H,W). read: (B,R). pairs: the overlaps of the same sets, if at hand.
+    S_c = |∪Y ∩ ∪S| / |∪Y|: 1 where both are empty, undefined where only ∪Y is. D_max: see `dmax`. D_a = 1 −
+    (|V_min,Y − V_min,S| + |V_max,Y − V_max,S|)/2, V over pairs of different masks the variance of their difference
+    over pixels; undefined with fewer than two readers or samples. The parts are class means, CI is formed of these.
+    NaN where undefined, for CI if one part or one class is; the three parts say which.
+    Source: Rahman et al. 2023 (CIMD), section 3.3. Raises MetricError.
+    """
+    samples, masks, read = check_sets(samples, masks, read)
+    pairs = PairwiseDistances.of(samples, masks, read=read) if pairs is None else pairs
+    sensitivity = _combined_sensitivity(samples, masks, read)
+    dmax, agreement = pairs.dmax(), _diversity_agreement(pairs)
+    total = sensitivity + dmax + agreement
+    ci = 3 * sensitivity * dmax * agreement / torch.where(total == 0, 1.0, total)
+    return CollectiveInsight(ci, sensitivity, dmax, agreement)
+
+
+def _combined_sensitivity(samples: Tensor, masks: Tensor, read: Tensor) -> Tensor:
+    drawn = samples.any(1).flatten(2)
+    marked = (masks & read[:, :, None, None, None]).any(1).flatten(2)
+    area, common = marked.sum(-1).double(), (drawn & marked).sum(-1).double()
+    share = torch.where(drawn.any(-1) | (area > 0), common / area, 1.0)  # 0/0 is NaN: only the samples mark something
+    return torch.where(read.any(1), share.mean(1), torch.nan)
+
+
+def _diversity_agreement(pairs: PairwiseDistances) -> Tensor:
+    areas = pairs.areas.double() / pairs.pixels
+    common = pairs.common.double() / pairs.pixels
+    a, b = areas[..., :, None], areas[..., None, :]
+    variance = a + b - 2 * common - (a - b).square()  # E[(x−y)²] − E[x−y]² of 0/1 maps
+    of_samples = variance[..., : pairs.n, : pairs.n]
+    of_raters = variance[..., pairs.n :, pairs.n :]
+    both_read = (pairs.read[:, :, None] & pairs.read[:, None, :])[:, None]
+    all_samples = torch.ones_like(of_samples, dtype=torch.bool)
+    gaps = [
+        (left - right).abs()
+        for left, right in zip(_extremes(of_raters, both_read), _extremes(of_samples, all_samples), strict=True)
+    ]
+    return (1 - (gaps[0] + gaps[1]) / 2).mean(1)
+
+
+def _extremes(values: Tensor, use: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value over pairs i != j, (B,K,M,M) -> twice (B,K); NaN where there is no pair."""
+    different = ~torch.eye(values.shape[-1], dtype=torch.bool, device=values.device)
+    use = (use & different).expand_as(values).flatten(2)
+    flat = values.flatten(2)
+    if flat.shape[-1] == 0:
+        nothing = flat.new_full(flat.shape[:2], torch.nan)
+        return nothing, nothing
+    none = ~use.any(-1)
+    low = flat.masked_fill(~use, torch.inf).amin(-1).masked_fill(none, torch.nan)
+    return low, flat.masked_fill(~use, -torch.inf).amax(-1).masked_fill(none, torch.nan)

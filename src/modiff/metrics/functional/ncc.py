@@ -1,0 +1,95 @@
+"""NCC: does the samples' cross-entropy among themselves vary over the image as that against the raters does?"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from modiff.errors import MetricError
+from modiff.metrics.functional._checks import check_maps, image_chunks, reader_weights
+from modiff.metrics.functional._maps import correlation
+
+_EPS = 1e-8  # inside the logarithm, as PHiSeg has it
+_ZERO_STD = 1e-9  # stands for a zero deviation in the row variant, as its script has it
+
+
+class NccResult(NamedTuple):
+    """value: (B,) NCC. degenerate: (B,) int64, readers whose correlation was settled by rule, a map being constant."""
+
+    value: Tensor
+    degenerate: Tensor
+
+
+def ncc(
+    samples: Tensor, masks: Tensor, *, read: Tensor | None = None, kind: Literal["pixel", "row"] = "pixel"
+) -> Tensor:
+    """Normalised cross-correlation of cross-entropy maps, the S_NCC of PHiSeg; in [−1,1], higher is better.
+
+    samples: (B,N,K,H,W) probabilities or masks. masks: (B,R,K,H,W). read: (B,R). Returns (B,) float64, NaN for an
+    image that nobody read. With CE(a,b) = −Σ_c b_c·log(a_c + 1e-8) over classes and background,
+    E_ss = mean_i CE(s_i, s̄) and E_sy,j = mean_i CE(s_i, y_j):
+    "pixel" is mean_j corr(E_ss, E_sy,j) over pixels; of constant maps two correlate by 1, one by 0.
+    "row" leaves out the background and correlates the sums over each image row, the mean over foreground classes; it
+    needs square images, is not invariant to transposition, and a constant profile contributes 0.
+    Logarithms have the precision of `samples`: pass float64 (or masks) for the last digits.
+    Source: Baumgartner et al. 2019. Raises MetricError.
+    """
+    return ncc_result(samples, masks, read=read, kind=kind).value
+
+
+def ncc_result(
+    samples: Tensor, masks: Tensor, *, read: Tensor | None = None, kind: Literal["pixel", "row"] = "pixel"
+) -> NccResult:
+    """`ncc` with the number of readers an image whose correlation was degenerate."""
+    binary = not samples.is_floating_point()
+    samples, masks, read = check_maps(samples, masks, read)
+    if kind not in ("pixel", "row"):
+        raise MetricError("no such kind of NCC", field="kind", found=kind, expected="pixel or row")
+    if kind == "row" and masks.shape[-1] != masks.shape[-2]:
+        raise MetricError("NCC by rows needs square images", found=f"{masks.shape[-2]}×{masks.shape[-1]}")
+    by_kind = _pixel if kind == "pixel" else _row
+    values, degenerate = [], []
+    for part in image_chunks(len(masks), 4 * samples.element_size() * samples.numel() // max(1, len(masks))):
+        value, flat = by_kind(samples[part], masks[part].double(), binary)
+        use = read[part]
+        values.append((torch.where(use, value, 0.0) * reader_weights(use)).sum(1))
+        degenerate.append((flat & use).sum(1))
+    if not values:
+        return NccResult(torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64))
+    return NccResult(torch.cat(values), torch.cat(degenerate))
+
+
+def _mean_and_log(maps: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
+    """Means over the samples of p and of log(p + ε), (b,N,K,H,W) -> twice (b,K,H,W) float64."""
+    mean = maps.mean(1, dtype=torch.float64)
+    if binary:  # two values only: no logarithm a pixel and sample
+        return mean, mean * math.log(1 + _EPS) + (1 - mean) * math.log(_EPS)
+    return mean, (maps + _EPS).log_().mean(1, dtype=torch.float64)
+
+
+def _pixel(samples: Tensor, masks: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
+    """(b,R) correlations over pixels, and which were degenerate."""
+    mean, log = _mean_and_log(samples, binary)
+    rest, log_rest = _mean_and_log((1 - samples.sum(2, keepdim=True)).clamp_(min=0), binary)
+    mean, log = torch.cat([rest, mean], 1), torch.cat([log_rest, log], 1)
+    nothing = 1 - masks.amax(2, keepdim=True)
+    among = -(mean * log).sum(1).flatten(1)
+    against = -(torch.cat([nothing, masks], 2) * log[:, None]).sum(2).flatten(2)
+    # The range that rounding can give a map that is constant: logarithms reach 18.4.
+    constant = 1e-12 if binary or samples.dtype == torch.float64 else 1e-6
+    return correlation(among[:, None], against, constant)
+
+
+def _row(samples: Tensor, masks: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
+    """(b,R) correlations over row profiles, mean over foreground classes, and which had a zero deviation."""
+    mean, log = _mean_and_log(samples, binary)
+    among = -(mean * log).sum(-1)[:, None]  # (b,1,K,H)
+    against = -(masks * log[:, None]).sum(-1)  # (b,R,K,H)
+    among, against = among - among.mean(-1, keepdim=True), against - against.mean(-1, keepdim=True)
+    deviations = [x.square().mean(-1).sqrt() for x in (among, against)]
+    flat = (deviations[0] == 0) | (deviations[1] == 0)
+    scales = [torch.where(x == 0, _ZERO_STD, x) for x in deviations]
+    return ((among * against).mean(-1) / (scales[0] * scales[1])).mean(-1), flat.any(-1)
