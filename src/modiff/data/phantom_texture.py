@@ -1,0 +1,247 @@
+"""What surrounds a simulated lesion: aerated lung, vessels, look-alikes away from the centre, pleura and chest wall.
+
+Lengths are mm, positions (row, column) in mm from the image's middle, values HU. Readers mark nothing of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.special import expit
+
+Array = NDArray[np.floating]
+
+SOFT_TISSUE = 40.0  # HU, vessels, solid lesions and muscle
+_FAT = -90.0  # HU
+_POINT_SPREAD = 0.42  # mm, standard deviation of the scanner's blur
+_STEP = 0.7  # mm between the points that make up a vessel
+_PROFILE_GAIN = 2.2  # how much a vessel's profile is flat-topped rather than a Gaussian
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Pixel centres of a square image of `size` pixels, `spacing` mm apart: `axis` (size,) mm from the middle."""
+
+    size: int
+    spacing: float
+
+    @property
+    def axis(self) -> Array:
+        return ((np.arange(self.size) - (self.size - 1) / 2) * self.spacing).astype(np.float32)
+
+    @property
+    def half_width(self) -> float:
+        """mm from the middle to the image's edge."""
+        return self.size * self.spacing / 2
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What all images of a patient share.
+
+    lung: HU of aerated lung. noise, texture: standard deviations in HU of the scanner's noise and of the parenchyma.
+    vessels: large vessels per 1,000 mm² of image. emphysema: HU that its holes lack, 0 for none.
+    """
+
+    lung: float
+    noise: float
+    texture: float
+    vessels: float
+    emphysema: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Patient:
+        return cls(
+            lung=rng.normal(-862.0, 18.0),
+            noise=float(np.exp(rng.normal(np.log(25.0), 0.35))),
+            texture=float(np.exp(rng.normal(np.log(15.0), 0.25))),
+            vessels=rng.uniform(1.5, 4.5),
+            emphysema=rng.uniform(40.0, 100.0) if rng.random() < 0.2 else 0.0,
+        )
+
+
+@dataclass(frozen=True)
+class Pleura:
+    """The inner surface of the chest wall: a circle around `centre` (row, column) of `radius` mm; lung lies inside."""
+
+    centre: tuple[float, float]
+    radius: float
+    outward: float  # angle of the normal at the point next to the lesion, radians
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, point: tuple[float, float], reach: float) -> Pleura | None:
+        """A pleura near a lesion at `point` whose margin lies `reach` mm out: mostly none, sometimes touching it."""
+        kind = rng.random()
+        touching = rng.uniform(0.7, 1.0) * reach
+        apart = reach + rng.uniform(1.0, 14.0)
+        radius, outward = rng.uniform(38.0, 110.0), rng.uniform(-np.pi, np.pi)
+        if kind > 0.36:
+            return None
+        shift = radius - max(touching if kind < 0.09 else apart, 1.5)
+        centre = (point[0] - shift * np.sin(outward), point[1] - shift * np.cos(outward))
+        return cls(centre, radius, outward)
+
+    def depth(self, row: Array, column: Array) -> Array:
+        """mm beyond the pleura (negative in the lung), at positions that broadcast to (H,W)."""
+        return np.hypot(row - self.centre[0], column - self.centre[1]) - self.radius
+
+    def distance(self, point: tuple[float, float], angles: Array) -> Array:
+        """mm from `point` in the lung to the pleura along each of `angles`, where row = sin and column = cos."""
+        row, column = point[0] - self.centre[0], point[1] - self.centre[1]
+        along = row * np.sin(angles) + column * np.cos(angles)
+        return -along + np.sqrt(along**2 + self.radius**2 - row**2 - column**2)
+
+
+def coloured_noise(rng: np.random.Generator, size: int, spectrum: Array) -> Array:
+    """(size,size) Gaussian field, standard deviation 1, of amplitude `spectrum` (size, size//2+1), the half-plane's."""
+    white = np.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
+    # The half-plane's inner columns stand for two frequencies each.
+    twice = np.full(spectrum.shape[1], 2.0)
+    twice[0] = 1.0
+    if size % 2 == 0:
+        twice[-1] = 1.0
+    power = float((spectrum**2 * twice).sum()) / size**2
+    return (np.fft.irfft2(white * spectrum, s=(size, size)) / np.sqrt(power)).astype(np.float32)
+
+
+def _frequencies(grid: Grid) -> Array:
+    """Radial frequency in cycles per mm on the half-plane."""
+    rows = np.fft.fftfreq(grid.size, grid.spacing)[:, None]
+    columns = np.fft.rfftfreq(grid.size, grid.spacing)[None]
+    return np.hypot(rows, columns).astype(np.float32)
+
+
+def scanner_noise(rng: np.random.Generator, grid: Grid) -> Array:
+    """(H,W) noise as filtered back-projection leaves it: a ramp at low frequencies, cut off by the kernel."""
+    frequency = _frequencies(grid)
+    return coloured_noise(rng, grid.size, np.sqrt(frequency + 0.02) * np.exp(-((frequency / 0.55) ** 2)))
+
+
+def _parenchyma(rng: np.random.Generator, grid: Grid) -> Array:
+    """(H,W) cloudy texture of aerated lung: amplitude falls with frequency, longer than 20 mm left out."""
+    frequency = _frequencies(grid)
+    return coloured_noise(rng, grid.size, frequency / (frequency + 0.05) / (frequency + 0.08) ** 1.5)
+
+
+def splat(points: Array, axis: Array) -> Array:
+    """(H,W) sum of round Gaussians. points: (P,4) row, column, standard deviation in mm, height.
+
+    A Gaussian is a product of a column and a row, so all of them together are one matrix product.
+    """
+    row, column, width, height = points.T[:, :, None]
+    down = height * np.exp(-0.5 * ((axis - row) / width) ** 2)
+    return down.T @ np.exp(-0.5 * ((axis - column) / width) ** 2)
+
+
+def _paths(rng: np.random.Generator, start: Array, heading: Array, width: Array, length: Array) -> Array:
+    """(V,S,5) winding tapering tubes: row, column, width, height (0 beyond `length` mm) and heading of each point."""
+    steps = int(np.ceil(length.max() / _STEP))
+    turns = rng.normal(0.0, 0.09, (len(start), steps)).cumsum(1)
+    angle = heading[:, None] + turns + rng.normal(0.0, 0.02, (len(start), 1)) * np.arange(steps)
+    row = start[:, :1] + _STEP * np.sin(angle).cumsum(1)
+    column = start[:, 1:] + _STEP * np.cos(angle).cumsum(1)
+    along = np.arange(steps) * _STEP / length[:, None]
+    taper = width[:, None] * (1.0 - 0.7 * np.minimum(along, 1.0))
+    height = np.where(along < 1.0, _STEP / (np.sqrt(2 * np.pi) * taper) * np.minimum(1.0, 4.0 * (1.0 - along)), 0.0)
+    return np.stack([row, column, taper, height, angle], -1).astype(np.float32)
+
+
+def _vessels(rng: np.random.Generator, grid: Grid, per_1000_mm2: float) -> list[Array]:
+    """Tubes as (S,4) points each: large vessels, their branches, and the fine ones that make lung look like lung."""
+    area = (2 * grid.half_width) ** 2 / 1000
+    large, fine = 1 + rng.poisson(per_1000_mm2 * area / 2), 2 + rng.poisson(6.0 * area)
+    count, reach = large + fine, grid.half_width * 1.1
+    is_large = np.arange(count) < large
+    width = np.where(is_large, 0.45 + 0.75 * rng.beta(1.2, 3.0, count), rng.uniform(0.25, 0.45, count))
+    length = np.where(is_large, rng.uniform(15, 45, count), rng.uniform(3, 14, count))
+    trunk = _paths(rng, rng.uniform(-reach, reach, (count, 2)), rng.uniform(-np.pi, np.pi, count), width, length)
+    trunk[~is_large, :, 3] *= rng.uniform(0.08, 0.4, (fine, 1))
+    at = (rng.uniform(0.1, 0.8, large) * length[:large] / _STEP).astype(int)
+    origin = trunk[np.arange(large), at]
+    side = np.where(rng.random(large) < 0.5, -1, 1) * rng.uniform(0.4, 1.0, large)
+    branch = _paths(rng, origin[:, :2], origin[:, 4] + side, 0.75 * origin[:, 2], rng.uniform(6, 18, large))
+    return [tube[tube[:, 3] > 0, :4] for tube in (*trunk, *branch)]
+
+
+def attached_vessel(rng: np.random.Generator, start: tuple[float, float], angle: float, width: float) -> Array:
+    """(S,4) points of a vessel that leaves a lesion's margin at `start` along `angle`."""
+    length = np.array([rng.uniform(10.0, 24.0)])
+    path = _paths(rng, np.array([start]), np.array([angle]), np.array([width]), length)[0]
+    return path[path[:, 3] > 0, :4]
+
+
+def _blobs(rng: np.random.Generator, grid: Grid, keep_off: float) -> list[Array]:
+    """Look-alikes that nobody marks because they are not at the centre: vessels seen end on, and other nodules."""
+    area = (2 * grid.half_width) ** 2 / 1000
+    dots, nodules = rng.poisson(1.5 * area), rng.poisson(0.5 * area)
+    width = np.concatenate([rng.uniform(0.5, 1.1, dots), rng.uniform(1.0, 2.1, nodules)])
+    height = np.concatenate([rng.uniform(0.2, 1.2, dots), rng.uniform(0.4, 2.0, nodules)])
+    place = rng.uniform(-grid.half_width, grid.half_width, (dots + nodules, 2))
+    angle, shift = rng.uniform(-np.pi, np.pi, dots + nodules), rng.uniform(0.3, 1.4, dots + nodules) * width
+    lobe = place + np.stack([np.sin(angle), np.cos(angle)], -1) * shift[:, None]
+    nodule = np.arange(dots + nodules) >= dots
+    clear = ~nodule | (np.hypot(*place.T) > keep_off + 3.0 * width)
+    pair = np.stack([np.c_[place, width, height], np.c_[lobe, 0.8 * width, 0.8 * height]], 1)
+    return [blob.astype(np.float32) for blob in pair[clear]]
+
+
+def _clear_of(parts: list[Array], point: tuple[float, float], reach: float) -> list[Array]:
+    """The parts that stay outside `reach` mm of a lesion at `point`: its own picture must be legible."""
+    return [
+        part
+        for part in parts
+        if len(part) and (np.hypot(part[:, 0] - point[0], part[:, 1] - point[1]) - 2 * part[:, 2]).min() > reach
+    ]
+
+
+def _chest_wall(rng: np.random.Generator, grid: Grid, pleura: Pleura, depth: Array) -> Array:
+    """(H,W) HU of the wall: muscle streaked with fat, and a rib of dense cortex around marrow."""
+    axis = grid.axis
+    frequency = _frequencies(grid)
+    streaks = coloured_noise(rng, grid.size, 1.0 / (frequency + 0.04) ** 1.5)
+    wall = _FAT + (SOFT_TISSUE - _FAT) * expit(1.8 + 2.5 * streaks)
+    angle = np.arctan2(axis[:, None] - pleura.centre[0], axis[None] - pleura.centre[1])
+    along = pleura.radius * ((angle - pleura.outward - rng.normal(0.0, 0.15) + np.pi) % (2 * np.pi) - np.pi)
+    half_length, half_depth, below = rng.uniform(6.0, 14.0), rng.uniform(2.6, 4.0), rng.uniform(1.5, 3.0)
+    if rng.random() < 0.75:
+        rim = np.hypot(along / half_length, (depth - below - half_depth) / half_depth)
+        marrow, cortex = expit((1.0 - rim) / 0.1), np.exp(-(((rim - 0.9) / 0.17) ** 2))
+        wall = wall + marrow * (150.0 - wall) + cortex * 330.0
+    return wall
+
+
+def surroundings(
+    rng: np.random.Generator,
+    grid: Grid,
+    patient: Patient,
+    *,
+    point: tuple[float, float],
+    reach: float,
+    pleura: Pleura | None,
+    attached: Array | None,
+    lesion: Array,
+) -> Array:
+    """(H,W) HU without noise: a lesion of opacity `lesion` (H,W in [0,1]) at `point` in its surroundings.
+
+    Opacity is the share of air that tissue has displaced; structures that overlap displace what the others left.
+    """
+    axis = grid.axis
+    air = patient.lung + patient.texture * _parenchyma(rng, grid)
+    tilt = rng.normal(0.0, 0.5, 2)  # HU per mm: lung is denser where gravity pulls the blood
+    air = air + tilt[0] * axis[:, None] + tilt[1] * axis[None]
+    parts = _clear_of(_vessels(rng, grid, patient.vessels) + _blobs(rng, grid, reach + 2.0), point, reach + 1.0)
+    if attached is not None:
+        parts.append(attached)
+    holes = rng.uniform(-grid.half_width, grid.half_width, (24, 2))
+    if patient.emphysema:
+        holes = np.c_[holes, rng.uniform(0.8, 2.5, 24), np.ones(24)].astype(np.float32)
+        air -= patient.emphysema * -np.expm1(-1.5 * splat(holes, axis))
+    free = np.exp(-_PROFILE_GAIN * splat(np.concatenate(parts), axis)) if parts else 1.0
+    image = air + (1.0 - free * (1.0 - lesion)) * (SOFT_TISSUE - air)
+    if pleura is not None:
+        depth = pleura.depth(axis[:, None], axis[None])
+        image += expit(depth / 0.25) * (_chest_wall(rng, grid, pleura, depth) - image)
+    return gaussian_filter(image, _POINT_SPREAD / grid.spacing, truncate=3.0, mode="nearest")
