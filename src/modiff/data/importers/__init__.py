@@ -1,0 +1,29 @@
+"""Importers: one module a source of multi-rater data.
+
+A module has `add_arguments(parser)`, which adds what `modiff import NAME` takes, and `run(args) -> Path`, which writes
+a store and returns where it is. Its docstring is what `modiff import NAME --help` prints: what the source is, its
+layout on disk, what is refused. Modules import heavy libraries inside functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from types import ModuleType
+
+# Name -> (module of this package, one line for `modiff import --help`).
+IMPORTERS: dict[str, tuple[str, str]] = {
+    "lidc-slices": ("lidc_slices", "LIDC-IDRI nodule crops as PNG files, four radiologists; zips or folders"),
+    "phantom": ("phantom", "simulated nodules with simulated raters whose true distribution is known"),
+}
+
+
+def importer(name: str) -> ModuleType:
+    """The module of an importer in the table."""
+    return importlib.import_module(f"{__name__}.{IMPORTERS[name][0]}")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The two options that every importer has: -o and --overwrite."""
+    parser.add_argument("-o", "--output", required=True, metavar="STORE", help="the store to write, e.g. data.h5")
+    parser.add_argument("--overwrite", action="store_true", help="replace the store if it exists")

@@ -1,0 +1,47 @@
+"""`modiff import NAME …`: brings a source of multi-rater data into a store."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """Only the name of the importer; its own arguments are parsed when its module is loaded."""
+    from modiff.data.importers import IMPORTERS
+
+    width = max(map(len, IMPORTERS))
+    table = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in IMPORTERS.items())
+    made = argparse.ArgumentParser(
+        prog=prog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"{prog} SOURCE … -o STORE",
+        description="Brings a multi-rater data set into one file, the store.",
+        epilog=f"sources:\n{table}\n\n`{prog} SOURCE --help` explains each: its layout, options and what is refused.",
+    )
+    made.add_argument("source", choices=list(IMPORTERS), metavar="SOURCE", help="where the data comes from: see below")
+    made.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    made.set_defaults(prog=prog)
+    return made
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the importer and says what was written."""
+    from modiff.data.importers import importer
+
+    module = importer(args.source)
+    own = argparse.ArgumentParser(
+        prog=f"{args.prog} {args.source}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(own)
+    path = module.run(own.parse_args(args.rest))
+
+    from modiff.data.store import Store
+
+    with Store.open(path) as store:
+        patients = len(set(store.patients.tolist()))
+        splits = ", ".join(f"{len(store.rows(name))} {name}" for name in store.split_names())
+        print(f"{path}: {len(store)} images of {patients} patients ({splits}), {len(store.info.raters)} raters")
+    print(f"`modiff info {path}` says more.")
+    return 0

@@ -1,0 +1,255 @@
+"""The multi-rater store: one HDF5 file a data set. `Store` reads, `StoreWriter` makes; `layout` says what is inside."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import h5py
+import numpy as np
+
+from modiff.data import layout
+from modiff.data.layout import Fingerprint, StoreInfo
+from modiff.data.writer import StoreWriter, workers
+from modiff.errors import DataError
+
+__all__ = ["Geometry", "Store", "StoreInfo", "StoreWriter"]
+
+_Result = TypeVar("_Result")
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where one image lies; None where unknown.
+
+    affine: (4,4) pixel (column, row, slice) to mm. slice_index: within its volume. valid: (top, left, bottom, right),
+    half-open, the part that is not padding. spacing: mm a pixel (row, column).
+    """
+
+    affine: np.ndarray | None
+    slice_index: int | None
+    valid: tuple[int, int, int, int] | None
+    spacing: tuple[float, float] | None
+
+
+class Store:
+    """A store opened for reading; a context manager. Open it with `Store.open`.
+
+    info: what it says of itself. shape: (C,H,W). dtype: of its images. cases, patients, splits: (n,) of str.
+    read: (n,R) bool, the rater read this image.
+    """
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path, self._file = path, file
+        self.info = layout.read_info(file)
+        count = layout.dataset(file, "case").size
+        self.cases, self.patients, self.splits = (
+            np.array([name.decode() for name in layout.table_of(file, table, "S", (count,))], dtype=np.str_)
+            for table in ("case", "patient", "split")
+        )
+        raters, channels = len(self.info.raters), len(self.info.channels)
+        self.read = layout.table_of(file, "read", "u", (count, raters)).astype(bool)
+        self._image = layout.checked_slices(file, "image", count, "iuf")
+        self._masks = layout.checked_slices(file, "masks", count, "u")
+        self.shape: tuple[int, int, int] = self._image.shape[1:]
+        self.dtype: np.dtype = self._image.dtype
+        if self.shape[0] != channels or self._masks.shape[1:] != (raters, *self.shape[1:]):
+            raise DataError("image and masks do not fit", found=f"{self._image.shape}, {self._masks.shape}")
+        if self._masks.dtype != np.uint8:
+            raise DataError("another type", field="masks", found=self._masks.dtype, expected="uint8")
+        declared = self._image.size * self.dtype.itemsize + self._masks.size
+        layout.check_ratio(path, declared, layout.file_size(file))
+        self._fingerprint = bytes(layout.attribute(file, "fingerprint", "S", 0)).decode()
+        self._folds = self._read_folds()
+        self._geometry = self._read_geometry(count)
+        self._check_patients()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Store:
+        """Opens and checks a store; raises DataError when it is missing, no HDF5 file, truncated, damaged or forged."""
+        path = Path(path)
+        if not path.is_file():
+            raise DataError("no such file", path=path, hint="`modiff import --help` says how a store is made.")
+        with path.open("rb") as handle:
+            if handle.read(len(_SIGNATURE)) != _SIGNATURE:
+                raise DataError("not an HDF5 file", path=path, expected="a store written by `modiff import`")
+        file = _guarded(path, lambda: h5py.File(path, "r", locking="best-effort"))
+        try:
+            return _guarded(path, lambda: cls(path, file))
+        except BaseException:
+            file.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the file; names and info stay readable."""
+        self._file.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[[Path], Store], tuple[Path]]:
+        return Store.open, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, {len(self)} images {self.shape}, {len(self.info.raters)} raters)"
+
+    def split_names(self) -> tuple[str, ...]:
+        """The splits there are: train, val and test first, others in the order of the alphabet."""
+        order = {"train": 0, "val": 1, "test": 2}
+        return tuple(sorted(set(self.splits.tolist()), key=lambda name: (order.get(name, 3), name)))
+
+    def rows(self, split: str | None = None) -> np.ndarray:
+        """(m,) int64: rows of a split, or all; raises DataError that names the splits there are."""
+        if split is None:
+            return np.arange(len(self))
+        if split not in self.splits:
+            there = ", ".join(self.split_names())
+            raise DataError("no such split", path=self.path, field="split", found=split, expected=there)
+        return np.flatnonzero(self.splits == split)
+
+    def image(self, row: int) -> np.ndarray:
+        """(C,H,W) in the store's own type."""
+        return self._slice(self._image, row)
+
+    def masks(self, row: int) -> np.ndarray:
+        """(R,H,W) uint8 class index, 0 is background."""
+        masks = self._slice(self._masks, row)
+        self._check_masks(masks, row)
+        return masks
+
+    def blocks(self, rows: Sequence[int] | np.ndarray, size: int = 128) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images (b,C,H,W) and masks (b,R,H,W) of many rows in order, `size` at a time, inflated by several threads."""
+        numbers = [int(row) for row in rows]
+        with ThreadPoolExecutor(workers()) as pool:
+            for start in range(0, len(numbers), size):
+                part = numbers[start : start + size]
+                images = [pool.submit(self._inflate, self._image, row, self._chunk(self._image, row)) for row in part]
+                masks = [pool.submit(self._inflate, self._masks, row, self._chunk(self._masks, row)) for row in part]
+                block = np.stack([future.result() for future in masks])
+                for row, one in zip(part, block, strict=True):
+                    self._check_masks(one, row)
+                yield np.stack([future.result() for future in images]), block
+
+    def geometry(self, row: int) -> Geometry:
+        """Where image `row` lies."""
+        table = {name: values[row] for name, values in self._geometry.items()}
+        affine, index, valid = table.get("affine"), table.get("slice_index"), table.get("valid")
+        own = table.get("item_spacing")
+        spacing = self.info.spacing if own is None or np.isnan(own).any() else (float(own[0]), float(own[1]))
+        return Geometry(
+            affine=None if affine is None or np.isnan(affine).any() else affine.copy(),
+            slice_index=None if index is None or index < 0 else int(index),
+            valid=None if valid is None or valid.min() < 0 else tuple(valid.tolist()),
+            spacing=spacing,
+        )
+
+    def folds(self) -> dict[str, int]:
+        """Patient -> fold, for cross-validation; empty where the store has no folds."""
+        return dict(self._folds)
+
+    def fold_rows(self, fold: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to train on and rows held out, for one fold; raises DataError that names the folds there are."""
+        if fold not in self._folds.values():
+            there = ", ".join(map(str, sorted(set(self._folds.values())))) or "none"
+            raise DataError("no such fold", path=self.path, field="fold", found=fold, expected=there)
+        held = np.array([self._folds[patient] == fold for patient in self.patients.tolist()])
+        return np.flatnonzero(~held), np.flatnonzero(held)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content as it was written: the same wherever the file lies and however it is compressed."""
+        return self._fingerprint
+
+    def verify(self) -> None:
+        """Reads everything and raises DataError unless the content is what the fingerprint says."""
+        digest = Fingerprint(self.info, self._folds)
+        row = 0
+        for images, masks in self.blocks(self.rows()):
+            for image, mask in zip(images, masks, strict=True):
+                digest.add(Fingerprint.item(image, mask, self._described(row)))
+                row += 1
+        if digest.hexdigest() != self._fingerprint:
+            raise DataError("content was changed", path=self.path, found=digest.hexdigest(), expected=self._fingerprint)
+
+    def _described(self, row: int) -> list[object]:
+        known = self.geometry(row)
+        own = known.spacing if "item_spacing" in self._geometry else None
+        if own is not None and np.isnan(self._geometry["item_spacing"][row]).any():
+            own = None
+        names = [str(names[row]) for names in (self.cases, self.patients, self.splits)]
+        affine = None if known.affine is None else known.affine.tolist()
+        return [*names, self.read[row].tolist(), affine, known.slice_index, known.valid, own]
+
+    def _slice(self, data: h5py.Dataset, row: int) -> np.ndarray:
+        return self._inflate(data, row, self._chunk(data, row))
+
+    def _chunk(self, data: h5py.Dataset, row: int) -> bytes:
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        skipped, chunk = _guarded(self.path, lambda: data.id.read_direct_chunk((row, 0, 0, 0)))
+        if skipped:
+            raise DataError("a slice stored without its filters", path=self.path, field=str(self.cases[row]))
+        return chunk
+
+    def _inflate(self, data: h5py.Dataset, row: int, chunk: bytes) -> np.ndarray:
+        try:
+            return layout.inflate(chunk, data.shape[1:], data.dtype)
+        except DataError as error:
+            raise DataError(str(error), path=self.path, field=str(self.cases[row])) from error
+
+    def _check_masks(self, masks: np.ndarray, row: int) -> None:
+        if masks.max() > len(self.info.classes):
+            found, expected = masks.max(), f"0 to {len(self.info.classes)}"
+            raise DataError(
+                "a class that there is not", path=self.path, field=self.cases[row], found=found, expected=expected
+            )
+
+    def _read_folds(self) -> dict[str, int]:
+        if "fold" not in self._file:
+            return {}
+        folds = layout.table_of(self._file, "fold", "i", (None,))
+        patients = layout.table_of(self._file, "fold_patient", "S", folds.shape)
+        return {name.decode(): int(fold) for name, fold in zip(patients, folds, strict=True)}
+
+    def _read_geometry(self, count: int) -> dict[str, np.ndarray]:
+        tables = {"affine": ("f", (4, 4)), "slice_index": ("i", ()), "valid": ("i", (4,)), "item_spacing": ("f", (2,))}
+        return {
+            name: layout.table_of(self._file, name, kinds, (count, *shape))
+            for name, (kinds, shape) in tables.items()
+            if name in self._file
+        }
+
+    def _check_patients(self) -> None:
+        pairs = set(zip(self.patients.tolist(), self.splits.tolist(), strict=True))
+        twice = [patient for patient, count in Counter(patient for patient, _ in pairs).items() if count > 1]
+        if twice:
+            raise DataError("a patient in two splits", field="split", found=", ".join(sorted(twice)[:5]))
+        if len(set(self.cases.tolist())) != len(self):
+            raise DataError("a case twice", field="case")
+        if self._folds and (missing := set(self.patients.tolist()) - set(self._folds)):
+            raise DataError("patients without a fold", field="fold", found=", ".join(sorted(missing)[:5]))
+
+
+def _guarded(path: Path, action: Callable[[], _Result]) -> _Result:
+    """Runs what touches HDF5; a damaged file raises nearly anything there, and always a DataError here."""
+    try:
+        return action()
+    except DataError as error:
+        if error.path is not None:
+            raise
+        raise DataError(str(error), path=path) from error
+    except Exception as error:
+        text = str(error)
+        what = "truncated" if "truncated" in text else "damaged"
+        raise DataError(f"{what} file", path=path, found=text.splitlines()[0][:200] if text else repr(error)) from error
