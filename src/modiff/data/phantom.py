@@ -17,9 +17,7 @@ energy distance of N fresh readers to M others is then exactly d·(1/N + 1/M), d
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -29,7 +27,9 @@ from rich.console import Console
 from rich.progress import track
 from scipy.special import expit
 
-from modiff.data.phantom_lesion import ANGLES, FARTHEST, MOST_OFF_CENTRE, Lesion, draw_lesion, opacity, outlines
+from modiff import __version__
+from modiff.data.phantom_config import PhantomConfig, case_name, place_of, split_of
+from modiff.data.phantom_lesion import ANGLES, Lesion, draw_lesion, opacity, outlines
 from modiff.data.phantom_texture import (
     SOFT_TISSUE,
     Array,
@@ -44,79 +44,30 @@ from modiff.data.store import StoreInfo, StoreWriter
 from modiff.errors import ConfigError, DataError
 from modiff.randomness import seed_for
 
+__all__ = [
+    "WINDOW",
+    "PhantomCase",
+    "PhantomConfig",
+    "case_name",
+    "config_of",
+    "load_phantom_case",
+    "make_case",
+    "split_of",
+    "write_phantom",
+]
+
 VERSION = 1  # of the simulation: it rises whenever the same seed gives other images or masks
 WINDOW = (-1000.0, 400.0)  # HU shown as 0 and 255
 _VISIBLE = 30.0  # signal-to-noise ratio at which half of the readers mark a lesion
 _STEEPNESS = 4.5  # rise of the log-odds of marking with the logarithm of the signal-to-noise ratio
-_TEST, _VAL, _CYCLE = (1, 11, 21), (2, 17), 30  # a tenth of the patients are test, a fifteenth val
-_CASE = re.compile(r"phantom-(\d{5,})/(\d{3,})")
-_SOURCE = "simulated nodules and readers "
-
-
-@dataclass(frozen=True)
-class PhantomConfig:
-    """What is simulated. Case names do not depend on how many patients there are, nor does what they show."""
-
-    size: int = 64  # pixels, of the square images
-    spacing: float = 0.7  # mm a pixel, usual for chest CT; lesions are 2.8 to 16.8 mm, 4 to 24 pixels at this spacing
-    raters: int = 4  # readers an image, as in LIDC-IDRI
-    patients: int = 600  # 500 train, 40 val, 60 test
-    images_per_patient: int = 5  # of one patient's lung and scanner, each with a lesion of its own
-    seed: int = 0  # of everything
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("size", 8, 4096),
-            ("raters", 1, 255),
-            ("patients", 1, 10**6),
-            ("images_per_patient", 1, 10**5),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                expected = f"one whole number from {low} to {high}"
-                hint = "Images are square." if name == "size" else None
-                raise ConfigError("cannot be simulated", field=name, found=value, expected=expected, hint=hint)
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
-            raise ConfigError("cannot be simulated", field="seed", found=self.seed, expected="a whole number")
-        if not 0.1 <= self.spacing <= 2.0:
-            raise ConfigError(
-                "cannot be simulated", field="spacing", found=self.spacing, expected="0.1 to 2 mm a pixel"
-            )
-        width, least = self.size * self.spacing, 2 * (FARTHEST + MOST_OFF_CENTRE) + 2 * self.spacing
-        if width < least:
-            raise ConfigError(
-                "the largest lesions would not fit",
-                field="size",
-                found=f"{self.size} pixels, {width:.1f} mm",
-                expected=f"at least {least / self.spacing:.0f} pixels of {self.spacing} mm",
-            )
-
-    @property
-    def source(self) -> str:
-        """The configuration in words that a store keeps; `config_of` reads it back."""
-        return _SOURCE + json.dumps(asdict(self), separators=(",", ":"))
 
 
 def config_of(info: StoreInfo) -> PhantomConfig:
     """The configuration from which a store was made; DataError where it is no phantom, or one of another version."""
-    if not info.source.startswith(_SOURCE) or info.importer != _importer():
-        found = f"{info.source}, {info.importer}"
-        raise DataError("not simulated by this version", field="source", found=found, expected=_importer())
-    try:
-        return PhantomConfig(**json.loads(info.source.removeprefix(_SOURCE)))
-    except (ValueError, TypeError) as error:
-        raise DataError("not a phantom's configuration", field="source", found=info.source) from error
-
-
-def split_of(patient: int) -> str:
-    """train, val or test: a function of the patient's number alone, so that stores of any size agree on it."""
-    place = patient % _CYCLE
-    return "test" if place in _TEST else "val" if place in _VAL else "train"
-
-
-def case_name(patient: int, index: int) -> str:
-    """The name in the store of a patient's image."""
-    return f"phantom-{patient:05d}/{index:03d}"
+    made_by = f"phantom {VERSION}"
+    if info.importer.partition(" (")[0] != made_by:
+        raise DataError("not simulated by this version", field="importer", found=info.importer, expected=made_by)
+    return PhantomConfig.from_source(info.source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,10 +184,7 @@ def _visibility(shown: Array, grid: Grid, lung: Patient) -> float:
 
 def load_phantom_case(config: PhantomConfig, name: str) -> PhantomCase:
     """The case that a store made with `config` holds under `name`: its truth can be drawn from at will."""
-    match = _CASE.fullmatch(name)
-    if match is None or case_name(int(match[1]), int(match[2])) != name:
-        raise DataError("not a phantom's case", field="case", found=name, expected="phantom-00000/000")
-    return make_case(config, int(match[1]), int(match[2]))
+    return make_case(config, *place_of(name))
 
 
 def write_phantom(path: str | Path, config: PhantomConfig, *, overwrite: bool = False, progress: bool = True) -> Path:
@@ -255,7 +203,7 @@ def write_phantom(path: str | Path, config: PhantomConfig, *, overwrite: bool = 
         spacing=(config.spacing, config.spacing),
         source=config.source,
         licence="none needed: simulated, shows nobody",
-        importer=_importer(),
+        importer=f"phantom {VERSION} (modiff {__version__})",
     )
     everyone = np.ones(config.raters, bool)
     places = [(patient, index) for patient in range(config.patients) for index in range(config.images_per_patient)]
@@ -265,7 +213,3 @@ def write_phantom(path: str | Path, config: PhantomConfig, *, overwrite: bool = 
             case = make_case(config, patient, index)
             writer.add(case.image, case.masks, everyone, case=case.name, patient=case.patient, split=case.split)
     return Path(path)
-
-
-def _importer() -> str:
-    return f"modiff phantom {VERSION}"

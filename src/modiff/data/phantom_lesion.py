@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from modiff.data.phantom_config import FARTHEST, MOST_OFF_CENTRE
 from modiff.data.phantom_texture import Array
 
 ANGLES = (np.arange(160) * (2 * np.pi / 160) - np.pi).astype(np.float32)
 SMALLEST, LARGEST = 2.8, 16.8  # mm, outer diameters: 4 to 24 pixels at 0.7 mm
-FARTHEST = 14.0  # mm, no outline reaches beyond this
-MOST_OFF_CENTRE = 1.4  # mm, in each direction
 _LEAST = 0.9  # mm, nobody outlines less than this around the centre
 _OUTLINE_BLUR = 0.35  # mm, what limits the eye even on a sharp margin
 _WOBBLE_ORDERS = np.arange(1, 7)
