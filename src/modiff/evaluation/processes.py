@@ -28,9 +28,14 @@ def rank() -> int:
     return distributed.get_rank() if is_parallel() else 0
 
 
+def count() -> int:
+    """How many processes share the work."""
+    return distributed.get_world_size() if is_parallel() else 1
+
+
 def share(rows: Sequence[T]) -> list[T]:
     """This process's part of `rows`: every row is in the part of exactly one process."""
-    return list(rows[rank() :: distributed.get_world_size()]) if is_parallel() else list(rows)
+    return list(rows[rank() :: count()])
 
 
 def from_first(make: Callable[[], T]) -> T:
@@ -53,7 +58,7 @@ def gather(rows: list[T]) -> list[T]:
     """All processes' rows together, in every process."""
     if not is_parallel():
         return rows
-    parts: list[list[T]] = [[] for _ in range(distributed.get_world_size())]
+    parts: list[list[T]] = [[] for _ in range(count())]
     distributed.all_gather_object(parts, rows)
     return [row for part in parts for row in part]
 

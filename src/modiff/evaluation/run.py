@@ -1,0 +1,138 @@
+"""A trained model and a store in, the two files of an evaluation out; what `modiff evaluate` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modiff.errors import DataError
+from modiff.evaluation import processes, provenance
+from modiff.evaluation.evaluate import Evaluation, Progress, evaluate
+from modiff.evaluation.partial import PartialRows
+from modiff.evaluation.records import Result, write_result
+from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.table import write_csv
+
+if TYPE_CHECKING:
+    from modiff.data.memory import MemoryStore
+    from modiff.training.export import LoadedModel
+
+FOLDER = "evaluation"  # of a run folder
+
+
+@dataclass(frozen=True)
+class Written:
+    """A result and the files that hold it."""
+
+    result: Result
+    json: Path
+    csv: Path
+
+
+def evaluate_to_folder(
+    loaded: LoadedModel,
+    images: MemoryStore,
+    folder: str | Path,
+    settings: EvaluationSettings | None = None,
+    *,
+    split: str,
+    data: str | Path,
+    model_name: str,
+    device: torch.device | str = "cpu",
+    batch_size: int | None = None,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Evaluates and writes <name>.csv and <name>.json to `folder`; an interrupted evaluation continues.
+
+    images: the split, in memory; data: the store it is of. The name is `settings.name(split)`. restart: throw away what
+    an interrupted evaluation left. Every process calls this; the first one writes.
+    Raises DataError where the model does not fit the images, CheckpointError where an unfinished evaluation is of
+    another model, data set or setting.
+    """
+    settings = settings or EvaluationSettings()
+    folder, device = Path(folder), torch.device(device)
+    check_fit(loaded, images, data)
+    target = folder / f"{settings.name(split)}.json"
+    made = _made(loaded, images, settings=settings, split=split, data=data, model_name=model_name, device=device)
+    identity = {"model": made["model"]["fingerprint"], "data": images.fingerprint, "split": split}
+    identity |= {"device": device.type, **settings.to_dict()}
+    resume = PartialRows(target, identity, processes.rank())
+    if restart:
+        processes.from_first(resume.discard)
+    evaluation = evaluate(
+        loaded.model,
+        images,
+        settings,
+        split=split,
+        device=device,
+        batch_size=batch_size,
+        default_steps=default_steps(loaded),
+        resume=resume,
+        progress=progress,
+    )
+    return processes.from_first(lambda: _write(evaluation, made, target, resume))
+
+
+def _write(evaluation: Evaluation, made: dict[str, Any], target: Path, resume: PartialRows) -> Written:
+    made = {**made, "unread": evaluation.unread}
+    result = Result(made, evaluation.table.counts(), evaluation.records)
+    table = write_csv(evaluation.table, target.with_suffix(".csv"))
+    write_result(result, target)
+    resume.discard()
+    return Written(result, target, table)
+
+
+def _made(
+    loaded: LoadedModel,
+    images: MemoryStore,
+    *,
+    settings: EvaluationSettings,
+    split: str,
+    data: str | Path,
+    model_name: str,
+    device: torch.device,
+) -> dict[str, Any]:
+    return {
+        "command": provenance.command_line(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "device": provenance.device_name(device),
+        "processes": processes.count(),
+        "store": {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint},
+        "model": {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, _plain(loaded.config))},
+        "date": provenance.now(),
+        "seed": settings.seed,
+        "split": split,
+        "settings": settings.to_dict(),
+    }
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    from modiff.config import to_dict
+
+    return config if isinstance(config, dict) else to_dict(config)
+
+
+def default_steps(loaded: LoadedModel) -> int | None:
+    """How many steps the model takes when it is not told; None for a method without steps."""
+    own = getattr(loaded.model, "default_steps", None)
+    if isinstance(own, int):
+        return own
+    found = _plain(loaded.config).get("model") or {}
+    steps = (found.get("diffusion") or {}).get("sampling_steps") if isinstance(found, dict) else None
+    return steps if isinstance(steps, int) else None
+
+
+def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:
+    """Raises DataError unless the images have the channels and classes that the model was built for."""
+    model, info = loaded.model, images.info
+    for field, needs, has in (
+        ("channels", model.channels, len(info.channels)),
+        ("classes", model.classes, len(info.classes)),
+    ):
+        if needs != has:
+            raise DataError("does not fit the model", path=data, field=field, found=has, expected=needs)

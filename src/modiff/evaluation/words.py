@@ -1,0 +1,69 @@
+"""The field's names for what records hold, for tables and plots."""
+
+from __future__ import annotations
+
+from modiff.evaluation.records import DIFFERENCE, Record
+from modiff.metrics.protocols import PROTOCOLS
+
+METRICS = {"ged": "GED", "hm_iou": "HM-IoU"}
+HIGHER_IS_BETTER = {"ged": False, "hm_iou": True}
+PREDICTORS = {
+    "model": "model",
+    "shuffled": "samples of another patient",
+    "majority_vote": "majority vote",
+    "iid_reference": "i.i.d. reference",
+}
+STRATA = {
+    "all": "all images",
+    "all_marked": "every rater marked",
+    "some_empty": "some raters marked nothing",
+    "none": "nobody marked",
+}
+
+
+def metric(record: Record) -> str:
+    """E.g. "GED", or "GED − majority vote" for a paired difference."""
+    name, _, other = record.metric.partition(DIFFERENCE)
+    shown = METRICS.get(name, name)
+    return f"{shown} − {predictor(other)}" if other else shown
+
+
+def is_difference(record: Record) -> bool:
+    """Whether the value is a mean difference between two predictors on the same images."""
+    return DIFFERENCE in record.metric
+
+
+def predictor(name: str) -> str:
+    """E.g. "majority vote"."""
+    return PREDICTORS.get(name, name)
+
+
+def threshold(record: Record) -> str:
+    """How probabilities became masks: "argmax", "p ≥ 0.9"; "–" where that does not enter."""
+    if record.predictor in ("majority_vote", "iid_reference"):
+        return "–"
+    if record.protocol in PROTOCOLS:
+        return PROTOCOLS[record.protocol].threshold_text(record.threshold)
+    return f"p ≥ {record.threshold:g}"
+
+
+def number(value: float | None, *, signed: bool = False) -> str:
+    """Three decimals, a true minus sign, "undefined" for what is not defined on any image."""
+    if value is None:
+        return "undefined"
+    return f"{value:+.3f}".replace("-", "−") if signed else f"{value:.3f}".replace("-", "−")
+
+
+def interval(record: Record) -> str:
+    """The 95 % interval, or why there is none."""
+    if record.value is None:
+        return ""
+    if record.ci_low is None or record.ci_high is None:
+        return "under 5 patients"
+    signed = is_difference(record)
+    return f"{number(record.ci_low, signed=signed)} to {number(record.ci_high, signed=signed)}"
+
+
+def value(record: Record) -> str:
+    """The value; differences with their sign."""
+    return number(record.value, signed=is_difference(record))
