@@ -6,14 +6,25 @@ import sys
 from typing import TYPE_CHECKING
 
 from modiff.evaluation import words
-from modiff.evaluation.records import Record, Result
+from modiff.evaluation.records import STRATA, Record, Result
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_COLUMNS = ("metric", "predictor", "protocol", "n", "steps", "threshold", "split", "images", "value", "95 % interval")
-_NUMBERS = {"n", "steps", "images", "value", "95 % interval"}
+_COLUMNS = {
+    "stratum": "left",
+    "metric": "left",
+    "predictor": "left",
+    "protocol": "left",
+    "n": "right",
+    "steps": "right",
+    "threshold": "left",
+    "split": "left",
+    "images": "right",
+    "value": "right",
+    "95 % interval": "right",
+}
 _WIDTH = 150  # where output goes to a file: lines are not to be cut at 80
 
 
@@ -23,29 +34,35 @@ def results_table(result: Result) -> Table:
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("stratum", *_COLUMNS):
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
-    shown = [record for record in result.results if record.stratum == "all"]
-    strata = [r for r in result.results if r.stratum != "all" and r.predictor == "model" and not words.is_difference(r)]
-    previous: tuple[object, ...] | None = None
-    for record in [*shown, *sorted(strata, key=lambda record: list(words.STRATA).index(record.stratum))]:
+    for name, justify in _COLUMNS.items():
+        table.add_column(name, justify="right" if justify == "right" else "left", overflow="fold")
+    previous = None
+    for record in _shown(result.results):
         group = (record.stratum, record.protocol, record.threshold, record.n)
-        if previous is not None and group[:1] != previous[:1]:
+        if previous is not None and group != previous and (record.stratum == "all" or group[0] != previous[0]):
             table.add_section()
-        elif previous is not None and group != previous:
-            table.add_row()
         previous = group
         bold = record.predictor == "model" and not words.is_difference(record)
-        table.add_row(
-            words.STRATA[record.stratum], *_cells(record, result.undefined(record)), style="bold" if bold else ""
-        )
+        table.add_row(*_cells(record, result.undefined(record)), style="bold" if bold else "")
     return table
+
+
+def _shown(records: list[Record]) -> list[Record]:
+    """Everything on all images but how the control differs from the reference; the model's own values in the strata."""
+    everywhere = [
+        record
+        for record in records
+        if record.stratum == "all" and not (record.predictor == "shuffled" and record.metric.endswith("iid_reference"))
+    ]
+    model = [record for record in records if record.predictor == "model" and not words.is_difference(record)]
+    return everywhere + [record for stratum in STRATA[1:] for record in model if record.stratum == stratum]
 
 
 def _cells(record: Record, undefined: int) -> list[str]:
     return [
+        record.stratum,
         words.metric(record),
-        words.predictor(record.predictor),
+        words.predictor(record),
         record.protocol,
         str(record.n),
         "–" if record.steps is None else str(record.steps),

@@ -9,7 +9,7 @@ METRICS = {"ged": "GED", "hm_iou": "HM-IoU"}
 HIGHER_IS_BETTER = {"ged": False, "hm_iou": True}
 PREDICTORS = {
     "model": "model",
-    "shuffled": "samples of another patient",
+    "shuffled": "shuffled",
     "majority_vote": "majority vote",
     "iid_reference": "i.i.d. reference",
 }
@@ -22,20 +22,21 @@ STRATA = {
 
 
 def metric(record: Record) -> str:
-    """E.g. "GED", or "GED − majority vote" for a paired difference."""
-    name, _, other = record.metric.partition(DIFFERENCE)
-    shown = METRICS.get(name, name)
-    return f"{shown} − {predictor(other)}" if other else shown
+    """E.g. "GED"."""
+    name = record.metric.partition(DIFFERENCE)[0]
+    return METRICS.get(name, name)
+
+
+def predictor(record: Record) -> str:
+    """E.g. "model", or "model − majority vote" for a paired difference."""
+    other = record.metric.partition(DIFFERENCE)[2]
+    name = PREDICTORS.get(record.predictor, record.predictor)
+    return f"{name} − {PREDICTORS.get(other, other)}" if other else name
 
 
 def is_difference(record: Record) -> bool:
     """Whether the value is a mean difference between two predictors on the same images."""
     return DIFFERENCE in record.metric
-
-
-def predictor(name: str) -> str:
-    """E.g. "majority vote"."""
-    return PREDICTORS.get(name, name)
 
 
 def threshold(record: Record) -> str:
