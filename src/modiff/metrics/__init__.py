@@ -1,0 +1,60 @@
+"""Metrics for segmentation where experts disagree: `functional` (one value an image) and torchmetrics classes.
+
+Names load what they need when they are first used: reading published numbers does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_PUBLIC = {
+    "PROTOCOLS": "protocols",
+    "Protocol": "protocols",
+    "CalibrationError": "modules",
+    "ConsensusSurface": "modules",
+    "CrossCorrelation": "modules",
+    "EnergyDistance": "modules",
+    "HungarianIoU": "modules",
+    "Insight": "modules",
+    "MeanMapMetrics": "modules",
+    "PresenceCalibration": "modules",
+    "SampleSetMetrics": "modules",
+}
+__all__ = [
+    "PROTOCOLS",
+    "CalibrationError",
+    "ConsensusSurface",
+    "CrossCorrelation",
+    "EnergyDistance",
+    "HungarianIoU",
+    "Insight",
+    "MeanMapMetrics",
+    "PresenceCalibration",
+    "Protocol",
+    "SampleSetMetrics",
+    "functional",
+]
+
+if TYPE_CHECKING:
+    from modiff.metrics import functional
+    from modiff.metrics.modules import (
+        CalibrationError,
+        ConsensusSurface,
+        CrossCorrelation,
+        EnergyDistance,
+        HungarianIoU,
+        Insight,
+        MeanMapMetrics,
+        PresenceCalibration,
+        SampleSetMetrics,
+    )
+    from modiff.metrics.protocols import PROTOCOLS, Protocol
+
+
+def __getattr__(name: str) -> Any:
+    if name == "functional":
+        return importlib.import_module("modiff.metrics.functional")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'modiff.metrics' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"modiff.metrics.{_PUBLIC[name]}"), name)

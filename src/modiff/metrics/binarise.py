@@ -15,10 +15,12 @@ def binarise(samples: Tensor, threshold: float | None) -> Tensor:
     (K = 1: p > 0.5), a tie of two foreground classes goes to the first. A number is a threshold for each class on its
     own, p >= threshold; below one half classes may then overlap. So `binarise(p, 0.5)` is p >= 0.5 and differs from
     the argmax where p is exactly one half; what "0.5" means in a protocol is `Protocol.binarise`'s business.
-    Raises MetricError for a shape that is not (B,N,K,H,W) or a threshold outside (0,1].
+    Raises MetricError for a shape that is not (B,N,K,H,W), values outside [0,1] or a threshold outside (0,1].
     """
     if samples.ndim != 5:
         raise MetricError("samples of a wrong shape", found=tuple(samples.shape), expected="(B,N,K,H,W)")
+    if samples.is_floating_point() and samples.numel() and not bool((samples.amin() >= 0) & (samples.amax() <= 1)):
+        raise MetricError("values outside [0,1]", field="samples", expected="probabilities")
     if threshold is not None:
         if not 0.0 < threshold <= 1.0:
             raise MetricError("a threshold outside its range", found=threshold, expected="0 < threshold <= 1")

@@ -15,6 +15,8 @@ _COPY_BYTES = 2**26  # 64 MiB: working copies fit the machine whatever the batch
 def check_masks(masks: Tensor, read: Tensor | None) -> tuple[Tensor, Tensor]:
     """masks as bool (B,R,K,H,W) and read as bool (B,R), all true where it is None; raises MetricError."""
     masks = as_bool(masks, "masks", "(B,R,K,H,W)")
+    if masks.shape[1] == 0:
+        raise MetricError("no raters", field="masks", found=tuple(masks.shape), expected="R >= 1")
     if read is None:
         return masks, torch.ones(masks.shape[:2], dtype=torch.bool, device=masks.device)
     if read.shape != masks.shape[:2]:

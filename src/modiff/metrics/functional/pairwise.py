@@ -82,6 +82,13 @@ class PairwiseDistances:
         return cls._count(samples, masks, read)
 
     @classmethod
+    def of_samples(cls, samples: Tensor) -> PairwiseDistances:
+        """Of the samples alone (R = 0): only their diversity can be asked of it."""
+        samples = as_bool(samples, "samples", "(B,N,K,H,W)")
+        nobody = samples[:, :0]
+        return cls._count(samples, nobody, nobody.flatten(2).any(-1))
+
+    @classmethod
     def of_raters(cls, masks: Tensor, *, read: Tensor | None = None) -> PairwiseDistances:
         """Of the raters alone (N = 0): only what needs no sample can be asked of it."""
         masks, read = check_masks(masks, read)

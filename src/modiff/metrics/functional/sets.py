@@ -56,8 +56,7 @@ def rater_diversity(masks: Tensor, *, read: Tensor | None = None, estimator: Lit
 
 def sample_diversity(samples: Tensor, *, weights: Tensor | None = None, estimator: Literal["v", "u"] = "v") -> Tensor:
     """Mean distance between two samples, E d(S,S′): (B,) float64; 0 with one sample. See `ged`."""
-    nobody = samples[:, :0]
-    return PairwiseDistances.of(samples, nobody).sample_diversity(estimator=estimator, weights=weights)
+    return PairwiseDistances.of_samples(samples).sample_diversity(estimator=estimator, weights=weights)
 
 
 def iid_reference(masks: Tensor, n: int, *, read: Tensor | None = None, estimator: Literal["v", "u"] = "v") -> Tensor:
