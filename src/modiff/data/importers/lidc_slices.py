@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> Path:
         patients = {case.patient for case in cases}
         splits = assign(patients, places, args.splits)
         folds = make_folds(patients, args.folds, args.split_seed) if args.folds else None
-        return _write(args, _info(sources, raters), cases, splits, folds)
+        return _write(args, _info(sources, args.splits, raters), cases, splits, folds)
 
 
 def find_cases(sources: Sequence[Source]) -> tuple[list[Case], int]:
@@ -194,7 +194,7 @@ def read_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return image[None], masks
 
 
-def _info(sources: Sequence[Source], raters: int) -> StoreInfo:
+def _info(sources: Sequence[Source], splits: str | None, raters: int) -> StoreInfo:
     from modiff import __version__
     from modiff.data.importers.sources import provenance
     from modiff.data.layout import StoreInfo
@@ -210,7 +210,7 @@ def _info(sources: Sequence[Source], raters: int) -> StoreInfo:
         source=SOURCE,
         licence=LICENCE,
         importer=f"{VERSION} (modiff {__version__})",
-        provenance=provenance(sources),
+        provenance=provenance(sources, [splits] if splits else []),
     )
 
 
@@ -231,15 +231,8 @@ def _write(
         for case, (image, masks) in track(
             zip(cases, _read_all(cases), strict=True), description="importing", total=len(cases)
         ):
-            writer.add(
-                image,
-                masks,
-                everyone,
-                case=case.name,
-                patient=case.patient,
-                split=splits[case.patient],
-                slice_index=case.order[2],
-            )
+            # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
+            writer.add(image, masks, everyone, case=case.name, patient=case.patient, split=splits[case.patient])
     return Path(args.output)
 
 

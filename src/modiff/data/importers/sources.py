@@ -16,7 +16,6 @@ from modiff.errors import DataError
 MAX_FILE_BYTES = 256 << 20
 MAX_RATIO = 200
 RATIO_FROM_BYTES = 64 << 20
-_CHUNK = 1 << 20
 
 
 class Source(ABC):
@@ -133,11 +132,7 @@ class ZipSource(Source):
         return data
 
     def provenance(self) -> str:
-        sha = hashlib.sha256()
-        with self.path.open("rb") as handle:
-            while block := handle.read(_CHUNK):
-                sha.update(block)
-        return sha.hexdigest()
+        return _sha256(self.path)
 
     def close(self) -> None:
         self._zip.close()
@@ -153,13 +148,19 @@ def open_source(path: str | Path) -> Source:
     return ZipSource(path)
 
 
-def provenance(sources: Sequence[Source]) -> dict[str, str]:
-    """Name -> SHA-256 of each source; sources of the same name are numbered."""
+def provenance(sources: Sequence[Source], files: Sequence[str | Path] = ()) -> dict[str, str]:
+    """Name -> SHA-256 of each source and each further file; those of the same name are numbered."""
     table: dict[str, str] = {}
     for source in sources:
-        name = source.path.resolve().name
-        table[_free(name, table)] = source.provenance()
+        table[_free(source.path.resolve().name, table)] = source.provenance()
+    for file in map(Path, files):
+        table[_free(file.name, table)] = _sha256(file)
     return table
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _free(name: str, taken: Iterable[str]) -> str:

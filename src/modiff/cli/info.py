@@ -1,0 +1,153 @@
+"""`modiff info STORE`: what is in a store."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The arguments of `modiff info`."""
+    made = argparse.ArgumentParser(
+        prog=prog,
+        description="What is in a store: cases, patients, raters, splits, how many raters mark and how far they agree, "
+        "where the data comes from, its licence and its fingerprint.",
+    )
+    made.add_argument("store", metavar="STORE", help="a store written by `modiff import`")
+    made.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
+    made.add_argument("--verify", action="store_true", help="also check the content against the fingerprint")
+    made.add_argument("--contact-sheet", metavar="PNG", help="draw random cases with every rater's outlines")
+    made.add_argument("--split", help="draw the contact sheet's cases from this split only")
+    made.add_argument("--cases", type=int, default=12, metavar="N", help="cases on it (default %(default)s)")
+    made.add_argument("--seed", type=int, default=0, help="which cases are drawn (default %(default)s)")
+    return made
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the description, and draws the contact sheet where one is wanted."""
+    from modiff.data.describe import describe
+    from modiff.data.store import Store
+    from modiff.errors import ConfigError
+
+    if args.cases < 1:
+        raise ConfigError("number of cases", field="--cases", found=args.cases, expected="1 or more")
+    with Store.open(args.store) as store:
+        if args.verify:
+            store.verify()
+        described = describe(store)
+        if args.contact_sheet:
+            from modiff.data.contact_sheet import contact_sheet
+
+            contact_sheet(store, args.contact_sheet, count=args.cases, seed=args.seed, split=args.split)
+    if args.json:
+        print(json.dumps(described, indent=2, ensure_ascii=False))
+    else:
+        _show(described)
+        if args.verify:
+            print("content agrees with the fingerprint")
+        if args.contact_sheet:
+            print(f"contact sheet: {args.contact_sheet}")
+    return 0
+
+
+def _show(about: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for table in (_facts(about), _splits(about), *_raters(about)):
+        console.print(table)
+
+
+def _facts(about: dict[str, Any]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, title=Text(about["path"]), title_justify="left", title_style="bold")
+    channels, height, width = about["shape"]
+    kind = "exchangeable: a slot is no person" if about["exchangeable_raters"] else "each a person of the same name"
+    prompt = "the image's centre says which lesion is meant" if about["prompt"] == "centre" else "none"
+    spacing = about["spacing_mm"]
+    facts = {
+        "images": f"{about['images']} of {about['patients']} patients, {height}×{width}, {about['dtype']}",
+        "channels": f"{channels}: {', '.join(about['channels'])}",
+        "classes": ", ".join(about["classes"]),
+        "raters": f"{len(about['raters'])}: {', '.join(about['raters'])} ({kind})",
+        "intensity": about["intensity"],
+        "prompt": prompt,
+        "spacing": f"{spacing[0]:g} × {spacing[1]:g} mm" if spacing else "not the same for all, or unknown",
+        "source": about["source"],
+        "licence": about["licence"],
+        "importer": about["importer"],
+        "read": "\n".join(f"{name}  SHA-256 {digest}" for name, digest in about["provenance"].items()) or "nothing",
+        "fingerprint": f"SHA-256 {about['fingerprint']}",
+    }
+    if about["folds"]:
+        facts["folds"] = ", ".join(f"{fold}: {patients} patients" for fold, patients in about["folds"].items())
+    for name, fact in facts.items():
+        table.add_row(name, Text(fact))
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _area(area: dict[str, float] | None) -> str:
+    return "–" if area is None else f"{area['median']:.0f} ({area['q05']:.0f}–{area['q95']:.0f})"
+
+
+def _splits(about: dict[str, Any]) -> Table:
+    """A column a split, a row a number: splits are few, numbers many."""
+    from rich.table import Table
+
+    splits = about["splits"]
+    table = Table("", *(split["split"] for split in splits), title="By split", title_justify="left", title_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+
+    def row(name: str, values: list[str]) -> None:
+        table.add_row(name, *values)
+
+    row("images", [str(split["images"]) for split in splits])
+    row("patients", [str(split["patients"]) for split in splits])
+    table.add_section()
+    for count in splits[0]["markers"]:
+        row(
+            f"images that {count} of {len(about['raters'])} raters mark",
+            [_percent(split["markers"][count]) for split in splits],
+        )
+    row("images some mark, some do not", [_percent(split["some_empty"]) for split in splits])
+    row("empty masks among masks", [_percent(split["empty_masks"]) for split in splits])
+    if any(split["read"] < 1 for split in splits):
+        row("images read, of images × raters", [_percent(split["read"]) for split in splits])
+    for place, name in enumerate(about["classes"]):
+        of = f" of {name}" if len(about["classes"]) > 1 else ""
+        classes = [split["classes"][place] for split in splits]
+        table.add_section()
+        row(f"Dice{of} between raters who mark", [_number(one["dice_markers"]) for one in classes])
+        row(f"IoU{of} between readers, both empty = 1", [_number(one["iou_readers"]) for one in classes])
+        row(f"area{of}, pixels: median (5–95 %)", [_area(one["area_pixels"]) for one in classes])
+    return table
+
+
+def _raters(about: dict[str, Any]) -> list[Table]:
+    """By rater, over all splits, where raters are persons."""
+    from rich.table import Table
+
+    raters = about["splits"][-1].get("raters")
+    if not raters:
+        return []
+    table = Table(
+        "rater", "images read", "marks", "area, pixels: median (5–95 %)", title="By rater", title_style="bold"
+    )
+    for one in raters:
+        table.add_row(one["rater"], str(one["read"]), _percent(one["marks"]), _area(one["area_pixels"]))
+    return [table]

@@ -1,0 +1,142 @@
+"""What is in a store, in numbers: who marks, how much, and how far raters agree."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from modiff.data.store import Store
+
+_BLOCK = 256
+
+
+def describe(store: Store) -> dict[str, Any]:
+    """Everything that `modiff info` shows, ready for JSON. Reads the whole store once.
+
+    `splits` holds one entry a split and, last, one for `all`; see `_statistics` for what the numbers mean.
+    """
+    info = store.info
+    counts = _count(store)
+    names = [*store.split_names(), "all"]
+    rows = {name: store.rows(None if name == "all" else name) for name in names}
+    folds = store.folds()
+    return {
+        "path": str(store.path),
+        "fingerprint": store.fingerprint(),
+        "schema": info.schema,
+        "images": len(store),
+        "patients": len(set(store.patients.tolist())),
+        "shape": list(store.shape),
+        "dtype": str(store.dtype),
+        "channels": list(info.channels),
+        "classes": list(info.classes),
+        "raters": list(info.raters),
+        "exchangeable_raters": info.exchangeable_raters,
+        "intensity": info.intensity,
+        "prompt": info.prompt,
+        "spacing_mm": None if info.spacing is None else list(info.spacing),
+        "source": info.source,
+        "licence": info.licence,
+        "importer": info.importer,
+        "provenance": dict(info.provenance),
+        "folds": {str(fold): list(folds.values()).count(fold) for fold in sorted(set(folds.values()))},
+        "splits": [{"split": name, **_statistics(store, counts, rows[name])} for name in names],
+    }
+
+
+def _count(store: Store) -> dict[str, np.ndarray]:
+    """Pixels of every mask (n,R,K) and of the intersection of every pair of raters (n,P,K), by counting packed bits."""
+    raters, classes = len(store.info.raters), len(store.info.classes)
+    pairs = list(combinations(range(raters), 2))
+    area = np.zeros((len(store), raters, classes), np.int64)
+    both = np.zeros((len(store), len(pairs), classes), np.int64)
+    index = np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]
+    start = 0
+    for _, masks in store.blocks(store.rows(), _BLOCK):
+        rows = slice(start, start + len(masks))
+        onehot = masks[:, :, None] == index
+        bits = np.packbits(onehot.reshape(*onehot.shape[:3], -1), axis=-1)
+        area[rows] = np.bitwise_count(bits).sum(-1, dtype=np.int64)
+        for place, (one, other) in enumerate(pairs):
+            both[rows, place] = np.bitwise_count(bits[:, one] & bits[:, other]).sum(-1, dtype=np.int64)
+        start += len(masks)
+    return {"area": area, "both": both, "pairs": np.array(pairs, dtype=np.int64).reshape(-1, 2)}
+
+
+def _statistics(store: Store, counts: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
+    """One split. A rater marks an image who read it and drew at least one pixel of any class.
+
+    markers: share of images by the number of raters who mark. some_empty: share of images that some mark and some
+    reader leaves empty; none_marked: that nobody marks. empty_masks: share of the masks of all readers.
+    """
+    read = store.read[rows]
+    area = counts["area"][rows]
+    marked = (area.sum(-1) > 0) & read
+    number = marked.sum(1)
+    readers = read.sum(1)
+    images = len(rows)
+    result: dict[str, Any] = {
+        "images": images,
+        "patients": len(set(store.patients[rows].tolist())),
+        "markers": {str(k): float((number == k).mean()) for k in range(read.shape[1] + 1)},
+        "none_marked": float((number == 0).mean()),
+        "some_empty": float(((number > 0) & (number < readers)).mean()),
+        "all_marked": float((number == readers).mean()),
+        "empty_masks": 1 - float(number.sum() / readers.sum()),
+        "read": float(read.mean()),
+        "classes": [
+            {"class": name, **_agreement(area[..., place], counts["both"][rows][..., place], read, counts["pairs"])}
+            for place, name in enumerate(store.info.classes)
+        ],
+    }
+    if not store.info.exchangeable_raters:  # a slot of exchangeable raters is nobody: numbers by slot would mislead
+        result["raters"] = [
+            _rater(name, read[:, slot], marked[:, slot], area[:, slot].sum(-1))
+            for slot, name in enumerate(store.info.raters)
+        ]
+    return result
+
+
+def _agreement(area: np.ndarray, both: np.ndarray, read: np.ndarray, pairs: np.ndarray) -> dict[str, Any]:
+    """One class. area (n,R), both (n,P) pixels, read (n,R), pairs (P,2).
+
+    dice_markers: Dice of pairs who both mark the class, mean over an image's pairs, then over images that have one.
+    iou_readers: the same with IoU over all pairs of readers, two empty masks counting 1. area: quantiles of pixels of
+    masks that are not empty.
+    """
+    one, other = area[:, pairs[:, 0]], area[:, pairs[:, 1]]
+    readers = read[:, pairs[:, 0]] & read[:, pairs[:, 1]]
+    union = one + other - both
+    markers = readers & (one > 0) & (other > 0)
+    dice, dice_images = _mean_of_means(2 * both / np.maximum(one + other, 1), markers)
+    iou, iou_images = _mean_of_means(np.where(union == 0, 1.0, both / np.maximum(union, 1)), readers)
+    return {
+        "dice_markers": dice,
+        "dice_markers_images": dice_images,
+        "iou_readers": iou,
+        "iou_readers_images": iou_images,
+        "area_pixels": _quantiles(area[read & (area > 0)]),
+    }
+
+
+def _mean_of_means(values: np.ndarray, where: np.ndarray) -> tuple[float | None, int]:
+    """Mean over each row's valid entries, then over rows that have any; and how many rows those are."""
+    count = where.sum(1)
+    if not count.any():
+        return None, 0
+    means = np.where(where, values, 0).sum(1)[count > 0] / count[count > 0]
+    return float(means.mean()), len(means)
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float] | None:
+    if not values.size:
+        return None
+    points = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
+    return {name: float(np.quantile(values, point)) for name, point in points.items()}
+
+
+def _rater(name: str, read: np.ndarray, marked: np.ndarray, area: np.ndarray) -> dict[str, Any]:
+    share = float(marked.sum() / read.sum()) if read.any() else None
+    return {"rater": name, "read": int(read.sum()), "marks": share, "area_pixels": _quantiles(area[marked])}
