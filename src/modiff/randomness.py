@@ -2,7 +2,7 @@
 
 A generator with state would tie a sample to the batch it was drawn in. Here every element hashes its own address, so
 noise is the same to the bit whatever the batch size, the order of cases, the number of processes or of samples asked
-for. Between kinds of device the uniforms are equal to the bit, the normals to a few units in the last place.
+for. Between kinds of device the uniforms are equal to the bit, the normals to rounding.
 """
 
 from __future__ import annotations

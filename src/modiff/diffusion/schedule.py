@@ -79,9 +79,9 @@ class Schedule:
             raise ConfigError(
                 "the chain needs a length", field="steps", found=repr(self.steps), expected="a whole number ≥ 1"
             )
-        if not (0 < self.input_scale < math.inf):
+        if not isinstance(self.input_scale, (int, float)) or not 0 < self.input_scale < math.inf:
             raise ConfigError(
-                "not a scale of the input", field="input_scale", found=self.input_scale, expected="a number > 0"
+                "not a scale of the input", field="input_scale", found=repr(self.input_scale), expected="a number > 0"
             )
 
     def alpha_bar(self, t: Tensor) -> Tensor:

@@ -1,0 +1,88 @@
+"""Gaussian diffusion: the three predictions say the same thing of the same map."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modiff.diffusion import gaussian
+from modiff.errors import ConfigError
+
+KINDS = ("eps", "v", "x0")
+# Away from both ends, where one of the divisions is by nothing.
+angles = st.floats(0.05, math.pi / 2 - 0.05)
+
+
+def maps(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    x0 = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return x0, torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(angle=angles)
+def test_the_clean_map_comes_back_from_each_target(kind: str, angle: float) -> None:
+    alpha, sigma = math.cos(angle), math.sin(angle)
+    x0, noise = maps(2, 1, 3, 3)
+    prediction = gaussian.target(x0, noise, alpha, sigma, kind)
+    x_t = gaussian.diffuse(x0, noise, alpha, sigma)
+    torch.testing.assert_close(gaussian.to_x0(prediction, x_t, alpha, sigma, kind), x0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(angle=angles)
+def test_the_noise_comes_back_from_each_target(kind: str, angle: float) -> None:
+    alpha, sigma = math.cos(angle), math.sin(angle)
+    x0, noise = maps(2, 1, 3, 3)
+    prediction = gaussian.target(x0, noise, alpha, sigma, kind)
+    x_t = gaussian.diffuse(x0, noise, alpha, sigma)
+    torch.testing.assert_close(gaussian.to_eps(prediction, x_t, alpha, sigma, kind), noise)
+
+
+def test_v_is_the_derivative_of_x_along_the_angle() -> None:
+    x0, noise = maps(2, 1, 3, 3)
+    angle, step = 0.7, 1e-6
+
+    def x(phi: float) -> torch.Tensor:
+        return gaussian.diffuse(x0, noise, math.cos(phi), math.sin(phi))
+
+    slope = (x(angle + step) - x(angle - step)) / (2 * step)
+    v = gaussian.target(x0, noise, math.cos(angle), math.sin(angle), "v")
+    torch.testing.assert_close(v, slope, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["v", "x0"])
+def test_v_and_x0_need_no_signal(kind: str) -> None:
+    x0, noise = maps(2, 1, 3, 3)
+    prediction = gaussian.target(x0, noise, 0.0, 1.0, kind)
+    torch.testing.assert_close(gaussian.to_x0(prediction, noise, 0.0, 1.0, kind), x0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_level_an_item_equals_items_one_by_one(kind: str) -> None:
+    x0, noise = maps(3, 2, 4, 4)
+    angle = torch.tensor([0.2, 0.8, 1.4], dtype=torch.float64)
+    alpha, sigma = angle.cos(), angle.sin()
+    x_t = gaussian.diffuse(x0, noise, alpha, sigma)
+    together = gaussian.to_x0(noise, x_t, alpha, sigma, kind)
+    apart = [gaussian.to_x0(noise[i], x_t[i], alpha[i], sigma[i], kind) for i in range(3)]
+    torch.testing.assert_close(together, torch.stack(apart))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_clipping_is_asked_for(kind: str) -> None:
+    x_t, prediction = maps(2, 1, 8, 8)
+    free = gaussian.to_x0(prediction, x_t, 0.3, 0.95, kind)
+    assert float(free.abs().max()) > 1
+    assert torch.equal(gaussian.to_x0(prediction, x_t, 0.3, 0.95, kind, clip=1.0), free.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("function", [gaussian.target, gaussian.to_x0, gaussian.to_eps])
+def test_unknown_predictions_are_refused(function) -> None:
+    x0, noise = maps(1, 1, 2, 2)
+    with pytest.raises(ConfigError, match="prediction"):
+        function(x0, noise, 0.6, 0.8, "score")
