@@ -1,0 +1,163 @@
+"""A dozen cases of a split, each with every rater, the mean label, samples, mean map and uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from modiff.data.batch import Batch
+from modiff.evaluation.evaluate import draw
+from modiff.evaluation.table import UNREAD, strata_of
+from modiff.evaluation.words import STRATA
+from modiff.randomness import seed_for
+from modiff.report.figures import COLOURS, LEVELS, Cell, Contour, contact_sheet, png
+from modiff.report.html import Markup, tag
+from modiff.report.html import png as picture
+
+if TYPE_CHECKING:
+    from modiff.data.layout import StoreInfo
+    from modiff.data.memory import MemoryStore
+    from modiff.models.base import Segmenter
+    from modiff.prediction.summary import Summary
+
+CASES = 12
+SAMPLES = 16  # drawn for the maps
+SHOWN = 8  # of them shown one by one
+COLUMNS = 8
+_RATER, _SAMPLE = COLOURS[0], COLOURS[1]
+_INCHES = 1.5
+_COLOUR_CHANNELS = ("red", "green", "blue")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn: the model, how many samples, of which seed and steps, on which device."""
+
+    model: Segmenter
+    seed: int = 0
+    steps: int | None = None
+    device: str | torch.device = "cpu"
+
+
+def choose(cases: Sequence[str], strata: Sequence[str], count: int = CASES) -> list[int]:
+    """Rows of a fixed choice by hash: the strata take turns until `count` are found; in the order of the strata."""
+    by_hash = sorted(range(len(cases)), key=lambda row: (seed_for("report", cases[row]), cases[row]))
+    queues = {name: [row for row in by_hash if strata[row] == name] for name in STRATA if name != "all"}
+    chosen: list[int] = []
+    while len(chosen) < count and any(queues.values()):
+        for queue in queues.values():
+            if queue and len(chosen) < count:
+                chosen.append(queue.pop(0))
+    order = list(STRATA)
+    return sorted(chosen, key=lambda row: (order.index(strata[row]), by_hash.index(row)))
+
+
+def strata(images: MemoryStore) -> list[str]:
+    """The stratum of each image of a split."""
+    found: list[str] = []
+    for start in range(0, len(images), 256):
+        rows = range(start, min(start + 256, len(images)))
+        batch = images.batch(rows)
+        found += strata_of(batch.marked, batch.read)
+    return found
+
+
+def figures(images: MemoryStore, drawing: Drawing, describe: Callable[[str], str] | None = None) -> list[Markup]:
+    """The chosen cases as figures with their captions, all in one grey window. describe: more words on a case."""
+    names = strata(images)
+    rows = choose(images.cases, names)
+    if not rows:
+        return []
+    window = _window(images, rows)
+    made = []
+    for row in rows:
+        batch = images.batch([row])
+        summary = _summary(batch, drawing, images.info)
+        image = pictured(batch.image[0].numpy(), images.info)
+        sheet = png(contact_sheet(_cells(image, batch, summary, images.info), window=window, inches=_INCHES))
+        words = _words(batch, summary, names[row])
+        more = describe(images.cases[row]) if describe else ""
+        caption = tag("figcaption", tag("strong", images.cases[row]), tag("span", words, " ", more, class_="small"))
+        made.append(tag("figure", caption, picture(sheet, f"{images.cases[row]}: {words}"), class_="case"))
+    return made
+
+
+def legend(images: MemoryStore) -> str:
+    """What the pictures show, in words."""
+    low, high = _window(images, choose(images.cases, strata(images)))
+    levels = ", ".join(f"{100 * level:.0f} %" for level, _ in LEVELS)
+    grey = "the whole range of values" if (low, high) == (0.0, 1.0) else f"values {low:.3g} to {high:.3g}"
+    channel = f" Shown: channel {images.info.channels[0]}." if len(images.info.channels) > 1 else ""
+    return (
+        f"A fixed choice of cases from all strata; the same grey window in every picture ({grey}).{channel} "
+        f"Orange: a rater's outline. Blue: a sample's outline (the first {SHOWN} of {SAMPLES}). "
+        f"Mean label (of the raters) and mean map (of the samples): lines at {levels}. "
+        "Uncertainty: entropy of the mean map, the brighter the less certain."
+    )
+
+
+def _summary(batch: Batch, drawing: Drawing, info: StoreInfo) -> Summary:
+    from modiff.prediction.summary import summarise
+
+    samples, _ = draw(drawing.model, batch.to(drawing.device), SAMPLES, drawing.seed, drawing.steps)
+    return summarise(samples, classes=info.classes)
+
+
+def pictured(image: np.ndarray, info: StoreInfo) -> np.ndarray:
+    """The channel that is shown, (H,W); all three of a colour image, (3,H,W)."""
+    colour = tuple(name.lower() for name in info.channels) == _COLOUR_CHANNELS
+    return image if colour else image[0]
+
+
+def _window(images: MemoryStore, rows: Sequence[int]) -> tuple[float, float]:
+    """One grey window for all: the whole range, or the central 99 % of values where they fill less than half of it."""
+    if not rows:
+        return 0.0, 1.0
+    values = np.stack([pictured(image.numpy(), images.info) for image in images.batch(rows).image])
+    low, high = (float(v) for v in np.percentile(values, [0.5, 99.5]))
+    return (low, high) if 0 < high - low < 0.5 else (0.0, 1.0)
+
+
+def _cells(image: np.ndarray, batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell | None]]:
+    masks, read = batch.masks[0].numpy(), batch.read[0].numpy()
+    label = masks[read].any(1).mean(0) if read.any() else np.zeros(masks.shape[-2:])
+    most = math.log2(len(info.classes) + 1)
+    raters = [_rater(image, masks[i], bool(read[i]), name) for i, name in enumerate(info.raters)]
+    maps = [
+        Cell(image, isolines=label, title="mean label"),
+        Cell(image, isolines=np.clip(summary.mean.sum(0), 0, 1), title="mean map"),
+        Cell(image, heat=summary.entropy, heat_max=most, title="uncertainty"),
+    ]
+    samples = [_sample(image, mask, i) for i, mask in enumerate(summary.masks[:SHOWN])]
+    first = [Cell(image, title="image"), *raters, *maps]
+    lines = [*_lines(first), *_lines(samples)]
+    return [[*line, *[None] * (max(map(len, lines)) - len(line))] for line in lines]
+
+
+def _lines(cells: Sequence[Cell]) -> list[list[Cell | None]]:
+    return [list(cells[i : i + COLUMNS]) for i in range(0, len(cells), COLUMNS)]
+
+
+def _rater(image: np.ndarray, mask: np.ndarray, read: bool, name: str) -> Cell:
+    if not read:
+        return Cell(image, title=f"{name}: did not read")
+    contours = (Contour(mask, _RATER),) if mask.any() else ()
+    return Cell(image, contours=contours, title=name if mask.any() else f"{name}: nothing")
+
+
+def _sample(image: np.ndarray, mask: np.ndarray, index: int) -> Cell:
+    contours = (Contour(mask, _SAMPLE),) if mask.any() else ()
+    return Cell(image, contours=contours, title=f"sample {index + 1}" + ("" if mask.any() else ": nothing"))
+
+
+def _words(batch: Batch, summary: Summary, stratum: str) -> str:
+    if stratum == UNREAD:
+        return "nobody read this image"
+    marked, read = int(batch.marked.sum()), int(batch.read.sum())
+    drawn = int(summary.masks.any((1, 2, 3)).sum())
+    return f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
