@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,26 +109,23 @@ def write_png(path: str | Path, array: np.ndarray) -> Path:
 
 
 def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with path.open("rb") as file:
         try:
-            version = np.lib.format.read_magic(file)
-            read_header = (
-                np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = read_header(file)
+            shape, columns_first, dtype = headers[np.lib.format.read_magic(file)](file)
         except Exception as error:  # numpy raises what the damaged header provokes
             raise DataError("is not a readable NPY file", path=path, found=_first_line(error)) from error
-        held = file_bytes - file.tell()
-    if dtype.hasobject or dtype.kind not in "uif":
-        raise DataError(
-            "is not an array of numbers", path=path, field="dtype", found=dtype, expected="integer or float"
-        )
-    if len(shape) not in (2, 3):
-        raise DataError("is not a 2-D image", path=path, field="shape", found=shape, expected="(H,W) or (C,H,W)")
-    limits.check_declared(path, shape, dtype.itemsize, file_bytes)
-    if int(np.prod(shape)) * dtype.itemsize != held:
-        raise DataError("is cut short or has bytes to spare", path=path, found=f"{held} bytes", expected=f"{shape}")
-    array = np.load(path, allow_pickle=False)
+        if dtype.hasobject or dtype.kind not in "uif":
+            expected = "integer or float"
+            raise DataError("is not an array of numbers", path=path, field="dtype", found=dtype, expected=expected)
+        if len(shape) not in (2, 3):
+            raise DataError("is not a 2-D image", path=path, field="shape", found=shape, expected="(H,W) or (C,H,W)")
+        limits.check_declared(path, shape, dtype.itemsize, file_bytes)
+        held, needed = file_bytes - file.tell(), math.prod(shape) * dtype.itemsize
+        if needed != held:
+            raise DataError("is cut short or has bytes to spare", path=path, found=held, expected=f"{needed} bytes")
+        flat = np.fromfile(file, dtype)
+    array = flat.reshape(shape, order="F" if columns_first else "C").astype(dtype.newbyteorder("="), copy=False)
     return array[None] if array.ndim == 2 else array
 
 

@@ -20,9 +20,10 @@ class PredictionWarning(UserWarning):
 class IntensityRule:
     """What was done to the values of a data set's images: a store's `intensity`.
 
-    `minmax-slice`: every slice from its minimum to its maximum. `window:LOW:HIGH`: clipped and scaled, in the source's
-    units such as HU. `percentiles:LOW:HIGH`: clipped and scaled between two percentiles. `unit`: made in [0,1].
-    `source:WORDS`: as the source distributes them, which cannot be repeated. `ready`: whatever was needed is done.
+    `KIND` or `KIND:DETAILS`. `minmax-slice`: every slice from its minimum to its maximum. `window:LOW:HIGH`: clipped
+    and scaled, in the source's units such as HU. `percentiles:LOW:HIGH`: clipped and scaled between two percentiles.
+    `unit`: made in [0,1]. `source:WORDS`: as the source distributes them, which cannot be repeated. `ready`: not a
+    store's, but a caller's word that the values are made already.
     """
 
     kind: str
@@ -34,8 +35,8 @@ class IntensityRule:
     def parse(cls, text: str) -> IntensityRule:
         """From `KIND` or `KIND:DETAILS`; DataError for another form."""
         kind, _, details = text.partition(":")
-        if kind == "source" or (kind in ("minmax-slice", "unit", "ready") and not details):
-            return cls(kind, text)
+        if kind in ("minmax-slice", "unit", "source", "ready"):
+            return cls(kind, text)  # details, if any, are words
         if kind in ("window", "percentiles"):
             try:
                 low, high = (float(part) for part in details.split(":"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,8 @@ from modiff.randomness import seeds_for
 
 if TYPE_CHECKING:
     from modiff.training.export import LoadedModel
+
+_MAX_MAPS = 4 << 30  # bytes of maps, drawn as one batch
 
 
 class Predictor:
@@ -61,6 +64,8 @@ class Predictor:
         self.window: Window | None = None
         self.input: np.ndarray | None = None
         self.case: str | None = None
+        self.notes: tuple[str, ...] = ()  # what differs from the training data: the warnings of set_image
+        self.intensity: str | None = None  # the rule that made the values
         self.samples: Samples | None = None
         self._encoding: Any = None
 
@@ -94,7 +99,7 @@ class Predictor:
             warnings.warn(note, PredictionWarning, stacklevel=2)
         with torch.inference_mode():
             self._encoding = self.model.encode(torch.from_numpy(values)[None].to(self.device))
-        self.input, self.window = values, window
+        self.input, self.window, self.notes = values, window, tuple(notes)
         self.case = case if case is not None else content_hash(array)
         return self
 
@@ -110,6 +115,7 @@ class Predictor:
         if steps is not None:
             _whole(steps, "steps", 1)
         _check_raters(raters, self.model.raters)
+        self._check_memory(n)
         with torch.inference_mode():
             drawn = self.model.sample(
                 self._encoding, n, seeds=seeds_for(seed, [self.case], self.device), steps=steps, raters=raters
@@ -125,6 +131,17 @@ class Predictor:
         if self.samples is None:
             raise DataError("no samples are drawn", hint="Call set_image and sample first")
         return summarise(self.samples, classes=self.data.get("classes"), spacing=spacing, threshold=threshold)
+
+    def _check_memory(self, n: int) -> None:
+        assert self.window is not None
+        size = 4 * n * self.model.classes * math.prod(self.window.image)
+        if size > _MAX_MAPS:
+            raise ConfigError(
+                "too many for the memory",
+                field="n",
+                found=f"{n} samples, {size >> 20} MiB of maps",
+                expected=f"at most {_MAX_MAPS >> 20} MiB",
+            )
 
     def _position(self, frame: tuple[int, int], at: Sequence[int] | None) -> tuple[int, int] | None:
         if at is not None:
@@ -144,12 +161,12 @@ class Predictor:
 
     def _convert(self, values: np.ndarray, intensity: str | None) -> tuple[np.ndarray, list[str]]:
         trained = self.data.get("intensity")
-        chosen = intensity if intensity is not None else trained
+        chosen = self.intensity = intensity if intensity is not None else trained
         if chosen is None:
             made, notes = convert(values, IntensityRule.parse("unit"))
             return made, [*notes, "the model does not say how its training values were made: taken as they are"]
         made, notes = convert(values, IntensityRule.parse(chosen))
-        if trained is not None and chosen not in (trained, "ready"):
+        if trained is not None and chosen not in (trained, trained.partition(":")[0], "ready"):
             notes.append(f"values were made by {chosen}, those of the training data by {trained}")
         return made, notes
 

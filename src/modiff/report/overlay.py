@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modiff.prediction.words import area_text, percent
 from modiff.report.figures import COLOURS, LEVELS, Cell, Contour, axes_at, draw, heat_colours, new_figure
 
 if TYPE_CHECKING:
@@ -77,21 +78,6 @@ def close_up(summary: Summary, window: Window) -> tuple[slice, slice]:
         start = min(max(start, bounds.start), bounds.stop - length)
         place.append(slice(start, start + length))
     return place[0], place[1]
-
-
-def area_text(hypothesis: Hypothesis, summary: Summary) -> str:
-    """What a hypothesis marks, in words: mm² where the spacing is known, else pixels."""
-    if hypothesis.nothing:
-        return "nothing there"
-    pixels = int(hypothesis.mask.sum())
-    return f"{pixels} px" if summary.pixel_area is None else f"{pixels * summary.pixel_area:.0f} mm²"
-
-
-def percent(probability: float) -> str:
-    """A probability as people read it; a small one is not rounded to none, nor a large one to certainty."""
-    if 0 < probability < 0.01:
-        return "< 1 %"
-    return "> 99 %" if 0.99 < probability < 1 - 1e-9 else f"{100 * probability:.0f} %"
 
 
 def _left(i: int) -> float:

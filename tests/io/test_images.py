@@ -1,0 +1,214 @@
+"""Pictures and arrays: every value arrives as it was written, and nothing else is taken for an image."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from modiff.errors import DataError
+from modiff.io import Limits, png_bytes, read_image, write_png
+
+GREY8 = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
+GREY16 = np.arange(35, dtype=np.uint16).reshape(5, 7) * 1873
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def forged_png(width: int, height: int, *, depth: int = 8, colour: int = 0, data: bytes = b"\0" * 99) -> bytes:
+    """A PNG whose header says what it likes."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
+
+
+@pytest.mark.parametrize("array", [GREY8, GREY16], ids=["8 bits", "16 bits"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "npy"])
+def test_grey_values_and_their_type_survive_every_format(tmp_path, array, suffix):
+    path = tmp_path / f"image.{suffix}"
+    np.save(path, array) if suffix == "npy" else Image.fromarray(array).save(path)
+    read = read_image(path)
+    assert read.array.dtype == array.dtype
+    np.testing.assert_array_equal(read.array, array[None])
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("dtype", ["u2", "i2", "f4"])
+def test_tiff_of_another_writer_is_read(tmp_path, dtype, byteorder):
+    array = (np.arange(35).reshape(5, 7) * 900 - (16000 if dtype != "u2" else 0)).astype(dtype)
+    tifffile.imwrite(tmp_path / "image.tif", array.astype(byteorder + dtype), byteorder=byteorder)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0], array)
+
+
+@pytest.mark.parametrize("array", [GREY8, GREY16], ids=["8 bits", "16 bits"])
+def test_tiff_whose_white_is_zero_is_inverted(tmp_path, array):
+    tifffile.imwrite(tmp_path / "image.tif", array, photometric="miniswhite")
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0], np.iinfo(array.dtype).max - array)
+
+
+def test_colour_comes_channels_first(tmp_path):
+    colours = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    Image.fromarray(colours).save(tmp_path / "image.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, colours.transpose(2, 0, 1))
+
+
+def test_an_opaque_alpha_channel_is_dropped(tmp_path):
+    Image.fromarray(GREY8).convert("LA").save(tmp_path / "image.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, GREY8[None])
+
+
+def test_a_palette_is_resolved(tmp_path):
+    Image.fromarray(GREY8).convert("RGB").quantize(256).save(tmp_path / "image.png")
+    assert read_image(tmp_path / "image.png").array.shape == (3, 5, 7)
+
+
+def test_an_array_of_channels_is_read_as_it_is(tmp_path):
+    array = np.asfortranarray(np.linspace(-1, 1, 4 * 5 * 7).reshape(4, 5, 7))
+    np.save(tmp_path / "image.npy", array)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.npy").array, array)
+
+
+def test_the_first_bytes_decide_not_the_name(tmp_path):
+    (tmp_path / "image.tif").write_bytes(png_bytes(GREY8))
+    assert read_image(tmp_path / "image.tif").format == "PNG"
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([np.uint8, np.uint16]), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_png_written_and_read_is_the_same(tmp_path_factory, height, width, dtype, seed):
+    array = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width), dtype, endpoint=True)
+    path = write_png(tmp_path_factory.mktemp("png") / "image.png", array)
+    np.testing.assert_array_equal(read_image(path).array[0], array)
+
+
+def test_a_mask_is_written_as_0_and_255():
+    written = np.asarray(Image.open(io.BytesIO(png_bytes(GREY8 > 100))))
+    np.testing.assert_array_equal(written, np.where(GREY8 > 100, 255, 0))
+
+
+def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    """What is wrong -> a file and words of the message."""
+    made: dict[str, tuple[Path, str]] = {}
+
+    def add(name: str, data: bytes, words: str) -> None:
+        path = folder / f"{name.replace(' ', '-')}.png"
+        path.write_bytes(data)
+        made[name] = (path, words)
+
+    whole = png_bytes(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))
+    buffer = io.BytesIO()
+    Image.fromarray(GREY8).save(buffer, "JPEG")
+    add("jpeg", buffer.getvalue(), "JPEG")
+    add("empty file", b"", "empty")
+    add("text", b"not an image at all", "not an image")
+    add("truncated", whole[: len(whole) // 2], "not a readable PNG")
+    add("header only", whole[:20], "not a readable PNG")
+    add("bomb", forged_png(13_000, 13_000), "more data than the file can hold")
+    add("enormous", forged_png(60_000, 60_000), "decompression bomb")
+    add("endless side", forged_png(70_000, 1), "too many pixels a side")
+    add("16-bit colour", forged_png(4, 4, depth=16, colour=2), "16 bits a colour")
+    add("one bit", forged_png(8, 8, depth=1), "one bit a pixel")
+    add("gzip", b"\x1f\x8b" + bytes(30), "a gzip file")
+    add("dicom", bytes(128) + b"DICM" + bytes(300), "DICOM")
+    add(
+        "pickled array", npy("{'descr': '|O', 'fortran_order': False, 'shape': (2, 2), }", b"x" * 9), "array of numbers"
+    )
+    add("array of text", npy("{'descr': '<U4', 'fortran_order': False, 'shape': (2, 2), }"), "array of numbers")
+    add("vector", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (4,), }", bytes(4)), "not a 2-D image")
+    add("no pixels", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (0, 4), }"), "no pixels")
+    add("short array", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (4, 4), }", bytes(9)), "cut short")
+    add("lying array", npy("{'descr': '<f8', 'fortran_order': False, 'shape': (60000, 60000), }"), "than allowed")
+    add("negative shape", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-4, 4), }"), "no pixels")
+    add("code as header", npy("{'descr': __import__('os').abort(), 'shape': (1,)}"), "not a readable NPY")
+    pages = io.BytesIO()
+    tifffile.imwrite(pages, np.zeros((3, 8, 8), np.uint8), photometric="minisblack")
+    add("several pages", pages.getvalue(), "several pages")
+    colour = io.BytesIO()
+    tifffile.imwrite(colour, np.zeros((8, 8, 3), np.uint16), photometric="rgb")
+    add("deep colour tiff", colour.getvalue(), "8 bits a colour|not a readable TIFF")
+    glass = io.BytesIO()
+    Image.new("RGBA", (3, 3), (9, 9, 9, 128)).save(glass, "PNG")
+    add("see-through", glass.getvalue(), "transparent")
+    return made
+
+
+BROKEN = [
+    *("jpeg", "empty file", "text", "truncated", "header only", "bomb", "enormous", "endless side"),
+    *("16-bit colour", "one bit", "gzip", "dicom", "pickled array", "array of text", "vector", "no pixels"),
+    *("short array", "lying array", "negative shape", "code as header", "several pages", "deep colour tiff"),
+    "see-through",
+]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_not_an_image_is_refused_in_one_line_with_its_name(tmp_path, name):
+    path, words = broken_files(tmp_path)[name]
+    with pytest.raises(DataError, match=words) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    np.save(tmp_path / "image.npy", np.array([[1.0, np.nan]]))
+    with pytest.raises(DataError, match="not finite"):
+        read_image(tmp_path / "image.npy")
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_image(tmp_path / "nothing.png")
+    with pytest.raises(DataError, match="is a folder"):
+        read_image(tmp_path)
+
+
+def test_a_stated_limit_holds(tmp_path):
+    write_png(tmp_path / "image.png", GREY8)
+    with pytest.raises(DataError, match=r"more data than allowed|too large"):
+        read_image(tmp_path / "image.png", limits=Limits(max_bytes=34))
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "npy"])
+def test_damaged_bytes_give_an_image_or_a_data_error(tmp_path, kind):
+    """A few hundred flipped bytes: whatever the decoder makes of them, nothing else comes out."""
+    source = tmp_path / f"whole.{kind}"
+    array = np.random.default_rng(1).integers(0, 65535, (9, 11), dtype=np.uint16)
+    np.save(source, array) if kind == "npy" else Image.fromarray(array).save(source)
+    whole = source.read_bytes()
+    rng = np.random.default_rng(2)
+    path = tmp_path / "damaged"
+    for _ in range(200):
+        data = bytearray(whole)
+        for place in rng.integers(0, min(len(data), 400), rng.integers(1, 4)):
+            data[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(data)
+        try:
+            read_image(path)
+        except DataError:
+            continue
+
+
+def test_a_bomb_is_refused_before_torch_is_imported(tmp_path):
+    path, _ = broken_files(tmp_path)["bomb"]
+    code = (
+        "import sys; from modiff.io import read_image; from modiff.errors import DataError\n"
+        "try: read_image(sys.argv[1])\n"
+        "except DataError: sys.exit(7 if 'torch' not in sys.modules else 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 7

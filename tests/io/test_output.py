@@ -1,0 +1,88 @@
+"""Results exist whole or not at all, and nobody's files are lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modiff.errors import DataError
+from modiff.io import output_folder, replacing
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        1 / temporary.write_bytes(b"")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_finished_write_replaces_the_file(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    for text in ("one", "two"):
+        with replacing(path) as temporary:
+            temporary.write_text(text)
+        assert path.read_text() == text
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_appears_when_it_is_finished(tmp_path):
+    with output_folder(tmp_path / "out") as folder:
+        (folder / "a.png").write_text("a")
+        assert not (tmp_path / "out").exists()
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_interrupted_folder_leaves_nothing(tmp_path):
+    def interrupted(folder: Path) -> None:
+        (folder / "a.png").write_text("a")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), output_folder(tmp_path / "out") as folder:
+        interrupted(folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_files_is_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(DataError, match="has files already"), output_folder(tmp_path):
+        pass
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(DataError, match="is a file"), output_folder(tmp_path / "out", overwrite=True):
+        pass
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    with output_folder(tmp_path / "out") as folder:
+        (folder / "a.png").write_text("a")
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+def test_overwriting_removes_the_earlier_results_and_only_them(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "outside.png").write_text("mine")
+    for name in ("sample-00.png", "sample-01.png", "mine.png", "notes.txt"):
+        (out / name).write_text("old")
+    files = ["sample-00.png", "sample-01.png", "summary.json", "../outside.png", "notes.txt", 3]
+    (out / "summary.json").write_text(json.dumps({"files": files}))
+    with output_folder(out, overwrite=True) as folder:
+        (folder / "sample-00.png").write_text("new")
+        (folder / "summary.json").write_text("{}")
+    assert sorted(file.name for file in out.iterdir()) == ["mine.png", "notes.txt", "sample-00.png", "summary.json"]
+    assert (out / "sample-00.png").read_text() == "new"
+    assert (tmp_path / "outside.png").exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_data_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot make the folder"), output_folder(tmp_path / "file" / "out"):
+        pass
