@@ -81,7 +81,7 @@ class PhantomCase:
     name: str
     patient: str
     split: str
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8] = field(repr=False)
     visibility: float
     lesion: Lesion = field(repr=False)
     grid: Grid = field(repr=False)
