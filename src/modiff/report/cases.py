@@ -16,7 +16,7 @@ from modiff.evaluation.table import UNREAD, strata_of
 from modiff.evaluation.words import STRATA
 from modiff.randomness import seed_for
 from modiff.report.figures import COLOURS, LEVELS, Cell, Contour, contact_sheet, png
-from modiff.report.html import Markup, tag
+from modiff.report.html import Markup, join, tag
 from modiff.report.html import png as picture
 
 if TYPE_CHECKING:
@@ -87,17 +87,31 @@ def figures(images: MemoryStore, drawing: Drawing, describe: Callable[[str], str
     return made
 
 
-def legend(images: MemoryStore) -> str:
-    """What the pictures show, in words."""
+def legend(images: MemoryStore) -> Markup:
+    """What the pictures show."""
     low, high = _window(images, choose(images.cases, strata(images)))
-    levels = ", ".join(f"{100 * level:.0f} %" for level, _ in LEVELS)
     grey = "the whole range of values" if (low, high) == (0.0, 1.0) else f"values {low:.3g} to {high:.3g}"
     channel = f" Shown: channel {images.info.channels[0]}." if len(images.info.channels) > 1 else ""
-    return (
-        f"A fixed choice of cases from all strata; the same grey window in every picture ({grey}).{channel} "
-        f"Orange: a rater's outline. Blue: a sample's outline (the first {SHOWN} of {SAMPLES}). "
-        f"Mean label (of the raters) and mean map (of the samples): lines at {levels}. "
-        "Uncertainty: entropy of the mean map, the brighter the less certain."
+    levels = join(part for level, colour in LEVELS for part in (" ", _key(colour), f" {100 * level:.0f} %"))
+    return join(
+        [
+            "A fixed choice of cases from all strata, with the same grey window in every picture ",
+            f"({grey}).{channel} The first picture is the whole image, with a frame around what the others show. ",
+            _key(_RATER),
+            " a rater's outline; ",
+            _key(_SAMPLE),
+            f" a sample's outline (the first {SHOWN} of {SAMPLES}). ",
+            "Mean label of the raters and mean map of the samples:",
+            levels,
+            ". Uncertainty: entropy of the mean map, the brighter the less certain.",
+        ]
+    )
+
+
+def _key(colour: str) -> Markup:
+    """A short line of that colour, in the text."""
+    return tag(
+        "svg", tag("line", x1=0, x2=18, y1=4, y2=4, stroke=colour, stroke_width=3), viewBox="0 0 18 8", class_="key"
     )
 
 
@@ -123,19 +137,41 @@ def _window(images: MemoryStore, rows: Sequence[int]) -> tuple[float, float]:
     return (low, high) if 0 < high - low < 0.5 else (0.0, 1.0)
 
 
+def part_of_interest(marks: np.ndarray) -> tuple[slice, slice]:
+    """The square (or all) of an image that holds whatever is marked in `marks` (H,W) bool, with a margin.
+
+    At least three eighths of the image's shorter side; around the centre where nothing is marked.
+    """
+    height, width = marks.shape
+    rows, columns = np.flatnonzero(marks.any(1)), np.flatnonzero(marks.any(0))
+    top, bottom = (rows[0], rows[-1]) if rows.size else (height // 2, height // 2)
+    left, right = (columns[0], columns[-1]) if columns.size else (width // 2, width // 2)
+    side = max(bottom - top + 1, right - left + 1)
+    side = int(min(max(side + 2 * max(4, side // 4), 3 * min(height, width) // 8), height, width))
+    y = int(np.clip((top + bottom + 1 - side) // 2, 0, height - side))
+    x = int(np.clip((left + right + 1 - side) // 2, 0, width - side))
+    if bottom >= y + side or right >= x + side or top < y or left < x:
+        return slice(0, height), slice(0, width)
+    return slice(y, y + side), slice(x, x + side)
+
+
 def _cells(image: np.ndarray, batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell | None]]:
     masks, read = batch.masks[0].numpy(), batch.read[0].numpy()
     label = masks[read].any(1).mean(0) if read.any() else np.zeros(masks.shape[-2:])
     most = math.log2(len(info.classes) + 1)
-    raters = [_rater(image, masks[i], bool(read[i]), name) for i, name in enumerate(info.raters)]
+    part = part_of_interest((label > 0) | summary.masks.any((0, 1)))
+    near = image[(..., *part)]
+    raters = [_rater(near, masks[(i, ..., *part)], bool(read[i]), name) for i, name in enumerate(info.raters)]
     maps = [
-        Cell(image, isolines=label, title="mean label"),
-        Cell(image, isolines=np.clip(summary.mean.sum(0), 0, 1), title="mean map"),
-        Cell(image, heat=summary.entropy, heat_max=most, title="uncertainty"),
+        Cell(near, isolines=label[part], title="mean label"),
+        Cell(near, isolines=np.clip(summary.mean.sum(0), 0, 1)[part], title="mean map"),
+        Cell(near, heat=summary.entropy[part], heat_max=most, title="uncertainty"),
     ]
-    samples = [_sample(image, mask, i) for i, mask in enumerate(summary.masks[:SHOWN])]
-    first = [Cell(image, title="image"), *raters, *maps]
-    lines = [*_lines(first), *_lines(samples)]
+    samples = [_sample(near, mask[(..., *part)], i) for i, mask in enumerate(summary.masks[:SHOWN])]
+    frame = np.zeros(label.shape, dtype=bool)
+    frame[part] = True
+    whole = Cell(image, contours=() if frame.all() else (Contour(frame, "white", 0.8),), title="image")
+    lines = [*_lines([whole, *raters, *maps]), *_lines(samples)]
     return [[*line, *[None] * (max(map(len, lines)) - len(line))] for line in lines]
 
 

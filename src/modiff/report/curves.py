@@ -82,7 +82,7 @@ def chart(title: str, lines: Sequence[Line], label: str) -> Markup:
     x_low, x_high = _range([x for line in lines for x in line.x])
     values = [y for line in lines for y in line.y]
     logarithmic = min(values) > 0 and max(values) > 20 * min(values)
-    y_low, y_high = (math.log10(min(values)), math.log10(max(values))) if logarithmic else _range(values)
+    y_low, y_high = (math.log10(min(values)), math.log10(max(values))) if logarithmic else _rounded(*_range(values))
 
     def place(x: float, y: float) -> tuple[float, float]:
         height = math.log10(y) if logarithmic else y
@@ -97,6 +97,8 @@ def chart(title: str, lines: Sequence[Line], label: str) -> Markup:
     for tick in _ticks(x_low, x_high):
         x = place(tick, values[0])[0]
         parts.append(tag("text", _short(tick), x=f"{x:.1f}", y=_HEIGHT - _BOTTOM + 16, text_anchor="middle"))
+    base = _HEIGHT - _BOTTOM
+    parts.append(tag("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=base, y2=base, stroke="#8b979d"))
     parts.append(tag("text", label, x=_WIDTH - _RIGHT, y=_HEIGHT - 7, text_anchor="end"))
     for i, line in enumerate(lines):
         points = " ".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in zip(line.x, line.y, strict=True))
@@ -141,11 +143,22 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def _ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers within a range."""
+def _step(low: float, high: float, about: int = 5) -> float:
+    """A round distance of ticks."""
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw)
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * (1 - 1e-9))
+
+
+def _rounded(low: float, high: float) -> tuple[float, float]:
+    """The range widened to ticks."""
+    step = _step(low, high)
+    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers within a range."""
+    step = _step(low, high)
     first = math.ceil(low / step - 1e-9)
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 

@@ -61,11 +61,12 @@ def table(
     body = [tag("tr", cells("td", row), class_="stressed" if i == bold else None) for i, row in enumerate(rows)]
     made = tag(
         "table",
-        tag("caption", caption) if caption is not None else None,
         tag("thead", tag("tr", cells("th", header))),
         tag("tbody", *body),
+        aria_label=caption,
     )
-    return tag("div", made, class_="wide")
+    head = None if caption is None else tag("p", caption, class_="caption")
+    return join([head, tag("div", made, class_="wide")])
 
 
 def png(data: bytes, alt: str) -> Markup:
