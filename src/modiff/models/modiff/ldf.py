@@ -1,0 +1,158 @@
+"""LDF, the learnable discrete frequency filter (paper §3.2, Eq. 6 and 7)."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modiff.config import LDFConfig
+
+MILD_HIGH_PASS = (0.2, 0.8)  # the filter's gain at frequency 0 and at the largest frequency before any training
+
+
+@lru_cache(maxsize=32)
+def _dft_matrices(size: int, half: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine matrices (frequencies, size) of the ortho-normalised DFT, float32 rounded from float64."""
+    count = size // 2 + 1 if half else size
+    angle = torch.outer(torch.arange(count, dtype=torch.float64), torch.arange(size, dtype=torch.float64))
+    angle = (angle % size) * (2 * math.pi / size)
+    scale = 1 / math.sqrt(size)
+    return (torch.cos(angle) * scale).float().to(device), (torch.sin(angle) * scale).float().to(device)
+
+
+def rfft2_matrix(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Real and imaginary part (…,H,W//2+1) of `rfft2(y, norm="ortho")`, by four matrix products."""
+    cos_w, sin_w = _dft_matrices(y.shape[-1], True, y.device)
+    cos_h, sin_h = _dft_matrices(y.shape[-2], False, y.device)
+    real, imag = y @ cos_w.T, -(y @ sin_w.T)
+    return cos_h @ real + sin_h @ imag, cos_h @ imag - sin_h @ real
+
+
+def irfft2_matrix(real: Tensor, imag: Tensor, width: int) -> Tensor:
+    """The inverse: (…,H,W) real, with the half plane's missing columns counted by symmetry."""
+    cos_h, sin_h = _dft_matrices(real.shape[-2], False, real.device)
+    cos_w, sin_w = _dft_matrices(width, True, real.device)
+    rows_real = cos_h.T @ real - sin_h.T @ imag
+    rows_imag = cos_h.T @ imag + sin_h.T @ real
+    twice = torch.full((real.shape[-1],), 2.0, device=real.device)
+    twice[0] = 1.0
+    if width % 2 == 0:
+        twice[-1] = 1.0
+    return (rows_real * twice) @ cos_w - (rows_imag * twice) @ sin_w
+
+
+@lru_cache(maxsize=32)
+def normalised_radius(height: int, width: int, device: torch.device) -> Tensor:
+    """|ω| on the half plane (H, W//2+1), 0 at frequency 0 and 1 at the largest one."""
+    rows = torch.fft.fftfreq(height, device=device)[:, None]
+    columns = torch.fft.rfftfreq(width, device=device)[None, :]
+    radius = torch.sqrt(rows**2 + columns**2)
+    return radius / radius.max().clamp_min(1e-12)
+
+
+def _mirror_rows(g: Tensor) -> Tensor:
+    """G(−k_y): row 0 stays, the others change places."""
+    return torch.roll(g.flip(-2), 1, -2)
+
+
+def symmetrise(gain: Tensor, width: int) -> Tensor:
+    """Makes G even in k_y on the self-conjugate columns (k_x = 0 and Nyquist): a real image admits no other filter."""
+    columns = [0, width // 2] if width % 2 == 0 else [0]
+    gain = gain.clone()
+    for column in columns:
+        line = gain[..., column : column + 1]
+        gain[..., column : column + 1] = 0.5 * (line + _mirror_rows(line))
+    return gain
+
+
+class LDF(nn.Module):
+    """LDF(y) = F⁻¹(G ⊙ F(y)), G = σ(conv(log1p|F(y)|, |ω|)) real and in (0, 1).
+
+    Eq. 6 taken to the letter applies the sigmoid to the filtered spectrum itself, which destroys its phase; the prose
+    describes a filter made by convolution and sigmoid. y: (B,C,H,W), any autocast; computed and returned in float32.
+    """
+
+    def __init__(self, channels: int, config: LDFConfig) -> None:
+        super().__init__()
+        self.config = config
+        # Depthwise in pairs: each channel's filter looks at its own spectrum and at the radius.
+        self.convs = nn.ModuleList(
+            nn.Conv2d(2 * channels, channels, kernel, groups=channels) for kernel in config.kernels
+        )
+        self.channels = channels
+        self._mild_high_pass()
+
+    @torch.no_grad()
+    def _mild_high_pass(self) -> None:
+        low, high = (math.log(gain / (1 - gain)) for gain in MILD_HIGH_PASS)
+        share = 1 / len(self.convs) if self.config.order == "parallel" else 1.0
+        for index, conv in enumerate(self.convs):
+            centre = conv.kernel_size[0] // 2
+            conv.weight.mul_(0.1)
+            conv.bias.zero_()
+            if self.config.order == "parallel" or index == 0:
+                conv.weight[:, 1, centre, centre] += (high - low) * share
+                conv.bias += low * share
+            else:  # sequential: the later ones start as the identity on what came before
+                conv.weight[:, 0, centre, centre] += 1.0
+
+    def _convolve(self, conv: nn.Module, magnitude: Tensor, radius: Tensor) -> Tensor:
+        pair = torch.stack([magnitude, radius.expand_as(magnitude)], 2).flatten(1, 2)
+        pad = conv.kernel_size[0] // 2
+        pair = F.pad(pair, (0, 0, pad, pad), mode="circular")  # the full frequency axis is periodic
+        return conv(F.pad(pair, (pad, pad, 0, 0), mode="reflect"))  # |F| of a real image is even in k_x
+
+    def gain(self, magnitude: Tensor, width: int) -> Tensor:
+        """G (B,C,H,W//2+1) from the spectrum's magnitude, symmetrised."""
+        radius = normalised_radius(magnitude.shape[-2], width, magnitude.device)
+        logits = torch.log1p(magnitude)
+        if self.config.order == "parallel":
+            logits = sum(self._convolve(conv, logits, radius) for conv in self.convs)
+        else:
+            for conv in self.convs:
+                logits = self._convolve(conv, logits, radius)
+        return symmetrise(torch.sigmoid(logits), width)
+
+    def forward(self, y: Tensor) -> Tensor:
+        with torch.autocast(y.device.type, enabled=False):
+            y = y.float()
+            if self.config.transform == "matrix":
+                real, imag = rfft2_matrix(y)
+                gain = self.gain(torch.sqrt(real**2 + imag**2 + 1e-20), y.shape[-1])
+                return irfft2_matrix(real * gain, imag * gain, y.shape[-1])
+            spectrum = torch.fft.rfft2(y, norm="ortho")
+            # |F| by hand: abs() of a complex zero has no gradient
+            gain = self.gain(torch.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-20), y.shape[-1])
+            return torch.fft.irfft2(spectrum * gain, s=y.shape[-2:], norm="ortho")
+
+
+def make_ldf(channels: int, config: LDFConfig) -> nn.Module:
+    """An LDF, or the identity where it is switched off."""
+    return LDF(channels, config) if config.enabled else nn.Identity()
+
+
+def _normalise(edges: Tensor) -> Tensor:
+    """Min–max over each map; a flat one is 0."""
+    low = edges.amin((-2, -1), keepdim=True)
+    spread = edges.amax((-2, -1), keepdim=True) - low
+    return torch.where(spread > 0, (edges - low) / spread.clamp_min(1e-12), torch.zeros_like(edges))
+
+
+def morphological_gradient(x: Tensor, kernels: tuple[int, ...] = (3, 5, 7)) -> Tensor:
+    """Sum over k of dilation − erosion of (B,C,H,W), each map then min–max-normalised, averaged over channels."""
+    total = torch.zeros_like(x)
+    for kernel in kernels:
+        pad = kernel // 2
+        total = total + F.max_pool2d(x, kernel, 1, pad) + F.max_pool2d(-x, kernel, 1, pad)
+    return _normalise(total).mean(1, keepdim=True)
+
+
+def edge_target(image: Tensor, label: Tensor, target: str, size: tuple[int, int]) -> Tensor:
+    """y_target (B,1,h,w) of Eq. 7: the morphological gradient of the image, of the mean label map, or half each."""
+    parts = {"image": [image], "label": [label], "both": [image, label]}[target]
+    edges = torch.stack([morphological_gradient(part.float()) for part in parts]).mean(0)
+    return F.adaptive_avg_pool2d(edges, size)

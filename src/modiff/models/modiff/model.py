@@ -1,0 +1,446 @@
+"""MoDiff (Ahn et al., MICCAI 2025): diffusion over probability label maps with rater presence, LDF and MCA."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modiff.config import MoDiffConfig
+from modiff.data.batch import Batch
+from modiff.diffusion import categorical, gaussian, samplers
+from modiff.diffusion.schedule import Schedule, time_steps
+from modiff.errors import ConfigError
+from modiff.models.base import Readers, Samples, Segmenter
+from modiff.models.layers import image_centre, position_channels
+from modiff.models.modiff import losses, presence, windows
+from modiff.models.modiff.ldf import edge_target
+from modiff.models.modiff.mca import LABEL_PATCH, MCA, ImageShare, attention_spread_loss
+from modiff.models.unet import UNet
+from modiff.randomness import fold, normal, sample_seeds, uniform
+
+# Streams of a sample's seed: what each random number is for.
+_MARKERS, _READER, _START, _STEP = 1, 2, 3, 4
+_PIXELS_AT_ONCE = 1 << 20  # of noisy maps denoised together: bounds memory whatever n is
+
+
+@dataclass
+class _Group:
+    """Images whose denoised windows have one size. rows: (G,) among the batch; corner: (G,2); condition: per image."""
+
+    rows: Tensor
+    corner: Tensor
+    size: tuple[int, int]
+    image_share: Tensor
+    mca: ImageShare | None
+
+
+@dataclass
+class Encoding:
+    """What depends on the images only. law: (B,R+1) of the number of markers, or (B,R) each rater's; None if implicit."""
+
+    shape: tuple[int, int, int]  # B, H, W of the images as given
+    padded: tuple[int, int]  # H, W that the networks see
+    law: Tensor | None
+    groups: list[_Group]
+
+
+class MoDiff(Segmenter):
+    """Gaussian (or categorical) diffusion of p_r, the mean mask of a subset r of the raters who marked something."""
+
+    def __init__(
+        self,
+        config: MoDiffConfig,
+        *,
+        channels: int,
+        classes: int,
+        raters: int,
+        exchangeable: bool = True,
+        prompt: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(config)
+        self.config, self.channels, self.classes, self.raters = config, channels, classes, raters
+        self.exchangeable, self.prompt = exchangeable, prompt and config.prompt
+        self.head = None
+        if config.presence.mode == "hurdle":
+            self.head = presence.PresenceHead(
+                channels, classes, raters, config.presence, exchangeable=exchangeable, prompt=prompt
+            )
+        mca_used = config.mca.enabled or config.ldf.enabled
+        self.mca = MCA(channels, classes, config.mca, config.ldf) if mca_used else None
+        extra = config.mca.condition_channels if mca_used else 0
+        self.unet = UNet(classes + extra, channels + (3 if self.prompt else 0), classes, config.unet)
+        width = 4 * config.unet.base
+        # Exchangeable raters: how many; identifiable: which. Zero is the null token.
+        self.subset: nn.Module = nn.Embedding(raters + 1, width) if exchangeable else nn.Linear(raters, width, False)
+        settings = config.diffusion
+        self.schedule = Schedule(
+            settings.schedule,
+            steps=settings.steps,
+            input_scale=settings.input_scale,
+            zero_terminal_snr=settings.kind == "gaussian" and settings.prediction != "eps",
+        )
+
+    @property
+    def stride(self) -> int:
+        """Images are padded to multiples of this."""
+        strides = [self.unet.stride, LABEL_PATCH * 2 if self.mca is not None else 1]
+        return math.lcm(*strides, *([self.head.stride] if self.head is not None else []))
+
+    # Training
+
+    def training_loss(self, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
+        """Eq. 8, plus the presence head's two terms; Eq. 8's L_simple, L_LDF and L_MCA are logged apart."""
+        terms: dict[str, Tensor] = {}
+        image = windows.pad_to_multiple(batch.image, self.stride, edge=True)
+        masks = windows.pad_to_multiple(batch.masks.flatten(1, 2).float(), self.stride, edge=False)
+        masks = masks.unflatten(1, batch.masks.shape[1:3]) * batch.read[:, :, None, None, None]
+        centre = batch.centre if batch.centre is not None else image_centre(batch.image)
+        if self.head is not None:
+            terms |= self._presence_terms(image, masks, batch, centre, rng)
+        terms |= self._denoising_terms(image, masks, batch, centre, rng)
+        weights = {
+            "simple": 1.0,
+            "ldf": self.config.ldf.weight,
+            "mca": self.config.mca.weight,
+            "presence": self.config.presence.weight,
+            "map": self.config.presence.map_weight,
+        }
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
+
+    def _presence_terms(
+        self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        config, head = self.config.presence, self.head
+        assert head is not None
+        readers = batch.read.sum(1).clamp_min(1)[:, None, None, None]
+        label = masks.sum(1) / readers
+        height, width = image.shape[-2:]
+        size = windows.window_size(config.window if self.prompt else 0, height, width, head.stride)
+        shape = (len(batch), height, width)
+        corner = windows.random_corner(centre, size, shape, jitter=config.jitter, anywhere=0.0, rng=rng)
+        corner = corner.to(image.device)
+        seen = presence.intensity_noise(windows.cut(image, corner, size), config.intensity_augmentation, rng)
+        answer = head(seen, centre - corner)
+        known = batch.read.any(1).float()
+        known = known / known.mean().clamp_min(1e-6)
+        log_p = presence.log_likelihood(answer.logits, batch.marked, batch.read, exchangeable=self.exchangeable)
+        label = windows.cut(label, corner, size)
+        dense = self.config.diffusion.ce_weight * losses.cross_entropy(answer.label_map, label)
+        dense = dense + losses.soft_dice_loss(losses.probabilities(answer.label_map), label)
+        return {"presence": -losses.weighted_mean(log_p, known), "map": losses.weighted_mean(dense, known)}
+
+    def _denoising_terms(
+        self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        chosen, rows, weights = self._draw_label_subsets(batch, rng)
+        if rows.numel() == 0:  # nobody marked anything in the whole batch: a zero with a graph
+            zero = sum(parameter.sum() for parameter in self.unet.parameters()) * 0.0
+            return {"simple": torch.as_tensor(zero)}
+        image, masks, centre, chosen = image[rows], masks[rows], centre[rows], chosen[rows]
+        height, width = image.shape[-2:]
+        size = windows.window_size(self.config.crop, height, width, self.stride)
+        corner = windows.random_corner(
+            centre if self.prompt else None,
+            size,
+            (len(rows), height, width),
+            jitter=self.config.crop_jitter,
+            anywhere=self.config.crop_anywhere,
+            rng=rng,
+        ).to(image.device)
+        mean_mask = (masks * chosen[:, :, None, None, None]).sum(1) / chosen.sum(1)[:, None, None, None]
+        label, image = windows.cut(mean_mask, corner, size), windows.cut(image, corner, size)
+        t = self._draw_times(len(rows), rng).to(image.device)
+        hidden = torch.rand(len(rows), generator=rng, device=rng.device) < self.config.presence.null_share
+        context = self._subset_context(chosen, hidden.to(image.device))
+        x_t, noise = self._diffuse(label, t, rng)
+        image_share, mca_share = self._encode_window(image, centre - corner)
+        prediction, features = self._predict(x_t, t, context, image_share, mca_share)
+        terms = {"simple": losses.weighted_mean(self._error(prediction, label, noise, x_t, t), weights)}
+        if "edges" in features:
+            everybody = windows.cut(self._mean_label(masks, batch.read[rows]), corner, size)
+            target = edge_target(image, everybody, self.config.ldf.target, features["edges"].shape[-2:])
+            terms["ldf"] = losses.squared_error(features["edges"].float(), target).mean()
+        if "query" in features:
+            terms["mca"] = attention_spread_loss(features["query"].float(), features["key"].float())
+        return terms
+
+    @staticmethod
+    def _mean_label(masks: Tensor, read: Tensor) -> Tensor:
+        return masks.sum(1) / read.sum(1).clamp_min(1)[:, None, None, None]
+
+    def _draw_label_subsets(self, batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The subset r of each image (B,R), the rows that have one, and their weights (rows,) of mean one."""
+        config = self.config.presence
+        candidates = batch.marked if config.mode == "hurdle" else batch.read
+        chosen = presence.draw_subsets(candidates, single_share=config.single_share, rng=rng)
+        rows = chosen.any(1).nonzero().squeeze(1)
+        if not (config.weight_by_markers and config.mode == "hurdle" and self.exchangeable) or rows.numel() == 0:
+            return chosen, rows, None
+        # A reader who marks something is met k times as often on an image that k readers mark.
+        share = batch.marked[rows].sum(1) / batch.read[rows].sum(1)
+        weights = torch.where(chosen[rows].sum(1) == 1, share, torch.ones_like(share))
+        return chosen, rows, weights / weights.mean()
+
+    def _draw_times(self, count: int, rng: torch.Generator) -> Tensor:
+        """(B,) in (0,1], one in each of B equal parts so that a batch sees all noise levels."""
+        order = torch.randperm(count, generator=rng, device=rng.device)
+        t = (order + 1 - torch.rand(count, generator=rng, device=rng.device)) / count
+        if self.config.diffusion.time == "discrete":
+            return torch.ceil(t * self.config.diffusion.steps) / self.config.diffusion.steps
+        return t.clamp_min(1e-4)
+
+    def _subset_context(self, chosen: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """(B,4·base) embedding of a subset (B,R) bool; the null token where hidden."""
+        if hidden is not None:
+            chosen = chosen & ~hidden[:, None]
+        return self.subset(chosen.sum(1)) if self.exchangeable else self.subset(chosen.float())
+
+    def _diffuse(self, label: Tensor, t: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """x_t, K channels, and the noise that made it."""
+        if self.config.diffusion.kind == "categorical":
+            soft = torch.cat([(1 - label.sum(1, keepdim=True)).clamp_min(0), label], 1)
+            probs = categorical.q_probs(soft, self.schedule.alpha_bar(t))
+            shape = (label.shape[0], *label.shape[2:])
+            field = torch.rand(shape, generator=rng, device=rng.device).to(label.device)
+            x_t = categorical.sample_categorical(probs, field)
+            return x_t[:, 1:] * 2 - 1, x_t
+        noise = torch.randn(label.shape, generator=rng, device=rng.device).to(label.device)
+        return gaussian.diffuse(label * 2 - 1, noise, self.schedule.alpha(t), self.schedule.sigma(t)), noise
+
+    def _error(self, prediction: Tensor, label: Tensor, noise: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """(B,) the denoising loss: squared error of the predicted quantity, or cross-entropy and soft Dice."""
+        settings = self.config.diffusion
+        if settings.loss == "ce":
+            entropy = losses.cross_entropy(prediction, label)
+            dice = losses.soft_dice_loss(losses.probabilities(prediction), label)
+            return settings.ce_weight * entropy + settings.dice_weight * dice
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        target = gaussian.target(label * 2 - 1, noise, alpha, sigma, settings.prediction)
+        return losses.squared_error(prediction, target)
+
+    # The network
+
+    def _encode_window(self, image: Tensor, centre: Tensor) -> tuple[Tensor, ImageShare | None]:
+        """Image windows (B,C,h,w) -> their share of the U-Net's first convolution and of MCA."""
+        inputs = image * 2 - 1
+        if self.prompt:
+            inputs = torch.cat([inputs, position_channels(image.shape[-2], image.shape[-1], centre)], 1)
+        return self.unet.encode(inputs), self.mca.encode(image * 2 - 1) if self.mca is not None else None
+
+    def _predict(
+        self, x_t: Tensor, t: Tensor, context: Tensor, image_share: Tensor, mca: ImageShare | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        features: dict[str, Tensor] = {}
+        inputs = x_t
+        if self.mca is not None and mca is not None:
+            condition, features = self.mca(mca, x_t)
+            inputs = torch.cat([x_t, condition.to(x_t.dtype)], 1)
+        return self.unet(inputs, image_share, t, context), features
+
+    def _clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """x̂_0 in [−1,1] from the network's output."""
+        settings = self.config.diffusion
+        if settings.loss == "ce":
+            return losses.probabilities(prediction) * 2 - 1
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        return gaussian.to_x0(prediction, x_t, alpha, sigma, settings.prediction, clip=1.0)
+
+    # Sampling
+
+    def encode(self, image: Tensor) -> Encoding:
+        """(B,C,H,W) images -> presence law, windows and image shares, once an image for all samples and steps."""
+        centre = image_centre(image)
+        padded = windows.pad_to_multiple(image, self.stride, edge=True)
+        height, width = padded.shape[-2:]
+        law, wide = self._presence_law(padded, centre)
+        small = windows.window_size(
+            self.config.window if self.prompt and law is not None else 0, height, width, self.stride
+        )
+        groups = []
+        for rows, size in ((~wide, small), (wide, (height, width))):
+            index = rows.nonzero().squeeze(1)
+            if index.numel():
+                corner = windows.window_corner(centre[index], size, height, width)
+                shares = self._encode_window(windows.cut(padded[index], corner, size), centre[index] - corner)
+                groups.append(_Group(index, corner, size, *shares))
+        return Encoding((image.shape[0], *image.shape[-2:]), (height, width), law, groups)
+
+    def _presence_law(self, image: Tensor, centre: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The head's law of markers, and which images have a label map that reaches the window's border (B,) bool."""
+        wide = torch.zeros(image.shape[0], dtype=torch.bool, device=image.device)
+        if self.head is None:
+            return None, wide
+        config, (height, width) = self.config.presence, image.shape[-2:]
+        size = windows.window_size(config.window if self.prompt else 0, height, width, self.head.stride)
+        corner = windows.window_corner(centre, size, height, width)
+        seen, middle = windows.cut(image, corner, size), centre - corner
+        turns = range(8) if config.dihedral_average and size[0] == size[1] and self._centred(middle, size) else range(1)
+        laws = []
+        for turn in turns:
+            answer = self.head(windows.dihedral(seen, turn), middle)
+            laws.append(answer.logits.softmax(1) if self.exchangeable else torch.sigmoid(answer.logits))
+            if turn == 0:
+                rim = torch.ones(size, dtype=torch.bool, device=image.device)
+                rim[2:-2, 2:-2] = False
+                wide = (torch.sigmoid(answer.label_map) * rim > 0.1).flatten(1).any(1)
+        return torch.stack(laws).mean(0), wide
+
+    @staticmethod
+    def _centred(middle: Tensor, size: tuple[int, int]) -> bool:
+        """Whether the prompt is in the window's middle, so that a flip leaves it there."""
+        return bool(((middle - (torch.tensor(size, device=middle.device) - 1) / 2).abs() < 1e-3).all())
+
+    @torch.no_grad()
+    def sample(
+        self,
+        image_or_encoding: Tensor | Encoding,
+        n: int,
+        *,
+        seeds: Tensor,
+        steps: int | None = None,
+        raters: Readers = "single",
+        stratified: bool = False,
+    ) -> Samples:
+        """n hypotheses an image; only those that mark something are denoised (reference: paper abstract, §1).
+
+        raters: "single" is one reader's reading; "all" the panel's consensus probability; a list, that panel's.
+        stratified: presence from a low-discrepancy sequence in place of independent draws; say so beside its scores.
+        """
+        encoding = image_or_encoding
+        if isinstance(encoding, Tensor):
+            encoding = self.encode(encoding)
+        batch, height, width = encoding.shape
+        each = sample_seeds(seeds, n)
+        markers, panel, who = self._draw_markers(encoding.law, each, raters, stratified)
+        maps = torch.zeros(batch, n, self.classes, *encoding.padded, device=each.device)
+        steps = self.config.diffusion.sampling_steps if steps is None else steps
+        for group in encoding.groups:
+            member, index = markers[group.rows].any(-1).nonzero(as_tuple=True)
+            chunk = max(1, _PIXELS_AT_ONCE // math.prod(group.size))
+            for part in range(0, len(member), chunk):
+                here, i = member[part : part + chunk], index[part : part + chunk]
+                row = group.rows[here]
+                subset = markers[row, i]
+                made = self._denoise_group(group, here, subset, each[row, i], steps, encoding.padded)
+                scale = subset.sum(-1) / panel[row, i]
+                self._paste(maps, row, i, made * scale[:, None, None, None], group.corner[here])
+        present = markers.any(-1)
+        result = Samples.uniform(maps[..., :height, :width], present=present, raters=who)
+        if encoding.law is None:
+            result.present = (result.maps > 0.5).flatten(2).any(-1)
+        else:
+            result.presence = presence.marking_probability(encoding.law, exchangeable=self.exchangeable).mean(1)
+        return result
+
+    def _draw_markers(
+        self, law: Tensor | None, seeds: Tensor, raters: Readers, stratified: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Which raters of the panel mark something (B,N,R) bool, the panel's size (B,N), and who read (B,N) or None."""
+        panel, who = self._panel(seeds, raters)
+        size = panel.sum(-1)
+        u = self._presence_uniforms(seeds, stratified)
+        if law is None:
+            return panel, size, who
+        if not self.exchangeable:
+            each = uniform(fold(seeds, _MARKERS), (self.raters,))
+            if who is not None:  # one reader: the stratified draw applies
+                each = u[..., None].expand_as(each)
+            return panel & (each < law[:, None]), size, who
+        table = presence.reader_subsets(self.raters, int(size.flatten()[0])).to(law.device)
+        count = (u[..., None] >= (law @ table).cumsum(-1)[:, None, :-1]).sum(-1)
+        places = torch.arange(self.raters, device=law.device)
+        return places < count[..., None], size, None
+
+    def _panel(self, seeds: Tensor, raters: Readers) -> tuple[Tensor, Tensor | None]:
+        """(B,N,R) bool: whose reading a sample is; and the reader drawn, where raters are identifiable."""
+        places = torch.arange(self.raters, device=seeds.device)
+        if raters == "single":
+            who = (uniform(fold(seeds, _READER)) * self.raters).long().clamp_max(self.raters - 1)
+            return places == who[..., None], None if self.exchangeable else who
+        chosen = range(self.raters) if raters == "all" else [int(rater) for rater in raters]
+        if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(self.raters)):
+            expected = f"'single', 'all' or different numbers from 0 to {self.raters - 1}"
+            raise ConfigError("no such readers", field="raters", found=repr(raters), expected=expected)
+        mask = torch.zeros(self.raters, dtype=torch.bool, device=seeds.device)
+        mask[list(chosen)] = True
+        return mask.expand(*seeds.shape, -1), None
+
+    @staticmethod
+    def _presence_uniforms(seeds: Tensor, stratified: bool) -> Tensor:
+        """(B,N) in (0,1): independent, or frac(u + i·φ), which needs no n."""
+        u = uniform(fold(seeds, _MARKERS))
+        if not stratified:
+            return u
+        golden = (math.sqrt(5) - 1) / 2
+        return (u[:, :1].double() + torch.arange(seeds.shape[1], device=u.device) * golden).frac().float()
+
+    def _denoise_group(
+        self, group: _Group, member: Tensor, subset: Tensor, seeds: Tensor, steps: int, padded: tuple[int, int]
+    ) -> Tensor:
+        """(M,K,h,w) probability maps of the images `member` of a group, one row a sample, under subsets (M,R)."""
+        corner, share = group.corner[member], group.image_share[member]
+        mca = None if group.mca is None else group.mca.rows(member)
+        context = self._subset_context(subset)
+        settings = self.config.diffusion
+
+        def field(draw: Tensor) -> Tensor:
+            return windows.cut(draw, corner, group.size)
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            prediction, _ = self._predict(x_t, t.expand(len(member)), context, share, mca)
+            return self._clean(prediction, x_t, t)
+
+        times = time_steps(steps, steps_total=settings.steps, spacing=settings.spacing)
+        # Noise is drawn over the whole image and cut: a sample does not depend on the window.
+        if settings.kind == "categorical":
+            return self._denoise_categorical(denoise, field, seeds, times, padded)
+        x_T = field(normal(fold(seeds, _START), (self.classes, *padded)))
+        clean = samplers.sample(
+            denoise,
+            x_T,
+            times,
+            self.schedule,
+            sampler=settings.sampler,
+            noise=lambda step: field(normal(fold(seeds, _STEP, step), (self.classes, *padded))),
+        )
+        return ((clean + 1) / 2).clamp(0, 1)
+
+    def _denoise_categorical(self, denoise, field, seeds, times, padded) -> Tensor:  # type: ignore[no-untyped-def]
+        def belief(x_t: Tensor, t: Tensor) -> Tensor:
+            p = (denoise(x_t[:, 1:] * 2 - 1, t) + 1) / 2
+            return torch.cat([(1 - p.sum(1, keepdim=True)).clamp_min(0), p], 1)
+
+        def uniforms(stream: Tensor) -> Tensor:
+            return field(uniform(stream, (1, *padded)))[:, 0]
+
+        x_T = categorical.uniform_noise(uniforms(fold(seeds, _START)), self.classes + 1)
+        made = categorical.sample(
+            belief, x_T, times, self.schedule, uniform=lambda step: uniforms(fold(seeds, _STEP, step))
+        )
+        return made[:, 1:]
+
+    @staticmethod
+    def _paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor) -> None:
+        """Writes windows into their places of (B,N,K,H,W) maps; everything outside stays background."""
+        height, width = made.shape[-2:]
+        rows = (corner[:, 0, None] + torch.arange(height, device=maps.device))[:, :, None]
+        columns = (corner[:, 1, None] + torch.arange(width, device=maps.device))[:, None, :]
+        maps.permute(0, 1, 3, 4, 2)[row[:, None, None], index[:, None, None], rows, columns] = made.permute(0, 2, 3, 1)
+
+
+def _check(config: MoDiffConfig) -> None:
+    """ConfigError for settings that contradict each other."""
+    diffusion = config.diffusion
+    if diffusion.loss == "ce" and diffusion.prediction != "x0":
+        raise ConfigError(
+            "cross-entropy needs x0-prediction", field="model.diffusion.prediction", found=diffusion.prediction
+        )
+    if diffusion.kind == "categorical" and diffusion.loss != "ce":
+        raise ConfigError(
+            "categorical diffusion is trained by cross-entropy", field="model.diffusion.loss", expected="ce"
+        )

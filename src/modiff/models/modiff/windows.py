@@ -1,0 +1,70 @@
+"""Squares of an image: where the prompt is, where training looks, and sides that a network can take."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pad_to_multiple(x: Tensor, multiple: int, *, edge: bool) -> Tensor:
+    """(B,C,H,W) padded at the right and the bottom: by the border's values (images) or by 0 (masks)."""
+    height, width = x.shape[-2:]
+    pad = (0, -width % multiple, 0, -height % multiple)
+    if not any(pad):
+        return x
+    return F.pad(x, pad, mode="replicate") if edge else F.pad(x, pad)
+
+
+def window_size(side: int, height: int, width: int, multiple: int) -> tuple[int, int]:
+    """A square of `side` pixels made a multiple of the stride and cut to the image; the whole image for side 0."""
+    if side <= 0:
+        return height, width
+    side = side + -side % multiple
+    return min(side, height), min(side, width)
+
+
+def window_corner(centre: Tensor, size: tuple[int, int], height: int, width: int) -> Tensor:
+    """(B,2) int64 upper left corners of windows around `centre` (B,2), moved to lie inside the image."""
+    span = torch.tensor(size, device=centre.device)
+    limit = torch.tensor([height, width], device=centre.device) - span
+    corner = torch.floor(centre - (span - 1) / 2 + 0.5).long()
+    return torch.minimum(corner.clamp_min(0), limit)
+
+
+def cut(x: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,C,h,w): each item's window of (B,C,H,W)."""
+    rows = corner[:, 0, None] + torch.arange(size[0], device=x.device)
+    columns = corner[:, 1, None] + torch.arange(size[1], device=x.device)
+    items = torch.arange(x.shape[0], device=x.device)[:, None, None]
+    return x.permute(0, 2, 3, 1)[items, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def random_corner(
+    centre: Tensor | None,
+    size: tuple[int, int],
+    shape: tuple[int, int, int],
+    *,
+    jitter: int,
+    anywhere: float,
+    rng: torch.Generator,
+) -> Tensor:
+    """(B,2) corners of training squares: around the prompt up to `jitter` pixels off, or anywhere in the image.
+
+    shape: (B, H, W). Without a prompt every square lies anywhere.
+    """
+    batch, height, width = shape
+    limit = torch.tensor([height - size[0], width - size[1]], device=rng.device)
+    free = (torch.rand(batch, 2, generator=rng, device=rng.device) * (limit + 1)).long()
+    if centre is None:
+        return free
+    shift = torch.randint(-jitter, jitter + 1, (batch, 2), generator=rng, device=rng.device)
+    near = window_corner(centre.to(rng.device) + shift, size, height, width)
+    far = torch.rand(batch, 1, generator=rng, device=rng.device) < anywhere
+    return torch.where(far, free, near)
+
+
+def dihedral(x: Tensor, index: int) -> Tensor:
+    """One of the eight flips and quarter turns of the last two axes; index 0 … 7, 0 is the identity."""
+    x = torch.rot90(x, index % 4, (-2, -1))
+    return x.flip(-1) if index >= 4 else x
