@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
+from modiff.metrics.functional._checks import check_probabilities
 
 
 def binarise(samples: Tensor, threshold: float | None) -> Tensor:
@@ -19,8 +20,8 @@ def binarise(samples: Tensor, threshold: float | None) -> Tensor:
     """
     if samples.ndim != 5:
         raise MetricError("samples of a wrong shape", found=tuple(samples.shape), expected="(B,N,K,H,W)")
-    if samples.is_floating_point() and samples.numel() and not bool((samples.amin() >= 0) & (samples.amax() <= 1)):
-        raise MetricError("values outside [0,1]", field="samples", expected="probabilities")
+    if samples.is_floating_point():
+        check_probabilities(samples)
     if threshold is not None:
         if not 0.0 < threshold <= 1.0:
             raise MetricError("a threshold outside its range", found=threshold, expected="0 < threshold <= 1")

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from modiff.errors import MetricError
 
-_COPY_BYTES = 2**26  # 64 MiB: working copies fit the machine whatever the batch is
+# Working copies of 8 MiB at most: the allocator keeps blocks of this size, larger ones cost a page fault a page.
+_COPY_BYTES = 2**23
 
 
 def check_masks(masks: Tensor, read: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -33,16 +34,23 @@ def check_sets(samples: Tensor, masks: Tensor, read: Tensor | None) -> tuple[Ten
 
 
 def check_maps(samples: Tensor, masks: Tensor, read: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Probability maps as floats (bool becomes float32), masks and read as bool; raises MetricError."""
+    """Probability maps as float32, float64 or bool, masks and read as bool; raises MetricError."""
     masks, read = check_masks(masks, read)
     if samples.ndim != 5:
         raise MetricError("wrong shape", field="samples", found=tuple(samples.shape), expected="(B,N,K,H,W)")
     check_fit(samples, masks)
-    if not samples.is_floating_point() or samples.dtype in (torch.float16, torch.bfloat16):
-        samples = samples.float()
-    if samples.numel() and not bool((samples.amin() >= 0) & (samples.amax() <= 1)):
-        raise MetricError("values outside [0,1]", field="samples", expected="probabilities")
-    return samples, masks, read
+    if not samples.is_floating_point():
+        return as_bool(samples, "samples", "(B,N,K,H,W)"), masks, read
+    check_probabilities(samples)
+    return samples if samples.dtype == torch.float64 else samples.float(), masks, read
+
+
+def check_probabilities(samples: Tensor) -> None:
+    """All values in [0,1], so none NaN; raises MetricError."""
+    if samples.numel():
+        low, high = samples.aminmax()
+        if not bool((low >= 0) & (high <= 1)):
+            raise MetricError("values outside [0,1]", field="samples", expected="probabilities")
 
 
 def check_fit(samples: Tensor, masks: Tensor) -> None:
@@ -85,7 +93,7 @@ def check_weights(weights: Tensor | None, samples: Tensor) -> Tensor:
 
 
 def image_chunks(images: int, bytes_per_image: int) -> Iterator[slice]:
-    """Slices of the batch whose working copies stay under 64 MiB."""
+    """Slices of the batch whose working copies stay under 8 MiB."""
     step = max(1, _COPY_BYTES // max(1, bytes_per_image))
     for start in range(0, images, step):
         yield slice(start, start + step)
@@ -100,3 +108,14 @@ def reader_weights(read: Tensor) -> Tensor:
 def reader_mean(masks: Tensor, read: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """(B,K,H,W): the share of the readers who marked each pixel; NaN for an image that nobody read."""
     return torch.einsum("brkhw,br->bkhw", masks.to(dtype), reader_weights(read).to(dtype))
+
+
+def any_of(masks: Tensor, dim: int) -> Tensor:
+    """`masks.any(dim)` of bool with a size above 0: torch reduces bytes by vector instructions, bools one by one."""
+    return masks.view(torch.uint8).amax(dim).bool()
+
+
+def votes(masks: Tensor) -> Tensor:
+    """(B,M,K,H,W) bool -> (B,K,H,W) int32: how many masks have the pixel."""
+    exact = torch.uint8 if masks.shape[1] <= 255 else torch.int32
+    return masks.view(torch.uint8).sum(1, dtype=exact).to(torch.int32)

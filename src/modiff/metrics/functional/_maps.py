@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.metrics.functional._checks import check_weights
+from modiff.metrics.functional._checks import check_weights, votes
 
 
 def mean_map(samples: Tensor, weights: Tensor | None) -> Tensor:
-    """(B,K,H,W) float64: the mean of the samples' maps (B,N,K,H,W), weighted by (B,N) where given."""
-    if weights is None:
-        return samples.mean(1, dtype=torch.float64)
-    return torch.einsum("bnkhw,bn->bkhw", samples.double(), check_weights(weights, samples))
+    """(B,K,H,W) float64: the mean of maps (B,N,K,H,W), bool or float, weighted by (B,N) where given."""
+    if weights is not None:
+        return torch.einsum("bnkhw,bn->bkhw", samples.double(), check_weights(weights, samples))
+    # The sum, not the mean, in the maps' own precision: it is exact for maps of 0 and 1, and then so is the share.
+    total = votes(samples) if samples.dtype == torch.bool else samples.sum(1)
+    return total.double() / samples.shape[1]
 
 
 def correlation(a: Tensor, b: Tensor, constant: float) -> tuple[Tensor, Tensor]:
@@ -34,15 +37,20 @@ def _range(x: Tensor) -> Tensor:
 
 
 def auroc(score: Tensor, positive: Tensor) -> Tensor:
-    """Area under the ROC curve by ranks, ties counted half: (B,P) scores and bool labels -> (B,) float64.
+    """Area under the ROC curve with ties counted half: (B,P) scores and bool labels -> (B,) float64.
 
     NaN for an image without positives or without negatives.
     """
-    ordered = score.sort(dim=1).values
-    below = torch.searchsorted(ordered, score)
-    not_above = torch.searchsorted(ordered, score, right=True)
-    ranks = (below + not_above + 1).double() / 2
-    positives = positive.sum(1).double()
-    negatives = positive.shape[1] - positives
-    wins = (ranks * positive).sum(1) - positives * (positives + 1) / 2
-    return wins / (positives * negatives)  # 0/0 is NaN
+    scores, labels = score.cpu().numpy(), positive.cpu().numpy()
+    values = [_auroc_of_one(*pair) for pair in zip(scores, labels, strict=True)]
+    return torch.tensor(values, dtype=torch.float64, device=score.device)
+
+
+def _auroc_of_one(score: np.ndarray, positive: np.ndarray) -> float:
+    """Mann and Whitney: the share of pairs, one of each kind, that the score orders rightly, ties counted half."""
+    negatives = np.sort(score[~positive])
+    chosen = score[positive]
+    if not len(negatives) or not len(chosen):
+        return float("nan")
+    below = np.searchsorted(negatives, chosen, side="left") + np.searchsorted(negatives, chosen, side="right")
+    return float(below.mean() / (2 * len(negatives)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional._checks import check_sets
+from modiff.metrics.functional._checks import any_of, check_sets
 from modiff.metrics.functional.consensus import majority_vote
 
 
@@ -33,7 +33,7 @@ def surface_distances(
     samples, masks, read = check_sets(samples, masks, read)
     ours, theirs = majority_vote(samples).cpu(), majority_vote(masks, read).cpu()
     sizes = _spacings(spacing, len(masks))
-    both = (ours.flatten(2).any(-1) & theirs.flatten(2).any(-1)).tolist()
+    both = (any_of(ours.flatten(2), -1) & any_of(theirs.flatten(2), -1)).tolist()
     found = torch.full((len(masks), 2), torch.nan, dtype=torch.float64)
     for i, defined in enumerate(both):
         classes = [_of_class(ours[i, k], theirs[i, k], sizes[i]) for k, yes in enumerate(defined) if yes]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional._checks import check_maps, check_sets, check_weights, reader_mean, reader_weights
+from modiff.metrics.functional._checks import any_of, check_maps, check_sets, check_weights, reader_mean, reader_weights
 from modiff.metrics.functional._maps import mean_map
 
 BINS = 10  # of equal width on [0,1]
@@ -77,8 +77,8 @@ def presence_shares(
     samples: (B,N,K,H,W) masks; other shapes as `ged`. Raises MetricError.
     """
     samples, masks, read = check_sets(samples, masks, read)
-    drawn = samples.flatten(2).any(-1).double()
-    marked = masks.flatten(2).any(-1).double()
+    drawn = any_of(samples.flatten(2), -1).double()
+    marked = any_of(masks.flatten(2), -1).double()
     return Presence((drawn * check_weights(weights, samples)).sum(1), (marked * reader_weights(read)).sum(1))
 
 

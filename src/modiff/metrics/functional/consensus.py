@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from modiff.metrics.functional._checks import check_masks
+from modiff.metrics.functional._checks import check_masks, votes
 
 
 def majority_vote(masks: Tensor, read: Tensor | None = None) -> Tensor:
@@ -14,5 +14,4 @@ def majority_vote(masks: Tensor, read: Tensor | None = None) -> Tensor:
     times it is the simplest predictor to compare a model with. Raises MetricError.
     """
     masks, read = check_masks(masks, read)
-    votes = (masks & read[:, :, None, None, None]).sum(1)
-    return 2 * votes > read.sum(1)[:, None, None, None]
+    return 2 * votes(masks & read[:, :, None, None, None]) > read.sum(1)[:, None, None, None]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modiff.metrics.functional._checks import check_sets
+from modiff.metrics.functional._checks import any_of, check_sets
 from modiff.metrics.functional.pairwise import PairwiseDistances
 
 
@@ -42,8 +42,8 @@ def collective_insight(
 
 
 def _combined_sensitivity(samples: Tensor, masks: Tensor, read: Tensor) -> Tensor:
-    drawn = samples.any(1).flatten(2)
-    marked = (masks & read[:, :, None, None, None]).any(1).flatten(2)
+    drawn = any_of(samples, 1).flatten(2)
+    marked = any_of(masks & read[:, :, None, None, None], 1).flatten(2)
     area, common = marked.sum(-1).double(), (drawn & marked).sum(-1).double()
     share = torch.where(drawn.any(-1) | (area > 0), common / area, 1.0)  # 0/0 is NaN: only the samples mark something
     return torch.where(read.any(1), share.mean(1), torch.nan)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional._checks import check_maps, image_chunks, reader_weights
-from modiff.metrics.functional._maps import correlation
+from modiff.metrics.functional._checks import any_of, check_maps, image_chunks, reader_weights
+from modiff.metrics.functional._maps import correlation, mean_map
 
 _EPS = 1e-8  # inside the logarithm, as PHiSeg has it
 _ZERO_STD = 1e-9  # stands for a zero deviation in the row variant, as its script has it
@@ -44,7 +44,6 @@ def ncc_result(
     samples: Tensor, masks: Tensor, *, read: Tensor | None = None, kind: Literal["pixel", "row"] = "pixel"
 ) -> NccResult:
     """`ncc` with the number of readers an image whose correlation was degenerate."""
-    binary = not samples.is_floating_point()
     samples, masks, read = check_maps(samples, masks, read)
     if kind not in ("pixel", "row"):
         raise MetricError("no such kind of NCC", field="kind", found=kind, expected="pixel or row")
@@ -52,8 +51,9 @@ def ncc_result(
         raise MetricError("NCC by rows needs square images", found=f"{masks.shape[-2]}×{masks.shape[-1]}")
     by_kind = _pixel if kind == "pixel" else _row
     values, degenerate = [], []
-    for part in image_chunks(len(masks), 4 * samples.element_size() * samples.numel() // max(1, len(masks))):
-        value, flat = by_kind(samples[part], masks[part].double(), binary)
+    copies = samples.element_size() * samples.numel() + 16 * masks.numel()
+    for part in image_chunks(len(masks), copies // max(1, len(masks))):
+        value, flat = by_kind(samples[part], masks[part].double())
         use = read[part]
         values.append((torch.where(use, value, 0.0) * reader_weights(use)).sum(1))
         degenerate.append((flat & use).sum(1))
@@ -62,30 +62,38 @@ def ncc_result(
     return NccResult(torch.cat(values), torch.cat(degenerate))
 
 
-def _mean_and_log(maps: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
+def _mean_and_log(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Means over the samples of p and of log(p + ε), (b,N,K,H,W) -> twice (b,K,H,W) float64."""
-    mean = maps.mean(1, dtype=torch.float64)
-    if binary:  # two values only: no logarithm a pixel and sample
+    mean = mean_map(maps, None)
+    if maps.dtype == torch.bool:  # two values only: no logarithm a pixel and sample
         return mean, mean * math.log(1 + _EPS) + (1 - mean) * math.log(_EPS)
-    return mean, (maps + _EPS).log_().mean(1, dtype=torch.float64)
+    return mean, mean_map((maps + _EPS).log_(), None)
 
 
-def _pixel(samples: Tensor, masks: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
+def _pixel(samples: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """(b,R) correlations over pixels, and which were degenerate."""
-    mean, log = _mean_and_log(samples, binary)
-    rest, log_rest = _mean_and_log((1 - samples.sum(2, keepdim=True)).clamp_(min=0), binary)
+    mean, log = _mean_and_log(samples)
+    rest, log_rest = _mean_and_log(_background(samples))
     mean, log = torch.cat([rest, mean], 1), torch.cat([log_rest, log], 1)
     nothing = 1 - masks.amax(2, keepdim=True)
     among = -(mean * log).sum(1).flatten(1)
     against = -(torch.cat([nothing, masks], 2) * log[:, None]).sum(2).flatten(2)
     # The range that rounding can give a map that is constant: logarithms reach 18.4.
-    constant = 1e-12 if binary or samples.dtype == torch.float64 else 1e-6
+    constant = 1e-6 if samples.dtype == torch.float32 else 1e-12
     return correlation(among[:, None], against, constant)
 
 
-def _row(samples: Tensor, masks: Tensor, binary: bool) -> tuple[Tensor, Tensor]:
+def _background(samples: Tensor) -> Tensor:
+    """(b,N,K,H,W) -> (b,N,1,H,W): 1 − Σp, or the pixels of no class."""
+    if samples.dtype == torch.bool:
+        return ~any_of(samples, 2)[:, :, None]
+    foreground = samples if samples.shape[2] == 1 else samples.sum(2, keepdim=True)
+    return (1 - foreground).clamp_(min=0)
+
+
+def _row(samples: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """(b,R) correlations over row profiles, mean over foreground classes, and which had a zero deviation."""
-    mean, log = _mean_and_log(samples, binary)
+    mean, log = _mean_and_log(samples)
     among = -(mean * log).sum(-1)[:, None]  # (b,1,K,H)
     against = -(masks * log[:, None]).sum(-1)  # (b,R,K,H)
     among, against = among - among.mean(-1, keepdim=True), against - against.mean(-1, keepdim=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from modiff.errors import MetricError
 from modiff.metrics.functional import _matching
 from modiff.metrics.functional._checks import (
+    any_of,
     as_bool,
     check_masks,
     check_sets,
@@ -23,14 +24,30 @@ from modiff.metrics.functional._checks import (
 _EXACT_FLOAT32 = 2**24  # counts up to here are exact in float32
 
 
-def _counts(a: Tensor, b: Tensor) -> Tensor:
-    """Pixels common to each pair: bool (B,K,N,P) and (B,K,M,P) -> (B,K,N,M) int32, by matrix products."""
-    exact = torch.float32 if a.shape[-1] < _EXACT_FLOAT32 else torch.float64
-    return torch.matmul(a.to(exact), b.to(exact).transpose(-1, -2)).to(torch.int32)
+def _common(a: Tensor, b: Tensor) -> Tensor:
+    """Pixels common to each pair of all masks: bool (B,N,K,H,W) and (B,M,K,H,W) -> (B,K,N+M,N+M) int32."""
+    size = a.shape[1] + b.shape[1]
+    common = torch.empty(len(a), a.shape[2], size, size, dtype=torch.int32, device=a.device)
+    if a.device.type == "cpu":
+        for i in range(len(a)):
+            common[i] = _products(_marked(torch.cat([a[i], b[i]]).flatten(2)))
+        return common
+    for part in image_chunks(len(a), 4 * size * a[0, 0].numel() if a.numel() else 1):
+        common[part] = _products(torch.cat([a[part], b[part]], dim=1).flatten(3))
+    return common
 
 
-def _flat(masks: Tensor) -> Tensor:
-    return masks.flatten(3).transpose(1, 2)  # (B,N,K,H,W) -> (B,K,N,P)
+def _products(flat: Tensor) -> Tensor:
+    """Matrix products of bool (...,M,K,P) -> (...,K,M,M) int32."""
+    exact = torch.float32 if flat.shape[-1] < _EXACT_FLOAT32 else torch.float64
+    rows = flat.transpose(-2, -3).to(exact)
+    return torch.matmul(rows, rows.transpose(-1, -2)).to(torch.int32)
+
+
+def _marked(flat: Tensor) -> Tensor:
+    """Only the pixels that some mask marks, (M,K,P) -> (M,K,p): most of an image is nobody's."""
+    where = any_of(flat.flatten(0, 1), 0).nonzero()[:, 0] if len(flat) else flat.new_zeros(0, dtype=torch.int64)
+    return flat if 2 * len(where) > flat.shape[-1] else flat.index_select(-1, where)
 
 
 def _jaccard(common: Tensor, area_a: Tensor, area_b: Tensor) -> Tensor:
@@ -55,11 +72,9 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
         raise MetricError(
             "masks do not fit", found=f"{tuple(a.shape)} and {tuple(b.shape)}", expected="equal B, K, H, W"
         )
-    iou = torch.empty(a.shape[0], a.shape[2], a.shape[1], b.shape[1], dtype=torch.float64, device=a.device)
-    for part in image_chunks(a.shape[0], 4 * (a.numel() + b.numel()) // max(1, a.shape[0])):
-        flat_a, flat_b = _flat(a[part]), _flat(b[part])
-        iou[part] = _jaccard(_counts(flat_a, flat_b), flat_a.sum(-1)[..., :, None], flat_b.sum(-1)[..., None, :])
-    return iou.permute(0, 2, 3, 1)
+    common, n = _common(a, b), a.shape[1]
+    areas = common.diagonal(dim1=-2, dim2=-1)
+    return _jaccard(common[..., :n, n:], areas[..., :n, None], areas[..., None, n:]).permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -96,13 +111,7 @@ class PairwiseDistances:
 
     @classmethod
     def _count(cls, samples: Tensor, masks: Tensor, read: Tensor) -> PairwiseDistances:
-        batch, n, classes = samples.shape[:3]
-        size = n + masks.shape[1]
-        common = torch.empty(batch, classes, size, size, dtype=torch.int32, device=masks.device)
-        for part in image_chunks(batch, 4 * size * classes * masks.shape[-2] * masks.shape[-1]):
-            both = _flat(torch.cat([samples[part], masks[part]], dim=1))
-            common[part] = _counts(both, both)
-        return cls(common, n, read, masks.shape[-2] * masks.shape[-1])
+        return cls(_common(samples, masks), samples.shape[1], read, masks.shape[-2] * masks.shape[-1])
 
     def subset(self, which: int | Tensor) -> PairwiseDistances:
         """The same images with fewer samples: the first `which`, or those at the indices (n,) or (B,n)."""
