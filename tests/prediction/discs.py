@@ -32,7 +32,11 @@ class Discs(Segmenter):
     def encode(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         assert torch.is_inference_mode_enabled()
         self.encoded.append(image)
-        return image[:, 0].flatten(1).argmax(1), (image.shape[2], image.shape[3])
+        height, width = image.shape[2:]
+        # Of equally bright pixels the one nearest to the centre, which is the prompt.
+        rows, columns = torch.arange(height) - height // 2, torch.arange(width) - width // 2
+        away = (rows[:, None] ** 2 + columns**2).sqrt()
+        return (image[:, 0] - 1e-3 * away).flatten(1).argmax(1), (height, width)
 
     def sample(
         self,

@@ -1,0 +1,41 @@
+"""A predictor whose model is known, and its training data's description."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+SIZE = 64
+
+
+@pytest.fixture
+def data() -> dict[str, Any]:
+    return {"size": (SIZE, SIZE), "intensity": "minmax-slice", "prompt": "centre", "classes": ("nodule",)}
+
+
+@pytest.fixture
+def model() -> Any:
+    from discs import Discs
+
+    return Discs()
+
+
+@pytest.fixture
+def predictor(model: Any, data: dict[str, Any]) -> Any:
+    from modiff.prediction.predictor import Predictor
+
+    return Predictor(model, data=data)
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    """(64,64) uint8 with its brightest pixel at row 30, column 34."""
+    picture = np.random.default_rng(0).integers(0, 200, (SIZE, SIZE), dtype=np.uint8)
+    picture[30, 34] = 255
+    return picture
