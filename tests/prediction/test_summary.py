@@ -1,0 +1,231 @@
+"""The summary against closed forms: known masks with known frequencies."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modiff.errors import ConfigError, DataError
+from modiff.models.base import Samples
+from modiff.prediction.summary import SAME_HYPOTHESIS, entropy_bits, summarise
+from modiff.prediction.words import area_text, percent
+
+
+def square(side: int, at: int = 2, size: int = 16) -> torch.Tensor:
+    mask = torch.zeros(size, size)
+    mask[at : at + side, at : at + side] = 1
+    return mask
+
+
+def samples_of(masks: list[torch.Tensor], weights: list[float] | None = None, **more: Any) -> Samples:
+    """K = 1 samples of these masks."""
+    samples = Samples.uniform(torch.stack(masks)[None, :, None], **more)
+    if weights is not None:
+        samples.weights = torch.tensor([weights])
+    return samples
+
+
+# Three masks far apart, 3 : 4 : 1, and nothing in 2 of 10.
+SMALL, LARGE, ELSEWHERE, NOTHING = square(2), square(5), square(3, at=12), square(0)
+MIXED = [SMALL, LARGE, NOTHING, LARGE, SMALL, ELSEWHERE, LARGE, NOTHING, LARGE, SMALL]
+
+
+class TestHypotheses:
+    def test_known_masks_come_with_their_frequencies(self):
+        found = summarise(samples_of(MIXED)).hypotheses
+        assert [hypothesis.probability for hypothesis in found] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+        assert [hypothesis.members for hypothesis in found] == [(1, 3, 6, 8), (0, 4, 9), (2, 7), (5,)]
+        for hypothesis, mask in zip(found, (LARGE, SMALL, NOTHING, ELSEWHERE), strict=True):
+            np.testing.assert_array_equal(hypothesis.mask[0], mask.bool().numpy())
+        assert [hypothesis.nothing for hypothesis in found] == [False, False, True, False]
+
+    def test_weights_take_the_place_of_counts(self):
+        weighted = summarise(samples_of([SMALL, LARGE, NOTHING, ELSEWHERE], [0.3, 0.4, 0.2, 0.1])).hypotheses
+        counted = summarise(samples_of(MIXED)).hypotheses
+        for one, other in zip(weighted, counted, strict=True):
+            assert one.probability == pytest.approx(other.probability)
+            np.testing.assert_array_equal(one.mask, other.mask)
+
+    def test_the_medoid_is_nearest_to_the_others(self):
+        # Squares of 4, 5 and 6 overlap the middle one most: IoU 16/25 and 25/36, the outer two 16/36.
+        found = summarise(samples_of([square(4), square(5), square(6)])).hypotheses
+        assert len(found) == 1
+        assert found[0].medoid == 1
+
+    def test_weights_move_the_medoid(self):
+        found = summarise(samples_of([square(4), square(5), square(6)], [0.9, 0.05, 0.05])).hypotheses
+        assert found[0].medoid == 0
+
+    def test_masks_at_the_threshold_are_one_hypothesis_and_below_it_two(self):
+        half, whole = torch.zeros(16, 16), torch.zeros(16, 16)
+        half[0, :4], whole[0, :8] = 1, 1
+        assert SAME_HYPOTHESIS == 0.5
+        assert len(summarise(samples_of([half, whole])).hypotheses) == 1
+        half[0, 3] = 0
+        assert len(summarise(samples_of([half, whole])).hypotheses) == 2
+
+    def test_nothing_never_joins_something(self):
+        found = summarise(samples_of([NOTHING, square(1), NOTHING])).hypotheses
+        assert [(hypothesis.nothing, hypothesis.members) for hypothesis in found] == [(True, (0, 2)), (False, (1,))]
+
+    def test_disjoint_marks_of_one_class_differ_though_they_agree_that_other_classes_are_absent(self):
+        maps = torch.zeros(1, 2, 5, 16, 16)
+        maps[0, 0, 0], maps[0, 1, 0] = SMALL, ELSEWHERE
+        summary = summarise(Samples.uniform(maps))
+        assert len(summary.hypotheses) == 2
+        assert summary.agreement == 0
+
+    def test_one_sample_is_certain(self):
+        summary = summarise(samples_of([SMALL]))
+        assert [hypothesis.probability for hypothesis in summary.hypotheses] == [1.0]
+        assert summary.agreement is None
+
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+    @settings(max_examples=40, deadline=None)
+    def test_groups_part_the_samples_and_probabilities_sum_to_1(self, seed, n):
+        rng = torch.Generator().manual_seed(seed)
+        maps = torch.rand(1, n, 2, 6, 6, generator=rng) * torch.randint(0, 2, (1, n, 2, 1, 1), generator=rng)
+        samples = Samples.uniform(maps)
+        samples.weights = torch.rand(1, n, generator=rng) + 1e-3
+        found = summarise(samples, threshold=0.7).hypotheses
+        assert sorted(itertools.chain(*(hypothesis.members for hypothesis in found))) == list(range(n))
+        assert sum(hypothesis.probability for hypothesis in found) == pytest.approx(1)
+        assert all(hypothesis.medoid in hypothesis.members for hypothesis in found)
+        assert [h.probability for h in found] == sorted((h.probability for h in found), reverse=True)
+
+
+class TestMaps:
+    def test_the_mean_is_weighted(self):
+        summary = summarise(samples_of([SMALL, LARGE], [1.0, 3.0]))
+        np.testing.assert_allclose(summary.mean[0], (SMALL + 3 * LARGE).numpy() / 4)
+
+    def test_the_consensus_is_the_majority_and_a_tie_is_background(self):
+        assert not summarise(samples_of([SMALL, NOTHING])).consensus.any()
+        np.testing.assert_array_equal(summarise(samples_of([SMALL, SMALL, NOTHING])).consensus[0], SMALL.bool())
+
+    def test_the_consensus_of_several_classes_is_the_argmax(self):
+        maps = torch.zeros(1, 1, 2, 1, 3)
+        maps[0, 0, :, 0] = torch.tensor([[0.4, 0.2, 0.1], [0.3, 0.5, 0.2]])
+        np.testing.assert_array_equal(summarise(Samples.uniform(maps)).consensus[:, 0], [[1, 0, 0], [0, 1, 0]])
+
+    @pytest.mark.parametrize(
+        ("p", "bits"), [(0.0, 0.0), (1.0, 0.0), (0.5, 1.0), (0.25, 0.25 * 2 + 0.75 * math.log2(4 / 3))]
+    )
+    def test_entropy_of_one_class(self, p, bits):
+        assert float(entropy_bits(torch.full((1, 1, 1), p, dtype=torch.float64))) == pytest.approx(bits, abs=1e-12)
+
+    def test_entropy_of_several_classes_counts_the_background(self):
+        mean = torch.tensor([0.25, 0.25, 0.25]).view(3, 1, 1)
+        assert float(entropy_bits(mean)) == pytest.approx(2)
+        assert float(entropy_bits(torch.tensor([0.5, 0.5]).view(2, 1, 1))) == pytest.approx(1)
+
+
+class TestNumbers:
+    def test_agreement_is_the_mean_iou_of_pairs_by_brute_force(self):
+        masks = [square(side).bool() for side in (0, 0, 3, 4, 5)]
+        ious = [
+            1.0 if not (a | b).any() else float((a & b).sum() / (a | b).sum())
+            for a, b in itertools.combinations(masks, 2)
+        ]
+        summary = summarise(samples_of([mask.float() for mask in masks]))
+        assert summary.agreement == pytest.approx(np.mean(ious))
+
+    def test_agreement_is_weighted_over_pairs(self):
+        summary = summarise(samples_of([square(2), square(4), NOTHING], [0.5, 0.3, 0.2]))
+        pairs = {0.25: 0.5 * 0.3, 0.0: 0.5 * 0.2 + 0.3 * 0.2}
+        assert summary.agreement == pytest.approx(sum(iou * w for iou, w in pairs.items()) / sum(pairs.values()))
+
+    def test_samples_that_all_mark_nothing_agree(self):
+        assert summarise(samples_of([NOTHING] * 3)).agreement == 1
+
+    def test_area_quantiles_are_areas_of_samples(self):
+        summary = summarise(samples_of([square(side) for side in range(1, 11)]))
+        np.testing.assert_array_equal(summary.area_quantiles(0), [1, 9, 25, 64, 100])
+
+    def test_area_where_marked_leaves_empty_samples_out(self):
+        summary = summarise(samples_of([NOTHING] * 6 + [square(2)] * 4))
+        assert summary.area_quantiles(0)[2] == 0
+        assert summary.area_quantiles(0, marked=True)[2] == 4
+        assert summarise(samples_of([NOTHING])).area_quantiles(0, marked=True) is None
+
+    def test_area_quantiles_are_weighted(self):
+        summary = summarise(samples_of([square(1), square(2), square(3)], [0.1, 0.1, 0.8]))
+        np.testing.assert_array_equal(summary.area_quantiles(0), [1, 9, 9, 9, 9])
+
+    def test_areas_in_mm2_follow_from_the_spacing(self):
+        found = summarise(samples_of([square(4)]), spacing=(0.5, 2.0)).to_dict()
+        assert found["classes"]["foreground"]["area_mm2"]["q50"] == 16.0
+        assert found["hypotheses"][0]["area_mm2"] == {"foreground": 16.0}
+
+    def test_without_a_spacing_there_are_no_mm2(self):
+        assert "area_mm2" not in summarise(samples_of([square(4)])).to_dict()["classes"]["foreground"]
+
+    def test_presence_is_the_models_own_where_it_has_one(self):
+        own = samples_of(MIXED, presence=torch.tensor([0.75]))
+        summary = summarise(own)
+        assert (summary.presence, summary.presence_from) == (0.75, "model")
+
+    def test_presence_is_else_the_share_of_samples(self):
+        summary = summarise(samples_of([SMALL, NOTHING], [0.7, 0.3]))
+        assert summary.presence == pytest.approx(0.7)
+        assert summary.presence_from == "samples"
+
+    def test_the_threshold_decides_the_samples_masks(self):
+        maps = [0.6 * SMALL, 0.95 * SMALL]
+        assert summarise(samples_of(maps)).areas.tolist() == [[4], [4]]
+        assert summarise(samples_of(maps), threshold=0.9).areas.tolist() == [[0], [4]]
+
+    def test_any_image_of_a_batch_can_be_summarised(self):
+        maps = torch.stack([torch.stack([SMALL]), torch.stack([LARGE])])[:, :, None]
+        assert [int(summarise(Samples.uniform(maps), item=i).areas[0, 0]) for i in (0, 1)] == [4, 25]
+
+    def test_the_dictionary_is_json_and_comes_back_equal(self):
+        summary = summarise(samples_of(MIXED), classes=("nodule",), spacing=(1, 1)).to_dict()
+        assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+        assert summary["classes"]["nodule"]["marked_by_samples"] == pytest.approx(0.8)
+
+    def test_empty_samples_are_json_too(self):
+        json.dumps(summarise(samples_of([NOTHING])).to_dict(), allow_nan=False)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("threshold", [0, -1, 1.5, math.nan])
+    def test_a_threshold_outside_its_range(self, threshold):
+        with pytest.raises(ConfigError, match="threshold"):
+            summarise(samples_of(MIXED), threshold=threshold)
+
+    @pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [1.0, math.nan]])
+    def test_weights_that_are_none(self, weights):
+        with pytest.raises(DataError, match="weights"):
+            summarise(samples_of([SMALL, LARGE], weights))
+
+    @pytest.mark.parametrize("spacing", [(0, 1), (1,), (1, math.inf), (-1, 1)])
+    def test_a_spacing_that_is_none(self, spacing):
+        with pytest.raises(DataError, match="spacing"):
+            summarise(samples_of([SMALL]), spacing=spacing)
+
+    def test_names_that_do_not_fit(self):
+        with pytest.raises(DataError, match="classes"):
+            summarise(samples_of([SMALL]), classes=("a", "b"))
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("p", "text"), [(0, "0 %"), (0.001, "< 1 %"), (0.25, "25 %"), (0.9999, "> 99 %"), (1.0, "100 %")]
+    )
+    def test_neither_none_nor_certain_by_rounding(self, p, text):
+        assert percent(p) == text
+
+    def test_a_hypothesis_in_the_unit_that_is_known(self):
+        summary = summarise(samples_of([square(4), NOTHING]), spacing=(0.5, 0.5))
+        assert [area_text(hypothesis, summary) for hypothesis in summary.hypotheses] == ["4 mm²", "nothing there"]
+        summary = summarise(samples_of([square(4)]))
+        assert area_text(summary.hypotheses[0], summary) == "16 px"
