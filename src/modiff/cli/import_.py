@@ -19,7 +19,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         epilog=f"sources:\n{table}\n\n`{prog} SOURCE --help` explains each: its layout, options and what is refused.",
     )
     made.add_argument("source", choices=list(IMPORTERS), metavar="SOURCE", help="where the data comes from: see below")
-    made.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    made.add_argument("rest", nargs=argparse.REMAINDER, metavar="-o STORE", help=argparse.SUPPRESS)
     made.set_defaults(prog=prog)
     return made
 

@@ -68,7 +68,7 @@ class Store:
         self._fingerprint = bytes(layout.attribute(file, "fingerprint", "S", 0)).decode()
         self._folds = self._read_folds()
         self._geometry = self._read_geometry(count)
-        self._check_patients()
+        self._check_names()
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
@@ -76,9 +76,13 @@ class Store:
         path = Path(path)
         if not path.is_file():
             raise DataError("no such file", path=path, hint="`modiff import --help` says how a store is made.")
-        with path.open("rb") as handle:
-            if handle.read(len(_SIGNATURE)) != _SIGNATURE:
-                raise DataError("not an HDF5 file", path=path, expected="a store written by `modiff import`")
+        try:
+            with path.open("rb") as handle:
+                start = handle.read(len(_SIGNATURE))
+        except OSError as error:
+            raise DataError("cannot be read", path=path, found=error.strerror) from error
+        if start != _SIGNATURE:
+            raise DataError("not an HDF5 file", path=path, expected="a store written by `modiff import`")
         file = _guarded(path, lambda: h5py.File(path, "r", locking="best-effort"))
         try:
             return _guarded(path, lambda: cls(path, file))
@@ -204,7 +208,9 @@ class Store:
 
     def _inflate(self, data: h5py.Dataset, row: int, chunk: bytes) -> np.ndarray:
         try:
-            return layout.inflate(chunk, data.shape[1:], data.dtype)
+            found = layout.inflate(chunk, data.shape[1:], data.dtype)
+            layout.check_floats(found)
+            return found
         except DataError as error:
             raise DataError(str(error), path=self.path, field=str(self.cases[row])) from error
 
@@ -230,7 +236,12 @@ class Store:
             if name in self._file
         }
 
-    def _check_patients(self) -> None:
+    def _check_names(self) -> None:
+        for case in self.cases.tolist():
+            layout.check_case(case)
+        for what, names in (("patient", self.patients), ("split", self.splits)):
+            for name in set(names.tolist()):
+                layout.check_name(name, what)
         pairs = set(zip(self.patients.tolist(), self.splits.tolist(), strict=True))
         twice = [patient for patient, count in Counter(patient for patient, _ in pairs).items() if count > 1]
         if twice:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from modiff.data import layout
-from modiff.data.layout import Fingerprint, StoreInfo, check_name
+from modiff.data.layout import Fingerprint, StoreInfo, check_case, check_name
 from modiff.errors import DataError
 
 
@@ -60,8 +60,8 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         if self.path.exists() and not self._overwrite:
             raise DataError("exists already", path=self.path, hint="Give another name, or --overwrite.")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             # Since 1.10 HDF5 can checksum its own metadata, which is how a damaged file is noticed.
             self._file = h5py.File(self._temporary, "x", libver=("v110", "v110"))
         except OSError as error:
@@ -130,8 +130,9 @@ class StoreWriter:
             self._store(keep=128)
 
     def _check_names(self, case: str, patient: str, split: str) -> None:
-        for what, name in (("case", case), ("patient", patient), ("split", split)):
-            check_name(name, what)
+        check_case(case)
+        check_name(patient, "patient")
+        check_name(split, "split")
         if case in self._cases:
             raise DataError("a case of this name was added before")
         if (before := self._splits.get(patient, split)) != split:
@@ -229,12 +230,9 @@ def _check_image(image: np.ndarray, channels: int) -> np.ndarray:
     """A contiguous little-endian copy of an image that a store may hold."""
     if image.ndim != 3 or image.shape[0] != channels or min(image.shape) < 1:
         raise DataError("image does not fit", found=image.shape, expected=f"({channels}, height, width)")
-    if image.dtype.kind not in "iuf" or (image.dtype.kind in "iu" and image.dtype.itemsize > 4):
+    if image.dtype.itemsize > layout.MAX_ITEM_BYTES.get(image.dtype.kind, 0):
         raise DataError("image of another type", found=image.dtype, expected="integers of at most 32 bits, or floats")
-    if image.dtype.kind == "f" and not (np.isfinite(image).all() and image.min() >= 0 and image.max() <= 1):
-        raise DataError(
-            "float images lie in [0, 1]", found=f"{image.min()} to {image.max()}", hint="Apply an intensity rule first."
-        )
+    layout.check_floats(image)
     return np.array(image, dtype=image.dtype.newbyteorder("<"), order="C", copy=True)
 
 

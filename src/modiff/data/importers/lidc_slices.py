@@ -222,15 +222,15 @@ def _write(
     folds: dict[str, int] | None,
 ) -> Path:
     import numpy as np
+    from rich.console import Console
     from rich.progress import track
 
     from modiff.data.store import StoreWriter
 
     everyone = np.ones(len(info.raters), dtype=bool)
     with StoreWriter(args.output, info, overwrite=args.overwrite, folds=folds) as writer:
-        for case, (image, masks) in track(
-            zip(cases, _read_all(cases), strict=True), description="importing", total=len(cases)
-        ):
+        pairs = zip(cases, _read_all(cases), strict=True)
+        for case, (image, masks) in track(pairs, "importing", len(cases), console=Console(stderr=True)):
             # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
             writer.add(image, masks, everyone, case=case.name, patient=case.patient, split=splits[case.patient])
     return Path(args.output)
