@@ -241,6 +241,13 @@ def test_starting_noise_has_all_classes_alike() -> None:
     torch.testing.assert_close(frequency, torch.full((3,), 1 / 3), rtol=0, atol=2e-4)
 
 
+def test_draws_do_not_need_normalised_probabilities() -> None:
+    probs = beliefs(4, 30).T.reshape(1, 4, 5, 6) * 7
+    u = torch.rand(1, 5, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    normalised = categorical.sample_categorical(probs / probs.sum(1, keepdim=True), u)
+    assert torch.equal(categorical.sample_categorical(probs, u), normalised)
+
+
 def test_ties_go_to_the_background() -> None:
     probs = torch.tensor([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4], [0.5, 0.5, 0.0]])[..., None, None]
-    assert categorical.majority(probs).argmax(1).flatten().tolist() == [0, 1, 0]
+    assert categorical.majority(probs)[..., 0, 0].tolist() == [[1, 0, 0], [0, 1, 0], [1, 0, 0]]

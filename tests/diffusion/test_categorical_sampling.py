@@ -100,6 +100,11 @@ def test_the_model_sees_one_hot_maps_and_falling_times() -> None:
     assert seen == [(True, torch.float32, t) for t in (1.0, 0.75, 0.5, 0.25)]
 
 
+def test_a_model_in_half_precision_is_sampled_in_full() -> None:
+    result = run(4, lambda x, t: exact_denoiser(x, t).bfloat16())
+    assert result.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("settings", "field"),
     [

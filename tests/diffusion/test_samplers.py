@@ -251,6 +251,13 @@ def test_the_model_sees_time_as_one_float32_number() -> None:
     assert [(t.ndim, t.dtype, float(t)) for t in seen] == [(0, torch.float32, t) for t in (1.0, 0.75, 0.5, 0.25)]
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+def test_a_model_in_half_precision_is_sampled_in_full(sampler: str) -> None:
+    x_T = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    result = sample(lambda x, t: x.tanh().bfloat16(), x_T, time_steps(4), SCHEDULES["cosine"], sampler=sampler)
+    assert result.dtype == torch.float32
+
+
 def test_noise_is_asked_for_by_step_and_not_for_the_last() -> None:
     asked = []
 

@@ -1,0 +1,1 @@
+"""Diffusion without models: schedules, Gaussian and categorical forward processes, samplers. Pure functions."""

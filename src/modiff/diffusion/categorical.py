@@ -110,19 +110,20 @@ def sample(
 ) -> Tensor:
     """Runs the reverse process from one-hot x_T at times[0] to times[-1] = 0; returns a (B,K,H,W) map.
 
-    denoise(x_t, t) -> probabilities of x_0 with t a 0-dim float32 tensor on x_T's device. times: (n+1,) strictly
-    descending to 0. uniform(i) -> (B,H,W) field for step i = 0 … n−2; the last step draws nothing. sampler: "ancestral"
-    (posterior, exact on any times) or "ddim" (`low_noise_probs` with eta). output: the last prediction as it is
-    ("confidence") or its likeliest class ("majority"). Raises ConfigError for settings that contradict each other.
+    denoise(x_t, t) -> probabilities of x_0, brought to x_T's dtype, with t a 0-dim float32 tensor on x_T's device.
+    times: (n+1,) strictly descending to 0. uniform(i) -> (B,H,W) field for step i = 0 … n−2; the last step draws
+    nothing. sampler: "ancestral" (posterior, exact on any times) or "ddim" (`low_noise_probs` with eta). output: the
+    last prediction as it is ("confidence") or its likeliest class ("majority"). Raises ConfigError for settings that
+    contradict each other.
     """
     levels = _sampling_levels(times, schedule, sampler, eta, output)
     on_device = times.to(device=x_T.device, dtype=torch.float32)
     x = x_T
     for index, (t, s) in enumerate(itertools.pairwise(levels[:-1])):
-        x0_probs = denoise(x, on_device[index])
+        x0_probs = denoise(x, on_device[index]).to(x.dtype)
         probs = posterior(x, x0_probs, t, s) if sampler == "ancestral" else low_noise_probs(x, x0_probs, t, s, eta=eta)
         x = sample_categorical(probs, uniform(index))
-    final = denoise(x, on_device[-2])
+    final = denoise(x, on_device[-2]).to(x.dtype)
     return final if output == "confidence" else majority(final)
 
 

@@ -48,12 +48,12 @@ def sample(
 ) -> Tensor:
     """Runs the reverse process from x_T at times[0] to times[-1]; returns a map of x_T's shape.
 
-    denoise(x_t, t) -> x̂_0 with t a 0-dim float32 tensor on x_T's device. times: (n+1,) strictly descending within
-    [0, 1], as `time_steps` gives them. noise(i) -> standard normal of x_T's shape for step i = 0 … n−1; asked for only
-    where the step adds noise. sampler: "ancestral" (Ho et al. 2020, Eq. 7, with α_{t|s} = α_t/α_s, hence exact on any
-    times), "ddim" (Song et al. 2021, Eq. 16; eta = 1 is ancestral), "dpm++" (second-order multistep DPM-Solver++, Lu et
-    al. 2022, Algorithm 2; first order at the first step and where s = 0). Raises ConfigError for settings that
-    contradict each other.
+    denoise(x_t, t) -> x̂_0, brought to x_T's dtype, with t a 0-dim float32 tensor on x_T's device. times: (n+1,)
+    strictly descending within [0, 1], as `time_steps` gives them. noise(i) -> standard normal of x_T's shape for step
+    i = 0 … n−1; asked for only where the step adds noise. sampler: "ancestral" (Ho et al. 2020, Eq. 7, with α_{t|s} =
+    α_t/α_s, hence exact on any times), "ddim" (Song et al. 2021, Eq. 16; eta = 1 is ancestral), "dpm++" (second-order
+    multistep DPM-Solver++, Lu et al. 2022, Algorithm 2; first order at the first step and where s = 0). Raises
+    ConfigError for settings that contradict each other.
     """
     steps = _steps(_levels(times, schedule), sampler, eta)
     if noise is None and any(step.noise for step in steps):
@@ -61,7 +61,7 @@ def sample(
     on_device = times.to(device=x_T.device, dtype=torch.float32)
     x, before = x_T, x_T
     for index, step in enumerate(steps):
-        x0 = denoise(x, on_device[index])
+        x0 = denoise(x, on_device[index]).to(x.dtype)
         clean = x0 if step.slope == 0 else (1 + step.slope) * x0 - step.slope * before
         x = step.clean * clean + step.kept * x if step.kept else step.clean * clean
         if step.noise and noise is not None:
