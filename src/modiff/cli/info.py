@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
 def _show(about: dict[str, Any]) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False)
+    # Names are other people's text: square brackets in them are not markup.
+    console = Console(highlight=False, markup=False, emoji=False)
     for table in (_facts(about), _splits(about), *_raters(about)):
         console.print(table)
 
@@ -82,8 +83,8 @@ def _facts(about: dict[str, Any]) -> Table:
         "source": about["source"],
         "licence": about["licence"],
         "importer": about["importer"],
-        "read": "\n".join(f"{name}  SHA-256 {digest}" for name, digest in about["provenance"].items()) or "nothing",
-        "fingerprint": f"SHA-256 {about['fingerprint']}",
+        "files read": "\n".join(f"{name}\n{digest}" for name, digest in about["provenance"].items()) or "none",
+        "fingerprint": about["fingerprint"],
     }
     if about["folds"]:
         facts["folds"] = ", ".join(f"{fold}: {patients} patients" for fold, patients in about["folds"].items())
