@@ -73,6 +73,20 @@ class TestSamples:
         predictor.set_image(image).sample(2, steps=5, raters=[0, 2])
         assert model.asked[-1] == {"n": 2, "steps": 5, "raters": [0, 2]}
 
+    def test_stratified_samples_are_asked_of_methods_that_have_them(self, predictor, model, image, monkeypatch):
+        predictor.set_image(image)
+        with pytest.raises(ConfigError, match="Discs"):
+            predictor.sample(2, stratified=True)
+        plain, asked = model.sample, []
+
+        def sample(encoding: Any, n: int, *, stratified: bool = False, **others: Any) -> Any:
+            asked.append(stratified)
+            return plain(encoding, n, **others)
+
+        monkeypatch.setattr(model, "sample", sample)
+        predictor.sample(2, stratified=True)
+        assert asked == [True]
+
     def test_the_model_is_in_evaluation_mode(self, model, data):
         assert not Predictor(model.train(), data=data).model.training
 

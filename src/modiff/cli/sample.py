@@ -45,6 +45,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
         help="single: each sample is one reader's; all: the panel's consensus; or a list such as 0,2 (%(default)s)",
     )
     made.add_argument(
+        "--stratified",
+        action="store_true",
+        help="spread whether raters mark anything evenly over the samples instead of drawing it for each by itself",
+    )
+    made.add_argument(
         "--threshold", type=float, metavar="T", help="a pixel is marked from this probability on (argmax)"
     )
     made.add_argument("--spacing", metavar="ROW,COLUMN", help="mm a pixel, for areas in mm² (unknown)")
@@ -54,7 +59,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         help="how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they "
         "are as in training (the model's own rule)",
     )
-    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (%(default)s)")
+    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … or auto (%(default)s)")
     made.add_argument("-o", dest="output", type=Path, metavar="DIR", help="where to write (nothing is written)")
     made.add_argument("--overwrite", action="store_true", help="replace the results of an earlier call in DIR")
     made.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -79,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
     predictor = Predictor.from_path(args.model, device=args.device)
     _set_image(predictor, image, at, args.intensity)
-    predictor.sample(args.n, seed=args.seed, steps=args.steps, raters=raters)
+    predictor.sample(args.n, seed=args.seed, steps=args.steps, raters=raters, stratified=args.stratified)
     summary = predictor.summary(threshold=args.threshold, spacing=spacing or image.spacing)
     about = {**_about(args, image, predictor), **describe_input(predictor), "at": at}
     if args.output is not None:
@@ -136,6 +141,7 @@ def _about(args: argparse.Namespace, image: ImageFile, predictor: Predictor) -> 
         "seed": args.seed,
         "steps": args.steps,
         "raters": args.raters,
+        "stratified": args.stratified,
     }
 
 

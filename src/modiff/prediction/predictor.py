@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ class Predictor:
         data: Mapping[str, Any] | None = None,
     ) -> None:
         """From a loaded model, or a bare Segmenter and what is known of its training `data`: size (H,W), intensity,
-        prompt, classes, spacing. Raises ConfigError for a device that is not there."""
+        prompt, classes. device: "auto" is a GPU if there is one. Raises ConfigError for one that is not there."""
         segmenter = model if isinstance(model, Segmenter) else model.model
         known = data if data is not None else getattr(model, "data", None)
         self.data: dict[str, Any] = dict(known or {})
@@ -103,11 +104,20 @@ class Predictor:
         self.case = case if case is not None else content_hash(array)
         return self
 
-    def sample(self, n: int = 16, *, seed: int = 0, steps: int | None = None, raters: Readers = "single") -> Samples:
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        raters: Readers = "single",
+        stratified: bool = False,
+    ) -> Samples:
         """n hypotheses in one batch: maps (1,N,K,h,w) in the image's own frame, 0 outside the window, on the CPU.
 
-        raters: "single" (each sample is one reader's), "all" (the panel's consensus), or a list of raters. Raises
-        DataError before `set_image`, ConfigError for settings that make no sense.
+        raters: "single" (each sample is one reader's), "all" (the panel's consensus), or a list of raters. stratified:
+        presence from a low-discrepancy sequence, which a few samples represent better than independent draws. Raises
+        DataError before `set_image`, ConfigError for settings that make no sense or that the method does not have.
         """
         if self.window is None or self.case is None:
             raise DataError("no image is set", hint="Call set_image first")
@@ -116,10 +126,12 @@ class Predictor:
             _whole(steps, "steps", 1)
         _check_raters(raters, self.model.raters)
         self._check_memory(n)
+        options = {"stratified": True} if stratified else {}
+        if stratified and "stratified" not in inspect.signature(self.model.sample).parameters:
+            raise ConfigError("does not draw stratified samples", field="method", found=type(self.model).__name__)
         with torch.inference_mode():
-            drawn = self.model.sample(
-                self._encoding, n, seeds=seeds_for(seed, [self.case], self.device), steps=steps, raters=raters
-            )
+            seeds = seeds_for(seed, [self.case], self.device)
+            drawn = self.model.sample(self._encoding, n, seeds=seeds, steps=steps, raters=raters, **options)
         # Copies made outside inference mode are ordinary tensors, which a caller may do anything with.
         moved = {name: value.to("cpu", copy=True) for name, value in vars(drawn).items() if isinstance(value, Tensor)}
         self.samples = replace(drawn, **{**moved, "maps": self.window.put_back(moved["maps"].float())})
@@ -181,6 +193,8 @@ def content_hash(image: np.ndarray) -> str:
 
 
 def _device(name: str | torch.device) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
