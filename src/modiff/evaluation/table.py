@@ -46,7 +46,7 @@ class Quantity:
     def name(self) -> str:
         """The column's name, e.g. "ged|model|standard|n=16|steps=10|threshold=0.5"."""
         steps = "" if self.steps is None else f"|steps={self.steps}"
-        return f"{self.metric}|{self.predictor}|{self.protocol}|n={self.n}{steps}|threshold={self.threshold:g}"
+        return f"{self.metric}|{self.predictor}|{self.protocol}|n={self.n}{steps}|threshold={float(self.threshold)!r}"
 
     @classmethod
     def parse(cls, name: str) -> Quantity:

@@ -1,0 +1,221 @@
+"""An evaluation on disk: its two files, how it was made, and what happens when it is interrupted or repeated."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from oracles import IidRaters, discs
+
+from modiff.cli import main
+from modiff.data.memory import load
+from modiff.data.store import StoreInfo, StoreWriter
+from modiff.errors import CheckpointError, DataError
+from modiff.evaluation.records import read_result, select
+from modiff.evaluation.run import evaluate_to_folder
+from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.table import read_csv
+
+SMALL = EvaluationSettings(ns=(2, 4), resamples=100)
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store whose images show the raters' masks, a channel each, so that the tests' models can see them."""
+    path = tmp_path_factory.mktemp("store") / "discs.h5"
+    info = StoreInfo(NAMES, ("disc",), NAMES, exchangeable_raters=True, intensity="unit", prompt="none")
+    split = discs(24)
+    with StoreWriter(path, info) as writer:
+        for i, case in enumerate(split.cases):
+            masks = split.masks[i].astype(np.uint8)
+            writer.add(255 * masks, masks, split.read[i], case=case, patient=split.patients[i], split="test")
+    return path
+
+
+class Interrupted(IidRaters):
+    """Gives up after some calls, as if the program were killed."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def sample(self, *args, **kwargs):
+        if len(self.calls) >= self.after:
+            raise KeyboardInterrupt
+        return super().sample(*args, **kwargs)
+
+
+def loaded(model=None):
+    return SimpleNamespace(model=model or IidRaters(), config={"method": "oracle"}, card={}, data={})
+
+
+def evaluated(store, folder, model=None, settings=SMALL, **more):
+    given = {"split": "test", "data": store, "model_name": "oracle", "batch_size": 5, **more}
+    return evaluate_to_folder(loaded(model), load(store, "test"), folder, settings, **given)
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_result_is_a_csv_and_a_json_named_by_the_split(store, tmp_path):
+    written = evaluated(store, tmp_path / "evaluation")
+    assert files(tmp_path / "evaluation") == ["test.csv", "test.json"]
+    assert read_result(written.json).results == written.result.results
+    assert len(read_csv(written.csv, "test")) == 24
+
+
+def test_made_says_how(store, tmp_path):
+    made = json.loads(evaluated(store, tmp_path).json.read_text())["made"]
+    assert {"command", "commit", "versions", "device", "store", "model", "date", "seed"} <= set(made)
+    assert made["store"] == {"path": str(store.resolve()), "fingerprint": load(store, "test").fingerprint}
+    assert set(made["versions"]) >= {"modiff", "torch", "numpy", "python"}
+
+
+def test_an_interrupted_evaluation_leaves_no_result(store, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(store, tmp_path, Interrupted(2))
+    assert files(tmp_path) == ["test.partial-0.jsonl"]
+
+
+def test_the_same_command_continues_where_it_stopped(store, tmp_path):
+    whole = evaluated(store, tmp_path / "whole").csv.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(store, tmp_path / "again", Interrupted(2))
+    model = Interrupted(100)
+    assert evaluated(store, tmp_path / "again", model).csv.read_bytes() == whole
+    assert [count for count, n, _ in model.calls if n == 4] == [5, 5, 4]
+    assert files(tmp_path / "again") == ["test.csv", "test.json"]
+
+
+def test_a_line_that_was_cut_off_is_drawn_again(store, tmp_path):
+    whole = evaluated(store, tmp_path / "whole").csv.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(store, tmp_path / "again", Interrupted(2))
+    part = tmp_path / "again" / "test.partial-0.jsonl"
+    part.write_bytes(part.read_bytes()[:-40])
+    assert evaluated(store, tmp_path / "again", Interrupted(100)).csv.read_bytes() == whole
+
+
+@pytest.mark.parametrize("cut", [0, 10])
+def test_a_part_without_even_its_first_line_is_begun_again(store, tmp_path, cut):
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(store, tmp_path, Interrupted(2))
+    part = tmp_path / "test.partial-0.jsonl"
+    part.write_bytes(part.read_bytes()[:cut])
+    assert len(read_csv(evaluated(store, tmp_path).csv, "test")) == 24
+
+
+def test_rows_of_another_setting_are_not_mixed_in(store, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(store, tmp_path, Interrupted(2))
+    with pytest.raises(CheckpointError, match=r"n \(\[2, 4\] there, \[8\] here\)"):
+        evaluated(store, tmp_path, settings=EvaluationSettings(ns=(8,), resamples=100))
+
+
+def test_rows_of_another_model_are_not_mixed_in(store, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(store, tmp_path, Interrupted(2))
+    other = Interrupted(100)
+    other.scale.data.fill_(2.0)
+    with pytest.raises(CheckpointError, match="differs in model"):
+        evaluated(store, tmp_path, other)
+
+
+def test_restart_throws_such_rows_away(store, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(store, tmp_path, Interrupted(2))
+    assert evaluated(store, tmp_path, settings=EvaluationSettings(ns=(8,)), restart=True).json.is_file()
+    assert files(tmp_path) == ["test.csv", "test.json"]
+
+
+def test_a_damaged_part_is_refused(store, tmp_path):
+    (tmp_path / "test.partial-0.jsonl").write_text("not JSON\n")
+    with pytest.raises(CheckpointError, match="--restart"):
+        evaluated(store, tmp_path)
+
+
+def test_other_steps_do_not_replace_the_main_result(store, tmp_path):
+    evaluated(store, tmp_path)
+    evaluated(store, tmp_path, settings=EvaluationSettings(ns=(2,), steps=(5,), limit=6, resamples=50))
+    assert files(tmp_path) == ["test-steps5-limit6.csv", "test-steps5-limit6.json", "test.csv", "test.json"]
+
+
+def test_a_model_of_other_channels_is_refused_before_work(store, tmp_path):
+    with pytest.raises(DataError, match="channels"):
+        evaluated(store, tmp_path / "none", IidRaters(raters=3))
+    assert not (tmp_path / "none").exists()
+
+
+def test_equal_runs_give_equal_records(store, tmp_path):
+    a, b = (evaluated(store, tmp_path / name).result.results for name in "ab")
+    assert [r.value for r in a] == [r.value for r in b]
+    assert [r.ci_low for r in a] == [r.ci_low for r in b]
+
+
+@pytest.fixture
+def run_folder(tmp_path, monkeypatch):
+    """A run folder whose model is the oracle, and no other model."""
+    exported = ModuleType("modiff.training.export")
+    exported.load_model = lambda path: loaded()
+    monkeypatch.setitem(sys.modules, "modiff.training.export", exported)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+def test_the_command_writes_into_the_run_folder_and_names_everything_on_each_line(store, run_folder, capsys):
+    command = ["evaluate", str(run_folder), "--data", str(store), "-n", "2", "4", "--device", "cpu", "--control"]
+    assert main(command) == 0
+    assert files(run_folder / "evaluation") == ["test.csv", "test.json"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if " GED " in line]
+    assert any("standard" in line and "argmax" in line and "test" in line and " 24 " in line for line in lines)
+    assert any("paper" in line and "p ≥ 0.9" in line and " to " in line for line in lines)
+    assert any("shuffled − majority vote" in line for line in lines)
+
+
+def test_the_commands_options_reach_the_records(store, run_folder, tmp_path):
+    where = ["--data", str(store), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    what = ["-n", "3", "--steps", "5", "10", "--protocol", "standard", "--threshold", "0.25"]
+    assert main(["evaluate", str(run_folder), *where, *what, "--limit", "20", "--seed", "1"]) == 0
+    results = read_result(tmp_path / "out" / "test-steps5-10-limit20-seed1.json").results
+    found = {(r.protocol, r.n, r.steps, r.threshold) for r in select(results, predictor="model", stratum="all")}
+    assert found == {("standard", 3, steps, threshold) for steps in (5, 10) for threshold in (0.25, 0.5)}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["-n", "0"], ["--split", "none"], ["--protocol", "other"], ["--device", "abacus"], ["--batch-size", "0"]],
+)
+def test_what_cannot_be_done_is_one_line(store, run_folder, capsys, wrong):
+    assert main(["evaluate", str(run_folder), "--data", str(store), *wrong]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_packaged_model_needs_a_folder_for_its_results(store, run_folder, capsys):
+    assert main(["evaluate", "no-such-folder", "--data", str(store)]) == 2
+    assert "-o" in capsys.readouterr().err
+
+
+def test_help_states_the_settings_defaults():
+    from modiff.cli.evaluate import parser
+
+    text = parser("modiff evaluate").format_help()
+    defaults = EvaluationSettings()
+    assert f"({' '.join(map(str, defaults.ns))})" in text
+    assert f"({defaults.seed})" in text
+
+
+def test_weights_decide_the_models_fingerprint():
+    from modiff.evaluation.provenance import model_fingerprint
+
+    a, b = IidRaters(), IidRaters()
+    assert model_fingerprint(a) == model_fingerprint(b)
+    with torch.no_grad():
+        b.scale += 1e-7
+    assert model_fingerprint(a) != model_fingerprint(b)
