@@ -93,6 +93,13 @@ def _facts(about: dict[str, Any]) -> Table:
     return table
 
 
+def _table(title: str, *headings: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(*headings, box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+
+
 def _percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f} %"
 
@@ -107,10 +114,13 @@ def _area(area: dict[str, float] | None) -> str:
 
 def _splits(about: dict[str, Any]) -> Table:
     """A column a split, a row a number: splits are few, numbers many."""
-    from rich.table import Table
-
     splits = about["splits"]
-    table = Table("", *(split["split"] for split in splits), title="By split", title_justify="left", title_style="bold")
+    table = _table("By split", "", *(split["split"] for split in splits))
+    table.caption_justify = "left"
+    table.caption = (
+        "Dice: pairs who both mark. IoU: all pairs of readers, two empty masks count 1.\n"
+        "Area: pixels of masks that are not empty, median (5–95 %)."
+    )
     for column in table.columns[1:]:
         column.justify = "right"
 
@@ -122,33 +132,29 @@ def _splits(about: dict[str, Any]) -> Table:
     table.add_section()
     for count in splits[0]["markers"]:
         row(
-            f"images that {count} of {len(about['raters'])} raters mark",
+            f"marked by {count} of {len(about['raters'])}",
             [_percent(split["markers"][count]) for split in splits],
         )
-    row("images some mark, some do not", [_percent(split["some_empty"]) for split in splits])
-    row("empty masks among masks", [_percent(split["empty_masks"]) for split in splits])
+    row("by some, not by all", [_percent(split["some_empty"]) for split in splits])
+    row("masks that are empty", [_percent(split["empty_masks"]) for split in splits])
     if any(split["read"] < 1 for split in splits):
-        row("images read, of images × raters", [_percent(split["read"]) for split in splits])
+        row("read, of images × raters", [_percent(split["read"]) for split in splits])
     for place, name in enumerate(about["classes"]):
         of = f" of {name}" if len(about["classes"]) > 1 else ""
         classes = [split["classes"][place] for split in splits]
         table.add_section()
-        row(f"Dice{of} between raters who mark", [_number(one["dice_markers"]) for one in classes])
-        row(f"IoU{of} between readers, both empty = 1", [_number(one["iou_readers"]) for one in classes])
-        row(f"area{of}, pixels: median (5–95 %)", [_area(one["area_pixels"]) for one in classes])
+        row(f"Dice{of}", [_number(one["dice_markers"]) for one in classes])
+        row(f"IoU{of}", [_number(one["iou_readers"]) for one in classes])
+        row(f"area{of}", [_area(one["area_pixels"]) for one in classes])
     return table
 
 
 def _raters(about: dict[str, Any]) -> list[Table]:
     """By rater, over all splits, where raters are persons."""
-    from rich.table import Table
-
     raters = about["splits"][-1].get("raters")
     if not raters:
         return []
-    table = Table(
-        "rater", "images read", "marks", "area, pixels: median (5–95 %)", title="By rater", title_style="bold"
-    )
+    table = _table("By rater", "rater", "images read", "marks", "area, pixels: median (5–95 %)")
     for one in raters:
         table.add_row(one["rater"], str(one["read"]), _percent(one["marks"]), _area(one["area_pixels"]))
     return [table]
