@@ -44,7 +44,7 @@ class Drawing:
     device: str | torch.device = "cpu"
 
 
-def choose(cases: Sequence[str], strata: Sequence[str], count: int = CASES) -> list[int]:
+def choose(cases: Sequence[str], strata: Sequence[str], count: int) -> list[int]:
     """Rows of a fixed choice by hash: the strata take turns until `count` are found; in the order of the strata."""
     by_hash = sorted(range(len(cases)), key=lambda row: (seed_for("report", cases[row]), cases[row]))
     queues = {name: [row for row in by_hash if strata[row] == name] for name in STRATA if name != "all"}
@@ -70,7 +70,7 @@ def strata(images: MemoryStore) -> list[str]:
 def figures(images: MemoryStore, drawing: Drawing, describe: Callable[[str], str] | None = None) -> list[Markup]:
     """The chosen cases as figures with their captions, all in one grey window. describe: more words on a case."""
     names = strata(images)
-    rows = choose(images.cases, names)
+    rows = choose(images.cases, names, CASES)
     if not rows:
         return []
     window = _window(images, rows)
@@ -89,7 +89,7 @@ def figures(images: MemoryStore, drawing: Drawing, describe: Callable[[str], str
 
 def legend(images: MemoryStore) -> Markup:
     """What the pictures show."""
-    low, high = _window(images, choose(images.cases, strata(images)))
+    low, high = _window(images, choose(images.cases, strata(images), CASES))
     grey = "the whole range of values" if (low, high) == (0.0, 1.0) else f"values {low:.3g} to {high:.3g}"
     channel = f" Shown: channel {images.info.channels[0]}." if len(images.info.channels) > 1 else ""
     levels = join(part for level, colour in LEVELS for part in (" ", _key(colour), f" {100 * level:.0f} %"))

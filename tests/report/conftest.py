@@ -1,0 +1,38 @@
+"""A run that is reported once for all tests that only read the page."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+from runs import loaded, write_run, write_store
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("data") / "discs.h5")
+
+
+@pytest.fixture(scope="session")
+def models():
+    """`load_model` gives the tests' model for every folder."""
+    exported = ModuleType("modiff.training.export")
+    exported.load_model = lambda path: loaded()
+    patch = pytest.MonkeyPatch()
+    patch.setitem(sys.modules, "modiff.training.export", exported)
+    yield exported
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory, store, models):
+    return write_run(tmp_path_factory.mktemp("runs") / "a run & more", store)
+
+
+@pytest.fixture(scope="session")
+def page(run, models):
+    """The report of the run."""
+    from modiff.report.build import write_report
+
+    return write_report(run)
