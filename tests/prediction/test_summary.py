@@ -111,6 +111,11 @@ class TestMaps:
         assert not summarise(samples_of([SMALL, NOTHING])).consensus.any()
         np.testing.assert_array_equal(summarise(samples_of([SMALL, SMALL, NOTHING])).consensus[0], SMALL.bool())
 
+    @pytest.mark.parametrize("half", range(1, 40))
+    def test_a_tie_is_background_whatever_the_rounding_of_weights(self, half):
+        assert not summarise(samples_of([SMALL] * half + [NOTHING] * half)).consensus.any()
+        assert summarise(samples_of([SMALL] * (half + 1) + [NOTHING] * half)).consensus.sum() == 4
+
     def test_the_consensus_of_several_classes_is_the_argmax(self):
         maps = torch.zeros(1, 1, 2, 1, 3)
         maps[0, 0, :, 0] = torch.tensor([[0.4, 0.2, 0.1], [0.3, 0.5, 0.2]])

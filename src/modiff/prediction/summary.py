@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.errors import ConfigError, DataError, MetricError
+from modiff.errors import ConfigError, DataError
 from modiff.models.base import Samples
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the area
@@ -146,22 +146,20 @@ def summarise(
     threshold outside (0,1]."""
     from modiff.metrics.binarise import binarise
 
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ConfigError("is not possible", field="threshold", found=threshold, expected="0 < threshold ≤ 1")
     maps = samples.maps[item].detach().cpu().float()
     weights = _weights(samples, item)
     names = _names(classes, maps.shape[1])
-    try:
-        masks = binarise(maps[None], threshold)[0]
-    except MetricError as error:
-        raise ConfigError(
-            "is not possible", field="threshold", found=threshold, expected="0 < threshold ≤ 1"
-        ) from error
-    mean = torch.einsum("n,nkhw->khw", weights, maps.double()).clamp(0, 1)
+    masks = binarise(maps[None], threshold)[0]
+    mean = _mean(maps, weights)
     iou = _sample_iou(masks)
     own = None if samples.presence is None else float(samples.presence[item])
     share = float(weights[samples.present[item].cpu()].sum())
     return Summary(
         mean=mean.float().numpy(),
-        consensus=binarise(mean[None, None], None)[0, 0].numpy(),
+        # Weights such as 1/14 do not sum exactly: a tie is background whatever the rounding.
+        consensus=binarise((mean - 1e-9).clamp(min=0)[None, None], None)[0, 0].numpy(),
         entropy=entropy_bits(mean).float().numpy(),
         agreement=_agreement(iou, weights.numpy()),
         masks=masks.numpy(),
@@ -206,6 +204,14 @@ def group(masks: np.ndarray, iou: np.ndarray, weights: np.ndarray) -> tuple[Hypo
         probability = float(weights[members].sum())
         found.append(Hypothesis(probability, tuple(members.tolist()), medoid, masks[medoid], bool(empty[medoid])))
     return tuple(sorted(found, key=lambda hypothesis: (-hypothesis.probability, hypothesis.members)))
+
+
+def _mean(maps: Tensor, weights: Tensor) -> Tensor:
+    """(N,K,H,W) float32 and (N,) -> (K,H,W) float64; a sample at a time, as large images fill the memory."""
+    mean = torch.zeros(maps.shape[1:], dtype=torch.float64)
+    for sample, weight in zip(maps, weights.tolist(), strict=True):
+        mean.add_(sample, alpha=weight)
+    return mean.clamp_(0, 1)
 
 
 def _sample_iou(masks: Tensor) -> np.ndarray:

@@ -134,7 +134,7 @@ def _scale_bar(axes: Axes, summary: Summary, shape: tuple[int, ...]) -> None:
 def _key(figure: Figure, column: int, base: float, handles: list[Any]) -> None:
     """A legend below an upper picture: nothing of it lies on the image."""
     width, height = figure.get_size_inches()
-    spot = (_left(column) / width, (base - 0.04) / height)
+    spot = ((_left(column) + 0.15) / width, (base - 0.04) / height)
     figure.legend(
         handles=handles,
         ncols=4,
