@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from types import ModuleType
 
 import pytest
 from runs import loaded, write_run, write_store
+
+
+@contextmanager
+def own_model():
+    """`load_model` gives the tests' model for every folder."""
+    exported = ModuleType("modiff.training.export")
+    exported.load_model = lambda path: loaded()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "modiff.training.export", exported)
+        yield exported
+
+
+@pytest.fixture
+def models():
+    with own_model() as exported:
+        yield exported
 
 
 @pytest.fixture(scope="session")
@@ -15,24 +32,14 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def models():
-    """`load_model` gives the tests' model for every folder."""
-    exported = ModuleType("modiff.training.export")
-    exported.load_model = lambda path: loaded()
-    patch = pytest.MonkeyPatch()
-    patch.setitem(sys.modules, "modiff.training.export", exported)
-    yield exported
-    patch.undo()
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory, store, models):
+def run(tmp_path_factory, store):
     return write_run(tmp_path_factory.mktemp("runs") / "a run & more", store)
 
 
 @pytest.fixture(scope="session")
-def page(run, models):
+def page(run):
     """The report of the run."""
     from modiff.report.build import write_report
 
-    return write_report(run)
+    with own_model():
+        return write_report(run)
