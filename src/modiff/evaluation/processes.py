@@ -65,7 +65,7 @@ def gather(rows: list[T]) -> list[T]:
 
 @contextmanager
 def started_by_torchrun(device: torch.device) -> Iterator[torch.device]:
-    """Joins the other processes if torchrun or SLURM started several; yields this process's device."""
+    """Joins the other processes if torchrun started several; yields this process's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or distributed.is_initialized():
         yield device
         return

@@ -69,6 +69,12 @@ def symmetrise(gain: Tensor, width: int) -> Tensor:
     return gain
 
 
+def _widen(kernels: nn.ParameterList) -> Tensor:
+    """The sum of kernels of several odd sizes, each in the middle of the largest."""
+    largest = max(kernel.shape[-1] for kernel in kernels)
+    return torch.stack([F.pad(k, [(largest - k.shape[-1]) // 2] * 4) for k in kernels]).sum(0)
+
+
 class LDF(nn.Module):
     """LDF(y) = F⁻¹(G ⊙ F(y)), G = σ(conv(log1p|F(y)|, |ω|)) real and in (0, 1).
 
@@ -78,44 +84,51 @@ class LDF(nn.Module):
 
     def __init__(self, channels: int, config: LDFConfig) -> None:
         super().__init__()
-        self.config = config
-        # Depthwise in pairs: each channel's filter looks at its own spectrum and at the radius.
-        self.convs = nn.ModuleList(
-            nn.Conv2d(2 * channels, channels, kernel, groups=channels) for kernel in config.kernels
-        )
-        self.channels = channels
+        self.config, self.channels = config, channels
+        # Depthwise: each channel's filter looks at its own spectrum and, with weights of its own, at the radius.
+        self.magnitude = nn.ParameterList([torch.empty(channels, 1, k, k) for k in config.kernels])
+        self.radius = nn.ParameterList([torch.empty(channels, 1, k, k) for k in config.kernels])
+        self.bias = nn.ParameterList([torch.zeros(channels) for _ in config.kernels])
         self._mild_high_pass()
 
     @torch.no_grad()
     def _mild_high_pass(self) -> None:
         low, high = (math.log(gain / (1 - gain)) for gain in MILD_HIGH_PASS)
-        share = 1 / len(self.convs) if self.config.order == "parallel" else 1.0
-        for index, conv in enumerate(self.convs):
-            centre = conv.kernel_size[0] // 2
-            conv.weight.mul_(0.1)
-            conv.bias.zero_()
-            if self.config.order == "parallel" or index == 0:
-                conv.weight[:, 1, centre, centre] += (high - low) * share
-                conv.bias += low * share
-            else:  # sequential: the later ones start as the identity on what came before
-                conv.weight[:, 0, centre, centre] += 1.0
+        parallel = self.config.order == "parallel"
+        share = 1 / len(self.config.kernels) if parallel else 1.0
+        for index, kernel in enumerate(self.config.kernels):
+            for weight in (self.magnitude[index], self.radius[index]):
+                nn.init.normal_(weight, std=0.05 / kernel)
+            if parallel or index == 0:
+                self.radius[index][..., kernel // 2, kernel // 2] += (high - low) * share
+                self.bias[index] += low * share
+            else:  # the later ones of a sequence start as the identity on what came before
+                self.magnitude[index][..., kernel // 2, kernel // 2] += 1.0
 
-    def _convolve(self, conv: nn.Module, magnitude: Tensor, radius: Tensor) -> Tensor:
-        pair = torch.stack([magnitude, radius.expand_as(magnitude)], 2).flatten(1, 2)
-        pad = conv.kernel_size[0] // 2
-        pair = F.pad(pair, (0, 0, pad, pad), mode="circular")  # the full frequency axis is periodic
-        return conv(F.pad(pair, (pad, pad, 0, 0), mode="reflect"))  # |F| of a real image is even in k_x
+    @staticmethod
+    def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
+        """Same-size convolution of a half plane: periodic along the full axis, even (|F| of a real image) along k_x."""
+        pad = weight.shape[-1] // 2
+        x = F.pad(F.pad(x, (0, 0, pad, pad), mode="circular"), (pad, pad, 0, 0), mode="reflect")
+        return F.conv2d(x, weight, groups=x.shape[1])
+
+    def _logits(self, log_magnitude: Tensor, radius: Tensor) -> Tensor:
+        radius = radius.expand(1, self.channels, *radius.shape)
+        if self.config.order == "sequential":
+            for weight, weight_radius, bias in zip(self.magnitude, self.radius, self.bias, strict=True):
+                log_magnitude = self._depthwise(log_magnitude, weight) + self._depthwise(radius, weight_radius)
+                log_magnitude = log_magnitude + bias[:, None, None]
+            return log_magnitude
+        # Convolutions that are summed are one convolution, of the largest size.
+        bias = torch.stack(list(self.bias)).sum(0)[:, None, None]
+        return (
+            self._depthwise(log_magnitude, _widen(self.magnitude)) + self._depthwise(radius, _widen(self.radius)) + bias
+        )
 
     def gain(self, magnitude: Tensor, width: int) -> Tensor:
         """G (B,C,H,W//2+1) from the spectrum's magnitude, symmetrised."""
         radius = normalised_radius(magnitude.shape[-2], width, magnitude.device)
-        logits = torch.log1p(magnitude)
-        if self.config.order == "parallel":
-            logits = sum(self._convolve(conv, logits, radius) for conv in self.convs)
-        else:
-            for conv in self.convs:
-                logits = self._convolve(conv, logits, radius)
-        return symmetrise(torch.sigmoid(logits), width)
+        return symmetrise(torch.sigmoid(self._logits(torch.log1p(magnitude), radius)), width)
 
     def forward(self, y: Tensor) -> Tensor:
         with torch.autocast(y.device.type, enabled=False):
