@@ -131,12 +131,15 @@ def _scores(run: _Run) -> list[Markup]:
             "the metrics: numbers of different protocols must not be compared. The i.i.d. reference is the GED "
             "that samples would have if they were fresh raters: exact where images were not chosen by their marks, a "
             "guide where they were. Majority vote is one mask, repeated n times. A paired difference compares "
-            "two predictors on the same images. ↓ lower is better, ↑ higher is better.",
+            "two predictors on the same images. Shuffled, where it was asked for, is a control that must do badly: "
+            "samples drawn for another patient's image. ↓ lower is better, ↑ higher is better.",
         )
     )
     for path, result in run.results.items():
         counts, made = result.strata.get("all", {}), result.made
-        line = f"Split {made.get('split')}: {counts.get('images')} images of {counts.get('patients')} patients."
+        limit = (made.get("settings") or {}).get("limit")
+        whole = f"Split {made.get('split')}" + (f", a fixed subset of {limit}" if limit else "")
+        line = f"{whole}: {counts.get('images')} images of {counts.get('patients')} patients."
         unread = made.get("unread")
         more = f" {unread} images that nobody read are left out." if unread else ""
         parts += [tag("h3", path.stem), tag("p", line, more), tables.summary(result), *_seconds(result)]
