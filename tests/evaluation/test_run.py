@@ -152,6 +152,14 @@ def test_a_model_of_other_channels_is_refused_before_work(store, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_data_unlike_the_models_own_is_noted(store, tmp_path):
+    trained = SimpleNamespace(**{**vars(loaded()), "data": {"intensity": "window:-1000:400", "prompt": "none"}})
+    made = evaluate_to_folder(
+        trained, load(store, "test"), tmp_path, SMALL, split="test", data=store, model_name="oracle"
+    ).result.made
+    assert made["notes"] == ["the model was trained on data of intensity window:-1000:400, this store has unit"]
+
+
 def test_equal_runs_give_equal_records(store, tmp_path):
     a, b = (evaluated(store, tmp_path / name).result.results for name in "ab")
     assert [r.value for r in a] == [r.value for r in b]

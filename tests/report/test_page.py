@@ -215,6 +215,21 @@ def test_a_damaged_result_is_named(tmp_path, store, models):
         write_report(folder)
 
 
+def test_what_a_result_says_of_itself_is_not_trusted(run, tmp_path, models, few):
+    folder = tmp_path / "odd"
+    shutil.copytree(run, folder)
+    result = folder / "evaluation" / "test.json"
+    content = json.loads(result.read_text())
+    content["made"] |= {
+        "notes": "<i>",
+        "settings": {"steps": "<i>", "seed": "<i>"},
+        "command": ["<i>"],
+        "split": "test",
+    }
+    result.write_text(json.dumps(content))
+    assert "<i>" not in write_report(folder).read_text(encoding="utf-8")
+
+
 def test_the_command_prints_where_the_page_is(run, tmp_path, capsys, models, few):
     target = tmp_path / "new folder" / "r.html"
     assert main(["report", str(run), "-o", str(target)]) == 0

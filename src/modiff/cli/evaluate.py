@@ -102,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
         first = processes.rank() == 0
     if first:
         console.print(results_table(written.result))
+        for note in written.result.made["notes"]:
+            console.print(f"Note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         console.print(f"{written.json}\n{written.csv}", markup=False, highlight=False, soft_wrap=True)
     return 0
 

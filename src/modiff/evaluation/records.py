@@ -51,6 +51,7 @@ class Record:
 KEYS = tuple(field.name for field in fields(Record))
 _TEXT = ("metric", "predictor", "protocol", "split", "stratum")
 _COUNT = ("n", "images", "patients")
+_OBJECTS = ("versions", "store", "model", "settings")  # of made
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,15 @@ def read_result(path: str | Path) -> Result:
     if content["schema"] != SCHEMA:
         raise DataError("unknown schema", path=path, field="schema", found=content["schema"], expected=SCHEMA)
     made, strata, results = content["made"], content["strata"], content["results"]
-    if not isinstance(made, dict):
-        raise DataError("not an object", path=path, field="made", found=type(made).__name__)
-    if not isinstance(strata, dict) or not all(isinstance(counts, dict) for counts in strata.values()):
+    for name, value in (
+        ("made", made),
+        *((f"made.{key}", made.get(key, {})) for key in _OBJECTS if isinstance(made, dict)),
+    ):
+        if not isinstance(value, dict):
+            raise DataError("not an object", path=path, field=name, found=type(value).__name__)
+    if not isinstance(strata, dict) or not all(
+        isinstance(c, dict) and all(map(_is_count, c.values())) for c in strata.values()
+    ):
         raise DataError("not an object of counts", path=path, field="strata")
     if not isinstance(results, list):
         raise DataError("not a list", path=path, field="results", found=type(results).__name__)

@@ -108,6 +108,7 @@ def _made(
         "seed": settings.seed,
         "split": split,
         "settings": settings.to_dict(),
+        "notes": notes(loaded, images),
     }
 
 
@@ -136,3 +137,13 @@ def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> Non
     ):
         if needs != has:
             raise DataError("does not fit the model", path=data, field=field, found=has, expected=needs)
+
+
+def notes(loaded: LoadedModel, images: MemoryStore) -> list[str]:
+    """What makes the images unlike those that the model was trained on, in words."""
+    found = []
+    for field, there in (("intensity", images.info.intensity), ("prompt", images.info.prompt)):
+        trained = loaded.data.get(field)
+        if trained is not None and trained != there:
+            found.append(f"the model was trained on data of {field} {trained}, this store has {there}")
+    return found

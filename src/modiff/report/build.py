@@ -142,8 +142,14 @@ def _scores(run: _Run) -> list[Markup]:
         line = f"{whole}: {counts.get('images')} images of {counts.get('patients')} patients."
         unread = made.get("unread")
         more = f" {unread} images that nobody read are left out." if unread else ""
-        parts += [tag("h3", path.stem), tag("p", line, more), tables.summary(result), *_seconds(result)]
+        notes = [tag("p", f"Note: {note}.", class_="note warning") for note in _list(made.get("notes"))]
+        parts += [tag("h3", path.stem), tag("p", line, more), *notes, tables.summary(result), *_seconds(result)]
     return parts
+
+
+def _list(value: Any) -> list[Any]:
+    """What a file says is a list, or nothing."""
+    return value if isinstance(value, list) else []
 
 
 def _seconds(result: Result) -> list[Markup]:
@@ -167,31 +173,33 @@ def _curves(run: _Run) -> list[Markup]:
 def _pictures(run: _Run, data: str | Path | None, split: str | None, device: torch.device | str) -> list[Markup]:
     """The section of cases; says what is missing where there can be none."""
     head = tag("h2", "Cases")
-    path, result = _last(run)
-    where = data if data is not None else (result.made.get("store") or {}).get("path") if result else None
-    if run.loaded is None or where is None:
+    path, result = next(iter(run.results.items()), (None, Result({}, {}, [])))
+    made = result.made
+    where = data if data is not None else made.get("store", {}).get("path")
+    if run.loaded is None or not isinstance(where, str | Path):
         why = "the model cannot be read" if run.loaded is None else "no store is known; name it with --data"
         return [head, tag("p", f"No pictures: {why}.", class_="note")]
     if data is None and not Path(where).is_file():
         words = f"No pictures: the store that was evaluated, {Path(where).name}, is not where it was. "
         return [head, tag("p", words, "Name it with ", tag("code", "--data"), ".", class_="note warning")]
-    settings = (result.made.get("settings") or {}) if result else {}
-    split = split or (result.made.get("split") if result else None) or "test"
+    scored = str(made.get("split", "test"))
+    split = split or scored
     images = _images(run.loaded, where, split)
-    changed = result is not None and images.fingerprint != (result.made.get("store") or {}).get("fingerprint")
-    steps = next(iter(settings.get("steps") or []), None)
-    drawing = cases.Drawing(run.loaded.model, int(settings.get("seed") or 0), steps, device)
+    changed = path is not None and images.fingerprint != made.get("store", {}).get("fingerprint")
+    settings = made.get("settings", {})
+    seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
+    drawing = cases.Drawing(
+        run.loaded.model,
+        seed=seed if isinstance(seed, int) else 0,
+        steps=steps if isinstance(steps, int) and steps > 0 else None,
+        device=device,
+    )
     table = read_csv(path.with_suffix(".csv"), split) if path and path.with_suffix(".csv").is_file() else None
-    describe = _scorer(table) if table and not changed and result and result.made.get("split") == split else None
+    describe = _scorer(table) if table and not changed and scored == split else None
     parts = [head, tag("p", f"Split {split} of {Path(where).name}. ", cases.legend(images))]
     if changed:
         parts.append(tag("p", "This is not the store that was evaluated: its content differs.", class_="note warning"))
     return [*parts, *cases.figures(images, drawing, describe)]
-
-
-def _last(run: _Run) -> tuple[Path | None, Result | None]:
-    """The first result of the page, which the pictures go with."""
-    return next(iter(run.results.items()), (None, None))
 
 
 def _images(loaded: LoadedModel, where: str | Path, split: str) -> MemoryStore:
