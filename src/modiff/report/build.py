@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from modiff.training.export import LoadedModel
 
 LOG = "log.jsonl"
-CONFIG = "config.yaml"
 NAME = "report.html"
 
 
