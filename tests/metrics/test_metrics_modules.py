@@ -25,7 +25,7 @@ MAKERS: dict[str, Callable[[], Metric]] = {
     "ncc_standard": lambda: M.CrossCorrelation("standard"),
     "ncc_paper": lambda: M.CrossCorrelation("paper"),
     "insight": lambda: M.Insight("standard"),
-    "mean_map": lambda: M.MeanMapMetrics(),
+    "mean_map": M.MeanMapMetrics,
     "surface": lambda: M.ConsensusSurface("standard"),
     "calibration": lambda: M.CalibrationError(classes=1),
     "presence": lambda: M.PresenceCalibration("standard"),

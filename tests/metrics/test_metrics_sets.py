@@ -229,6 +229,15 @@ def test_images_of_a_batch_do_not_touch_each_other(metric: str) -> None:
     assert close(together, alone)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ALL_METRICS)
+def test_a_cuda_device_gives_the_same_values(name: str) -> None:
+    rng = torch.Generator().manual_seed(3)
+    samples, masks = (torch.rand(3, m, 2, 16, 16, generator=rng) > 0.6 for m in (6, 4))
+    assert close(ALL_METRICS[name](samples.cuda(), masks.cuda()).cpu(), ALL_METRICS[name](samples, masks))
+
+
 def test_the_iid_reference_is_the_mean_ged_of_fresh_raters() -> None:
     """Raters and samples drawn from one list of masks: the mean GED over many draws is the mean reference."""
     rng = torch.Generator().manual_seed(2)

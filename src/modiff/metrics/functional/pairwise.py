@@ -77,7 +77,7 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     return _jaccard(common[..., :n, n:], areas[..., :n, None], areas[..., None, n:]).permute(0, 2, 3, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairwiseDistances:
     """What all pairs of samples and raters of a batch have in common, counted once.
 
