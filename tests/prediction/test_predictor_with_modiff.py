@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,15 +11,19 @@ import torch
 from modiff.config import build_config
 from modiff.models import build
 from modiff.prediction.predictor import Predictor
+from modiff.training.export import save_weights
+from modiff.training.files import write_config
+
+SMALL = {"unet": {"base": 8, "stem": 4}, "presence": {"base": 8}, "diffusion": {"sampling_steps": 2}}
+IMAGE = np.random.default_rng(0).random((64, 64))
 
 
 @pytest.fixture(scope="module")
 def modiff_predictor() -> Predictor:
-    small = {"unet": {"base": 8, "stem": 4}, "presence": {"base": 8}, "diffusion": {"sampling_steps": 2}}
     torch.manual_seed(0)
-    model = build("modiff", build_config(changes={"model": small}).model, channels=1, classes=1, raters=4, prompt=True)
+    model = build("modiff", build_config(changes={"model": SMALL}).model, channels=1, classes=1, raters=4, prompt=True)
     predictor = Predictor(model, data={"size": (64, 64), "intensity": "minmax-slice", "prompt": "centre"})
-    return predictor.set_image(np.random.default_rng(0).random((64, 64)))
+    return predictor.set_image(IMAGE)
 
 
 def test_n_samples_are_the_first_of_2n(modiff_predictor):
@@ -38,3 +44,23 @@ def test_stratified_presence_is_close_to_its_probability(modiff_predictor):
     samples = modiff_predictor.sample(16, stratified=True)
     assert samples.presence is not None
     assert abs(float(samples.present.double().mean()) - float(samples.presence[0])) <= 2 / 16
+
+
+def test_a_published_folder_gives_the_same_samples(modiff_predictor, tmp_path):
+    model = modiff_predictor.model
+    data = {
+        "channels": ["CT"],
+        "classes": ["nodule"],
+        "raters": ["1", "2", "3", "4"],
+        "exchangeable_raters": True,
+        "prompt": "centre",
+        "intensity": "minmax-slice",
+        "size": [64, 64],
+        "spacing": None,
+    }
+    save_weights(model.state_dict(), tmp_path / "weights.safetensors")
+    write_config(tmp_path / "config.yaml", build_config(changes={"model": SMALL}))
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    loaded = Predictor.from_path(tmp_path).set_image(IMAGE)
+    assert torch.equal(loaded.sample(2).maps, modiff_predictor.sample(2).maps)
+    assert loaded.summary().classes == ("nodule",)

@@ -119,16 +119,18 @@ def _set_image(predictor: Predictor, image: ImageFile, at: list[Any] | None, int
 
 
 def _about(args: argparse.Namespace, image: ImageFile, predictor: Predictor) -> dict[str, Any]:
+    from modiff.config import to_dict
     from modiff.evaluation import provenance
 
+    config = None if predictor.config is None else to_dict(predictor.config)
     return {
         "command": provenance.command_line(),
-        "made": provenance.now(),
+        "date": provenance.now(),
         "versions": provenance.versions(),
         "device": provenance.device_name(predictor.device),
         "model": {
             "name": str(args.model),
-            "fingerprint": provenance.model_fingerprint(predictor.model),
+            "fingerprint": provenance.model_fingerprint(predictor.model, config),
             "card": predictor.card,
         },
         "image": {

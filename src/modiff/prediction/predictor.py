@@ -47,6 +47,7 @@ class Predictor:
         known = data if data is not None else getattr(model, "data", None)
         self.data: dict[str, Any] = dict(known or {})
         self.card: dict[str, Any] = dict(getattr(model, "card", None) or {})
+        self.config: Any = getattr(model, "config", None)
         self.device = _device(device)
         self.model: Segmenter = segmenter.to(self.device).eval()
         size = self.data.get("size")
