@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from modiff.config import MoDiffConfig
+from modiff.data.augment import dihedral
 from modiff.data.batch import Batch
 from modiff.diffusion import categorical, gaussian, samplers
 from modiff.diffusion.schedule import Schedule, time_steps
@@ -282,7 +283,7 @@ class MoDiff(Segmenter):
         turns = range(8) if config.dihedral_average and size[0] == size[1] and self._centred(middle, size) else range(1)
         laws = []
         for turn in turns:
-            answer = self.head(windows.dihedral(seen, turn), middle)
+            answer = self.head(dihedral(seen, turn), middle)
             laws.append(answer.logits.softmax(1) if self.exchangeable else torch.sigmoid(answer.logits))
             if turn == 0:
                 rim = torch.ones(size, dtype=torch.bool, device=image.device)

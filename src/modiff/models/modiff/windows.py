@@ -62,9 +62,3 @@ def random_corner(
     near = window_corner(centre.to(rng.device) + shift, size, height, width)
     far = torch.rand(batch, 1, generator=rng, device=rng.device) < anywhere
     return torch.where(far, free, near)
-
-
-def dihedral(x: Tensor, index: int) -> Tensor:
-    """One of the eight flips and quarter turns of the last two axes; index 0 … 7, 0 is the identity."""
-    x = torch.rot90(x, index % 4, (-2, -1))
-    return x.flip(-1) if index >= 4 else x

@@ -1,0 +1,181 @@
+"""What happens around the steps: budget and signals, saves, the metrics log, the progress bar."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from modiff.training.export import save_weights
+from modiff.training.files import CHECKPOINT, LOG, WEIGHTS, save_atomically, write_text
+from modiff.training.module import TrainingModule
+
+
+class Clock(Callback):
+    """Ends training at a step's end: budget spent, this start's time over, or a signal received.
+
+    With several processes the first one's clock decides, so that all stop at the same step.
+    """
+
+    def __init__(self, max_seconds: float | None) -> None:
+        self.max_seconds = max_seconds
+        self.reason: str | None = None
+        self._signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        self._started = time.monotonic()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._previous[number] = signal.signal(number, self._note)
+            except ValueError:  # not the main thread: the caller handles signals
+                return
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: do not wait for the step's end
+        self._signal = number
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
+        now = time.monotonic() - self._started
+        code = 0
+        if self._signal is not None:
+            code = 3
+        elif (pl_module.budget_images is not None and pl_module.images_seen >= pl_module.budget_images) or (pl_module.budget_seconds is not None and pl_module.seconds_before + now >= pl_module.budget_seconds):
+            code = 1
+        elif self.max_seconds is not None and now >= self.max_seconds:
+            code = 2
+        if trainer.world_size > 1:
+            shared = torch.tensor([code, now], device=pl_module.device, dtype=torch.float64)
+            torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
+            code, now = int(shared[0]), float(shared[1])
+        pl_module.seconds_now = now
+        if code:
+            self.reason = {1: "budget spent", 2: "time of this start over", 3: "interrupted"}[code]
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+class Saver(Callback):
+    """Saves the training checkpoint and the averaged weights, each whole or not at all."""
+
+    def __init__(self, folder: Path, every: int, card: Callable[[TrainingModule], dict[str, Any]]) -> None:
+        self.folder, self.every, self.card = folder, every, card
+        self._saved = -1
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
+        if trainer.global_step % self.every == 0 and not trainer.should_stop:
+            self.save(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        self.save(trainer, pl_module)
+
+    def save(self, trainer: Trainer, pl_module: TrainingModule) -> None:
+        """All processes call it; the first writes."""
+        if trainer.global_step == self._saved:
+            return
+        self._saved = trainer.global_step
+        # Weights first: should the second write fail, the checkpoint is the older one and the run resumes from it.
+        if trainer.is_global_zero:
+            save_weights(pl_module.ema.state, self.folder / WEIGHTS)
+            write_text(self.folder / "card.json", json.dumps(self.card(pl_module), indent=1) + "\n")
+            save_atomically(lambda path: trainer.save_checkpoint(path, weights_only=False), self.folder / CHECKPOINT)
+        else:
+            trainer._checkpoint_connector.dump_checkpoint(False)  # takes part in collective state, writes nothing
+        trainer.strategy.barrier()
+
+
+class MetricsLog(Callback):
+    """Appends a line of numbers to log.jsonl and to TensorBoard, every few steps and at each validation."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder, self.every = folder, every
+        self._sums: dict[str, float] = {}
+        self._count, self._last = 0, (0, 0.0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        self._last = (pl_module.images_seen, pl_module.seconds)
+        self._board = None
+        if trainer.is_global_zero:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.folder / "tensorboard"))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
+        if self._count == 0:
+            self._sums = {}
+        for name, value in pl_module.terms.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._count += 1
+        if trainer.global_step % self.every == 0:
+            images, seconds = pl_module.images_seen, pl_module.seconds
+            rate = (images - self._last[0]) / max(seconds - self._last[1], 1e-9)
+            self._last = (images, seconds)
+            means = {f"train/{name}": total / self._count for name, total in self._sums.items()}
+            self._count = 0
+            self._write(trainer, pl_module, {**means, "learning_rate": pl_module.rate, "images_per_second": rate})
+
+    def on_validation_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        terms = getattr(pl_module, "validation_terms", None)
+        if terms:
+            self._write(trainer, pl_module, {f"val/{name}": value for name, value in terms.items()})
+
+    def _write(self, trainer: Trainer, pl_module: TrainingModule, numbers: dict[str, float]) -> None:
+        if not trainer.is_global_zero:
+            return
+        place = {"step": trainer.global_step, "images": pl_module.images_seen, "seconds": round(pl_module.seconds, 3)}
+        with open(self.folder / LOG, "a", encoding="utf-8") as file:
+            file.write(json.dumps(place | {k: float(f"{v:.6g}") for k, v in numbers.items()}) + "\n")
+        if self._board is not None:
+            for name, value in numbers.items():
+                self._board.add_scalar(name, value, trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        if self._board is not None:
+            self._board.close()
+
+
+class ProgressLine(Callback):
+    """A rich progress bar: share of the budget, images a second, losses, time left."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._bar: Progress | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        if self.quiet or not trainer.is_global_zero:
+            return
+        columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
+        self._bar = Progress(*columns, refresh_per_second=2)
+        self._task = self._bar.add_task("training", total=1.0, text="")
+        self._start = (pl_module.progress, pl_module.images_seen)
+        self._bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
+        if self._bar is None:
+            return
+        spent, now = pl_module.progress, max(pl_module.seconds_now, 1e-6)
+        left = (1 - spent) * now / max(spent - self._start[0], 1e-9)
+        speed = (pl_module.images_seen - self._start[1]) / now
+        val = "" if pl_module.validation is None else f" val {pl_module.validation:.3f}"
+        text = f"{pl_module.images_seen:,} images, {speed:.0f}/s, loss {float(pl_module.terms['loss']):.3f}{val}"
+        minutes, seconds = divmod(int(min(left, 359999)), 60)
+        self._bar.update(self._task, completed=spent, text=f"{text}, {minutes}:{seconds:02d} left")
+
+    def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        if self._bar is not None:
+            self._bar.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: TrainingModule, exception: BaseException) -> None:  # type: ignore[override]
+        self.on_train_end(trainer, pl_module)

@@ -1,0 +1,208 @@
+"""Trains a method on a store into a run folder; the same call again resumes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from torch.utils.data import DataLoader
+
+from modiff import __version__
+from modiff.config import RunConfig, TrainerConfig
+from modiff.data.dataset import TrainingBatches, training_loader, validation_batches
+from modiff.data.memory import MemoryStore, load
+from modiff.data.store import Store
+from modiff.errors import CheckpointError, ConfigError
+from modiff.randomness import seed_for
+from modiff.training import files
+from modiff.training.callbacks import Clock, MetricsLog, ProgressLine, Saver
+from modiff.training.export import build_model, method_title
+from modiff.training.module import TrainingModule
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a start ended. finished: the budget is spent; otherwise the same command goes on."""
+
+    folder: Path
+    finished: bool
+    reason: str
+    steps: int
+    images: int
+    seconds: float
+    validation: float | None
+
+
+def train(
+    config: RunConfig,
+    data: str | Path,
+    folder: str | Path,
+    *,
+    max_seconds: float | None = None,
+    quiet: bool = False,
+) -> TrainingResult:
+    """Trains on split "train" of the store `data`, validates on "val"; raises CheckpointError where `folder` differs."""
+    folder = Path(folder)
+    with Store.open(data) as store:
+        training, validation = load(store, "train"), load(store, "val")
+    described = files.describe_data(training, Path(data).resolve())
+    resume = (folder / files.CHECKPOINT).exists()
+    if (folder / files.CONFIG).exists() and (folder / files.DATA).exists():
+        files.check_resumable(folder, config, described)
+    files.write_config(folder / files.CONFIG, config)
+    files.write_text(folder / files.DATA, json.dumps(described, indent=1) + "\n")
+
+    torch.manual_seed(seed_for(config.seed, "weights"))
+    model = build_model(config, described).to(memory_format=torch.channels_last)
+    module = TrainingModule(model, config.training, config.seed)
+    clock = Clock(max_seconds)
+    saver = Saver(folder, config.training.save_every, lambda m: _card(config, described, m))
+    log = MetricsLog(folder, config.training.log_every)
+    trainer = _trainer(config, folder, [clock, log, ProgressLine(quiet=quiet), saver])
+    if trainer.world_size > 1 and config.training.batch_size % trainer.world_size:
+        raise ConfigError(
+            "does not divide over the devices",
+            field="training.batch_size",
+            found=config.training.batch_size,
+            expected=f"a multiple of {trainer.world_size}",
+        )
+    checkpoint = str(folder / files.CHECKPOINT) if resume else None
+    if resume:
+        step, done = _saved_progress(folder / files.CHECKPOINT, module)
+        if trainer.is_global_zero:
+            files.truncate_log(folder / files.LOG, step)
+        if done:
+            seconds = module.seconds_before
+            return TrainingResult(
+                folder, True, "budget already spent", step, step * config.training.batch_size, seconds, None
+            )
+    _fit(trainer, module, training, validation, config, checkpoint)
+    reason = clock.reason or "ended"
+    return TrainingResult(
+        folder,
+        reason == "budget spent",
+        reason,
+        trainer.global_step,
+        module.images_seen,
+        module.seconds,
+        module.validation,
+    )
+
+
+def _fit(
+    trainer: Trainer,
+    module: TrainingModule,
+    training: MemoryStore,
+    validation: MemoryStore,
+    config: RunConfig,
+    checkpoint: str | None,
+) -> None:
+    settings = config.training
+    batches = TrainingBatches(
+        training,
+        seed=config.seed,
+        size=settings.batch_size,
+        augment=settings.augment,
+        start=lambda: module.global_step,
+        rank=trainer.global_rank,
+        world=trainer.world_size,
+    )
+    fixed = validation_batches(
+        validation,
+        images=settings.validation_images,
+        size=settings.batch_size,
+        rank=trainer.global_rank,
+        world=trainer.world_size,
+    )
+    loader = training_loader(batches)
+    val_loader = DataLoader(fixed, batch_size=None)  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+        trainer.fit(module, loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+
+
+def _trainer(config: RunConfig, folder: Path, callbacks: list[Any]) -> Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    settings, training = config.trainer, config.training
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        return Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy="ddp_find_unused_parameters_true" if settings.devices * settings.num_nodes > 1 else "auto",
+            precision=_precision(settings),  # type: ignore[arg-type]
+            max_steps=-1,
+            max_epochs=-1,
+            val_check_interval=training.validate_every,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            gradient_clip_val=training.gradient_clip or None,
+            use_distributed_sampler=False,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=str(folder),
+            callbacks=callbacks,
+        )
+
+
+def _precision(settings: TrainerConfig) -> str:
+    """bfloat16 where the device computes with it natively."""
+    if settings.precision != "auto":
+        return settings.precision
+    cuda = torch.cuda.is_available() and settings.accelerator in ("auto", "gpu")
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
+    return "bf16-mixed" if native and settings.accelerator != "mps" else "32-true"
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+def _saved_progress(path: Path, module: TrainingModule) -> tuple[int, bool]:
+    """The checkpoint's step, and whether the budget is spent already."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        step, seconds = int(state["global_step"]), float(state["modiff"]["seconds"])
+    except Exception as error:  # torch.load raises many kinds on a damaged file
+        raise CheckpointError(
+            "is not a training checkpoint",
+            path=path,
+            found=type(error).__name__,
+            hint="Delete it to start the run again",
+        ) from error
+    module.seconds_before = seconds
+    images = step * module.config.batch_size
+    if module.budget_images is not None:
+        return step, images >= module.budget_images
+    return step, seconds >= (module.budget_seconds or 0.0)
+
+
+def _card(config: RunConfig, data: dict[str, Any], module: TrainingModule) -> dict[str, Any]:
+    """The model card's facts so far."""
+    return {
+        "method": method_title(config),
+        "preset": config.preset,
+        "trained_on": {key: data[key] for key in ("source", "licence", "intensity", "size", "images", "fingerprint")},
+        "images_seen": module.images_seen,
+        "seconds": round(module.seconds, 1),
+        "steps": module.global_step,
+        "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
+        "validation_loss": module.validation,
+        "device": torch.cuda.get_device_name()
+        if module.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
+        "versions": {"modiff": __version__, "torch": torch.__version__},
+        "date": datetime.now(UTC).date().isoformat(),
+        "not_for": "not a medical device; research only",
+    }
