@@ -68,7 +68,7 @@ class UNet(nn.Module):
 
     def encode(self, image_inputs: Tensor) -> Tensor:
         """The image's share of the first convolution (B,base,H/stem,W/stem): computed once an image."""
-        x = F.pixel_unshuffle(image_inputs, self.config.stem).contiguous(memory_format=torch.channels_last)
+        x = F.pixel_unshuffle(image_inputs, self.config.stem)
         return self.conv_image(x)
 
     def forward(self, x: Tensor, image_share: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
@@ -77,7 +77,7 @@ class UNet(nn.Module):
         if context is not None:
             embedding = embedding + context
         embedding = F.silu(embedding)
-        x = F.pixel_unshuffle(x, self.config.stem).contiguous(memory_format=torch.channels_last)
+        x = F.pixel_unshuffle(x, self.config.stem)
         h = self.conv_in(x) + image_share
         skips, blocks = [h], len(self.config.multipliers)
         down, up = iter(self.down), iter(self.up)

@@ -19,6 +19,9 @@ from modiff.training.files import CHECKPOINT, LOG, WEIGHTS, save_atomically, wri
 from modiff.training.module import TrainingModule
 
 
+_REASONS = {1: "budget spent", 2: "time of this start over", 3: "interrupted"}
+
+
 class Clock(Callback):
     """Ends training at a step's end: budget spent, this start's time over, or a signal received.
 
@@ -46,21 +49,26 @@ class Clock(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
         now = time.monotonic() - self._started
-        code = 0
-        if self._signal is not None:
-            code = 3
-        elif (pl_module.budget_images is not None and pl_module.images_seen >= pl_module.budget_images) or (pl_module.budget_seconds is not None and pl_module.seconds_before + now >= pl_module.budget_seconds):
-            code = 1
-        elif self.max_seconds is not None and now >= self.max_seconds:
-            code = 2
+        code = self._code(pl_module, now)
         if trainer.world_size > 1:
             shared = torch.tensor([code, now], device=pl_module.device, dtype=torch.float64)
             torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
             code, now = int(shared[0]), float(shared[1])
         pl_module.seconds_now = now
         if code:
-            self.reason = {1: "budget spent", 2: "time of this start over", 3: "interrupted"}[code]
+            self.reason = _REASONS[code]
             trainer.should_stop = True
+
+    def _code(self, module: TrainingModule, now: float) -> int:
+        """Why to stop, as a number that processes can share; 0 to go on."""
+        if self._signal is not None:
+            return 3
+        spent = module.seconds_before + now
+        if module.budget_images is not None and module.images_seen >= module.budget_images:
+            return 1
+        if module.budget_seconds is not None and spent >= module.budget_seconds:
+            return 1
+        return 2 if self.max_seconds is not None and now >= self.max_seconds else 0
 
     def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         for number, handler in self._previous.items():

@@ -48,7 +48,7 @@ def train(
     max_seconds: float | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
-    """Trains on split "train" of the store `data`, validates on "val"; raises CheckpointError where `folder` differs."""
+    """Trains on split "train" of a store, validates on "val"; raises CheckpointError where `folder` was trained otherwise."""
     folder = Path(folder)
     with Store.open(data) as store:
         training, validation = load(store, "train"), load(store, "val")
@@ -60,7 +60,7 @@ def train(
     files.write_text(folder / files.DATA, json.dumps(described, indent=1) + "\n")
 
     torch.manual_seed(seed_for(config.seed, "weights"))
-    model = build_model(config, described).to(memory_format=torch.channels_last)
+    model = build_model(config, described)
     module = TrainingModule(model, config.training, config.seed)
     clock = Clock(max_seconds)
     saver = Saver(folder, config.training.save_every, lambda m: _card(config, described, m))

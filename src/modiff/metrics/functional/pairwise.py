@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
 from modiff.metrics.functional import _matching
 from modiff.metrics.functional._checks import (
-    any_of,
     as_bool,
     check_masks,
     check_sets,
@@ -22,6 +22,7 @@ from modiff.metrics.functional._checks import (
 )
 
 _EXACT_FLOAT32 = 2**24  # counts up to here are exact in float32
+_IMAGES_A_PRODUCT = 16
 
 
 def _common(a: Tensor, b: Tensor) -> Tensor:
@@ -29,8 +30,9 @@ def _common(a: Tensor, b: Tensor) -> Tensor:
     size = a.shape[1] + b.shape[1]
     common = torch.empty(len(a), a.shape[2], size, size, dtype=torch.int32, device=a.device)
     if a.device.type == "cpu":
-        for i in range(len(a)):
-            common[i] = _products(_marked(torch.cat([a[i], b[i]]).flatten(2)))
+        for start in range(0, len(a), _IMAGES_A_PRODUCT):
+            part = slice(start, start + _IMAGES_A_PRODUCT)
+            common[part] = _products(_marked(a[part].numpy(), b[part].numpy()))
         return common
     for part in image_chunks(len(a), 4 * size * a[0, 0].numel() if a.numel() else 1):
         common[part] = _products(torch.cat([a[part], b[part]], dim=1).flatten(3))
@@ -38,16 +40,28 @@ def _common(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _products(flat: Tensor) -> Tensor:
-    """Matrix products of bool (...,M,K,P) -> (...,K,M,M) int32."""
+    """Matrix products of bool (B,M,K,P) -> (B,K,M,M) int32."""
     exact = torch.float32 if flat.shape[-1] < _EXACT_FLOAT32 else torch.float64
-    rows = flat.transpose(-2, -3).to(exact)
+    rows = flat.transpose(1, 2).to(exact)
     return torch.matmul(rows, rows.transpose(-1, -2)).to(torch.int32)
 
 
-def _marked(flat: Tensor) -> Tensor:
-    """Only the pixels that some mask marks, (M,K,P) -> (M,K,p): most of an image is nobody's."""
-    where = any_of(flat.flatten(0, 1), 0).nonzero()[:, 0] if len(flat) else flat.new_zeros(0, dtype=torch.int64)
-    return flat if 2 * len(where) > flat.shape[-1] else flat.index_select(-1, where)
+def _marked(a: np.ndarray, b: np.ndarray) -> Tensor:
+    """Both sets on the pixels that somebody marks, (B,N,K,H,W) and (B,M,K,H,W) -> bool (B,N+M,K,p).
+
+    Most of an image is nobody's. Images with fewer pixels than others are filled with background. In NumPy: pieces this
+    small are not worth torch's threads, which wait for each other where the machine does other work as well.
+    """
+    kept = []
+    for pair in zip(a, b, strict=True):
+        masks = np.concatenate(pair)
+        flat = masks.reshape(len(masks), masks.shape[1], -1)
+        kept.append(flat[..., flat.any((0, 1))])
+    filled = np.zeros((*kept[0].shape[:2], max(masks.shape[-1] for masks in kept)), dtype=bool)
+    together = np.repeat(filled[None], len(kept), axis=0)
+    for image, masks in zip(together, kept, strict=True):
+        image[..., : masks.shape[-1]] = masks
+    return torch.from_numpy(together)
 
 
 def _jaccard(common: Tensor, area_a: Tensor, area_b: Tensor) -> Tensor:

@@ -155,12 +155,20 @@ def _normalise(edges: Tensor) -> Tensor:
     return torch.where(spread > 0, (edges - low) / spread.clamp_min(1e-12), torch.zeros_like(edges))
 
 
+def _dilate(x: Tensor) -> Tensor:
+    """Maximum over 3×3; five shifted maxima are an order of magnitude faster on CPUs than pooling with stride 1."""
+    x = F.pad(x, (1, 1, 1, 1), value=float("-inf"))
+    rows = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
+    return torch.maximum(torch.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
+
+
 def morphological_gradient(x: Tensor, kernels: tuple[int, ...] = (3, 5, 7)) -> Tensor:
-    """Sum over k of dilation − erosion of (B,C,H,W), each map then min–max-normalised, averaged over channels."""
-    total = torch.zeros_like(x)
-    for kernel in kernels:
-        pad = kernel // 2
-        total = total + F.max_pool2d(x, kernel, 1, pad) + F.max_pool2d(-x, kernel, 1, pad)
+    """Sum over k of dilation − erosion by k×k of (B,C,H,W), min–max-normalised a map, averaged over channels."""
+    total, high, low = torch.zeros_like(x), x, -x
+    for size in range(3, max(kernels) + 1, 2):  # a square of side k + 2 is the square of side k dilated by 3×3
+        high, low = _dilate(high), _dilate(low)
+        if size in kernels:
+            total = total + high + low
     return _normalise(total).mean(1, keepdim=True)
 
 

@@ -86,7 +86,7 @@ class PresenceHead(nn.Module):
             image = torch.cat([image * 2 - 1, position_channels(image.shape[-2], image.shape[-1], centre)], 1)
         else:
             image = image * 2 - 1
-        x = F.pixel_unshuffle(image, self.config.stem).contiguous(memory_format=torch.channels_last)
+        x = F.pixel_unshuffle(image, self.config.stem)
         h, skips = self.stem(x), []
         for level, blocks in enumerate(self.encoder):
             h = blocks(F.avg_pool2d(h, 2) if level else h)
