@@ -253,6 +253,13 @@ class MoDiff(Segmenter):
 
     # Sampling
 
+    def reach(self, height: int, width: int) -> tuple[int, int]:
+        """Sides of the part about an image's centre that every sample may mark; further out, many look no further."""
+        side = self.config.window if self.prompt and self.head is not None else 0
+        padded = height + -height % self.stride, width + -width % self.stride
+        size = windows.window_size(side, *padded, self.stride)
+        return min(size[0], height), min(size[1], width)
+
     def encode(self, image: Tensor) -> Encoding:
         """(B,C,H,W) images -> presence law, windows and image shares, once an image for all samples and steps."""
         centre = image_centre(image)
@@ -306,11 +313,14 @@ class MoDiff(Segmenter):
         steps: int | None = None,
         raters: Readers = "single",
         stratified: bool = False,
+        origin: Tensor | None = None,
     ) -> Samples:
         """n hypotheses an image; only those that mark something are denoised (reference: paper abstract, §1).
 
         raters: "single" is one reader's reading; "all" the panel's consensus probability; a list, that panel's.
         stratified: presence from a low-discrepancy sequence in place of independent draws; say so beside its scores.
+        origin: (B,2) int64, where each image's pixel (0,0) lies in a larger field: noise is then a function of (seed,
+        sample, row and column in that field), so that images cut from it with one seed share it where they overlap.
         """
         encoding = image_or_encoding
         if isinstance(encoding, Tensor):
@@ -327,7 +337,8 @@ class MoDiff(Segmenter):
                 here, i = member[part : part + chunk], index[part : part + chunk]
                 row = group.rows[here]
                 subset = markers[row, i]
-                made = self._denoise_group(group, here, subset, each[row, i], steps, encoding.padded)
+                place = None if origin is None else origin.to(each.device)[row] + group.corner[here]
+                made = self._denoise_group(group, here, subset, each[row, i], steps, encoding.padded, place)
                 scale = subset.sum(-1) / panel[row, i]
                 self._paste(maps, row, i, made * scale[:, None, None, None], group.corner[here])
         present = markers.any(-1)
@@ -381,16 +392,28 @@ class MoDiff(Segmenter):
         return (u[:, :1].double() + torch.arange(seeds.shape[1], device=u.device) * golden).frac().float()
 
     def _denoise_group(
-        self, group: _Group, member: Tensor, subset: Tensor, seeds: Tensor, steps: int, padded: tuple[int, int]
+        self,
+        group: _Group,
+        member: Tensor,
+        subset: Tensor,
+        seeds: Tensor,
+        steps: int,
+        padded: tuple[int, int],
+        place: Tensor | None,
     ) -> Tensor:
-        """(M,K,h,w) probability maps of the images `member` of a group, one row a sample, under subsets (M,R)."""
+        """(M,K,h,w) probability maps of the images `member` of a group, one row a sample, under subsets (M,R).
+
+        place: (M,2) of the windows' corners in the field of noise; None for a field an image.
+        """
         corner, share = group.corner[member], group.image_share[member]
         mca = None if group.mca is None else group.mca.rows(member)
         context = self._subset_context(subset)
         settings = self.config.diffusion
 
-        def field(draw: Tensor) -> Tensor:
-            return windows.cut(draw, corner, group.size)
+        def field(draw: windows.Draw, stream: Tensor, channels: int) -> Tensor:
+            if place is not None:
+                return windows.field(draw, stream, channels, place, group.size)
+            return windows.cut(draw(stream, (channels, *padded)), corner, group.size)
 
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             prediction, _ = self._predict(x_t, t.expand(len(member)), context, share, mca)
@@ -399,25 +422,25 @@ class MoDiff(Segmenter):
         times = time_steps(steps, steps_total=settings.steps, spacing=settings.spacing)
         # Noise is drawn over the whole image and cut: a sample does not depend on the window.
         if settings.kind == "categorical":
-            return self._denoise_categorical(denoise, field, seeds, times, padded)
-        x_T = field(normal(fold(seeds, _START), (self.classes, *padded)))
+            return self._denoise_categorical(denoise, field, seeds, times)
+        x_T = field(normal, fold(seeds, _START), self.classes)
         clean = samplers.sample(
             denoise,
             x_T,
             times,
             self.schedule,
             sampler=settings.sampler,
-            noise=lambda step: field(normal(fold(seeds, _STEP, step), (self.classes, *padded))),
+            noise=lambda step: field(normal, fold(seeds, _STEP, step), self.classes),
         )
         return ((clean + 1) / 2).clamp(0, 1)
 
-    def _denoise_categorical(self, denoise, field, seeds, times, padded) -> Tensor:  # type: ignore[no-untyped-def]
+    def _denoise_categorical(self, denoise, field, seeds, times) -> Tensor:  # type: ignore[no-untyped-def]
         def belief(x_t: Tensor, t: Tensor) -> Tensor:
             p = (denoise(x_t[:, 1:] * 2 - 1, t) + 1) / 2
             return torch.cat([(1 - p.sum(1, keepdim=True)).clamp_min(0), p], 1)
 
         def uniforms(stream: Tensor) -> Tensor:
-            return field(uniform(stream, (1, *padded)))[:, 0]
+            return field(uniform, stream, 1)[:, 0]
 
         x_T = categorical.uniform_noise(uniforms(fold(seeds, _START)), self.classes + 1)
         made = categorical.sample(

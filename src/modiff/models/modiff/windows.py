@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from modiff.randomness import fold
+
+Draw = Callable[[Tensor, tuple[int, ...]], Tensor]  # random numbers of (*seeds.shape, *shape) from seeds
 
 
 def pad_to_multiple(x: Tensor, multiple: int, *, edge: bool) -> Tensor:
@@ -38,6 +44,18 @@ def cut(x: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     columns = corner[:, 1, None] + torch.arange(size[1], device=x.device)
     items = torch.arange(x.shape[0], device=x.device)[:, None, None]
     return x.permute(0, 2, 3, 1)[items, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def field(draw: Draw, seeds: Tensor, channels: int, corner: Tensor, size: tuple[int, int]) -> Tensor:
+    """(M,C,h,w) random numbers, each a function of its seed (M,), channel, row and column alone.
+
+    corner: (M,2) of each window's first pixel in the plane. Windows of one seed that overlap see the same numbers.
+    """
+    device = seeds.device
+    rows = corner[:, 0, None] + torch.arange(size[0], device=device)
+    columns = corner[:, 1, None] + torch.arange(size[1], device=device)
+    lines = fold(seeds[:, None, None], torch.arange(channels, device=device)[:, None], rows[:, None])
+    return draw(fold(lines[..., None], columns[:, None, None]), ())
 
 
 def random_corner(
