@@ -34,7 +34,16 @@ def _load(address: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-METHODS = {"modiff": Method("MoDiff", "modiff.config:MoDiffConfig", "modiff.models.modiff.model:MoDiff")}
+METHODS = {
+    "modiff": Method("MoDiff", "modiff.config:MoDiffConfig", "modiff.models.modiff.model:MoDiff"),
+    "cimd": Method("CIMD", "modiff.models.configs_diffusion:CIMDConfig", "modiff.models.cimd:CIMD"),
+    "ccdm": Method("CCDM", "modiff.models.configs_diffusion:CCDMConfig", "modiff.models.ccdm:CCDM"),
+    "prob_unet": Method(
+        "Probabilistic U-Net", "modiff.models.configs_latent:ProbUNetConfig", "modiff.models.prob_unet:ProbUNet"
+    ),
+    "cflow": Method("cFlow", "modiff.models.configs_latent:CFlowConfig", "modiff.models.cflow:CFlow"),
+    "mose": Method("MoSE", "modiff.models.configs_latent:MoSEConfig", "modiff.models.mose:MoSE"),
+}
 
 
 def build(
