@@ -49,6 +49,13 @@ def parser(prog: str) -> argparse.ArgumentParser:
         metavar="T",
         help="further thresholds; 0.5 is argmax under standard, which uses it anyway, and paper uses 0.9 (none)",
     )
+    made.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="M",
+        help="all, or names: ged, hm_iou, ncc, ci, dmax, soft_dice, ece … as docs/metrics.md lists them (ged hm_iou)",
+    )
+    made.add_argument("--one-rater", action="store_true", help="also score each rater's mask against the other raters")
     made.add_argument("--limit", type=int, metavar="IMAGES", help="a fixed subset, the same at every call (all images)")
     made.add_argument("--control", action="store_true", help="also score samples drawn for another patient's image")
     made.add_argument("--seed", type=int, help="seed of the samples and of the bootstrap (0)")
@@ -112,7 +119,7 @@ def _settings(args: argparse.Namespace) -> EvaluationSettings:
     from modiff.evaluation.settings import EvaluationSettings
 
     given: dict[str, Any] = {}
-    for name in ("ns", "steps", "protocols", "thresholds", "limit", "control", "seed"):
+    for name in ("ns", "steps", "protocols", "thresholds", "metrics", "one_rater", "limit", "control", "seed"):
         if hasattr(args, name):
             value = getattr(args, name)
             given[name] = tuple(value) if isinstance(value, list) else value

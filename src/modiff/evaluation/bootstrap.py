@@ -77,3 +77,52 @@ def paired_difference(
     """Mean of a − b over the images where both are defined, with its interval by bootstrap over patients."""
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     return mean_interval(difference, patients, seed=seed, resamples=resamples)
+
+
+def pooled_error_interval(
+    values: ArrayLike,
+    patients: Sequence[str],
+    *,
+    classes: int = 1,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> Interval:
+    """Σ over columns of |mean over images|, divided by classes, with its interval by bootstrap over patients.
+
+    values: (images, columns), e.g. each image's share in the bins of a calibration error; rows with NaN are left out.
+    Noise makes such a sum too large, and resampling adds noise once more, so percentiles would lie above the truth: the
+    interval is the basic one (2·value − percentiles, not below 0), widened where needed to hold the value.
+    """
+    given, names = np.asarray(values, dtype=np.float64), np.asarray(patients, dtype=str)
+    if given.ndim != 2 or names.shape != given.shape[:1]:
+        raise ValueError(f"one patient a row: {given.shape} values, {names.shape} patients")
+    defined = ~np.isnan(given).any(1)
+    sums, counts = _clusters(given[defined], names[defined])
+    images = int(counts.sum())
+    if not images:
+        return Interval(None, None, None, 0, 0)
+    value = float(np.abs(sums.sum(0) / images).sum() / classes)
+    if len(counts) < MIN_PATIENTS:
+        return Interval(value, None, None, images, len(counts))
+    means = resampled_means(sums, counts, seed=seed, resamples=resamples)
+    low, high = np.quantile(np.abs(means).sum(1) / classes, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(
+        value, min(value, max(0.0, 2 * value - float(high))), max(value, 2 * value - float(low)), images, len(counts)
+    )
+
+
+def _clusters(given: NDArray[np.float64], names: NDArray[np.str_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(patients, columns) sums and (patients,) numbers of images."""
+    unique, cluster = np.unique(names, return_inverse=True)
+    sums = np.zeros((unique.size, given.shape[1]))
+    np.add.at(sums, cluster, given)
+    return sums, np.bincount(cluster, minlength=unique.size).astype(np.float64)
+
+
+def resampled_means(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """(resamples, columns) means over images of resampled patients, from their sums (patients, columns) and counts."""
+    taken = _taken(len(counts), seed, resamples)
+    return (taken @ sums) / (taken @ counts)[:, None]

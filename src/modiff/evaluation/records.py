@@ -16,7 +16,7 @@ from modiff.errors import DataError
 from modiff.evaluation.files import write_text
 
 SCHEMA = 1
-PREDICTORS = ("model", "majority_vote", "iid_reference", "shuffled")
+PREDICTORS = ("model", "majority_vote", "one_rater", "iid_reference", "shuffled")
 STRATA = ("all", "all_marked", "some_empty", "none")
 DIFFERENCE = "_minus_"  # "ged_minus_majority_vote": the predictor's GED less the other's, image by image
 

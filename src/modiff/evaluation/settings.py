@@ -8,6 +8,7 @@ from typing import Any
 
 from modiff.errors import ConfigError
 from modiff.evaluation.bootstrap import RESAMPLES
+from modiff.evaluation.score_names import COLUMNS, FIRST
 from modiff.metrics.protocols import PROTOCOLS
 
 
@@ -31,11 +32,16 @@ class EvaluationSettings:
     """also score each image's raters against the samples of another patient's image (predictor "shuffled")"""
     resamples: int = RESAMPLES
     """of the bootstrap over patients"""
+    metrics: tuple[str, ...] = FIRST
+    """names of `score_names.COLUMNS`, or "all" """
+    one_rater: bool = False
+    """also score each rater's mask against the other raters (predictor "one_rater")"""
 
     def __post_init__(self) -> None:
-        for name, values in (("ns", self.ns), ("steps", self.steps), ("protocols", self.protocols)):
-            if not values:
-                raise ConfigError("needs a value", field=name, found="none")
+        for field in ("ns", "steps", "protocols", "metrics"):
+            if not getattr(self, field):
+                raise ConfigError("needs a value", field=field, found="none")
+        object.__setattr__(self, "metrics", _metrics(self.metrics))
         object.__setattr__(self, "ns", tuple(sorted(set(self.ns))))
         object.__setattr__(self, "thresholds", tuple(sorted(set(self.thresholds))))
         object.__setattr__(self, "steps", _unique(self.steps))
@@ -58,8 +64,8 @@ class EvaluationSettings:
     def name(self, split: str) -> str:
         """The stem of the result's files: the split, and whatever else decides which samples of which images count.
 
-        n, protocols, thresholds and the control only say what is computed from those samples, and every record names
-        them; they are not in the file's name.
+        n, protocols, thresholds, metrics and the control only say what is computed from those samples, and every record
+        names them; they are not in the file's name.
         """
         parts = [split]
         if self.steps != (None,):
@@ -81,7 +87,17 @@ class EvaluationSettings:
             "limit": self.limit,
             "control": self.control,
             "resamples": self.resamples,
+            "metrics": list(self.metrics),
+            "one_rater": self.one_rater,
         }
+
+
+def _metrics(asked: Iterable[str]) -> tuple[str, ...]:
+    """The metrics asked for, in the order of tables."""
+    names = set(asked)
+    for name in sorted(names - {"all", *COLUMNS}):
+        raise ConfigError("no such metric", field="metrics", found=name, expected=f"all, {', '.join(COLUMNS)}")
+    return tuple(name for name in COLUMNS if name in names or "all" in names)
 
 
 def _unique(values: Iterable[Any]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,12 @@ from modiff.errors import DataError
 from modiff.evaluation.bootstrap import RESAMPLES, Interval, mean_interval
 from modiff.evaluation.files import write_text
 from modiff.evaluation.records import DIFFERENCE, STRATA, Record
+from modiff.evaluation.score_names import GAP, NAMES, rank
+from modiff.evaluation.score_pooled import pooled
 
 REFERENCE = "iid_reference"
 BASELINE = "majority_vote"
+ONE_RATER = "one_rater"
 UNREAD = "unread"
 
 
@@ -116,17 +119,35 @@ def records_of(table: ImageTable, *, seed: int = 0, resamples: int = RESAMPLES) 
 
     The i.i.d. reference describes images that were not chosen by their marks: it has the stratum "all" only.
     """
+    together = {
+        replace(quantity, metric=metric): error
+        for quantity, errors in _by_sample_set(table).items()
+        for metric, error in pooled(errors).items()
+    }
     table = _with_differences(table)
+    means = {quantity: values for quantity, values in table.columns.items() if not quantity.metric.startswith(GAP)}
     records = []
-    for quantity, values in sorted(table.columns.items(), key=lambda item: _reading_order(item[0])):
+    for quantity in sorted([*means, *together], key=_reading_order):
         reference = quantity.predictor == REFERENCE or quantity.metric.endswith(DIFFERENCE + REFERENCE)
         for stratum in ("all",) if reference else STRATA:
             rows = table.rows(stratum)
-            if rows.any():
-                patients = [table.patients[i] for i in np.flatnonzero(rows)]
-                interval = mean_interval(values[rows], patients, seed=seed, resamples=resamples)
-                records.append(_record(table, quantity, stratum, interval))
+            if not rows.any():
+                continue
+            patients = [table.patients[i] for i in np.flatnonzero(rows)]
+            if quantity in means:
+                interval = mean_interval(means[quantity][rows], patients, seed=seed, resamples=resamples)
+            else:
+                interval = together[quantity].interval(rows, patients, seed=seed, resamples=resamples)
+            records.append(_record(table, quantity, stratum, interval))
     return records
+
+
+def _by_sample_set(table: ImageTable) -> dict[Quantity, dict[str, NDArray[np.float64]]]:
+    """Columns by metric, of each set of samples and way to make masks of it (a quantity without a metric)."""
+    found: dict[Quantity, dict[str, NDArray[np.float64]]] = {}
+    for quantity, values in table.columns.items():
+        found.setdefault(replace(quantity, metric=""), {})[quantity.metric] = values
+    return found
 
 
 def _record(table: ImageTable, quantity: Quantity, stratum: str, interval: Interval) -> Record:
@@ -153,7 +174,7 @@ def _with_differences(table: ImageTable) -> ImageTable:
     """The table with a column for each difference of a predictor that draws samples from those that do not."""
     columns = dict(table.columns)
     for quantity, values in table.columns.items():
-        if quantity.predictor in (BASELINE, REFERENCE):
+        if quantity.predictor in (BASELINE, ONE_RATER, REFERENCE) or NAMES.get(quantity.metric, ("", None))[1] is None:
             continue
         for other in (BASELINE, REFERENCE):
             beside = Quantity(quantity.protocol, quantity.threshold, quantity.n, None, other, quantity.metric)
@@ -166,16 +187,16 @@ def _with_differences(table: ImageTable) -> ImageTable:
     return ImageTable(table.split, table.cases, table.patients, table.strata, table.raters, columns, table.seconds)
 
 
-_PREDICTOR_ORDER = {"model": 0, "shuffled": 1, BASELINE: 2, REFERENCE: 3}
+_PREDICTOR_ORDER = {"model": 0, "shuffled": 1, BASELINE: 2, ONE_RATER: 3, REFERENCE: 4}
 
 
 def _reading_order(quantity: Quantity) -> tuple[object, ...]:
     """Standard before paper; within it by threshold, n and metric, what stands beside the model right below it."""
-    rank = _PREDICTOR_ORDER.get(quantity.predictor, 0)
-    difference = DIFFERENCE in quantity.metric
+    predictor = _PREDICTOR_ORDER.get(quantity.predictor, 0)
+    metric, difference, _ = quantity.metric.partition(DIFFERENCE)
     steps = -1 if quantity.steps is None else quantity.steps
     protocol = (quantity.protocol != "standard", quantity.protocol)
-    return (protocol, quantity.threshold, quantity.n, difference, quantity.metric, rank, steps)
+    return (protocol, quantity.threshold, quantity.n, bool(difference), rank(metric), quantity.metric, predictor, steps)
 
 
 _FIXED = ("case", "patient", "stratum", "raters")

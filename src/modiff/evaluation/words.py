@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from modiff.evaluation.records import DIFFERENCE, Record
+from modiff.evaluation.score_names import NAMES, WITHOUT_THRESHOLD
 from modiff.metrics.protocols import PROTOCOLS
 
-METRICS = {"ged": "GED", "hm_iou": "HM-IoU"}
-HIGHER_IS_BETTER = {"ged": False, "hm_iou": True}
+METRICS = {metric: name for metric, (name, _) in NAMES.items()}
+HIGHER_IS_BETTER = {metric: better for metric, (_, better) in NAMES.items() if better is not None}
 PREDICTORS = {
     "model": "model",
     "shuffled": "shuffled",
     "majority_vote": "majority vote",
+    "one_rater": "one rater against the rest",
     "iid_reference": "i.i.d. reference",
 }
 STRATA = {
@@ -41,7 +43,8 @@ def is_difference(record: Record) -> bool:
 
 def threshold(record: Record) -> str:
     """How probabilities became masks: "argmax", "p ≥ 0.9"; "–" where that does not enter."""
-    if record.predictor in ("majority_vote", "iid_reference"):
+    metric_ = record.metric.partition(DIFFERENCE)[0]
+    if record.predictor in ("majority_vote", "one_rater", "iid_reference") or metric_ in WITHOUT_THRESHOLD:
         return "–"
     if record.protocol in PROTOCOLS:
         return PROTOCOLS[record.protocol].threshold_text(record.threshold)
