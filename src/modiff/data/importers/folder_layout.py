@@ -1,0 +1,185 @@
+"""Which files of a folder are images and which are whose masks: by patterns, and a CSV for what names cannot say."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modiff.data.importers.grids import SUFFIXES
+from modiff.errors import ConfigError, DataError
+
+IMAGES = ("{case}/image", "{case}/image-{channel}")
+MASKS = ("{case}/rater-{rater}",)
+_MAX_FILES = 1_000_000
+_MAX_TABLE_BYTES = 64 << 20
+_PLACE = re.compile(r"\{(\w+)\}|(\*)")
+_GROUPS = {"case": r"(?P<case>.+?)", "patient": r"(?P<patient>[^/]+?)", "slice": r"(?P<slice>[^/]+?)"}
+_GROUPS |= {"rater": r"(?P<rater>[^/]+?)", "channel": r"(?P<channel>[^/]+?)"}
+
+
+@dataclass
+class Item:
+    """One case's files. channels: name -> image; the name is empty where the one image's file holds all channels."""
+
+    case: str
+    patient: str
+    channels: dict[str, Path] = field(default_factory=dict)
+    masks: dict[str, Path] = field(default_factory=dict)
+    split: str | None = None
+    readers: tuple[str, ...] | None = None  # who read it, where a table says
+
+
+class Pattern:
+    """A path below the root with {case}, {patient}, {slice}, {rater}, {channel} and `*`.
+
+    {case} may span folders, the others and `*` do not. Without a known suffix at its end any known suffix fits.
+    """
+
+    def __init__(self, text: str, option: str) -> None:
+        self.text, used, regex, end = text, set(), "", 0
+        for found in _PLACE.finditer(text):
+            name = found[1]
+            if name is not None and (name not in _GROUPS or name in used):
+                expected = "{case}, {patient}, {slice}, {rater} or {channel}, each once"
+                raise ConfigError("no such place", field=option, found="{" + name + "}", expected=expected)
+            used.add(name)
+            regex += re.escape(text[end : found.start()]) + (_GROUPS[name] if name else "[^/]*")
+            end = found.end()
+        if not used & {"case", "patient", "slice"}:
+            raise ConfigError("names no case", field=option, found=text, expected="{case} in it")
+        self._regex = re.compile(regex + re.escape(text[end:]))
+        self._whole = text.lower().endswith((*SUFFIXES, ".jpg", ".jpeg"))
+
+    def match(self, name: str, stem: str) -> dict[str, str] | None:
+        """Place -> what stands there, for a file's path with and without suffix."""
+        found = self._regex.fullmatch(name if self._whole else stem)
+        return None if found is None else {key: text for key, text in found.groupdict().items() if text is not None}
+
+
+def find(
+    root: Path, images: Sequence[str], masks: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES
+) -> tuple[list[Item], list[str]]:
+    """The cases below `root` in order of their names, and the images and volumes there that fit no pattern.
+
+    A folder that fits a pattern of images or masks is a DICOM series. Raises DataError where nothing is found.
+    """
+    patterns = [(Pattern(text, "--image"), False) for text in images]
+    patterns += [(Pattern(text, "--mask"), True) for text in masks]
+    if any("{rater}" not in text for text in masks):
+        raise ConfigError("names no rater", field="--mask", found=masks, expected="{rater} in it")
+    items: dict[str, Item] = {}
+    strange = []
+    for name, stem in _walk(root, patterns, suffixes):
+        matches = [(found, is_mask) for pattern, is_mask in patterns if (found := pattern.match(name, stem))]
+        if matches:
+            # What fits both is a mask: {channel} takes anything, a pattern of masks is the narrower one.
+            _place(items, root / name, *max(matches, key=lambda match: match[1]))
+        elif not (root / name).is_dir():
+            strange.append(name)
+    if not items:
+        seen = ", ".join(strange[:3]) or "no image at all"
+        expected = " or ".join((*images, *masks))
+        raise DataError("no file fits the patterns", path=root, found=seen, expected=expected)
+    return sorted(items.values(), key=lambda item: _natural(item.case)), strange
+
+
+def _walk(root: Path, patterns: list[tuple[Pattern, bool]], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Relative path, and the same without suffix, of what may be an image: files by suffix, folders by pattern."""
+    if not root.is_dir():
+        raise DataError("no such folder", path=root)
+    inside, count = root.resolve(), 0
+    for folder, folders, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+        for name in sorted(folders):
+            path = (here / name).as_posix()
+            if name.startswith("."):
+                folders.remove(name)
+            elif any(pattern.match(path, path) for pattern, _ in patterns) and _holds_files(root / path):
+                folders.remove(name)
+                yield path, path
+        folders.sort()
+        for name in sorted(files):
+            count += 1
+            if count > _MAX_FILES:
+                raise DataError("too many files", path=root, expected=f"at most {_MAX_FILES}")
+            suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), None)
+            if suffix is None or name.startswith("."):
+                continue
+            full = root / here / name
+            if full.is_symlink() and not full.resolve().is_relative_to(inside):
+                raise DataError("a link that leads out of the folder", path=full, found=full.resolve())
+            path = (here / name).as_posix()
+            yield path, path[: -len(suffix)]
+
+
+def _holds_files(folder: Path) -> bool:
+    return any(entry.is_file() and not entry.name.startswith(".") for entry in folder.iterdir())
+
+
+def _place(items: dict[str, Item], path: Path, found: dict[str, str], is_mask: bool) -> None:
+    parts = [found[key] for key in ("patient", "case", "slice") if key in found]
+    case = "/".join(parts)
+    item = items.setdefault(case, Item(case, parts[0].split("/")[0]))
+    table, key = (item.masks, found["rater"]) if is_mask else (item.channels, found.get("channel", ""))
+    if key in table:
+        what = f"mask of rater {key}" if is_mask else "image"
+        raise DataError(f"a second {what} of case {case}", path=path, found=table[key].name)
+    table[key] = path
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """slice-10 comes after slice-9."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def apply_table(items: Sequence[Item], path: Path) -> None:
+    """Puts patient, split and readers from a CSV into the items; raises DataError for cases on one side only.
+
+    Columns: case, and any of patient, split, readers (names separated by semicolons; their masks may be absent, which
+    is an empty mask; who is not named did not read the case). Other columns are let be.
+    """
+    rows = _rows(path)
+    known = {item.case: item for item in items}
+    for place, (case, row) in enumerate(rows.items(), 2):
+        if case not in known:
+            raise DataError("a case that the folder does not have", path=path, field=f"line {place}", found=case)
+        item = known[case]
+        item.patient = row.get("patient") or item.patient
+        item.split = row.get("split") or None
+        if "readers" in row:
+            names = [name.strip() for name in (row["readers"] or "").split(";")]
+            item.readers = tuple(name for name in names if name)
+            if not item.readers:
+                raise DataError("a case that nobody read", path=path, field=f"line {place}", found=case)
+    if missing := [item.case for item in items if item.case not in rows]:
+        raise DataError("cases that the table does not have", path=path, found=", ".join(missing[:3]))
+    if len({item.split is None for item in items}) > 1:
+        case = next(item.case for item in items if item.split is None)
+        raise DataError("some cases have a split and others none", path=path, field="split", found=case)
+
+
+def _rows(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        if path.stat().st_size > _MAX_TABLE_BYTES:
+            raise DataError("too large for a table of cases", path=path, found=f"{path.stat().st_size} bytes")
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle, strict=True)
+            names = reader.fieldnames or []
+            if "case" not in names or not {"patient", "split", "readers"} & set(names):
+                expected = "case, and any of patient, split, readers"
+                raise DataError("other columns", path=path, found=", ".join(map(str, names)), expected=expected)
+            rows: dict[str, dict[str, str]] = {}
+            for row in reader:
+                case = (row["case"] or "").strip()
+                if case in rows:
+                    raise DataError("a case twice", path=path, field=f"line {reader.line_num}", found=case)
+                rows[case] = {
+                    key: (text or "").strip() for key, text in row.items() if isinstance(text, str | None) and key
+                }
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError("cannot be read as CSV", path=path, found=error) from error
+    return rows

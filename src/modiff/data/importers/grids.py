@@ -1,0 +1,212 @@
+"""Images and masks of any format on their grids: read, compared, resampled, turned, cut to one size."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modiff.errors import DataError
+from modiff.io.images import read_image
+from modiff.io.limits import Limits
+from modiff.io.nifti import is_nifti, read_nifti
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy", ".dcm")
+# (column, row, slice) run towards these sides of the patient: how such slices are usually looked at.
+PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
+_TOLERANCE = 0.02  # voxels by which the corners of two grids that are the same may differ: float32 headers
+
+Valid = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxels (C,Z,H,W) and their place, where the format states it.
+
+    affine: (4,4) voxel (column, row, slice) to RAS+ mm. spacing: mm a pixel (row, column).
+    """
+
+    array: np.ndarray
+    path: Path
+    affine: np.ndarray | None = None
+    spacing: tuple[float, float] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(Z,H,W)."""
+        return self.array.shape[1:]
+
+    def slice_affine(self, index: int) -> np.ndarray | None:
+        """(4,4) pixel (column, row, 0) of a slice to mm."""
+        if self.affine is None:
+            return None
+        affine = self.affine.copy()
+        affine[:3, 3] += index * affine[:3, 2]
+        return affine
+
+
+def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -> Grid:
+    """An image, volume or DICOM series; a mask may also have one bit a pixel or a palette, whose indices it is."""
+    if path.is_dir() or path.suffix.lower() == ".dcm":
+        from modiff.io.dicom import read_dicom_series
+
+        found = read_dicom_series(path, limits=limits)
+    elif is_nifti(path):
+        found = read_nifti(path, limits=limits)
+    else:
+        indices = _indexed(path, limits or Limits()) if mask else None
+        if indices is not None:
+            return Grid(indices[None, None], path)
+        image = read_image(path, limits=limits)
+        stack = mask and image.format == "NPY"  # an array's first of three axes: channels of an image, slices of a mask
+        return Grid(image.array[None] if stack else image.array[:, None], path, spacing=image.spacing)
+    _, row, column = found.spacing
+    return Grid(found.array, path, found.affine, (row, column))
+
+
+def _indexed(path: Path, limits: Limits) -> np.ndarray | None:
+    """(H,W) of a picture with one bit a pixel or a palette; None for any other, which `read_image` takes."""
+    from PIL import Image
+
+    size = limits.check_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("PNG", "TIFF")) as image:
+                if image.mode not in ("1", "P"):
+                    return None
+                limits.check_declared(path, image.size, 1, size)
+                return _pixels(path, image)
+    except DataError:
+        raise
+    except Exception:  # Pillow raises nearly anything for what it cannot read; read_image then says what is wrong
+        return None
+
+
+def _pixels(path: Path, image: Image) -> np.ndarray:
+    try:
+        return np.asarray(image).astype(np.uint8)
+    except Exception as error:
+        raise DataError("is not a readable picture", path=path, found=str(error)[:200]) from error
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the list of a folder's files with theirs."""
+    if not path.is_dir():
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    sha = hashlib.sha256()
+    for file in sorted(file for file in path.iterdir() if file.is_file()):
+        sha.update(f"{file.name}\0{digest(file)}\n".encode())
+    return sha.hexdigest()
+
+
+def difference(one: Grid, other: Grid) -> str | None:
+    """What differs between two grids, in words; None where they are the same. Two without geometry: their size."""
+    if one.shape != other.shape:
+        return f"{_times(other.shape)} in place of {_times(one.shape)}"
+    if one.affine is None or other.affine is None:
+        return None
+    corners = np.array([[c, r, z, 1] for c in (0, one.shape[2]) for r in (0, one.shape[1]) for z in (0, one.shape[0])])
+    apart = np.linalg.norm((corners @ (one.affine - other.affine).T)[:, :3], axis=1)
+    if apart.max() <= _TOLERANCE * np.linalg.norm(one.affine[:3, :3], axis=0).min():
+        return None
+    return f"the same size, but up to {apart.max():.3g} mm apart"
+
+
+def resample(mask: Grid, to: Grid) -> Grid:
+    """A mask on another grid, nearest neighbour, 0 where it does not reach; by affines, else by relative position."""
+    if mask.affine is not None and to.affine is not None:
+        back = np.linalg.inv(mask.affine) @ to.affine
+    else:
+        if mask.shape[0] != to.shape[0]:
+            found, expected = f"{mask.shape[0]} slices", f"{to.shape[0]}, or a geometry in both files"
+            raise DataError("cannot be resampled", path=mask.path, found=found, expected=expected)
+        ratio = [mask.shape[2] / to.shape[2], mask.shape[1] / to.shape[1], 1.0]
+        back = np.diag([*ratio, 1.0])
+        back[:3, 3] = [(value - 1) / 2 for value in ratio]
+    rows, columns = np.meshgrid(np.arange(to.shape[1]), np.arange(to.shape[2]), indexing="ij")
+    made = np.zeros((len(mask.array), *to.shape), mask.array.dtype)
+    limit = np.array(mask.shape[::-1])[:, None, None]
+    for index in range(to.shape[0]):
+        at = np.tensordot(back[:3, :2], np.stack([columns, rows]), 1)
+        at = np.rint(at + (back[:3, 2] * index + back[:3, 3])[:, None, None]).astype(np.int64)
+        inside = ((at >= 0) & (at < limit)).all(0)
+        column, row, part = at[:, inside]
+        made[:, index][:, inside] = mask.array[:, part, row, column]
+    return replace(to, array=made, path=mask.path)
+
+
+def sides(grid: Grid) -> str | None:
+    """Towards which sides of the patient (column, row, slice) run, such as LPS; None without geometry."""
+    if grid.affine is None:
+        return None
+    from nibabel.orientations import aff2axcodes
+
+    return "".join(str(code) for code in aff2axcodes(grid.affine))
+
+
+def turn(grid: Grid, plane: str) -> Grid:
+    """The same voxels with their axes permuted and flipped so that slices are `plane`'s; DataError without geometry."""
+    from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+    if grid.affine is None:
+        raise DataError("no geometry to turn by", path=grid.path, field="--plane", found=plane, expected="native")
+    change = ornt_transform(io_orientation(grid.affine), axcodes2ornt(PLANES[plane]))
+    turned = [apply_orientation(channel.T, change).T for channel in grid.array]
+    affine = grid.affine @ inv_ornt_aff(change, grid.shape[::-1])
+    column, row, _ = np.linalg.norm(affine[:3, :3], axis=0).tolist()
+    return replace(grid, array=np.stack(turned), affine=affine, spacing=(row, column))
+
+
+def centre_fit(grid: Grid, size: tuple[int, int]) -> tuple[Grid, Valid | None]:
+    """Cropped or padded with 0 about the centre to (H,W); and the part that is not padding, None where all is image."""
+    height, width = grid.shape[1:]
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    made = np.zeros((*grid.array.shape[:2], *size), grid.array.dtype)
+    y0, x0 = max(top, 0), max(left, 0)
+    part = grid.array[..., y0 : top + size[0], x0 : left + size[1]]
+    valid = (y0 - top, x0 - left, y0 - top + part.shape[2], x0 - left + part.shape[3])
+    made[..., valid[0] : valid[2], valid[1] : valid[3]] = part
+    affine = grid.affine
+    if affine is not None:
+        affine = affine.copy()
+        affine[:3, 3] += affine[:3, 0] * left + affine[:3, 1] * top
+    return replace(grid, array=made, affine=affine), None if valid == (0, 0, *size) else valid
+
+
+def resize(grid: Grid, size: tuple[int, int], *, mask: bool) -> Grid:
+    """To (H,W) in the plane: an image linearly and without aliasing, as float32; a mask by nearest neighbour."""
+    height, width = grid.shape[1:]
+    scale = (height / size[0], width / size[1])
+    if mask:
+        rows, columns = (
+            np.minimum(((np.arange(new) + 0.5) * ratio).astype(np.int64), old - 1)
+            for new, ratio, old in zip(size, scale, (height, width), strict=True)
+        )
+        array = grid.array[:, :, rows[:, None], columns]
+    else:
+        from skimage.transform import resize as scaled
+
+        wide = grid.array.astype(np.float32)
+        parts = [[scaled(image, size, order=1, anti_aliasing=True, preserve_range=True) for image in c] for c in wide]
+        array = np.array(parts, np.float32)
+    affine, spacing = grid.affine, grid.spacing
+    if affine is not None:
+        affine = affine.copy()  # pixel centres: the new pixel 0 lies (scale − 1) / 2 old pixels inside
+        affine[:3, 3] += affine[:3, 0] * (scale[1] - 1) / 2 + affine[:3, 1] * (scale[0] - 1) / 2
+        affine[:3, 0], affine[:3, 1] = affine[:3, 0] * scale[1], affine[:3, 1] * scale[0]
+    if spacing is not None:
+        spacing = (spacing[0] * scale[0], spacing[1] * scale[1])
+    return replace(grid, array=array, affine=affine, spacing=spacing)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape[1:] if shape[0] == 1 else shape))

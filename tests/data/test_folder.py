@@ -1,0 +1,441 @@
+"""`modiff import folder`: own images and raters' masks, whatever their format, end in the store where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from modiff.cli import main
+from modiff.data.importers.grids import Grid, centre_fit, resample, resize, turn
+from modiff.data.store import Store
+from modiff.errors import ModiffError
+
+AFFINE = np.array([[-0.5, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 3, -30], [0, 0, 0, 1.0]])  # columns L, rows P, slices S
+
+
+def _png(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def _nii(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    """array: (Z,H,W)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array.T, affine), path)
+
+
+def _picture(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (12, 10), dtype=np.uint8)
+
+
+def _mask(shape: tuple[int, ...], rows: int = 3) -> np.ndarray:
+    mask = np.zeros(shape, np.uint8)
+    mask[..., 2 : 2 + rows, 4:7] = 1
+    return mask
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two patients with one image each, two raters."""
+    for place, case in enumerate(("p1/a", "p2/b")):
+        _png(tmp_path / "data" / case / "image.png", _picture(place))
+        for rows, rater in enumerate(("ann", "bob")):
+            _png(tmp_path / "data" / case / f"rater-{rater}.png", 255 * _mask((12, 10), rows + 2))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """One volume of six slices, of which two raters marked the third and fourth."""
+    rng = np.random.default_rng(0)
+    _nii(tmp_path / "data" / "p1" / "image.nii.gz", rng.integers(-1000, 400, (6, 12, 10)).astype(np.int16))
+    mask = np.zeros((6, 12, 10), np.uint8)
+    mask[2:4] = _mask((12, 10))
+    for rater in ("ann", "bob"):
+        _nii(tmp_path / "data" / "p1" / f"rater-{rater}.nii.gz", mask)
+    return tmp_path / "data"
+
+
+WINDOW = ("--intensity", "window:-1000:400")
+
+
+def _import(root: Path, *words: str) -> Store:
+    out = root.parent / "out.h5"
+    assert main(["import", "folder", str(root), "-o", str(out), "--overwrite", *words]) == 0
+    return Store.open(out)
+
+
+def _refused(root: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    out = root.parent / "out.h5"
+    assert main(["import", "folder", str(root), "-o", str(out), *words]) == 2
+    assert [path.name for path in root.parent.iterdir() if path != root and path.suffix != ".csv"] == []
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_pictures_keep_their_values(pictures: Path) -> None:
+    with _import(pictures) as store:
+        np.testing.assert_array_equal(store.image(0)[0], _picture(0))
+
+
+def test_masks_of_0_and_255_are_one_class(pictures: Path) -> None:
+    with _import(pictures) as store:
+        np.testing.assert_array_equal(store.masks(1)[1], _mask((12, 10), 3))
+
+
+def test_raters_are_persons_by_the_names_of_their_files(pictures: Path) -> None:
+    with _import(pictures) as store:
+        assert (store.info.raters, store.info.exchangeable_raters) == (("ann", "bob"), False)
+
+
+def test_the_first_folder_is_the_patient(pictures: Path) -> None:
+    with _import(pictures) as store:
+        assert (store.cases.tolist(), store.patients.tolist()) == (["p1/a", "p2/b"], ["p1", "p2"])
+
+
+def test_pictures_that_pass_as_unit_say_so(pictures: Path) -> None:
+    with _import(pictures) as store:
+        assert store.info.intensity == "unit"
+
+
+@pytest.mark.parametrize("mode", ["1", "P"])
+def test_masks_of_one_bit_or_with_a_palette_are_their_indices(pictures: Path, mode: str) -> None:
+    image = Image.fromarray(_mask((12, 10)) * (255 if mode == "1" else 1))
+    if mode == "1":
+        image = image.convert("1")
+    else:
+        image.putpalette([0, 0, 0, 200, 30, 30])
+    image.save(pictures / "p1" / "a" / "rater-ann.png")
+    with _import(pictures) as store:
+        np.testing.assert_array_equal(store.masks(0)[0], _mask((12, 10)))
+
+
+def test_arrays_and_tiffs_are_read(pictures: Path) -> None:
+    np.save(pictures / "p1" / "a" / "image.npy", _picture(7))
+    (pictures / "p1" / "a" / "image.png").unlink()
+    Image.fromarray(_mask((12, 10))).save(pictures / "p1" / "a" / "rater-ann.tif")
+    (pictures / "p1" / "a" / "rater-ann.png").unlink()
+    with _import(pictures) as store:
+        np.testing.assert_array_equal(store.image(0)[0], _picture(7))
+
+
+def test_patterns_find_other_layouts(tmp_path: Path) -> None:
+    for case in ("x1", "x2"):
+        _png(tmp_path / "d" / "scans" / f"{case}.png", _picture())
+        _png(tmp_path / "d" / "readings" / "eve" / f"{case}_seg.png", _mask((12, 10)))
+    words = ("--image", "scans/{case}.png", "--mask", "readings/{rater}/{case}_seg")
+    with _import(tmp_path / "d", *words) as store:
+        assert (store.cases.tolist(), store.info.raters) == (["x1", "x2"], ("eve",))
+
+
+def test_what_fits_both_patterns_is_a_mask(tmp_path: Path) -> None:
+    for name, array in (("t1", _picture()), ("mask_ann", _mask((12, 10)))):
+        _png(tmp_path / "d" / "p" / "c" / f"{name}.png", array)
+    words = ("--image", "{patient}/{case}/{channel}.png", "--mask", "{patient}/{case}/mask_{rater}.png")
+    with _import(tmp_path / "d", *words) as store:
+        assert (store.info.channels, store.info.raters) == (("t1",), ("ann",))
+
+
+def test_a_dicom_series_with_masks_as_arrays(shared: Path, tmp_path: Path) -> None:
+    series = next((shared / "data" / "lidc-idri-dicom" / "LIDC-IDRI-0002").rglob("*.dcm")).parent
+    case = tmp_path / "d" / "p"
+    (case / "image").mkdir(parents=True)
+    for file in series.glob("*.dcm"):
+        (case / "image" / file.name).write_bytes(file.read_bytes())
+    mask = np.zeros((len(list(series.glob("*.dcm"))), 512, 512), np.uint8)
+    mask[3, 100:120, 200:240] = 1
+    np.save(case / "rater-ann.npy", mask)
+    with _import(tmp_path / "d", "--intensity", "window:-1000:400", "--plane", "axial") as store:
+        assert store.cases.tolist() == ["p/slice-003"]
+        known = store.geometry(0)
+        assert known.affine is not None
+        assert known.spacing is not None
+        np.testing.assert_allclose(np.linalg.norm(known.affine[:3, 0]), known.spacing[1])
+        np.testing.assert_array_equal(store.masks(0)[0], mask[3])
+
+
+def test_one_file_a_channel(pictures: Path) -> None:
+    for case in ("p1/a", "p2/b"):
+        (pictures / case / "image.png").unlink()
+        for place, channel in enumerate(("t1", "flair")):
+            _png(pictures / case / f"image-{channel}.png", _picture(place))
+    with _import(pictures) as store:
+        assert store.info.channels == ("flair", "t1")
+        np.testing.assert_array_equal(store.image(0), np.stack([_picture(1), _picture(0)]))
+
+
+def test_label_values_become_classes(pictures: Path) -> None:
+    mask = np.zeros((12, 10), np.uint8)
+    mask[0, 0], mask[1, 1], mask[2, 2], mask[3, 3] = 1, 2, 4, 9
+    for path in pictures.rglob("rater-*.png"):
+        _png(path, mask)
+    words = ("--label", "1=core", "--label", "2=core", "--label", "4=rim", "--label", "9=")
+    with _import(pictures, *words) as store:
+        assert store.info.classes == ("core", "rim")
+        assert np.diag(store.masks(0)[0])[:4].tolist() == [1, 1, 2, 0]
+
+
+def test_volumes_are_cut_where_a_rater_marked(volume: Path) -> None:
+    with _import(volume, *WINDOW) as store:
+        assert store.cases.tolist() == ["p1/slice-002", "p1/slice-003"]
+
+
+def test_all_slices_are_kept_where_asked(volume: Path) -> None:
+    with _import(volume, *WINDOW, "--all-slices") as store:
+        assert len(store) == 6
+
+
+def test_a_slice_lies_where_it_lay_in_the_volume(volume: Path) -> None:
+    with _import(volume, *WINDOW) as store:
+        known = store.geometry(1)
+        assert (known.slice_index, known.spacing) == (3, (0.5, 0.5))
+        assert known.affine is not None
+        np.testing.assert_allclose(known.affine @ [4, 5, 0, 1], AFFINE @ [4, 5, 3, 1])
+
+
+def test_a_window_is_linear_between_its_ends(volume: Path) -> None:
+    array = nib.load(volume / "p1" / "image.nii.gz").get_fdata().T
+    with _import(volume, *WINDOW) as store:
+        np.testing.assert_allclose(store.image(0)[0] / 65535, (array[2] + 1000) / 1400, atol=1e-5)
+
+
+def test_percentiles_are_of_the_whole_volume(volume: Path) -> None:
+    array = nib.load(volume / "p1" / "image.nii.gz").get_fdata().T
+    low, high = np.percentile(array, [5, 95])
+    with _import(volume, "--intensity", "percentiles:5:95") as store:
+        np.testing.assert_allclose(store.image(1)[0] / 65535, np.clip((array[3] - low) / (high - low), 0, 1), atol=1e-5)
+
+
+def test_size_crops_and_pads_and_keeps_the_place(volume: Path) -> None:
+    with _import(volume, *WINDOW, "--size", "8x16") as store:
+        known = store.geometry(0)
+        assert store.shape == (1, 8, 16)
+        assert known.valid == (0, 3, 8, 13)
+        assert known.affine is not None
+        np.testing.assert_allclose(known.affine @ [3, 0, 0, 1], AFFINE @ [0, 2, 2, 1])
+        assert store.masks(0)[0, 0:3, 7:10].all()
+
+
+def test_plane_turns_a_volume_that_runs_otherwise(volume: Path) -> None:
+    with _import(volume, *WINDOW) as store:
+        expected, place = store.image(0), store.geometry(0).affine
+    for path in volume.rglob("*.nii.gz"):
+        turned = nib.as_closest_canonical(nib.load(path))
+        nib.save(turned, path)
+    with _import(volume, *WINDOW, "--plane", "axial") as store:
+        np.testing.assert_array_equal(store.image(0), expected)
+        np.testing.assert_allclose(store.geometry(0).affine, place)
+
+
+def test_volumes_whose_axes_differ_are_refused(volume: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (volume / "p1").iterdir():
+        (volume / "p2").mkdir(exist_ok=True)
+        nib.save(nib.as_closest_canonical(nib.load(path)), volume / "p2" / path.name)
+    out = volume.parent / "out.h5"
+    assert main(["import", "folder", str(volume), "-o", str(out), *WINDOW]) == 2
+    assert "--plane" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_table_says_patient_split_and_readers(pictures: Path) -> None:
+    table = pictures.parent / "t.csv"
+    table.write_text("case,patient,split,readers\np1/a,x,train,ann;bob\np2/b,y,test,ann\n")
+    (pictures / "p1" / "a" / "rater-bob.png").unlink()
+    (pictures / "p2" / "b" / "rater-bob.png").unlink()
+    with _import(pictures, "--table", str(table)) as store:
+        assert store.splits.tolist() == ["train", "test"]
+        assert store.patients.tolist() == ["x", "y"]
+        assert store.read.tolist() == [[True, True], [True, False]]
+        assert not store.masks(0)[1].any()
+
+
+@pytest.mark.parametrize(("missing", "read"), [("empty", True), ("unread", False)])
+def test_an_absent_mask_means_what_missing_says(pictures: Path, missing: str, read: bool) -> None:
+    (pictures / "p2" / "b" / "rater-bob.png").unlink()
+    with _import(pictures, "--missing", missing) as store:
+        assert store.read[1].tolist() == [True, read]
+
+
+def test_resampling_finds_the_place_by_the_affines(volume: Path) -> None:
+    with _import(volume, *WINDOW) as store:
+        expected = store.masks(0)
+    path = volume / "p1" / "rater-ann.nii.gz"
+    image = nib.load(path)
+    moved = image.affine.copy()
+    moved[:3, 3] += moved[:3, 0] * -2  # two columns more on the left, where the grid begins earlier
+    wider = np.pad(np.asarray(image.dataobj), ((2, 0), (0, 0), (0, 0)))
+    nib.save(nib.Nifti1Image(wider, moved), path)
+    with _import(volume, *WINDOW, "--resample", "nearest") as store:
+        np.testing.assert_array_equal(store.masks(0), expected)
+
+
+def _spoil(root: Path, what: str) -> Sequence[str]:
+    """Damages the two pictures; returns words of the error that must follow."""
+    mask = root / "p1" / "a" / "rater-ann.png"
+    if what == "size":
+        _png(mask, _mask((12, 11)))
+        return "grid", "--resample"
+    if what == "values":
+        _png(mask, 7 * _mask((12, 10)))
+        return "mask values", "7"
+    if what == "colour":
+        _png(mask, np.stack([_mask((12, 10)), _mask((12, 10), 5), _mask((12, 10))], -1))
+        return ("colour",)
+    if what == "missing":
+        mask.unlink()
+        return "missing", "ann", "--missing"
+    if what == "image":
+        (root / "p1" / "a" / "image.png").unlink()
+        return ("without an image",)
+    if what == "sizes":
+        _png(root / "p1" / "a" / "image.png", _picture()[:8])
+        for rater in ("ann", "bob"):
+            _png(root / "p1" / "a" / f"rater-{rater}.png", _mask((8, 10)))
+        return "another size", "--size"
+    if what == "two":
+        np.save(root / "p1" / "a" / "image.npy", _picture())
+        return ("a second image",)
+    np.save(root / "p1" / "a" / "rater-ann.npy", _mask((12, 10)) * 0.5)
+    mask.unlink()
+    return ("not whole",)
+
+
+@pytest.mark.parametrize("what", ["size", "values", "colour", "missing", "image", "sizes", "two", "fractions"])
+def test_what_does_not_fit_is_refused_with_its_file(
+    pictures: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    words = _spoil(pictures, what)
+    error = _refused(pictures, capsys)
+    assert str(pictures) in error
+    assert all(word in error for word in words), error
+
+
+def test_a_shifted_geometry_is_refused_in_mm(volume: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, moved = volume / "p1" / "rater-bob.nii.gz", AFFINE.copy()
+    moved[0, 3] += 1.5
+    _nii(path, nib.load(path).get_fdata().T.astype(np.uint8), moved)
+    assert "1.5 mm apart" in _refused(volume, capsys, *WINDOW)
+
+
+def test_values_without_a_scale_are_refused(volume: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--intensity" in _refused(volume, capsys)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("case,split\np1/a,train\n", "p2/b"),
+        ("case,split\np1/a,train\np2/b,test\nzz,test\n", "zz"),
+        ("case,patient,split\np1/a,x,train\np2/b,x,test\n", "two splits"),
+        ("case,split\np1/a,train\np1/a,train\n", "twice"),
+        ("case,split\np1/a,train\np2/b,\n", "have a split"),
+        ("case,readers\np1/a,ann\np2/b,ann;bob\n", "did not read"),
+        ("name,split\np1/a,train\n", "columns"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(
+    pictures: Path, capsys: pytest.CaptureFixture[str], table: str, words: str
+) -> None:
+    path = pictures.parent / "t.csv"
+    path.write_text(table)
+    assert words in _refused(pictures, capsys, "--table", str(path))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--label", "x=core"),
+        ("--label", "1=a", "--label", "1=b"),
+        ("--size", "big"),
+        ("--intensity", "window:5"),
+        ("--image", "image.png"),
+        ("--image", "{case}/{other}.png"),
+        ("--mask", "{case}/mask"),
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_are_refused(
+    pictures: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert words[0] in _refused(pictures, capsys, *words)
+
+
+def test_a_link_that_leads_out_is_refused(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = pictures / "p1" / "a" / "rater-ann.png"
+    mask.unlink()
+    mask.symlink_to("/etc/hostname")
+    assert "leads out" in _refused(pictures, capsys)
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1), (1, -1, -1)])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_a_turned_voxel_stays_where_it_was(plane: str, flips: tuple[int, ...], axes: tuple[int, ...]) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag([0.7, 0.9, 2.5])[:, axes] * flips
+    affine[:3, 3] = 5, -7, 11
+    array = np.zeros((1, 3, 4, 5), np.uint8)
+    array[0, 1, 3, 2] = 1
+    turned = turn(Grid(array, Path("x"), affine), plane)
+    assert turned.affine is not None
+    z, row, column = np.argwhere(turned.array[0])[0]
+    np.testing.assert_allclose(turned.affine @ [column, row, z, 1], affine @ [2, 3, 1, 1])
+
+
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("size", [(6, 5), (24, 20), (9, 13)])
+def test_resizing_keeps_the_centre_of_what_is_there(mask: bool, size: tuple[int, int]) -> None:
+    array = np.zeros((1, 1, 12, 10), np.uint8)
+    array[..., 4:8, 3:7] = 100
+    made = resize(Grid(array, Path("x"), AFFINE, (0.5, 0.5)), size, mask=mask)
+    values = made.array[0, 0].astype(float)
+    row, column = (np.average(np.arange(n), weights=values.sum(1 - axis)) for axis, n in enumerate(values.shape))
+    assert made.affine is not None
+    np.testing.assert_allclose(
+        made.affine @ [column, row, 0, 1], AFFINE @ [4.5, 5.5, 0, 1], atol=0.51
+    )  # a pixel of the coarser grid is 1 mm
+
+
+def test_resampling_to_the_same_grid_changes_nothing() -> None:
+    array = np.random.default_rng(0).integers(0, 3, (1, 3, 6, 5)).astype(np.uint8)
+    grid = Grid(array, Path("x"), AFFINE)
+    np.testing.assert_array_equal(resample(grid, grid).array, array)
+
+
+def test_fitting_back_and_forth_keeps_the_middle() -> None:
+    array = np.arange(30, dtype=np.uint8).reshape(1, 1, 6, 5)
+    large, valid = centre_fit(Grid(array, Path("x")), (11, 8))
+    assert valid is not None
+    np.testing.assert_array_equal(large.array[..., valid[0] : valid[2], valid[1] : valid[3]], array)
+
+
+def test_importing_twice_gives_the_same_store(pictures: Path) -> None:
+    with _import(pictures) as one, _import(pictures) as other:
+        assert one.fingerprint() == other.fingerprint()
+
+
+def test_a_real_volume_keeps_its_geometry(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data" / "open-ms" / "patient07"
+    case = tmp_path / "data" / "p7"
+    case.mkdir(parents=True)
+    gold, flair = next(folder.glob("GOLD*")), next(folder.glob("FLAIR*"))
+    (case / "rater-consensus.nii.gz").write_bytes(gold.read_bytes())
+    (case / "image-flair.nii.gz").write_bytes(flair.read_bytes())
+    with _import(tmp_path / "data", "--intensity", "percentiles:1:99") as store:
+        theirs = nib.load(gold)
+        mask = np.asarray(theirs.dataobj)
+        assert len(store) == int(mask.any((0, 1)).sum())
+        row = len(store) // 2
+        known = store.geometry(row)
+        np.testing.assert_array_equal(store.masks(row)[0], mask[:, :, known.slice_index].T)
+        assert known.affine is not None
+        np.testing.assert_allclose(known.affine @ [3, 4, 0, 1], theirs.affine @ [3, 4, known.slice_index, 1])
+
+
+def test_grids_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModiffError):
+        turn(Grid(np.zeros((1, 1, 2, 2)), tmp_path), "axial")
