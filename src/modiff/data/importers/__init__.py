@@ -13,6 +13,7 @@ from types import ModuleType
 
 # Name -> (module of this package, one line for `modiff import --help`).
 IMPORTERS: dict[str, tuple[str, str]] = {
+    "lidc-dicom": ("lidc_dicom", "LIDC-IDRI as TCIA distributes it: DICOM slices and the radiologists' XML"),
     "lidc-slices": ("lidc_slices", "LIDC-IDRI nodule crops as PNG files, four radiologists; zips or folders"),
     "folder": ("folder", "your own images and masks of several raters: png, tif, npy, NIfTI or DICOM in folders"),
     "phantom": ("phantom", "simulated nodules with simulated raters whose true distribution is known"),
