@@ -25,7 +25,7 @@ from modiff.randomness import seeds_for
 if TYPE_CHECKING:
     from modiff.training.export import LoadedModel
 
-_MAX_MAPS = 4 << 30  # bytes of maps, drawn as one batch
+MAX_MAPS = 4 << 30  # bytes of maps, drawn as one batch
 
 
 class Predictor:
@@ -122,14 +122,8 @@ class Predictor:
         """
         if self.window is None or self.case is None:
             raise DataError("no image is set", hint="Call set_image first")
-        _whole(n, "n", 1)
-        if steps is not None:
-            _whole(steps, "steps", 1)
-        _check_raters(raters, self.model.raters)
+        options = check_settings(self.model, n, steps, raters, stratified)
         self._check_memory(n)
-        options = {"stratified": True} if stratified else {}
-        if stratified and "stratified" not in inspect.signature(self.model.sample).parameters:
-            raise ConfigError("does not draw stratified samples", field="method", found=type(self.model).__name__)
         with torch.inference_mode():
             seeds = seeds_for(seed, [self.case], self.device)
             drawn = self.model.sample(self._encoding, n, seeds=seeds, steps=steps, raters=raters, **options)
@@ -148,12 +142,12 @@ class Predictor:
     def _check_memory(self, n: int) -> None:
         assert self.window is not None
         size = 4 * n * self.model.classes * math.prod(self.window.image)
-        if size > _MAX_MAPS:
+        if size > MAX_MAPS:
             raise ConfigError(
                 "too many for the memory",
                 field="n",
                 found=f"{n} samples, {size >> 20} MiB of maps",
-                expected=f"at most {_MAX_MAPS >> 20} MiB",
+                expected=f"at most {MAX_MAPS >> 20} MiB",
             )
 
     def _position(self, frame: tuple[int, int], at: Sequence[int] | None) -> tuple[int, int] | None:
@@ -182,6 +176,18 @@ class Predictor:
         if trained is not None and chosen not in (trained, trained.partition(":")[0], "ready"):
             notes.append(f"values were made by {chosen}, those of the training data by {trained}")
         return made, notes
+
+
+def check_settings(model: Segmenter, n: int, steps: int | None, raters: Readers, stratified: bool) -> dict[str, Any]:
+    """The optional arguments of `model.sample`; raises ConfigError for settings that make no sense or that the method
+    does not have."""
+    _whole(n, "n", 1)
+    if steps is not None:
+        _whole(steps, "steps", 1)
+    _check_raters(raters, model.raters)
+    if stratified and "stratified" not in inspect.signature(model.sample).parameters:
+        raise ConfigError("does not draw stratified samples", field="method", found=type(model).__name__)
+    return {"stratified": True} if stratified else {}
 
 
 def content_hash(image: np.ndarray) -> str:

@@ -1,0 +1,341 @@
+"""A hypothesis is one reading of a whole scan: windows and slices agree, and everything lies in its place."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from discs import Discs
+from local import Local
+
+from modiff.config import build_config
+from modiff.errors import ConfigError, DataError
+from modiff.models import build
+from modiff.models.modiff.windows import field
+from modiff.prediction.intensity import PredictionWarning
+from modiff.prediction.predictor import Predictor
+from modiff.prediction.region import Box
+from modiff.prediction.volume_summary import summarise_volume
+from modiff.prediction.volumes import VolumeSamples, plan_windows, sample_volume
+from modiff.randomness import normal, seeds_for
+
+SIZE = (32, 32)
+DATA: dict[str, Any] = {"size": SIZE, "intensity": "unit", "prompt": None, "classes": ("lesion",), "spacing": None}
+
+
+def draw(
+    model: Any, array: np.ndarray, n: int = 4, *, data: dict[str, Any] | None = None, **options: Any
+) -> VolumeSamples:
+    predictor = Predictor(model, data={**DATA, **(data or {})})
+    planned = {key: options.pop(key) for key in ("at", "slices", "roi", "overlap") if key in options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PredictionWarning)
+        plan = plan_windows(predictor, array.shape[-3:], **planned)
+        return sample_volume(predictor, array, plan, n, **options)
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+class TestField:
+    def test_windows_of_one_seed_see_the_same_noise_where_they_overlap(self):
+        seeds = torch.tensor([7, 7])
+        both = field(normal, seeds, 2, torch.tensor([[-3, 5], [1, 9]]), (20, 24))
+        assert torch.equal(both[0][:, 4:, 4:], both[1][:, :16, :20])
+
+    def test_another_seed_or_channel_has_noise_of_its_own(self):
+        one = (
+            field(normal, torch.tensor([7, 8]), 2, torch.zeros(2, 2, dtype=torch.int64), (64, 64))
+            .flatten(2)
+            .flatten(0, 1)
+        )
+        assert (torch.corrcoef(one) - torch.eye(4)).abs().max() < 0.05
+
+    def test_it_is_white(self):
+        values = field(normal, torch.tensor([3]), 1, torch.tensor([[1000, -50]]), (256, 256))[0, 0]
+        assert values.mean().abs() < 0.02
+        assert (values.std() - 1).abs() < 0.02
+        for shifted in (
+            values.roll(1, 0),
+            values.roll(1, 1),
+            values.roll((1, 1), (0, 1)),
+            values.roll((1, -1), (0, 1)),
+        ):
+            assert (values * shifted).mean().abs() < 0.02
+
+
+class TestWindowsAgree:
+    @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.7])
+    def test_a_model_that_looks_at_pixels_gives_one_map_however_it_is_slid(self, overlap):
+        array = noise((1, 2, 70, 83))
+        slid = draw(Local(), array, overlap=overlap, case="x")
+        whole = draw(Local(), array, data={"size": (70, 83)}, case="x")
+        assert slid.plan.slid
+        assert not whole.plan.slid
+        torch.testing.assert_close(slid.maps, whole.maps, atol=1e-6, rtol=0)
+
+    def test_neighbouring_slices_share_their_noise(self):
+        samples = draw(Local(), np.full((1, 3, 40, 40), 0.5, np.float32))
+        assert torch.equal(samples.maps[:, :, 0], samples.maps[:, :, 2])
+        assert samples.maps[0].std() > 0.1
+
+    def test_a_part_of_a_scan_is_a_part_of_its_hypotheses(self):
+        array = noise((1, 4, 70, 83))
+        whole = draw(Local(), array, case="x")
+        part = draw(Local(), array, roi=Box.parse("11:60,5:44,1:3", (4, 70, 83)), case="x")
+        assert part.maps.shape == (4, 1, 2, 39, 49)
+        torch.testing.assert_close(part.maps, whole.maps[:, :, 1:3, 5:44, 11:60], atol=1e-6, rtol=0)
+
+    def test_n_hypotheses_are_the_first_of_2n(self):
+        array = noise((1, 2, 50, 50))
+        few, many = draw(Local(chance=0.6), array, 3), draw(Local(chance=0.6), array, 6)
+        assert torch.equal(few.maps, many.maps[:3])
+        assert torch.equal(few.present, many.present[:3])
+
+    def test_the_seed_and_the_scan_decide(self):
+        array = noise((1, 2, 50, 50))
+        first = draw(Local(), array, seed=1)
+        assert torch.equal(first.maps, draw(Local(), array, seed=1).maps)
+        assert not torch.equal(first.maps, draw(Local(), array, seed=2).maps)
+
+    def test_one_reader_reads_the_whole_scan(self):
+        samples = draw(Local(), noise((1, 2, 70, 83)), 32)
+        assert samples.raters is not None
+        assert set(samples.raters.tolist()) == {0, 1, 2}
+
+    def test_one_number_decides_on_presence_everywhere(self):
+        """Slices whose probability is larger are marked whenever those of a smaller one are."""
+        array = np.stack([np.full((40, 40), value, np.float32) for value in (0.3, 0.6, 0.9)])[None]
+        samples = draw(Local(chance=None, wiggle=0), array, 200)
+        marked = samples.maps.amax((1, 3, 4)) > 0
+        assert (marked[:, 0] <= marked[:, 1]).all()
+        assert (marked[:, 1] <= marked[:, 2]).all()
+        np.testing.assert_allclose(marked.float().mean(0), (0.3, 0.6, 0.9), atol=0.1)
+        assert samples.presence == pytest.approx(0.9)
+        assert torch.equal(samples.present, marked[:, 2])
+
+    def test_maps_are_probabilities(self):
+        samples = draw(Local(classes=3, wiggle=5), np.ones((1, 2, 70, 83), np.float32))
+        assert samples.maps.min() >= 0
+        assert samples.maps.sum(1).max() <= 1 + 1e-5
+
+
+class TestMoDiff:
+    @pytest.fixture(scope="class")
+    def model(self) -> Any:
+        small = {"unet": {"base": 8, "stem": 4}, "presence": {"base": 8}, "diffusion": {"sampling_steps": 2}}
+        torch.manual_seed(0)
+        made = build(
+            "modiff", build_config(changes={"model": small}).model, channels=1, classes=1, raters=4, prompt=False
+        )
+        for parameter in made.parameters():  # the output layer starts at zero: give it something to say
+            torch.nn.init.normal_(parameter, std=0.08)
+        return made.eval()
+
+    def test_a_place_is_asked_for_and_gives_the_noise_of_that_place(self, model):
+        image = torch.rand(1, 1, 64, 64)
+        seeds = seeds_for(0, ["x"])
+        plain, here, again, there = (
+            model.sample(image, 4, seeds=seeds, **options).maps
+            for options in ({}, *({"origin": torch.tensor([[row, 0]])} for row in (0, 0, 9)))
+        )
+        assert torch.equal(here, again)
+        assert not torch.equal(here, there)
+        assert not torch.equal(here, plain)
+
+    def test_windows_agree_on_their_overlap_up_to_what_they_see_around_it(self, model):
+        """Far less apart than with noise of their own: only the context differs."""
+        image = torch.from_numpy(noise((64, 96)))[None, None]
+        left, right = image[..., :64], image[..., 32:]
+        seeds = seeds_for(0, ["x"])
+
+        def apart(first: int, second: int) -> float:
+            maps = [
+                model.sample(part, 8, seeds=seeds, origin=torch.tensor([[0, column]])).maps
+                for part, column in ((left, first), (right, second))
+            ]
+            present = (maps[0].amax((2, 3, 4)) > 0) & (maps[1].amax((2, 3, 4)) > 0)
+            middle = maps[0][..., 40:56] - maps[1][..., 8:24]
+            return float(middle[present].abs().mean())
+
+        assert apart(0, 32) < 0.5 * apart(0, 500)
+
+    def test_a_scan_goes_through_it(self, model):
+        samples = draw(model, noise((1, 2, 80, 100)), 2, data={"size": (64, 64)})
+        assert samples.maps.shape == (2, 1, 2, 80, 100)
+        assert samples.plan.slid
+        assert not any("noise" in note for note in samples.notes)
+
+
+class TestAt:
+    def test_the_window_is_about_the_place_on_the_slice_and_its_neighbours(self):
+        array = noise((1, 7, 60, 70))
+        model = Local()
+        samples = draw(model, array, at=(40, 25, 3), slices=1)
+        assert samples.plan.box.spans == ((2, 5), (9, 41), (24, 56))
+        shown = torch.cat(model.shown)[:, 0].numpy()
+        np.testing.assert_array_equal(shown, array[0, 2:5, 9:41, 24:56])
+
+    def test_slices_end_with_the_scan(self):
+        assert draw(Local(), noise((1, 7, 60, 70)), at=(40, 25, 6), slices=2).plan.box.spans[0] == (4, 7)
+
+    def test_a_place_on_a_single_slice_gives_what_an_image_gives(self):
+        array = noise((1, 1, 60, 70))
+        samples = draw(Discs(), array, at=(40, 25), data={"prompt": "centre"})
+        predictor = Predictor(Discs(), data={**DATA, "prompt": "centre"}).set_image(array[:, 0], at=(40, 25))
+        whole = samples.plan.box.put_back(samples.maps.numpy())
+        np.testing.assert_allclose(whole[:, :, 0], predictor.sample(4).maps[0].numpy(), atol=1e-6)
+
+    def test_it_cannot_be_given_with_a_box(self):
+        with pytest.raises(ConfigError, match="--roi"):
+            draw(Local(), noise((1, 1, 60, 70)), at=(4, 5), roi=Box.parse("0:5,0:5", (1, 60, 70)))
+
+
+class TestPlaceOfThings:
+    @pytest.mark.parametrize("spot", list(itertools.product((3, 40, 88), (2, 55, 107))))
+    def test_an_object_anywhere_comes_back_in_its_place(self, spot):
+        array = np.zeros((1, 3, 90, 110), np.float32)
+        array[0, 1, spot[0], spot[1]] = 1
+        mean = draw(Local(wiggle=0.5), array, 2).maps.mean((0, 1))
+        assert np.unravel_index(int(mean.argmax()), mean.shape) == (1, *spot)
+
+    def test_a_small_scan_is_shown_whole_with_its_reflection(self):
+        model = Local()
+        samples = draw(model, noise((1, 2, 20, 24)))
+        assert samples.maps.shape[-2:] == (20, 24)
+        assert len(torch.cat(model.shown)) == 2
+        assert any("reflection" in note for note in samples.notes)
+
+
+class TestNotes:
+    def test_a_model_of_lesion_crops_says_so_when_it_is_slid(self):
+        predictor = Predictor(Local(), data={**DATA, "prompt": "centre"})
+        plan = plan_windows(predictor, (1, 60, 70))
+        with pytest.warns(PredictionWarning, match="centred on a lesion"):
+            sample_volume(predictor, noise((1, 1, 60, 70)), plan, 1)
+
+    def test_and_not_when_it_is_told_where(self):
+        samples = draw(Local(), noise((1, 5, 60, 70)), 1, data={"prompt": "centre"}, at=(30, 30, 2), slices=1)
+        assert samples.notes == ()
+
+    def test_a_method_whose_noise_has_no_place_is_named(self):
+        samples = draw(Discs(), noise((1, 1, 60, 70)), 1)
+        assert any("may not fit together" in note for note in samples.notes)
+
+    @pytest.mark.parametrize(("spacing", "differs"), [((0.7, 0.7), False), ((0.8, 0.6), False), ((1.4, 1.4), True)])
+    def test_other_pixels_than_in_training_are_noted(self, spacing, differs):
+        samples = draw(Local(), noise((1, 1, 32, 32)), 1, data={"spacing": [0.7, 0.7]}, spacing=spacing)
+        assert any("look larger or smaller" in note for note in samples.notes) == differs
+
+
+class TestValues:
+    def shown(self, array: np.ndarray, **options: Any) -> np.ndarray:
+        model = Local()
+        draw(model, array, 1, **options)
+        return torch.cat(model.shown)[:, 0].numpy()
+
+    def test_percentiles_are_those_of_the_whole_scan(self):
+        array = noise((1, 4, 32, 32)) * np.arange(1, 5, dtype=np.float32)[:, None, None]
+        low, high = np.percentile(array, [1, 99])
+        found = self.shown(array, data={"intensity": "percentiles:1:99"}, roi=Box.parse("0:32,0:32,1:2", (4, 32, 32)))
+        np.testing.assert_allclose(found, np.clip((array[0, 1:2] - low) / (high - low), 0, 1), atol=1e-6)
+
+    def test_a_window_has_units_even_in_unsigned_numbers(self):
+        array = np.arange(1024, dtype=np.uint16).reshape(1, 1, 32, 32)
+        found = self.shown(array, data={"intensity": "window:100:300"})
+        np.testing.assert_allclose(found[0], np.clip((array[0, 0] - 100.0) / 200, 0, 1), atol=1e-6)
+
+    def test_slices_are_stretched_each_by_itself(self):
+        array = noise((1, 2, 40, 40)) * np.array([1, 50], np.float32)[:, None, None] - 9
+        found = self.shown(array, data={"intensity": "minmax-slice"}, overlap=0.0)
+        expected = (array[0] - array[0].min((1, 2), keepdims=True)) / np.ptp(array[0], (1, 2), keepdims=True)
+        np.testing.assert_allclose(found[0], expected[0, :32, :32], atol=1e-6)
+        np.testing.assert_allclose(found[-1], expected[1, 8:, 8:], atol=1e-6)
+
+    def test_crops_are_stretched_as_the_training_crops_were(self):
+        array = noise((1, 2, 40, 40))
+        found = self.shown(array, data={"intensity": "minmax-slice", "prompt": "centre"}, at=(20, 20, 1))
+        assert (found.min(), found.max()) == (0, 1)
+
+
+class TestRefused:
+    def test_other_channels(self):
+        with pytest.raises(DataError, match="planned"):
+            draw(Local(), noise((2, 1, 32, 32)))
+
+    def test_more_than_the_memory_holds(self):
+        with pytest.raises(ConfigError, match="--roi"):
+            draw(Local(), np.broadcast_to(np.float32(0), (1, 300, 4096, 4096)))
+
+    def test_no_samples(self):
+        with pytest.raises(ConfigError, match="n: is not possible"):
+            draw(Local(), noise((1, 1, 32, 32)), 0)
+
+
+class TestSummary:
+    def samples(self, masks: np.ndarray, **options: Any) -> VolumeSamples:
+        class Fixed(Local):
+            def sample(self, image_or_encoding: Any, n: int, **more: Any) -> Any:
+                made = super().sample(image_or_encoding, n, **more)
+                made.maps = torch.from_numpy(masks[:, :, self.z]).float()[None]
+                made.present, made.presence = made.maps.flatten(2).any(-1), None
+                self.z += 1
+                return made
+
+        model = Fixed(classes=masks.shape[1])
+        model.z = 0
+        plan_data = {"size": masks.shape[-2:]}
+        array = np.zeros((1, *masks.shape[2:]), np.float32)
+        import modiff.prediction.volumes as room
+
+        before, room._AT_ONCE = room._AT_ONCE, 1
+        try:
+            return draw(model, array, len(masks), data=plan_data)
+        finally:
+            room._AT_ONCE = before
+
+    def masks(self) -> np.ndarray:
+        made = np.zeros((4, 1, 3, 8, 8), bool)
+        made[0, 0, :2, :4, :4] = True  # 32 voxels
+        made[1, 0, :2, :4, :5] = True  # 40
+        made[2, 0, 2, 5:, 5:] = True  # 9, elsewhere
+        return made  # and one that marks nothing
+
+    def test_volumes_are_in_mm3(self):
+        summary = summarise_volume(self.samples(self.masks()), voxel_mm3=0.5, spacing=(2, 0.5, 0.5), classes=["lesion"])
+        found = summary.to_dict()
+        assert [item["volume_mm3"]["lesion"] for item in found["samples"]] == [16, 20, 4.5, 0]
+        assert found["classes"]["lesion"]["mean_mm3"] == pytest.approx(np.mean([16, 20, 4.5, 0]))
+        assert found["classes"]["lesion"]["standard_deviation_mm3"] == pytest.approx(np.std([16, 20, 4.5, 0]))
+        assert found["classes"]["lesion"]["mean_map_mm3"] == pytest.approx(np.mean([16, 20, 4.5, 0]))
+
+    def test_hypotheses_are_grouped_in_three_dimensions(self):
+        summary = summarise_volume(self.samples(self.masks()), voxel_mm3=0.5, spacing=(2, 0.5, 0.5))
+        assert [hypothesis.members for hypothesis in summary.hypotheses] == [(0, 1), (2,), (3,)]
+        assert [hypothesis.probability for hypothesis in summary.hypotheses] == pytest.approx([0.5, 0.25, 0.25])
+        assert [hypothesis.nothing for hypothesis in summary.hypotheses] == [False, False, True]
+        np.testing.assert_array_equal(summary.mask_of(summary.hypotheses[1]), self.masks()[2])
+
+    def test_maps_are_those_of_numpy(self):
+        masks = self.masks()
+        summary = summarise_volume(self.samples(masks), voxel_mm3=1, spacing=(1, 1, 1))
+        np.testing.assert_allclose(summary.mean, masks.mean(0), atol=1e-6)
+        np.testing.assert_array_equal(summary.masks, masks)
+        np.testing.assert_array_equal(summary.consensus, masks.mean(0) > 0.5)
+        p = masks.mean(0)[0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entropy = np.nan_to_num(-p * np.log2(p)) + np.nan_to_num(-(1 - p) * np.log2(1 - p))
+        np.testing.assert_allclose(summary.entropy, entropy, atol=1e-6)
+
+    def test_the_slice_to_show_is_the_one_with_most(self):
+        masks = np.zeros((2, 1, 5, 8, 8), bool)
+        masks[0, 0, 3, 2:6, 2:6], masks[1, 0, 1, 2:4, 2:4] = True, True
+        summary = summarise_volume(self.samples(masks), voxel_mm3=1, spacing=(1, 1, 1))
+        assert summary.key_slice() == 3
+        one = summary.of_slice(self.samples(masks), 3)
+        np.testing.assert_array_equal(one.masks[:, 0], masks[:, 0, 3])
