@@ -22,6 +22,8 @@ class GuidedUNetConfig:
     """down-sampling factors, relative to the image, at which there is self-attention"""
     head_width: int = 0
     """channels of an attention head; 0: one head"""
+    groups: int = 32
+    """groups of each group norm, or as many of them as divide a level's channels; fewer suit a narrower network"""
     dropout: float = 0.0
     """share of dropped values in the residual blocks"""
     stem: int = 1

@@ -13,20 +13,19 @@ from modiff.models.configs_diffusion import GuidedUNetConfig
 from modiff.models.layers import SpatialAttention, time_features, zero
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or as many as divide a narrower network's channels."""
-    return nn.GroupNorm(gcd(32, channels), channels)
+def _norm(channels: int, config: GuidedUNetConfig) -> nn.GroupNorm:
+    return nn.GroupNorm(gcd(config.groups, channels), channels)
 
 
 class _Block(nn.Module):
     """GroupNorm–SiLU–conv twice with a skip; the time's embedding is added in between."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, config: GuidedUNetConfig) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.embed = nn.Linear(embedding, outputs)
-        self.norm2, self.conv2 = _norm(outputs), zero(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.dropout = nn.Dropout(dropout)
+        self.norm1, self.conv1 = _norm(inputs, config), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.embed = nn.Linear(4 * config.base, outputs)
+        self.norm2, self.conv2 = _norm(outputs, config), zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.dropout = nn.Dropout(config.dropout)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -34,7 +33,8 @@ class _Block(nn.Module):
         return self.skip(x) + self.conv2(self.dropout(F.silu(self.norm2(h))))
 
 
-def _attention(channels: int, head_width: int) -> SpatialAttention:
+def _attention(channels: int, config: GuidedUNetConfig) -> SpatialAttention:
+    head_width = config.head_width
     if head_width and channels % head_width:
         raise ConfigError(
             "does not divide the channels where there is attention",
@@ -43,16 +43,16 @@ def _attention(channels: int, head_width: int) -> SpatialAttention:
             expected=f"a divisor of {channels}",
         )
     attention = SpatialAttention(channels, channels // head_width if head_width else 1)
-    attention.norm = _norm(channels)
+    attention.norm = _norm(channels, config)
     return attention
 
 
 class _Stage(nn.Module):
     def __init__(self, inputs: int, outputs: int, config: GuidedUNetConfig, factor: int) -> None:
         super().__init__()
-        self.block = _Block(inputs, outputs, 4 * config.base, config.dropout)
+        self.block = _Block(inputs, outputs, config)
         attend = factor in config.attention
-        self.attention: nn.Module = _attention(outputs, config.head_width) if attend else nn.Identity()
+        self.attention: nn.Module = _attention(outputs, config) if attend else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         return self.attention(self.block(x, embedding))
@@ -76,10 +76,9 @@ class GuidedUNet(nn.Module):
         self.conv_in = nn.Conv2d(inputs * stem**2, widths[0], 3, padding=1, bias=False)
         self.down, self.up, self.shrink, self.grow = (nn.ModuleList() for _ in range(4))
         bottom = self._make_levels(widths)
-        block = (bottom, bottom, 4 * base, config.dropout)
-        self.before, self.after = _Block(*block), _Block(*block)
-        self.middle = _attention(bottom, config.head_width)
-        self.norm_out = _norm(widths[0])
+        self.before, self.after = _Block(bottom, bottom, config), _Block(bottom, bottom, config)
+        self.middle = _attention(bottom, config)
+        self.norm_out = _norm(widths[0], config)
         self.conv_out = zero(nn.Conv2d(widths[0], outputs * stem**2, 3, padding=1))
 
     def _make_levels(self, widths: list[int]) -> int:
