@@ -52,6 +52,8 @@ class LDFConfig:
 
     enabled: bool = True
     """off: the identity stands in its place (ablation "MCA only")"""
+    filter: Literal["ldf", "canny", "gaussian", "roberts", "prewitt", "sobel"] = "ldf"
+    """what stands in the LDF's three places: itself, or a fixed edge filter, the losses unchanged (paper Table 4)"""
     kernels: tuple[int, ...] = (3, 5, 7)
     """sizes of the depthwise convolutions in the frequency plane"""
     order: Literal["parallel", "sequential"] = "parallel"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config import LDFConfig
+from modiff.models.edges import EdgeFilter
 
 MILD_HIGH_PASS = (0.2, 0.8)  # the filter's gain at frequency 0 and at the largest frequency before any training
 
@@ -144,8 +145,10 @@ class LDF(nn.Module):
 
 
 def make_ldf(channels: int, config: LDFConfig) -> nn.Module:
-    """An LDF, or the identity where it is switched off."""
-    return LDF(channels, config) if config.enabled else nn.Identity()
+    """An LDF, the edge filter that is asked for in its place, or the identity where it is switched off."""
+    if not config.enabled:
+        return nn.Identity()
+    return LDF(channels, config) if config.filter == "ldf" else EdgeFilter(config.filter)
 
 
 def _normalise(edges: Tensor) -> Tensor:
