@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config import UNetConfig
 from modiff.models.layers import ResBlock, SpatialAttention, group_norm, time_features, zero
+
+
+def _stage(stage: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+    block, attention = cast(nn.ModuleList, stage)
+    return attention(block(h, embedding))
 
 
 class UNet(nn.Module):
@@ -72,7 +79,7 @@ class UNet(nn.Module):
         return self.conv_image(x)
 
     def forward(self, x: Tensor, image_share: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
-        """x: (B,inputs,H,W); image_share: (B,base,H/stem,W/stem); t: (B,) in [0,1]; context: (B,4·base), added to time's."""
+        """x: (B,inputs,H,W); image_share: (B,base,H/stem,W/stem); t: (B,) in [0,1]; context: (B,4·base)."""
         embedding = self.time(time_features(t, self.config.base))
         if context is not None:
             embedding = embedding + context
@@ -83,8 +90,7 @@ class UNet(nn.Module):
         down, up = iter(self.down), iter(self.up)
         for level in range(blocks):
             for _ in range(self.config.blocks):
-                block, attention = next(down)  # type: ignore[misc]
-                h = attention(block(h, embedding))
+                h = _stage(next(down), h, embedding)
                 skips.append(h)
             if level < blocks - 1:
                 h = self.shrink[level](h)
@@ -93,8 +99,7 @@ class UNet(nn.Module):
         h = after(attention(before(h, embedding)), embedding)
         for level in range(blocks):
             for _ in range(self.config.blocks + 1):
-                block, attention = next(up)  # type: ignore[misc]
-                h = attention(block(torch.cat([h, skips.pop()], 1), embedding))
+                h = _stage(next(up), torch.cat([h, skips.pop()], 1), embedding)
             if level < blocks - 1:
                 h = self.grow[level](F.interpolate(h, scale_factor=2.0, mode="nearest"))
         h = self.conv_out(F.silu(self.norm_out(h)))

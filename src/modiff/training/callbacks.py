@@ -18,7 +18,6 @@ from modiff.training.export import save_weights
 from modiff.training.files import CHECKPOINT, LOG, WEIGHTS, save_atomically, write_text
 from modiff.training.module import TrainingModule
 
-
 _REASONS = {1: "budget spent", 2: "time of this start over", 3: "interrupted"}
 
 

@@ -84,14 +84,13 @@ class TrainingModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The averaged weights' loss with the same times and noise every time."""
         rng = generator(self.seed, "validation", batch_idx, self.global_rank, device=self.device)
-        torch.manual_seed(seed_for(self.seed, "validation dropout", batch_idx))
         terms = self.model.training_loss(batch, rng=rng)
-        for name, value in {**terms, "count": torch.ones((), device=self.device)}.items():
-            weight = 1 if name == "count" else len(batch)
-            self._sums[name] = self._sums.get(name, torch.zeros((), device=self.device)) + value.detach() * weight
-        self._sums["images"] = self._sums.get("images", torch.zeros((), device=self.device)) + len(batch)
+        weighted = {name: value.detach() * len(batch) for name, value in terms.items()}
+        for name, value in (weighted | {"images": torch.tensor(float(len(batch)), device=self.device)}).items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
 
-    def on_validation_end(self) -> None:
+    def on_validation_epoch_end(self) -> None:
+        """The terms' means over all processes; in this hook, so that callbacks find them at the validation's end."""
         self.model.load_state_dict(self._own)
         del self._own
         names = sorted(self._sums)
@@ -100,7 +99,6 @@ class TrainingModule(LightningModule):
             torch.distributed.all_reduce(sums)
         total = dict(zip(names, sums.tolist(), strict=True))
         images = max(total.pop("images", 0.0), 1.0)
-        total.pop("count", None)
         self.validation_terms = {name: value / images for name, value in total.items()}
         self.validation = self.validation_terms.get("loss")
         if self.plateau is not None and self.validation is not None:

@@ -48,7 +48,7 @@ def train(
     max_seconds: float | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
-    """Trains on split "train" of a store, validates on "val"; raises CheckpointError where `folder` was trained otherwise."""
+    """Trains on a store's split "train", validates on "val"; raises CheckpointError where `folder` is another run's."""
     folder = Path(folder)
     with Store.open(data) as store:
         training, validation = load(store, "train"), load(store, "val")
@@ -122,7 +122,7 @@ def _fit(
         world=trainer.world_size,
     )
     loader = training_loader(batches)
-    val_loader = DataLoader(fixed, batch_size=None)  # type: ignore[arg-type]
+    val_loader: Any = DataLoader(fixed, batch_size=None)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")

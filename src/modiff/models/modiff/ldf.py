@@ -175,8 +175,7 @@ def morphological_gradient(x: Tensor, kernels: tuple[int, ...] = (3, 5, 7)) -> T
     return _normalise(total).mean(1, keepdim=True)
 
 
-def edge_target(image: Tensor, label: Tensor, target: str, size: tuple[int, int]) -> Tensor:
-    """y_target (B,1,h,w) of Eq. 7: the morphological gradient of the image, of the mean label map, or half each."""
+def edge_target(image: Tensor, label: Tensor, target: str) -> Tensor:
+    """y_target (B,1,H,W) of Eq. 7: the morphological gradient of the image, of the mean label map, or half each."""
     parts = {"image": [image], "label": [label], "both": [image, label]}[target]
-    edges = torch.stack([morphological_gradient(part.float()) for part in parts]).mean(0)
-    return F.adaptive_avg_pool2d(edges, size)
+    return torch.stack([morphological_gradient(part.float()) for part in parts]).mean(0)

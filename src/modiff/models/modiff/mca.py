@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config import LDFConfig, MCAConfig
+from modiff.models.layers import zero
 from modiff.models.modiff.ldf import make_ldf
 
 IMAGE_PATCH, LABEL_PATCH = 2, 4
@@ -104,9 +105,7 @@ class MCA(nn.Module):
             self.attention = SelfAttention(width, config.heads)
         if ldf.enabled:
             self.edge_head = nn.Conv2d(width, 1, 1)
-        self.map_back = nn.Conv2d(width, config.condition_channels * LABEL_PATCH**2, 1)
-        nn.init.zeros_(self.map_back.weight)
-        nn.init.zeros_(self.map_back.bias)
+        self.map_back = zero(nn.Conv2d(width, config.condition_channels * LABEL_PATCH**2, 1))
 
     def encode(self, image: Tensor) -> ImageShare:
         """What depends on the image (B,C,H,W) only; H and W are multiples of 4."""

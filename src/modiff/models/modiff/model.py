@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config import MoDiffConfig
@@ -24,6 +25,7 @@ from modiff.randomness import fold, normal, sample_seeds, uniform
 
 # Streams of a sample's seed: what each random number is for.
 _MARKERS, _READER, _START, _STEP = 1, 2, 3, 4
+_RIM = 0.1  # mean label at the window's border from which on an image is denoised whole
 _PIXELS_AT_ONCE = 1 << 20  # of noisy maps denoised together: bounds memory whatever n is
 
 
@@ -40,7 +42,7 @@ class _Group:
 
 @dataclass
 class Encoding:
-    """What depends on the images only. law: (B,R+1) of the number of markers, or (B,R) each rater's; None if implicit."""
+    """What depends on the images only. law: (B,R+1) of how many raters mark, or (B,R) of each rater's marking, or None."""
 
     shape: tuple[int, int, int]  # B, H, W of the images as given
     padded: tuple[int, int]  # H, W that the networks see
@@ -140,8 +142,8 @@ class MoDiff(Segmenter):
     ) -> dict[str, Tensor]:
         chosen, rows, weights = self._draw_label_subsets(batch, rng)
         if rows.numel() == 0:  # nobody marked anything in the whole batch: a zero with a graph
-            zero = sum(parameter.sum() for parameter in self.unet.parameters()) * 0.0
-            return {"simple": torch.as_tensor(zero)}
+            zero = torch.stack([parameter.sum() for parameter in self.parameters()]).sum() * 0.0
+            return dict.fromkeys(self._denoising_names, zero)
         image, masks, centre, chosen = image[rows], masks[rows], centre[rows], chosen[rows]
         height, width = image.shape[-2:]
         size = windows.window_size(self.config.crop, height, width, self.stride)
@@ -164,11 +166,17 @@ class MoDiff(Segmenter):
         terms = {"simple": losses.weighted_mean(self._error(prediction, label, noise, x_t, t), weights)}
         if "edges" in features:
             everybody = windows.cut(self._mean_label(masks, batch.read[rows]), corner, size)
-            target = edge_target(image, everybody, self.config.ldf.target, features["edges"].shape[-2:])
+            target = edge_target(image, everybody, self.config.ldf.target)
+            target = F.interpolate(target, size=features["edges"].shape[-2:], mode="area")
             terms["ldf"] = losses.squared_error(features["edges"].float(), target).mean()
         if "query" in features:
             terms["mca"] = attention_spread_loss(features["query"].float(), features["key"].float())
         return terms
+
+    @property
+    def _denoising_names(self) -> tuple[str, ...]:
+        ldf = ("ldf",) if self.config.ldf.enabled else ()
+        return ("simple", *ldf, *(("mca",) if self.config.mca.enabled else ()))
 
     @staticmethod
     def _mean_label(masks: Tensor, read: Tensor) -> Tensor:
@@ -287,16 +295,15 @@ class MoDiff(Segmenter):
         size = windows.window_size(config.window if self.prompt else 0, height, width, self.head.stride)
         corner = windows.window_corner(centre, size, height, width)
         seen, middle = windows.cut(image, corner, size), centre - corner
-        turns = range(8) if config.dihedral_average and size[0] == size[1] and self._centred(middle, size) else range(1)
-        laws = []
-        for turn in turns:
-            answer = self.head(dihedral(seen, turn), middle)
-            laws.append(answer.logits.softmax(1) if self.exchangeable else torch.sigmoid(answer.logits))
-            if turn == 0:
-                rim = torch.ones(size, dtype=torch.bool, device=image.device)
-                rim[2:-2, 2:-2] = False
-                wide = (torch.sigmoid(answer.label_map) * rim > 0.1).flatten(1).any(1)
-        return torch.stack(laws).mean(0), wide
+        turns = 8 if config.dihedral_average and size[0] == size[1] and self._centred(middle, size) else 1
+        views = torch.cat([dihedral(seen, turn) for turn in range(turns)])
+        answer = self.head(views, middle.repeat(turns, 1))
+        laws = answer.logits.softmax(1) if self.exchangeable else torch.sigmoid(answer.logits)
+        upright = torch.sigmoid(answer.label_map[: image.shape[0]])
+        rim = torch.ones(size, dtype=torch.bool, device=image.device)
+        rim[2:-2, 2:-2] = False
+        wide = (upright * rim > _RIM).flatten(1).any(1)
+        return laws.unflatten(0, (turns, image.shape[0])).mean(0), wide
 
     @staticmethod
     def _centred(middle: Tensor, size: tuple[int, int]) -> bool:

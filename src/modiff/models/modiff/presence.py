@@ -105,7 +105,7 @@ class PresenceHead(nn.Module):
         area = lesion.sum((2, 3))
         inside = (lesion * fine).sum((2, 3)) / (area + 0.1)
         where = self._centre_weights(fine, centre)
-        where_coarse = F.adaptive_avg_pool2d(where, bottom.shape[-2:])
+        where_coarse = F.adaptive_avg_pool2d(where, (bottom.shape[-2], bottom.shape[-1]))
         parts = [
             bottom.mean((2, 3)),
             (bottom * where_coarse).sum((2, 3)) / where_coarse.sum((2, 3)),

@@ -1,0 +1,102 @@
+"""`modiff demo`: the whole way on simulated data: a store, a trained model, samples, scores, a report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modiff.evaluation.records import Record
+
+_EPILOG = """\
+Writes phantom.h5, the run, evaluation/, sample/ and report.html to DIR. Interrupted, the same command goes on. The
+simulated raters' true distribution is known, so the scores can be read against a perfect model's.
+"""
+PRESET = "quick"
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The verb's options."""
+    made = argparse.ArgumentParser(
+        prog=prog,
+        description="Simulated nodules read by simulated raters: train a small MoDiff on the CPU, sample, score, report.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("-o", dest="output", type=Path, default=Path("runs/demo"), metavar="DIR", help="(%(default)s)")
+    made.add_argument("--budget", metavar="T", help="training time or images, such as 60s, 5m, 20000img (the preset's)")
+    made.add_argument("--seed", type=int, default=0, help="seed of data, weights and samples (%(default)s)")
+    made.add_argument("-n", type=int, default=16, help="samples an image when scoring (%(default)s)")
+    made.add_argument("--quiet", action="store_true", help="no progress bars")
+    return made
+
+
+def run(args: argparse.Namespace) -> int:
+    """Each step is the verb of its name, called as a library."""
+    from modiff.config import build_config
+    from modiff.data.memory import load
+    from modiff.data.phantom import PhantomConfig, write_phantom
+    from modiff.evaluation.run import FOLDER, evaluate_to_folder
+    from modiff.evaluation.settings import EvaluationSettings
+    from modiff.evaluation.show import results_table, wide_console
+    from modiff.report.build import write_report
+    from modiff.training.export import load_model
+    from modiff.training.train import train
+
+    folder: Path = args.output
+    store = folder / "phantom.h5"
+    if not store.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_phantom(store, PhantomConfig(seed=args.seed), progress=not args.quiet)
+    changes: dict[str, object] = {"seed": args.seed}
+    if args.budget:
+        changes["training"] = {"budget": args.budget}
+    result = train(build_config(preset=PRESET, changes=changes), store, folder, quiet=args.quiet)
+    print(f"trained: {result.images:,} images in {result.seconds:.0f} s ({result.reason})")
+    if not result.finished:
+        print("the same command goes on from here")
+        return 130
+    loaded, images = load_model(folder), load(store, "test")
+    settings = EvaluationSettings(ns=(args.n,), control=True, seed=args.seed)
+    written = evaluate_to_folder(
+        loaded, images, folder / FOLDER, settings, split="test", data=store, model_name=str(folder)
+    )
+    wide_console().print(results_table(written.result))
+    _sample(folder, store)
+    page = write_report(folder, data=store, split="test")
+    print(_verdict(written.result.results, args.n))
+    print(f"report: {page}")
+    return 0
+
+
+def _sample(folder: Path, store: Path) -> None:
+    """Draws the hypotheses of one test image into DIR/sample, as `modiff sample` does for a user's image."""
+    from modiff import cli
+    from modiff.data.store import Store
+    from modiff.io import write_png
+
+    with Store.open(store) as opened:
+        image = opened.image(int(opened.rows("test")[0]))[0]
+    picture = folder / "image.png"
+    write_png(picture, image)
+    words = ["sample", str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
+    cli.main(words)
+
+
+def _verdict(records: list[Record], n: int) -> str:
+    """One line: GED of the model, of the majority vote and of a perfect model; whether the model is better."""
+
+    def find(metric: str, predictor: str) -> Record:
+        wanted = {"metric": metric, "predictor": predictor, "protocol": "standard", "n": n, "stratum": "all"}
+        return next(r for r in records if all(getattr(r, key) == value for key, value in wanted.items()))
+
+    model, vote, perfect = (find("ged", who) for who in ("model", "majority_vote", "iid_reference"))
+    difference = find("ged_minus_majority_vote", "model")
+    better = difference.ci_high is not None and difference.ci_high < 0
+    return (
+        f"GED (standard, n = {n}, {model.images} test images): model {model.value:.3f}, majority vote {vote.value:.3f}, "
+        f"i.i.d. reference {perfect.value:.3f}; model − majority vote {difference.value:+.3f} "
+        f"[{difference.ci_low:+.3f}, {difference.ci_high:+.3f}]: "
+        + ("better than the majority vote" if better else "not shown to be better than the majority vote")
+    )

@@ -1,0 +1,111 @@
+"""`modiff train`: a method on a store, into a run folder; the same command again resumes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jsonargparse
+
+    from modiff.config import RunConfig
+
+_DESCRIPTION = """\
+Train a method on split "train" of a store, validating on "val". The run folder gets the configuration, a metrics log,
+the training checkpoint and the weights. The same command again goes on where the last one stopped, to the bit on a
+CPU. Ctrl-C or SIGTERM ends at the step's end with a good checkpoint."""
+_EPILOG = """\
+Settings come in this order, the later ones winning: defaults, --preset, --config FILE, flags. The values shown in
+brackets are those in force with the --method, --preset and --config given beside --help."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reads --method, --preset and --config first: they decide which settings there are and their defaults."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        words = list(args or [])
+        first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+        for name in ("--method", "--preset", "--config"):
+            first.add_argument(name)
+        chosen, _ = first.parse_known_args(words)
+        return _parse(self.prog, words, chosen)
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The verb's options; those of the configuration are made when the method is known."""
+    return _Parser(prog=prog)
+
+
+def _parse(prog: str, words: list[str], chosen: argparse.Namespace) -> argparse.Namespace:
+    import jsonargparse
+
+    from modiff.config import build_config
+    from modiff.errors import ConfigError
+
+    config = build_config(method=chosen.method, preset=chosen.preset, file=chosen.config)
+    full = _full_parser(prog, config)
+    try:
+        parsed = full.parse_args(words)
+        made = full.instantiate_classes(parsed)
+    except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
+        raise ConfigError(str(error).replace("\n", " "), hint=f"`{prog} --help` explains every setting") from error
+    return argparse.Namespace(
+        config=_with(config, made), data=parsed.data, output=parsed.output, max_time=parsed.max_time
+    )
+
+
+def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
+    import jsonargparse
+
+    from modiff.config import presets
+    from modiff.models import METHODS
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    full = jsonargparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} --data STORE -o RUN [--method M] [--preset P] [--config FILE] [--max-time T] [settings]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=jsonargparse.DefaultHelpFormatter,
+        exit_on_error=False,
+    )
+    names = "; ".join(f"{name}: {text}" for name, text in presets().items())
+    full.add_argument("--data", required=True, help="the store, as `modiff import` writes it")
+    full.add_argument("-o", "--output", required=True, help="the run folder")
+    full.add_argument("--method", default=config.method, help=f"what is trained: {', '.join(METHODS)}")
+    full.add_argument("--preset", default=config.preset, help=f"named settings. {names}")
+    full.add_argument("--config", default=None, help="a YAML file of settings, such as a run folder's config.yaml")
+    full.add_argument("--max-time", default=None, help="end this start after 90s, 20m or 2h; the next goes on")
+    full.add_argument("--seed", type=int, default=config.seed, help="seed of weights, data order, augmentation, noise")
+    for group in ("model", "training", "trainer"):
+        full.add_argument(f"--{group}", type=type(getattr(config, group)), default=getattr(config, group))
+    return full
+
+
+def _with(config: RunConfig, made: Any) -> RunConfig:
+    from dataclasses import replace
+
+    return replace(config, seed=made.seed, model=made.model, training=made.training, trainer=made.trainer)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains and says how it ended."""
+    from modiff.config import parse_budget
+    from modiff.errors import ConfigError
+    from modiff.training.train import train
+
+    limit = None
+    if args.max_time is not None:
+        limit, images = parse_budget(args.max_time)
+        if images is not None:
+            raise ConfigError("is not a time", field="--max-time", found=args.max_time, expected="90s, 20m or 2h")
+    result = train(args.config, args.data, args.output, max_seconds=limit)
+    validation = "" if result.validation is None else f", validation loss {result.validation:.4f}"
+    print(
+        f"{result.reason}: {result.steps:,} steps, {result.images:,} images, "
+        f"{result.seconds / 60:.1f} min{validation} -> {result.folder}"
+    )
+    if not result.finished:
+        print("the same command goes on from here")
+    return 0 if result.finished or result.reason != "interrupted" else 130
