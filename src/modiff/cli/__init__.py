@@ -16,6 +16,7 @@ VERBS = {
     "info": ("info", "what is in a store: cases, raters, agreement, splits, provenance, a contact sheet"),
     "train": ("train", "train a method on a store; the same command again resumes"),
     "evaluate": ("evaluate", "draw samples for a split, score them and write tables"),
+    "score": ("score", "samples that any program made, from files, scored by all metrics"),
     "sample": ("sample", "the hypotheses for an image of yours, with their probabilities"),
     "report": ("report", "one self-contained HTML page about a run"),
 }

@@ -1,0 +1,188 @@
+"""The raters' masks that samples are scored against: a store's split, or files of the same kinds as predictions."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modiff.data.store import Store
+from modiff.errors import DataError
+from modiff.evaluation.predictions import MapSource
+from modiff.evaluation.predictions_values import Values
+
+FOLDER_SPLIT = "all"  # what a folder's one split is called
+
+
+@dataclass(frozen=True, eq=False)
+class TruthCase:
+    """The raters of one case. masks: (Z,R,K,H,W) bool; read: (Z,R) bool; affine: (4,4) where known."""
+
+    masks: np.ndarray
+    read: np.ndarray
+    affine: np.ndarray | None = None
+
+
+class Truth(ABC):
+    """Raters' masks case by case.
+
+    path: where they are. split. classes: K. cases: names. patients: one a case. notes: what a reader should know.
+    """
+
+    path: Path
+    split: str
+    classes: int
+    cases: tuple[str, ...]
+    patients: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def read(self, row: int) -> TruthCase:
+        """The raters of a case."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the content; of a folder, of the cases that were read."""
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        return
+
+
+class StoreTruth(Truth):
+    """A split of a store."""
+
+    def __init__(self, path: str | Path, split: str) -> None:
+        self.path, self.split = Path(path), split
+        self._store = Store.open(path)
+        try:
+            self._rows = self._store.rows(split)
+        except DataError:
+            self._store.close()
+            raise
+        self.classes = len(self._store.info.classes)
+        self.cases = tuple(self._store.cases[self._rows].tolist())
+        self.patients = tuple(self._store.patients[self._rows].tolist())
+
+    def read(self, row: int) -> TruthCase:
+        """The raters of an image, Z = 1."""
+        number = int(self._rows[row])
+        labels = self._store.masks(number)
+        kinds = np.arange(1, self.classes + 1, dtype=np.uint8)[:, None, None]
+        affine = self._store.geometry(number).affine
+        return TruthCase((labels[:, None] == kinds)[None], self._store.read[number][None], affine)
+
+    def fingerprint(self) -> str:
+        """The store's own."""
+        return self._store.fingerprint()
+
+    def close(self) -> None:
+        """Closes the store."""
+        self._store.close()
+
+
+class FileTruth(Truth):
+    """Files with one map a rater.
+
+    patients: of each case; without it the first part of the case's name, or the case itself where names have one part.
+    unread_missing: a case with fewer raters than others was not read by the rest; else it is refused.
+    """
+
+    def __init__(
+        self,
+        source: MapSource,
+        classes: int,
+        *,
+        values: Values,
+        patients: dict[str, str] | None = None,
+        unread_missing: bool = False,
+    ) -> None:
+        self.path, self.split, self.classes, self.cases = source.path, FOLDER_SPLIT, classes, source.cases
+        self._source, self._values = source, values
+        counts = {case: source.count(case) for case in source.cases}
+        self._raters = max(counts.values())
+        few = [case for case, count in counts.items() if count < self._raters]
+        if few and not unread_missing:
+            hint = "--unread-missing takes them for raters who did not read the case."
+            found = f"{counts[few[0]]} raters" + (f", and {len(few) - 1} more cases with too few" if few[1:] else "")
+            raise DataError(
+                "missing raters", path=source.path, field=few[0], found=found, expected=self._raters, hint=hint
+            )
+        self.patients, self.notes = self._patients(patients)
+        self._digest = hashlib.sha256()
+
+    def _patients(self, given: dict[str, str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if given is not None:
+            unknown = [case for case in self.cases if case not in given]
+            if unknown:
+                raise DataError(f"{len(unknown)} cases without a patient", path=self.path, field=unknown[0])
+            return tuple(given[case] for case in self.cases), ()
+        if all("/" in case for case in self.cases):
+            note = "patients are the first parts of the cases' names"
+            return tuple(case.partition("/")[0] for case in self.cases), (note,)
+        note = "each case counts as a patient: give --patients if one has several, or intervals are too narrow"
+        return self.cases, (note,)
+
+    def read(self, row: int) -> TruthCase:
+        """The raters of a case, slots without a file not read."""
+        raw = self._source.read(self.cases[row])
+        given = self._values.read(raw)
+        if given.dtype != bool:
+            raise DataError("raters' files hold masks", path=raw.where, field=raw.case, found="probabilities")
+        slices, count, *rest = given.shape
+        masks = np.zeros((slices, self._raters, *rest), bool)
+        masks[:, :count] = given
+        read = np.broadcast_to(np.arange(self._raters) < count, (slices, self._raters)).copy()
+        self._digest.update(f"{raw.case}\x1f{masks.shape}\x1f{count}\x1f".encode() + np.packbits(masks).tobytes())
+        return TruthCase(masks, read, raw.affine)
+
+    def fingerprint(self) -> str:
+        """Of the masks that were read so far, in order."""
+        return self._digest.copy().hexdigest()
+
+    def close(self) -> None:
+        """Closes the source."""
+        self._source.close()
+
+
+def read_patients(path: str | Path) -> dict[str, str]:
+    """Case -> patient from a CSV file with these two columns; raises DataError."""
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError("not a table of patients", path=path, found=error) from None
+    if not {"case", "patient"} <= set(header):
+        raise DataError("not a table of patients", path=path, found=", ".join(header), expected="case, patient")
+    case, patient = header.index("case"), header.index("patient")
+    found: dict[str, str] = {}
+    for row in rows:
+        if len(row) != len(header) or not row[patient]:
+            raise DataError("a row that does not fit its header", path=path, found=row)
+        if found.setdefault(row[case], row[patient]) != row[patient]:
+            raise DataError("a case of two patients", path=path, field=row[case])
+    return found
+
+
+def image_names(case: str, slices: int) -> Sequence[str]:
+    """An image is its case; the slices of a volume are images of their own."""
+    return [case] if slices == 1 else [f"{case}/slice-{z:03d}" for z in range(slices)]
+
+
+def is_store(path: Path) -> bool:
+    """Whether a file says of itself that it is a store."""
+    import h5py
+
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            return "format" in file.attrs and "image" in file
+    except OSError:
+        return False
