@@ -114,22 +114,25 @@ def check_even(path: Path, planes: Sequence[Plane]) -> None:
     if (steps < _SAME_PLACE_MM).any():
         raise DataError("several slices in one place", path=path, found=_places(heights[:-1][steps < _SAME_PLACE_MM]))
     usual = float(np.median(steps))
-    if (wide := np.flatnonzero(np.abs(steps - usual) > _EVEN * usual)).size:
-        gaps = [f"{heights[place]:.2f} to {heights[place + 1]:.2f}" for place in wide[:5]]
-        many = " …" if wide.size > 5 else ""
-        missing = bool((steps[wide] > 1.5 * usual).any())
-        raise DataError(
-            "slices are missing" if missing else "slices are unevenly spaced",
-            path=path,
-            field="ImagePositionPatient",
-            found=f"steps of {', '.join(f'{step:.2f}' for step in steps[wide[:5]])} mm at {', '.join(gaps)}{many}",
-            expected=f"{usual:.2f} mm between all",
-        )
     positions = np.stack([plane.position for plane in planes])
-    line = np.linspace(positions[0], positions[-1], len(planes))
-    if (off := np.flatnonzero(np.abs(positions - line).max(1) > _EVEN * usual)).size:
+    off = np.abs(positions - np.linspace(positions[0], positions[-1], len(planes))).max(1) > _EVEN * usual
+    if not off.any():
+        return
+    wide = np.flatnonzero(np.abs(steps - usual) > _EVEN * usual)
+    if not wide.size:
         found = _places(heights[off])
         raise DataError("slices are not on one line", path=path, field="ImagePositionPatient", found=found)
+    gaps = [
+        f"{step:.2f} mm from {low:.2f} to {low + step:.2f}"
+        for low, step in zip(heights[wide], steps[wide], strict=True)
+    ]
+    raise DataError(
+        "slices are missing" if (steps[wide] > 1.5 * usual).any() else "slices are unevenly spaced",
+        path=path,
+        field="ImagePositionPatient",
+        found=", ".join(gaps[:5]) + (" …" if len(gaps) > 5 else ""),
+        expected=f"{usual:.2f} mm between all",
+    )
 
 
 def affine_of(planes: Sequence[Plane]) -> np.ndarray:
