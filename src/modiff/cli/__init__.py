@@ -14,9 +14,12 @@ VERBS = {
     "demo": ("demo", "simulated data, a small MoDiff trained on the CPU, samples, scores and a report, in minutes"),
     "import": ("import_", "bring a multi-rater data set into one file, the store"),
     "info": ("info", "what is in a store: cases, raters, agreement, splits, provenance, a contact sheet"),
+    "check": ("check", "what is wrong or suspicious in a data set, in words, before you train on it"),
+    "describe": ("describe", "what a method costs: parameters, operations an image, evaluations a sample"),
     "train": ("train", "train a method on a store; the same command again resumes"),
     "evaluate": ("evaluate", "draw samples for a split, score them and write tables"),
     "score": ("score", "samples that any program made, from files, scored by all metrics"),
+    "compare": ("compare", "paired differences between methods on the same images, with intervals and a plot"),
     "sample": ("sample", "the hypotheses for an image of yours, with their probabilities"),
     "report": ("report", "one self-contained HTML page about a run"),
 }

@@ -14,8 +14,8 @@ from torch import Tensor
 from modiff.diffusion import categorical
 from modiff.models.configs_diffusion import CCDMConfig
 from modiff.models.modiff import losses
-from modiff.models.pixel_diffusion import Labels, PixelDiffusion
-from modiff.randomness import fold, uniform
+from modiff.models.pixel_diffusion import Labels, NoiseField, PixelDiffusion
+from modiff.randomness import uniform
 
 _START, _STEP = 3, 4  # streams of a sample's seed
 
@@ -61,13 +61,13 @@ class CCDM(PixelDiffusion):
         divergence = categorical.posterior_kl(x_t, x0, self._belief(x_t, t, labels.share), level, level_before)
         return {"simple": (1.0, losses.weighted_mean(divergence, labels.weights))}
 
-    def _denoise(self, share: Tensor, seeds: Tensor, times: Tensor, size: tuple[int, int]) -> Tensor:
+    def _denoise(self, share: Tensor, field: NoiseField, times: Tensor) -> Tensor:
         made = categorical.sample(
-            lambda x_t, t: self._belief(x_t, t.expand(len(seeds)), share),
-            categorical.uniform_noise(uniform(fold(seeds, _START), size), self.classes + 1),
+            lambda x_t, t: self._belief(x_t, t.expand(len(share)), share),
+            categorical.uniform_noise(field.draw(uniform, 1, _START)[:, 0], self.classes + 1),
             times,
             self.schedule,
-            uniform=lambda step: uniform(fold(seeds, _STEP, step), size),
+            uniform=lambda step: field.draw(uniform, 1, _STEP, step)[:, 0],
             sampler=self.config.sampler,
             output=self.config.output,
         )

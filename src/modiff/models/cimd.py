@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from modiff.diffusion import gaussian, learned_variance, samplers
 from modiff.models.configs_diffusion import CIMDConfig
 from modiff.models.modiff import losses
-from modiff.models.pixel_diffusion import Labels, PixelDiffusion
-from modiff.randomness import fold, normal
+from modiff.models.pixel_diffusion import Labels, NoiseField, PixelDiffusion
+from modiff.randomness import normal
 
 _START, _STEP = 3, 4  # streams of a sample's seed
 
@@ -46,6 +46,8 @@ class LatentNetwork(nn.Module):
 
 class CIMD(PixelDiffusion):
     """Gaussian diffusion of a reader's mask as ±1; the network predicts the noise and the variance's place."""
+
+    term_names = ("simple", "vlb", "kl")
 
     def __init__(
         self,
@@ -100,17 +102,16 @@ class CIMD(PixelDiffusion):
         divergence = learned_variance.gaussian_kl(posterior, 2 * log_sigma_posterior, prior, 2 * log_sigma_prior)
         return divergence.sum(1)
 
-    def _denoise(self, share: Tensor, seeds: Tensor, times: Tensor, size: tuple[int, int]) -> Tensor:
-        shape = (self.classes, *size)
-        x_T = normal(fold(seeds, _START), shape)
+    def _denoise(self, share: Tensor, field: NoiseField, times: Tensor) -> Tensor:
+        x_T = field.draw(normal, self.classes, _START)
 
         def predict(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-            eps, v = self.unet(x_t, share, t.expand(len(seeds))).chunk(2, 1)
+            eps, v = self.unet(x_t, share, t.expand(len(share))).chunk(2, 1)
             alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
             return gaussian.to_x0(eps, x_t, alpha, sigma, "eps", clip=1.0), v
 
         def noise(step: int) -> Tensor:
-            return normal(fold(seeds, _STEP, step), shape)
+            return field.draw(normal, self.classes, _STEP, step)
 
         if self.config.sampler == "ancestral":
             made = learned_variance.sample(predict, x_T, times, self.schedule, noise=noise)

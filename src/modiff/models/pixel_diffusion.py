@@ -18,7 +18,7 @@ from modiff.models.guided_unet import GuidedUNet
 from modiff.models.hurdle import PresenceHurdle
 from modiff.models.layers import image_centre, position_channels
 from modiff.models.modiff import presence, windows
-from modiff.randomness import sample_seeds
+from modiff.randomness import fold, sample_seeds
 
 _VALUES_AT_ONCE = 1 << 25  # of the first layer's features, 16 samples of 128×128 with 128 channels: bounds memory
 
@@ -41,6 +41,25 @@ class Labels:
     mask: Tensor
     share: Tensor
     weights: Tensor | None
+
+
+@dataclass
+class NoiseField:
+    """Random numbers of M samples: a function of (seed, stream, row and column).
+
+    place: (M,2) of the images' corners in a larger field, or None for a field an image.
+    """
+
+    seeds: Tensor
+    size: tuple[int, int]
+    place: Tensor | None
+
+    def draw(self, law: windows.Draw, channels: int, *stream: int) -> Tensor:
+        """(M,channels,H,W) of the law `uniform` or `normal` of modiff.randomness."""
+        seeds = fold(self.seeds, *stream)
+        if self.place is not None:
+            return windows.field(law, seeds, channels, self.place, self.size)
+        return law(seeds, (channels, *self.size))
 
 
 class PixelDiffusion(Segmenter):
@@ -80,13 +99,15 @@ class PixelDiffusion(Segmenter):
         """Images are padded to multiples of this."""
         return math.lcm(self.unet.stride, self.hurdle.stride if self.hurdle is not None else 1)
 
+    term_names: tuple[str, ...] = ("simple",)
+
     @abstractmethod
     def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, tuple[float, Tensor]]:
         """The method's own loss: name -> (weight, scalar)."""
 
     @abstractmethod
-    def _denoise(self, share: Tensor, seeds: Tensor, times: Tensor, size: tuple[int, int]) -> Tensor:
-        """(M,K,H,W) probabilities of M samples from their image shares and seeds (M,), along `times`."""
+    def _denoise(self, share: Tensor, field: NoiseField, times: Tensor) -> Tensor:
+        """(M,K,H,W) probabilities of M samples from their images' shares, along `times`."""
 
     # Training
 
@@ -104,7 +125,7 @@ class PixelDiffusion(Segmenter):
         labels = self._draw_labels(image, masks, batch, centre, rng)
         if labels is None:  # no label in the whole batch: a zero with a graph
             zero = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0.0
-            terms["simple"] = (1.0, zero)
+            terms |= dict.fromkeys(self.term_names, (1.0, zero))
         else:
             terms |= self._denoising_terms(labels, rng)
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
@@ -157,9 +178,11 @@ class PixelDiffusion(Segmenter):
         seeds: Tensor,
         steps: int | None = None,
         raters: Readers = "single",
+        origin: Tensor | None = None,
     ) -> Samples:
         """n hypotheses an image, each one reader's. steps: fewer than the chain's are respaced exactly.
 
+        origin: (B,2) int64, where an image's pixel (0,0) lies in a larger field of noise, shared by what is cut from it.
         Raises ConfigError for raters other than "single": the method learns no panels.
         """
         if raters != "single":
@@ -178,7 +201,9 @@ class PixelDiffusion(Segmenter):
             wanted = present.flatten().nonzero().squeeze(1)
         maps = torch.zeros(batch * n, self.classes, *encoding.padded, device=encoding.share.device)
         for part in wanted.split(max(1, _VALUES_AT_ONCE // encoding.share[0].numel())):
-            maps[part] = self._denoise(encoding.share[row[part]], each.flatten()[part], times, encoding.padded)
+            place = None if origin is None else origin.to(each.device)[row[part]]
+            field = NoiseField(each.flatten()[part], encoding.padded, place)
+            maps[part] = self._denoise(encoding.share[row[part]], field, times)
         result = Samples.uniform(maps.unflatten(0, (batch, n))[..., :height, :width], present=present)
         if self.hurdle is not None and encoding.law is not None:
             result.presence = self.hurdle.probability(encoding.law)

@@ -1,0 +1,123 @@
+"""`modiff describe METHOD`: parameters, operations an image, network evaluations a sample."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modiff.models.describe import Description
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The arguments of `modiff describe`."""
+    from modiff.models import METHODS
+
+    made = argparse.ArgumentParser(
+        prog=prog,
+        description="What a method costs: parameters, floating-point operations (an image's own work and a sample's "
+        "apart) and network evaluations a sample.",
+        epilog="A multiplication and an addition are two operations. Matrix products, convolutions and attention are "
+        "counted; Fourier transforms and element-wise work are not. Every sample is taken to mark something.",
+    )
+    made.add_argument("method", nargs="+", metavar="METHOD", help=", ".join(METHODS))
+    made.add_argument("--preset", help="named settings of the method, in place of its defaults")
+    made.add_argument("--config", metavar="FILE", help="YAML file of settings, over the preset's")
+    made.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the model, e.g. unet.base=64 (may be repeated)",
+    )
+    made.add_argument("--channels", type=int, default=1, metavar="C", help="image channels (default %(default)s)")
+    made.add_argument("--classes", type=int, default=1, metavar="K", help="foreground classes (default %(default)s)")
+    made.add_argument("--raters", type=int, default=4, metavar="R", help="raters (default %(default)s)")
+    made.add_argument("--size", type=int, default=128, help="side of the image in pixels (default %(default)s)")
+    made.add_argument("-n", type=int, default=16, help="samples an image (default %(default)s)")
+    made.add_argument("--json", action="store_true", help="print a JSON list, an object a method, instead of tables")
+    return made
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the description of each method."""
+    from modiff.models.describe import describe
+
+    changes = _changes(args.set)
+    described = [
+        describe(
+            method,
+            preset=args.preset,
+            file=args.config,
+            changes=changes,
+            channels=args.channels,
+            classes=args.classes,
+            raters=args.raters,
+            size=args.size,
+            n=args.n,
+        )
+        for method in args.method
+    ]
+    if args.json:
+        print(json.dumps([one.to_dict() for one in described], indent=2))
+    else:
+        _show(described)
+    return 0
+
+
+def _changes(settings: list[str]) -> dict[str, Any]:
+    """Nested settings from "a.b=value", the value read as YAML."""
+    import yaml
+
+    from modiff.errors import ConfigError
+
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not all(name.split(".")):
+            raise ConfigError("is not a setting", field="--set", found=repr(setting), expected="NAME=VALUE")
+        *groups, last = name.split(".")
+        place = changes
+        for group in groups:
+            place = place.setdefault(group, {})
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError("is not YAML", field=f"--set {name}", found=repr(value)) from error
+    return changes
+
+
+def _show(described: list[Description]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    first = described[0]
+    of = f", preset {first.preset}" if first.preset else ""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("", no_wrap=True)
+    for one in described:
+        table.add_column(one.title, justify="right", overflow="fold")
+
+    def row(name: str, values: list[str]) -> None:
+        table.add_row(name, *values)
+
+    row("parameters", [f"{one.parameters:,}" for one in described])
+    for part in dict.fromkeys(part for one in described for part in one.parts):
+        row(f"  {part}", [f"{one.parts[part]:,}" if part in one.parts else "" for one in described])
+    if any(one.trained != one.parameters for one in described):
+        row("  of these trained", [f"{one.trained:,}" for one in described])
+    table.add_section()
+    row("evaluations a sample", [str(one.evaluations) for one in described])
+    row("GFLOP: evaluation", [_gflop(one.gflop_evaluation) for one in described])
+    row("GFLOP: sample", [_gflop(one.gflop_sample) for one in described])
+    row("GFLOP: image, once", [_gflop(one.gflop_image) for one in described])
+    row(f"GFLOP: image, n = {first.n}", [_gflop(one.gflop_total) for one in described])
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(f"Images of {first.channels}×{first.size}×{first.size}, {first.n} samples each{of}", soft_wrap=True)
+    console.print(table)
+
+
+def _gflop(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:,.1f}" if value >= 100 else f"{value:.3f}"
