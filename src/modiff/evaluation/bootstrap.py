@@ -126,3 +126,38 @@ def resampled_means(
     """(resamples, columns) means over images of resampled patients, from their sums (patients, columns) and counts."""
     taken = _taken(len(counts), seed, resamples)
     return (taken @ sums) / (taken @ counts)[:, None]
+
+
+def pooled_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    patients: Sequence[str],
+    *,
+    classes: int = 1,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> tuple[Interval, float | None, float | None]:
+    """Difference a − b of two pooled errors (see `pooled_error_interval`) on the same images, and both errors.
+
+    The images are those where both are defined. The interval is of percentiles: what noise adds, it adds to both.
+    """
+    ours, theirs = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    width = ours.shape[1]
+    defined = ~(np.isnan(ours).any(1) | np.isnan(theirs).any(1))
+    names = np.asarray(patients, dtype=str)[defined]
+    sums, counts = _clusters(np.concatenate([ours, theirs], 1)[defined], names)
+    images = int(counts.sum())
+    if not images:
+        return Interval(None, None, None, 0, 0), None, None
+
+    def errors(means: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        size = np.abs(means)
+        return size[..., :width].sum(-1) / classes, size[..., width:].sum(-1) / classes
+
+    one, other = (float(value) for value in errors(sums.sum(0) / images))
+    if len(counts) < MIN_PATIENTS:
+        return Interval(one - other, None, None, images, len(counts)), one, other
+    drawn = errors(resampled_means(sums, counts, seed=seed, resamples=resamples))
+    low, high = np.quantile(drawn[0] - drawn[1], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(one - other, float(low), float(high), images, len(counts)), one, other
