@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.dicom_file import check_image, numbers, quiet, read_header, read_with_pixels, text
+from modiff.io.dicom_file import check_image, numbers, read_header, read_with_pixels, text
 from modiff.io.dicom_geometry import affine_of, check_even, check_same_grid, in_order, plane_of
-from modiff.io.dicom_meta import is_dicom, read_meta
+from modiff.io.dicom_meta import is_dicom, quiet, read_meta
 from modiff.io.limits import Limits
 from modiff.io.volume import Volume
 

@@ -7,21 +7,18 @@ dropped.
 from __future__ import annotations
 
 import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.dicom_meta import read_meta
+from modiff.io.dicom_meta import quiet, read_meta
 from modiff.io.limits import Limits
 
 if TYPE_CHECKING:
     from pydicom.dataset import FileDataset
+    from pydicom.pixels.decoders.base import Decoder
 
 # Largest real headers (private tags of MR scanners) are below 1 MiB; one of empty items alone takes 100 times its size.
 MAX_HEADER_BYTES = 2 << 20
@@ -41,19 +38,6 @@ _PACKAGES = {  # transfer syntax -> what decodes it
     "1.2.840.10008.1.2.4.202": _OPENJPEG,
     "1.2.840.10008.1.2.4.203": _OPENJPEG,
 }
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """pydicom neither warns nor logs inside: its words quote values, which may be a patient's."""
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
 
 
 class _Bounded(io.RawIOBase):
@@ -105,6 +89,7 @@ def _read(path: Path, limits: Limits, *, pixels: bool) -> FileDataset:
             header.buffer = None
             if pixels:
                 check_image(path, header, limits, size)
+                _decoder(path, header)
                 _attach_pixels(path, header, file)
             return header
     except DataError:
@@ -206,20 +191,25 @@ def _attach_pixels(path: Path, header: FileDataset, file: BinaryIO) -> None:
     header.add(element)
 
 
-def _decode(path: Path, header: FileDataset) -> np.ndarray:
+def _decoder(path: Path, header: FileDataset) -> Decoder:
+    """What turns the pixels into values; raises DataError, with the package to install, where there is none."""
     from pydicom.pixels import get_decoder
 
     syntax = header.file_meta.TransferSyntaxUID
-    name = syntax.name if syntax.name != str(syntax) else "unknown"
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise DataError(
-            "a transfer syntax that cannot be decoded", path=path, found=f"{name} ({syntax})"[:120]
-        ) from None
-    hint: str | None = _PACKAGES.get(str(syntax))
+        name = "an unknown one" if syntax.name == str(syntax) else syntax.name
+        raise DataError("a transfer syntax that cannot be decoded", path=path, found=name) from None
     if not decoder.is_available:
-        raise DataError("a transfer syntax that cannot be decoded here", path=path, found=name, hint=hint)
+        hint = _PACKAGES.get(str(syntax))
+        raise DataError("a transfer syntax that cannot be decoded here", path=path, found=syntax.name, hint=hint)
+    return decoder
+
+
+def _decode(path: Path, header: FileDataset) -> np.ndarray:
+    decoder = _decoder(path, header)
+    syntax = header.file_meta.TransferSyntaxUID
     try:
         with quiet():
             if syntax.is_encapsulated:
@@ -228,10 +218,10 @@ def _decode(path: Path, header: FileDataset) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:
-        hint = f"If others read it: {hint}" if hint else None
-        raise DataError(
-            "pixels cannot be decoded", path=path, field=name, found=type(error).__name__, hint=hint
-        ) from None
+        package = _PACKAGES.get(str(syntax))
+        hint = f"If others read it: {package}" if package else None
+        found = type(error).__name__
+        raise DataError("pixels cannot be decoded", path=path, field=syntax.name, found=found, hint=hint) from None
     shape = integer(path, header, "Rows"), integer(path, header, "Columns")
     if array.shape != shape:
         raise DataError("pixels do not fit the size", path=path, field="PixelData", found=array.shape, expected=shape)

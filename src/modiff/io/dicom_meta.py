@@ -5,7 +5,11 @@ Read here and not by pydicom, which inflates a deflated file without a bound bef
 
 from __future__ import annotations
 
+import logging
 import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +21,19 @@ _CLASS, _SYNTAX = 0x0002, 0x0010
 _DEFLATED = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.8.1")
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """pydicom neither warns nor logs inside: its words quote values, which may be a patient's."""
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
 @dataclass(frozen=True)
 class Meta:
     """What a file's group 2 says. syntax: transfer syntax UID. sop_class: UID of the kind of object, may be empty."""
@@ -25,19 +42,23 @@ class Meta:
     sop_class: str
 
     @property
-    def may_be_image(self) -> bool:
-        """False for a known kind that is no image: reports, plans and outlines may lie beside the slices."""
+    def kind(self) -> str:
+        """The name of the kind of object, empty where it is not the standard's."""
         from pydicom.uid import UID
 
-        name = UID(self.sop_class).name
-        return name == self.sop_class or "Image Storage" in name
+        with quiet():
+            name = UID(self.sop_class).name
+        return "" if name == self.sop_class else name
+
+    @property
+    def may_be_image(self) -> bool:
+        """False for a known kind that is no image: reports, plans and outlines may lie beside the slices."""
+        return not self.kind or "Image Storage" in self.kind
 
     def check_image(self, path: Path) -> None:
         """Raises DataError for an object that is known to be no image, such as a dose, whose pixels mean otherwise."""
-        from pydicom.uid import UID
-
         if not self.may_be_image:
-            raise DataError("is no image", path=path, found=UID(self.sop_class).name, expected="a slice with pixels")
+            raise DataError("is no image", path=path, found=self.kind, expected="a slice with pixels")
 
 
 def is_dicom(path: Path) -> bool:
