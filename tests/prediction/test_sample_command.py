@@ -131,11 +131,15 @@ class TestOutput:
 
 WRONG = {
     "missing file": (["discs", "none.png"], "none.png: no such file"),
-    "a folder": (["discs", "."], "is a folder"),
+    "a folder": (["discs", "."], "no DICOM image in this folder"),
     "not an image": (["discs", "text.png"], "text.png: is not an image"),
     "colour": (["discs", "colour.png"], "colour.png: image: has other channels"),
     "no such model": (["nobody", "image.png"], "nobody: no such model"),
-    "no position": (["discs", "large.png"], "--at X,Y"),
+    "a part outside": (["discs", "large.png", "--roi", "0:500,0:9"], "large.png: --roi: does not lie in the image"),
+    "no part": (["discs", "large.png", "--roi", "all"], "--roi: cannot be understood"),
+    "place and part": (["discs", "large.png", "--at", "5,5", "--roi", "0:9,0:9"], "--at and --roi: contradict"),
+    "overlap": (["discs", "large.png", "--overlap", "1"], "overlap: is not possible"),
+    "too large": (["discs", "image.png", "--max-bytes", "99"], "image.png: the file is too large"),
     "outside": (["discs", "large.png", "--at", "500,3"], "large.png: at: lies outside"),
     "no pixel": (["discs", "large.png", "--at", "a,b"], "--at: cannot be understood"),
     "one number": (["discs", "large.png", "--at", "5"], "--at: cannot be understood"),

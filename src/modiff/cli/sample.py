@@ -1,26 +1,41 @@
-"""`modiff sample`: the hypotheses for one image, with their probabilities."""
+"""`modiff sample`: the hypotheses for one image or scan, with their probabilities."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modiff.io import ImageFile
     from modiff.prediction.predictor import Predictor
-    from modiff.prediction.summary import Summary
+
+_NUMBERS: tuple[tuple[str, type[int] | type[float], tuple[int, ...]], ...] = (
+    ("at", int, (2, 3)),
+    ("spacing", float, (2,)),
+)
 
 _EPILOG = """\
-IMAGE is a PNG, TIFF or NPY file, (H,W) or (C,H,W). One larger than the model's training images needs --at, the pixel
-to look at: a model trained on lesion crops reads the lesion at the crop's centre. Values are made as those of the
-training data were, or a warning says what differs.
+IMAGE is a PNG, TIFF or NPY file, (H,W) or (C,H,W); a NIfTI file of two or three dimensions (and channels); one DICOM
+file; or a folder with one DICOM series. Values are made as those of the training data were, or a warning says what
+differs.
 
-DIR gets sample-00.png … (masks, 0 and 255), samples.npz (probability maps), mean.png, consensus.png, uncertainty.png,
-overlay.png and summary.json; it appears whole or not at all. The same weights, image and --seed give the same samples,
-wherever the file lies, and the first 16 of -n 32 are those of -n 16. Not a medical device.
+What is larger than the model's training images is seen through windows that slide over each slice; a hypothesis is one
+reading of all of it. A model trained on lesion crops reads the lesion at its window's centre: give it the place with
+--at, or a warning says what to expect. X, Y and Z are pixels, rows and slices counted from 0, as viewers show them.
+
+DIR gets, of a picture, sample-00.png … (masks, 0 and 255), samples.npz (probability maps), mean.png, consensus.png,
+uncertainty.png, overlay.png and summary.json; of a scan mean.nii.gz, consensus.nii.gz, uncertainty.nii.gz,
+hypothesis-1.nii.gz … and sample-00.nii.gz … on the scan's own grid, overlay.png, slices.png and summary.json with
+volumes in mm³; of a DICOM series also probability.seg.dcm and hypotheses.seg.dcm. The segmentations belong to the
+patient, as the standard asks; nothing else names one unless --identify is given. DIR appears whole or not at all.
+
+The same weights, image and --seed give the same samples, wherever the file lies, and the first 16 of -n 32 are those
+of -n 16. Not a medical device.
 """
 
 
@@ -28,14 +43,25 @@ def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
     made = argparse.ArgumentParser(
         prog=prog,
-        description="Draw plausible segmentations of an image, group them into distinct hypotheses with probabilities.",
+        description="Draw plausible segmentations of an image or scan, grouped into hypotheses with probabilities.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("model", metavar="MODEL", help="a run folder, or a packaged model's name")
-    made.add_argument("image", metavar="IMAGE", type=Path, help="the image file")
+    made.add_argument("image", metavar="IMAGE", type=Path, help="the image file, or a folder with a DICOM series")
     made.add_argument("-n", type=int, default=16, metavar="N", help="samples to draw (%(default)s)")
-    made.add_argument("--at", metavar="X,Y", help="the pixel to look at, counted from the upper left corner (0,0)")
+    made.add_argument("--at", metavar="X,Y[,Z]", help="the pixel to look at, and its slice, counted from 0")
+    made.add_argument(
+        "--slices",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --at: N neighbours of slice Z on either side (%(default)s)",
+    )
+    made.add_argument("--roi", metavar="X0:X1,Y0:Y1[,Z0:Z1]", help="a part of the image, ends excluded (all of it)")
+    made.add_argument(
+        "--overlap", type=float, default=0.5, metavar="P", help="share of a window its neighbours see too (%(default)s)"
+    )
     made.add_argument("--seed", type=int, default=0, help="seed of the random numbers (%(default)s)")
     made.add_argument("--steps", type=int, metavar="S", help="steps of the sampler (the model's own)")
     made.add_argument(
@@ -52,7 +78,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument(
         "--threshold", type=float, metavar="T", help="a pixel is marked from this probability on (argmax)"
     )
-    made.add_argument("--spacing", metavar="ROW,COLUMN", help="mm a pixel, for areas in mm² (unknown)")
+    made.add_argument("--spacing", metavar="ROW,COLUMN", help="mm a pixel of a picture, for areas in mm² (unknown)")
     made.add_argument(
         "--intensity",
         metavar="RULE",
@@ -61,6 +87,18 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … or auto (%(default)s)")
     made.add_argument("-o", dest="output", type=Path, metavar="DIR", help="where to write (nothing is written)")
+    made.add_argument(
+        "--identify",
+        action="store_true",
+        help="name the patient, the study and the path of a DICOM series in summary.json",
+    )
+    made.add_argument(
+        "--max-bytes",
+        type=int,
+        default=2 << 30,
+        metavar="BYTES",
+        help="refuse files that hold or claim more, before they are read (%(default)s)",
+    )
     made.add_argument("--overwrite", action="store_true", help="replace the results of an earlier call in DIR")
     made.add_argument("--json", action="store_true", help="print the summary as JSON")
     return made
@@ -68,57 +106,88 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
-    from modiff.io import read_image
+    from modiff.io.limits import Limits
     from modiff.io.output import check_output
+    from modiff.io.scan import read_scan
 
-    at = _numbers(args.at, "--at", int)
-    spacing = _numbers(args.spacing, "--spacing", float)
+    places = {name: numbers(getattr(args, name), f"--{name}", kind, counts) for name, kind, counts in _NUMBERS}
     raters = _raters(args.raters)
     # What can be refused without torch and a model is refused before they are loaded.
     if args.output is not None:
         check_output(args.output, overwrite=args.overwrite)
-    image = read_image(args.image)
+    scan = read_scan(args.image, limits=Limits(max_bytes=args.max_bytes))
 
+    from modiff.cli.sample_scan import is_slid, sample_scan
     from modiff.prediction.predictor import Predictor
-    from modiff.prediction.results import describe_input, write_results
 
     predictor = Predictor.from_path(args.model, device=args.device)
+    if is_slid(scan, predictor, args):
+        sample_scan(scan, predictor, args, raters=raters, **places)
+    else:
+        _sample_image(scan, predictor, args, raters=raters, **places)
+    return 0
+
+
+def _sample_image(
+    image: Any, predictor: Predictor, args: argparse.Namespace, *, raters: Any, at: Any, spacing: Any
+) -> None:
+    """One window of one picture."""
+    from modiff.prediction.results import describe_input, write_results
+    from modiff.prediction.show import show_image
+
     _set_image(predictor, image, at, args.intensity)
     predictor.sample(args.n, seed=args.seed, steps=args.steps, raters=raters, stratified=args.stratified)
     summary = predictor.summary(threshold=args.threshold, spacing=spacing or image.spacing)
-    about = {**_about(args, image, predictor), **describe_input(predictor), "at": at}
+    about = {**about_image(args, image, predictor), **describe_input(predictor), "at": at}
     if args.output is not None:
         title = f"{image.path.name}   model {args.model}, {args.n} samples, seed {args.seed}"
         about = write_results(args.output, predictor, summary, about=about, title=title, overwrite=args.overwrite)
     else:
         about |= summary.to_dict()
     if args.json:
-        print(json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False))
+        print_json(about)
     else:
-        _show(summary, args)
-    return 0
+        show_image(summary, args.output)
 
 
 def _set_image(predictor: Predictor, image: ImageFile, at: list[Any] | None, intensity: str | None) -> None:
     """Errors name the file; warnings are a line each."""
-    import sys
-
-    from modiff.errors import DataError
     from modiff.prediction.intensity import PredictionWarning
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), errors_name(image.path):
         warnings.simplefilter("ignore", PredictionWarning)
-        try:
-            predictor.set_image(image.array, at=at, intensity=intensity)
-        except DataError as error:
-            if error.path is not None or error.field not in ("image", "at"):
-                raise
-            raise type(error)(str(error), path=image.path) from error
-    for note in predictor.notes:
-        print(f"modiff: warning: {image.path}: {note}", file=sys.stderr)
+        predictor.set_image(image.array, at=at, intensity=intensity)
+    print_warnings(predictor.notes, image.path)
 
 
-def _about(args: argparse.Namespace, image: ImageFile, predictor: Predictor) -> dict[str, Any]:
+@contextmanager
+def errors_name(path: Path | str) -> Iterator[None]:
+    """An error about the image's content or a place in it names the file."""
+    from modiff.errors import DataError
+
+    try:
+        yield
+    except DataError as error:
+        if error.path is not None or error.field not in ("image", "at", "--roi"):
+            raise
+        raise type(error)(str(error), path=path) from error
+
+
+def print_warnings(notes: Sequence[str], path: Path | str) -> None:
+    """A line each on the error stream."""
+    import sys
+
+    for note in notes:
+        print(f"modiff: warning: {path}: {note}", file=sys.stderr)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """The summary as it stands in summary.json."""
+    print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def about_call(args: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
+    """How the samples were made, but for the image."""
     from modiff.config import to_dict
     from modiff.evaluation import provenance
 
@@ -133,13 +202,6 @@ def _about(args: argparse.Namespace, image: ImageFile, predictor: Predictor) -> 
             "fingerprint": provenance.model_fingerprint(predictor.model, config),
             "card": predictor.card,
         },
-        "image": {
-            "path": str(image.path),
-            "format": image.format,
-            "type": str(image.dtype),
-            "channels": image.array.shape[0],
-            "sha256": image.sha256,
-        },
         "seed": args.seed,
         "steps": args.steps,
         "raters": args.raters,
@@ -147,7 +209,22 @@ def _about(args: argparse.Namespace, image: ImageFile, predictor: Predictor) -> 
     }
 
 
-def _numbers(text: str | None, field: str, kind: type[int] | type[float]) -> list[Any] | None:
+def about_image(args: argparse.Namespace, image: ImageFile, predictor: Predictor) -> dict[str, Any]:
+    """How the samples of a picture were made."""
+    return {
+        **about_call(args, predictor),
+        "image": {
+            "path": str(image.path),
+            "format": image.format,
+            "type": str(image.dtype),
+            "channels": image.array.shape[0],
+            "sha256": image.sha256,
+        },
+    }
+
+
+def numbers(text: str | None, field: str, kind: type[int] | type[float], counts: tuple[int, ...]) -> list[Any] | None:
+    """Numbers between commas; ConfigError for another form or count."""
     from modiff.errors import ConfigError
 
     if text is None:
@@ -156,8 +233,8 @@ def _numbers(text: str | None, field: str, kind: type[int] | type[float]) -> lis
         values = [kind(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) != 2:
-        expected = "two whole numbers, such as 120,85" if kind is int else "two numbers, such as 0.7,0.7"
+    if len(values) not in counts:
+        expected = "whole numbers, such as 120,85 or 120,85,40" if kind is int else "two numbers, such as 0.7,0.7"
         raise ConfigError("cannot be understood", field=field, found=repr(text), expected=expected)
     return values
 
@@ -173,30 +250,3 @@ def _raters(text: str) -> Any:
         raise ConfigError(
             "cannot be understood", field="--raters", found=repr(text), expected="single, all or a list such as 0,2"
         ) from error
-
-
-def _show(summary: Summary, args: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from modiff.prediction.words import area_text, percent
-
-    console = Console(highlight=False, markup=False)
-    table = Table(title=f"Distinct hypotheses of {len(summary.weights)} samples", title_justify="left")
-    for name in ("probability", "marks", "samples"):
-        table.add_column(name, justify="right")
-    for hypothesis in summary.hypotheses:
-        table.add_row(percent(hypothesis.probability), area_text(hypothesis, summary), str(len(hypothesis.members)))
-    console.print(table)
-    source = "the model says" if summary.presence_from == "model" else "share of samples"
-    console.print(f"A rater marks anything: {percent(summary.presence)} ({source})")
-    if summary.agreement is not None:
-        console.print(f"Agreement of two samples (mean IoU): {summary.agreement:.2f}")
-    unit, factor = ("px", 1.0) if summary.pixel_area is None else ("mm²", summary.pixel_area)
-    for kind, name in enumerate(summary.classes):
-        sizes = summary.area_quantiles(kind, marked=True)
-        if sizes is not None:
-            low, _, middle, _, high = (f"{size * factor:.0f}" for size in sizes)
-            console.print(f"Area of {name} where marked: median {middle} {unit}, 5 % to 95 % {low} to {high}")
-    if args.output is not None:
-        console.print(f"Written to {args.output}: overlay.png shows them", soft_wrap=True)

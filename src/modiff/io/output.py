@@ -12,6 +12,7 @@ from pathlib import Path
 
 from modiff.errors import DataError
 
+_SUFFIXES = (".png", ".npz", ".nii", ".gz", ".dcm")  # of result files
 MANIFEST = "summary.json"  # its "files" name what a folder of results holds
 
 
@@ -85,7 +86,7 @@ def _named_files(path: Path) -> list[str]:
         return []
     # The list is a file's word: only result files directly in the folder, never a path that leads elsewhere.
     plain = [name for name in names if isinstance(name, str) and Path(name).name == name]
-    return [name for name in plain if Path(name).suffix in (".png", ".npz") and (path / name).is_file()]
+    return [name for name in plain if Path(name).suffix in _SUFFIXES and (path / name).is_file()]
 
 
 def _make(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from modiff.io.output import MANIFEST, output_folder
 from modiff.models.base import Samples
 from modiff.prediction.predictor import Predictor
 from modiff.prediction.summary import Summary
+from modiff.prediction.window import Window
 
 
 def write_results(
@@ -35,16 +37,38 @@ def write_results(
     identifiable, mean, entropy. overlay.png: the picture. summary.json: `about`, the summary, the files. The folder
     appears whole or not at all. Raises DataError where it has files and `overwrite` is false.
     """
-    samples, window, shown = predictor.samples, predictor.window, predictor.input
-    if samples is None or window is None or shown is None:
+    if predictor.samples is None or predictor.window is None or predictor.input is None:
         raise DataError("no samples are drawn", hint="Call set_image and sample first")
+    seen = Seen(predictor.input, predictor.window)
+    return write_image_results(path, predictor.samples, summary, seen, about=about, title=title, overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a picture shows of an image: (C,h,w) values in [0,1] through a window."""
+
+    values: np.ndarray
+    window: Window
+
+
+def write_image_results(
+    path: str | Path,
+    samples: Samples,
+    summary: Summary,
+    seen: Seen,
+    *,
+    about: Mapping[str, Any],
+    title: str = "",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """What `write_results` does, of any samples (1,N,K,H,W) of an image."""
     from modiff.report.figures import png
     from modiff.report.overlay import overlay
 
     with output_folder(path, overwrite=overwrite) as folder:
         _write_pictures(folder, summary)
         _write_arrays(folder / "samples.npz", samples, summary)
-        (folder / "overlay.png").write_bytes(png(overlay(shown, summary, window, title=title)))
+        (folder / "overlay.png").write_bytes(png(overlay(seen.values, summary, seen.window, title=title)))
         files = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
         content = {**about, **summary.to_dict(), "files": files}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
@@ -74,7 +98,7 @@ def describe_input(predictor: Predictor) -> dict[str, Any]:
 
 
 def _write_pictures(folder: Path, summary: Summary) -> None:
-    ends = _endings(summary.classes)
+    ends = endings(summary.classes)
     digits = max(2, len(str(len(summary.masks) - 1)))
     for i, masks in enumerate(summary.masks):
         for mask, end in zip(masks, ends, strict=True):
@@ -102,7 +126,7 @@ def _eight_bits(share: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
 
 
-def _endings(classes: tuple[str, ...]) -> list[str]:
+def endings(classes: tuple[str, ...]) -> list[str]:
     """What file names end in: nothing for one class, else the class's name where it is fit for a file name."""
     if len(classes) == 1:
         return [""]

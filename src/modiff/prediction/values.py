@@ -18,12 +18,12 @@ class Values:
     """What the model sees of `array` (C,Z,H,W) through windows.
 
     Percentiles are those of the whole scan, channel by channel. `minmax-slice` stretches each window of a model of
-    lesion crops, as its crops were, and each slice otherwise. notes: what differs from the rule, known beforehand;
-    found: what showed in single windows or slices.
+    lesion crops, as its crops were, and each slice otherwise. rule, trained: the rule applied and the model's own.
+    notes: what differs from the rule, known beforehand; found: what showed in single windows or slices.
     """
 
     def __init__(self, predictor: Predictor, array: np.ndarray, intensity: str | None, plan: Plan) -> None:
-        trained = predictor.data.get("intensity")
+        trained = self.trained = predictor.data.get("intensity")
         self.rule = intensity if intensity is not None else trained
         parsed = IntensityRule.parse(self.rule if self.rule is not None else "unit")
         self.notes: list[str] = []

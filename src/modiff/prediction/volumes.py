@@ -59,7 +59,7 @@ class VolumeSamples:
     maps: (N,K,z,h,w) float32 probabilities within `plan.box`; nothing is marked outside. weights: (N,), sum 1. present:
     (N,) bool, marks something at all. raters: (N,) whose reading it is, where raters are identifiable. presence: the
     model's own probability that a reader marks anything anywhere in the box, where it has one. notes: what differs from
-    the training data, in words. case: the name of the random numbers. intensity: the rule that made the values.
+    the training data, in words. case: the name of the random numbers. values: what the model saw, and by which rule.
     """
 
     maps: Tensor
@@ -70,7 +70,7 @@ class VolumeSamples:
     plan: Plan
     notes: tuple[str, ...]
     case: str
-    intensity: str | None
+    values: Values
 
 
 def plan_windows(
@@ -125,9 +125,14 @@ def sample_volume(
     """
     options = check_settings(predictor.model, n, steps, raters, stratified)
     array = array[None] if array.ndim == 3 else array
-    if array.ndim != 4 or array.shape[1:] != plan.box.shape or array.shape[0] != predictor.model.channels:
-        expected = f"{(predictor.model.channels, *plan.box.shape)}"
-        raise DataError("is not the scan that was planned for", field="image", found=array.shape, expected=expected)
+    if array.ndim != 4 or array.shape[1:] != plan.box.shape:
+        raise DataError(
+            "is not the scan that was planned for", field="image", found=array.shape, expected=plan.box.shape
+        )
+    if array.shape[0] != predictor.model.channels:
+        raise DataError(
+            "has other channels than the model", field="image", found=array.shape[0], expected=predictor.model.channels
+        )
     _check_memory(n * predictor.model.classes * math.prod(plan.box.size))
     values = Values(predictor, array, intensity, plan)
     case = case if case is not None else content_hash(array.reshape(-1, *array.shape[2:]))
@@ -152,7 +157,7 @@ def sample_volume(
     notes += [note for note in values.found if note not in notes]
     for note in notes:
         warnings.warn(note, PredictionWarning, stacklevel=2)
-    return merged.result(plan, tuple(notes), case, values.rule)
+    return merged.result(tuple(notes), case, values)
 
 
 class _Merged:
@@ -185,11 +190,11 @@ class _Merged:
             # One number is drawn for all windows: a reader marks anything where it is below the largest probability.
             self.presence = max(self.presence or 0.0, float(drawn.presence.max()))
 
-    def result(self, plan: Plan, notes: tuple[str, ...], case: str, rule: str | None) -> VolumeSamples:
+    def result(self, notes: tuple[str, ...], case: str, values: Values) -> VolumeSamples:
         """Everything, as plain tensors."""
         maps = self.maps.clamp_(0, 1)  # sums of shares exceed 1 by rounding
         weights = (self.weights / self.weights.sum()).float()
-        return VolumeSamples(maps, weights, self.present, self.raters, self.presence, plan, notes, case, rule)
+        return VolumeSamples(maps, weights, self.present, self.raters, self.presence, self.plan, notes, case, values)
 
 
 def _plan_place(shape: tuple[int, int, int], size: tuple[int, int], at: tuple[int, int, int], slices: int) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modiff.prediction.summary import Hypothesis, Summary
+from modiff.prediction.volume_summary import VolumeSummary
 
 
 def percent(probability: float) -> str:
@@ -18,3 +19,10 @@ def area_text(hypothesis: Hypothesis, summary: Summary) -> str:
         return "nothing there"
     pixels = int(hypothesis.mask.sum())
     return f"{pixels} px" if summary.pixel_area is None else f"{pixels * summary.pixel_area:.0f} mm²"
+
+
+def volume_text(hypothesis: Hypothesis, summary: VolumeSummary) -> str:
+    """What a hypothesis of a scan marks, in mm³."""
+    if hypothesis.nothing:
+        return "nothing there"
+    return f"{sum(summary.volumes_mm3(hypothesis).values()):.0f} mm³"

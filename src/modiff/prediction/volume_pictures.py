@@ -1,0 +1,89 @@
+"""Pictures of a scan's hypotheses: its key slice as an image's, and a sheet of slices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modiff.prediction.volume_summary import VolumeSummary
+from modiff.prediction.volumes import VolumeSamples
+from modiff.prediction.window import Window
+from modiff.prediction.words import percent
+
+MAX_SLICES, _ACROSS = 24, 6
+_SHOWN = 6  # hypotheses outlined
+_CLOSE, _AROUND = 48, 0.75  # the cut-out: at least so many pixels, and this share of the marked area's size around it
+
+
+def key_picture(samples: VolumeSamples, summary: VolumeSummary, *, title: str = "") -> bytes:
+    """PNG: the slice with most marked probability, as `overlay` shows an image."""
+    from modiff.report.figures import png
+    from modiff.report.overlay import overlay
+
+    z = summary.key_slice()
+    window = box_window(samples)
+    shown = samples.values.cut(z, window)
+    words = f"{title}   slice {z} of 0 to {summary.box.shape[0] - 1}"
+    return png(overlay(shown, summary.of_slice(samples, z), window, title=words.strip()))
+
+
+def slices_picture(samples: VolumeSamples, summary: VolumeSummary) -> bytes:
+    """PNG: up to 24 slices, evenly among those that any sample marks, with the distinct hypotheses' outlines."""
+    from modiff.report.figures import COLOURS, Cell, Contour, contact_sheet, png
+
+    shown = [hypothesis for hypothesis in summary.hypotheses[:_SHOWN] if not hypothesis.nothing]
+    window = _box(samples)
+    rows, columns = _cut_out(summary)
+    first = summary.box.spans[0][0]
+    cells = []
+    for place in _chosen(summary):
+        contours = tuple(
+            Contour(summary.mask_of(hypothesis)[:, place, rows, columns], colour, 1.0)
+            for hypothesis, colour in reversed(list(zip(shown, COLOURS, strict=False)))
+        )
+        image = samples.values.cut(first + place, window)[:, rows, columns]
+        cells.append(Cell(image, contours=contours, title=f"slice {first + place}"))
+    figure = contact_sheet([cells[i : i + _ACROSS] for i in range(0, len(cells), _ACROSS)], inches=1.9)
+    for i, (hypothesis, colour) in enumerate(zip(shown, COLOURS, strict=False)):
+        height = figure.get_size_inches()[1]
+        words = f"{i + 1}: {percent(hypothesis.probability)}"
+        y = 1 - (0.12 + 0.15 * i) / height
+        figure.text(0.002, y, words, color="black", fontsize=6.5, bbox={"facecolor": colour, "pad": 1, "linewidth": 0})
+    return png(figure)
+
+
+def box_window(samples: VolumeSamples) -> Window:
+    """What a picture of a slice shows: the model's own window where it is one, else the box."""
+    plan = samples.plan
+    return _box(samples) if plan.slid else plan.windows[0]
+
+
+def _box(samples: VolumeSamples) -> Window:
+    plan = samples.plan
+    _, (top, bottom), (left, right) = plan.box.spans
+    return Window((plan.box.shape[1], plan.box.shape[2]), (bottom - top, right - left), top, left)
+
+
+def _chosen(summary: VolumeSummary) -> list[int]:
+    """Places in the box."""
+    marked = np.flatnonzero(summary.masks.any((0, 1, 3, 4)))
+    if not marked.size:
+        return [summary.key_slice() - summary.box.spans[0][0]]
+    low, high = max(0, int(marked[0]) - 1), min(summary.box.size[0] - 1, int(marked[-1]) + 1)
+    count = min(MAX_SLICES, high - low + 1)
+    return sorted({round(float(place)) for place in np.linspace(low, high, count)})
+
+
+def _cut_out(summary: VolumeSummary) -> tuple[slice, slice]:
+    """Rows and columns of the box around all that a sample marks."""
+    marked = np.asarray(summary.masks.any((0, 1, 2)))
+    if not marked.any():
+        return slice(None), slice(None)
+    spans = [np.flatnonzero(marked.any(1)), np.flatnonzero(marked.any(0))]
+    side = max(int(found[-1] - found[0]) + 1 for found in spans)
+    side = max(_CLOSE, round(side * (1 + _AROUND)))
+    cut = []
+    for found, size in zip(spans, marked.shape, strict=True):
+        length = min(side, size)
+        start = min(max(int(found[0] + found[-1] + 1) // 2 - length // 2, 0), size - length)
+        cut.append(slice(start, start + length))
+    return cut[0], cut[1]

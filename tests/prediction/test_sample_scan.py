@@ -1,0 +1,331 @@
+"""`modiff sample` on scans: results lie where the scan lies, for whoever opens them, and name nobody."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pytest
+from discs import Discs
+from local import Local
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "io"))
+
+from series_files import DATES, PERSON, write_series
+
+from modiff import cli
+from modiff.errors import CheckpointError
+from modiff.io import write_png
+from modiff.prediction.predictor import Predictor
+
+SHAPE = (6, 40, 50)
+AFFINE = np.array([[-0.7, 0, 0, 30], [0, 1.1, 0, -40], [0, 0.2, 2.5, 7], [0, 0, 0, 1]])
+LABELS = ("mean", "consensus", "uncertainty")
+
+
+def blob(shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """(Z,H,W) 1 inside an asymmetric object, 0 outside."""
+    made = np.zeros(shape, np.float32)
+    made[1:4, 10:20, 30:38], made[1, 10:14, 22:38] = 1, 1
+    return made
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Path):
+    """Runs the verb with models of known law; `pixels` marks what is bright, at every pixel by itself."""
+    models = {
+        "pixels": (
+            Local(wiggle=0),
+            {"size": (32, 32), "intensity": "minmax-slice", "prompt": None, "classes": ["lesion"]},
+        ),
+        "window": (
+            Local(wiggle=0),
+            {"size": (32, 32), "intensity": "window:-500:500", "prompt": None, "classes": ["lesion"]},
+        ),
+        "crops": (Discs(), {**data, "size": (32, 32)}),
+        "organs": (
+            Local(classes=2, wiggle=0),
+            {"size": (64, 64), "intensity": "minmax-slice", "classes": ["rim", "core"]},
+        ),
+    }
+
+    def load(cls: type[Predictor], name: str, device: str = "cpu") -> Predictor:
+        if str(name) not in models:
+            raise CheckpointError("no such model", path=name)
+        model, about = models[str(name)]
+        return Predictor(model, device=device, data=about)
+
+    monkeypatch.setattr(Predictor, "from_path", classmethod(load))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["modiff", "sample", *map(str, words)])
+        return cli.main(["sample", *map(str, words)])
+
+    return call
+
+
+@pytest.fixture
+def nifti(tmp_path: Path) -> Path:
+    nib.save(nib.Nifti1Image(blob().T, AFFINE), tmp_path / "scan.nii.gz")
+    return tmp_path / "scan.nii.gz"
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    return write_series(tmp_path / "Doe_Jane", blob() * 900 - 400, order=[3, 1, 5, 0, 2, 4])
+
+
+def summary(folder: str = "out") -> dict[str, Any]:
+    return json.loads(Path(folder, "summary.json").read_text())
+
+
+def image(name: str, folder: str = "out") -> nib.Nifti1Image:
+    return nib.load(Path(folder, f"{name}.nii.gz"))
+
+
+class TestNifti:
+    def test_every_file_is_there_and_named(self, command, nifti):
+        assert command("pixels", nifti, "-n", 2, "-o", "out") == 0
+        names = {path.name for path in Path("out").iterdir()}
+        expected = {f"{name}.nii.gz" for name in (*LABELS, "sample-00", "sample-01", "hypothesis-1")}
+        assert names == expected | {"overlay.png", "slices.png", "summary.json"}
+        assert summary()["files"] == sorted(names)
+
+    def test_what_is_marked_lies_where_the_object_lies(self, command, nifti):
+        command("pixels", nifti, "-n", 2, "-o", "out")
+        for name in ("consensus", "sample-00", "sample-01", "hypothesis-1"):
+            found = image(name)
+            np.testing.assert_array_equal(np.asarray(found.dataobj), blob().T, err_msg=name)
+            np.testing.assert_allclose(found.affine, nib.load(nifti).affine, atol=1e-5)
+        assert image("mean").get_fdata()[blob().T > 0].min() > 0.9
+        assert image("uncertainty").get_data_dtype() == np.float32
+
+    def test_monai_opens_them_on_the_scan(self, command, nifti):
+        from monai.transforms import LoadImage
+
+        command("pixels", nifti, "-n", 1, "-o", "out")
+        load = LoadImage(image_only=True)
+        scan, found = load(nifti), load("out/consensus.nii.gz")
+        np.testing.assert_array_equal(found.numpy(), scan.numpy())
+        np.testing.assert_allclose(found.affine.numpy(), scan.affine.numpy(), atol=1e-5)
+
+    def test_volumes_are_in_mm3(self, command, nifti):
+        command("pixels", nifti, "-n", 2, "-o", "out")
+        voxel = abs(np.linalg.det(AFFINE[:3, :3]))
+        found = summary()
+        assert found["voxel_mm3"] == pytest.approx(voxel, rel=1e-6)
+        assert found["hypotheses"][0]["volume_mm3"]["lesion"] == pytest.approx(blob().sum() * voxel, rel=1e-5)
+        assert found["classes"]["lesion"]["standard_deviation_mm3"] == pytest.approx(0, abs=1e-6)
+
+    def test_two_dimensions_go_out_as_two(self, command, tmp_path):
+        nib.save(nib.Nifti1Image(blob()[1].T, AFFINE), tmp_path / "flat.nii")
+        assert command("pixels", "flat.nii", "-n", 1, "-o", "out") == 0
+        np.testing.assert_array_equal(np.asarray(image("consensus").dataobj), blob()[1].T)
+
+    def test_a_part_is_marked_in_the_whole_grid(self, command, nifti):
+        command("pixels", nifti, "-n", 1, "--roi", "30:50,0:40,2:6", "-o", "out")
+        part = blob().copy()
+        part[:2], part[:, :, :30] = 0, 0
+        np.testing.assert_array_equal(np.asarray(image("consensus").dataobj), part.T)
+        assert summary()["box"] == {"x": [30, 50], "y": [0, 40], "z": [2, 6]}
+
+    def test_a_place_is_looked_at_with_its_neighbours(self, command, nifti):
+        command("crops", nifti, "-n", 4, "--at", "33,15,2", "--slices", "1", "-o", "out")
+        assert summary()["box"]["z"] == [1, 4]
+        marked = np.argwhere(image("mean").get_fdata() > 0.1)
+        assert set(marked[:, 2]) == {1, 2, 3}
+
+    def test_classes_have_files_by_name(self, command, nifti):
+        assert command("organs", nifti, "-n", 1, "-o", "out") == 0
+        names = {path.name for path in Path("out").iterdir()}
+        assert {"sample-00-rim.nii.gz", "hypothesis-1-core.nii.gz", "mean-core.nii.gz"} <= names
+
+    def test_earlier_results_are_replaced_when_asked(self, command, nifti):
+        command("pixels", nifti, "-n", 5, "-o", "out")
+        assert command("pixels", nifti, "-n", 2, "-o", "out") == 2
+        assert command("pixels", nifti, "-n", 2, "-o", "out", "--overwrite") == 0
+        assert len(list(Path("out").glob("sample-*"))) == 2
+
+    def test_json_is_what_the_file_holds(self, command, nifti, capsys):
+        command("pixels", nifti, "-n", 1, "-o", "out", "--json")
+        assert json.loads(capsys.readouterr().out) == summary()
+
+    def test_the_terminal_speaks_of_mm3(self, command, nifti, capsys):
+        command("pixels", nifti, "-n", 2)
+        assert "mm³" in capsys.readouterr().out
+        assert not Path("out").exists()
+
+
+class TestDicom:
+    def test_every_file_is_there_and_named(self, command, series):
+        assert command("window", series, "-n", 2, "-o", "out") == 0
+        names = {path.name for path in Path("out").iterdir()}
+        assert {"probability.seg.dcm", "hypotheses.seg.dcm", "mean.nii.gz", "overlay.png"} <= names
+        assert summary()["files"] == sorted(names)
+
+    def test_segments_mark_the_slices_that_show_the_object(self, command, series):
+        command("window", series, "-n", 2, "-o", "out")
+        seg = hd.seg.segread("out/hypotheses.seg.dcm")
+        import pydicom
+
+        headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in series.iterdir()]
+        headers.sort(key=lambda header: float(header.ImagePositionPatient[2]))
+        uids = [header.SOPInstanceUID for header in headers]
+        pixels = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+        np.testing.assert_array_equal(pixels[..., 0], blob())
+        assert [item.SegmentLabel for item in seg.SegmentSequence] == ["hypothesis 1: 100 %"]
+        mean = hd.seg.segread("out/probability.seg.dcm")
+        pixels = mean.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+        expected = image("mean").get_fdata(dtype=np.float32).T
+        np.testing.assert_allclose(pixels[..., 0], expected, atol=0.5 / 255 + 1e-6)
+
+    def test_nifti_and_segmentation_lie_in_one_place(self, command, series):
+        command("window", series, "-n", 1, "-o", "out")
+        found = image("consensus")
+        nifti = nib.affines.apply_affine(found.affine, np.argwhere(np.asarray(found.dataobj)))
+        volume = hd.seg.segread("out/hypotheses.seg.dcm").get_volume()
+        index = np.argwhere(volume.array[..., 0])
+        lps = index @ volume.affine[:3, :3].T + volume.affine[:3, 3]
+        both = [np.unique(places.round(3), axis=0) for places in (nifti, lps * [-1, -1, 1])]
+        np.testing.assert_allclose(both[0], both[1], atol=2e-3)
+
+    def test_one_file_is_a_scan_of_one_slice(self, command, series):
+        file = sorted(series.iterdir())[1]  # slice 1
+        assert command("window", file, "-n", 1, "-o", "out") == 0
+        np.testing.assert_array_equal(np.asarray(image("consensus").dataobj)[..., 0], blob()[1].T)
+
+    def test_a_missing_slice_is_refused_by_its_place(self, command, tmp_path, capsys):
+        write_series(tmp_path / "gap", blob() * 900 - 400, without=[2])
+        assert command("window", "gap", "-o", "out") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "from 14.50 to 19.50" in line
+        assert not Path("out").exists()
+
+
+class TestPrivacy:
+    SECRETS = (*PERSON.values(), *DATES.values(), "Doe", "Jane", "Roe", "A-815", "S-1")
+
+    def found(self, text: str) -> list[str]:
+        return [secret for secret in self.SECRETS if secret in text]
+
+    def test_nothing_but_the_segmentations_names_the_patient(self, command, series, capsys):
+        assert command("window", series, "-n", 2, "-o", "out") == 0
+        printed = capsys.readouterr()
+        assert self.found(printed.out + printed.err) == []
+        import gzip
+
+        for path in Path("out").iterdir():
+            data = path.read_bytes()
+            data = gzip.decompress(data) if path.suffix == ".gz" else data
+            secrets = self.found(data.decode("latin-1"))
+            assert bool(secrets) == path.name.endswith(".dcm"), (path.name, secrets)
+
+    def test_no_uid_of_the_series_is_in_the_summary(self, command, series):
+        command("window", series, "-n", 2, "-o", "out")
+        assert not re.findall(r"\b\d+(?:\.\d+){6,}", Path("out/summary.json").read_text())
+
+    def test_the_patient_is_named_when_asked(self, command, series):
+        command("window", series, "-n", 2, "--identify", "-o", "out")
+        found = summary()["image"]
+        assert found["identity"]["PatientID"] == PERSON["PatientID"]
+        assert found["path"] == str(series)
+
+    def test_the_command_is_kept_without_the_path(self, command, series):
+        command("window", series, "-n", 2, "-o", "out")
+        assert summary()["command"] == "modiff sample window SERIES -n 2 -o out"
+
+    def test_warnings_do_not_name_the_folder(self, command, series, capsys):
+        command("crops", series, "-n", 1)
+        lines = capsys.readouterr().err.splitlines()
+        assert lines
+        assert all(line.startswith("modiff: warning: DICOM series: ") for line in lines)
+
+
+class TestPictures:
+    def test_a_large_picture_is_slid_over(self, command, tmp_path):
+        picture = np.zeros((90, 120), np.uint8)
+        picture[60:70, 80:100] = 255
+        write_png(tmp_path / "large.png", picture)
+        assert command("pixels", "large.png", "-n", 2, "-o", "out") == 0
+        from PIL import Image
+
+        np.testing.assert_array_equal(np.asarray(Image.open("out/consensus.png")), picture)
+        assert summary()["windows"]["a_slice"] > 1
+        assert {"overlay.png", "samples.npz", "sample-01.png"} <= {path.name for path in Path("out").iterdir()}
+
+    def test_and_a_model_of_lesion_crops_says_what_to_expect(self, command, tmp_path, capsys):
+        write_png(tmp_path / "large.png", np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8))
+        assert command("crops", "large.png", "-n", 1) == 0
+        assert "give the place with --at" in capsys.readouterr().err
+
+
+WRONG = {
+    "no slice": (["crops", "scan.nii.gz", "--at", "3,4"], "scan.nii.gz: at: does not say where to look"),
+    "outside": (["crops", "scan.nii.gz", "--at", "3,4,6"], "scan.nii.gz: at: lies outside the image"),
+    "part": (["pixels", "scan.nii.gz", "--roi", "0:9,0:9,0:9"], "scan.nii.gz: --roi: does not lie in the image"),
+    "spacing": (["pixels", "scan.nii.gz", "--spacing", "1,1"], "--spacing: the scan brings its own"),
+    "slices": (["crops", "scan.nii.gz", "--at", "3,4,2", "--slices", "-1"], "--slices: is not possible"),
+    "unit": (["pixels", "scan.nii.gz", "--intensity", "unit"], "values are outside [0,1]"),
+    "channels": (["pixels", "four.nii.gz"], "four.nii.gz: image: has other channels than the model"),
+    "damaged": (["pixels", "cut.nii"], "cut.nii: is too short for NIfTI"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_line_and_leaves_nothing(command, tmp_path, capsys, case):
+    nib.save(nib.Nifti1Image(blob().T * 9, AFFINE), tmp_path / "scan.nii.gz")
+    nib.save(nib.Nifti1Image(np.stack([blob().T] * 4, 3), AFFINE), tmp_path / "four.nii.gz")
+    (tmp_path / "cut.nii").write_bytes(b"\x5c\x01\0\0" + b"\0" * 60)
+    words, message = WRONG[case]
+    before = sorted(Path().iterdir())
+    assert command(*words, "-o", "out") == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_lie_about_size_is_refused_before_torch(tmp_path):
+    import subprocess
+
+    header = nib.Nifti1Header()
+    header.set_data_shape((30000, 30000, 4))
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    (tmp_path / "lie.nii").write_bytes(header.binaryblock + b"\0" * 8)
+    code = (
+        "import sys; from modiff.cli import main; code = main(['sample', 'nobody', 'lie.nii']); "
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"]
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("patient", ["LIDC-IDRI-0001", "LIDC-IDRI-0002"])
+def test_a_real_ct_series_goes_through(command, shared, patient):
+    folder = next((shared / "data" / "lidc-idri-dicom" / patient).glob("*/*"))
+    assert command("window", folder, "-n", 2, "--roi", "300:400,300:380,2:6", "-o", "out") == 0
+    from modiff.io.dicom import read_dicom_series
+
+    volume = read_dicom_series(folder)
+    found = image("consensus")
+    np.testing.assert_allclose(found.affine, volume.affine, atol=1e-5)
+    inside = np.zeros(volume.shape, bool)
+    inside[2:6, 300:380, 300:400] = True
+    bright = (np.clip((volume.array[0] + 500) / 1000, 0, 1) > 0.5) & inside
+    assert (np.asarray(found.dataobj).T.astype(bool) == bright).mean() > 0.9999
+    assert patient not in Path("out/summary.json").read_text()
+
+
+def test_a_real_brain_goes_through(command, shared):
+    (path,) = (shared / "data" / "open-ms" / "patient07").glob("FLAIR*")
+    assert command("pixels", path, "-n", 1, "--roi", "40:140,60:160,90:93", "-o", "out") == 0
+    np.testing.assert_allclose(image("mean").affine, nib.load(path).affine, atol=1e-5)
+    assert image("mean").shape == nib.load(path).shape
