@@ -15,12 +15,14 @@ def planar_step(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Ten
     z, u, w: (B,D); b: (B,). û is u moved along w until wᵀû = softplus(wᵀu) − 1 > −1, which makes the step invertible
     (their appendix A.1).
     """
-    inner = (w * u).sum(-1)
-    norm = (w**2).sum(-1).clamp_min(1e-8)
-    u = u + ((F.softplus(inner) - 1 - inner) / norm)[:, None] * w
+    inner, norm = (w * u).sum(-1), (w**2).sum(-1)
+    share = norm / norm.clamp_min(1e-8)  # one, but where w vanishes and the step is a translation
+    lifted = F.softplus(inner)
+    u = u + ((lifted - 1 - inner) / norm.clamp_min(1e-8))[:, None] * w
     activation = torch.tanh((w * z).sum(-1) + b)
-    slope = (1 - activation**2) * (w * u).sum(-1)
-    return z + u * activation[:, None], torch.log((1 + slope).clamp_min(1e-7))
+    # 1 + (1 − a²)·wᵀû, written without the cancellation that would lose a determinant near zero.
+    determinant = activation**2 + (1 - activation**2) * ((1 - share) * (1 + inner) + share * lifted)
+    return z + u * activation[:, None], torch.log(determinant.clamp_min(torch.finfo(z.dtype).tiny))
 
 
 class PlanarFlow(nn.Module):
@@ -68,7 +70,7 @@ class Coupling(nn.Module):
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         kept, moved = z[:, int(self.odd) :: 2], z[:, int(not self.odd) :: 2]
         inputs = torch.cat([kept, self.condition(h)], 1)
-        log_scale = self.log_scale(inputs)
+        log_scale = _bounded(self.log_scale(inputs))
         moved = moved * log_scale.exp() + self.shift(inputs)
         pair = (moved, kept) if self.odd else (kept, moved)
         return torch.stack(pair, -1).flatten(1), log_scale.sum(1)
@@ -77,7 +79,7 @@ class Coupling(nn.Module):
 class GlowFlow(nn.Module):
     """K steps of conditional ActNorm, dense linear map and affine coupling (Kingma & Dhariwal 2018; as in Selvan 2020).
 
-    Every step starts near the identity: the scale is an exponential, the linear map is I plus what the features say.
+    Every step starts near the identity: scales are exponentials, the linear map is I plus what the features say.
     """
 
     def __init__(self, features: int, dim: int, steps: int) -> None:
@@ -93,7 +95,7 @@ class GlowFlow(nn.Module):
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z: (B,D) and h: (B,features) -> z_K (B,D) and (B,) summed log-determinants."""
         matrix = self.matrix(h).view(-1, self.steps, self.dim, self.dim) + torch.eye(self.dim, device=z.device)
-        log_scale, shift = self.log_scale(h).view(-1, self.steps, self.dim), self.shift(h)
+        log_scale, shift = _bounded(self.log_scale(h)).view(-1, self.steps, self.dim), self.shift(h)
         total = torch.linalg.slogdet(matrix).logabsdet.sum(1) + log_scale.sum((1, 2))
         for step, coupling in enumerate(self.couplings):
             z = z * log_scale[:, step].exp() + shift[:, step, None]
@@ -101,6 +103,11 @@ class GlowFlow(nn.Module):
             z, log_det = coupling(z, h)
             total = total + log_det
         return z, total
+
+
+def _bounded(x: Tensor) -> Tensor:
+    """Log-scales within ±2: two exponentials a step, one after another, must not overflow."""
+    return 2 * torch.tanh(x / 2)
 
 
 def _small(layer: nn.Linear) -> nn.Linear:
