@@ -12,7 +12,7 @@ from modiff.models import build
 from modiff.models.base import Segmenter
 
 TINY = {
-    "unet": {"base": 16, "multipliers": [1, 2], "attention": [2], "blocks": 1, "head_width": 0},
+    "unet": {"base": 16, "multipliers": [1, 2], "attention": [2], "blocks": 1, "head_width": 0, "groups": 4},
     "steps": 20,
     "sampling_steps": 4,
 }
@@ -56,3 +56,27 @@ def opinion_shares(model: Segmenter, batch: Batch, n: int = 64) -> torch.Tensor:
     wrong = (drawn[:, :, None] != targets[:, None]).flatten(3).sum(-1).min(-1)
     kind = torch.where(wrong.values < 4, wrong.indices, 3)
     return torch.stack([(kind == k).float().mean(1) for k in range(4)], 1)
+
+
+def train(model: Segmenter, batch: Batch, *, steps: int, rate: float, repeat: int = 4) -> None:
+    """Adam with a linearly falling rate; the batch is seen `repeat` times over in a step."""
+    many = Batch(
+        batch.image.repeat(repeat, 1, 1, 1), batch.masks.repeat(repeat, 1, 1, 1, 1), batch.read.repeat(repeat, 1)
+    )
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    rng = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * (1 - step / steps)
+        optimiser.zero_grad()
+        model.training_loss(many, rng=rng)["loss"].backward()
+        optimiser.step()
+
+
+def parameter_count(method: str, *, channels: int, **changes: Any) -> tuple[int, dict[str, int]]:
+    """Parameters in all and of each part, of a network without memory."""
+    config = build_config(method=method, changes={"model": changes}).model
+    with torch.device("meta"):
+        model = build(method, config, channels=channels, classes=1, raters=4)
+    parts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
+    return sum(p.numel() for p in model.parameters()), parts

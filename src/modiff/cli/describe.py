@@ -89,16 +89,15 @@ def _changes(settings: list[str]) -> dict[str, Any]:
 
 
 def _show(described: list[Description]) -> None:
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     first = described[0]
     of = f", preset {first.preset}" if first.preset else ""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", no_wrap=True)
     for one in described:
-        table.add_column(one.title, justify="right", overflow="fold")
+        table.add_column(one.method, justify="right", no_wrap=True)
 
     def row(name: str, values: list[str]) -> None:
         table.add_row(name, *values)
@@ -108,7 +107,6 @@ def _show(described: list[Description]) -> None:
         row(f"  {part}", [f"{one.parts[part]:,}" if part in one.parts else "" for one in described])
     if any(one.trained != one.parameters for one in described):
         row("  of these trained", [f"{one.trained:,}" for one in described])
-    table.add_section()
     row("evaluations a sample", [str(one.evaluations) for one in described])
     row("GFLOP: evaluation", [_gflop(one.gflop_evaluation) for one in described])
     row("GFLOP: sample", [_gflop(one.gflop_sample) for one in described])

@@ -182,7 +182,7 @@ class PixelDiffusion(Segmenter):
     ) -> Samples:
         """n hypotheses an image, each one reader's. steps: fewer than the chain's are respaced exactly.
 
-        origin: (B,2) int64, where an image's pixel (0,0) lies in a larger field of noise, shared by what is cut from it.
+        origin: (B,2) int64, where an image's first pixel lies in a larger field of noise that other images may share.
         Raises ConfigError for raters other than "single": the method learns no panels.
         """
         if raters != "single":
