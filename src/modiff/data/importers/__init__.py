@@ -15,6 +15,10 @@ from types import ModuleType
 IMPORTERS: dict[str, tuple[str, str]] = {
     "lidc-dicom": ("lidc_dicom", "LIDC-IDRI as TCIA distributes it: DICOM slices and the radiologists' XML"),
     "lidc-slices": ("lidc_slices", "LIDC-IDRI nodule crops as PNG files, four radiologists; zips or folders"),
+    "lidc-pickle": ("lidc_pickle", "LIDC-IDRI nodule crops in data_lidc.pickle, read without running it"),
+    "lidc-hdf5": ("lidc_hdf5", "LIDC-IDRI nodule crops in data_lidc.hdf5, as CCDM and PHiSeg make it"),
+    "cimd-folder": ("cimd_folder", "slices in the layout of CIMD's code: JPEG images and masks"),
+    "isbi-ms": ("isbi_ms", "MS lesions of the ISBI 2015 challenge: NIfTI, two raters, four modalities"),
     "folder": ("folder", "your own images and masks of several raters: png, tif, npy, NIfTI or DICOM in folders"),
     "phantom": ("phantom", "simulated nodules with simulated raters whose true distribution is known"),
 }

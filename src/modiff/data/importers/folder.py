@@ -320,17 +320,14 @@ def _part(grid: Grid, index: int) -> Grid:
 def _info(
     args: argparse.Namespace, items: Sequence[Item], raters: Sequence[str], labels: Labels, reader: _Reader
 ) -> StoreInfo:
-    import hashlib
-
     from modiff import __version__
-    from modiff.data.importers.grids import digest
+    from modiff.data.importers.grids import digest, digest_all
     from modiff.data.layout import StoreInfo
 
     assert reader.channels is not None
-    root, sha = Path(args.root), hashlib.sha256()
-    for path in sorted(path for item in items for path in (*item.channels.values(), *item.masks.values())):
-        sha.update(f"{path.relative_to(root).as_posix()}\0{digest(path)}\n".encode())
-    read = {root.resolve().name: sha.hexdigest()}
+    root = Path(args.root)
+    files = [path for item in items for path in (*item.channels.values(), *item.masks.values())]
+    read = {root.resolve().name: digest_all(root, files)}
     read |= {Path(path).name: digest(Path(path)) for path in (args.table, args.splits) if path}
     return StoreInfo(
         channels=reader.channels,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,6 +106,14 @@ def digest(path: Path) -> str:
     sha = hashlib.sha256()
     for file in sorted(file for file in path.iterdir() if file.is_file()):
         sha.update(f"{file.name}\0{digest(file)}\n".encode())
+    return sha.hexdigest()
+
+
+def digest_all(root: Path, paths: Iterable[Path]) -> str:
+    """SHA-256 of the list of these files below `root` with theirs."""
+    sha = hashlib.sha256()
+    for path in sorted(paths):
+        sha.update(f"{path.relative_to(root).as_posix()}\0{digest(path)}\n".encode())
     return sha.hexdigest()
 
 
