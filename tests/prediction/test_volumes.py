@@ -15,6 +15,8 @@ from local import Local
 from modiff.config import build_config
 from modiff.errors import ConfigError, DataError
 from modiff.models import build
+from modiff.models.modiff.presence import marking_probability
+from modiff.models.modiff.slices import join_laws, without_valleys
 from modiff.models.modiff.windows import field
 from modiff.prediction.intensity import PredictionWarning
 from modiff.prediction.predictor import Predictor
@@ -170,6 +172,40 @@ class TestMoDiff:
         assert samples.maps.shape == (2, 1, 2, 80, 100)
         assert samples.plan.slid
         assert not any("noise" in note for note in samples.notes)
+
+
+class TestOneLesion:
+    def test_valleys_are_filled_to_the_lower_peak(self):
+        found = without_valleys(torch.tensor([0.1, 0.9, 0.4, 0.6, 0.5, 0.8, 0.2, 0.3]))
+        assert found.tolist() == pytest.approx([0.1, 0.9, 0.8, 0.8, 0.8, 0.8, 0.3, 0.3])
+
+    @pytest.mark.parametrize("exchangeable", [True, False])
+    def test_no_draw_has_a_hole(self, exchangeable):
+        generator = torch.Generator().manual_seed(0)
+        law = torch.rand(9, 5 if exchangeable else 4, generator=generator)
+        law = law / law.sum(1, keepdim=True) if exchangeable else law
+        joined = join_laws(law, exchangeable=exchangeable)
+        chance = marking_probability(joined, exchangeable=exchangeable)
+        for u in torch.linspace(0, 1, 50):
+            marked = (chance > u).int()
+            assert (marked.diff(dim=0).clamp_min(0).sum(0) + marked[0] <= 1).all()
+        assert (chance >= marking_probability(law, exchangeable=exchangeable) - 1e-6).all()
+
+    def test_a_law_without_valleys_stays_as_it_is(self):
+        law = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.2, 0.8], [0.6, 0.4]])
+        assert torch.equal(join_laws(law, exchangeable=True), law)
+
+    def test_the_slices_of_a_place_are_judged_together(self):
+        class Joining(Local):
+            def encode(self, image: torch.Tensor) -> torch.Tensor:
+                return torch.ones_like(image)
+
+            def join_slices(self, encodings: list[torch.Tensor]) -> list[torch.Tensor]:
+                return [0 * encoding for encoding in encodings]
+
+        array = noise((1, 5, 40, 40))
+        assert draw(Joining(), array, at=(20, 20, 2), slices=1).maps.mean() < 0.1
+        assert draw(Joining(), array).maps.mean() > 0.9
 
 
 class TestAt:

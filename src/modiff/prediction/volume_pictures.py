@@ -10,6 +10,7 @@ from modiff.prediction.window import Window
 from modiff.prediction.words import percent
 
 MAX_SLICES, _ACROSS = 24, 6
+_MARGIN = 8  # letters
 _SHOWN = 6  # hypotheses outlined
 _CLOSE, _AROUND = 48, 0.75  # the cut-out: at least so many pixels, and this share of the marked area's size around it
 
@@ -30,7 +31,8 @@ def slices_picture(samples: VolumeSamples, summary: VolumeSummary) -> bytes:
     """PNG: up to 24 slices, evenly among those that any sample marks, with the distinct hypotheses' outlines."""
     from modiff.report.figures import COLOURS, Cell, Contour, contact_sheet, png
 
-    shown = [hypothesis for hypothesis in summary.hypotheses[:_SHOWN] if not hypothesis.nothing]
+    numbered = enumerate(summary.hypotheses[:_SHOWN], 1)  # as the files are
+    shown = [(number, hypothesis) for number, hypothesis in numbered if not hypothesis.nothing]
     window = _box(samples)
     rows, columns = _cut_out(summary)
     first = summary.box.spans[0][0]
@@ -38,16 +40,18 @@ def slices_picture(samples: VolumeSamples, summary: VolumeSummary) -> bytes:
     for place in _chosen(summary):
         contours = tuple(
             Contour(summary.mask_of(hypothesis)[:, place, rows, columns], colour, 1.0)
-            for hypothesis, colour in reversed(list(zip(shown, COLOURS, strict=False)))
+            for (_, hypothesis), colour in reversed(list(zip(shown, COLOURS, strict=False)))
         )
         image = samples.values.cut(first + place, window)[:, rows, columns]
         cells.append(Cell(image, contours=contours, title=f"slice {first + place}"))
-    figure = contact_sheet([cells[i : i + _ACROSS] for i in range(0, len(cells), _ACROSS)], inches=1.9)
-    for i, (hypothesis, colour) in enumerate(zip(shown, COLOURS, strict=False)):
-        height = figure.get_size_inches()[1]
-        words = f"{i + 1}: {percent(hypothesis.probability)}"
-        y = 1 - (0.12 + 0.15 * i) / height
-        figure.text(0.002, y, words, color="black", fontsize=6.5, bbox={"facecolor": colour, "pad": 1, "linewidth": 0})
+    rows_of_cells = [cells[i : i + _ACROSS] for i in range(0, len(cells), _ACROSS)]
+    # Blank titles leave a margin, in which the key stands.
+    figure = contact_sheet(rows_of_cells, row_titles=[" " * _MARGIN] * len(rows_of_cells), inches=1.9)
+    width, height = figure.get_size_inches()
+    for i, ((number, hypothesis), colour) in enumerate(zip(shown, COLOURS, strict=False)):
+        words = f"{number}: {percent(hypothesis.probability)}"
+        y = 1 - (0.35 + 0.2 * i) / height
+        figure.text(0.06 / width, y, words, fontsize=7.5, bbox={"facecolor": colour, "pad": 2, "linewidth": 0})
     return png(figure)
 
 

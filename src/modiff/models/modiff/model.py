@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from modiff.models.layers import image_centre, position_channels
 from modiff.models.modiff import losses, presence, windows
 from modiff.models.modiff.ldf import edge_target
 from modiff.models.modiff.mca import LABEL_PATCH, MCA, ImageShare, attention_spread_loss
+from modiff.models.modiff.slices import join_laws
 from modiff.models.unet import UNet
 from modiff.randomness import fold, normal, sample_seeds, uniform
 
@@ -309,6 +311,15 @@ class MoDiff(Segmenter):
     def _centred(middle: Tensor, size: tuple[int, int]) -> bool:
         """Whether the prompt is in the window's middle, so that a flip leaves it there."""
         return bool(((middle - (torch.tensor(size, device=middle.device) - 1) / 2).abs() < 1e-3).all())
+
+    def join_slices(self, encodings: Sequence[Encoding]) -> list[Encoding]:
+        """Encodings of one lesion's slices, in order: its presence is judged such that no sample has a hole in it."""
+        laws = [encoding.law for encoding in encodings]
+        known = [law for law in laws if law is not None]
+        if len(known) != len(laws):
+            return list(encodings)
+        joined = join_laws(torch.cat(known), exchangeable=self.exchangeable).split([len(law) for law in known])
+        return [replace(encoding, law=law) for encoding, law in zip(encodings, joined, strict=True)]
 
     @torch.no_grad()
     def sample(
