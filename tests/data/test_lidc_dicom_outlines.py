@@ -110,7 +110,9 @@ def test_the_interior_is_in_the_curves_own_box() -> None:
 def blob(reader: int, slices: range, top: int, left: int, side: int = 4) -> Marked:
     mask = np.zeros((64, 64), bool)
     mask[top : top + side, left : left + side] = True
-    return Marked(reader, dict.fromkeys(slices, mask))
+    made = Marked.of(reader, dict.fromkeys(slices, mask))
+    assert made is not None
+    return made
 
 
 def readers(*marked: Marked) -> list[list[int]]:
@@ -146,6 +148,15 @@ def test_grouping_does_not_depend_on_the_order_of_outlines() -> None:
     marked = [blob(r, range(r % 2, 3), 10 + r, 10 + 3 * r) for r in range(4)] + [blob(2, range(5), 40, 40)]
     expected = readers(*marked)
     assert readers(*marked[::-1]) == expected
+
+
+def test_an_outline_gives_its_masks_back() -> None:
+    marked = blob(0, range(2, 4), 10, 12)
+    assert marked.slices == [2, 3]
+    assert np.argwhere(marked.mask(3, (64, 64))).min(0).tolist() == [10, 12]
+    assert marked.mask(3, (64, 64)).sum() == 16
+    assert not marked.mask(1, (64, 64)).any()
+    assert Marked.of(0, {0: np.zeros((4, 4), bool)}) is None
 
 
 def test_nodules_are_counted_from_the_lowest_slice() -> None:

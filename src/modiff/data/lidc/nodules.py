@@ -17,19 +17,29 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Marked:
-    """One reader's outline of one nodule, filled. masks: place of the slice in its series -> (H,W) bool, not empty."""
+    """One reader's outline of one nodule, filled. voxels: (n,3) int32, n ≥ 1: slice in its series, row, column."""
 
     reader: int
-    masks: Mapping[int, np.ndarray]
+    voxels: np.ndarray
+
+    @classmethod
+    def of(cls, reader: int, masks: Mapping[int, np.ndarray]) -> Marked | None:
+        """From slice's place -> (H,W) bool; None where no pixel is marked."""
+        parts = [np.argwhere(mask[None]) + np.array((place, 0, 0)) for place, mask in sorted(masks.items())]
+        voxels = np.concatenate(parts).astype(np.int32) if parts else np.empty((0, 3), np.int32)
+        return cls(reader, voxels) if len(voxels) else None
 
     @property
-    def voxels(self) -> np.ndarray:
-        """(n,3) int64: slice, row, column of every voxel."""
-        parts = []
-        for place, mask in sorted(self.masks.items()):
-            rows, columns = np.nonzero(mask)
-            parts.append(np.stack([np.full_like(rows, place), rows, columns], axis=1))
-        return np.concatenate(parts)
+    def slices(self) -> list[int]:
+        """Places of the slices on which it has pixels, ascending."""
+        return np.unique(self.voxels[:, 0]).tolist()
+
+    def mask(self, place: int, shape: tuple[int, int]) -> np.ndarray:
+        """(H,W) bool of one slice, empty where nothing was outlined."""
+        _, rows, columns = self.voxels[self.voxels[:, 0] == place].T
+        made = np.zeros(shape, bool)
+        made[rows, columns] = True
+        return made
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Nodule:
     @property
     def slices(self) -> list[int]:
         """Places of the slices on which anybody outlined it, ascending."""
-        return sorted({place for marked in self.outlines.values() for place in marked.masks})
+        return sorted({place for marked in self.outlines.values() for place in marked.slices})
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -49,16 +59,9 @@ class Nodule:
         row, column = np.mean([marked.voxels[:, 1:].mean(0) for marked in self.outlines.values()], axis=0).tolist()
         return row, column
 
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right), half-open: what all outlines on all slices cover."""
-        together = np.logical_or.reduce([mask for marked in self.outlines.values() for mask in marked.masks.values()])
-        rows, columns = np.flatnonzero(together.any(1)), np.flatnonzero(together.any(0))
-        return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
-
 
 def group(marked: Sequence[Marked], steps: tuple[float, float, float]) -> list[Nodule]:
-    """Nodules in order of their lowest slice, then row and column. steps: mm between (slices, rows, columns)."""
+    """Nodules in order of their lowest slice, then of their centre. steps: mm between (slices, rows, columns)."""
     voxels = [one.voxels for one in marked]
     pairs = []
     for a, b in combinations(range(len(marked)), 2):
@@ -77,7 +80,7 @@ def group(marked: Sequence[Marked], steps: tuple[float, float, float]) -> list[N
     for name in sorted(set(member)):
         held = [one for one, of in zip(marked, member, strict=True) if of == name]
         nodules.append(Nodule({one.reader: one for one in sorted(held, key=lambda one: one.reader)}))
-    return sorted(nodules, key=lambda nodule: (nodule.slices[0], *nodule.box))
+    return sorted(nodules, key=lambda nodule: (nodule.slices[0], *nodule.centre))
 
 
 def _closeness(a: np.ndarray, b: np.ndarray, steps: tuple[float, float, float]) -> tuple[int, float] | None:
@@ -97,4 +100,5 @@ def _closeness(a: np.ndarray, b: np.ndarray, steps: tuple[float, float, float]) 
 
 def _numbers(voxels: np.ndarray) -> np.ndarray:
     """One number a voxel: slices, rows and columns are below 2^20."""
+    voxels = voxels.astype(np.int64)
     return (voxels[:, 0] << 40) | (voxels[:, 1] << 20) | voxels[:, 2]

@@ -18,6 +18,8 @@ from modiff.data.lidc.xml import Reading, Session, merge, parse, slices_named
 from modiff.errors import DataError
 from modiff.io.dicom import read_slice
 
+MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -87,18 +89,18 @@ def _readings(job: Job, all_series: Sequence[CtSeries], notes: list[str]) -> tup
 def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> list[Nodule]:
     """Physical nodules of a series from what its readers outlined on the slices that are there."""
     place_of = {one.sop_uid: place for place, one in enumerate(series.slices)}
-    marked = []
+    marked: list[Marked] = []
     for reader, session in enumerate(sessions):
         for outline in session.outlines:
-            masks = {}
+            masks: dict[int, np.ndarray] = {}
             for uid in {region.sop_uid for region in outline.regions} & place_of.keys():
-                regions = [region for region in outline.regions if region.sop_uid == uid]
                 place = place_of[uid]
-                mask = fill(regions, series.slices[place].shape, str(where))
-                if mask.any():
-                    masks[place] = mask
-            if masks:
-                marked.append(Marked(reader, masks))
+                regions = [region for region in outline.regions if region.sop_uid == uid]
+                masks[place] = fill(regions, series.slices[place].shape, str(where))
+            if one := Marked.of(reader, masks):
+                marked.append(one)
+            if sum(len(one.voxels) for one in marked) > MAX_VOXELS:
+                raise DataError("outlines fill more than a chest", path=where, expected=f"at most {MAX_VOXELS} voxels")
     return group(marked, series.steps)
 
 
@@ -114,8 +116,7 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
             raise DataError("changed while it was read", path=one.path)
         masks = np.zeros((readers, rule.size, rule.size), bool)
         for reader, marked in nodule.outlines.items():
-            if place in marked.masks:
-                masks[reader] = window.mask(marked.masks[place])
+            masks[reader] = window.mask(marked.mask(place, one.shape))
         crops.append(
             Crop(
                 case=f"{job.patient}/nodule-{number}/slice-{index}",

@@ -28,6 +28,7 @@ MAX_BYTES = 32 << 20
 MAX_ELEMENTS = 2_000_000
 MAX_DEPTH = 16
 MAX_SESSIONS = 16
+MAX_OUTLINES = 256  # a session; LIDC's readers outlined a few dozen at most
 MAX_COORDINATE = 65_535
 _LEAST_POINTS = 3  # fewer enclose nothing: the mark of a nodule below 3 mm
 _HEAD_BYTES = 16 << 10
@@ -157,6 +158,8 @@ class _Collector:
             if any(len(region.points) >= _LEAST_POINTS for region in self._regions):
                 self._outlines.append(Outline(tuple(self._regions)))
             self._regions = []
+            if len(self._outlines) > MAX_OUTLINES:
+                raise DataError("too many nodules", path=self.where, expected=f"at most {MAX_OUTLINES} a session")
         elif name == "readingSession":
             self.sessions.append(Session(tuple(self._outlines)))
             self._outlines = []
