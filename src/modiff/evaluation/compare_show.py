@@ -44,9 +44,8 @@ def differences_table(comparison: Comparison, stratum: str = "all") -> Table:
             _threshold(row),
             row.split,
             f"{row.images}" + (f" ({row.undefined} undefined)" if row.undefined else ""),
-            words.number(row.value_a),
-            words.number(row.value_b),
-            words.number(row.difference, signed=True),
+            *(words.number(value, digits=words.decimals(row.metric)) for value in (row.value_a, row.value_b)),
+            words.number(row.difference, signed=True, digits=words.decimals(row.metric)),
             _interval(row),
             escape(row.better) if row.better else ("–" if row.ci_low is None else "unclear"),
         )
@@ -64,7 +63,8 @@ def _interval(row: Difference) -> str:
         return ""
     if row.ci_low is None or row.ci_high is None:
         return "under 5 patients"
-    return f"{words.number(row.ci_low, signed=True)} to {words.number(row.ci_high, signed=True)}"
+    digits = words.decimals(row.metric)
+    return " to ".join(words.number(end, signed=True, digits=digits) for end in (row.ci_low, row.ci_high))
 
 
 def plot_differences(comparison: Comparison, path: str | Path, stratum: str = "all") -> Path:
@@ -84,8 +84,13 @@ def plot_differences(comparison: Comparison, path: str | Path, stratum: str = "a
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(metrics) :]:
         axis.set_visible(False)
+    left: list[str] = []
     for i, metric in enumerate(metrics):
-        _panel(axes.flat[i], [row for row in rows if row.metric == metric][:_MOST_ROWS], named=i % columns == 0)
+        shown = [row for row in rows if row.metric == metric][:_MOST_ROWS]
+        labels = [_label(row) for row in shown]
+        named = i % columns == 0 or labels != left
+        left = labels if i % columns == 0 else left
+        _panel(axes.flat[i], shown, labels if named else [""] * len(labels))
     title = f"Paired differences on {rows[0].images} images, split {rows[0].split}" if rows else "Nothing is defined"
     figure.suptitle(f"{title}, {words.STRATA[stratum]}; 95 % intervals over patients", fontsize=10)
     path = Path(path)
@@ -97,7 +102,7 @@ def plot_differences(comparison: Comparison, path: str | Path, stratum: str = "a
 _UNDATED = {".svg": {"Date": None}}
 
 
-def _panel(axis: Axes, rows: list[Difference], *, named: bool) -> None:
+def _panel(axis: Axes, rows: list[Difference], labels: list[str]) -> None:
     higher = NAMES[rows[0].metric][1]
     for place, row in enumerate(rows):
         colour = _UNCLEAR if row.better is None else (_BETTER if row.better == row.a else _WORSE)
@@ -107,8 +112,7 @@ def _panel(axis: Axes, rows: list[Difference], *, named: bool) -> None:
             axis.plot([row.difference], [place], "o", color=colour, markersize=5)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    labels = [_label(row) for row in rows] if named else []
-    axis.set_yticks(range(len(rows)), labels or [""] * len(rows), fontsize=8)
+    axis.set_yticks(range(len(rows)), labels, fontsize=8)
     axis.set_title(NAMES[rows[0].metric][0], fontsize=10)
     side = "→" if higher else "←"
     axis.set_xlabel(f"a − b   ({side} a is better)", fontsize=8)

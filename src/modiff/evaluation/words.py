@@ -51,11 +51,17 @@ def threshold(record: Record) -> str:
     return f"p ≥ {record.threshold:g}"
 
 
-def number(value: float | None, *, signed: bool = False) -> str:
-    """Three decimals, a true minus sign, "undefined" for what is not defined on any image."""
+def decimals(metric: str) -> int:
+    """How many are printed: errors per pixel are small, for most of an image is background that all agree on."""
+    return 5 if metric.partition(DIFFERENCE)[0] in ("brier", "ece") else 3
+
+
+def number(value: float | None, *, signed: bool = False, digits: int = 3) -> str:
+    """Fixed decimals, a true minus sign, "undefined" for what is not defined on any image."""
     if value is None:
         return "undefined"
-    return f"{value:+.3f}".replace("-", "−") if signed else f"{value:.3f}".replace("-", "−")
+    rounded = round(value, digits) + 0.0  # no minus before a zero
+    return f"{rounded:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
 def interval(record: Record) -> str:
@@ -64,10 +70,11 @@ def interval(record: Record) -> str:
         return ""
     if record.ci_low is None or record.ci_high is None:
         return "under 5 patients"
-    signed = is_difference(record)
-    return f"{number(record.ci_low, signed=signed)} to {number(record.ci_high, signed=signed)}"
+    signed, digits = is_difference(record), decimals(record.metric)
+    ends = (number(end, signed=signed, digits=digits) for end in (record.ci_low, record.ci_high))
+    return " to ".join(ends)
 
 
 def value(record: Record) -> str:
     """The value; differences with their sign."""
-    return number(record.value, signed=is_difference(record))
+    return number(record.value, signed=is_difference(record), digits=decimals(record.metric))
