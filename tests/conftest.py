@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +16,8 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs real data or golden values: set MODIFF_SHARED to the folder that holds data/ and golden/")
     return folder
+
+
+# Properties are checked without a clock, on the same examples everywhere.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")

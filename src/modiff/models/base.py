@@ -64,4 +64,9 @@ class Segmenter(nn.Module, ABC):
     def sample(
         self, image_or_encoding: Any, n: int, *, seeds: Tensor, steps: int | None = None, raters: Readers = "single"
     ) -> Samples:
-        """n hypotheses an image. seeds: (B,) int64, one a case; sample i is a function of (weights, image, seed, i)."""
+        """n hypotheses an image. seeds: (B,) int64, one a case; sample i is a function of (weights, image, seed, i).
+
+        What a method may add, and callers ask its signature for: `stratified`, presence from a low-discrepancy
+        sequence; `origin`, (B,2) int64, the row and column of each image's first pixel in a larger one: noise is then a
+        function of (seed, i, place in that one), so that windows of a scan which share a seed agree where they overlap.
+        """

@@ -31,7 +31,7 @@ def time_features(t: Tensor, width: int, scale: float = 1000.0) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """GroupNorm–SiLU–conv twice with a skip, (B,C,H,W) -> (B,C',H,W); an embedding scales and shifts the second norm."""
+    """GroupNorm–SiLU–conv twice with a skip, (B,C,H,W) -> (B,C',H,W); an embedding scales and shifts the second."""
 
     def __init__(self, inputs: int, outputs: int, *, embedding: int = 0, dropout: float = 0.0) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ class _Group:
 
 @dataclass
 class Encoding:
-    """What depends on the images only. law: (B,R+1) of how many raters mark, or (B,R) of each rater's marking, or None."""
+    """What depends on the images only. law: (B,R+1) of how many raters mark, (B,R) each rater's, or None."""
 
     shape: tuple[int, int, int]  # B, H, W of the images as given
     padded: tuple[int, int]  # H, W that the networks see

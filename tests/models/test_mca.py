@@ -1,0 +1,67 @@
+"""The cross-attention network against explicit sums."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modiff.config import LDFConfig, MCAConfig
+from modiff.models.modiff.mca import MCA, SelfAttention, attention_spread_loss, linear_attention, tokens
+
+
+@given(queries=st.integers(1, 12), keys=st.integers(2, 12), dim=st.integers(1, 9))
+def test_linear_attention_equals_explicit_scores_times_values(queries, keys, dim):
+    rng = torch.Generator().manual_seed(queries * 1000 + keys * 10 + dim)
+    q, k, v = (torch.randn(2, n, dim, generator=rng, dtype=torch.float64) for n in (queries, keys, keys))
+    scores = q @ k.transpose(1, 2) / (keys * math.sqrt(dim))
+    torch.testing.assert_close(linear_attention(q, k, v), scores @ v)
+
+
+def test_tokens_are_patches_row_by_row():
+    x = torch.arange(16.0).view(1, 1, 4, 4)
+    assert tokens(x, 2)[0, 1].tolist() == [2, 3, 6, 7]
+
+
+def test_spread_loss_is_zero_for_equal_attention_and_one_for_a_single_patch():
+    query = torch.ones(1, 5, 2)
+    equal = torch.ones(1, 8, 2)
+    single = torch.zeros(1, 8, 2)
+    single[0, 3] = 1
+    assert attention_spread_loss(query, equal) == pytest.approx(0, abs=1e-6)
+    assert attention_spread_loss(query, single) == pytest.approx(1, abs=1e-6)
+
+
+def test_self_attention_divides_by_the_root_of_width_times_heads():
+    torch.manual_seed(0)
+    layer = SelfAttention(8, 2)
+    x = torch.randn(1, 5, 8)
+    q, k, v = (layer.qkv(x)[0, :, 8 * i : 8 * i + 8] for i in range(3))
+    heads = []
+    for head in range(2):
+        part = slice(4 * head, 4 * head + 4)
+        share = torch.softmax(q[:, part] @ k[:, part].T / math.sqrt(4 * 2), -1)
+        heads.append(share @ v[:, part])
+    torch.testing.assert_close(layer(x)[0], layer.out(torch.cat(heads, 1)), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mca", [True, False])
+@pytest.mark.parametrize("ldf", [True, False])
+@pytest.mark.parametrize(("channels", "classes"), [(1, 1), (4, 3)])
+def test_condition_has_the_images_resolution_whatever_is_switched_on(mca, ldf, channels, classes):
+    torch.manual_seed(0)
+    network = MCA(channels, classes, MCAConfig(enabled=mca, dim=8, heads=2), LDFConfig(enabled=ldf))
+    share = network.encode(torch.rand(2, channels, 16, 24))
+    out, features = network(share, torch.randn(2, classes, 16, 24))
+    assert out.shape == (2, 8, 16, 24)
+    assert ("edges" in features) == ldf
+    assert ("query" in features) == mca
+
+
+def test_starts_as_no_condition_at_all():
+    network = MCA(1, 1, MCAConfig(dim=8, heads=2), LDFConfig())
+    out, _ = network(network.encode(torch.rand(1, 1, 16, 16)), torch.randn(1, 1, 16, 16))
+    assert out.abs().max() == 0
