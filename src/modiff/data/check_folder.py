@@ -13,9 +13,10 @@ from modiff.data.findings import Finding, Level, Report, View
 from modiff.data.importers import folder, folder_layout
 from modiff.data.importers.cimd_folder import read_jpeg
 from modiff.data.importers.folder_layout import Item
-from modiff.data.importers.grids import SUFFIXES, Grid, difference, read_grid, sides
+from modiff.data.importers.grids import SUFFIXES, Grid, difference, mask_limits, read_grid, sides
 from modiff.data.importers.labels import Labels, plain
 from modiff.errors import ModiffError
+from modiff.io.limits import Limits
 
 _JPEG = (".jpg", ".jpeg")
 _NEAR = 0.15  # of full scale: how far from black and white JPEG and interpolation leave most values of a mask
@@ -43,7 +44,7 @@ def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
     check = _FolderCheck(args, items)
     report.findings += check.run()
     if strange:
-        text = f"{len(strange)} images fit no pattern and are left out, such as {strange[0]}"
+        text = f"{len(strange)} image{'s' * (len(strange) != 1)} left out, fitting no pattern, such as {strange[0]}"
         report.findings.append(Finding("note", "files left out", text))
     cases, raters = len(items), len(check.raters)
     report.what = f"a folder, {cases} case{'s' * (cases != 1)}, {raters} rater{'s' * (raters != 1)}"
@@ -57,7 +58,7 @@ class _FolderCheck:
     def __init__(self, args: argparse.Namespace, items: Sequence[Item]) -> None:
         self.args, self.items = args, items
         self.raters = tuple(sorted({name for item in items for name in (*item.masks, *(item.readers or ()))}))
-        self.labels = Labels(args.label, args.foreground)
+        self.labels, self.limits = Labels(args.label, args.foreground), folder.limits_of(args)
         self.views: dict[str, View] = {}
         self._conventions: dict[str, str] = {}
         self._first: Grid | None = None
@@ -115,7 +116,7 @@ class _FolderCheck:
         grids = []
         for name in sorted(item.channels):
             try:
-                grids.append(_read(item.channels[name], mask=False))
+                grids.append(_read(item.channels[name], self.limits, mask=False))
             except ModiffError as error:
                 yield Finding("error", "an image that cannot be read", str(error), item.case)
                 return None
@@ -123,7 +124,7 @@ class _FolderCheck:
             if what := difference(grids[0], grid):
                 yield Finding("error", "channels on different grids", f"channel {name}: {what}", item.case)
                 return None
-        image = folder._with(grids[0], np.concatenate([grid.array for grid in grids]))
+        image = folder.with_array(grids[0], np.concatenate([grid.array for grid in grids]))
         yield from self._compare(item, image)
         return image
 
@@ -146,7 +147,7 @@ class _FolderCheck:
     def _mask(self, item: Item, name: str, image: Grid) -> Generator[Finding, None, np.ndarray | None]:
         """Returns (Z,H,W) class indices, or None where the mask cannot be compared with the image."""
         try:
-            grid = _read(item.masks[name], mask=True)
+            grid = _read(item.masks[name], mask_limits(image, self.limits), mask=True)
             values = plain(grid)
         except ModiffError as error:
             yield Finding("error", "a mask that cannot be read", str(error), item.case)
@@ -213,10 +214,11 @@ class _FolderCheck:
                 yield Finding("warning", "a pixel size far off", text, case)
 
 
-def _read(path: Path, *, mask: bool) -> Grid:
+def _read(path: Path, limits: Limits, *, mask: bool) -> Grid:
     if path.suffix.lower() in _JPEG:
+        limits.check_file(path)
         return Grid(read_jpeg(path.read_bytes(), str(path))[None, None], path)
-    return read_grid(path, mask=mask)
+    return read_grid(path, limits, mask=mask)
 
 
 def _mapped(values: np.ndarray, labels: Labels) -> np.ndarray:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from modiff.report.html import Markup
 
 _EACH = 12  # thumbnails of a kind of finding
-_SIDE = 256  # pixels of a thumbnail's longer side, at least
+_SIDE = 256  # pixels of a panel's longer side, as near as whole zooms come
+_GAP = 8  # pixels beside a panel
+_CLOSE = 24  # pixels of the image that the close view shows at least
 _WORDS = {
     "error": "Must be mended before the data is used.",
     "warning": "Suspicious: look at it and decide.",
@@ -35,7 +37,8 @@ def write_page(report: Report, path: str | Path) -> None:
     for level, kind, found in report.groups():
         body.append(tag("h2", f"{level}: {kind}"))
         body.append(tag("p", _WORDS[level], class_="small"))
-        body += [_figure(report, finding) for finding in found[:_EACH]]
+        figures = [_figure(report, finding) for finding in found[:_EACH]]
+        body.append(tag("div", *figures, class_="charts"))
         if len(found) > _EACH:
             more = (f"{finding.case}: {finding.text}" if finding.case else finding.text for finding in found[_EACH:])
             body.append(tag("p", f"And {len(found) - _EACH} more:"))
@@ -66,7 +69,7 @@ def _legend(view: View) -> Markup:
 
 
 def thumbnail(view: View) -> bytes:
-    """A PNG: the image from its 1st to its 99th percentile in grey, and every rater's outline in its own colour."""
+    """A PNG: the whole image, and what is marked close by, in grey with every rater's outline in its own colour."""
     import io
 
     from PIL import Image
@@ -76,18 +79,43 @@ def thumbnail(view: View) -> bytes:
     if high <= low:
         low, high = float(values.min()), max(float(values.max()), float(values.min()) + 1)
     grey = np.rint(255 * ((values - low) / (high - low)).clip(0, 1)).astype(np.uint8)
-    zoom = max(1, -(-_SIDE // max(grey.shape)))
+    near = _near(view.masks)
+    panels = [_panel(grey, view.masks), _panel(grey[near], view.masks[:, *near])]
+    height = max(len(panel) for panel in panels)
+    padded = [np.pad(panel, ((0, height - len(panel)), (0, _GAP), (0, 0)), constant_values=255) for panel in panels]
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(padded, 1)).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _near(masks: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns around what anyone marked, else the middle: a square as far as the image allows."""
+    size = masks.shape[1:]
+    places = np.nonzero(masks.any(0))
+    if not places[0].size:
+        places = tuple(np.array([side // 4, side - 1 - side // 4]) for side in size)
+    side = max(int(max(np.ptp(place) for place in places) * 1.5) + 1, _CLOSE)
+    parts = []
+    for place, whole in zip(places, size, strict=True):
+        start = int(np.clip((int(place.min()) + int(place.max()) - side) // 2 + 1, 0, max(whole - side, 0)))
+        parts.append(slice(start, min(start + side, whole)))
+    return parts[0], parts[1]
+
+
+def _panel(grey: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """(h,w,3) uint8, its longer side about _SIDE, outlines two pixels wide."""
+    zoom = max(1, _SIDE // max(grey.shape))
     colour = np.repeat(np.repeat(np.stack([grey] * 3, -1), zoom, 0), zoom, 1)
-    for rater, mask in enumerate(view.masks):
+    for rater, mask in enumerate(masks):
         large = np.repeat(np.repeat(mask != 0, zoom, 0), zoom, 1)
         # Outlines often coincide: the later a rater, the further inside, so that those before still show.
-        for _ in range(rater % 3):
+        for _ in range(rater % 3 if zoom > 3 else 0):
             large &= ~_edge(large)
+        line = _edge(large)
+        line |= _edge(large & ~line) if zoom > 3 else False
         shade = COLOURS[rater % len(COLOURS)].lstrip("#")
-        colour[_edge(large)] = [int(shade[place : place + 2], 16) for place in (0, 2, 4)]
-    buffer = io.BytesIO()
-    Image.fromarray(colour).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+        colour[line] = [int(shade[place : place + 2], 16) for place in (0, 2, 4)]
+    return colour
 
 
 def _edge(mask: np.ndarray) -> np.ndarray:

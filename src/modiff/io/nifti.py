@@ -48,6 +48,17 @@ class _Claim:
     def bytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def scaled(self) -> bool:
+        return (self.slope, self.inter) != (1.0, 0.0)
+
+    @property
+    def result(self) -> np.dtype:
+        """The type of the values once scaled: single precision holds what came from up to 16 bits."""
+        if not self.scaled:
+            return self.dtype.newbyteorder("=")
+        return np.dtype(np.float32 if self.dtype.itemsize <= 2 or self.dtype.str[1:] == "f4" else np.float64)
+
 
 def is_nifti(path: str | Path) -> bool:
     """Whether a file's name says NIfTI."""
@@ -71,7 +82,7 @@ def read_nifti(path: str | Path, *, limits: Limits | None = None) -> Volume:
             file.seek(0)
             head = _inflate(path, file, 540, whole=False) if packed else file.read(540)
             claim, block = _parse(path, head)
-            itemsize = 8 if _scales(claim) else claim.dtype.itemsize
+            itemsize = max(claim.dtype.itemsize, claim.result.itemsize)
             limits.check_declared(path, claim.shape, itemsize, file_bytes)
             header = _header(path, block)
             affine = _affine(path, header, claim.scale_mm)
@@ -221,19 +232,17 @@ def _inflate(path: Path, file: BinaryIO, size: int, *, whole: bool) -> bytes:
     return bytes(memoryview(made)[:size])
 
 
-def _scales(claim: _Claim) -> bool:
-    return (claim.slope, claim.inter) != (1.0, 0.0)
-
-
 def _array(path: Path, raw: bytes, claim: _Claim) -> np.ndarray:
     """(C,Z,H,W): NIfTI's first axis runs fastest, so its array transposed is contiguous as it lies."""
     array = np.frombuffer(raw, claim.dtype, math.prod(claim.shape), claim.offset).reshape(claim.shape[::-1])
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError("has values that are not finite", path=path, found="NaN or infinity")
-    if _scales(claim):
-        wide = np.float64 if array.dtype.itemsize > 2 and array.dtype != np.dtype("f4") else np.float32
-        with np.errstate(over="ignore"):
-            array = (array * np.float64(claim.slope) + np.float64(claim.inter)).astype(wide)
-        if not np.isfinite(array).all():
-            raise DataError("scaled values are not finite", path=path, field="scl_slope", found=claim.slope)
-    return np.array(array, dtype=array.dtype.newbyteorder("="))
+    if not claim.scaled:
+        return np.array(array, dtype=claim.result)
+    made = np.empty(array.shape, claim.result)
+    with np.errstate(over="ignore"):
+        for part, values in zip(made.reshape(-1, *made.shape[2:]), array.reshape(-1, *made.shape[2:]), strict=True):
+            part[...] = values * np.float64(claim.slope) + np.float64(claim.inter)  # a slice at a time, for memory
+    if not np.isfinite(made).all():
+        raise DataError("scaled values are not finite", path=path, field="scl_slope", found=claim.slope)
+    return made

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from modiff.data.importers.intensity import Rule
     from modiff.data.importers.labels import Labels
     from modiff.data.layout import StoreInfo
+    from modiff.io.limits import Limits
 
 VERSION = "folder 1"
 
@@ -77,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prompt = "centre: an image's centre says which lesion the raters judged (default %(default)s)"
     add("prompt", prompt, choices=("none", "centre"), default="none")
     add("exchangeable", "rater names are slots, not persons", action="store_true")
+    add("max-bytes", "largest file or volume that is read (default 2 GiB)", type=int, metavar="N")
     add("source", "what the data is, for the store's record", default="own data", metavar="WORDS")
     add("licence", "its licence", default="unknown", metavar="WORDS")
     add_split_arguments(parser)
@@ -147,6 +149,17 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
+def limits_of(args: argparse.Namespace) -> Limits:
+    """The bounds on what is read, with --max-bytes where it was given."""
+    from modiff.io.limits import Limits
+
+    if args.max_bytes is None:
+        return Limits()
+    if args.max_bytes < 1:
+        raise ConfigError("no size", field="--max-bytes", found=args.max_bytes, expected="a number of bytes")
+    return Limits(max_bytes=args.max_bytes)
+
+
 def _check_complete(item: Item, raters: Sequence[str], missing: str, root: Path) -> None:
     """Settles who read the case; raises DataError where that is not known, or contradicts a mask that is there."""
     if not item.channels:
@@ -199,6 +212,7 @@ class _Reader:
         size: tuple[int, int] | None,
     ) -> None:
         self.args, self.raters, self.rule, self.labels, self.size = args, raters, rule, labels, size
+        self.limits = limits_of(args)
         self.channels: tuple[str, ...] | None = None
         self._sides: str | None = None
         self._shape: tuple[int, ...] | None = None
@@ -226,7 +240,7 @@ class _Reader:
             values = kept(part.array[:, 0])
             if bounds is not None:
                 values = stretch(part.array[:, 0], bounds[0][:, index], bounds[1][:, index])
-            seen, marked, valid = _with(part, values), _with(part, masks[:, index]), None
+            seen, marked, valid = with_array(part, values), with_array(part, masks[:, index]), None
             if self.size is not None:
                 (seen, valid), (marked, _) = centre_fit(seen, self.size), centre_fit(marked, self.size)
             self._check_size(seen.shape[1:], image)
@@ -242,12 +256,12 @@ class _Reader:
         from modiff.data.importers.grids import difference, read_grid, sides, turn
 
         names = sorted(item.channels)
-        grids = [read_grid(item.channels[name]) for name in names]
+        grids = [read_grid(item.channels[name], self.limits) for name in names]
         for grid in grids[1:]:
             if what := difference(grids[0], grid):
                 hint = "Channels must be registered to one grid."
                 raise DataError("a channel on another grid", path=grid.path, found=what, hint=hint)
-        image = _with(grids[0], np.concatenate([grid.array for grid in grids]))
+        image = with_array(grids[0], np.concatenate([grid.array for grid in grids]))
         if self.args.plane != "native":
             image = turn(image, self.args.plane)
         channels = tuple(names) if names != [""] else tuple(f"channel {i + 1}" for i in range(len(image.array)))
@@ -272,11 +286,9 @@ class _Reader:
         """(R,Z,H,W) class indices on the image's grid, and (R,) who read it."""
         import numpy as np
 
-        from modiff.data.importers.grids import difference, read_grid, resample, turn
-        from modiff.io.limits import Limits
+        from modiff.data.importers.grids import difference, mask_limits, read_grid, resample, turn
 
-        # A mask is no larger than its image, which was judged already, however well it compresses.
-        limits = Limits(ratio_free=max(Limits.ratio_free, 16 * int(np.prod(image.shape))))
+        limits = mask_limits(image, self.limits)
         assert item.readers is not None
         read = np.array([name in item.readers for name in self.raters])
         masks = np.zeros((len(self.raters), *image.shape), np.uint8)
@@ -304,7 +316,8 @@ class _Reader:
             )
 
 
-def _with(grid: Grid, array: np.ndarray) -> Grid:
+def with_array(grid: Grid, array: np.ndarray) -> Grid:
+    """Other values (C,Z,H,W), or (C,H,W) of one slice, at the same place."""
     from dataclasses import replace
 
     return replace(grid, array=array if array.ndim == 4 else array[:, None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -70,6 +71,12 @@ def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -
         return Grid(image.array[None] if stack else image.array[:, None], path, spacing=image.spacing)
     _, row, column = found.spacing
     return Grid(found.array, path, found.affine, (row, column))
+
+
+def mask_limits(image: Grid, limits: Limits | None = None) -> Limits:
+    """For a mask of this image: no larger than what was judged already, it may compress as well as it likes."""
+    limits = limits or Limits()
+    return replace(limits, ratio_free=max(limits.ratio_free, 16 * math.prod(image.shape)))
 
 
 def _indexed(path: Path, limits: Limits) -> np.ndarray | None:
