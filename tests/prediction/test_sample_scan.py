@@ -36,6 +36,15 @@ def blob(shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
     return made
 
 
+class Second(Local):
+    """Looks at the second of two channels."""
+
+    channels = 2
+
+    def encode(self, image: Any) -> Any:
+        return super().encode(image[:, 1:])
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Path):
     """Runs the verb with models of known law; `pixels` marks what is bright, at every pixel by itself."""
@@ -48,6 +57,7 @@ def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Pat
             Local(wiggle=0),
             {"size": (32, 32), "intensity": "window:-500:500", "prompt": None, "classes": ["lesion"]},
         ),
+        "second": (Second(wiggle=0), {"size": (64, 64), "intensity": "unit", "classes": ["lesion"]}),
         "crops": (Discs(), {**data, "size": (32, 32)}),
         "organs": (
             Local(classes=2, wiggle=0),
@@ -163,6 +173,25 @@ class TestNifti:
         assert not Path("out").exists()
 
 
+class TestChannels:
+    def test_files_on_one_grid_are_the_channels_of_one_scan(self, command, nifti):
+        nib.save(nib.Nifti1Image(1 - blob().T, AFFINE), "other.nii")
+        assert command("second", nifti, "other.nii", "-n", 1, "-o", "out") == 0
+        np.testing.assert_array_equal(np.asarray(image("consensus").dataobj), 1 - blob().T)
+        assert summary()["image"]["channels"] == 2
+        assert summary()["image"]["channel_paths"] == [str(nifti), "other.nii"]
+
+    @pytest.mark.parametrize("other", ["shape", "affine", "picture"])
+    def test_another_grid_is_refused(self, command, nifti, capsys, other):
+        shifted = AFFINE + np.array([[0, 0, 0, 0.5]] + [[0] * 4] * 3)
+        values = blob().T[:-1] if other == "shape" else blob().T
+        nib.save(nib.Nifti1Image(values, shifted if other == "affine" else AFFINE), "other.nii")
+        write_png("other.png", np.zeros((40, 50), np.uint8))
+        assert command("second", nifti, "other.png" if other == "picture" else "other.nii") == 2
+        expected = "channels of one scan" if other == "picture" else "another grid than the first"
+        assert expected in capsys.readouterr().err
+
+
 class TestDicom:
     def test_every_file_is_there_and_named(self, command, series):
         assert command("window", series, "-n", 2, "-o", "out") == 0
@@ -271,6 +300,7 @@ WRONG = {
     "outside": (["crops", "scan.nii.gz", "--at", "3,4,6"], "scan.nii.gz: at: lies outside the image"),
     "part": (["pixels", "scan.nii.gz", "--roi", "0:9,0:9,0:9"], "scan.nii.gz: --roi: does not lie in the image"),
     "spacing": (["pixels", "scan.nii.gz", "--spacing", "1,1"], "--spacing: the scan brings its own"),
+    "slices and no place": (["pixels", "scan.nii.gz", "--slices", "2"], "--slices: needs a place"),
     "slices": (["crops", "scan.nii.gz", "--at", "3,4,2", "--slices", "-1"], "--slices: is not possible"),
     "unit": (["pixels", "scan.nii.gz", "--intensity", "unit"], "values are outside [0,1]"),
     "channels": (["pixels", "four.nii.gz"], "four.nii.gz: image: has other channels than the model"),

@@ -21,8 +21,8 @@ _NUMBERS: tuple[tuple[str, type[int] | type[float], tuple[int, ...]], ...] = (
 
 _EPILOG = """\
 IMAGE is a PNG, TIFF or NPY file, (H,W) or (C,H,W); a NIfTI file of two or three dimensions (and channels); one DICOM
-file; or a folder with one DICOM series. Values are made as those of the training data were, or a warning says what
-differs.
+file; or a folder with one DICOM series. Several NIfTI files on one grid are the channels of one scan. Values are made
+as those of the training data were, or a warning says what differs.
 
 What is larger than the model's training images is seen through windows that slide over each slice; a hypothesis is one
 reading of all of it. A model trained on lesion crops reads the lesion at its window's centre: give it the place with
@@ -48,7 +48,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("model", metavar="MODEL", help="a run folder, or a packaged model's name")
-    made.add_argument("image", metavar="IMAGE", type=Path, help="the image file, or a folder with a DICOM series")
+    made.add_argument(
+        "image", metavar="IMAGE", type=Path, nargs="+", help="the image file, or a folder with a DICOM series"
+    )
     made.add_argument("-n", type=int, default=16, metavar="N", help="samples to draw (%(default)s)")
     made.add_argument("--at", metavar="X,Y[,Z]", help="the pixel to look at, and its slice, counted from 0")
     made.add_argument(
@@ -106,16 +108,19 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
+    from modiff.errors import ConfigError
     from modiff.io.limits import Limits
     from modiff.io.output import check_output
-    from modiff.io.scan import read_scan
+    from modiff.io.scan import read_channels
 
     places = {name: numbers(getattr(args, name), f"--{name}", kind, counts) for name, kind, counts in _NUMBERS}
+    if args.slices and args.at is None:
+        raise ConfigError("needs a place", field="--slices", found=args.slices, hint="Give --at X,Y,Z too")
     raters = _raters(args.raters)
     # What can be refused without torch and a model is refused before they are loaded.
     if args.output is not None:
         check_output(args.output, overwrite=args.overwrite)
-    scan = read_scan(args.image, limits=Limits(max_bytes=args.max_bytes))
+    scan = read_channels(args.image, limits=Limits(max_bytes=args.max_bytes))
 
     from modiff.cli.sample_scan import is_slid, sample_scan
     from modiff.prediction.predictor import Predictor

@@ -165,9 +165,11 @@ def _about_scan(volume: Volume, predictor: Predictor, args: argparse.Namespace) 
         "sha256": _digest(volume.sha256),
     }
     if hidden:
-        about["command"] = _without_path(about["command"], args.image)
+        about["command"] = _without_path(about["command"], args.image[0])
     else:
         image = {"path": str(volume.path), **image}
+    if len(args.image) > 1:
+        image["channel_paths"] = list(map(str, args.image))
     if args.identify and volume.format == "DICOM":
         header = volume.source.headers[0]
         image["identity"] = {name: str(header.get(name, "")) for name in _IDENTITY}

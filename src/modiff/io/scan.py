@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from modiff.errors import DataError
 from modiff.io.images import ImageFile, read_image
 from modiff.io.limits import Limits
 from modiff.io.volume import Volume
 
+_SAME_MM = 1e-3  # a thousandth of a millimetre apart is rounding
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0")
 
 
@@ -33,6 +39,35 @@ def read_scan(path: str | Path, *, limits: Limits | None = None) -> ImageFile | 
 
         return read_nifti(path, limits=limits)
     return read_image(path, limits=limits)
+
+
+def read_channels(paths: Sequence[str | Path], *, limits: Limits | None = None) -> ImageFile | Volume:
+    """One scan, or several NIfTI files on one grid as the channels of one volume, in the order given.
+
+    The first file's header is what results are written by. Raises DataError where grids differ, as `read_scan`
+    otherwise.
+    """
+    first = read_scan(paths[0], limits=limits)
+    if len(paths) == 1:
+        return first
+    volumes = [_channel(paths[0], first)]
+    for path in paths[1:]:
+        volume = _channel(path, read_scan(path, limits=limits))
+        if volume.shape != volumes[0].shape:
+            expected = volumes[0].shape
+            raise DataError("is on another grid than the first", path=path, found=volume.shape, expected=expected)
+        if np.abs(volume.affine - volumes[0].affine).max() > _SAME_MM:
+            found = volume.affine.round(4).tolist()
+            raise DataError("is on another grid than the first", path=path, field="affine", found=found)
+        volumes.append(volume)
+    digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
+    return replace(volumes[0], array=np.concatenate([volume.array for volume in volumes]), sha256=digests)
+
+
+def _channel(path: str | Path, scan: ImageFile | Volume) -> Volume:
+    if not isinstance(scan, Volume) or scan.format != "NIfTI":
+        raise DataError("several files are the channels of one scan", path=path, found=scan.format, expected="NIfTI")
+    return scan
 
 
 def _start(path: Path) -> bytes:
