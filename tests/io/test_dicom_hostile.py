@@ -233,6 +233,11 @@ def test_a_folder_or_nothing_for_a_file_is_refused(tmp_path: Path) -> None:
     assert "empty" in refused(tmp_path / "empty.dcm")
 
 
+def test_a_volume_that_is_printed_shows_no_name(tmp_path: Path) -> None:
+    volume = read_dicom_series(save(series(), tmp_path))
+    assert not any(secret in repr(volume) + repr(volume.source) for secret in SECRETS)
+
+
 def test_elements_that_make_no_value_do_not_stand_in_the_way(tmp_path: Path) -> None:
     made = series()[0]
     made.KVP = "120"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ class DicomSource:
     and nowhere else.
     """
 
-    headers: tuple[FileDataset, ...]
+    headers: tuple[FileDataset, ...] = field(repr=False)
     files: tuple[Path, ...]
 
     @property

@@ -29,7 +29,7 @@ class Volume:
     path: Path
     format: str
     sha256: Mapping[str, str] = field(default_factory=dict)
-    source: Any = None
+    source: Any = field(default=None, repr=False)  # a header may name a patient, and a repr ends up in logs
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or self.array.size == 0:
