@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from diffusion_models import random_batch
 from skimage import data, feature, filters
 
-from modiff.models import edges
+from modiff.config import LDFConfig, build_config, config_from_dict, to_dict
+from modiff.errors import ConfigError
+from modiff.models import build, edges
+from modiff.models.modiff.ldf import LDF, make_ldf
 
 REFERENCES = {
     "gaussian": lambda image: image - filters.gaussian(image, sigma=2),
@@ -91,3 +95,37 @@ def test_filters_compute_in_float32_under_autocast():
         inside = edges.EdgeFilter("sobel")(x)
     assert inside.dtype == torch.float32
     torch.testing.assert_close(inside, edges.sobel(x))
+
+
+@pytest.mark.parametrize("name", [*REFERENCES, "canny"])
+def test_modiff_learns_with_the_filter_in_the_ldfs_three_places(name):
+    settings = {
+        "ldf": {"filter": name},
+        "mca": {"dim": 16},
+        "unet": {"base": 8, "stem": 4, "multipliers": [1, 2]},
+        "presence": {"base": 8},
+    }
+    torch.manual_seed(0)
+    model = build("modiff", build_config(changes={"model": settings}).model, channels=1, classes=1, raters=2)
+    assert sum(isinstance(module, edges.EdgeFilter) for module in model.modules()) == 3
+    assert not any(isinstance(module, LDF) for module in model.modules())
+    terms = model.training_loss(random_batch(side=32), rng=torch.Generator().manual_seed(0))
+    terms["loss"].backward()
+    assert "ldf" in terms
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_the_filter_is_the_ldf_unless_asked_otherwise():
+    assert isinstance(make_ldf(2, LDFConfig()), LDF)
+    assert isinstance(make_ldf(2, LDFConfig(enabled=False, filter="sobel")), torch.nn.Identity)
+
+
+def test_a_configuration_written_before_there_was_a_choice_loads():
+    written = to_dict(build_config())
+    del written["model"]["ldf"]["filter"]
+    assert config_from_dict(written) == build_config()
+
+
+def test_an_unknown_filter_is_refused():
+    with pytest.raises(ConfigError, match="sobel"):
+        edges.EdgeFilter("laplace")

@@ -78,15 +78,13 @@ def describe(
     def fresh() -> Segmenter:
         return build(method, config, channels=channels, classes=classes, raters=raters, prompt=True).eval()
 
-    model = fresh()
+    model, cost = _measure(fresh, torch.zeros(1, channels, size, size))
     steps = _default_steps(model)
-    once, first, later = _count(fresh, torch.zeros(1, channels, size, size), stepwise=steps > 1)
     parts = {name: _parameters(child) for name, child in model.named_children()}
     total = _parameters(model)
     if total > sum(parts.values()):
         parts["own"] = total - sum(parts.values())
-    sample = (first + (steps - 1) * later) / _GIGA
-    shared = once / _GIGA
+    image, sample = cost.image + steps * cost.step, cost.sample + steps * cost.evaluation
     return Description(
         method=method,
         title=METHODS[method].title,
@@ -100,10 +98,10 @@ def describe(
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         parts={name: count for name, count in parts.items() if count},
         evaluations=steps,
-        gflop_image=shared,
-        gflop_evaluation=(later if steps > 1 else first) / _GIGA,
-        gflop_sample=sample,
-        gflop_total=shared + n * sample,
+        gflop_image=image / _GIGA,
+        gflop_evaluation=cost.evaluation / _GIGA,
+        gflop_sample=sample / _GIGA,
+        gflop_total=(image + n * sample) / _GIGA,
     )
 
 
@@ -125,27 +123,46 @@ def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _count(fresh: Callable[[], Segmenter], image: Tensor, *, stepwise: bool) -> tuple[float, float, float]:
-    """FLOP of an image's work, of a sample's first step with all that is done once a sample, and of a later step."""
+@dataclass(frozen=True)
+class _Cost:
+    """FLOP of n samples in S steps: image + S·step + n·(sample + S·evaluation)."""
+
+    image: float
+    step: float
+    sample: float
+    evaluation: float
+
+
+def _measure(fresh: Callable[[], Segmenter], image: Tensor) -> tuple[Segmenter, _Cost]:
+    """A fresh network and what it costs."""
     try:  # shapes alone are enough, unless the way through the network depends on values
-        return _differences(fresh().to("meta"), image.to("meta"), stepwise)
+        with torch.device("meta"):
+            model = fresh()
+        return model, _cost(model, image.to("meta"))
     except (NotImplementedError, RuntimeError):
-        return _differences(fresh(), image, stepwise)
+        with torch.random.fork_rng(devices=[]):  # counting leaves no trace in the caller's random numbers
+            model = fresh()
+        return model, _cost(model, image)
 
 
-def _differences(model: Segmenter, image: Tensor, stepwise: bool) -> tuple[float, float, float]:
+def _cost(model: Segmenter, image: Tensor) -> _Cost:
     _settle(model)
     encoding: list[Any] = []
     encode = _flop(lambda: encoding.append(_present(model.encode(image))))
     seeds = torch.zeros(1, dtype=torch.int64, device=image.device)
+    stepwise = _default_steps(model) > 1
 
     def sampled(n: int, steps: int) -> float:
         chosen = steps if stepwise else None
         return _flop(lambda: model.sample(encoding[0], n, seeds=seeds, steps=chosen))
 
     one, two = sampled(1, 1), sampled(2, 1)
-    later = sampled(1, 2) - one if stepwise else 0.0
-    return encode + 2 * one - two, two - one, later
+    if not stepwise:  # the one evaluation is all there is
+        return _Cost(encode + 2 * one - two, 0.0, 0.0, two - one)
+    later, both = sampled(1, 2), sampled(2, 2)
+    evaluation = both - two - later + one
+    step, sample = later - one - evaluation, two - one - evaluation
+    return _Cost(encode + one - step - sample - evaluation, step, sample, evaluation)
 
 
 def _settle(model: Segmenter) -> None:
