@@ -161,7 +161,7 @@ def test_every_namespace_is_read(tmp_path: Path, namespace: str) -> None:
 
 
 def test_more_or_fewer_readers_than_four_fill_their_slots(tmp_path: Path) -> None:
-    write_patient(tmp_path / "d", 1, [xml(1, [*FOUR, FOUR[0], []])])
+    write_patient(tmp_path / "d", 1, [xml(1, [*FOUR, [box(60, 71, 9, [2])], []])])
     write_patient(tmp_path / "d", 2, [xml(2, TWO[1:])])
     with made(tmp_path / "s.h5", tmp_path / "d") as store:
         assert store.read[0].tolist() == [True] * 6

@@ -64,6 +64,13 @@ def test_readers_who_found_nothing_stay_as_many_as_they_are() -> None:
     assert [len(session.outlines) for session in both] == [1, 1, 0, 0]
 
 
+def test_a_file_that_repeats_its_readers_counts_each_once() -> None:
+    again = GOOD[GOOD.index("<readingSession>") : GOOD.index("</readingSession>")] + "</readingSession>"
+    repeated = read(GOOD.replace("</LidcReadMessage>", again + "</LidcReadMessage>"))
+    assert len(repeated.sessions) == 5
+    assert len(merge([repeated])) == 4
+
+
 def test_further_readers_of_another_file_are_added() -> None:
     other = xml(1, [[box(60, 70, 10, [1, 2])], [box(10, 10, 5, [3])]])
     assert len(merge([read(GOOD), read(other)])) == 5

@@ -117,9 +117,9 @@ def _check_one_series(path: Path, headers: Sequence[FileDataset]) -> None:
     if len(series) > 1:
         found = f"{len(series)} series of {', '.join(map(str, list(series.values())[:5]))} slices"
         raise DataError("several series", path=path, found=found, hint="Give the files of one")
-    for field in ("Rows", "Columns", "PixelRepresentation", "BitsAllocated"):
-        if len(values := sorted({int(header[field].value) for header in headers})) > 1:
-            raise DataError("slices differ", path=path, field=field, found=values[:5], expected="one value")
+    for name in ("Rows", "Columns", "PixelRepresentation", "BitsAllocated"):
+        if len(values := sorted({int(header[name].value) for header in headers})) > 1:
+            raise DataError("slices differ", path=path, field=name, found=values[:5], expected="one value")
 
 
 def _without_copies(files: Sequence[Path], headers: Sequence[FileDataset], order: Sequence[int]) -> list[int]:

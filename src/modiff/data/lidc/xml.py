@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -108,20 +107,25 @@ def parse(data: bytes, where: str) -> Reading:
 
 
 def merge(readings: Iterable[Reading]) -> list[Session]:
-    """The sessions of several XML files about one series: the same session in several files counts once.
+    """The sessions of all XML files about one series, each once.
 
-    Sessions are compared by their regions. Of equal ones as many are kept as the file with most of them has: two
-    readers who both outlined nothing are two, the same file twice is one.
+    Sessions with the same outlines are one, in one file or in several: two people never draw the same points. Sessions
+    without outlines look alike, so as many are kept as the file with most of them has.
     """
     kept: list[Session] = []
-    have: Counter[frozenset[tuple[str, bytes, bool]]] = Counter()
+    drawn: set[frozenset[tuple[str, bytes, bool]]] = set()
+    empty = 0
     for reading in readings:
-        here: Counter[frozenset[tuple[str, bytes, bool]]] = Counter()
+        here = 0
         for session in reading.sessions:
-            here[session.key] += 1
-            if here[session.key] > have[session.key]:
-                have[session.key] += 1
+            if session.outlines and session.key not in drawn:
+                drawn.add(session.key)
                 kept.append(session)
+            elif not session.outlines:
+                here += 1
+                if here > empty:
+                    empty = here
+                    kept.append(session)
     return kept
 
 
