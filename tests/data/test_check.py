@@ -432,3 +432,18 @@ def test_a_thumbnail_shows_each_outline_in_its_colour() -> None:
     array = np.asarray(Image.open(io.BytesIO(thumbnail(view))))
     colours = {tuple(colour) for colour in array.reshape(-1, 3).tolist()}
     assert {(0xE6, 0x9F, 0x00), (0x56, 0xB4, 0xE9)} <= colours
+
+
+def test_a_flip_shows_over_cases_of_raters_who_differ_much(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "d", raters=2)
+    _change(root, lambda mask: np.pad(mask, 3)[1:-5, 1:-5][:, ::-1])  # moved by two pixels, then flipped
+    report = check(root)
+    assert not report.usable
+    assert "over 5 cases" in next(finding.text for finding in report.findings if finding.level == "error")
+
+
+def test_a_flip_shows_in_a_volume_of_raters_who_differ_much(tmp_path: Path) -> None:
+    mask = _solid()
+    mask[2:], mask[3, 5:9, 5:16] = 0, 1
+    report = check(_volumes(tmp_path / "d", mask[:, :, ::-1]))
+    assert _one(report, "a flipped rater").level == "error"

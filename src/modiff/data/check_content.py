@@ -13,13 +13,9 @@ from itertools import combinations
 
 import numpy as np
 
+from modiff.data.check_moves import Moves, consensus, iou
 from modiff.data.findings import Finding
 
-_SMALL = 30  # voxels: smaller outlines overlap by chance when moved
-_FLIP_FROM, _FLIP_TO = 0.2, 0.6  # IoU with the other raters as it is, and after a flip
-_SHIFT_TO, _SHIFT_GAIN = 0.85, 0.25  # IoU after a shift, and what it must gain
-_SINGLE_GAIN, _SINGLE_SHARE = 0.5, 0.01  # one 2-D case alone: a larger gain, by an outline of this share of the image
-_SAME_SHIFT = 1.5  # pixels between shifts that are the same
 _ENOUGH = 3  # cases from which a rater's habit is read
 _AREA_HABIT, _AREA_CASE = 3.0, 15.0  # ratio of areas to the other raters': as a habit, and in a single case
 _AREA_VOXELS, _AREA_AGREED = 100, 1.5  # a single case: least difference, and the ratio within which the others agree
@@ -44,8 +40,7 @@ class ContentChecks:
     def __init__(self, raters: tuple[str, ...], *, exchangeable: bool, classes: tuple[str, ...] = ()) -> None:
         self.raters, self.exchangeable, self.classes = raters, exchangeable, classes
         self._seen: dict[bytes, Case] = {}
-        self._moves: dict[int, list[tuple[str, tuple[int, ...]]]] = defaultdict(list)
-        self._compared: dict[int, int] = defaultdict(int)
+        self._moves = Moves(pool=not exchangeable)
         self._ratios: dict[int, list[float]] = defaultdict(list)
         self._same: dict[tuple[int, int], list[bool]] = defaultdict(list)
         self._reads, self._marks = np.zeros(len(raters), int), np.zeros(len(raters), int)
@@ -69,7 +64,8 @@ class ContentChecks:
                 yield from self._areas(case, rater, areas, others)
                 # With two raters each is the other's only company: one word about the pair is enough.
                 if len(others) > 1 or rater < others[0]:
-                    yield from self._moved(case, rater, marked, others)
+                    words = f"{self._who(rater)} overlaps {self._company(others)}"
+                    yield from self._moves.add(case.name, rater, words, marked[rater], consensus(marked[others]))
         for one, other in combinations(marking, 2):
             self._same[one, other].append(areas[one] == areas[other] and bool((marked[one] == marked[other]).all()))
 
@@ -102,8 +98,8 @@ class ContentChecks:
         if not (mask.mean() > 0.5 and mask[:, :: max(mask.shape[1] - 1, 1), :: max(mask.shape[2] - 1, 1)].all()):
             return
         text = f"{self._who(rater)} marks {100 * mask.mean():.0f} % of the image, with all its corners"
-        against = _consensus(marked[others]) if others else None
-        sure = against is not None and _iou(~mask, against) > max(0.5, _iou(mask, against))
+        against = consensus(marked[others]) if others else None
+        sure = against is not None and iou(~mask, against) > max(0.5, iou(mask, against))
         text += "; its reverse agrees with the other raters" if sure else ": foreground and background swapped?"
         yield Finding("error" if sure else "warning", "inverted mask", text, case.name)
 
@@ -115,33 +111,6 @@ class ContentChecks:
         if agreed and max(ratio, 1 / ratio) >= _AREA_CASE and abs(areas[rater] - typical) >= _AREA_VOXELS:
             text = f"{self._who(rater)} marks {areas[rater]} pixels, the others {typical:g}"
             yield Finding("warning", "an area far off", text, case.name)
-
-    def _moved(self, case: Case, rater: int, marked: np.ndarray, others: list[int]) -> Iterator[Finding]:
-        """Flipped or shifted: the overlap with the other raters is poor as it is and good after one move."""
-        mask, against = marked[rater], _consensus(marked[others])
-        if mask.sum() < _SMALL or against.sum() < _SMALL:
-            return
-        self._compared[rater] += 1
-        now, volume = _iou(mask, against), mask.shape[0] > 1
-        whom = f"{self._who(rater)} overlaps {self._company(others)} by {now:.2f}"
-        if now <= _FLIP_FROM:
-            best, name = max((_iou(moved, against), name) for name, moved in _flips(mask))
-            if best >= _FLIP_TO:
-                self._moves[rater].append((name, ()))
-                text = f"{whom}, by {best:.2f} when {name}"
-                yield Finding("error" if volume else "warning", "a flipped rater", text, case.name)
-                return
-        if now > _SHIFT_TO - _SHIFT_GAIN:
-            return
-        shift = tuple(int(step) for step in np.rint(_centroid(against) - _centroid(mask)))
-        best = _iou(_shifted(mask, shift), against)
-        if best < _SHIFT_TO or best - now < _SHIFT_GAIN or max(map(abs, shift)) < 2:
-            return
-        self._moves[rater].append(("shift", shift))
-        alone = best - now >= _SINGLE_GAIN and mask.mean() >= _SINGLE_SHARE
-        if volume or alone:
-            text = f"{whom}, by {best:.2f} when moved by {_steps(shift)}"
-            yield Finding("error" if volume else "warning", "a shifted rater", text, case.name)
 
     def finish(self) -> Iterator[Finding]:
         """Findings about raters and the whole data set."""
@@ -159,12 +128,8 @@ class ContentChecks:
 
     def _habits(self) -> Iterator[Finding]:
         for rater, name in enumerate(self.raters):
-            for move, text in _habitual(self._moves[rater]):
-                share = f"{move} of {self._compared[rater]} cases"
-                if move >= _ENOUGH and move >= 0.3 * self._compared[rater]:
-                    kind = "a shifted rater" if "moved" in text else "a flipped rater"
-                    company = self._company([other for other in range(len(self.raters)) if other != rater])
-                    yield Finding("error", kind, f"{name} agrees with {company} when {text}, in {share}")
+            others = [other for other in range(len(self.raters)) if other != rater]
+            yield from self._moves.finish(rater, f"{name} overlaps {self._company(others)}" if others else name)
             ratios = self._ratios[rater]
             typical = float(np.median(ratios)) if ratios else 1.0
             if len(ratios) >= _ENOUGH and max(typical, 1 / typical) >= _AREA_HABIT:
@@ -190,50 +155,3 @@ class ContentChecks:
 
     def _who(self, rater: int) -> str:
         return "a rater" if self.exchangeable else self.raters[rater]
-
-
-def _consensus(marked: np.ndarray) -> np.ndarray:
-    return marked.mean(0) >= 0.5
-
-
-def _iou(one: np.ndarray, other: np.ndarray) -> float:
-    union = np.count_nonzero(one | other)
-    return np.count_nonzero(one & other) / union if union else 1.0
-
-
-def _flips(mask: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    yield "flipped left to right", mask[:, :, ::-1]
-    yield "flipped upside down", mask[:, ::-1]
-    yield "turned by 180 degrees", mask[:, ::-1, ::-1]
-    if mask.shape[1] == mask.shape[2]:
-        yield "transposed", mask.swapaxes(1, 2)
-    if mask.shape[0] > 1:
-        yield "with its slices in reverse order", mask[::-1]
-
-
-def _centroid(mask: np.ndarray) -> np.ndarray:
-    return np.array([places.mean() for places in np.nonzero(mask)])
-
-
-def _shifted(mask: np.ndarray, shift: tuple[int, ...]) -> np.ndarray:
-    made = np.zeros_like(mask)
-    to = tuple(slice(max(step, 0), size + min(step, 0)) for step, size in zip(shift, mask.shape, strict=True))
-    of = tuple(slice(max(-step, 0), size + min(-step, 0)) for step, size in zip(shift, mask.shape, strict=True))
-    made[to] = mask[of]
-    return made
-
-
-def _steps(shift: tuple[int, ...]) -> str:
-    names = ("slices", "rows", "columns")
-    return ", ".join(f"{step:+d} {name}" for step, name in zip(shift, names, strict=True) if step) or "nothing"
-
-
-def _habitual(moves: list[tuple[str, tuple[int, ...]]]) -> Iterator[tuple[int, str]]:
-    """(How often, in words) of each flip, and of the shift that most cases share."""
-    names = [name for name, _ in moves if name != "shift"]
-    yield from ((names.count(name), name) for name in dict.fromkeys(names))
-    shifts = np.array([shift for name, shift in moves if name == "shift"])
-    if len(shifts):
-        typical = np.median(shifts, axis=0)
-        alike = int((np.abs(shifts - typical).max(1) <= _SAME_SHIFT).sum())
-        yield alike, f"moved by {_steps(tuple(int(step) for step in np.rint(typical)))}"
