@@ -175,3 +175,23 @@ def test_windows_at_the_same_origin_are_denoised_alike():
     again = model.sample(image[:1], 2, seeds=torch.tensor([1]), origin=torch.tensor([[4, 0]])).maps
     torch.testing.assert_close(drawn[1], again[0], atol=1e-4, rtol=0)
     assert (drawn[0] - drawn[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_under_bfloat16_is_that_of_float32_to_its_precision(method):
+    model, batch = lively(method), random_batch()
+    exact = model.training_loss(batch, rng=torch.Generator().manual_seed(0))["loss"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = model.training_loss(batch, rng=torch.Generator().manual_seed(0))["loss"]
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize(("sampler", "draws"), [("ancestral", 3), ("ddim", 0)])
+def test_cimds_ddim_adds_no_noise_on_the_way(sampler, draws, monkeypatch):
+    streams = []
+    draw = NoiseField.draw
+    monkeypatch.setattr(NoiseField, "draw", lambda self, *given: streams.append(given[2:]) or draw(self, *given))
+    lively("cimd", sampler=sampler).sample(torch.rand(1, 1, 16, 16), 2, seeds=torch.arange(1), steps=4)
+    assert len(streams) == 1 + draws
+    assert len(set(streams)) == len(streams)
