@@ -184,6 +184,14 @@ def test_slices_of_a_volume_are_images_of_one_patient(volumes):
     assert set(table.patients) == {"x", "y", "z"}
 
 
+def test_how_many_images_are_scored_at_once_does_not_show(volumes, monkeypatch):
+    words = (volumes / "samples", "--truth", volumes / "raters", "-n", 2, "--metrics", "all", "-o")
+    score(*words, volumes / "one")
+    monkeypatch.setattr("modiff.evaluation.score._VALUES_AT_ONCE", 2 * 2 * 6 * 5)
+    score(*words, volumes / "two")
+    assert scored(volumes / "one", "all")[0].results == scored(volumes / "two", "all")[0].results
+
+
 def test_another_place_in_space_names_the_case(volumes, capsys):
     moved = np.diag([2.0, 1, 1, 1])
     for j in range(2):
@@ -234,6 +242,11 @@ def test_missing_raters_name_the_case_or_count_as_unread(volumes, capsys):
     assert dict(zip(table.cases, table.raters, strict=True))["y/slice-000"] == 1
 
 
+def test_a_store_says_whose_its_images_are(predictions, store, tmp_path, capsys):
+    assert score(predictions, "--truth", store, "-n", 8, "--patients", tmp_path / "x.csv") == 2
+    assert "--patients" in capsys.readouterr().err
+
+
 def test_patients_can_be_given_and_must_be_complete(volumes, capsys):
     patients = volumes / "patients.csv"
     patients.write_text("case,patient\nx,one\ny,one\nz,two\n")
@@ -271,3 +284,11 @@ def test_a_fixed_subset_of_the_images_can_be_scored(tmp_path, predictions, store
 def test_results_go_beside_the_predictions_where_nothing_is_said(tmp_path, predictions, store):
     score(predictions, "--truth", store, "-n", 8)
     assert (predictions.with_name("soft-scores") / "test.json").is_file()
+
+
+def test_results_of_a_folder_with_a_dot_in_its_name_keep_the_name(tmp_path, store, split, monkeypatch):
+    for i, case in enumerate(split.cases):
+        write_png(tmp_path / "model.v2" / case / "0.png", split.masks[i, 0])
+    monkeypatch.chdir(tmp_path / "model.v2")
+    assert score(".", "--truth", store, "-n", 1) == 0
+    assert scored(tmp_path / "model.v2-scores")[0].made["model"]["name"] == "model.v2"

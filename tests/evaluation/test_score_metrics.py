@@ -206,3 +206,22 @@ def test_a_pooled_interval_holds_its_value_and_is_not_negative():
 def test_a_pooled_value_ignores_noise_that_cancels():
     gaps = np.array([[0.5], [-0.5], [0.25], [-0.25]])
     assert pooled_error_interval(gaps, list("abcd")).value == 0.0
+
+
+def test_the_command_asks_for_metrics_by_name():
+    from modiff.cli.evaluate import _settings, parser
+
+    words = ["run", "--data", "x.h5", "--metrics", "dmax", "ged", "--one-rater"]
+    settings = _settings(parser("modiff evaluate").parse_args(words))
+    assert settings.metrics == ("ged", "dmax")
+    assert settings.one_rater
+
+
+def test_a_page_of_results_shows_all_metrics():
+    from modiff.evaluation.records import Result
+    from modiff.report.tables import summary
+
+    evaluation = evaluate(IidRaters(), discs(8, 4), replace(ALL, ns=(3,)), split="test")
+    page = str(summary(Result({}, evaluation.table.counts(), evaluation.records)))
+    assert "one rater against the rest" in page
+    assert "uncertainty AUROC" in page

@@ -20,7 +20,7 @@ PREDICTIONS  a folder with a sub-folder a case and a PNG or NIfTI file a sample 
 TRUTH        a store, as `modiff import` writes it, or files as above with one map a rater.
 Whole numbers are masks (class indices, or 0 and 255), unless other values occur: then 255 (or 65535) is probability 1.
 The slices of a volume are scored as images of their own. Writes <split>.csv, a row an image, and <split>.json, a record
-a number, exactly as `modiff evaluate` does: `modiff compare` and `modiff report` read both alike.
+a number, exactly as `modiff evaluate` does: `modiff compare` reads both alike.
 """
 
 
@@ -90,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
     from modiff.evaluation.show import results_table, wide_console
 
     settings = _settings(args)
-    folder = args.output or args.predictions.with_name(f"{args.predictions.stem}-scores")
+    given = args.predictions.resolve()
+    stem = given.name if given.is_dir() else given.stem
+    folder = args.output or given.with_name(f"{stem}-scores")
     truth = _truth(args)
     try:
         with open_maps(args.predictions) as predictions, _progress() as progress:
@@ -99,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
                 truth,
                 folder,
                 settings,
-                name=args.name or args.predictions.stem,
+                name=args.name or stem,
                 values=Values(args.values, truth.classes),
                 allow_missing=args.allow_missing,
                 progress=progress,
@@ -121,6 +123,8 @@ def _truth(args: argparse.Namespace) -> Truth:
     from modiff.evaluation.score_truth import FileTruth, StoreTruth, is_store, read_patients
 
     if is_store(args.truth):
+        if args.patients is not None:
+            raise ConfigError("a store says whose its images are", field="--patients", found=args.patients)
         return StoreTruth(args.truth, args.split)
     if not 1 <= args.classes <= 255:
         raise ConfigError("number of classes", field="--classes", found=args.classes, expected="1 to 255")

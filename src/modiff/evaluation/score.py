@@ -171,20 +171,24 @@ def _matched(
 
 
 def _batches(reader: _Reader, rows: list[int]) -> Iterator[tuple[int, _Images]]:
-    """Images that can be scored together, and how many cases are read."""
+    """Images that can be scored together, and how many cases are read. A large volume is scored in parts."""
     images = _Images()
     for done, row in enumerate(rows):
         maps, known, weights = reader.read(row)
         masks, read = torch.from_numpy(known.masks), torch.from_numpy(known.read)
-        if not images.fits(maps, masks):
-            yield done, images
-            images = _Images()
-        images.names += image_names(reader.truth.cases[row], len(maps))
-        images.patients += [reader.truth.patients[row]] * len(maps)
-        images.maps.append(maps)
-        images.masks.append(masks)
-        images.read.append(read)
-        images.weights.append(weights.expand(len(maps), -1))
+        names = image_names(reader.truth.cases[row], len(maps))
+        step = max(1, _VALUES_AT_ONCE // maps[0].numel())
+        for start in range(0, len(maps), step):
+            part = slice(start, start + step)
+            if not images.fits(maps[part], masks[part]):
+                yield done, images
+                images = _Images()
+            images.names += names[part]
+            images.patients += [reader.truth.patients[row]] * len(maps[part])
+            images.maps.append(maps[part])
+            images.masks.append(masks[part])
+            images.read.append(read[part])
+            images.weights.append(weights.expand(len(maps[part]), -1))
     yield len(rows), images
 
 
