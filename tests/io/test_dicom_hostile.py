@@ -175,14 +175,28 @@ def test_an_element_longer_than_the_file_takes_no_memory(tmp_path: Path, length:
     assert peak < 4 << 20
 
 
-def test_a_header_of_many_empty_items_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dicom_file, "MAX_HEADER_BYTES", 1 << 16)
+def with_items(count: int, length: int) -> bytes:
+    """A slice whose header has a sequence of empty items."""
     data = bytes_of(series()[0])
     at = data.index(b"\x10\x00\x10\x00PN")
-    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 10_000
-    start = struct.pack("<HH2s2sL", 0x0008, 0x1140, b"SQ", b"\0\0", 0xFFFFFFFF)
-    (tmp_path / "a.dcm").write_bytes(data[:at] + start + items + data[at:])
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * count
+    return data[:at] + struct.pack("<HH2s2sL", 0x0008, 0x1140, b"SQ", b"\0\0", length) + items + data[at:]
+
+
+def test_a_header_of_many_empty_items_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.dcm").write_bytes(with_items(10_000, 0xFFFFFFFF))
+    monkeypatch.setattr(dicom_file, "MAX_READS", 5_000)
+    assert "too many elements" in refused(tmp_path / "a.dcm")
+    monkeypatch.setattr(dicom_file, "MAX_READS", 50_000)
+    monkeypatch.setattr(dicom_file, "MAX_HEADER_BYTES", 1 << 14)
     assert "header is too large" in refused(tmp_path / "a.dcm")
+
+
+def test_a_long_sequence_is_left_out_unread(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(with_items(100_000, 800_000))
+    (header,) = read_dicom_series(tmp_path / "a.dcm").source.headers
+    assert "ReferencedImageSequence" not in header
+    assert "PatientName" in header
 
 
 def test_sequences_nested_without_end_are_refused(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # Largest real headers (private tags of MR scanners) are below 1 MiB; one of empty items alone takes 100 times its size.
 MAX_HEADER_BYTES = 2 << 20
+# Each element or item takes a read or two, and up to 50 µs; longer sequences are left out unread.
+MAX_READS = 60_000
+MAX_SEQUENCE_BYTES = 256 << 10
 _PIXEL_TAG = b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"
 _PYLIBJPEG = "pip install pylibjpeg pylibjpeg-libjpeg"
 _OPENJPEG = "pip install pylibjpeg pylibjpeg-openjpeg"
@@ -44,14 +47,21 @@ class _Bounded(io.RawIOBase):
     """A file that ends where it ends, whatever lengths it declares, and of which only a header's worth is read."""
 
     def __init__(self, file: BinaryIO, size: int, path: Path) -> None:
-        self._file, self._size, self._path = file, size, path
+        self._file, self._size, self._path, self._reads = file, size, path, 0
+        self.refusal: DataError | None = None  # pydicom turns some errors into others: the first one is kept
 
     def read(self, count: int | None = -1) -> bytes:
         at = self._file.tell()
         left = max(self._size - at, 0)
         count = left if count is None or count < 0 else min(count, left)
+        self._reads += 1
         if at + count > MAX_HEADER_BYTES:
-            raise DataError("the header is too large", path=self._path, expected=f"at most {MAX_HEADER_BYTES} bytes")
+            expected = f"at most {MAX_HEADER_BYTES} bytes"
+            self.refusal = DataError("the header is too large", path=self._path, expected=expected)
+        elif self._reads > MAX_READS:
+            self.refusal = DataError("the header has too many elements", path=self._path)
+        if self.refusal:
+            raise self.refusal
         return self._file.read(count)
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -79,14 +89,13 @@ def read_with_pixels(path: Path, limits: Limits | None = None) -> tuple[FileData
 
 
 def _read(path: Path, limits: Limits, *, pixels: bool) -> FileDataset:
-    from pydicom import dcmread
-
     size = limits.check_file(path)
     try:
         read_meta(path)
         with path.open("rb") as file, quiet():
-            header = dcmread(_Bounded(file, size, path), stop_before_pixels=True, force=False)
+            header = _parse(_Bounded(file, size, path))
             header.buffer = None
+            _drop_long_sequences(header)
             if pixels:
                 check_image(path, header, limits, size)
                 _decoder(path, header)
@@ -98,6 +107,23 @@ def _read(path: Path, limits: Limits, *, pixels: bool) -> FileDataset:
         raise DataError(f"cannot be read ({error.strerror or type(error).__name__})", path=path) from None
     except Exception as error:  # pydicom raises whatever damaged bytes provoke, and quotes them
         raise DataError("is damaged, or not DICOM", path=path, found=type(error).__name__) from None
+
+
+def _parse(bounded: _Bounded) -> FileDataset:
+    from pydicom import dcmread
+
+    try:
+        return dcmread(bounded, stop_before_pixels=True, force=False)
+    except Exception as error:
+        raise (bounded.refusal or error) from None
+
+
+def _drop_long_sequences(header: FileDataset) -> None:
+    """A sequence of known length is kept as bytes until it is asked for: then a long one takes seconds and memory."""
+    for element in list(header.elements()):
+        known = getattr(element, "length", 0)  # only elements that are still bytes have it
+        if element.VR in ("SQ", "UN", None) and MAX_SEQUENCE_BYTES < known < 0xFFFFFFFF:
+            del header[element.tag]
 
 
 def integer(path: Path, header: FileDataset, field: str, default: int | None = None) -> int:
