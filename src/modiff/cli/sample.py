@@ -26,7 +26,8 @@ as those of the training data were, or a warning says what differs.
 
 What is larger than the model's training images is seen through windows that slide over each slice; a hypothesis is one
 reading of all of it. A model trained on lesion crops reads the lesion at its window's centre: give it the place with
---at, or a warning says what to expect. X, Y and Z are pixels, rows and slices counted from 0, as viewers show them.
+--at, or a warning says what to expect. X, Y and Z count columns, rows and slices from 0; the slices of a DICOM series
+are counted along the normal of their plane: of an axial one, from the lowest.
 
 DIR gets, of a picture, sample-00.png … (masks, 0 and 255), samples.npz (probability maps), mean.png, consensus.png,
 uncertainty.png, overlay.png and summary.json; of a scan mean.nii.gz, consensus.nii.gz, uncertainty.nii.gz,

@@ -30,7 +30,7 @@ from modiff.prediction.values import Values
 from modiff.prediction.window import Window
 from modiff.randomness import seeds_for
 
-_AT_ONCE = 64 << 20  # values of maps made in one call of the model
+_AT_ONCE = 16 << 20  # values of maps made in one call of the model
 
 
 @dataclass(frozen=True)
