@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from modiff.evaluation.bootstrap import Interval, pooled_error_interval
 from modiff.evaluation.score_names import GAP
-
-BINS = 10  # as `modiff.metrics.functional.calibration` has it
+from modiff.metrics.functional.calibration import BINS
 
 
 @dataclass(frozen=True, eq=False)
