@@ -204,6 +204,14 @@ class TestRefused:
             write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], series, first=0, maker=MAKER)
         assert not (tmp_path / "seg.dcm").exists()
 
+    @pytest.mark.parametrize("name", ["PatientBirthDate", "StudyID", "AccessionNumber", "SliceThickness"])
+    def test_but_what_files_without_identity_lack_goes_in_empty(self, series, tmp_path, name):
+        for header in series.source.headers:
+            delattr(header, name)
+        write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], series, first=0, maker=MAKER)
+        assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(series, corner())
+        assert name not in series.source.headers[0]
+
     def test_a_broken_header_is_an_error_that_quotes_no_value(self, series, tmp_path):
         for header in series.source.headers:
             header.PatientComments = "Jane was born in spring"

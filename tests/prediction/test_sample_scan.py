@@ -230,6 +230,19 @@ class TestDicom:
         assert command("window", file, "-n", 1, "-o", "out") == 0
         np.testing.assert_array_equal(np.asarray(image("consensus").dataobj)[..., 0], blob()[1].T)
 
+    def test_a_series_that_cannot_be_referred_to_has_no_segmentations(self, command, series, capsys):
+        import pydicom
+
+        for path in series.iterdir():
+            header = pydicom.dcmread(path)
+            del header.FrameOfReferenceUID
+            header.save_as(path)
+        assert command("window", series, "-n", 1, "-o", "out") == 0
+        assert "no FrameOfReferenceUID to refer to" in capsys.readouterr().err
+        assert "no FrameOfReferenceUID" in summary()["warnings"][0]
+        assert not list(Path("out").glob("*.dcm"))
+        assert Path("out/mean.nii.gz").exists()
+
     def test_a_missing_slice_is_refused_by_its_place(self, command, tmp_path, capsys):
         write_series(tmp_path / "gap", blob() * 900 - 400, without=[2])
         assert command("window", "gap", "-o", "out") == 2

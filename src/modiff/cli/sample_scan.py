@@ -89,7 +89,7 @@ def _draw(
 
 def _finish_scan(volume: Volume, predictor: Predictor, args: argparse.Namespace, samples: VolumeSamples) -> None:
     from modiff.prediction.show import show_scan
-    from modiff.prediction.volume_results import describe_scan, write_volume_results
+    from modiff.prediction.volume_results import describe_scan, missing_segmentations, write_volume_results
     from modiff.prediction.volume_summary import summarise_volume
 
     summary = summarise_volume(
@@ -101,6 +101,8 @@ def _finish_scan(volume: Volume, predictor: Predictor, args: argparse.Namespace,
     )
     about = _about_scan(volume, predictor, args)
     if args.output is not None:
+        lacking = missing_segmentations(volume)
+        print_warnings([lacking] if lacking else [], _called(volume))
         title = f"{_called(volume)}   model {args.model}, {args.n} samples, seed {args.seed}"
         about = write_volume_results(
             args.output,

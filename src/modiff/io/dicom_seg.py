@@ -37,6 +37,11 @@ _TYPES = {
 }
 # Okabe and Ito's colours, as in the pictures: colour-blind readers tell them apart.
 _COLOURS = ((230, 159, 0), (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 158, 115), (213, 94, 0), (0, 114, 178))
+_REFERRED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+_MAY_BE_EMPTY = (  # of type 2 in PS3.3 C.7.1.1 and C.7.2.1
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
 _CATEGORY = ("49755003", "Morphologically Abnormal Structure")
 
 
@@ -146,10 +151,30 @@ def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> list[Dataset
     if len(headers) != shape[0] or shape[1:] != volume.shape[1:]:
         expected = f"slices within {volume.shape}"
         raise DataError("is on another grid", path=volume.path, field="values", found=shape, expected=expected)
-    for name in ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
-        if not all(getattr(header, name, None) for header in headers):
-            raise DataError("is missing: a segmentation must refer to it", path=volume.path, field=name)
-    return headers
+    name = missing_reference(volume)
+    if name is not None:
+        raise DataError("is missing: a segmentation must refer to it", path=volume.path, field=name)
+    return [_completed(header, volume.spacing[0]) for header in headers]
+
+
+def missing_reference(volume: Volume) -> str | None:
+    """What a DICOM series lacks so that no segmentation can refer to it: a field's name, or None."""
+    headers = volume.source.headers
+    return next((name for name in _REFERRED if not all(getattr(header, name, None) for header in headers)), None)
+
+
+def _completed(header: Dataset, thickness: float) -> Dataset:
+    """A header with what a segmentation must carry and may carry empty: files without identity often lack it."""
+    from pydicom.dataset import FileDataset
+
+    made = FileDataset("", {}, file_meta=header.file_meta)  # not a copy: that would share its elements
+    made.update(header)
+    for name in _MAY_BE_EMPTY:
+        if name not in made:
+            setattr(made, name, None)
+    if made.get("SliceThickness") is None:
+        made.SliceThickness = f"{thickness:.6g}"
+    return made
 
 
 def _describe(number: int, label: str, kind: str, maker: Maker, description: str) -> SegmentDescription:

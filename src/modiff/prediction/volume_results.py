@@ -49,15 +49,25 @@ def write_volume_results(
     """
     with output_folder(path, overwrite=overwrite) as folder:
         _write_maps(folder, volume, summary)
-        if volume.format == "DICOM":
+        lacking = missing_segmentations(volume)
+        if volume.format == "DICOM" and lacking is None:
             _write_segmentations(folder, volume, summary, maker)
         (folder / "overlay.png").write_bytes(key_picture(samples, summary, title=title))
         (folder / "slices.png").write_bytes(slices_picture(samples, summary))
         files = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
         content = {**about, **describe_scan(volume, samples), **summary.to_dict(), "files": files}
+        content["warnings"] += [lacking] if lacking else []
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return content
+
+
+def missing_segmentations(volume: Volume) -> str | None:
+    """Why no segmentation object can be written of a DICOM series, in words; None where it can, and of other scans."""
+    from modiff.io.dicom_seg import missing_reference
+
+    name = missing_reference(volume) if volume.format == "DICOM" else None
+    return None if name is None else f"no segmentation objects are written: the series has no {name} to refer to"
 
 
 def describe_scan(volume: Volume, samples: VolumeSamples) -> dict[str, Any]:
