@@ -220,9 +220,17 @@ def test_the_command_writes_a_table_and_a_plot(tmp_path, iid, majority, capsys, 
     assert content["differences"][0]["protocol"] == "standard"
     start = (tmp_path / "c" / f"comparison.{kind}").read_bytes()[:8]
     assert start.startswith(b"\x89PNG" if kind == "png" else b"<?xml")
-    lines = [line for line in capsys.readouterr().out.splitlines() if "IidRaters − Majority" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "GED" in line or "HM-IoU" in line]
     assert len(lines) == 4
     assert all(("standard" in line) != ("paper" in line) for line in lines)
+
+
+def test_of_three_methods_each_line_names_its_pair(tmp_path, iid, majority, capsys):
+    soft = write(tmp_path, Soft())
+    words = ["compare", iid, majority, soft, "-o", tmp_path / "c", "-n", "8", "--protocol", "standard"]
+    assert main(list(map(str, words))) == 0
+    out = capsys.readouterr().out
+    assert all(pair in out for pair in ("IidRaters − Majority", "IidRaters − Soft", "Majority − Soft"))
 
 
 def test_the_command_refuses_in_one_line(tmp_path, iid, capsys):

@@ -21,31 +21,37 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def differences_table(comparison: Comparison, stratum: str = "all") -> Table:
-    """A line a difference, each with its protocol, n and threshold."""
+    """A line a difference, each with its protocol, n and threshold; of two methods, the first less the second."""
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
+    names = [method.name for method in comparison.methods]
+    two = len(names) == 2  # then each has a column of its own name, and no pair need be named
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("metric", "a − b", "protocol", "n", "threshold", "split", "images"):
+    for name in ("metric", *(() if two else ("a − b",)), "protocol", "n", "threshold", "split", "images"):
         table.add_column(name, justify="right" if name in ("n", "images") else "left", overflow="fold")
-    for name in ("a", "b", "difference", "95 % interval", "better"):
-        table.add_column(name, justify="left" if name == "better" else "right", overflow="fold")
+    for name in names if two else ("a", "b"):
+        table.add_column(escape(name), justify="right", overflow="fold")
+    table.add_column("difference", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("better", overflow="fold")
     previous = None
     for row in (row for row in comparison.differences if row.stratum == stratum):
         if previous not in (None, (row.protocol, row.threshold, row.n)):
             table.add_section()
         previous = (row.protocol, row.threshold, row.n)
+        digits = words.decimals(row.metric)
         table.add_row(
             NAMES[row.metric][0],
-            escape(f"{row.a} − {row.b}"),
+            *(() if two else (escape(f"{row.a} − {row.b}"),)),
             row.protocol,
             str(row.n),
             _threshold(row),
             row.split,
             f"{row.images}" + (f" ({row.undefined} undefined)" if row.undefined else ""),
-            *(words.number(value, digits=words.decimals(row.metric)) for value in (row.value_a, row.value_b)),
-            words.number(row.difference, signed=True, digits=words.decimals(row.metric)),
+            *(words.number(value, digits=digits) for value in (row.value_a, row.value_b)),
+            words.number(row.difference, signed=True, digits=digits),
             _interval(row),
             escape(row.better) if row.better else ("–" if row.ci_low is None else "unclear"),
         )
@@ -91,7 +97,8 @@ def plot_differences(comparison: Comparison, path: str | Path, stratum: str = "a
         named = i % columns == 0 or labels != left
         left = labels if i % columns == 0 else left
         _panel(axes.flat[i], shown, labels if named else [""] * len(labels))
-    title = f"Paired differences on {rows[0].images} images, split {rows[0].split}" if rows else "Nothing is defined"
+    images = rows[0].images + rows[0].undefined if rows else 0
+    title = f"Paired differences on {images} images, split {rows[0].split}" if rows else "Nothing is defined"
     figure.suptitle(f"{title}, {words.STRATA[stratum]}; 95 % intervals over patients", fontsize=10)
     path = Path(path)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "modiff"}), replacing(path) as beside:
@@ -113,7 +120,9 @@ def _panel(axis: Axes, rows: list[Difference], labels: list[str]) -> None:
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set_yticks(range(len(rows)), labels, fontsize=8)
-    axis.set_title(NAMES[rows[0].metric][0], fontsize=10)
+    few = min(row.images for row in rows)
+    defined = f" (defined on {few})" if any(row.undefined for row in rows) else ""
+    axis.set_title(NAMES[rows[0].metric][0] + defined, fontsize=10)
     side = "→" if higher else "←"
     axis.set_xlabel(f"a − b   ({side} a is better)", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
