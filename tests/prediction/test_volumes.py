@@ -15,6 +15,7 @@ from local import Local
 from modiff.config import build_config
 from modiff.errors import ConfigError, DataError
 from modiff.models import build
+from modiff.models.base import Samples
 from modiff.models.modiff.presence import marking_probability
 from modiff.models.modiff.slices import join_laws, without_valleys
 from modiff.models.modiff.windows import field
@@ -80,6 +81,22 @@ class TestWindowsAgree:
         assert slid.plan.slid
         assert not whole.plan.slid
         torch.testing.assert_close(slid.maps, whole.maps, atol=1e-6, rtol=0)
+
+    @pytest.mark.parametrize("overlap", [0.25, 0.5])
+    def test_windows_that_disagree_are_merged_as_monai_merges_them(self, overlap):
+        from monai.inferers import sliding_window_inference
+
+        ramp = torch.linspace(0, 1, 32)[:, None] * torch.linspace(1, 0.2, 32)
+
+        class Ramp(Local):
+            def sample(self, image_or_encoding: Any, n: int, **more: Any) -> Any:
+                return Samples.uniform((image_or_encoding * ramp)[:, None].expand(-1, n, -1, -1, -1))
+
+        array = noise((1, 1, 70, 83))
+        merged = draw(Ramp(), array, 1, overlap=overlap).maps[0, 0]
+        inputs = torch.from_numpy(array[:, 0])[None]
+        expected = sliding_window_inference(inputs, SIZE, 4, lambda x: x * ramp, overlap=overlap, mode="gaussian")
+        torch.testing.assert_close(merged, expected[0], atol=1e-4, rtol=0)
 
     def test_neighbouring_slices_share_their_noise(self):
         samples = draw(Local(), np.full((1, 3, 40, 40), 0.5, np.float32))

@@ -8,6 +8,7 @@ from modiff.errors import ConfigError
 from modiff.prediction.window import Window
 
 OVERLAP = 0.5  # share of a window that its neighbour sees too
+_LEAST = 1e-3
 _SIGMA = 0.125  # of the Gaussian that weighs a window's pixels, in window sides: MONAI's and nnU-Net's choice
 
 
@@ -52,8 +53,8 @@ def windows_over(
 def importance(size: tuple[int, int], reach: tuple[int, int]) -> np.ndarray:
     """(H,W) float32 weights of a window's pixels in the merged map: a Gaussian over its middle part `reach`, else 0.
 
-    A model sees most around the middle of what it is shown. Every weight within the reach is at least 1/1000 of the
-    largest, so that a pixel that one window alone sees has that window's value.
+    A model sees most around the middle of what it is shown. Every weight within the reach is at least 1/1000 (the
+    largest is 1), so that a pixel that one window alone sees has that window's value.
     """
     factors = []
     for side, part in zip(size, reach, strict=True):
@@ -63,4 +64,4 @@ def importance(size: tuple[int, int], reach: tuple[int, int]) -> np.ndarray:
         line[begin : begin + part] = np.exp(-(away**2) / 2)
         factors.append(line)
     weights = np.outer(*factors)
-    return np.where(weights > 0, np.maximum(weights, 1e-3 * weights.max()), 0).astype(np.float32)
+    return np.where(weights > 0, np.maximum(weights, _LEAST), 0).astype(np.float32)
