@@ -7,7 +7,8 @@ border's pixel, Canny's Gaussian weighs only pixels inside and its edges leave o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,27 +22,28 @@ _TINY = 1e-12  # under square roots, whose slope at 0 is infinite
 _SMOOTH = {"prewitt": (1 / 3, 1 / 3, 1 / 3), "sobel": (1 / 4, 1 / 2, 1 / 4)}
 
 
-def _along(x: Tensor, kernel: Tensor, axis: int) -> Tensor:
-    """Correlation of a padded (B,C,H,W) with a kernel along the rows' (2) or the columns' (3) direction."""
-    shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
-    flat = x.reshape(-1, 1, *x.shape[-2:])
-    return F.conv2d(flat, kernel.to(x).view(shape)).view(*x.shape[:2], *_shrunk(x, len(kernel), axis))
+def _along(x: Tensor, kernel: Sequence[float], axis: int) -> Tensor:
+    """Correlation of a padded (B,C,H,W) with a kernel along axis 2 (down the rows) or 3 (along the columns).
+
+    A sum of shifted images: several times faster on CPUs than a convolution with one channel in and out.
+    """
+    size = x.shape[axis] - len(kernel) + 1
+    parts = [weight * x.narrow(axis, i, size) for i, weight in enumerate(kernel) if weight]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
-def _shrunk(x: Tensor, size: int, axis: int) -> tuple[int, int]:
-    height, width = x.shape[-2:]
-    return (height - size + 1, width) if axis == 2 else (height, width - size + 1)
-
-
-def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _separable(x: Tensor, rows: Sequence[float], columns: Sequence[float]) -> Tensor:
     return _along(_along(x, rows, 2), columns, 3)
 
 
-def gaussian_kernel(sigma: float) -> Tensor:
-    """(2r+1,) float64 weights that sum to 1, r = 4σ rounded (SciPy)."""
+def gaussian_kernel(sigma: float) -> list[float]:
+    """2r + 1 weights that sum to 1, r = 4σ rounded (SciPy)."""
     radius = int(_TRUNCATE * sigma + 0.5)
-    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
-    return weights / weights.sum()
+    weights = [math.exp(-0.5 * (i / sigma) ** 2) for i in range(-radius, radius + 1)]
+    return [weight / sum(weights) for weight in weights]
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:
@@ -58,8 +60,8 @@ def gaussian(x: Tensor, sigma: float = 2.0) -> Tensor:
 def _derivatives(x: Tensor, smooth: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
     """Differences across two pixels down the rows and along the columns, smoothed across; the border pixel repeats."""
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    difference, even = torch.tensor([-1.0, 0.0, 1.0]), torch.tensor(smooth, dtype=torch.float64)
-    return _separable(x, difference, even), _separable(x, even, difference)
+    difference = (-1.0, 0.0, 1.0)
+    return _separable(x, difference, smooth), _separable(x, smooth, difference)
 
 
 def _magnitude(first: Tensor, second: Tensor) -> Tensor:
@@ -128,7 +130,10 @@ def _connected(strong: Tensor, candidate: Tensor) -> Tensor:
     """The candidates that touch a strong one, directly or through candidates, diagonals included."""
     found = strong
     while True:
-        grown = F.max_pool2d(found.float(), 3, stride=1, padding=1).bool() & candidate
+        # Shifted unions: an order of magnitude faster on CPUs than pooling with stride 1.
+        wide = F.pad(found, (1, 1, 1, 1))
+        rows = wide[..., :-2, :] | wide[..., 1:-1, :] | wide[..., 2:, :]
+        grown = (rows[..., :-2] | rows[..., 1:-1] | rows[..., 2:]) & candidate
         if torch.equal(grown, found):
             return found
         found = grown
