@@ -53,7 +53,10 @@ class Encoding:
 
 
 class MoSE(Segmenter):
-    """p(y|x) = Σ_e π_e(x) E_{z~N(μ_e,σ_e²)} p(y|x,z); learns from all raters of an image at every step."""
+    """p(y|x) = Σ_e π_e(x) E_{z~N(μ_e,σ_e²)} p(y|x,z); learns from all raters of an image at every step.
+
+    It tells no rater from another and does not use a prompt.
+    """
 
     default_steps = 1  # evaluations of the network a sample: one shared pass, then a light head a sample
 

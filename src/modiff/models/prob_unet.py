@@ -30,6 +30,7 @@ class ProbUNet(Segmenter):
     """p(y|x) = ∫ p(y|x,z) p(z|x) dz; trained by the evidence lower bound with a posterior q(z|x,y) (paper Eq. 4).
 
     Each step sees one random rater's masks an image. K = 1 has one logit (sigmoid), K > 1 a softmax with background.
+    It tells no rater from another and does not use a prompt.
     """
 
     default_steps = 1  # evaluations of the network a sample: one shared pass, then f_comb a sample
