@@ -292,3 +292,17 @@ def test_results_of_a_folder_with_a_dot_in_its_name_keep_the_name(tmp_path, stor
     monkeypatch.chdir(tmp_path / "model.v2")
     assert score(".", "--truth", store, "-n", 1) == 0
     assert scored(tmp_path / "model.v2-scores")[0].made["model"]["name"] == "model.v2"
+
+
+def test_several_classes_are_scored_from_class_indices(tmp_path):
+    rng = np.random.default_rng(2)
+    cases = [f"p{i}/s" for i in range(6)]
+    raters, samples = rng.integers(0, 3, (6, 2, 8, 8)), rng.integers(0, 3, (6, 4, 8, 8))
+    for i, case in enumerate(cases):
+        for j in range(2):
+            write_png(tmp_path / "raters" / case / f"{j}.png", raters[i, j].astype(np.uint8))
+    path = write_hdf5(tmp_path / "samples.h5", cases, samples.astype(np.uint8))
+    assert score(path, "--truth", tmp_path / "raters", "--classes", 2, "-n", 4, "-o", tmp_path / "s") == 0
+    ours, theirs = (torch.from_numpy(np.stack([labels == 1, labels == 2], 2)) for labels in (samples, raters))
+    found = scored(tmp_path / "s", "all")[1].columns[Quantity("standard", 0.5, 4, None, "model", "ged")]
+    np.testing.assert_allclose(found, functional.ged(ours, theirs))

@@ -225,3 +225,16 @@ def test_a_page_of_results_shows_all_metrics():
     page = str(summary(Result({}, evaluation.table.counts(), evaluation.records)))
     assert "one rater against the rest" in page
     assert "uncertainty AUROC" in page
+
+
+def test_calibration_errors_of_several_classes_are_their_mean():
+    """Three classes on rows of one image size, equal to the functional core's pooled error."""
+    generator = torch.Generator().manual_seed(3)
+    maps = torch.rand(5, 4, 3, 8, 8, generator=generator) / 3
+    label = torch.randint(0, 4, (5, 2, 1, 8, 8), generator=generator)
+    masks = label == torch.arange(1, 4).view(1, 1, 3, 1, 1)
+    settings = EvaluationSettings(ns=(4,), metrics=("ece",), protocols=("standard",))
+    columns = score_samples(maps, masks, torch.ones(5, 2, dtype=torch.bool), settings)
+    error = pooled({quantity.metric: values.numpy() for quantity, values in columns.items()})["ece"]
+    expected = float(F.pooled_calibration_error(F.calibration_bins(maps, masks)))
+    assert error.interval(np.ones(5, bool), list("abcde"), seed=0, resamples=10).value == pytest.approx(expected)
