@@ -447,3 +447,17 @@ def test_a_flip_shows_in_a_volume_of_raters_who_differ_much(tmp_path: Path) -> N
     mask[2:], mask[3, 5:9, 5:16] = 0, 1
     report = check(_volumes(tmp_path / "d", mask[:, :, ::-1]))
     assert _one(report, "a flipped rater").level == "error"
+
+
+def test_a_mask_of_someone_who_did_not_read_is_an_error(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["case,readers", *(f"p{place},a;b{';c' if place else ''}" for place in range(5))]))
+    report = check(_folder(tmp_path / "d"), words=["--table", str(table)])
+    assert _one(report, "a mask of a rater who did not read").case == "p0"
+
+
+def test_names_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = _folder(tmp_path / "d")
+    (root / "p0" / "image.png").rename(root / "p0" / "image-\x1b[31m.png")
+    main(["check", str(root)])
+    assert "\x1b" not in capsys.readouterr().out

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from modiff.cli import main
-from modiff.data.importers.grids import Grid, centre_fit, resample, resize, turn
+from modiff.data.importers.grids import Grid, centre_fit, mask_limits, read_grid, resample, resize, turn
 from modiff.data.store import Store
 from modiff.errors import ModiffError
+from modiff.io.limits import Limits
 
 AFFINE = np.array([[-0.5, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 3, -30], [0, 0, 0, 1.0]])  # columns L, rows P, slices S
 
@@ -411,6 +412,19 @@ def test_fitting_back_and_forth_keeps_the_middle() -> None:
     large, valid = centre_fit(Grid(array, Path("x")), (11, 8))
     assert valid is not None
     np.testing.assert_array_equal(large.array[..., valid[0] : valid[2], valid[1] : valid[3]], array)
+
+
+def test_the_cap_on_size_holds(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "too large" in _refused(pictures, capsys, "--max-bytes", "50")
+
+
+def test_a_mask_may_compress_as_well_as_it_likes_within_its_image(tmp_path: Path) -> None:
+    image, path = Grid(np.zeros((1, 40, 50, 60), np.int16), tmp_path), tmp_path / "m.nii.gz"
+    _nii(path, np.zeros((40, 50, 60), np.uint8))
+    strict = Limits(ratio_free=1000, max_ratio=10)
+    with pytest.raises(ModiffError, match="far more data"):
+        read_grid(path, strict, mask=True)
+    assert read_grid(path, mask_limits(image, strict), mask=True).shape == (40, 50, 60)
 
 
 def test_importing_twice_gives_the_same_store(pictures: Path) -> None:

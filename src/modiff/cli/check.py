@@ -53,12 +53,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(report: Report, each: int) -> None:
-    print(f"{report.path}: {report.what}")
+    print(_plain(f"{report.path}: {report.what}"))
     for level, kind, found in report.groups():
         count = f" ({len(found)})" if len(found) > 1 else ""
         print(f"\n{level}: {kind}{count}")
         for finding in found[:each]:
-            print(f"  {finding.case}: {finding.text}" if finding.case else f"  {finding.text}")
+            print(_plain(f"  {finding.case}: {finding.text}" if finding.case else f"  {finding.text}"))
         if len(found) > each:
             print(f"  and {len(found) - each} more")
     print(f"\n{report.verdict}" if report.findings else report.verdict)
+
+
+def _plain(text: str) -> str:
+    """Names are other people's text: what would steer a terminal is shown as a question mark."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

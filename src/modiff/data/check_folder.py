@@ -90,6 +90,9 @@ class _FolderCheck:
                 yield Finding("error", "missing masks", f"there is no mask of {', '.join(absent)}", item.case)
             elif self.args.missing == "empty" and item.readers is None:
                 readers = self.raters
+        if stray := sorted(set(item.masks) - set(readers)):
+            text = f"there is a mask of {', '.join(stray)}, who did not read the case, says the table"
+            yield Finding("error", "a mask of a rater who did not read", text, item.case)
         if image is None:
             return
         masks = np.zeros((len(self.raters), *image.shape), np.uint8)

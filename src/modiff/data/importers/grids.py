@@ -90,6 +90,8 @@ def _indexed(path: Path, limits: Limits) -> np.ndarray | None:
             with Image.open(path, formats=("PNG", "TIFF")) as image:
                 if image.mode not in ("1", "P"):
                     return None
+                if getattr(image, "n_frames", 1) != 1:
+                    raise DataError("has several pages", path=path, expected="one mask")
                 limits.check_declared(path, image.size, 1, size)
                 return _pixels(path, image)
     except DataError:
