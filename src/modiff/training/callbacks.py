@@ -97,9 +97,9 @@ class Saver(Callback):
         if trainer.is_global_zero:
             save_weights(pl_module.ema.state, self.folder / WEIGHTS)
             write_text(self.folder / "card.json", json.dumps(self.card(pl_module), indent=1) + "\n")
-            save_atomically(lambda path: trainer.save_checkpoint(path, weights_only=False), self.folder / CHECKPOINT)
+            save_atomically(trainer.save_checkpoint, self.folder / CHECKPOINT)
         else:
-            trainer._checkpoint_connector.dump_checkpoint(False)  # takes part in collective state, writes nothing
+            trainer.save_checkpoint(self.folder / CHECKPOINT)  # takes part in what is collective, writes nothing
         trainer.strategy.barrier()
 
 

@@ -1,0 +1,68 @@
+"""Settings: layers, round trips, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from modiff.config import build_config, config_from_dict, presets, to_dict
+from modiff.errors import ConfigError
+
+
+@pytest.mark.parametrize("preset", sorted(presets()))
+def test_every_preset_builds_and_comes_back_from_yaml(preset):
+    config = build_config(preset=preset)
+    assert config_from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
+
+
+def test_later_layers_win(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("training: {batch_size: 7, learning_rate: 0.5}\nmodel: {unet: {base: 24}}\n")
+    config = build_config(preset="lidc", file=file, changes={"training": {"learning_rate": 0.25}})
+    assert config.training.learning_rate == 0.25
+    assert config.training.batch_size == 7
+    assert config.model.unet.base == 24
+    assert config.model.diffusion.loss == "ce"  # the preset's
+
+
+def test_the_paper_preset_is_the_papers():
+    config = build_config(preset="paper").model
+    assert (config.diffusion.prediction, config.diffusion.loss, config.diffusion.steps) == ("eps", "mse", 250)
+    assert config.mca.enabled
+    assert config.ldf.enabled
+    assert (config.ldf.weight, config.mca.weight) == (0.5, 0.5)
+
+
+def test_the_lidc_preset_has_both_of_the_papers_modules_on():
+    config = build_config(preset="lidc").model
+    assert config.mca.enabled
+    assert config.ldf.enabled
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {batchsize: 3}", r"training\.batchsize: no such setting"),
+        ("training: {batch_size: many}", r"training\.batch_size: wrong value"),
+        ("training: {batch_size: true}", r"training\.batch_size: wrong value"),
+        ("training: 3", "training: is a group of settings"),
+        ("model: {diffusion: {prediction: noise}}", "'eps' or 'v' or 'x0'"),
+        ("- 1\n- 2", "not a mapping"),
+        ("a: [", "is not YAML"),
+        ("model: !!python/object/apply:os.system ['true']", "is not YAML"),
+    ],
+)
+def test_bad_files_are_refused_with_file_and_field(tmp_path, text, message):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_config(file=file)
+    assert "bad.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_presets_and_methods_name_the_known_ones():
+    with pytest.raises(ConfigError, match="lidc"):
+        build_config(preset="nope")
+    with pytest.raises(ConfigError, match="modiff"):
+        build_config(method="nope")

@@ -1,0 +1,155 @@
+"""A run: exact resume, refusals, how a start ends, what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modiff.errors import CheckpointError
+from modiff.training.export import load_model
+from modiff.training.train import train
+
+
+def with_training(config, **changes):
+    return replace(config, training=replace(config.training, **changes))
+
+
+def checkpoint(folder):
+    return torch.load(folder / "training.ckpt", weights_only=True)
+
+
+def same(a, b) -> bool:
+    """Whether two nested states are equal to the bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.fixture(scope="module")
+def forty_steps(store, settings, tmp_path_factory):
+    """A run of forty steps in one go."""
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    train(settings, store, folder, quiet=True)
+    return folder
+
+
+@pytest.fixture
+def straight(forty_steps, tmp_path):
+    """A copy of it that a test may spoil."""
+    return shutil.copytree(forty_steps, tmp_path / "straight")
+
+
+def test_forty_steps_equal_twenty_resumed_for_twenty_more(store, settings, straight, tmp_path):
+    folder = tmp_path / "halves"
+    train(with_training(settings, budget="80img"), store, folder, quiet=True)
+    assert checkpoint(folder)["global_step"] == 20
+    train(settings, store, folder, quiet=True)
+    whole, resumed = checkpoint(straight), checkpoint(folder)
+    assert resumed["global_step"] == 40
+    assert same(whole["state_dict"], resumed["state_dict"])
+    assert same(whole["optimizer_states"], resumed["optimizer_states"])
+    assert same(whole["modiff"]["ema"], resumed["modiff"]["ema"])
+    assert same(whole["modiff"]["plateau"], resumed["modiff"]["plateau"])
+    assert whole["modiff"]["plateau_rate"] < settings.training.learning_rate  # the schedule has acted
+
+
+def test_the_log_of_a_resumed_run_has_each_step_once(store, settings, tmp_path):
+    folder = tmp_path / "run"
+    train(with_training(settings, budget="80img"), store, folder, quiet=True)
+    with open(folder / "log.jsonl", "a") as file:
+        file.write('{"step": 25, "train/loss": 9}\n{"step": 3')  # of a start that died after its last save
+    train(settings, store, folder, quiet=True)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == list(range(5, 41, 5))
+    assert [line["step"] for line in lines if "val/loss" in line] == [10, 20, 30, 40]
+
+
+def test_a_spent_budget_is_left_alone(store, settings, straight):
+    before = (straight / "weights.safetensors").read_bytes()
+    result = train(settings, store, straight, quiet=True)
+    assert result.finished
+    assert (straight / "weights.safetensors").read_bytes() == before
+
+
+def test_another_configuration_is_refused_with_the_difference(store, settings, straight):
+    with pytest.raises(CheckpointError, match=r"training\.learning_rate: 0\.01 → 0\.02"):
+        train(with_training(settings, learning_rate=0.02), store, straight, quiet=True)
+
+
+def test_other_data_is_refused(store, settings, straight, tmp_path):
+    from modiff.data.phantom import PhantomConfig, write_phantom
+
+    other = write_phantom(
+        tmp_path / "other.h5", PhantomConfig(patients=9, images_per_patient=4, seed=1), progress=False
+    )
+    with pytest.raises(CheckpointError, match=r"data: .*other content"):
+        train(settings, other, straight, quiet=True)
+
+
+def test_a_damaged_checkpoint_is_named(store, settings, straight):
+    (straight / "training.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match="is not a training checkpoint"):
+        train(settings, store, straight, quiet=True)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(store, settings, straight):
+    class Harm:
+        def __reduce__(self):
+            return (os.system, ("true",))
+
+    torch.save({"global_step": 1, "modiff": {"seconds": 0.0}, "x": Harm()}, straight / "training.ckpt")
+    with pytest.raises(CheckpointError, match="is not a training checkpoint"):
+        train(settings, store, straight, quiet=True)
+
+
+def test_max_time_ends_this_start_only(store, settings, tmp_path):
+    folder = tmp_path / "run"
+    first = train(with_training(settings, budget="100000img"), store, folder, max_seconds=0.01, quiet=True)
+    assert not first.finished
+    assert first.reason == "time of this start over"
+    again = train(with_training(settings, budget="100000img"), store, folder, max_seconds=0.01, quiet=True)
+    assert again.steps == first.steps + 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_at_a_steps_end_with_a_good_checkpoint(store, settings, tmp_path, number):
+    folder = tmp_path / "run"
+    timer = threading.Timer(4.0, lambda: os.kill(os.getpid(), number))
+    timer.start()
+    result = train(with_training(settings, budget="100000000img"), store, folder, quiet=True)
+    timer.cancel()
+    assert result.reason == "interrupted"
+    assert checkpoint(folder)["global_step"] == result.steps
+    assert load_model(folder).card["steps"] == result.steps
+
+
+def test_what_is_saved_is_the_average_of_the_weights(straight):
+    saved, state = load_file(straight / "weights.safetensors"), checkpoint(straight)
+    for name, value in state["modiff"]["ema"].items():
+        assert torch.equal(saved[name], value), name
+    assert any(not torch.equal(saved[n.removeprefix("model.")], v) for n, v in state["state_dict"].items())
+
+
+def test_no_temporary_file_stays(straight):
+    names = {path.name for path in straight.iterdir()}
+    assert names == {
+        "card.json",
+        "config.yaml",
+        "data.json",
+        "log.jsonl",
+        "tensorboard",
+        "training.ckpt",
+        "weights.safetensors",
+    }
