@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,23 @@ class TestMoDiff:
             return float(middle[present].abs().mean())
 
         assert apart(0, 32) < 0.5 * apart(0, 500)
+
+    def test_slices_that_are_judged_together_are_marked_in_a_row(self, model):
+        chance = torch.tensor([0.1, 0.6, 0.2, 0.9, 0.3, 0.8, 0.4])[:, None]
+        laws = torch.cat([1 - chance, chance * torch.full((7, 4), 0.25)], 1).split([3, 3, 1])
+        parts = torch.rand(7, 1, 64, 64).split([3, 3, 1])
+        alone = [replace(model.encode(part), law=law) for part, law in zip(parts, laws, strict=True)]
+        joined = model.join_slices(alone)
+        seeds = seeds_for(0, ["x"])
+
+        def runs(encodings: list[Any]) -> torch.Tensor:
+            parts = [model.sample(part, 64, seeds=seeds.expand(len(part.law))).present for part in encodings]
+            marked = torch.cat(parts).int()
+            return marked[0] + marked.diff(dim=0).clamp_min(0).sum(0)
+
+        assert runs(alone).max() > 1
+        assert runs(joined).max() == 1
+        assert all(one.groups is other.groups for one, other in zip(alone, joined, strict=True))
 
     def test_a_scan_goes_through_it(self, model):
         samples = draw(model, noise((1, 2, 80, 100)), 2, data={"size": (64, 64)})

@@ -16,7 +16,7 @@ _CLOSE, _AROUND = 48, 0.75  # the cut-out: at least so many pixels, and this sha
 
 
 def key_picture(samples: VolumeSamples, summary: VolumeSummary, *, title: str = "") -> bytes:
-    """PNG: the slice with most marked probability, as `overlay` shows an image."""
+    """PNG: the slice on which the samples mark most, as `overlay` shows an image."""
     from modiff.report.figures import png
     from modiff.report.overlay import overlay
 

@@ -63,10 +63,10 @@ class VolumeSummary:
         return {name: self._mm3(count) for name, count in zip(self.flat.classes, counts, strict=True)}
 
     def key_slice(self) -> int:
-        """The slice of the scan with most marked probability; the box's middle one where nothing is marked."""
-        marked = self.mean.sum((0, 2, 3))
+        """The slice of the scan on which the samples mark most; the box's middle one where they mark nothing."""
+        marked = self.flat.weights @ self.masks.sum((1, 3, 4))
         low, high = self.box.spans[0]
-        return low + (int(marked.argmax()) if marked.max() > 1e-6 else (high - low) // 2)
+        return low + (int(marked.argmax()) if marked.max() > 0 else (high - low) // 2)
 
     def of_slice(self, samples: VolumeSamples, z: int) -> Summary:
         """The summary of slice z of the scan by itself, its maps in the frame of the whole slice."""
