@@ -7,8 +7,10 @@ import torch
 from diffusion_models import TINY, random_batch, small, train, two_opinions
 from torch import nn
 
+from modiff.config import build_config
 from modiff.data.batch import Batch
 from modiff.errors import ConfigError
+from modiff.models import build
 from modiff.models.pixel_diffusion import NoiseField
 from modiff.randomness import normal
 
@@ -195,3 +197,22 @@ def test_cimds_ddim_adds_no_noise_on_the_way(sampler, draws, monkeypatch):
     lively("cimd", sampler=sampler).sample(torch.rand(1, 1, 16, 16), 2, seeds=torch.arange(1), steps=4)
     assert len(streams) == 1 + draws
     assert len(set(streams)) == len(streams)
+
+
+def test_the_hurdle_takes_an_image_and_its_mirror_image_alike():
+    model = small("ccdm", presence=HURDLE).eval()
+    image = torch.rand(2, 1, 16, 16)
+    torch.testing.assert_close(model.encode(image).law, model.encode(image.flip(-1)).law, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.encode(image).law.sum(1), torch.ones(2))
+
+
+def test_identifiable_raters_have_a_probability_each():
+    torch.manual_seed(0)
+    config = build_config(method="ccdm", changes={"model": {**TINY, "presence": HURDLE}}).model
+    model = build("ccdm", config, channels=1, classes=1, raters=3, exchangeable=False).eval()
+    encoding = model.encode(torch.rand(1, 1, 16, 16))
+    assert encoding.law.shape == (1, 3)
+    encoding.law = torch.tensor([[1.0, 0.5, 0.0]])
+    drawn = model.sample(encoding, 300, seeds=torch.arange(1), steps=1)
+    assert drawn.presence.item() == pytest.approx(0.5)
+    assert drawn.present.float().mean().item() == pytest.approx(0.5, abs=0.1)

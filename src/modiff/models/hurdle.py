@@ -65,9 +65,10 @@ class PresenceHurdle(nn.Module):
         # A flip leaves the prompt where it is only in the middle of a square.
         offset = middle - (torch.tensor(size, device=middle.device) - 1) / 2
         turns = 8 if self.config.dihedral_average and size[0] == size[1] and bool((offset.abs() < 1e-3).all()) else 1
-        answers = [self.head(dihedral(seen, turn), middle).logits for turn in range(turns)]
-        laws = [answer.softmax(1) if self.exchangeable else torch.sigmoid(answer) for answer in answers]
-        return torch.stack(laws).mean(0)
+        views = torch.cat([dihedral(seen, turn) for turn in range(turns)])
+        logits = self.head(views, middle.repeat(turns, 1)).logits
+        laws = logits.softmax(1) if self.exchangeable else torch.sigmoid(logits)
+        return laws.unflatten(0, (turns, image.shape[0])).mean(0)
 
     def probability(self, law: Tensor) -> Tensor:
         """(B,) π, that a reader drawn at random marks anything."""
