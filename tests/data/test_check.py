@@ -461,3 +461,21 @@ def test_names_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureF
     (root / "p0" / "image.png").rename(root / "p0" / "image-\x1b[31m.png")
     main(["check", str(root)])
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_masks_without_geometry_are_noted(tmp_path: Path) -> None:
+    root = _volumes(tmp_path / "d", np.roll(_solid(), 1, 1))
+    (root / "p" / "rater-b.nii.gz").unlink()
+    np.save(root / "p" / "rater-b.npy", np.roll(_solid(), 1, 1))
+    report = check(root, words=["--plane", "sagittal"])
+    assert _kinds(report) == {"masks without geometry"}
+
+
+def test_masks_that_run_otherwise_are_fine_in_a_plane(tmp_path: Path) -> None:
+    root = _volumes(tmp_path / "d", np.roll(_solid(), 1, 1))
+    path = root / "p" / "rater-b.nii.gz"
+    image = nib.load(path)
+    turned = image.as_reoriented(np.array([[1, -1], [0, 1], [2, -1]]))
+    nib.save(turned, path)
+    assert not check(root).usable
+    assert check(root, words=["--plane", "axial"]).findings == []

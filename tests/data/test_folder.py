@@ -232,6 +232,18 @@ def test_plane_turns_a_volume_that_runs_otherwise(volume: Path) -> None:
         np.testing.assert_allclose(store.geometry(0).affine, place)
 
 
+def test_a_mask_without_geometry_is_turned_with_its_image(volume: Path) -> None:
+    mask = np.zeros((6, 12, 10), np.uint8)
+    mask[2, 3:5, 7] = 1
+    for rater in ("ann", "bob"):
+        (volume / "p1" / f"rater-{rater}.nii.gz").unlink()
+    _nii(volume / "p1" / "rater-ann.nii.gz", mask)
+    np.save(volume / "p1" / "rater-bob.npy", mask)
+    with _import(volume, *WINDOW, "--plane", "coronal") as store:
+        for row in range(len(store)):
+            np.testing.assert_array_equal(*store.masks(row))
+
+
 def test_volumes_whose_axes_differ_are_refused(volume: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (volume / "p1").iterdir():
         (volume / "p2").mkdir(exist_ok=True)

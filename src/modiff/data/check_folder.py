@@ -13,7 +13,7 @@ from modiff.data.findings import Finding, Level, Report, View
 from modiff.data.importers import folder, folder_layout
 from modiff.data.importers.cimd_folder import read_jpeg
 from modiff.data.importers.folder_layout import Item
-from modiff.data.importers.grids import SUFFIXES, Grid, difference, mask_limits, read_grid, sides
+from modiff.data.importers.grids import SUFFIXES, Grid, difference, mask_limits, read_grid, sides, turn, turn_mask
 from modiff.data.importers.labels import Labels, plain
 from modiff.errors import ModiffError
 from modiff.io.limits import Limits
@@ -62,6 +62,7 @@ class _FolderCheck:
         self.views: dict[str, View] = {}
         self._conventions: dict[str, str] = {}
         self._first: Grid | None = None
+        self._without_place = False
         self._spacings: dict[str, tuple[float, float]] = {}
 
     def run(self) -> Iterator[Finding]:
@@ -83,33 +84,49 @@ class _FolderCheck:
                 yield Finding("error", "a patient in two splits", text, item.case)
 
     def _case(self, item: Item, checks: ContentChecks) -> Iterator[Finding]:
-        image = yield from self._image(item)
-        readers = item.readers if item.readers is not None else tuple(item.masks)
-        if absent := [name for name in self.raters if name not in item.masks]:
-            if item.readers is None and self.args.missing == "refuse":
-                yield Finding("error", "missing masks", f"there is no mask of {', '.join(absent)}", item.case)
-            elif self.args.missing == "empty" and item.readers is None:
-                readers = self.raters
-        if stray := sorted(set(item.masks) - set(readers)):
-            text = f"there is a mask of {', '.join(stray)}, who did not read the case, says the table"
-            yield Finding("error", "a mask of a rater who did not read", text, item.case)
-        if image is None:
+        stored = yield from self._image(item)
+        image = yield from self._turned(item, stored)
+        read = yield from self._readers(item)
+        if stored is None or image is None:
             return
         masks = np.zeros((len(self.raters), *image.shape), np.uint8)
-        read = np.array([name in readers for name in self.raters])
-        found: list[Finding] = []
         for slot, name in enumerate(self.raters):
             if name in item.masks:
-                mask = yield from self._mask(item, name, image)
+                mask = yield from self._mask(item, name, stored, image)
                 if mask is None:
                     read[slot] = False
                 else:
                     masks[slot] = mask
         if read.any():
-            found = list(checks.add(Case(item.case, item.patient, item.split, image.array, masks, read)))
-            yield from found
+            yield from checks.add(Case(item.case, item.patient, item.split, image.array, masks, read))
         busiest = int(masks.any(0).sum((1, 2)).argmax())
         self.views[item.case] = View(_small(image.array[0, busiest]), _small(masks[:, busiest]), self.raters)
+
+    def _readers(self, item: Item) -> Generator[Finding, None, np.ndarray]:
+        """Returns (R,) who read the case, as the table, the files and --missing say."""
+        readers = item.readers if item.readers is not None else tuple(item.masks)
+        absent = [name for name in self.raters if name not in item.masks]
+        if item.readers is None and self.args.missing == "empty":
+            readers = self.raters
+        elif item.readers is None and absent and self.args.missing == "refuse":
+            yield Finding("error", "missing masks", f"there is no mask of {', '.join(absent)}", item.case)
+        if stray := sorted(set(item.masks) - set(readers)):
+            text = f"there is a mask of {', '.join(stray)}, who did not read the case, says the table"
+            yield Finding("error", "a mask of a rater who did not read", text, item.case)
+        return np.array([name in readers for name in self.raters])
+
+    def _turned(self, item: Item, stored: Grid | None) -> Generator[Finding, None, Grid | None]:
+        """Returns the image in the plane that was asked for, compared with the first case's."""
+        image = stored
+        if stored is not None and self.args.plane != "native":
+            if stored.affine is None:
+                text = f"the image has no geometry, so it cannot be turned to {self.args.plane} slices"
+                yield Finding("error", "no geometry", text, item.case)
+                return None
+            image = turn(stored, self.args.plane)
+        if image is not None:
+            yield from self._compare(item, image)
+        return image
 
     def _image(self, item: Item) -> Generator[Finding, None, Grid | None]:
         """Returns the image with all channels, or None where it cannot be used."""
@@ -127,9 +144,7 @@ class _FolderCheck:
             if what := difference(grids[0], grid):
                 yield Finding("error", "channels on different grids", f"channel {name}: {what}", item.case)
                 return None
-        image = folder.with_array(grids[0], np.concatenate([grid.array for grid in grids]))
-        yield from self._compare(item, image)
-        return image
+        return folder.with_array(grids[0], np.concatenate([grid.array for grid in grids]))
 
     def _compare(self, item: Item, image: Grid) -> Iterator[Finding]:
         """With the first case, which all others must be like."""
@@ -147,10 +162,12 @@ class _FolderCheck:
             text = f"axes run towards {sides(image)}, the first case's towards {sides(first)}: import needs --plane"
             yield Finding("error", "axes that run differently", text, item.case)
 
-    def _mask(self, item: Item, name: str, image: Grid) -> Generator[Finding, None, np.ndarray | None]:
+    def _mask(self, item: Item, name: str, stored: Grid, image: Grid) -> Generator[Finding, None, np.ndarray | None]:
         """Returns (Z,H,W) class indices, or None where the mask cannot be compared with the image."""
         try:
             grid = _read(item.masks[name], mask_limits(image, self.limits), mask=True)
+            self._without_place |= grid.affine is None and stored.affine is not None
+            grid = turn_mask(grid, stored, self.args.plane)
             values = plain(grid)
         except ModiffError as error:
             yield Finding("error", "a mask that cannot be read", str(error), item.case)
@@ -207,6 +224,9 @@ class _FolderCheck:
             )
         elif kinds == {"0 and 255"}:
             yield Finding("note", "mask values 0 and 255", "255 is read as foreground")
+        if self._without_place:
+            text = "some masks have no geometry and are taken to lie on their image's grid, row for row"
+            yield Finding("note", "masks without geometry", text)
         if not self._spacings:
             return
         typical = np.median(list(self._spacings.values()), axis=0)

@@ -227,8 +227,9 @@ class _Reader:
         from modiff.data.importers.grids import centre_fit
         from modiff.data.importers.intensity import check_unit, kept, stretch
 
-        image = self._image(item)
-        masks, read = self._masks(item, image)
+        stored = self._stored(item)
+        image = self._turned(stored)
+        masks, read = self._masks(item, stored, image)
         if self.rule.kind == "unit":
             check_unit(image.array, image.path)
         bounds = None if self.rule.kind == "unit" else self.rule.bounds(image.array)
@@ -249,11 +250,11 @@ class _Reader:
             case = item.case if flat else f"{item.case}/slice-{index:03d}"
             yield Slice(case, seen.array[:, 0], marked.array[:, 0], read, place)
 
-    def _image(self, item: Item) -> Grid:
-        """All channels on one grid, turned to the plane that was asked for."""
+    def _stored(self, item: Item) -> Grid:
+        """All channels on one grid, as the files have them; settles what the channels are called."""
         import numpy as np
 
-        from modiff.data.importers.grids import difference, read_grid, sides, turn
+        from modiff.data.importers.grids import difference, read_grid
 
         names = sorted(item.channels)
         grids = [read_grid(item.channels[name], self.limits) for name in names]
@@ -262,14 +263,20 @@ class _Reader:
                 hint = "Channels must be registered to one grid."
                 raise DataError("a channel on another grid", path=grid.path, found=what, hint=hint)
         image = with_array(grids[0], np.concatenate([grid.array for grid in grids]))
-        if self.args.plane != "native":
-            image = turn(image, self.args.plane)
         channels = tuple(names) if names != [""] else tuple(f"channel {i + 1}" for i in range(len(image.array)))
         channels = ("image",) if channels == ("channel 1",) else channels
-        if self.channels is None:
-            self.channels, self._sides = channels, sides(image)
+        self.channels = self.channels or channels
         if channels != self.channels or len(image.array) != len(channels):
             raise DataError("other channels than the first case", path=image.path, found=", ".join(channels))
+        return image
+
+    def _turned(self, image: Grid) -> Grid:
+        """In the plane that was asked for; raises DataError where axes run otherwise than the first case's."""
+        from modiff.data.importers.grids import sides, turn
+
+        if self.args.plane != "native":
+            return turn(image, self.args.plane)
+        self._sides = self._sides or sides(image)
         if image.shape[0] > 1 and sides(image) != self._sides:
             hint = "--plane axial, coronal or sagittal turns them alike."
             found = f"columns, rows and slices towards {sides(image)}"
@@ -282,11 +289,11 @@ class _Reader:
             )
         return image
 
-    def _masks(self, item: Item, image: Grid) -> tuple[np.ndarray, np.ndarray]:
+    def _masks(self, item: Item, stored: Grid, image: Grid) -> tuple[np.ndarray, np.ndarray]:
         """(R,Z,H,W) class indices on the image's grid, and (R,) who read it."""
         import numpy as np
 
-        from modiff.data.importers.grids import difference, mask_limits, read_grid, resample, turn
+        from modiff.data.importers.grids import difference, mask_limits, read_grid, resample, turn_mask
 
         limits = mask_limits(image, self.limits)
         assert item.readers is not None
@@ -295,9 +302,7 @@ class _Reader:
         for slot, name in enumerate(self.raters):
             if name not in item.masks:
                 continue
-            mask = read_grid(item.masks[name], limits, mask=True)
-            if self.args.plane != "native" and mask.affine is not None:
-                mask = turn(mask, self.args.plane)
+            mask = turn_mask(read_grid(item.masks[name], limits, mask=True), stored, self.args.plane)
             if what := difference(image, mask):
                 if self.args.resample is None:
                     hint = "--resample nearest moves it onto the image's grid."
