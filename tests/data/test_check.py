@@ -479,3 +479,13 @@ def test_masks_that_run_otherwise_are_fine_in_a_plane(tmp_path: Path) -> None:
     nib.save(turned, path)
     assert not check(root).usable
     assert check(root, words=["--plane", "axial"]).findings == []
+
+
+def test_a_flip_in_most_cases_is_an_error(tmp_path: Path) -> None:
+    report = check(_change(_folder(tmp_path / "d", cases=6), lambda mask: mask[::-1], cases=3))
+    assert "in 3 of 6 cases" in next(finding.text for finding in report.findings if finding.level == "error")
+
+
+def test_the_same_outline_in_a_volume_is_suspicious(tmp_path: Path) -> None:
+    report = check(_volumes(tmp_path / "d", _solid()))
+    assert _kinds(report) == {"the same outline in a volume"}

@@ -18,7 +18,7 @@ from modiff.data.findings import Finding
 
 _ENOUGH = 3  # cases from which a rater's habit is read
 _AREA_HABIT, _AREA_CASE = 3.0, 15.0  # ratio of areas to the other raters': as a habit, and in a single case
-_AREA_VOXELS, _AREA_AGREED = 100, 1.5  # a single case: least difference, and the ratio within which the others agree
+_AREA_VOXELS, _AREA_AGREED = 100, 1.5  # a single case: least difference; the ratio within which the others agree
 _COPIES = 0.5  # share of identical outlines from which two raters are suspicious
 
 
@@ -67,7 +67,11 @@ class ContentChecks:
                     words = f"{self._who(rater)} overlaps {self._company(others)}"
                     yield from self._moves.add(case.name, rater, words, marked[rater], consensus(marked[others]))
         for one, other in combinations(marking, 2):
-            self._same[one, other].append(areas[one] == areas[other] and bool((marked[one] == marked[other]).all()))
+            same = areas[one] == areas[other] and bool((marked[one] == marked[other]).all())
+            self._same[one, other].append(same)
+            if same and case.masks.shape[1] > 1 and areas[one] >= _AREA_VOXELS:  # chance does not repeat a volume
+                text = f"{self._who(one)} and {self._company([other])} draw the same {areas[one]} voxels"
+                yield Finding("warning", "the same outline in a volume", text, case.name)
 
     def _image(self, case: Case) -> Iterator[Finding]:
         flat = np.array([channel.min() == channel.max() for channel in case.image])

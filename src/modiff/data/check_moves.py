@@ -17,7 +17,7 @@ _IMAGE, _VOLUME, _POOLED = (0.2, 0.6), (0.05, 0.25), (1 / 3, 0.25)
 _FINE = 0.4  # IoU from which a case speaks against any flip, and none is tried
 _SHIFT_TO, _SHIFT_GAIN = 0.85, 0.25  # IoU after a shift, and what it must gain
 _ALONE_GAIN, _ALONE_SHARE = 0.5, 0.01  # one image alone: a larger gain, by an outline of this share of the image
-_HABIT = 0.3  # share of a rater's cases that must be shifted alike
+_HABIT = 0.3  # share of a rater's cases that must be flipped or shifted alike
 _SAME_SHIFT = 1.5  # voxels between shifts that are the same
 _NOW = "as it is"
 
@@ -28,6 +28,7 @@ class Moves:
     def __init__(self, *, pool: bool) -> None:
         self._pool = pool
         self._sums: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
+        self._flipped: dict[int, list[str]] = defaultdict(list)
         self._shifts: dict[int, list[tuple[int, ...]]] = defaultdict(list)
         self._compared: dict[int, int] = defaultdict(int)
 
@@ -45,6 +46,7 @@ class Moves:
         name, best = max(((name, _ratio(flips[name])) for name in flips), key=lambda pair: pair[1])
         rules = (_IMAGE, _VOLUME) if volume else (_IMAGE,)
         if any(now <= low and best >= high for low, high in rules):
+            self._flipped[rater].append(name)
             text = f"{words} by {now:.2f}, by {best:.2f} when {name}"
             yield Finding("error" if volume else "warning", "a flipped rater", text, case)
         else:
@@ -78,8 +80,12 @@ class Moves:
             return
         pooled = {name: _ratio(sums) for name, sums in self._sums[rater].items()}
         best = max(pooled, key=lambda name: pooled[name])
+        often, times = max(((name, self._flipped[rater].count(name)) for name in pooled), key=lambda pair: pair[1])
         if pooled[best] >= _POOLED[1] and pooled[_NOW] <= _POOLED[0] * pooled[best]:
             text = f"{words} by {pooled[_NOW]:.2f} over {compared} cases, by {pooled[best]:.2f} when {best}"
+            yield Finding("error", "a flipped rater", text)
+        elif times >= max(_ENOUGH, _HABIT * compared):
+            text = f"{words} well only when {often}, in {times} of {compared} cases"
             yield Finding("error", "a flipped rater", text)
         if shifts := np.array(self._shifts[rater]).reshape(-1, 3).tolist():
             typical = np.median(shifts, axis=0)
