@@ -48,10 +48,12 @@ def write_series(
     step: float = 2.5,
     order: Sequence[int] | None = None,
     without: Sequence[int] = (),
+    drift: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> Path:
     """HU `values` (Z,H,W) as a series in `folder`, slices `step` mm apart along the normal of `axes`.
 
-    order: which slice has the first file name, the second … without: slices that are left out.
+    order: which slice has the first file name, the second … without: slices that are left out. drift:
+    mm that each slice moves further within its plane, as under a tilted gantry.
     """
     folder.mkdir(parents=True, exist_ok=True)
     uids = (generate_uid(), generate_uid(), generate_uid())
@@ -59,6 +61,6 @@ def write_series(
     start = np.array([-101.5, -87.25, 12.0])
     for number, z in enumerate(order if order is not None else range(len(values))):
         if z not in without:
-            made = slice_of(values[z], start + z * step * normal, axes, uids)
+            made = slice_of(values[z], start + z * (step * normal + np.asarray(drift)), axes, uids)
             made.save_as(folder / f"{number:03}.dcm", enforce_file_format=True)
     return folder

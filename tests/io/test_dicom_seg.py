@@ -80,6 +80,13 @@ class TestPlace:
         write_binary_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
         assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(volume, mask)
 
+    def test_a_tilted_gantry_keeps_its_shear(self, tmp_path):
+        volume = read_dicom_series(write_series(tmp_path / "series", scan(), drift=(0, 0.6, 0), order=[3, 0, 4, 1, 2]))
+        mask = volume.array[0] > 0
+        write_binary_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
+        assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(volume, mask)
+        assert volume.voxel_mm3 == pytest.approx(1.1 * 0.7 * 2.5, rel=1e-6)
+
     def test_each_frame_names_the_slice_it_was_made_from(self, series, tmp_path):
         write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "nodule")], series, first=0, maker=MAKER)
         seg = hd.seg.segread(tmp_path / "seg.dcm")
