@@ -24,7 +24,8 @@ lint: setup
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+	# One thread a worker: two workers with a pool each would wait on one another.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 
 format: setup
 	$(BIN)/ruff format .

@@ -17,13 +17,15 @@ MODEL = {
 TRAINING = {
     "budget": "160img",
     "batch_size": 4,
-    "validate_every": 10,
+    "validate_every": 4,
+    "ema_decay": 0.5,
     "validation_images": 8,
     "save_every": 10,
     "log_every": 5,
     "decay": "plateau",
     "plateau_patience": 0,
-    "learning_rate": 1e-2,
+    "learning_rate": 0.1,  # too large: the plateau must act within forty steps
+    "warmup": 0,
 }
 
 
