@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from modiff.config import DiffusionConfig, LDFConfig, MCAConfig, MoDiffConfig, PresenceConfig, UNetConfig
+from modiff.config import DiffusionConfig, MCAConfig, MoDiffConfig, PresenceConfig, UNetConfig
 from modiff.data.batch import Batch
 from modiff.models.modiff.model import MoDiff
 

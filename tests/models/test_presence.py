@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from modiff_helpers import model
 
+from modiff.models.modiff.panel import draw_markers
 from modiff.models.modiff.presence import (
     draw_subsets,
     intensity_noise,
@@ -84,18 +84,16 @@ def test_no_intensity_noise_leaves_the_image_alone():
 @given(raters=st.integers(1, 5), size=st.integers(1, 5))
 def test_panels_of_any_size_mark_as_often_as_the_law_says(raters, size):
     size = min(size, raters)
-    network = model(raters=raters)
     law = torch.softmax(torch.arange(raters + 1.0), 0)[None]
     seeds = torch.arange(4000)[None]
-    markers, panel, _ = network._draw_markers(law, seeds, list(range(size)), False)
+    markers, panel, _ = draw_markers(law, seeds, list(range(size)), count=raters, exchangeable=True)
     assert (panel == size).all()
     expected = (law[0] * torch.arange(raters + 1.0)).sum() / raters * size
     assert markers.sum(-1).float().mean() == pytest.approx(float(expected), abs=0.12)
 
 
 def test_stratified_presence_follows_the_share_closely():
-    network = model()
     law = torch.tensor([[0.3, 0.2, 0.2, 0.2, 0.1]])
-    markers, _, _ = network._draw_markers(law, torch.arange(64)[None], "single", True)
+    markers, _, _ = draw_markers(law, torch.arange(64)[None], "single", count=4, exchangeable=True, stratified=True)
     share = float((law[0] * torch.arange(5)).sum() / 4)
     assert abs(markers.any(-1).float().mean() - share) < 2.5 / 64

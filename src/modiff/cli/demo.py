@@ -20,7 +20,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
     made = argparse.ArgumentParser(
         prog=prog,
-        description="Simulated nodules read by simulated raters: train a small MoDiff on the CPU, sample, score, report.",
+        description="Simulated nodules and raters: train a small MoDiff on the CPU, draw samples, score, report.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -94,9 +94,9 @@ def _verdict(records: list[Record], n: int) -> str:
     model, vote, perfect = (find("ged", who) for who in ("model", "majority_vote", "iid_reference"))
     difference = find("ged_minus_majority_vote", "model")
     better = difference.ci_high is not None and difference.ci_high < 0
+    interval = f"{difference.value:+.3f} [{difference.ci_low:+.3f}, {difference.ci_high:+.3f}]"
     return (
-        f"GED (standard, n = {n}, {model.images} test images): model {model.value:.3f}, majority vote {vote.value:.3f}, "
-        f"i.i.d. reference {perfect.value:.3f}; model − majority vote {difference.value:+.3f} "
-        f"[{difference.ci_low:+.3f}, {difference.ci_high:+.3f}]: "
+        f"GED (standard, n = {n}, {model.images} test images): model {model.value:.3f}, "
+        f"majority vote {vote.value:.3f}, i.i.d. reference {perfect.value:.3f}; model − majority vote {interval}: "
         + ("better than the majority vote" if better else "not shown to be better than the majority vote")
     )

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config import MoDiffConfig
-from modiff.data.augment import dihedral
 from modiff.data.batch import Batch
 from modiff.diffusion import categorical, gaussian, samplers
 from modiff.diffusion.schedule import Schedule, time_steps
@@ -21,12 +20,13 @@ from modiff.models.layers import image_centre, position_channels
 from modiff.models.modiff import losses, presence, windows
 from modiff.models.modiff.ldf import edge_target
 from modiff.models.modiff.mca import LABEL_PATCH, MCA, ImageShare, attention_spread_loss
+from modiff.models.modiff.panel import draw_markers
 from modiff.models.modiff.slices import join_laws
 from modiff.models.unet import UNet
 from modiff.randomness import fold, normal, sample_seeds, uniform
 
-# Streams of a sample's seed: what each random number is for.
-_MARKERS, _READER, _START, _STEP = 1, 2, 3, 4
+# Streams of a sample's seed; panel.py has the others.
+_START, _STEP = 3, 4
 _RIM = 0.1  # mean label at the window's border from which on an image is denoised whole
 _PIXELS_AT_ONCE = 1 << 20  # of noisy maps denoised together: bounds memory whatever n is
 
@@ -105,7 +105,7 @@ class MoDiff(Segmenter):
         masks = masks.unflatten(1, batch.masks.shape[1:3]) * batch.read[:, :, None, None, None]
         centre = batch.centre if batch.centre is not None else image_centre(batch.image)
         if self.head is not None:
-            terms |= self._presence_terms(image, masks, batch, centre, rng)
+            terms |= self.head.losses(image, masks, batch, centre, rng=rng)
         terms |= self._denoising_terms(image, masks, batch, centre, rng)
         weights = {
             "simple": 1.0,
@@ -116,28 +116,6 @@ class MoDiff(Segmenter):
         }
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
-
-    def _presence_terms(
-        self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: torch.Generator
-    ) -> dict[str, Tensor]:
-        config, head = self.config.presence, self.head
-        assert head is not None
-        readers = batch.read.sum(1).clamp_min(1)[:, None, None, None]
-        label = masks.sum(1) / readers
-        height, width = image.shape[-2:]
-        size = windows.window_size(config.window if self.prompt else 0, height, width, head.stride)
-        shape = (len(batch), height, width)
-        corner = windows.random_corner(centre, size, shape, jitter=config.jitter, anywhere=0.0, rng=rng)
-        corner = corner.to(image.device)
-        seen = presence.intensity_noise(windows.cut(image, corner, size), config.intensity_augmentation, rng)
-        answer = head(seen, centre - corner)
-        known = batch.read.any(1).float()
-        known = known / known.mean().clamp_min(1e-6)
-        log_p = presence.log_likelihood(answer.logits, batch.marked, batch.read, exchangeable=self.exchangeable)
-        label = windows.cut(label, corner, size)
-        dense = self.config.diffusion.ce_weight * losses.cross_entropy(answer.label_map, label)
-        dense = dense + losses.soft_dice_loss(losses.probabilities(answer.label_map), label)
-        return {"presence": -losses.weighted_mean(log_p, known), "map": losses.weighted_mean(dense, known)}
 
     def _denoising_terms(
         self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: torch.Generator
@@ -275,7 +253,10 @@ class MoDiff(Segmenter):
         centre = image_centre(image)
         padded = windows.pad_to_multiple(image, self.stride, edge=True)
         height, width = padded.shape[-2:]
-        law, wide = self._presence_law(padded, centre)
+        law, wide = None, torch.zeros(image.shape[0], dtype=torch.bool, device=image.device)
+        if self.head is not None:
+            law, label_map = self.head.law(padded, centre)
+            wide = (label_map * _rim(label_map.shape[-2:]).to(image.device) > _RIM).flatten(1).any(1)
         small = windows.window_size(
             self.config.window if self.prompt and law is not None else 0, height, width, self.stride
         )
@@ -287,30 +268,6 @@ class MoDiff(Segmenter):
                 shares = self._encode_window(windows.cut(padded[index], corner, size), centre[index] - corner)
                 groups.append(_Group(index, corner, size, *shares))
         return Encoding((image.shape[0], *image.shape[-2:]), (height, width), law, groups)
-
-    def _presence_law(self, image: Tensor, centre: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The head's law of markers, and which images have a label map that reaches the window's border (B,) bool."""
-        wide = torch.zeros(image.shape[0], dtype=torch.bool, device=image.device)
-        if self.head is None:
-            return None, wide
-        config, (height, width) = self.config.presence, image.shape[-2:]
-        size = windows.window_size(config.window if self.prompt else 0, height, width, self.head.stride)
-        corner = windows.window_corner(centre, size, height, width)
-        seen, middle = windows.cut(image, corner, size), centre - corner
-        turns = 8 if config.dihedral_average and size[0] == size[1] and self._centred(middle, size) else 1
-        views = torch.cat([dihedral(seen, turn) for turn in range(turns)])
-        answer = self.head(views, middle.repeat(turns, 1))
-        laws = answer.logits.softmax(1) if self.exchangeable else torch.sigmoid(answer.logits)
-        upright = torch.sigmoid(answer.label_map[: image.shape[0]])
-        rim = torch.ones(size, dtype=torch.bool, device=image.device)
-        rim[2:-2, 2:-2] = False
-        wide = (upright * rim > _RIM).flatten(1).any(1)
-        return laws.unflatten(0, (turns, image.shape[0])).mean(0), wide
-
-    @staticmethod
-    def _centred(middle: Tensor, size: tuple[int, int]) -> bool:
-        """Whether the prompt is in the window's middle, so that a flip leaves it there."""
-        return bool(((middle - (torch.tensor(size, device=middle.device) - 1) / 2).abs() < 1e-3).all())
 
     def join_slices(self, encodings: Sequence[Encoding]) -> list[Encoding]:
         """Encodings of one lesion's slices, in order: its presence is judged such that no sample has a hole in it."""
@@ -345,7 +302,9 @@ class MoDiff(Segmenter):
             encoding = self.encode(encoding)
         batch, height, width = encoding.shape
         each = sample_seeds(seeds, n)
-        markers, panel, who = self._draw_markers(encoding.law, each, raters, stratified)
+        markers, panel, who = draw_markers(
+            encoding.law, each, raters, count=self.raters, exchangeable=self.exchangeable, stratified=stratified
+        )
         maps = torch.zeros(batch, n, self.classes, *encoding.padded, device=each.device)
         steps = self.config.diffusion.sampling_steps if steps is None else steps
         for group in encoding.groups:
@@ -358,7 +317,7 @@ class MoDiff(Segmenter):
                 place = None if origin is None else origin.to(each.device)[row] + group.corner[here]
                 made = self._denoise_group(group, here, subset, each[row, i], steps, encoding.padded, place)
                 scale = subset.sum(-1) / panel[row, i]
-                self._paste(maps, row, i, made * scale[:, None, None, None], group.corner[here])
+                windows.paste(maps, row, i, made * scale[:, None, None, None], group.corner[here])
         present = markers.any(-1)
         result = Samples.uniform(maps[..., :height, :width], present=present, raters=who)
         if encoding.law is None:
@@ -366,48 +325,6 @@ class MoDiff(Segmenter):
         else:
             result.presence = presence.marking_probability(encoding.law, exchangeable=self.exchangeable).mean(1)
         return result
-
-    def _draw_markers(
-        self, law: Tensor | None, seeds: Tensor, raters: Readers, stratified: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Which raters of the panel mark something (B,N,R) bool, the panel's size (B,N), and who read (B,N) or None."""
-        panel, who = self._panel(seeds, raters)
-        size = panel.sum(-1)
-        u = self._presence_uniforms(seeds, stratified)
-        if law is None:
-            return panel, size, who
-        if not self.exchangeable:
-            each = uniform(fold(seeds, _MARKERS), (self.raters,))
-            if who is not None:  # one reader: the stratified draw applies
-                each = u[..., None].expand_as(each)
-            return panel & (each < law[:, None]), size, who
-        table = presence.reader_subsets(self.raters, int(size.flatten()[0])).to(law.device)
-        count = (u[..., None] >= (law @ table).cumsum(-1)[:, None, :-1]).sum(-1)
-        places = torch.arange(self.raters, device=law.device)
-        return places < count[..., None], size, None
-
-    def _panel(self, seeds: Tensor, raters: Readers) -> tuple[Tensor, Tensor | None]:
-        """(B,N,R) bool: whose reading a sample is; and the reader drawn, where raters are identifiable."""
-        places = torch.arange(self.raters, device=seeds.device)
-        if raters == "single":
-            who = (uniform(fold(seeds, _READER)) * self.raters).long().clamp_max(self.raters - 1)
-            return places == who[..., None], None if self.exchangeable else who
-        chosen = range(self.raters) if raters == "all" else [int(rater) for rater in raters]
-        if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(self.raters)):
-            expected = f"'single', 'all' or different numbers from 0 to {self.raters - 1}"
-            raise ConfigError("no such readers", field="raters", found=repr(raters), expected=expected)
-        mask = torch.zeros(self.raters, dtype=torch.bool, device=seeds.device)
-        mask[list(chosen)] = True
-        return mask.expand(*seeds.shape, -1), None
-
-    @staticmethod
-    def _presence_uniforms(seeds: Tensor, stratified: bool) -> Tensor:
-        """(B,N) in (0,1): independent, or frac(u + i·φ), which needs no n."""
-        u = uniform(fold(seeds, _MARKERS))
-        if not stratified:
-            return u
-        golden = (math.sqrt(5) - 1) / 2
-        return (u[:, :1].double() + torch.arange(seeds.shape[1], device=u.device) * golden).frac().float()
 
     def _denoise_group(
         self,
@@ -466,13 +383,12 @@ class MoDiff(Segmenter):
         )
         return made[:, 1:]
 
-    @staticmethod
-    def _paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor) -> None:
-        """Writes windows into their places of (B,N,K,H,W) maps; everything outside stays background."""
-        height, width = made.shape[-2:]
-        rows = (corner[:, 0, None] + torch.arange(height, device=maps.device))[:, :, None]
-        columns = (corner[:, 1, None] + torch.arange(width, device=maps.device))[:, None, :]
-        maps.permute(0, 1, 3, 4, 2)[row[:, None, None], index[:, None, None], rows, columns] = made.permute(0, 2, 3, 1)
+
+def _rim(size: torch.Size) -> Tensor:
+    """(h,w) bool: the two outermost pixels of a window."""
+    rim = torch.ones(size, dtype=torch.bool)
+    rim[2:-2, 2:-2] = False
+    return rim
 
 
 def _check(config: MoDiffConfig) -> None:

@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modiff.config import PresenceConfig
+from modiff.config import DiffusionConfig, PresenceConfig
+from modiff.data.augment import dihedral
+from modiff.data.batch import Batch
 from modiff.models.layers import ResBlock, image_centre, position_channels
+from modiff.models.modiff import losses, windows
 
 
 @lru_cache(maxsize=64)
@@ -98,6 +101,47 @@ class PresenceHead(nn.Module):
         label_map = self.map_out(h)
         logits = self.head(self._pool(bottom, h, label_map, centre))
         return PresenceAnswer(logits.float(), F.pixel_shuffle(label_map.float(), self.config.stem))
+
+    def window_size(self, image: Tensor) -> tuple[int, int]:
+        """Sides of the part of (B,C,H,W) images that the head looks at."""
+        side = self.config.window if self.prompt else 0
+        return windows.window_size(side, image.shape[-2], image.shape[-1], self.stride)
+
+    def losses(
+        self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, *, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """ "presence": cross-entropy of who marked something; "map": of the mean label map, with soft Dice.
+
+        image: (B,C,H,W) padded to the stride; masks: (B,R,K,H,W) float, 0 where the rater did not read.
+        """
+        size, shape = self.window_size(image), (len(batch), *image.shape[-2:])
+        corner = windows.random_corner(centre, size, shape, jitter=self.config.jitter, anywhere=0.0, rng=rng)
+        corner = corner.to(image.device)
+        seen = intensity_noise(windows.cut(image, corner, size), self.config.intensity_augmentation, rng)
+        answer = self(seen, centre - corner)
+        label = masks.sum(1) / batch.read.sum(1).clamp_min(1)[:, None, None, None]
+        label = windows.cut(label, corner, size)
+        known = batch.read.any(1).float()
+        known = known / known.mean().clamp_min(1e-6)
+        log_p = log_likelihood(answer.logits, batch.marked, batch.read, exchangeable=self.exchangeable)
+        dense = DiffusionConfig.ce_weight * losses.cross_entropy(answer.label_map, label)
+        dense = dense + losses.soft_dice_loss(losses.probabilities(answer.label_map), label)
+        return {"presence": -losses.weighted_mean(log_p, known), "map": losses.weighted_mean(dense, known)}
+
+    def law(self, image: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,R+1) law of the number of markers, or (B,R) each rater's probability; and (B,K,h,w) the mean label map.
+
+        Averaged over the window's eight views where the prompt is in its middle, so that a flip leaves it there.
+        """
+        size = self.window_size(image)
+        corner = windows.window_corner(centre, size, *image.shape[-2:])
+        seen, middle = windows.cut(image, corner, size), centre - corner
+        offset = middle - (torch.tensor(size, device=middle.device) - 1) / 2
+        turns = 8 if self.config.dihedral_average and size[0] == size[1] and bool((offset.abs() < 1e-3).all()) else 1
+        views = torch.cat([dihedral(seen, turn) for turn in range(turns)])
+        answer = self(views, middle.repeat(turns, 1))
+        laws = answer.logits.softmax(1) if self.exchangeable else torch.sigmoid(answer.logits)
+        return laws.unflatten(0, (turns, len(image))).mean(0), torch.sigmoid(answer.label_map[: len(image)])
 
     def _pool(self, bottom: Tensor, fine: Tensor, label_map: Tensor, centre: Tensor | None) -> Tensor:
         """Features of the whole window, of its middle or strongest place, and of where the label map is."""

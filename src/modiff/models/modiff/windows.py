@@ -80,3 +80,11 @@ def random_corner(
     near = window_corner(centre.to(rng.device) + shift, size, height, width)
     far = torch.rand(batch, 1, generator=rng, device=rng.device) < anywhere
     return torch.where(far, free, near)
+
+
+def paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor) -> None:
+    """Writes windows (M,K,h,w) into (B,N,K,H,W) maps at `row`, `index` and their corners (M,2); the rest stays."""
+    height, width = made.shape[-2:]
+    rows = (corner[:, 0, None] + torch.arange(height, device=maps.device))[:, :, None]
+    columns = (corner[:, 1, None] + torch.arange(width, device=maps.device))[:, None, :]
+    maps.permute(0, 1, 3, 4, 2)[row[:, None, None], index[:, None, None], rows, columns] = made.permute(0, 2, 3, 1)
