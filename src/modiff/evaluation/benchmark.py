@@ -1,0 +1,261 @@
+"""Trains several methods alike, scores them alike, and keeps what is done: a run folder a method and seed.
+
+The same call again goes on: finished runs are skipped, a half-trained one resumes at its last checkpoint, a failed one
+is tried again. What fails is written down and does not stop the others.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from modiff.data.memory import load
+from modiff.errors import CheckpointError, ConfigError
+from modiff.evaluation import provenance
+from modiff.evaluation.benchmark_plan import BenchmarkSettings, Row, check_names, configure
+from modiff.evaluation.benchmark_state import (
+    DONE,
+    FAILED,
+    STATE,
+    TRAINED,
+    TRAINING,
+    Run,
+    State,
+    merge_state,
+    read_state,
+    write_state,
+)
+from modiff.evaluation.files import write_text
+from modiff.evaluation.run import FOLDER, evaluate_to_folder
+from modiff.training.export import load_model
+from modiff.training.files import CARD, CHECKPOINT, CONFIG, describe_data, differences, read_config, read_json
+
+if TYPE_CHECKING:
+    from modiff.config import RunConfig
+    from modiff.data.memory import MemoryStore
+    from modiff.evaluation.evaluate import Progress
+
+ERROR = "error.txt"  # of a run folder: the traceback of the last failure
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """What a caller hears: lines of text, and a bar over the images while samples are drawn."""
+
+    say: Callable[[str], None] = lambda line: None
+    bar: Callable[[str], AbstractContextManager[Progress | None]] = lambda name: nullcontext()
+    quiet: bool = True
+
+
+class _Stopped(Exception):
+    """The user, or the time of this start, ends the benchmark between two steps."""
+
+
+@dataclass
+class _Work:
+    settings: BenchmarkSettings
+    data: Path
+    folder: Path
+    images: MemoryStore
+    state: State
+    device: torch.device
+    deadline: float | None
+    report: Reporter
+
+    def save(self) -> None:
+        write_state(self.state, self.folder)
+
+    def left(self) -> float | None:
+        """Seconds left of this start."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise _Stopped
+        return left
+
+
+def benchmark(
+    rows: Sequence[Row],
+    settings: BenchmarkSettings,
+    data: str | Path,
+    folder: str | Path,
+    *,
+    max_seconds: float | None = None,
+    report: Reporter | None = None,
+) -> State:
+    """Trains and scores every row at every seed into `folder`, seed by seed; returns what is done and what failed.
+
+    max_seconds: of this start; the next goes on. Raises ConfigError or DataError, before anything is trained, where
+    the folder holds a benchmark begun otherwise or a configuration cannot be.
+    """
+    rows, folder, data = tuple(rows), Path(folder), Path(data)
+    started = time.monotonic()
+    check_names(rows, settings)
+    images = load(data, settings.split)
+    device = _device(settings.accelerator)
+    described = describe_data(images, data.resolve()) | {"split": settings.split}
+    before = read_state(folder) if (folder / STATE).exists() else None
+    state = merge_state(before, settings, rows, described, _made(device), folder)
+    by_key = {row.key: row for row in rows}
+    todo = [state.runs[row.folder(seed)] for seed in settings.seeds for row in rows]
+    for run in todo:
+        _check_unchanged(folder / run.name, configure(by_key[run.row], settings, run.seed))
+    work = _Work(
+        settings,
+        data,
+        folder,
+        images,
+        state,
+        device,
+        None if max_seconds is None else started + max_seconds,
+        report or Reporter(),
+    )
+    work.save()
+    try:
+        for number, run in enumerate(todo, 1):
+            if run.status != DONE:
+                work.left()
+                _attempt(work, by_key[run.row], run, f"[{number}/{len(todo)}] {run.name}")
+    except _Stopped:
+        pass
+    finally:
+        work.save()
+    return state
+
+
+def _made(device: torch.device) -> dict[str, Any]:
+    return {
+        "command": provenance.command_line(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "device": provenance.device_name(device),
+        "date": provenance.now(),
+    }
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("this machine has none", field="accelerator", found=accelerator, expected="auto or cpu")
+    return torch.device("cuda" if accelerator in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
+
+
+def _check_unchanged(folder: Path, config: RunConfig) -> None:
+    """Known before hours of training: a run that was begun with other settings cannot go on."""
+    if not (folder / CONFIG).exists() or not (folder / CHECKPOINT).exists():
+        return
+    changed = differences(read_config(folder / CONFIG), config)
+    if changed:
+        raise ConfigError(
+            "was trained otherwise",
+            path=folder,
+            found="; ".join(changed),
+            hint="Use the same --set and --preset, remove that folder, or use another one (-o)",
+        )
+
+
+def _attempt(work: _Work, row: Row, run: Run, label: str) -> None:
+    """One run to its end; its failure is its own."""
+    try:
+        if run.status != TRAINED:
+            run.status, run.error = TRAINING, None
+            work.save()
+            work.report.say(f"{label}: training")
+            _train(work, row, run)
+            run.status = TRAINED
+            work.save()
+        run.error = None
+        work.report.say(f"{label}: samples of split {work.settings.split}")
+        _score(work, row, run)
+        run.status = DONE
+        (work.folder / run.name / ERROR).unlink(missing_ok=True)
+    except _Stopped:
+        raise
+    except Exception as error:  # whatever a method does wrong, the others are still wanted
+        run.status, run.error = FAILED, _line(error)
+        write_text(work.folder / run.name / ERROR, traceback.format_exc())
+        work.report.say(f"{label}: failed, {run.error}")
+    finally:
+        work.save()
+        gc.collect()
+        if work.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _line(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words[:400]}" if words else type(error).__name__
+
+
+def _train(work: _Work, row: Row, run: Run) -> None:
+    from modiff.evaluation.benchmark_processes import train_in_processes
+    from modiff.training.train import train
+
+    config, folder = configure(row, work.settings, run.seed), work.folder / run.name
+    if work.settings.devices > 1:
+        reason = train_in_processes(config, work.data, folder, max_seconds=work.left())
+    else:
+        result = train(config, work.data, folder, max_seconds=work.left(), quiet=work.report.quiet)
+        reason = None if result.finished else result.reason
+    card = read_json(folder / CARD)
+    run.images, run.steps, run.seconds = card["images_seen"], card["steps"], card["seconds"]
+    if reason is not None:
+        work.report.say(f"{run.name}: {reason}")
+        raise _Stopped
+
+
+def _score(work: _Work, row: Row, run: Run) -> None:
+    loaded = load_model(work.folder / run.name)
+    facts = work.state.rows[run.row]
+    if facts.cost is None:
+        facts.cost = _cost(work, row, run)
+    with work.report.bar(run.name) as progress:
+
+        def score(restart: bool) -> None:
+            evaluate_to_folder(
+                loaded,
+                work.images,
+                work.folder / run.name / FOLDER,
+                work.settings.evaluation(),
+                split=work.settings.split,
+                data=work.data,
+                model_name=run.name,
+                device=work.device,
+                restart=restart,
+                progress=progress,
+            )
+
+        try:
+            score(restart=False)
+        except CheckpointError:  # rows that an interrupted evaluation with other settings or weights left
+            score(restart=True)
+
+
+def _cost(work: _Work, row: Row, run: Run) -> dict[str, float]:
+    """What `modiff describe` says of this configuration on images of this store."""
+    from modiff.config import to_dict
+    from modiff.models.describe import describe
+
+    info, (channels, height, width) = work.images.info, work.images.shape
+    found = describe(
+        row.method,
+        changes=to_dict(configure(row, work.settings, run.seed).model),
+        channels=channels,
+        classes=len(info.classes),
+        raters=len(info.raters),
+        size=max(height, width),
+    )
+    return {
+        "parameters": found.parameters,
+        "evaluations": found.evaluations,
+        "gflop_image": found.gflop_image,
+        "gflop_sample": found.gflop_sample,
+    }

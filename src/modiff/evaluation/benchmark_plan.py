@@ -1,0 +1,254 @@
+"""What a benchmark trains: the rows of its tables, and for each row and seed one configuration with the same budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from modiff.errors import ConfigError
+
+if TYPE_CHECKING:
+    from modiff.config import RunConfig
+    from modiff.evaluation.settings import EvaluationSettings
+
+Changes = dict[str, Any]
+METHODS, ABLATIONS, EDGES, CONTROLS = "methods", "ablations", "edges", "controls"
+FILTERS = ("canny", "gaussian", "roberts", "prewitt", "sobel")
+PRESETS = {
+    "modiff": "lidc",
+    "ccdm": "ccdm",
+    "cimd": "cimd",
+    "prob_unet": "prob_unet",
+    "cflow": "cflow",
+    "mose": "mose",
+}
+"""the packaged preset that each method is trained with, unless another is named"""
+EVERYONE = "all"  # in place of a method's name in a setting
+CONTROL_STEM = 4  # where MoDiff's own preset has none
+_SHARED = ("seed", "training.budget", "training.batch_size", "training.augment", "trainer")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: a method as it is, or with changes. tables: those that it stands in."""
+
+    key: str
+    method: str
+    title: str
+    tables: tuple[str, ...]
+    changes: Changes = field(default_factory=dict)
+    control: str = ""
+
+    def folder(self, seed: int) -> str:
+        """Name of the run folder of one seed."""
+        return f"{self.key}-seed{seed}"
+
+
+def _known() -> dict[str, Row]:
+    from modiff.models import METHODS as methods
+
+    rows = {key: Row(key, key, method.title, (METHODS,)) for key, method in methods.items()}
+    off = {"enabled": False}
+    rows["modiff"] = Row("modiff", "modiff", "MoDiff", (METHODS, ABLATIONS, EDGES, CONTROLS))
+    for name, title, model in (
+        ("neither", "MoDiff, neither", {"ldf": off, "mca": off}),
+        ("mca", "MoDiff, MCA only", {"ldf": off}),
+        ("ldf", "MoDiff, LDF only", {"mca": off}),
+    ):
+        rows[f"modiff-{name}"] = Row(f"modiff-{name}", "modiff", title, (ABLATIONS,), {"model": model})
+    for name in FILTERS:
+        title, changes = f"MoDiff, {name.capitalize()} for LDF", {"model": {"ldf": {"filter": name}}}
+        rows[f"modiff-{name}"] = Row(f"modiff-{name}", "modiff", title, (EDGES,), changes)
+    for key in ("ccdm", "cimd"):
+        title = methods[key].title
+        rows[key] = Row(key, key, title, (METHODS, CONTROLS))
+        for control, words in (
+            ("stem", "MoDiff's stem"),
+            ("hurdle", "MoDiff's hurdle"),
+            ("both", "MoDiff's stem, hurdle and prompt"),
+        ):
+            name = f"{key}-{control}"
+            rows[name] = Row(name, key, f"{title} with {words}", (CONTROLS,), control=control)
+    return rows
+
+
+def names() -> list[str]:
+    """Every row that can be asked for."""
+    return list(_known())
+
+
+def rows_of(
+    methods: Sequence[str], *, ablations: bool = False, edges: bool = False, controls: bool = False
+) -> tuple[Row, ...]:
+    """The rows of some methods and groups, each once; raises ConfigError for a name that is none."""
+    known = _known()
+    for name in methods:
+        if name not in known:
+            raise ConfigError("no such method", field="methods", found=name, expected=", ".join(known))
+    wanted = list(methods)
+    groups = [group for group, asked in ((ABLATIONS, ablations), (EDGES, edges), (CONTROLS, controls)) if asked]
+    for group in groups:
+        wanted += [key for key, row in known.items() if group in row.tables and (group != CONTROLS or row.control)]
+    if controls:
+        wanted += ["ccdm", "cimd"]
+    if not wanted:
+        raise ConfigError("nothing to compare", field="methods", found="none", expected=", ".join(known))
+    return tuple(known[key] for key in dict.fromkeys(wanted))
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What all methods of a benchmark share, and what is set for one of them; ConfigError for what cannot be."""
+
+    budget: str
+    """of every training: 20m, 2h or 50000img"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """a seed is one training of every method; the same seed has the same batches"""
+    batch_size: int = 32
+    """images an optimiser step, the same for all"""
+    augment: bool = True
+    """flips and turns, the same for all"""
+    ns: tuple[int, ...] = (16, 32)
+    """samples an image"""
+    thresholds: tuple[float, ...] = (0.5, 0.9)
+    """both under both protocols"""
+    metrics: tuple[str, ...] = ("ged", "hm_iou", "ncc", "ci")
+    """names of `score_names.COLUMNS`"""
+    split: str = "test"
+    """the split that is scored"""
+    limit: int | None = None
+    """score a fixed subset of so many images"""
+    presets: Mapping[str, str] = field(default_factory=dict)
+    """a method's or row's preset where it is not the usual one"""
+    changes: tuple[str, ...] = ()
+    """"NAME.group.setting=value" of a method, a row, or all"""
+    accelerator: str = "auto"
+    """auto, cpu or gpu"""
+    devices: int = 1
+    """devices of a training; more than one is DDP, each training in a process of its own"""
+
+    def __post_init__(self) -> None:
+        from modiff.config import parse_budget
+
+        parse_budget(self.budget)
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError("needs seeds, each once", field="seeds", found=self.seeds)
+        self.evaluation()
+        for change in self.changes:
+            _change(change)
+
+    def evaluation(self) -> EvaluationSettings:
+        """How every run is scored."""
+        from modiff.evaluation.settings import EvaluationSettings
+
+        return EvaluationSettings(
+            ns=self.ns, thresholds=self.thresholds, metrics=self.metrics, limit=self.limit, protocols=_protocols()
+        )
+
+
+def _protocols() -> tuple[str, ...]:
+    from modiff.metrics.protocols import PROTOCOLS
+
+    return tuple(PROTOCOLS)
+
+
+def configure(row: Row, settings: BenchmarkSettings, seed: int) -> RunConfig:
+    """The configuration of one run: preset < settings of all < of the method < the row's own < settings of the row."""
+    from modiff.config import build_config
+
+    changes: Changes = {}
+    for layer in _layers(row, settings):
+        _merge(changes, layer)
+    _merge(
+        changes,
+        {
+            "seed": seed,
+            "training": {
+                "budget": settings.budget,
+                "batch_size": settings.batch_size,
+                "augment": settings.augment,
+            },
+            "trainer": {"accelerator": settings.accelerator, "devices": settings.devices},
+        },
+    )
+    return build_config(method=row.method, preset=preset_of(row, settings), changes=changes)
+
+
+def preset_of(row: Row, settings: BenchmarkSettings) -> str | None:
+    """The preset that a row starts from."""
+    return settings.presets.get(row.key) or settings.presets.get(row.method) or PRESETS.get(row.method)
+
+
+def _layers(row: Row, settings: BenchmarkSettings) -> list[Changes]:
+    layers = [_named(settings, EVERYONE), _named(settings, row.method), row.changes]
+    if row.control:
+        layers.append(_control(row, settings))
+    if row.key != row.method:
+        layers.append(_named(settings, row.key))
+    return layers
+
+
+def _named(settings: BenchmarkSettings, name: str) -> Changes:
+    made: Changes = {}
+    for text in settings.changes:
+        found, change = _change(text)
+        if found == name:
+            _merge(made, change)
+    return made
+
+
+def _control(row: Row, settings: BenchmarkSettings) -> Changes:
+    """MoDiff's stem, presence head and prompt as this benchmark's MoDiff has them, for another method."""
+    from modiff.config import to_dict
+
+    modiff = to_dict(configure(_known()["modiff"], settings, 0).model)
+    stem = {"unet": {"stem": modiff["unet"]["stem"] if modiff["unet"]["stem"] > 1 else CONTROL_STEM}}
+    hurdle = {"presence": {**modiff["presence"], "mode": "hurdle"}}
+    parts: dict[str, Changes] = {"stem": stem, "hurdle": hurdle, "both": {**stem, **hurdle, "prompt": True}}
+    return {"model": parts[row.control]}
+
+
+def _change(text: str) -> tuple[str, Changes]:
+    """("modiff", {"model": {"unet": {"base": 32}}}) of "modiff.model.unet.base=32"."""
+    import yaml
+
+    address, equals, value = text.partition("=")
+    name, *groups = address.split(".")
+    if not equals or not groups or not all((name, *groups)):
+        raise ConfigError("is not a setting", field="--set", found=repr(text), expected="METHOD.group.setting=value")
+    setting = ".".join(groups)
+    if any(setting == shared or setting.startswith(f"{shared}.") for shared in _SHARED):
+        raise ConfigError("must be the same for every method", field=f"--set {address}", hint="It has its own option")
+    try:
+        made: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError("is not YAML", field=f"--set {address}", found=repr(value)) from error
+    for group in reversed(groups):
+        made = {group: made}
+    return name, made
+
+
+def _merge(into: Changes, other: Mapping[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = _copy(value)
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+
+def check_names(rows: Sequence[Row], settings: BenchmarkSettings) -> None:
+    """Raises ConfigError where a setting or preset names nothing that is trained, or a configuration cannot be."""
+    there = {row.key for row in rows} | {row.method for row in rows}
+    # MoDiff's settings reach the controls of others too.
+    there |= {"modiff"} if any(row.control for row in rows) else set()
+    asked = [("--set", _change(text)[0]) for text in settings.changes] + [("--preset", n) for n in settings.presets]
+    for option, name in asked:
+        if name not in there and not (name == EVERYONE and option == "--set"):
+            raise ConfigError("names nothing that is trained here", field=option, found=name, expected=", ".join(there))
+    for row in rows:
+        configure(row, settings, settings.seeds[0])

@@ -1,0 +1,186 @@
+"""The state file of a benchmark: what is planned, what is done, what failed; written whole at every step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from modiff.errors import ConfigError, DataError
+from modiff.evaluation.benchmark_plan import BenchmarkSettings, Row
+from modiff.evaluation.files import write_text
+
+STATE = "benchmark.json"
+SCHEMA = 1
+WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "done", "failed"
+_STATUSES = (WAITING, TRAINING, TRAINED, DONE, FAILED)
+_FIXED = ("budget", "batch_size", "augment", "split")  # what a folder's runs have in common for good
+_SCORING = ("ns", "thresholds", "metrics", "limit")
+
+
+@dataclass
+class Run:
+    """One training of one row. name: its folder. error: why it failed, one line."""
+
+    name: str
+    row: str
+    seed: int
+    status: str = WAITING
+    error: str | None = None
+    images: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+
+
+@dataclass
+class RowFacts:
+    """What the tables say of a row. tables: those it stands in. changes: against its preset, as they were typed.
+
+    cost: parameters, evaluations, gflop_image, gflop_sample of `describe`; None until known.
+    """
+
+    title: str
+    method: str
+    tables: list[str]
+    preset: str | None
+    changes: list[str]
+    cost: dict[str, float] | None = None
+
+
+@dataclass
+class State:
+    """A benchmark. settings: plain; data: path, fingerprint, source and shape of the store; made: how."""
+
+    settings: dict[str, Any]
+    data: dict[str, Any]
+    made: dict[str, Any]
+    rows: dict[str, RowFacts] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        """How many runs have each status."""
+        return {status: sum(run.status == status for run in self.runs.values()) for status in _STATUSES}
+
+
+def plain(settings: BenchmarkSettings) -> dict[str, Any]:
+    """The settings as JSON has them."""
+    made: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return made
+
+
+def write_state(state: State, folder: Path) -> None:
+    """Writes DIR/benchmark.json, whole or not at all."""
+    content = {
+        "schema": SCHEMA,
+        "settings": state.settings,
+        "data": state.data,
+        "made": state.made,
+        "rows": {key: asdict(row) for key, row in state.rows.items()},
+        "runs": [asdict(run) for run in state.runs.values()],
+    }
+    write_text(folder / STATE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_state(folder: str | Path) -> State:
+    """The state of the benchmark in a folder; raises DataError where there is none or it is not one."""
+    path = Path(folder) / STATE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            "holds no benchmark", path=folder, expected=STATE, hint="`modiff benchmark` makes one"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("not a benchmark's state", path=path, found=error) from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise DataError("not a benchmark's state", path=path, field="schema", expected=SCHEMA)
+    settings, data, made = (_object(content, key, path) for key in ("settings", "data", "made"))
+    missing = [name for name in (*_FIXED, *_SCORING, "seeds") if name not in settings]
+    if missing:
+        raise DataError("lacks settings", path=path, field="settings", found=", ".join(missing))
+    rows = {str(key): _made(RowFacts, row, path, f"rows.{key}") for key, row in _object(content, "rows", path).items()}
+    listed = content.get("runs")
+    if not isinstance(listed, list):
+        raise DataError("not a list", path=path, field="runs")
+    runs = [_run(run, rows, path, f"runs[{i}]") for i, run in enumerate(listed)]
+    return State(settings, data, made, rows, {run.name: run for run in runs})
+
+
+def _object(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    found = content.get(key)
+    if not isinstance(found, dict):
+        raise DataError("not an object", path=path, field=key, found=type(found).__name__)
+    return found
+
+
+def _made(kind: Any, content: Any, path: Path, where: str) -> Any:
+    names = {item.name for item in fields(kind)}
+    if not isinstance(content, dict) or set(content) != names:
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise DataError("not as a benchmark writes it", path=path, field=where, found=found, expected=", ".join(names))
+    return kind(**content)
+
+
+def _run(content: Any, rows: Mapping[str, RowFacts], path: Path, where: str) -> Run:
+    run: Run = _made(Run, content, path, where)
+    if run.status not in _STATUSES or run.row not in rows or not isinstance(run.name, str):
+        raise DataError("not a run of this benchmark", path=path, field=where, found=f"{run.row}, {run.status}")
+    if Path(run.name).name != run.name or run.name in ("", ".", ".."):  # a run is a folder inside this one
+        raise DataError("not the name of a run folder", path=path, field=f"{where}.name", found=run.name)
+    return run
+
+
+def merge_state(
+    before: State | None,
+    settings: BenchmarkSettings,
+    rows: tuple[Row, ...],
+    data: dict[str, Any],
+    made: dict[str, Any],
+    folder: Path,
+) -> State:
+    """The state with what is asked for now: methods and seeds may be added, budget and data may not change.
+
+    Raises ConfigError where the folder holds a benchmark of another budget, batch size, split or store.
+    """
+    asked = plain(settings)
+    if before is not None:
+        _check_same(before, asked, data, folder)
+    old_rows = before.rows if before else {}
+    old_runs = before.runs if before else {}
+    state = State(asked, data, made, dict(old_rows), dict(old_runs))
+    rescore = before is not None and any(before.settings[name] != asked[name] for name in _SCORING)
+    for row in rows:
+        cost = old_rows[row.key].cost if row.key in old_rows else None
+        state.rows[row.key] = _facts(row, settings, cost)
+        for seed in settings.seeds:
+            state.runs.setdefault(row.folder(seed), Run(row.folder(seed), row.key, seed))
+    for run in state.runs.values():
+        if run.status == DONE and rescore:
+            run.status = TRAINED
+    state.settings["seeds"] = sorted({run.seed for run in state.runs.values()})
+    return state
+
+
+def _facts(row: Row, settings: BenchmarkSettings, cost: dict[str, float] | None) -> RowFacts:
+    from modiff.evaluation.benchmark_plan import EVERYONE, preset_of
+
+    names = (EVERYONE, row.method, row.key)
+    typed = [change for change in settings.changes if change.partition(".")[0] in names]
+    return RowFacts(row.title, row.method, list(row.tables), preset_of(row, settings), typed, cost)
+
+
+def _check_same(before: State, asked: dict[str, Any], data: dict[str, Any], folder: Path) -> None:
+    differ = [
+        f"{name}: {before.settings[name]} → {asked[name]}" for name in _FIXED if before.settings[name] != asked[name]
+    ]
+    if before.data.get("fingerprint") != data["fingerprint"]:
+        differ.append(f"data: {before.data.get('path')} → {data['path']} (other content)")
+    if differ:
+        raise ConfigError(
+            "the folder holds a benchmark that was begun otherwise",
+            path=folder,
+            found="; ".join(differ),
+            hint="Use the same, or another folder (-o)",
+        )

@@ -1,0 +1,265 @@
+"""The tables of a benchmark as data: one a group of rows, protocol and threshold, so that no column mixes any of them.
+
+A cell is the mean over images of each image's mean over the seeds; its interval is by bootstrap over patients, and the
+range over seeds stands beside it. What is best in a column is compared with every other row on the same images.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modiff.errors import DataError
+from modiff.evaluation.benchmark_plan import ABLATIONS, CONTROLS, EDGES, METHODS
+from modiff.evaluation.benchmark_state import DONE, State
+from modiff.evaluation.bootstrap import RESAMPLES, Interval, mean_interval, paired_difference
+from modiff.evaluation.compare_inputs import Method, read_methods
+from modiff.evaluation.run import FOLDER
+from modiff.evaluation.score_names import COLUMNS, GAP, NAMES
+from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.table import BASELINE, REFERENCE, Quantity
+from modiff.metrics.protocols import PROTOCOLS
+
+Column = tuple[str, int]  # metric, n
+BEST, SAME, WORSE = "best", "same", "worse"
+REFERENCES = {BASELINE: "majority vote, repeated", REFERENCE: "i.i.d. reference: samples are fresh raters"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of a table.
+
+    interval: mean over images and its 95 % interval over patients. seeds: the mean of each seed. undefined: images on
+    which no seed has a value. difference: this row less the best one, on the images where every row has a value; the
+    best one is best on them. verdict: "best"; "same", the interval of the difference holds 0; "worse", it does not; None
+    where there is no interval or nothing to compare.
+    """
+
+    interval: Interval
+    seeds: tuple[float, ...] = ()
+    undefined: int = 0
+    difference: Interval | None = None
+    verdict: str | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table. images: seen in training, fewest and most over the seeds. seconds: by n, to draw n samples."""
+
+    key: str
+    title: str
+    cells: dict[Column, Cell]
+    seeds: tuple[int, ...] = ()
+    images: tuple[int, int] | None = None
+    cost: dict[str, float] | None = None
+    seconds: dict[int, float] = field(default_factory=dict)
+
+    def gflop(self, n: int) -> float | None:
+        """GFLOP of an image with n samples."""
+        return None if self.cost is None else self.cost["gflop_image"] + n * self.cost["gflop_sample"]
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """Rows under one protocol and threshold. references: majority vote and the i.i.d. reference, not compared."""
+
+    group: str
+    protocol: str
+    threshold: float
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    references: tuple[Line, ...]
+
+    @property
+    def masks(self) -> str:
+        """How probabilities became masks."""
+        return PROTOCOLS[self.protocol].threshold_text(self.threshold)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All tables of a benchmark, and what they were made of."""
+
+    state: State
+    tables: tuple[BenchmarkTable, ...]
+    split: str
+    images: int
+    patients: int
+    left_out: tuple[str, ...]
+
+
+def build_tables(folder: str | Path, state: State, *, resamples: int = RESAMPLES) -> Tables:
+    """The tables of the runs that are done; raises DataError where none is."""
+    folder = Path(folder)
+    done = [run for run in state.runs.values() if run.status == DONE]
+    if not done:
+        raise DataError("no run is finished", path=folder, found=_counted(state), hint="`modiff benchmark` goes on")
+    scoring = _settings(state)
+    split = str(state.settings["split"])
+    file = f"{scoring.name(split)}.json"
+    methods = read_methods([folder / run.name / FOLDER / file for run in done], [run.name for run in done], split=split)
+    by_row: dict[str, list[Method]] = {}
+    for run, method in zip(done, methods, strict=True):
+        by_row.setdefault(run.row, []).append(method)
+    table = methods[0].table
+    made = []
+    for group in (METHODS, ABLATIONS, EDGES, CONTROLS):
+        keys = [key for key, facts in state.rows.items() if group in facts.tables and key in by_row]
+        if group != METHODS and not any(state.rows[key].tables == [group] for key in keys):
+            continue  # MoDiff alone is no table of ablations
+        if keys:
+            made += [
+                _table(group, way, {key: by_row[key] for key in keys}, state, scoring, resamples)
+                for way in sorted({way[:2] for way in methods[0].ways()}, key=lambda way: (way[0] != "standard", way))
+            ]
+    return Tables(state, tuple(made), split, len(table), len(set(table.patients)), tuple(_left_out(state)))
+
+
+def _settings(state: State) -> EvaluationSettings:
+    given = state.settings
+    return EvaluationSettings(
+        ns=tuple(given["ns"]),
+        thresholds=tuple(given["thresholds"]),
+        metrics=tuple(given["metrics"]),
+        limit=given["limit"],
+    )
+
+
+def _counted(state: State) -> str:
+    return ", ".join(f"{count} {status}" for status, count in state.counts().items() if count) or "no runs"
+
+
+def _left_out(state: State) -> list[str]:
+    return [
+        f"{run.name}: {run.status}" + (f", {run.error}" if run.error else "")
+        for run in state.runs.values()
+        if run.status != DONE
+    ]
+
+
+def _table(
+    group: str,
+    way: tuple[str, float],
+    rows: dict[str, list[Method]],
+    state: State,
+    scoring: EvaluationSettings,
+    resamples: int,
+) -> BenchmarkTable:
+    every = [method for methods in rows.values() for method in methods]
+    columns = tuple(
+        (metric, n)
+        for n in scoring.ns
+        for metric in _shown(scoring)
+        if all(((*way, n), metric) in method.columns for method in every)
+    )
+    patients = every[0].table.patients
+    cells: dict[str, dict[Column, Cell]] = {key: {} for key in rows}
+    for metric, n in columns:
+        values = {
+            key: np.stack([method.columns[(*way, n), metric] for method in methods]) for key, methods in rows.items()
+        }
+        for key, cell in _column(values, metric, patients, resamples).items():
+            cells[key][metric, n] = cell
+    lines = tuple(_line(key, state, methods, cells[key]) for key, methods in rows.items())
+    return BenchmarkTable(group, *way, columns, lines, _references(every[0], way, columns, resamples))
+
+
+def _shown(scoring: EvaluationSettings) -> list[str]:
+    """One column a metric that has a better side; of CI the index, not its three factors."""
+    found = []
+    for name in scoring.metrics:
+        parts = (name,) if name in COLUMNS[name] else COLUMNS[name]
+        found += [part for part in parts if part != GAP and NAMES.get(part, ("", None))[1] is not None]
+    return list(dict.fromkeys(found))
+
+
+def _column(
+    values: dict[str, NDArray[np.float64]], metric: str, patients: Sequence[str], resamples: int
+) -> dict[str, Cell]:
+    """The cells of one column from (seeds, images) values of each row."""
+    means = {key: mean_of_seeds(found) for key, found in values.items()}
+    common = ~np.isnan(np.stack(list(means.values()))).any(0)
+    best = _best({key: mean[common] for key, mean in means.items()}, metric)
+    cells = {}
+    for key, found in values.items():
+        seeds = tuple(value for row in found if (value := mean_interval(row, patients, resamples=1).value) is not None)
+        difference, verdict = None, BEST if key == best else None
+        if best is not None and key != best:
+            ours, theirs = (np.where(common, means[name], np.nan) for name in (key, best))
+            difference = paired_difference(ours, theirs, patients, resamples=resamples)
+            verdict = _verdict(difference)
+        interval = mean_interval(means[key], patients, resamples=resamples)
+        cells[key] = Cell(interval, seeds, int(np.isnan(means[key]).sum()), difference, verdict)
+    return cells
+
+
+def _best(means: dict[str, NDArray[np.float64]], metric: str) -> str | None:
+    """The row of the best mean over the images on which every row is defined; None where there is nothing to choose."""
+    if len(means) < 2 or not next(iter(means.values())).size:
+        return None
+    return (max if NAMES[metric][1] else min)(means, key=lambda key: float(means[key].mean()))
+
+
+def mean_of_seeds(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(seeds, images) -> (images,): the mean of the seeds that are defined on an image; NaN where none is."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Mean of empty slice")
+        return np.nanmean(values, axis=0)
+
+
+def _verdict(difference: Interval) -> str | None:
+    if difference.low is None or difference.high is None:
+        return None
+    return SAME if difference.low <= 0 <= difference.high else WORSE
+
+
+def _line(key: str, state: State, methods: list[Method], cells: dict[Column, Cell]) -> Line:
+    runs = [run for run in state.runs.values() if run.row == key and run.status == DONE]
+    seen = [run.images for run in runs if run.images is not None]
+    times: dict[int, list[float]] = {}
+    for method in methods:
+        found = {
+            record.n: record.seconds_per_image
+            for record in method.result.results
+            if record.predictor == "model" and record.seconds_per_image is not None
+        }
+        for n, seconds in found.items():
+            times.setdefault(n, []).append(float(seconds or 0.0))
+    return Line(
+        key,
+        state.rows[key].title,
+        cells,
+        tuple(run.seed for run in runs),
+        (min(seen), max(seen)) if seen else None,
+        _cost(state.rows[key].cost),
+        {n: sum(all_) / len(all_) for n, all_ in sorted(times.items())},
+    )
+
+
+def _cost(found: Any) -> dict[str, float] | None:
+    names = ("parameters", "evaluations", "gflop_image", "gflop_sample")
+    good = isinstance(found, dict) and all(isinstance(found.get(name), int | float) for name in names)
+    return found if good else None
+
+
+def _references(
+    method: Method, way: tuple[str, float], columns: tuple[Column, ...], resamples: int
+) -> tuple[Line, ...]:
+    lines = []
+    for predictor, title in REFERENCES.items():
+        cells = {}
+        for metric, n in columns:
+            quantity = Quantity(*way, n, None, predictor, metric)
+            if quantity in method.table.columns:
+                values = method.table.columns[quantity]
+                interval = mean_interval(values, method.table.patients, resamples=resamples)
+                cells[metric, n] = Cell(interval, undefined=int(np.isnan(values).sum()))
+        if cells:
+            lines.append(Line(predictor, title, cells))
+    return tuple(lines)
