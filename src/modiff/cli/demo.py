@@ -26,6 +26,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     made.add_argument("-o", dest="output", type=Path, default=Path("runs/demo"), metavar="DIR", help="(%(default)s)")
     made.add_argument("--budget", metavar="T", help="training time or images, such as 60s, 5m, 20000img (the preset's)")
+    made.add_argument("--patients", type=int, default=600, help="simulated patients, five images each (%(default)s)")
     made.add_argument("--seed", type=int, default=0, help="seed of data, weights and samples (%(default)s)")
     made.add_argument("-n", type=int, default=16, help="samples an image when scoring (%(default)s)")
     made.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     store = folder / "phantom.h5"
     if not store.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_phantom(store, PhantomConfig(seed=args.seed), progress=not args.quiet)
+        write_phantom(store, PhantomConfig(seed=args.seed, patients=args.patients), progress=not args.quiet)
     changes: dict[str, object] = {"seed": args.seed}
     if args.budget:
         changes["training"] = {"budget": args.budget}
@@ -93,8 +94,11 @@ def _verdict(records: list[Record], n: int) -> str:
 
     model, vote, perfect = (find("ged", who) for who in ("model", "majority_vote", "iid_reference"))
     difference = find("ged_minus_majority_vote", "model")
-    better = difference.ci_high is not None and difference.ci_high < 0
-    interval = f"{difference.value:+.3f} [{difference.ci_low:+.3f}, {difference.ci_high:+.3f}]"
+    if difference.ci_low is None or difference.ci_high is None:
+        interval, better = f"{difference.value:+.3f} (too few patients for an interval)", False
+    else:
+        interval = f"{difference.value:+.3f} [{difference.ci_low:+.3f}, {difference.ci_high:+.3f}]"
+        better = difference.ci_high < 0
     return (
         f"GED (standard, n = {n}, {model.images} test images): model {model.value:.3f}, "
         f"majority vote {vote.value:.3f}, i.i.d. reference {perfect.value:.3f}; model − majority vote {interval}: "

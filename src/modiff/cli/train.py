@@ -47,7 +47,7 @@ def _parse(prog: str, words: list[str], chosen: argparse.Namespace) -> argparse.
     full = _full_parser(prog, config)
     try:
         parsed = full.parse_args(words)
-        made = full.instantiate_classes(parsed)
+        made = full.instantiate(parsed)
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
         raise ConfigError(str(error).replace("\n", " "), hint=f"`{prog} --help` explains every setting") from error
     return argparse.Namespace(

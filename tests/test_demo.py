@@ -1,0 +1,52 @@
+"""The whole way on simulated data, as `make demo` goes it, much shortened."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from modiff.cli import main
+
+WORDS = ["--budget", "64img", "--patients", "60", "-n", "4", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A finished demo of 30 test images of six patients."""
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    assert main(["demo", "-o", str(folder), *WORDS]) == 0
+    return folder
+
+
+def test_it_leaves_what_it_says(demo):
+    for name in ("phantom.h5", "weights.safetensors", "evaluation/test.csv", "sample/overlay.png", "report.html"):
+        assert (demo / name).stat().st_size > 1000, name
+
+
+def test_the_model_stands_beside_its_references_and_the_shuffled_control(demo):
+    results = json.loads((demo / "evaluation/test.json").read_text())["results"]
+    ged = {r["predictor"] for r in results if r["metric"] == "ged" and r["protocol"] == "standard"}
+    assert {"model", "majority_vote", "iid_reference", "shuffled"} <= ged
+    assert all(r["images"] == 30 for r in results if r["stratum"] == "all")
+
+
+def test_the_same_command_again_finds_it_done(demo, capsys):
+    before = (demo / "weights.safetensors").read_bytes()
+    assert main(["demo", "-o", str(demo), *WORDS]) == 0
+    assert "budget already spent" in capsys.readouterr().out
+    assert (demo / "weights.safetensors").read_bytes() == before
+
+
+def test_a_picture_of_ones_own_is_sampled_and_reported(demo, tmp_path):
+    assert main(["sample", str(demo), str(demo / "image.png"), "-n", "3", "-o", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert sum(h["probability"] for h in summary["hypotheses"]) == pytest.approx(1)
+
+
+def test_training_with_other_settings_is_refused_in_one_line(demo, capsys):
+    words = ["train", "--data", str(demo / "phantom.h5"), "-o", str(demo), "--preset", "quick"]
+    assert main([*words, "--training.learning_rate", "0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "training.learning_rate: 0.002 → 0.5" in error
+    assert error.count("\n") == 1
