@@ -242,3 +242,11 @@ def test_one_case_is_learnt_with_all_its_raters_modes_and_their_frequencies():
     assert empty == pytest.approx(0.25, abs=0.1)
     assert share(masks[0, 0, 0]) == pytest.approx(0.5, abs=0.15)
     assert share(masks[0, 2, 0]) == pytest.approx(0.25, abs=0.15)
+
+
+def test_training_goes_on_after_sampling_in_inference_mode():
+    network, data = model(), batch(2, size=(40, 24))  # a size that nothing has cached yet
+    with torch.inference_mode():
+        network.eval().sample(data.image, 2, seeds=SEEDS[:2])
+    loss(network.train(), data)["loss"].backward()
+    assert network.mca.key.weight.grad is not None

@@ -18,6 +18,7 @@ IMAGE_PATCH, LABEL_PATCH = 2, 4
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept for training too, which may not save inference tensors
 def sinusoidal_positions(height: int, width: int, dim: int, device: torch.device) -> Tensor:
     """(H·W, dim) fixed 2-D sinusoids: half of the channels for the row, half for the column."""
     quarter = dim // 4

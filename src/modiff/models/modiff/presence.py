@@ -18,6 +18,7 @@ from modiff.models.modiff import losses, windows
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for training too, which may not save inference tensors
 def reader_subsets(raters: int, readers: int) -> Tensor:
     """(R+1, R+1): P(k' of `readers` readers mark | k of R raters would), hypergeometric: who read is exchangeable."""
     table = torch.zeros(raters + 1, raters + 1)
