@@ -85,11 +85,11 @@ class _UnderProtocol(PerImageMetric):
         protocol_name: str,
         *,
         threshold: float | None = None,
-        n: Iterable[int] | None = None,
+        n: int | Iterable[int] | None = None,
         reduction: Literal["summary", "none"] = "summary",
         **torchmetrics: Any,
     ) -> None:
-        self.n = None if n is None else tuple(n)
+        self.n = None if n is None else (n,) if isinstance(n, int) else tuple(n)
         names = self.kinds if self.n is None else tuple(f"{kind}_{n}" for kind in self.kinds for n in self.n)
         super().__init__(names, reduction, **torchmetrics)
         self.protocol: Protocol = protocol(protocol_name)
