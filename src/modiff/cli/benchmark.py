@@ -67,7 +67,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("--split", default=Usual.split, help="the split that is scored (%(default)s)")
     made.add_argument("--limit", type=int, metavar="IMAGES", help="score a fixed subset (all images)")
     made.add_argument(
-        "--preset", action="append", default=[], metavar="METHOD=PRESET", help="in place of the method's usual preset"
+        "--presets", nargs="+", default=[], metavar="METHOD=PRESET", help="in place of the methods' usual presets"
     )
     made.add_argument(
         "--set", dest="changes", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a setting, recorded"
@@ -117,10 +117,10 @@ def _settings(args: argparse.Namespace) -> BenchmarkSettings:
         if value < 1:
             raise ConfigError("too small", field=name, found=value, expected="1 or more")
     presets = {}
-    for text in args.preset:
+    for text in args.presets:
         name, equals, preset = text.partition("=")
         if not (name and equals and preset):
-            raise ConfigError("is not a preset", field="--preset", found=repr(text), expected="METHOD=PRESET")
+            raise ConfigError("is not a preset", field="--presets", found=repr(text), expected="METHOD=PRESET")
         presets[name] = preset
     return BenchmarkSettings(
         budget=args.budget,

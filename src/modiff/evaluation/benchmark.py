@@ -158,7 +158,7 @@ def _check_unchanged(folder: Path, config: RunConfig) -> None:
             "was trained otherwise",
             path=folder,
             found="; ".join(changed),
-            hint="Use the same --set and --preset, remove that folder, or use another one (-o)",
+            hint="Use the same --set and --presets, remove that folder, or use another one (-o)",
         )
 
 

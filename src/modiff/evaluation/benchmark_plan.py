@@ -246,7 +246,7 @@ def check_names(rows: Sequence[Row], settings: BenchmarkSettings) -> None:
     there = {row.key for row in rows} | {row.method for row in rows}
     # MoDiff's settings reach the controls of others too.
     there |= {"modiff"} if any(row.control for row in rows) else set()
-    asked = [("--set", _change(text)[0]) for text in settings.changes] + [("--preset", n) for n in settings.presets]
+    asked = [("--set", _change(text)[0]) for text in settings.changes] + [("--presets", n) for n in settings.presets]
     for option, name in asked:
         if name not in there and not (name == EVERYONE and option == "--set"):
             raise ConfigError("names nothing that is trained here", field=option, found=name, expected=", ".join(there))

@@ -37,8 +37,8 @@ class Cell:
 
     interval: mean over images and its 95 % interval over patients. seeds: the mean of each seed. undefined: images on
     which no seed has a value. difference: this row less the best one, on the images where every row has a value; the
-    best one is best on them. verdict: "best"; "same", the interval of the difference holds 0; "worse", it does not; None
-    where there is no interval or nothing to compare.
+    best one is best on them. verdict: "best"; "same", the interval of the difference holds 0; "worse", it does not;
+    None where there is no interval or nothing to compare.
     """
 
     interval: Interval

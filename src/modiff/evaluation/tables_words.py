@@ -47,16 +47,17 @@ def caption(table: BenchmarkTable, tables: Tables) -> str:
     return (
         f"{table_title(table)} ({_CONVENTIONS[table.protocol]}); n = {ns}; split {tables.split}, "
         f"{tables.images} images of {tables.patients} patients; budget {given['budget']} a training, "
-        f"batches of {given['batch_size']}, the same in every row. Value, 95 % interval over patients, range over seeds."
+        f"batches of {given['batch_size']}, the same in every row. Value, 95 % interval over patients, "
+        "range over seeds."
     )
 
 
 def legend() -> str:
     """The signs."""
     return (
-        f"Bold: the best of a column, on the images where every row has a value. {SAME_SIGN}: not shown to differ from it "
-        "(the 95 % interval of the paired difference on these images, by bootstrap over patients, holds 0); without the "
-        "sign it leaves out 0. A value is the mean over the seeds that are defined on an image. "
+        f"Bold: the best of a column, on the images where every row has a value. {SAME_SIGN}: not shown to differ from "
+        "it (the 95 % interval of the paired difference on these images, by bootstrap over patients, holds 0); without "
+        "the sign it leaves out 0. A value is the mean over the seeds that are defined on an image. "
         "Intervals over patients hold what other patients would change, not what another training would: the range "
         "over seeds says that. They are not widened for the number of comparisons. Majority vote and the i.i.d. "
         "reference need no training; the latter is what samples drawn like fresh raters would score."
