@@ -61,6 +61,7 @@ def options(parser: argparse.ArgumentParser, *, ns: tuple[int, ...]) -> None:
     parser.add_argument("--threshold", nargs="+", type=float, default=(0.5, 0.9), help="besides the protocols' own")
     parser.add_argument("--metrics", nargs="+", help="all, or names as `modiff evaluate` takes them")
     parser.add_argument("--limit", type=int, metavar="IMAGES", help="score only a fixed subset of the test images")
+    parser.add_argument("--score-batch", type=int, metavar="IMAGES", help="images at once when scoring: speed, memory")
     parser.add_argument(
         "--set",
         dest="changes",
@@ -169,6 +170,7 @@ def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int
             data=args.data,
             model_name=str(model),
             device=device_name(args),
+            batch_size=args.score_batch,
             progress=until.check,
         )
         print(f"{target.name}: {summary(written.result)}", flush=True)

@@ -111,8 +111,7 @@ def test_scores_go_on_after_the_images_that_were_done(rehearsal, store, tmp_path
             if done == 1:
                 raise stages.TimeOver
 
-    # 128 samples are drawn at once: one image at a time.
-    args = argparse.Namespace(data=store, ns=(128,), threshold=(), metrics=("ged",), limit=2, device="cpu")
+    args = argparse.Namespace(data=store, ns=(2,), threshold=(), metrics=("ged",), limit=2, device="cpu", score_batch=1)
     with pytest.raises(stages.TimeOver):
         stages.scored(model, args, tmp_path / "scores", (1,), Once())
     with pytest.raises(stages.TimeOver):  # it starts at the one image that is done

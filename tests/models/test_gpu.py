@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from modiff_helpers import batch, config, model
 
 from modiff.config import RunConfig, TrainerConfig, TrainingConfig
 from modiff.data.phantom import PhantomConfig, write_phantom
+from modiff.models import METHODS, build
 from modiff.randomness import normal, uniform
 from modiff.training.export import load_model
 from modiff.training.train import train
@@ -31,10 +33,13 @@ VARIANTS = [
 
 
 @pytest.fixture
-def exact_products(monkeypatch):
+def exact_products() -> Iterator[None]:
     """Float32 as the CPU has it: no TF32."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    yield
+    convolutions.allow_tf32, products.allow_tf32 = before
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
@@ -48,6 +53,20 @@ def test_a_training_step_gives_finite_gradients(changes, autocast):
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     assert gradients
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_in_bf16_and_samples(method):
+    torch.manual_seed(0)
+    data = batch(2, size=(64, 64)).to("cuda")
+    network = build(method, METHODS[method].config_class(), channels=1, classes=1, raters=4, prompt=True).cuda()
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = network.training_loss(data, rng=torch.Generator("cuda").manual_seed(0))["loss"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    samples = network.eval().sample(data.image, 3, seeds=SEEDS[:2].cuda(), steps=2)
+    assert samples.maps.shape == (2, 3, 1, 64, 64)
+    assert torch.isfinite(samples.maps).all()
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
