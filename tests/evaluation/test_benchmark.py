@@ -1,0 +1,195 @@
+"""A benchmark's way: what it leaves, how it goes on, and that one failure is one failure."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from modiff.cli import main
+from modiff.data.phantom import PhantomConfig, write_phantom
+from modiff.errors import ConfigError, DataError
+from modiff.evaluation import benchmark as room
+from modiff.evaluation.benchmark import Reporter, benchmark
+from modiff.evaluation.benchmark_plan import BenchmarkSettings, rows_of
+from modiff.evaluation.benchmark_state import read_state
+from modiff.evaluation.records import read_result
+from modiff.training import train as training
+
+TINY = (
+    "all.training.validation_images=4",
+    "prob_unet.model.channels=[4, 8]",
+    "cflow.model.channels=[4, 8]",
+)
+SETTINGS = {"budget": "8img", "seeds": (0,), "batch_size": 4, "ns": (2,), "metrics": ("ged",), "accelerator": "cpu"}
+METHODS = ("prob_unet", "cflow")
+ONE = {"changes": TINY[:2]}  # settings of the first method alone
+
+
+def settings(**changed):
+    return BenchmarkSettings(**{**SETTINGS, "changes": TINY, **changed})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Thirty simulated patients at 32×32, three of them test."""
+    path = tmp_path_factory.mktemp("data") / "phantom.h5"
+    return write_phantom(path, PhantomConfig(size=32, spacing=1.4, patients=30, images_per_patient=2), progress=False)
+
+
+@pytest.fixture(scope="module")
+def finished(store, tmp_path_factory):
+    """Two methods, two seeds, done."""
+    folder = tmp_path_factory.mktemp("benchmarks") / "done"
+    benchmark(rows_of(METHODS), settings(seeds=(0, 1)), store, folder)
+    return folder
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The folders that are trained, as they are trained."""
+    names, real = [], training.train
+
+    def counted(config, data, folder, **more):
+        names.append(folder.name)
+        return real(config, data, folder, **more)
+
+    monkeypatch.setattr(training, "train", counted)
+    return names
+
+
+def test_each_method_and_seed_is_a_run_folder_with_its_evaluation(finished):
+    runs = read_state(finished).runs
+    assert set(runs) == {f"{method}-seed{seed}" for method in METHODS for seed in (0, 1)}
+    for run in runs.values():
+        assert (run.status, run.images, run.steps) == ("done", 8, 2)
+        result = read_result(finished / run.name / "evaluation" / "test.json")
+        assert result.made["model"]["name"] == run.name
+        ways = {(record.protocol, record.threshold) for record in result.results}
+        assert ways == {("standard", 0.5), ("standard", 0.9), ("paper", 0.5), ("paper", 0.9)}
+
+
+def test_costs_are_recorded_once_a_row(finished):
+    cost = read_state(finished).rows["prob_unet"].cost
+    assert cost["evaluations"] == 1
+    assert cost["parameters"] == json.loads((finished / "prob_unet-seed0" / "card.json").read_text())["parameters"]
+
+
+def test_what_is_done_is_not_done_again(store, finished, trained):
+    benchmark(rows_of(METHODS), settings(seeds=(0, 1)), store, finished)
+    assert trained == []
+
+
+def test_an_interrupted_benchmark_goes_on_where_it_was(store, tmp_path, trained):
+    def interrupt(line):
+        if "cflow" in line and "samples" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(rows_of(METHODS), settings(), store, tmp_path, report=Reporter(say=interrupt))
+    assert {run.name: run.status for run in read_state(tmp_path).runs.values()} == {
+        "prob_unet-seed0": "done",
+        "cflow-seed0": "trained",
+    }
+    state = benchmark(rows_of(METHODS), settings(), store, tmp_path)
+    assert state.counts()["done"] == 2
+    assert trained == ["prob_unet-seed0", "cflow-seed0"]
+
+
+def test_a_failing_method_is_written_down_and_the_others_finish(store, tmp_path, monkeypatch, trained):
+    counted = training.train
+
+    def failing(config, data, folder, **more):
+        if config.method == "prob_unet":
+            raise RuntimeError("loss is\nnot finite")
+        return counted(config, data, folder, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", failing)
+        state = benchmark(rows_of(METHODS), settings(), store, tmp_path)
+    assert state.runs["prob_unet-seed0"].error == "RuntimeError: loss is not finite"
+    assert "Traceback" in (tmp_path / "prob_unet-seed0" / "error.txt").read_text()
+    assert state.runs["cflow-seed0"].status == "done"
+    again = benchmark(rows_of(METHODS), settings(), store, tmp_path)
+    assert again.runs["prob_unet-seed0"].status == "done"
+    assert again.runs["prob_unet-seed0"].error is None
+    assert not (tmp_path / "prob_unet-seed0" / "error.txt").exists()
+    assert trained == ["cflow-seed0", "prob_unet-seed0"]
+
+
+def test_a_method_may_be_added(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "_attempt", lambda work, row, run, label: setattr(run, "status", "done"))
+    benchmark(rows_of(["prob_unet"]), settings(**ONE), store, tmp_path)
+    state = benchmark(rows_of(["cflow"]), settings(changes=TINY[2:]), store, tmp_path)
+    assert list(state.runs) == ["prob_unet-seed0", "cflow-seed0"]
+
+
+@pytest.mark.parametrize("changed", [{"budget": "16img"}, {"batch_size": 2}, {"augment": False}])
+def test_what_all_share_may_not_change_in_a_folder(store, finished, changed):
+    with pytest.raises(ConfigError, match=f"begun otherwise; found {next(iter(changed))}"):
+        benchmark(rows_of(METHODS), settings(**changed), store, finished)
+
+
+def test_a_method_may_not_change_once_it_is_trained(store, finished):
+    changes = (*TINY, "cflow.model.flow_steps=2")
+    with pytest.raises(ConfigError, match=r"cflow-seed0: was trained otherwise; found model\.flow_steps: 4 → 2"):
+        benchmark(rows_of(METHODS), settings(changes=changes), store, finished)
+
+
+def test_other_scores_are_made_without_training_again(store, tmp_path, trained):
+    benchmark(rows_of(["prob_unet"]), settings(**ONE), store, tmp_path)
+    benchmark(rows_of(["prob_unet"]), settings(**ONE, ns=(3,)), store, tmp_path)
+    result = read_result(tmp_path / "prob_unet-seed0" / "evaluation" / "test.json")
+    assert {record.n for record in result.results} == {3}
+    assert trained == ["prob_unet-seed0"]
+
+
+def test_rows_of_an_unfinished_evaluation_with_other_settings_are_thrown_away(store, tmp_path):
+    folder = tmp_path / "prob_unet-seed0" / "evaluation"
+    folder.mkdir(parents=True)
+    (folder / "test.partial-0.jsonl").write_text('{"identity": {"model": "another"}}\n')
+    assert benchmark(rows_of(["prob_unet"]), settings(**ONE), store, tmp_path).counts()["done"] == 1
+    assert not (folder / "test.partial-0.jsonl").exists()
+
+
+def test_no_time_left_starts_nothing(store, tmp_path, trained):
+    state = benchmark(rows_of(METHODS), settings(), store, tmp_path, max_seconds=0.0)
+    assert state.counts()["waiting"] == 2
+    assert trained == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "not a benchmark's state"),
+        ('{"schema": 2}', "not a benchmark's state"),
+        ("{", "not a benchmark's state"),
+    ],
+)
+def test_a_damaged_state_file_is_named(tmp_path, content, words):
+    (tmp_path / "benchmark.json").write_text(content)
+    with pytest.raises(DataError, match=words):
+        read_state(tmp_path)
+
+
+def test_a_run_folder_outside_the_benchmark_is_refused(finished, tmp_path):
+    content = json.loads((finished / "benchmark.json").read_text())
+    content["runs"][0]["name"] = "../elsewhere"
+    (tmp_path / "benchmark.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="not the name of a run folder"):
+        read_state(tmp_path)
+
+
+def test_the_commands(store, finished, capsys):
+    words = ["--data", str(store), "--methods", *METHODS, "--budget", "8img", "--seeds", "2", "--batch-size", "4"]
+    words += ["-n", "2", "--metrics", "ged", "--accelerator", "cpu", "--quiet", "-o", str(finished)]
+    words += [word for change in TINY for word in ("--set", change)]
+    assert main(["benchmark", *words]) == 0
+    assert "4 done" in capsys.readouterr().out
+    assert main(["tables", str(finished), "--cases", "1", "--samples", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "standard protocol, argmax" in out
+    files = sorted(path.name for path in (finished / "tables").iterdir())
+    assert files == ["figure2-1.png", "tables.csv", "tables.html", "tables.md"]
+    assert main(["tables", str(finished), "--cases", "0"]) == 0
+    assert sorted(path.name for path in (finished / "tables").iterdir()) == ["tables.csv", "tables.html", "tables.md"]
