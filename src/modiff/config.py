@@ -208,8 +208,6 @@ class TrainerConfig:
     """machines"""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bfloat16 where the device computes with it natively, else float32"""
-    compile: bool = False
-    """torch.compile the model (slow start, faster steps)"""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ def to_unit(image: np.ndarray) -> Tensor:
     if image.dtype.kind == "f":
         return torch.from_numpy(image.astype(np.float32))
     range_ = np.iinfo(image.dtype)
+    if range_.min == 0 and image.dtype.itemsize < 4:
+        return torch.from_numpy(np.divide(image, np.float32(range_.max), dtype=np.float32))
     values = torch.from_numpy(image.astype(np.float32 if image.dtype.itemsize < 4 else np.float64))
     return ((values - range_.min) / (range_.max - range_.min)).to(torch.float32)
 

@@ -108,7 +108,7 @@ class MetricsLog(Callback):
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, torch.Tensor] = {}
         self._count, self._last = 0, (0, 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
@@ -123,13 +123,13 @@ class MetricsLog(Callback):
         if self._count == 0:
             self._sums = {}
         for name, value in pl_module.terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            self._sums[name] = self._sums[name] + value if name in self._sums else value  # stays on the device
         self._count += 1
         if trainer.global_step % self.every == 0:
             images, seconds = pl_module.images_seen, pl_module.seconds
             rate = (images - self._last[0]) / max(seconds - self._last[1], 1e-9)
             self._last = (images, seconds)
-            means = {f"train/{name}": total / self._count for name, total in self._sums.items()}
+            means = {f"train/{name}": float(total) / self._count for name, total in self._sums.items()}
             self._count = 0
             self._write(trainer, pl_module, {**means, "learning_rate": pl_module.rate, "images_per_second": rate})
 
