@@ -118,7 +118,7 @@ class _Runs:
         (set, ([1],)),
         (complex, (1, 2)),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_nothing_is_ever_called(tmp_path: Path, protocol: int, function: Any, arguments: tuple) -> None:
     mark = tmp_path / "was-run"
