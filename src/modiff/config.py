@@ -321,7 +321,8 @@ def read_preset(name: str) -> dict[str, Any]:
     """A packaged preset as plain data; ConfigError naming the presets there are."""
     import yaml
 
-    if name not in (known := presets()):
+    known = presets()
+    if not isinstance(name, str) or name not in known:
         raise ConfigError("no such preset", field="preset", found=repr(name), expected=f"one of {', '.join(known)}")
     data = yaml.safe_load((resources.files("modiff") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"))
     return data or {}
@@ -331,7 +332,7 @@ def model_config(method: str) -> Any:
     """The default model configuration of a method; ConfigError naming the methods there are."""
     from modiff.models import METHODS
 
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ConfigError("no such method", field="method", found=repr(method), expected=f"one of {', '.join(METHODS)}")
     return METHODS[method].config_class()
 

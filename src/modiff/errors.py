@@ -42,5 +42,9 @@ class CheckpointError(ModiffError):
     """A run folder, training checkpoint or weights file that cannot be used as asked."""
 
 
+class TrainingError(ModiffError):
+    """Training that cannot go on."""
+
+
 class MetricError(ModiffError):
     """Samples and ground truth that cannot be scored against each other."""

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modiff.errors import CheckpointError
+from modiff.errors import CheckpointError, ConfigError, TrainingError
 from modiff.training.export import load_model
 from modiff.training.train import train
 
@@ -153,3 +153,79 @@ def test_no_temporary_file_stays(straight):
         "training.ckpt",
         "weights.safetensors",
     }
+
+
+@pytest.mark.parametrize("kept", [8, 10])
+def test_a_run_killed_after_a_periodic_save_goes_on_as_if_it_had_not_been(store, settings, tmp_path, kept):
+    """Step 8 has a validation and a save, step 10 a save alone; 20 steps either way."""
+    short = with_training(settings, budget="80img", save_every=2)
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    copy_at = _CopyAt(kept, torn)
+    with copy_at:
+        train(short, store, whole, quiet=True)
+    train(short, store, torn, quiet=True)
+    straight, resumed = checkpoint(whole), checkpoint(torn)
+    assert same(straight["state_dict"], resumed["state_dict"])
+    assert same(straight["modiff"]["ema"], resumed["modiff"]["ema"])
+    assert same(straight["modiff"]["plateau"], resumed["modiff"]["plateau"])
+    lines = [[json.loads(x) for x in (f / "log.jsonl").read_text().splitlines()] for f in (whole, torn)]
+    validations = [[(x["step"], x["val/loss"]) for x in run if "val/loss" in x] for run in lines]
+    assert validations[0] == validations[1]
+
+
+class _CopyAt:
+    """Copies the run folder right after the save of one step, as a kill would leave it."""
+
+    def __init__(self, step, target):
+        self.step, self.target = step, target
+
+    def __enter__(self):
+        from modiff.training.callbacks import Saver
+
+        self.saver, self.save = Saver, Saver.save
+
+        def save(saver, trainer, module):
+            self.save(saver, trainer, module)
+            if trainer.global_step == self.step and not self.target.exists():
+                shutil.copytree(saver.folder, self.target)
+
+        Saver.save = save
+
+    def __exit__(self, *_):
+        self.saver.save = self.save
+
+
+def test_where_a_start_ends_does_not_change_the_schedule(store, settings, straight, tmp_path):
+    folder = tmp_path / "run"
+    train(with_training(settings, budget="72img"), store, folder, quiet=True)  # 18 steps: no validation is due
+    train(settings, store, folder, quiet=True)
+    assert same(checkpoint(straight)["modiff"]["plateau"], checkpoint(folder)["modiff"]["plateau"])
+
+
+def test_a_refused_start_does_not_block_the_next(store, settings, tmp_path):
+    wrong = replace(
+        settings, model=replace(settings.model, diffusion=replace(settings.model.diffusion, prediction="eps"))
+    )
+    with pytest.raises(ConfigError):
+        train(wrong, store, tmp_path / "run", quiet=True)
+    assert train(with_training(settings, budget="8img"), store, tmp_path / "run", quiet=True).finished
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_save(store, settings, tmp_path):
+    with pytest.raises(TrainingError, match="not finite"):
+        train(with_training(settings, learning_rate=1e30, gradient_clip=0.0), store, tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 0), ("save_every", 0), ("learning_rate", -1.0), ("budget", "3img")]
+)
+def test_settings_out_of_range_are_named(store, settings, tmp_path, name, value):
+    with pytest.raises(ConfigError, match=f"training.{name}"):
+        train(with_training(settings, **{name: value}), store, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_a_file_is_refused_in_one_line(store, settings, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(ConfigError, match="cannot be written to"):
+        train(settings, store, tmp_path / "run", quiet=True)

@@ -73,4 +73,4 @@ def validation_batches(store: MemoryStore, *, images: int, size: int, rank: int 
     """Fixed batches of evenly spaced rows of a split, each row in one process only."""
     count = min(images, len(store))
     rows = torch.linspace(0, len(store) - 1, count).round().long()[rank::world]
-    return [store.batch(part) for part in rows.split(size)]
+    return [store.batch(part) for part in rows.split(size) if len(part)]

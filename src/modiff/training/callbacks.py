@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -14,9 +15,18 @@ import torch
 from lightning import Callback, Trainer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from modiff.errors import TrainingError
 from modiff.training.export import save_weights
 from modiff.training.files import CHECKPOINT, LOG, WEIGHTS, save_atomically, write_text
 from modiff.training.module import TrainingModule
+
+
+class Average(Callback):
+    """The moving average follows each step; before the other callbacks, which save and log what it has come to."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
+        pl_module.ema.update(pl_module.model, trainer.global_step - 1)
+
 
 _REASONS = {1: "budget spent", 2: "time of this start over", 3: "interrupted"}
 
@@ -31,13 +41,12 @@ class Clock(Callback):
         self.max_seconds = max_seconds
         self.reason: str | None = None
         self._signal: int | None = None
-        self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         self._started = time.monotonic()
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
-                self._previous[number] = signal.signal(number, self._note)
+                signal.signal(number, self._note)  # given back by `training.train`, after the last save
             except ValueError:  # not the main thread: the caller handles signals
                 return
 
@@ -69,10 +78,6 @@ class Clock(Callback):
             return 1
         return 2 if self.max_seconds is not None and now >= self.max_seconds else 0
 
-    def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
 
 class Saver(Callback):
     """Saves the training checkpoint and the averaged weights, each whole or not at all."""
@@ -82,8 +87,16 @@ class Saver(Callback):
         self._saved = -1
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
-        if trainer.global_step % self.every == 0 and not trainer.should_stop:
+        # Where a validation follows, the save follows it: Lightning takes a step's validation for done on resuming.
+        if trainer.global_step % pl_module.config.validate_every and self._due(trainer):
             self.save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        if self._due(trainer):
+            self.save(trainer, pl_module)
+
+    def _due(self, trainer: Trainer) -> bool:
+        return trainer.global_step % self.every == 0 and not trainer.should_stop
 
     def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         self.save(trainer, pl_module)
@@ -93,6 +106,7 @@ class Saver(Callback):
         if trainer.global_step == self._saved:
             return
         self._saved = trainer.global_step
+        check_finite(pl_module, self.folder)
         # Weights first: should the second write fail, the checkpoint is the older one and the run resumes from it.
         if trainer.is_global_zero:
             save_weights(pl_module.ema.state, self.folder / WEIGHTS)
@@ -101,6 +115,18 @@ class Saver(Callback):
         else:
             trainer.save_checkpoint(self.folder / CHECKPOINT)  # takes part in what is collective, writes nothing
         trainer.strategy.barrier()
+
+
+def check_finite(module: TrainingModule, folder: Path) -> None:
+    """TrainingError where the loss has left the numbers; what was saved before stays."""
+    if not torch.isfinite(module.terms["loss"]):
+        raise TrainingError(
+            "the loss is not finite any more",
+            path=folder,
+            field=f"step {module.global_step}",
+            found=float(module.terms["loss"]),
+            hint="Lower training.learning_rate, or set training.gradient_clip; the last save is kept",
+        )
 
 
 class MetricsLog(Callback):
@@ -126,6 +152,7 @@ class MetricsLog(Callback):
             self._sums[name] = self._sums[name] + value if name in self._sums else value  # stays on the device
         self._count += 1
         if trainer.global_step % self.every == 0:
+            check_finite(pl_module, self.folder)
             images, seconds = pl_module.images_seen, pl_module.seconds
             rate = (images - self._last[0]) / max(seconds - self._last[1], 1e-9)
             self._last = (images, seconds)
@@ -143,7 +170,7 @@ class MetricsLog(Callback):
             return
         place = {"step": trainer.global_step, "images": pl_module.images_seen, "seconds": round(pl_module.seconds, 3)}
         with open(self.folder / LOG, "a", encoding="utf-8") as file:
-            file.write(json.dumps(place | {k: float(f"{v:.6g}") for k, v in numbers.items()}) + "\n")
+            file.write(json.dumps(place | {name: _plain(value) for name, value in numbers.items()}) + "\n")
         if self._board is not None:
             for name, value in numbers.items():
                 self._board.add_scalar(name, value, trainer.global_step)
@@ -151,6 +178,11 @@ class MetricsLog(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         if self._board is not None:
             self._board.close()
+
+
+def _plain(value: float) -> float | None:
+    """Six digits; null for what JSON has no number for."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 class ProgressLine(Callback):

@@ -13,7 +13,7 @@ from typing import Any
 
 from modiff.config import RunConfig, config_from_dict, read_yaml, to_dict
 from modiff.data.memory import MemoryStore
-from modiff.errors import CheckpointError
+from modiff.errors import CheckpointError, ConfigError
 
 CONFIG, DATA, LOG, CHECKPOINT = "config.yaml", "data.json", "log.jsonl", "training.ckpt"
 WEIGHTS, CARD = "weights.safetensors", "card.json"
@@ -25,8 +25,11 @@ _FREE = ("training.budget", "training.save_every", "training.log_every", "traine
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, moved onto it on success and removed on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise ConfigError("cannot be written to", path=path.parent, found=error.strerror or str(error)) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -120,7 +123,7 @@ def truncate_log(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line)

@@ -72,10 +72,6 @@ class TrainingModule(LightningModule):
             group["lr"] = rate
         self.rate = rate
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """The moving average follows the step just taken."""
-        self.ema.update(self.model, self.global_step - 1)
-
     def on_validation_start(self) -> None:
         self._own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self.ema.state)
@@ -93,16 +89,28 @@ class TrainingModule(LightningModule):
         """The terms' means over all processes; in this hook, so that callbacks find them at the validation's end."""
         self.model.load_state_dict(self._own)
         del self._own
-        names = sorted(self._sums)
-        sums = torch.stack([self._sums[name].float() for name in names])
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(sums)
-        total = dict(zip(names, sums.tolist(), strict=True))
+        total = self._total(self._sums)
         images = max(total.pop("images", 0.0), 1.0)
-        self.validation_terms = {name: value / images for name, value in total.items()}
-        self.validation = self.validation_terms.get("loss")
-        if self.plateau is not None and self.validation is not None:
+        terms = {name: value / images for name, value in total.items()}
+        self.validation = terms.get("loss")
+        # A start that ends between two validations validates once more; the schedule and the log must not see it, or a
+        # run would depend on where it was interrupted.
+        due = self.global_step % self.config.validate_every == 0
+        self.validation_terms = terms if due else {}
+        if due and self.plateau is not None and self.validation is not None:
             self.plateau.step(self.validation)
+
+    def _total(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Sums over all processes; one without images has no names of its own."""
+        if self.trainer.world_size == 1:
+            return {name: float(value) for name, value in sums.items()}
+        known: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(known, sorted(sums))
+        names = sorted(set().union(*known))
+        nothing = torch.zeros((), device=self.device)
+        values = torch.stack([sums.get(name, nothing).float() for name in names])
+        torch.distributed.all_reduce(values)
+        return dict(zip(names, values.tolist(), strict=True))
 
     # Optimiser
 

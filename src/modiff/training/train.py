@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +16,19 @@ from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from modiff import __version__
 from modiff.config import RunConfig, TrainerConfig
+from modiff.config_ranges import check_ranges
 from modiff.data.dataset import TrainingBatches, training_loader, validation_batches
 from modiff.data.memory import MemoryStore, load
 from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError
 from modiff.randomness import seed_for
 from modiff.training import files
-from modiff.training.callbacks import Clock, MetricsLog, ProgressLine, Saver
+from modiff.training.callbacks import Average, Clock, MetricsLog, ProgressLine, Saver
 from modiff.training.export import build_model, method_title
 from modiff.training.module import TrainingModule
 
@@ -49,23 +55,21 @@ def train(
     quiet: bool = False,
 ) -> TrainingResult:
     """Trains on a store's split "train", validates on "val"; raises CheckpointError where `folder` is another run's."""
+    check_ranges(config)
     folder = Path(folder)
     with Store.open(data) as store:
         training, validation = load(store, "train"), load(store, "val")
     described = files.describe_data(training, Path(data).resolve())
     resume = (folder / files.CHECKPOINT).exists()
-    if (folder / files.CONFIG).exists() and (folder / files.DATA).exists():
+    if resume:
         files.check_resumable(folder, config, described)
-    files.write_config(folder / files.CONFIG, config)
-    files.write_text(folder / files.DATA, json.dumps(described, indent=1) + "\n")
-
     torch.manual_seed(seed_for(config.seed, "weights"))
     model = build_model(config, described)
     module = TrainingModule(model, config.training, config.seed)
     clock = Clock(max_seconds)
     saver = Saver(folder, config.training.save_every, lambda m: _card(config, described, m))
     log = MetricsLog(folder, config.training.log_every)
-    trainer = _trainer(config, folder, [clock, log, ProgressLine(quiet=quiet), saver])
+    trainer = _trainer(config, folder, [Average(), clock, log, ProgressLine(quiet=quiet), saver])
     if trainer.world_size > 1 and config.training.batch_size % trainer.world_size:
         raise ConfigError(
             "does not divide over the devices",
@@ -74,15 +78,17 @@ def train(
             expected=f"a multiple of {trainer.world_size}",
         )
     checkpoint = str(folder / files.CHECKPOINT) if resume else None
-    if resume:
-        step, done = _saved_progress(folder / files.CHECKPOINT, module)
-        if trainer.is_global_zero:
-            files.truncate_log(folder / files.LOG, step)
-        if done:
-            seconds = module.seconds_before
-            return TrainingResult(
-                folder, True, "budget already spent", step, step * config.training.batch_size, seconds, None
-            )
+    step, done = _saved_progress(folder / files.CHECKPOINT, module) if resume else (-1, False)
+    # Written when all else is known to be right: a start that was refused leaves nothing that refuses the next.
+    files.write_config(folder / files.CONFIG, config)
+    files.write_text(folder / files.DATA, json.dumps(described, indent=1) + "\n")
+    if trainer.is_global_zero:
+        files.truncate_log(folder / files.LOG, step)
+    if done:
+        seconds = module.seconds_before
+        return TrainingResult(
+            folder, True, "budget already spent", step, step * config.training.batch_size, seconds, None
+        )
     _fit(trainer, module, training, validation, config, checkpoint)
     reason = clock.reason or "ended"
     return TrainingResult(
@@ -123,10 +129,22 @@ def _fit(
     )
     loader = training_loader(batches)
     val_loader: Any = DataLoader(fixed, batch_size=None)  # type: ignore[arg-type]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _signals_given_back():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
         trainer.fit(module, loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+
+
+@contextmanager
+def _signals_given_back() -> Iterator[None]:
+    """The handlers as they were, once the last save is written."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _trainer(config: RunConfig, folder: Path, callbacks: list[Any]) -> Trainer:
@@ -134,12 +152,12 @@ def _trainer(config: RunConfig, folder: Path, callbacks: list[Any]) -> Trainer:
     settings, training = config.trainer, config.training
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
-        return Trainer(
+        return _make_trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy="ddp_find_unused_parameters_true" if settings.devices * settings.num_nodes > 1 else "auto",
-            precision=_precision(settings),  # type: ignore[arg-type]
+            precision=_precision(settings),
             max_steps=-1,
             max_epochs=-1,
             val_check_interval=training.validate_every,
@@ -154,6 +172,13 @@ def _trainer(config: RunConfig, folder: Path, callbacks: list[Any]) -> Trainer:
             default_root_dir=str(folder),
             callbacks=callbacks,
         )
+
+
+def _make_trainer(**settings: Any) -> Trainer:
+    try:
+        return Trainer(**settings)
+    except MisconfigurationException as error:
+        raise ConfigError("does not fit this machine", field="trainer", found=str(error)) from error
 
 
 def _precision(settings: TrainerConfig) -> str:

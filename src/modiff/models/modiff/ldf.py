@@ -110,7 +110,7 @@ class LDF(nn.Module):
 
     @staticmethod
     def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
-        """Same-size convolution of a half plane: periodic along the full axis, even (|F| of a real image) along k_x."""
+        """Same-size convolution of a half plane: periodic along the full axis, reflecting along k_x."""
         pad = weight.shape[-1] // 2
         x = F.pad(F.pad(x, (0, 0, pad, pad), mode="circular"), (pad, pad, 0, 0), mode="reflect")
         return F.conv2d(x, weight, groups=x.shape[1])

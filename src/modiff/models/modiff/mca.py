@@ -45,7 +45,8 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def attention_spread_loss(query: Tensor, key: Tensor) -> Tensor:
     """L_MCA = 1 − H(m)/log N_k, m_j the mean over queries of |score_ij| / Σ_j |score_ij|: no patch draws it all."""
-    score = (query @ key.transpose(-2, -1)).abs()
+    with torch.autocast(query.device.type, enabled=False):
+        score = (query.float() @ key.float().transpose(-2, -1)).abs()
     share = (score / score.sum(-1, keepdim=True).clamp_min(1e-12)).mean(-2)
     entropy = -(share * torch.log(share.clamp_min(1e-12))).sum(-1)
     return (1 - entropy / math.log(key.shape[-2])).mean()

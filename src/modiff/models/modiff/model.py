@@ -168,7 +168,7 @@ class MoDiff(Segmenter):
         candidates = batch.marked if config.mode == "hurdle" else batch.read
         chosen = presence.draw_subsets(candidates, single_share=config.single_share, rng=rng)
         rows = chosen.any(1).nonzero().squeeze(1)
-        if not (config.weight_by_markers and config.mode == "hurdle" and self.exchangeable) or rows.numel() == 0:
+        if not (config.weight_by_markers and config.mode == "hurdle") or rows.numel() == 0:
             return chosen, rows, None
         # A reader who marks something is met k times as often on an image that k readers mark.
         share = batch.marked[rows].sum(1) / batch.read[rows].sum(1)
@@ -253,13 +253,13 @@ class MoDiff(Segmenter):
         centre = image_centre(image)
         padded = windows.pad_to_multiple(image, self.stride, edge=True)
         height, width = padded.shape[-2:]
+        small = windows.window_size(
+            self.config.window if self.prompt and self.head is not None else 0, height, width, self.stride
+        )
         law, wide = None, torch.zeros(image.shape[0], dtype=torch.bool, device=image.device)
         if self.head is not None:
             law, label_map = self.head.law(padded, centre)
-            wide = (label_map * _rim(label_map.shape[-2:]).to(image.device) > _RIM).flatten(1).any(1)
-        small = windows.window_size(
-            self.config.window if self.prompt and law is not None else 0, height, width, self.stride
-        )
+            wide = (label_map * self._outside(label_map, centre[:1], small, height, width) > _RIM).flatten(1).any(1)
         groups = []
         for rows, size in ((~wide, small), (wide, (height, width))):
             index = rows.nonzero().squeeze(1)
@@ -268,6 +268,19 @@ class MoDiff(Segmenter):
                 shares = self._encode_window(windows.cut(padded[index], corner, size), centre[index] - corner)
                 groups.append(_Group(index, corner, size, *shares))
         return Encoding((image.shape[0], *image.shape[-2:]), (height, width), law, groups)
+
+    def _outside(self, label_map: Tensor, centre: Tensor, size: tuple[int, int], height: int, width: int) -> Tensor:
+        """(h,w) bool: where in the head's window a mark is outside of, or within two pixels of the border of, what is
+        denoised or of what the head sees."""
+        assert self.head is not None
+        seen = (label_map.shape[-2], label_map.shape[-1])
+        first = windows.window_corner(centre, size, height, width) - windows.window_corner(centre, seen, height, width)
+        outside = torch.ones(seen, dtype=torch.bool, device=label_map.device)
+        (top, left) = first[0].tolist()
+        rows = slice(max(2, top + 2), max(0, min(seen[0] - 2, top + size[0] - 2)))
+        columns = slice(max(2, left + 2), max(0, min(seen[1] - 2, left + size[1] - 2)))
+        outside[rows, columns] = False
+        return outside
 
     def join_slices(self, encodings: Sequence[Encoding]) -> list[Encoding]:
         """Encodings of one lesion's slices, in order: its presence is judged such that no sample has a hole in it."""
@@ -382,13 +395,6 @@ class MoDiff(Segmenter):
             belief, x_T, times, self.schedule, uniform=lambda step: uniforms(fold(seeds, _STEP, step))
         )
         return made[:, 1:]
-
-
-def _rim(size: torch.Size) -> Tensor:
-    """(h,w) bool: the two outermost pixels of a window."""
-    rim = torch.ones(size, dtype=torch.bool)
-    rim[2:-2, 2:-2] = False
-    return rim
 
 
 def _check(config: MoDiffConfig) -> None:

@@ -180,9 +180,9 @@ def log_likelihood(logits: Tensor, marked: Tensor, read: Tensor, *, exchangeable
     if not exchangeable:
         return -(F.binary_cross_entropy_with_logits(logits, marked.float(), reduction="none") * read).sum(1)
     raters = marked.shape[1]
-    law = logits.softmax(1)
+    law = logits.softmax(1)  # in float32 whatever the autocast: the caller's logits are
     tables = torch.stack([reader_subsets(raters, n) for n in range(raters + 1)]).to(logits.device)
-    seen = torch.einsum("bk,bks->bs", law, tables[read.sum(1)])
+    seen = (law[:, :, None] * tables[read.sum(1)]).sum(1)
     return torch.log(seen.gather(1, marked.sum(1, keepdim=True)).squeeze(1).clamp_min(1e-12))
 
 
@@ -205,7 +205,7 @@ def draw_subsets(marked: Tensor, *, single_share: float, rng: torch.Generator) -
     one = F.one_hot(torch.where(marked, order, -1.0).argmax(1), raters).bool() & marked
     coins = (torch.rand(batch, raters, generator=rng, device=rng.device).to(marked.device) < 0.5) & marked
     # A uniform subset that came out empty is drawn again as one uniform subset of the non-empty ones by rejection;
-    # four rounds leave at most 1 in 16 of the one-marker rows, whose only subset is `one`.
+    # sixteen rounds leave one in 65,536 of the one-marker rows, whose only subset is `one`.
     for _ in range(16):
         again = (torch.rand(batch, raters, generator=rng, device=rng.device).to(marked.device) < 0.5) & marked
         coins = torch.where(coins.any(1, keepdim=True), coins, again)
