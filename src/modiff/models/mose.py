@@ -85,6 +85,7 @@ class MoSE(Segmenter):
         self.mean = nn.Parameter(_initial_means(config.experts, config.latent_dim))
         self.log_sigma = nn.Parameter(torch.full_like(self.mean, math.log(1 / 8)))
         self.fuse = Fuse(config.channels[0], config.latent_dim, classes + 1, depth=config.combine_depth)
+        latent.channels_last(self)
         self.cap = CapSchedule(config.cap_start, config.cap_end, window=config.cap_window, patience=config.cap_patience)
 
     @property

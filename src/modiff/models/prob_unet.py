@@ -60,6 +60,7 @@ class ProbUNet(Segmenter):
             depth=config.combine_depth,
             norm=self.norm != "none",
         )
+        latent.channels_last(self)
 
     @property
     def stride(self) -> int:
