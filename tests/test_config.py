@@ -25,6 +25,12 @@ def test_later_layers_win(tmp_path):
     assert config.model.diffusion.loss == "ce"  # the preset's
 
 
+def test_numbers_with_an_exponent_need_no_point(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("training: {learning_rate: 5e-4}\n")  # text to YAML 1.1
+    assert build_config(file=file).training.learning_rate == 5e-4
+
+
 def test_the_paper_preset_is_the_papers():
     config = build_config(preset="paper").model
     assert (config.diffusion.prediction, config.diffusion.loss, config.diffusion.steps) == ("eps", "mse", 250)

@@ -58,6 +58,26 @@ def test_every_pixel_of_every_file_arrives(tmp_path: Path, splits: Path) -> None
             np.testing.assert_array_equal(store.masks(row) * 255, masks)
 
 
+def test_the_centre_of_images_and_masks_can_be_kept(tmp_path: Path, splits: Path) -> None:
+    archive = write_zip(tmp_path / "a.zip", FILES)
+    assert _import(tmp_path / "whole.h5", archive, splits=splits) == 0
+    assert _import(tmp_path / "centre.h5", archive, splits=splits, more=("--centre", str(SIDE // 2))) == 0
+    inner = slice(SIDE // 4, SIDE // 4 + SIDE // 2)
+    with Store.open(tmp_path / "whole.h5") as whole, Store.open(tmp_path / "centre.h5") as centre:
+        assert f"central {SIDE // 2}×{SIDE // 2}" in centre.info.source
+        for row in range(len(whole)):
+            np.testing.assert_array_equal(centre.image(row), whole.image(row)[:, inner, inner])
+            np.testing.assert_array_equal(centre.masks(row), whole.masks(row)[..., inner, inner])
+
+
+@pytest.mark.parametrize("side", [str(SIDE + 1), "0"])
+def test_a_centre_that_is_none(tmp_path: Path, splits: Path, capsys: pytest.CaptureFixture[str], side: str) -> None:
+    archive = write_zip(tmp_path / "a.zip", FILES)
+    assert _import(tmp_path / "s.h5", archive, splits=splits, more=("--centre", side)) != 0
+    assert "--centre" in capsys.readouterr().err
+    assert not (tmp_path / "s.h5").exists()
+
+
 def test_cases_come_in_natural_order_with_the_splits_of_the_file(tmp_path: Path, splits: Path) -> None:
     files = lidc_files({"LIDC-IDRI-0002": 1, "LIDC-IDRI-0001": 11})
     _import(tmp_path / "s.h5", write_zip(tmp_path / "a.zip", files), splits=splits)
