@@ -180,8 +180,11 @@ def decode_png(data: bytes, where: str) -> np.ndarray:
         raise DataError("damaged PNG", path=where, found=str(error)[:200] or repr(error)) from error
 
 
-def read_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Image (1,H,W) uint8 and masks (R,H,W) uint8, 0 or 1; raises DataError for other sizes and values."""
+def read_case(case: Case, centre: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Image (1,H,W) uint8 and masks (R,H,W) uint8, 0 or 1; raises DataError for other sizes and values.
+
+    centre: the side of the central square that is kept, None for all.
+    """
     import numpy as np
 
     assert case.image is not None
@@ -197,7 +200,9 @@ def read_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
             other = sorted(set(np.unique(mask).tolist()) - {0, 255})
             raise DataError("mask values", path=source.where(name), found=other[:5], expected="0 and 255 only")
         masks[rater] = mask & 1
-    return image[None], masks
+    if centre is None:
+        return image[None], masks
+    return centre_square(image[None], centre, case.name), centre_square(masks, centre, case.name)
 
 
 def centre_square(pixels: np.ndarray, side: int, where: str) -> np.ndarray:
@@ -244,16 +249,14 @@ def _write(
 
     everyone = np.ones(len(info.raters), dtype=bool)
     with StoreWriter(args.output, info, overwrite=args.overwrite, folds=folds) as writer:
-        pairs = zip(cases, _read_all(cases), strict=True)
+        pairs = zip(cases, _read_all(cases, args.centre), strict=True)
         for case, (image, masks) in track(pairs, "importing", len(cases), console=Console(stderr=True)):
-            if args.centre is not None:
-                image, masks = (centre_square(part, args.centre, case.name) for part in (image, masks))
             # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
             writer.add(image, masks, everyone, case=case.name, patient=case.patient, split=splits[case.patient])
     return Path(args.output)
 
 
-def _read_all(cases: Sequence[Case]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _read_all(cases: Sequence[Case], centre: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Reads ahead by a few dozen cases with several threads: Pillow and zlib work without Python's lock."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -261,10 +264,10 @@ def _read_all(cases: Sequence[Case]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
     with ThreadPoolExecutor(workers()) as pool:
         try:
-            ahead = [pool.submit(read_case, case) for case in cases[:_BLOCK]]
+            ahead = [pool.submit(read_case, case, centre) for case in cases[:_BLOCK]]
             for place in range(len(cases)):
                 yield ahead[place % _BLOCK].result()
                 if place + _BLOCK < len(cases):
-                    ahead[place % _BLOCK] = pool.submit(read_case, cases[place + _BLOCK])
+                    ahead[place % _BLOCK] = pool.submit(read_case, cases[place + _BLOCK], centre)
         finally:
             pool.shutdown(cancel_futures=True)
