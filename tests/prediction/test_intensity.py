@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from discs import Discs
 
+from modiff.data.intensity import IntensityRule
 from modiff.errors import DataError
-from modiff.prediction.intensity import IntensityRule, PredictionWarning, convert
+from modiff.prediction.intensity import PredictionWarning, convert
 from modiff.prediction.predictor import Predictor
 
 VALUES = np.array([[[-1200.0, -1000.0], [-300.0, 400.0]]])

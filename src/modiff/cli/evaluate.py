@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from modiff.cli.scoring_options import add_scoring, settings_of, show
 
 if TYPE_CHECKING:
     import torch
@@ -40,21 +42,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "-n", dest="ns", nargs="+", type=int, metavar="N", help="samples an image; the largest is drawn once (16 32)"
     )
     made.add_argument("--steps", nargs="+", type=int, metavar="S", help="steps of the sampler (the model's own)")
-    made.add_argument("--protocol", dest="protocols", nargs="+", metavar="P", help="standard, paper (both)")
-    made.add_argument(
-        "--threshold",
-        dest="thresholds",
-        nargs="+",
-        type=float,
-        metavar="T",
-        help="further thresholds; 0.5 is argmax under standard, which uses it anyway, and paper uses 0.9 (none)",
-    )
-    made.add_argument(
-        "--metrics",
-        nargs="+",
-        metavar="M",
-        help="all, or names: ged, hm_iou, ncc, ci, dmax, soft_dice, ece … as docs/metrics.md lists them (ged hm_iou)",
-    )
+    add_scoring(made)
     made.add_argument("--one-rater", action="store_true", help="also score each rater's mask against the other raters")
     made.add_argument("--limit", type=int, metavar="IMAGES", help="a fixed subset, the same at every call (all images)")
     made.add_argument("--control", action="store_true", help="also score samples drawn for another patient's image")
@@ -78,10 +66,9 @@ def run(args: argparse.Namespace) -> int:
     from modiff.errors import ConfigError
     from modiff.evaluation import processes
     from modiff.evaluation.run import FOLDER, evaluate_to_folder
-    from modiff.evaluation.show import results_table, wide_console
     from modiff.training.export import load_model
 
-    settings = _settings(args)
+    settings = settings_of(args)
     if args.batch_size is not None and args.batch_size < 1:
         raise ConfigError("too small", field="--batch-size", found=args.batch_size, expected="1 or more")
     folder = args.output or (Path(args.model) / FOLDER if Path(args.model).is_dir() else None)
@@ -91,7 +78,6 @@ def run(args: argparse.Namespace) -> int:
         )
     loaded = load_model(args.model)
     images = load(args.data, args.split)
-    console = wide_console()
     with processes.started_by_torchrun(_device(args.device)) as device, _progress(settings) as progress:
         written = evaluate_to_folder(
             loaded,
@@ -108,22 +94,8 @@ def run(args: argparse.Namespace) -> int:
         )
         first = processes.rank() == 0
     if first:
-        console.print(results_table(written.result))
-        for note in written.result.made["notes"]:
-            console.print(f"Note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-        console.print(f"{written.json}\n{written.csv}", markup=False, highlight=False, soft_wrap=True)
+        show(written)
     return 0
-
-
-def _settings(args: argparse.Namespace) -> EvaluationSettings:
-    from modiff.evaluation.settings import EvaluationSettings
-
-    given: dict[str, Any] = {}
-    for name in ("ns", "steps", "protocols", "thresholds", "metrics", "one_rater", "limit", "control", "seed"):
-        if hasattr(args, name):
-            value = getattr(args, name)
-            given[name] = tuple(value) if isinstance(value, list) else value
-    return EvaluationSettings(**given)
 
 
 def _device(name: str) -> torch.device:

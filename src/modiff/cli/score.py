@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from modiff.cli.scoring_options import add_scoring, settings_of, show
 
 if TYPE_CHECKING:
     from modiff.evaluation.score import Progress
     from modiff.evaluation.score_truth import Truth
-    from modiff.evaluation.settings import EvaluationSettings
 
 _EPILOG = """\
 PREDICTIONS  a folder with a sub-folder a case and a PNG or NIfTI file a sample (or the folders that `modiff sample`
@@ -38,18 +39,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("--split", default="test", help="the split of a store (test)")
     made.add_argument("--name", default=None, help="what the method is called (the name of PREDICTIONS)")
     made.add_argument("-n", dest="ns", nargs="+", type=int, metavar="N", help="samples an image (16 32)")
-    made.add_argument("--protocol", dest="protocols", nargs="+", metavar="P", help="standard, paper (both)")
-    made.add_argument(
-        "--threshold",
-        dest="thresholds",
-        nargs="+",
-        type=float,
-        metavar="T",
-        help="further thresholds; 0.5 is argmax under standard, which uses it anyway, and paper uses 0.9 (none)",
-    )
-    made.add_argument(
-        "--metrics", nargs="+", metavar="M", help="all, or names as docs/metrics.md lists them (ged hm_iou)"
-    )
+    add_scoring(made)
     _add_reading(made)
     made.add_argument("--limit", type=int, metavar="CASES", help="a fixed subset, the same at every call (all)")
     made.add_argument("--seed", type=int, help="of the draw of subsets and of the bootstrap (0)")
@@ -87,9 +77,8 @@ def run(args: argparse.Namespace) -> int:
     from modiff.evaluation.predictions import open_maps
     from modiff.evaluation.predictions_values import Values
     from modiff.evaluation.score import score_to_folder
-    from modiff.evaluation.show import results_table, wide_console
 
-    settings = _settings(args)
+    settings = settings_of(args, one_rater=True)
     given = args.predictions.resolve()
     stem = given.name if given.is_dir() else given.stem
     folder = args.output or given.with_name(f"{stem}-scores")
@@ -108,11 +97,7 @@ def run(args: argparse.Namespace) -> int:
             )
     finally:
         truth.close()
-    console = wide_console()
-    console.print(results_table(written.result))
-    for note in written.result.made["notes"]:
-        console.print(f"Note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{written.json}\n{written.csv}", markup=False, highlight=False, soft_wrap=True)
+    show(written)
     return 0
 
 
@@ -136,17 +121,6 @@ def _truth(args: argparse.Namespace) -> Truth:
     except BaseException:
         source.close()
         raise
-
-
-def _settings(args: argparse.Namespace) -> EvaluationSettings:
-    from modiff.evaluation.settings import EvaluationSettings
-
-    given: dict[str, Any] = {"one_rater": True}
-    for name in ("ns", "protocols", "thresholds", "metrics", "limit", "seed"):
-        if hasattr(args, name):
-            value = getattr(args, name)
-            given[name] = tuple(value) if isinstance(value, list) else value
-    return EvaluationSettings(**given)
 
 
 @contextmanager

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modiff.data.intensity import IntensityRule
 from modiff.errors import ConfigError, DataError
 from modiff.models.base import Readers, Samples, Segmenter
-from modiff.prediction.intensity import IntensityRule, PredictionWarning, convert
+from modiff.prediction.intensity import PredictionWarning, convert
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.window import Window
 from modiff.randomness import seeds_for

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modiff.prediction.intensity import IntensityRule, convert
+from modiff.data.intensity import IntensityRule
+from modiff.prediction.intensity import convert
 from modiff.prediction.window import Window
 
 if TYPE_CHECKING:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from modiff.data.importers.folder_layout import Item
     from modiff.data.importers.grids import Grid
-    from modiff.data.importers.intensity import Rule
     from modiff.data.importers.labels import Labels
+    from modiff.data.intensity import IntensityRule
     from modiff.data.layout import StoreInfo
     from modiff.io.limits import Limits
 
@@ -108,11 +108,11 @@ def run(args: argparse.Namespace) -> Path:
     from rich.progress import track
 
     from modiff.data.importers.folder_layout import IMAGES, MASKS, apply_table, find
-    from modiff.data.importers.intensity import Rule
+    from modiff.data.importers.intensity import parse_rule
     from modiff.data.importers.labels import Labels
     from modiff.data.store import StoreWriter
 
-    rule, labels, size = Rule.parse(args.intensity), Labels(args.label, args.foreground), parse_size(args.size)
+    rule, labels, size = parse_rule(args.intensity), Labels(args.label, args.foreground), parse_size(args.size)
     root = Path(args.root)
     items, _ = find(root, args.image or IMAGES, args.mask or MASKS)
     if args.table:
@@ -207,7 +207,7 @@ class _Reader:
         self,
         args: argparse.Namespace,
         raters: Sequence[str],
-        rule: Rule,
+        rule: IntensityRule,
         labels: Labels,
         size: tuple[int, int] | None,
     ) -> None:
@@ -225,22 +225,22 @@ class _Reader:
 
     def _slices(self, item: Item) -> Iterator[Slice]:
         from modiff.data.importers.grids import centre_fit
-        from modiff.data.importers.intensity import check_unit, kept, stretch
+        from modiff.data.importers.intensity import bounds, check_unit, kept, stretch
 
         stored = self._stored(item)
         image = self._turned(stored)
         masks, read = self._masks(item, stored, image)
         if self.rule.kind == "unit":
             check_unit(image.array, image.path)
-        bounds = None if self.rule.kind == "unit" else self.rule.bounds(image.array)
+        ends = None if self.rule.kind == "unit" else bounds(self.rule, image.array)
         flat = image.shape[0] == 1
         for index in range(image.shape[0]):
             if not (flat or self.args.all_slices or masks[:, index].any()):
                 continue
             part = _part(image, index)
             values = kept(part.array[:, 0])
-            if bounds is not None:
-                values = stretch(part.array[:, 0], bounds[0][:, index], bounds[1][:, index])
+            if ends is not None:
+                values = stretch(part.array[:, 0], ends[0][:, index], ends[1][:, index])
             seen, marked, valid = with_array(part, values), with_array(part, masks[:, index]), None
             if self.size is not None:
                 (seen, valid), (marked, _) = centre_fit(seen, self.size), centre_fit(marked, self.size)

@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from contextlib import suppress
 
 import numpy as np
 
+from modiff.data.intensity import IntensityRule
 from modiff.errors import ConfigError, DataError
 
 RULES = "unit, minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH"
 _FULL = 65535  # what is scaled is stored as 16 bits: finer than any display, half the size of floats
 
 
-@dataclass(frozen=True)
-class Rule:
-    """`unit` keeps 8 and 16 bits and floats in [0,1]; the others stretch from low to high onto [0,1]."""
+def parse_rule(text: str) -> IntensityRule:
+    """From `unit`, `minmax-slice`, `window:LOW:HIGH` or `percentiles:LOW:HIGH`; ConfigError for another form."""
+    if text in ("unit", "minmax-slice") or text.partition(":")[0] in ("window", "percentiles"):
+        with suppress(DataError):
+            return IntensityRule.parse(text)
+    raise ConfigError("no such rule", field="--intensity", found=repr(text), expected=RULES)
 
-    kind: str
-    text: str
-    low: float = math.nan
-    high: float = math.nan
 
-    @classmethod
-    def parse(cls, text: str) -> Rule:
-        """From `unit`, `minmax-slice`, `window:LOW:HIGH` or `percentiles:LOW:HIGH`; ConfigError for another form."""
-        kind, _, details = text.partition(":")
-        if text in ("unit", "minmax-slice"):
-            return cls(kind, text)
-        if kind in ("window", "percentiles"):
-            try:
-                low, high = (float(part) for part in details.split(":"))
-            except ValueError:
-                low = high = math.nan
-            if low < high and math.isfinite(high - low) and (kind == "window" or 0 <= low < high <= 100):
-                return cls(kind, text, low, high)
-        raise ConfigError("no such rule", field="--intensity", found=repr(text), expected=RULES)
-
-    def bounds(self, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(C,Z,H,W) -> what becomes 0 and what becomes 1, each (C,Z,1,1); percentiles are of the whole volume."""
-        shape = (*array.shape[:2], 1, 1)
-        if self.kind == "minmax-slice":
-            return array.min((2, 3), keepdims=True), array.max((2, 3), keepdims=True)
-        if self.kind == "percentiles":
-            found = np.percentile(array.reshape(len(array), -1), [self.low, self.high], axis=1)
-            low, high = found[:, :, None, None, None]
-            return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
-        return np.full(shape, self.low), np.full(shape, self.high)
+def bounds(rule: IntensityRule, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(C,Z,H,W) -> what becomes 0 and what becomes 1, each (C,Z,1,1); percentiles are of the whole volume."""
+    shape = (*array.shape[:2], 1, 1)
+    if rule.kind == "minmax-slice":
+        return array.min((2, 3), keepdims=True), array.max((2, 3), keepdims=True)
+    if rule.kind == "percentiles":
+        found = np.percentile(array.reshape(len(array), -1), [rule.low, rule.high], axis=1)
+        low, high = found[:, :, None, None, None]
+        return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+    return np.full(shape, rule.low), np.full(shape, rule.high)
 
 
 def check_unit(array: np.ndarray, path: object) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from modiff.data.importers.grids import Grid
-    from modiff.data.importers.intensity import Rule
+    from modiff.data.intensity import IntensityRule
     from modiff.data.layout import StoreInfo
 
 VERSION = "isbi-ms 1"
@@ -93,13 +93,13 @@ def run(args: argparse.Namespace) -> Path:
     from rich.progress import track
 
     from modiff.data.importers.folder import parse_size
-    from modiff.data.importers.intensity import Rule
+    from modiff.data.importers.intensity import parse_rule
     from modiff.data.importers.patients import place
     from modiff.data.store import StoreWriter
 
     size = parse_size(args.size)
     assert size is not None
-    rule = Rule.parse(f"percentiles:{args.percentiles}")
+    rule = parse_rule(f"percentiles:{args.percentiles}")
     scans = find_scans(Path(args.root))
     splits, folds = place(args, {scan.patient for scan in scans})
     everyone = np.ones(len(RATERS), bool)
@@ -138,16 +138,16 @@ def find_scans(root: Path) -> list[Scan]:
     return [scans[key] for key in sorted(scans)]
 
 
-def _slices(scan: Scan, rule: Rule, size: tuple[int, int], fit: str, *, all_slices: bool) -> Iterator[_Slice]:
+def _slices(scan: Scan, rule: IntensityRule, size: tuple[int, int], fit: str, *, all_slices: bool) -> Iterator[_Slice]:
     from dataclasses import replace
 
     import numpy as np
 
     from modiff.data.importers.grids import centre_fit, resize
-    from modiff.data.importers.intensity import stretch
+    from modiff.data.importers.intensity import bounds, stretch
 
     image, masks = _volume(scan)
-    low, high = rule.bounds(image.array)
+    low, high = bounds(rule, image.array)
     for index in range(image.shape[0]):
         if not (all_slices or masks[:, index].any()):
             continue
@@ -185,7 +185,7 @@ def _volume(scan: Scan) -> tuple[Grid, np.ndarray]:
     return image, np.stack([labels.apply(turn(mask, "axial")) for mask in masks])
 
 
-def _info(args: argparse.Namespace, scans: Sequence[Scan], rule: Rule) -> StoreInfo:
+def _info(args: argparse.Namespace, scans: Sequence[Scan], rule: IntensityRule) -> StoreInfo:
     from modiff import __version__
     from modiff.data.importers.grids import digest, digest_all
     from modiff.data.layout import StoreInfo
