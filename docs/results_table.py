@@ -10,7 +10,6 @@ from pathlib import Path
 
 from modiff.evaluation.records import Record, Result, read_result
 
-START, END = "<!-- results -->", "<!-- end of results -->"
 ROWS = (("MoDiff", "model"), ("majority vote", "majority_vote"), ("i.i.d. reference", "iid_reference"))
 
 
@@ -20,12 +19,21 @@ def cell(result: Result, **wanted: object) -> str:
     return text(found[0]) if found and found[0].value is not None else "–"
 
 
+def short(value: float) -> str:
+    """.209"""
+    return f"{value:.3f}".replace("0.", ".", 1)
+
+
+def put(page: Path, mark: str, made: str) -> None:
+    """Replaces what stands between two marks of a page."""
+    start, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    before, rest = page.read_text(encoding="utf-8").split(start, 1)
+    after = rest.split(end, 1)[1]
+    page.write_text(f"{before}{start}\n\n{made}\n\n{end}{after}", encoding="utf-8")
+
+
 def text(record: Record) -> str:
     """.209 (.190 to .228)"""
-
-    def short(value: float) -> str:
-        return f"{value:.3f}".replace("0.", ".", 1)
-
     if record.ci_low is None or record.ci_high is None:
         return short(record.value or 0.0)
     return f"{short(record.value or 0.0)} ({short(record.ci_low)} to {short(record.ci_high)})"
@@ -64,10 +72,7 @@ def main() -> None:
     if args.into is None:
         print(made)
         return
-    page = args.into.read_text(encoding="utf-8")
-    before, rest = page.split(START, 1)
-    after = rest.split(END, 1)[1] if END in rest else rest
-    args.into.write_text(f"{before}{START}\n\n{made}\n\n{END}{after}", encoding="utf-8")
+    put(args.into, "results", made)
 
 
 if __name__ == "__main__":
