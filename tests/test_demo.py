@@ -38,6 +38,11 @@ def test_the_same_command_again_finds_it_done(demo, capsys):
     assert (demo / "weights.safetensors").read_bytes() == before
 
 
+def test_other_patients_need_another_folder(demo, capsys):
+    assert main(["demo", "-o", str(demo), *WORDS, "--patients", "61"]) == 2
+    assert '"patients":61' in capsys.readouterr().err
+
+
 def test_a_picture_of_ones_own_is_sampled_and_reported(demo, tmp_path):
     assert main(["sample", str(demo), str(demo / "image.png"), "-n", "3", "-o", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out/summary.json").read_text())

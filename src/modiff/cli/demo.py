@@ -37,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
     """Each step is the verb of its name, called as a library."""
     from modiff.config import build_config
     from modiff.data.memory import load
-    from modiff.data.phantom import PhantomConfig, write_phantom
     from modiff.evaluation.run import FOLDER, evaluate_to_folder
     from modiff.evaluation.settings import EvaluationSettings
     from modiff.evaluation.show import results_table, wide_console
@@ -46,10 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.training.train import train
 
     folder: Path = args.output
-    store = folder / "phantom.h5"
-    if not store.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_phantom(store, PhantomConfig(seed=args.seed, patients=args.patients), progress=not args.quiet)
+    store = _store(folder, args)
     changes: dict[str, object] = {"seed": args.seed}
     if args.budget:
         changes["training"] = {"budget": args.budget}
@@ -69,6 +65,24 @@ def run(args: argparse.Namespace) -> int:
     print(_verdict(written.result.results, args.n))
     print(f"report: {page}")
     return 0
+
+
+def _store(folder: Path, args: argparse.Namespace) -> Path:
+    """DIR/phantom.h5, simulated unless it is there; ConfigError where it is of other patients or another seed."""
+    from modiff.data.phantom import PhantomConfig, write_phantom
+    from modiff.data.store import Store
+    from modiff.errors import ConfigError
+
+    store, config = folder / "phantom.h5", PhantomConfig(seed=args.seed, patients=args.patients)
+    if not store.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        return write_phantom(store, config, progress=not args.quiet)
+    with Store.open(store) as opened:
+        found = opened.info.source
+    if found != config.source:
+        hint = "Use the same --patients and --seed, or another folder (-o)"
+        raise ConfigError("was simulated otherwise", path=store, found=found, expected=config.source, hint=hint)
+    return store
 
 
 def _sample(folder: Path, store: Path) -> None:

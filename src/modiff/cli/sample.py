@@ -52,6 +52,12 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument(
         "image", metavar="IMAGE", type=Path, nargs="+", help="the image file, or a folder with a DICOM series"
     )
+    _add_drawing(made)
+    _add_writing(made)
+    return made
+
+
+def _add_drawing(made: argparse.ArgumentParser) -> None:
     made.add_argument("-n", type=int, default=16, metavar="N", help="samples to draw (%(default)s)")
     made.add_argument("--at", metavar="X,Y[,Z]", help="the pixel to look at, and its slice, counted from 0")
     made.add_argument(
@@ -88,6 +94,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
         help="how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they "
         "are as in training (the model's own rule)",
     )
+
+
+def _add_writing(made: argparse.ArgumentParser) -> None:
     made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … or auto (%(default)s)")
     made.add_argument("-o", dest="output", type=Path, metavar="DIR", help="where to write (nothing is written)")
     made.add_argument(
@@ -104,7 +113,6 @@ def parser(prog: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--overwrite", action="store_true", help="replace the results of an earlier call in DIR")
     made.add_argument("--json", action="store_true", help="print the summary as JSON")
-    return made
 
 
 def run(args: argparse.Namespace) -> int:
