@@ -112,8 +112,9 @@ class GuidedUNet(nn.Module):
     def forward(self, x: Tensor, image_share: Tensor, t: Tensor) -> Tensor:
         """x: (B,inputs,H,W); image_share: (B,base,H/stem,W/stem); t: (B,) in [0,1]; returns float32 (B,outputs,H,W)."""
         embedding = F.silu(self.time(time_features(t, self.config.base, scale=self.steps)))
-        if not torch.is_autocast_enabled(x.device.type):
-            # In float32 all layers are faster this way; in bfloat16, CPUs' GroupNorm is several times slower.
+        if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            # In float32 all layers are faster this way; in bfloat16, CPUs' GroupNorm is several times slower. On other
+            # devices GroupNorm would copy its input back at every layer.
             image_share = image_share.contiguous(memory_format=torch.channels_last)
         h = image_share + self.conv_in(F.pixel_unshuffle(x, self.config.stem))
         skips, levels = [h], len(self.config.multipliers)
