@@ -25,10 +25,26 @@ def test_later_layers_win(tmp_path):
     assert config.model.diffusion.loss == "ce"  # the preset's
 
 
-def test_numbers_with_an_exponent_need_no_point(tmp_path):
+@pytest.mark.parametrize("number", ["5e-4", "5E-4", "0.05e-2", "1.5e3", ".5e3", "5.e-4", "+2e3"])
+def test_numbers_with_an_exponent_need_neither_point_nor_sign(tmp_path, number):
     file = tmp_path / "c.yaml"
-    file.write_text("training: {learning_rate: 5e-4}\n")  # text to YAML 1.1
-    assert build_config(file=file).training.learning_rate == 5e-4
+    file.write_text(f"training: {{learning_rate: {number}}}\n")  # most of them are text to YAML 1.1
+    assert build_config(file=file).training.learning_rate == float(number)
+
+
+@pytest.mark.parametrize("text", ["e3", ".e3", "1e", "1e3x", "5e-4 6", "nan", "inf"])
+def test_text_is_no_number(tmp_path, text):
+    file = tmp_path / "c.yaml"
+    file.write_text(f"training: {{learning_rate: '{text}'}}\n")
+    with pytest.raises(ConfigError, match="learning_rate"):
+        build_config(file=file)
+
+
+def test_a_count_is_not_written_with_an_exponent(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("training: {warmup: 1e3}\n")
+    with pytest.raises(ConfigError, match="warmup"):
+        build_config(file=file)
 
 
 def test_the_paper_preset_is_the_papers():

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from modiff.errors import ConfigError
 
-_EXPONENT = re.compile(r"[+-]?\d+[eE][+-]?\d+")
+_EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 @dataclass(frozen=True)
@@ -259,7 +259,7 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return True, float(value)
     if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return True, float(value)  # YAML 1.1 reads 1e-3, without a point, as text
+        return True, float(value)  # YAML 1.1 reads 1e-3, without a point, and 1.5e3, without a sign, as text
     if kind in (int, float) and isinstance(value, bool):
         return False, value
     return isinstance(value, kind), value
