@@ -40,7 +40,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "--ablations", action="store_true", help="MoDiff with neither MCA nor LDF, either, both (Table 3)"
     )
     made.add_argument("--edges", action="store_true", help="MoDiff with edge filters in place of the LDF (Table 4)")
-    made.add_argument("--controls", action="store_true", help="CCDM and CIMD with MoDiff's stem, hurdle, and both")
+    made.add_argument(
+        "--controls", action="store_true", help="CCDM and CIMD with MoDiff's stem, hurdle, or both and its prompt"
+    )
     made.add_argument("--budget", required=True, metavar="B", help="of every training: 20m, 2h or 50000img")
     made.add_argument("--seeds", type=int, default=len(Usual.seeds), metavar="K", help="trainings each (%(default)s)")
     made.add_argument("--batch-size", type=int, default=Usual.batch_size, metavar="B", help="of all (%(default)s)")

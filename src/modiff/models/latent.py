@@ -34,8 +34,8 @@ def initialise(module: nn.Module) -> None:
 def channels_last(model: nn.Module) -> None:
     """Stores the weights of convolutions as the fast kernels read them; these networks train 1.4 to 1.8 times as fast.
 
-    GroupNorm is slow that way on CPUs in bfloat16: networks that have it (MoDiff, CCDM, CIMD) keep their weights as they
-    are; see `GuidedUNet.forward` for what it does in float32.
+    GroupNorm is slow that way on CPUs in bfloat16: networks that have it (MoDiff, CCDM, CIMD) keep their weights as
+    they are; `GuidedUNet.forward` says what it does in float32.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
