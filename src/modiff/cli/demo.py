@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _store(folder: Path, args: argparse.Namespace) -> Path:
     """DIR/phantom.h5, simulated unless it is there; ConfigError where it is of other patients or another seed."""
-    from modiff.data.phantom import PhantomConfig, write_phantom
+    from modiff.data.phantom import PhantomConfig, config_of, write_phantom
     from modiff.data.store import Store
     from modiff.errors import ConfigError
 
@@ -78,10 +78,10 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return write_phantom(store, config, progress=not args.quiet)
     with Store.open(store) as opened:
-        found = opened.info.source
-    if found != config.source:
+        found = config_of(opened.info)
+    if found != config:
         hint = "Use the same --patients and --seed, or another folder (-o)"
-        raise ConfigError("was simulated otherwise", path=store, found=found, expected=config.source, hint=hint)
+        raise ConfigError("was simulated otherwise", path=store, found=found, expected=config, hint=hint)
     return store
 
 

@@ -89,8 +89,9 @@ def _changes(settings: list[str]) -> dict[str, Any]:
 
 
 def _show(described: list[Description]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from modiff.evaluation.show import wide_console
 
     first = described[0]
     of = f", preset {first.preset}" if first.preset else ""
@@ -112,9 +113,13 @@ def _show(described: list[Description]) -> None:
     row("GFLOP: sample", [_gflop(one.gflop_sample) for one in described])
     row("GFLOP: image, once", [_gflop(one.gflop_image) for one in described])
     row(f"GFLOP: image, n = {first.n}", [_gflop(one.gflop_total) for one in described])
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(f"Images of {first.channels}×{first.size}×{first.size}, {first.n} samples each{of}", soft_wrap=True)
-    console.print(table)
+    console = wide_console()
+    console.print(
+        f"Images of {first.channels}×{first.size}×{first.size}, {first.n} samples each{of}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print(table, highlight=False)
 
 
 def _gflop(value: float) -> str:

@@ -7,7 +7,8 @@ Sources are zip archives or folders; several make one store. In each, anywhere b
 
 An empty mask is a radiologist who read the slice and outlined nothing there. The slots are exchangeable: mask-0 of two
 nodules may be two people. A case is named <patient>/<nodule>/<slice>, e.g. LIDC-IDRI-0011/nodule-0/slice-3.
---centre 64 keeps the central square of 64 pixels, for quick comparisons: large nodules lose their rim.
+--centre 64 keeps the central square of 64 pixels, for quick comparisons: large nodules lose their rim. Where one of the
+two sides is odd and the other even, the centre moves by half a pixel.
 
 Splits are by patient: from --splits, a JSON file {"train": [patients], "val": [patients], "test": [patients]}, or by a
 hash of the patient's name, which anyone can repeat (--val, --test, --split-seed).
@@ -41,6 +42,8 @@ VERSION = "lidc-slices 1"
 SOURCE = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 LICENCE = "CC BY 3.0"
 INTENSITY = "minmax-slice:8 bits, each slice scaled on its own by whoever made the crops"
+# The extremes that a slice was stretched by may lie outside the square: its values cannot be made again from it alone.
+CUT_INTENSITY = "source:each slice scaled on its own by whoever made the crops, before its centre was cut out"
 MAX_SIDE = 4096
 _BLOCK = 64
 
@@ -224,7 +227,7 @@ def _info(sources: Sequence[Source], args: argparse.Namespace, raters: int) -> S
         classes=("nodule",),
         raters=tuple(f"radiologist {slot}" for slot in range(1, raters + 1)),
         exchangeable_raters=True,
-        intensity=INTENSITY,
+        intensity=INTENSITY if args.centre is None else CUT_INTENSITY,
         prompt="centre",
         spacing=None,
         source=SOURCE + (f"; central {args.centre}×{args.centre} pixels" if args.centre else ""),
