@@ -125,3 +125,17 @@ def test_mixed_precision_changes_the_loss_by_rounding_only(method: str, term: st
         mixed = model.training_loss(batch, rng=torch.Generator().manual_seed(1))[term]
     assert mixed.dtype == torch.float32
     torch.testing.assert_close(mixed, exact, rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("method", ["prob_unet", "cflow", "mose"])
+def test_weights_that_are_loaded_stay_in_channels_last(method: str) -> None:
+    config = replace(METHODS[method].config(), channels=(4, 8))
+    saved = {
+        name: value.contiguous()
+        for name, value in build(method, config, channels=1, classes=1, raters=2).state_dict().items()
+    }
+    model = build(method, config, channels=1, classes=1, raters=2)
+    model.load_state_dict(saved)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            assert layer.weight.is_contiguous(memory_format=torch.channels_last)
