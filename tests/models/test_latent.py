@@ -129,7 +129,7 @@ def test_mixed_precision_changes_the_loss_by_rounding_only(method: str, term: st
 
 @pytest.mark.parametrize("method", ["prob_unet", "cflow", "mose"])
 def test_weights_that_are_loaded_stay_in_channels_last(method: str) -> None:
-    config = replace(METHODS[method].config(), channels=(4, 8))
+    config = replace(METHODS[method].config_class(), channels=(4, 8))
     saved = {
         name: value.contiguous()
         for name, value in build(method, config, channels=1, classes=1, raters=2).state_dict().items()
