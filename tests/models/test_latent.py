@@ -52,6 +52,18 @@ def test_f_comb_starts_with_an_orthogonal_first_layer() -> None:
     torch.testing.assert_close(joint @ joint.T, torch.eye(6), atol=1e-5, rtol=0)
 
 
+def test_what_is_bounded_stays_within_and_keeps_a_slope() -> None:
+    x = torch.tensor([-1e3, -8.0, 0.0, 1e-3, 8.0, 1e3], requires_grad=True)
+    y = latent.bounded(x, 8.0)
+    y.sum().backward()
+    torch.testing.assert_close(
+        y.detach(), torch.tensor([-7.9365, -4.0, 0.0, 9.9988e-4, 4.0, 7.9365]), rtol=1e-4, atol=0
+    )
+    assert x.grad is not None
+    assert bool((x.grad > 0).all())
+    assert x.grad[2] == 1
+
+
 def test_the_reader_drawn_is_uniform_among_those_who_read() -> None:
     batch = random_batch(1, raters=4)
     batch.read[0] = torch.tensor([True, False, True, True])

@@ -40,6 +40,11 @@ def channels_last(model: nn.Module) -> None:
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def bounded(x: Tensor, limit: float) -> Tensor:
+    """x near 0, and never beyond ±limit; its slope is nowhere 0, so that training finds the way back from there."""
+    return x / (1 + x.abs() / limit)
+
+
 def full_precision(x: Tensor) -> AbstractContextManager[None]:
     """No autocast on x's device: latents, flows and sums over pixels need float32."""
     return torch.autocast(x.device.type, enabled=False)
@@ -146,7 +151,7 @@ class GaussianNet(nn.Module):
         with full_precision(x):
             h = x.float().mean((2, 3))
             mean, log_sigma = self.out(h).chunk(2, 1)
-        return Gaussian(mean, log_sigma.clamp(-_LOG_SIGMA, _LOG_SIGMA)), h
+        return Gaussian(mean, bounded(log_sigma, _LOG_SIGMA)), h
 
 
 class FComb(nn.Module):
