@@ -209,10 +209,11 @@ def test_a_pooled_value_ignores_noise_that_cancels():
 
 
 def test_the_command_asks_for_metrics_by_name():
-    from modiff.cli.evaluate import _settings, parser
+    from modiff.cli.evaluate import parser
+    from modiff.cli.scoring_options import settings_of
 
     words = ["run", "--data", "x.h5", "--metrics", "dmax", "ged", "--one-rater"]
-    settings = _settings(parser("modiff evaluate").parse_args(words))
+    settings = settings_of(parser("modiff evaluate").parse_args(words))
     assert settings.metrics == ("ged", "dmax")
     assert settings.one_rater
 
