@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,8 +81,16 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
     with Store.open(store) as opened:
         found = config_of(opened.info)
     if found != config:
-        hint = "Use the same --patients and --seed, or another folder (-o)"
-        raise ConfigError("was simulated otherwise", path=store, found=found, expected=config, hint=hint)
+        ours, theirs = asdict(config), asdict(found)
+        differs = [name for name in ours if ours[name] != theirs[name]]
+        raise ConfigError(
+            "was simulated otherwise",
+            path=store,
+            field=", ".join(differs),
+            found=", ".join(str(theirs[name]) for name in differs),
+            expected=", ".join(str(ours[name]) for name in differs),
+            hint="Use the same --patients and --seed, or another folder (-o)",
+        )
     return store
 
 

@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.errors import ConfigError
+from modiff.models.layers import bounded
+
+_LOG_SCALE = 2.0  # log-scales stay within ±2: two exponentials a step, one after another, must not overflow
 
 
 def planar_step(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +73,7 @@ class Coupling(nn.Module):
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         kept, moved = z[:, int(self.odd) :: 2], z[:, int(not self.odd) :: 2]
         inputs = torch.cat([kept, self.condition(h)], 1)
-        log_scale = _bounded(self.log_scale(inputs))
+        log_scale = bounded(self.log_scale(inputs), _LOG_SCALE)
         moved = moved * log_scale.exp() + self.shift(inputs)
         pair = (moved, kept) if self.odd else (kept, moved)
         return torch.stack(pair, -1).flatten(1), log_scale.sum(1)
@@ -95,7 +98,7 @@ class GlowFlow(nn.Module):
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """z: (B,D) and h: (B,features) -> z_K (B,D) and (B,) summed log-determinants."""
         matrix = self.matrix(h).view(-1, self.steps, self.dim, self.dim) + torch.eye(self.dim, device=z.device)
-        log_scale, shift = _bounded(self.log_scale(h)).view(-1, self.steps, self.dim), self.shift(h)
+        log_scale, shift = bounded(self.log_scale(h), _LOG_SCALE).view(-1, self.steps, self.dim), self.shift(h)
         total = torch.linalg.slogdet(matrix).logabsdet.sum(1) + log_scale.sum((1, 2))
         for step, coupling in enumerate(self.couplings):
             z = z * log_scale[:, step].exp() + shift[:, step, None]
@@ -103,11 +106,6 @@ class GlowFlow(nn.Module):
             z, log_det = coupling(z, h)
             total = total + log_det
         return z, total
-
-
-def _bounded(x: Tensor) -> Tensor:
-    """Log-scales within ±2: two exponentials a step, one after another, must not overflow."""
-    return 2 * torch.tanh(x / 2)
 
 
 def _small(layer: nn.Linear) -> nn.Linear:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from modiff.data.batch import Batch
 from modiff.errors import ConfigError
 from modiff.models.base import Readers
+from modiff.models.layers import bounded
 
 Norm = Literal["none", "block", "layer"]
 """Batch normalisation: nowhere (Probabilistic U-Net), after each block (cFlow), after each convolution (MoSE)."""
@@ -38,11 +39,6 @@ def channels_last(model: nn.Module) -> None:
     they are; `GuidedUNet.forward` says what it does in float32.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def bounded(x: Tensor, limit: float) -> Tensor:
-    """x near 0, and never beyond ±limit; its slope is nowhere 0, so that training finds the way back from there."""
-    return x / (1 + x.abs() / limit)
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[None]:

@@ -22,6 +22,11 @@ def zero(module: nn.Module) -> nn.Module:
     return module
 
 
+def bounded(x: Tensor, limit: float) -> Tensor:
+    """x near 0, and never beyond ±limit; its slope is nowhere 0, so that training finds the way back from there."""
+    return x / (1 + x.abs() / limit)
+
+
 def time_features(t: Tensor, width: int, scale: float = 1000.0) -> Tensor:
     """(B,) times in [0,1] -> (B,width) sinusoids of scale·t (Ho et al. 2020)."""
     half = width // 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -259,7 +259,9 @@ class MoDiff(Segmenter):
         law, wide = None, torch.zeros(image.shape[0], dtype=torch.bool, device=image.device)
         if self.head is not None:
             law, label_map = self.head.law(padded, centre)
-            wide = (label_map * self._outside(label_map, centre[:1], small, height, width) > _RIM).flatten(1).any(1)
+            seen = (label_map.shape[-2], label_map.shape[-1])
+            outside = windows.outside(seen, small, centre[:1], height, width)
+            wide = (label_map * outside > _RIM).flatten(1).any(1)
         groups = []
         for rows, size in ((~wide, small), (wide, (height, width))):
             index = rows.nonzero().squeeze(1)
@@ -268,19 +270,6 @@ class MoDiff(Segmenter):
                 shares = self._encode_window(windows.cut(padded[index], corner, size), centre[index] - corner)
                 groups.append(_Group(index, corner, size, *shares))
         return Encoding((image.shape[0], *image.shape[-2:]), (height, width), law, groups)
-
-    def _outside(self, label_map: Tensor, centre: Tensor, size: tuple[int, int], height: int, width: int) -> Tensor:
-        """(h,w) bool: where in the head's window a mark is outside of, or within two pixels of the border of, what is
-        denoised or of what the head sees."""
-        assert self.head is not None
-        seen = (label_map.shape[-2], label_map.shape[-1])
-        first = windows.window_corner(centre, size, height, width) - windows.window_corner(centre, seen, height, width)
-        outside = torch.ones(seen, dtype=torch.bool, device=label_map.device)
-        (top, left) = first[0].tolist()
-        rows = slice(max(2, top + 2), max(0, min(seen[0] - 2, top + size[0] - 2)))
-        columns = slice(max(2, left + 2), max(0, min(seen[1] - 2, left + size[1] - 2)))
-        outside[rows, columns] = False
-        return outside
 
     def join_slices(self, encodings: Sequence[Encoding]) -> list[Encoding]:
         """Encodings of one lesion's slices, in order: its presence is judged such that no sample has a hole in it."""
@@ -382,7 +371,13 @@ class MoDiff(Segmenter):
         )
         return ((clean + 1) / 2).clamp(0, 1)
 
-    def _denoise_categorical(self, denoise, field, seeds, times) -> Tensor:  # type: ignore[no-untyped-def]
+    def _denoise_categorical(
+        self,
+        denoise: Callable[[Tensor, Tensor], Tensor],
+        field: Callable[[windows.Draw, Tensor, int], Tensor],
+        seeds: Tensor,
+        times: Tensor,
+    ) -> Tensor:
         def belief(x_t: Tensor, t: Tensor) -> Tensor:
             p = (denoise(x_t[:, 1:] * 2 - 1, t) + 1) / 2
             return torch.cat([(1 - p.sum(1, keepdim=True)).clamp_min(0), p], 1)

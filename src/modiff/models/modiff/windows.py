@@ -38,6 +38,19 @@ def window_corner(centre: Tensor, size: tuple[int, int], height: int, width: int
     return torch.minimum(corner.clamp_min(0), limit)
 
 
+def outside(seen: tuple[int, int], size: tuple[int, int], centre: Tensor, height: int, width: int) -> Tensor:
+    """(h,w) bool over a window of `seen` pixels around `centre` (1,2): what is beyond the window of `size` pixels.
+
+    Two pixels within the border of either count as beyond: a mark there may go on.
+    """
+    top, left = (window_corner(centre, size, height, width) - window_corner(centre, seen, height, width))[0].tolist()
+    beyond = torch.ones(seen, dtype=torch.bool, device=centre.device)
+    rows = slice(max(2, top + 2), max(0, min(seen[0] - 2, top + size[0] - 2)))
+    columns = slice(max(2, left + 2), max(0, min(seen[1] - 2, left + size[1] - 2)))
+    beyond[rows, columns] = False
+    return beyond
+
+
 def cut(x: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,C,h,w): each item's window of (B,C,H,W)."""
     rows = corner[:, 0, None] + torch.arange(size[0], device=x.device)
