@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from modiff.diffusion import gaussian, learned_variance, samplers
 from modiff.models.configs_diffusion import CIMDConfig
+from modiff.models.layers import bounded
 from modiff.models.modiff import losses
 from modiff.models.pixel_diffusion import Labels, NoiseField, PixelDiffusion
 from modiff.randomness import normal
 
 _START, _STEP = 3, 4  # streams of a sample's seed
+_LOG_SIGMA = 8.0  # σ of z stays within e^±8: beyond, float32's KL overflows and a run is lost
 
 
 class LatentNetwork(nn.Module):
@@ -41,7 +43,7 @@ class LatentNetwork(nn.Module):
         for index, level in enumerate(self.levels):
             x = level(F.avg_pool2d(x, 2, ceil_mode=True) if index else x)
         mean, log_sigma = self.out(x.mean((2, 3), keepdim=True)).float().flatten(1).chunk(2, 1)
-        return mean, log_sigma
+        return mean, bounded(log_sigma, _LOG_SIGMA)
 
 
 class CIMD(PixelDiffusion):
