@@ -55,6 +55,18 @@ def test_memory_for_samples_is_bounded_without_changing_them(method, monkeypatch
     torch.testing.assert_close(model.sample(image, 3, seeds=seeds).maps, together, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_network_says_the_same_in_either_memory_format(method, monkeypatch):
+    unet = lively(method).unet
+    noisy, image, t = torch.rand(2, unet.conv_in.in_channels, 16, 16), torch.rand(2, 1, 16, 16), torch.rand(2)
+    with torch.no_grad():
+        channels_last = unet(noisy, unet.encode(image), t)
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: True)  # as it is in bfloat16
+        contiguous = unet(noisy, unet.encode(image), t)
+    torch.testing.assert_close(contiguous, channels_last, atol=1e-5, rtol=1e-4)
+    assert contiguous.std() > 1e-3
+
+
 def calls(module):
     """Counts a module's forward passes."""
     seen = []

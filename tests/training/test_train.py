@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modiff.config import build_config
 from modiff.errors import CheckpointError, ConfigError, TrainingError
 from modiff.training.export import load_model
 from modiff.training.train import train
@@ -63,6 +64,38 @@ def test_forty_steps_equal_twenty_resumed_for_twenty_more(store, settings, strai
     assert same(whole["modiff"]["ema"], resumed["modiff"]["ema"])
     assert same(whole["modiff"]["plateau"], resumed["modiff"]["plateau"])
     assert whole["modiff"]["plateau_rate"] < settings.training.learning_rate  # the schedule has acted
+
+
+SMALL = {
+    "prob_unet": {"channels": [8, 8]},
+    "cflow": {"channels": [8, 8]},
+    "mose": {"channels": [8, 8], "cap_window": 8, "cap_patience": 0},  # its cap is released within the run
+    "ccdm": {"unet": {"base": 8, "multipliers": [1, 2], "attention": [2], "blocks": 1, "head_width": 0, "groups": 2}},
+    "cimd": {
+        "unet": {"base": 8, "multipliers": [1, 2], "attention": [2], "blocks": 1, "groups": 2},
+        "latent_widths": [8, 8],
+    },
+}
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_every_method_resumes_to_the_bit(store, method, tmp_path):
+    training = {"batch_size": 4, "validate_every": 3, "validation_images": 4, "save_every": 4, "log_every": 2}
+    config = build_config(
+        method=method,
+        changes={
+            "model": SMALL[method],
+            "training": {**training, "budget": "48img"},
+            "trainer": {"accelerator": "cpu", "precision": "32-true"},
+        },
+    )
+    train(config, store, tmp_path / "whole", quiet=True)
+    train(with_training(config, budget="28img"), store, tmp_path / "halves", quiet=True)
+    train(config, store, tmp_path / "halves", quiet=True)
+    whole, resumed = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "halves")
+    assert resumed["global_step"] == 12
+    assert same(whole["state_dict"], resumed["state_dict"])
+    assert same(whole["modiff"]["ema"], resumed["modiff"]["ema"])
 
 
 def test_the_log_of_a_resumed_run_has_each_step_once(store, settings, tmp_path):
