@@ -66,3 +66,12 @@ def test_warm_up_rises_in_equal_steps(monkeypatch):
         module.on_before_optimizer_step(optimizer)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_a_step_clips_the_norm_of_all_gradients():
+    """Lightning hands each step's gradients to this hook, with `training.gradient_clip`."""
+    module = TrainingModule(nn.Linear(2, 1), TrainingConfig(), seed=0)
+    module.model.weight.grad, module.model.bias.grad = torch.tensor([[3.0, 0.0]]), torch.tensor([4.0])
+    module.configure_gradient_clipping(module.configure_optimizers(), 1.0, "norm")
+    torch.testing.assert_close(module.model.weight.grad, torch.tensor([[0.6, 0.0]]))
+    torch.testing.assert_close(module.model.bias.grad, torch.tensor([0.8]))

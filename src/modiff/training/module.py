@@ -127,9 +127,9 @@ class TrainingModule(LightningModule):
             decayed = [p for p in self.model.parameters() if p.ndim > 1]
             others = [p for p in self.model.parameters() if p.ndim <= 1]
             groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-            optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+            optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         else:
-            optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+            optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
         if config.decay == "plateau":
             # On a group of its own: the scheduler's rate is one factor of the step's rate.
             self._plateau_group = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config.learning_rate)
@@ -137,6 +137,16 @@ class TrainingModule(LightningModule):
                 self._plateau_group, factor=config.plateau_factor, patience=config.plateau_patience
             )
         return optimizer
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the norm of all gradients. Lightning's own refuses fused optimisers for the sake of scaled float16."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), float(gradient_clip_val))
 
     # State beyond Lightning's own
 
