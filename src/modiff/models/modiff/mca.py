@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config import LDFConfig, MCAConfig
-from modiff.models.layers import zero
+from modiff.models.layers import attend, zero
 from modiff.models.modiff.ldf import make_ldf
 
 IMAGE_PATCH, LABEL_PATCH = 2, 4
@@ -64,7 +64,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, count, channels = x.shape
         q, k, v = self.qkv(x).view(batch, count, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(q, k, v, scale=1 / math.sqrt(channels))
+        y = attend(q, k, v, scale=1 / math.sqrt(channels))
         return self.out(y.transpose(1, 2).reshape(batch, count, channels))
 
 
