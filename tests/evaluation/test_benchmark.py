@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import h5py
+import numpy as np
 import pytest
 
 from modiff.cli import main
@@ -73,6 +76,18 @@ def test_costs_are_recorded_once_a_row(finished):
     cost = read_state(finished).rows["prob_unet"].cost
     assert cost["evaluations"] == 1
     assert cost["parameters"] == json.loads((finished / "prob_unet-seed0" / "card.json").read_text())["parameters"]
+
+
+def test_costs_are_those_of_a_store_without_a_prompt_and_with_known_raters(store, tmp_path):
+    other = shutil.copy(store, tmp_path / "other.h5")
+    with h5py.File(other, "r+") as file:
+        file.attrs["prompt"], file.attrs["exchangeable_raters"] = np.bytes_("none"), np.uint8(0)
+    tiny = (TINY[0], "modiff.model.unet.base=8", "modiff.model.presence.base=8")
+    state = benchmark(
+        rows_of(["modiff"]), settings(changes=tiny, presets={"modiff": "quick"}), other, tmp_path / "made"
+    )
+    card = json.loads((tmp_path / "made" / "modiff-seed0" / "card.json").read_text())
+    assert state.rows["modiff"].cost["parameters"] == card["parameters"]
 
 
 def test_what_is_done_is_not_done_again(store, finished, trained):

@@ -9,7 +9,6 @@ import torch
 
 from modiff.cli import main
 from modiff.errors import ConfigError
-from modiff.models import METHODS
 from modiff.models.describe import describe
 
 TINY = {"unet": {"base": 8, "multipliers": [1, 2], "attention": [2], "blocks": 1, "head_width": 0}}
@@ -70,10 +69,23 @@ def test_modiff_is_counted_over_its_window_and_steps():
     assert window.gflop_evaluation < 0.5 * whole.gflop_evaluation
 
 
+def test_without_a_prompt_modiff_is_counted_over_the_whole_image():
+    tiny = {"unet": {"base": 8, "stem": 4, "multipliers": [1, 2]}, "presence": {"base": 8}}
+    whole = describe("modiff", size=64, changes=tiny, prompt=False)
+    window = describe("modiff", size=64, changes={**tiny, "window": 32}, prompt=False)
+    assert window.gflop_evaluation == pytest.approx(whole.gflop_evaluation)
+    assert whole.parameters < describe("modiff", size=64, changes=tiny).parameters  # no channels for the position
+
+
+def test_a_sample_costs_the_same_whether_raters_are_known_or_not():
+    tiny = {"unet": {"base": 8, "stem": 4, "multipliers": [1, 2]}, "presence": {"base": 8}}
+    known, unknown = (describe("modiff", size=32, changes=tiny, exchangeable=e) for e in (False, True))
+    assert known.gflop_sample == pytest.approx(unknown.gflop_sample)
+    assert known.gflop_sample > 0
+
+
 @pytest.mark.parametrize("method", ["prob_unet", "cflow", "mose"])
 def test_a_method_of_one_pass_has_little_to_do_a_sample(method):
-    if method not in METHODS:
-        pytest.skip(f"there is no {method}")
     found = describe(method)
     assert found.evaluations == 1
     assert found.gflop_sample < 0.05 * found.gflop_image

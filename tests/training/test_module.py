@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from modiff.config import TrainingConfig, parse_budget
 from modiff.errors import ConfigError
+from modiff.training.callbacks import Clock
 from modiff.training.ema import EMA
 from modiff.training.module import TrainingModule
 
@@ -75,3 +78,18 @@ def test_a_step_clips_the_norm_of_all_gradients():
     module.configure_gradient_clipping(module.configure_optimizers(), 1.0, "norm")
     torch.testing.assert_close(module.model.weight.grad, torch.tensor([[0.6, 0.0]]))
     torch.testing.assert_close(module.model.bias.grad, torch.tensor([0.8]))
+
+
+def test_a_budget_of_time_does_not_pay_for_validations(monkeypatch):
+    at = iter([0.0, 10.0, 60.0, 61.0])  # start, a validation's start, the next step's start and end
+    monkeypatch.setattr("modiff.training.callbacks.time.monotonic", lambda: next(at))
+    trainer = SimpleNamespace(world_size=1, should_stop=False)
+    module = SimpleNamespace(seconds_before=0.0, budget_images=None, budget_seconds=11.5, images_seen=8)
+    clock = Clock(max_seconds=None)
+    monkeypatch.setattr("modiff.training.callbacks.signal.signal", lambda *_: None)
+    clock.on_train_start(trainer, module)
+    clock.on_validation_start(trainer, module)
+    clock.on_train_batch_start()
+    clock.on_train_batch_end(trainer, module)
+    assert module.seconds_now == 11.0
+    assert not trainer.should_stop

@@ -252,6 +252,8 @@ def _cost(work: _Work, row: Row, run: Run) -> dict[str, float]:
         classes=len(info.classes),
         raters=len(info.raters),
         size=max(height, width),
+        prompt=info.prompt == "centre",
+        exchangeable=info.exchangeable_raters,
     )
     return {
         "parameters": found.parameters,

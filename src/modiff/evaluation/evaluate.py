@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # Samples that are drawn at once: 1 GiB or so of activations on a CPU at 128×128, and enough to keep a GPU busy.
 SAMPLES_AT_ONCE = {"cpu": 128, "cuda": 1024}
 
+_TIMED, _TIMED_SECONDS = 32, 60.0  # images and seconds that the time of a smaller n is measured on
+
 Progress = Callable[[int, int], None]
 
 
@@ -222,13 +224,24 @@ def _unequal(samples: Samples) -> Tensor | None:
 
 
 def _seconds(work: _Work, rows: list[Row]) -> dict[tuple[int | None, int], float]:
-    """Seconds to draw n samples of an image: the largest n as measured on all, smaller ones on one more batch."""
+    """Seconds to draw n samples of an image: the largest n as measured on all, smaller ones on the first of them."""
     found: dict[tuple[int | None, int], float] = {}
     *smaller, largest = work.settings.ns
-    batch = work.images.batch(work.rows[: work.batch_size]).to(work.device)
     for steps, recorded in work.steps():
         times = [row["seconds"][str(recorded)] for row in rows]
         found[recorded, largest] = math.fsum(times) / len(times)
         for n in smaller:
-            found[recorded, n] = draw(work.model, batch, n, work.settings.seed, steps)[1] / len(batch)
+            found[recorded, n] = _time(work, n, steps)
     return found
+
+
+def _time(work: _Work, n: int, steps: int | None) -> float:
+    """Seconds an image over whole batches, until there are enough images or a minute is over."""
+    timed, taken = 0, 0.0
+    for start in range(0, min(_TIMED, len(work.rows)), work.batch_size):
+        if taken > _TIMED_SECONDS:
+            break
+        batch = work.images.batch(work.rows[start : start + work.batch_size]).to(work.device)
+        taken += draw(work.model, batch, n, work.settings.seed, steps)[1]
+        timed += len(batch)
+    return taken / timed

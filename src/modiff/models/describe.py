@@ -65,10 +65,14 @@ def describe(
     raters: int = 4,
     size: int = 128,
     n: int = 16,
+    prompt: bool = True,
+    exchangeable: bool = True,
 ) -> Description:
     """Builds a method with fresh weights and counts. changes: settings of the model, nested, over the preset's.
 
-    Samples are counted as if every one marked something. Raises ConfigError for an unknown method or setting.
+    prompt: whether the images have one; without it MoDiff denoises them whole. exchangeable: whether a rater's index
+    says nothing of who it is. Samples are counted as if every one marked something. Raises ConfigError for an unknown
+    method or setting.
     """
     for field, value in (("channels", channels), ("classes", classes), ("raters", raters), ("size", size), ("n", n)):
         if value < 1:
@@ -76,9 +80,11 @@ def describe(
     config = _config(method, preset, file, changes)
 
     def fresh() -> Segmenter:
-        return build(method, config, channels=channels, classes=classes, raters=raters, prompt=True).eval()
+        return build(
+            method, config, channels=channels, classes=classes, raters=raters, prompt=prompt, exchangeable=exchangeable
+        ).eval()
 
-    model, cost = _measure(fresh, torch.zeros(1, channels, size, size))
+    model, cost = _measure(fresh, torch.zeros(1, channels, size, size), exchangeable=exchangeable)
     steps = _default_steps(model)
     parts = {name: _parameters(child) for name, child in model.named_children()}
     total = _parameters(model)
@@ -133,22 +139,22 @@ class _Cost:
     evaluation: float
 
 
-def _measure(fresh: Callable[[], Segmenter], image: Tensor) -> tuple[Segmenter, _Cost]:
+def _measure(fresh: Callable[[], Segmenter], image: Tensor, *, exchangeable: bool) -> tuple[Segmenter, _Cost]:
     """A fresh network and what it costs."""
     try:  # shapes alone are enough, unless the way through the network depends on values
         with torch.device("meta"):
             model = fresh()
-        return model, _cost(model, image.to("meta"))
+        return model, _cost(model, image.to("meta"), exchangeable)
     except (NotImplementedError, RuntimeError):
         with torch.random.fork_rng(devices=[]):  # counting leaves no trace in the caller's random numbers
             model = fresh()
-        return model, _cost(model, image)
+        return model, _cost(model, image, exchangeable)
 
 
-def _cost(model: Segmenter, image: Tensor) -> _Cost:
+def _cost(model: Segmenter, image: Tensor, exchangeable: bool) -> _Cost:
     _settle(model)
     encoding: list[Any] = []
-    encode = _flop(lambda: encoding.append(_present(model.encode(image))))
+    encode = _flop(lambda: encoding.append(_present(model.encode(image), exchangeable)))
     seeds = torch.zeros(1, dtype=torch.int64, device=image.device)
     stepwise = _default_steps(model) > 1
 
@@ -174,13 +180,17 @@ def _settle(model: Segmenter) -> None:
                 nn.init.constant_(module.map_out.bias, -6.0)
 
 
-def _present(encoding: Any) -> Any:
-    """The encoding with every reader sure to mark something, where the method has such a law."""
+def _present(encoding: Any, exchangeable: bool) -> Any:
+    """The encoding with every reader sure to mark something, where the method has such a law.
+
+    The law is of the number of markers where raters are exchangeable, else of each rater's marking.
+    """
     law = getattr(encoding, "law", None)
     if law is not None:
-        law = torch.zeros_like(law)
-        law[:, -1] = 1.0
-        encoding.law = law
+        sure = torch.ones_like(law)
+        if exchangeable:
+            sure[:, :-1] = 0.0
+        encoding.law = sure
     return encoding
 
 

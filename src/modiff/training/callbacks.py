@@ -34,13 +34,16 @@ _REASONS = {1: "budget spent", 2: "time of this start over", 3: "interrupted"}
 class Clock(Callback):
     """Ends training at a step's end: budget spent, this start's time over, or a signal received.
 
-    With several processes the first one's clock decides, so that all stop at the same step.
+    A budget of time is spent by training alone, not by validations and the saves that follow them: methods validate
+    more or less often. With several processes the first one's clock decides, so that all stop at the same step.
     """
 
     def __init__(self, max_seconds: float | None) -> None:
         self.max_seconds = max_seconds
         self.reason: str | None = None
         self._signal: int | None = None
+        self._pause: float | None = None  # when the validation began that is not over yet
+        self._paused = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         self._started = time.monotonic()
@@ -55,9 +58,18 @@ class Clock(Callback):
             raise KeyboardInterrupt  # asked twice: do not wait for the step's end
         self._signal = number
 
+    def on_validation_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
+        self._pause = time.monotonic()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self._pause is not None:
+            self._paused += time.monotonic() - self._pause
+            self._pause = None
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: TrainingModule, *_: Any) -> None:  # type: ignore[override]
-        now = time.monotonic() - self._started
-        code = self._code(pl_module, now)
+        since_start = time.monotonic() - self._started
+        now = since_start - self._paused
+        code = self._code(pl_module, now, since_start)
         if trainer.world_size > 1:
             shared = torch.tensor([code, now], device=pl_module.device, dtype=torch.float64)
             torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
@@ -67,8 +79,8 @@ class Clock(Callback):
             self.reason = _REASONS[code]
             trainer.should_stop = True
 
-    def _code(self, module: TrainingModule, now: float) -> int:
-        """Why to stop, as a number that processes can share; 0 to go on."""
+    def _code(self, module: TrainingModule, now: float, since_start: float) -> int:
+        """Why to stop, as a number that processes can share; 0 to go on. now: seconds of training of this start."""
         if self._signal is not None:
             return 3
         spent = module.seconds_before + now
@@ -76,7 +88,7 @@ class Clock(Callback):
             return 1
         if module.budget_seconds is not None and spent >= module.budget_seconds:
             return 1
-        return 2 if self.max_seconds is not None and now >= self.max_seconds else 0
+        return 2 if self.max_seconds is not None and since_start >= self.max_seconds else 0
 
 
 class Saver(Callback):

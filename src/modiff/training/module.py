@@ -20,7 +20,10 @@ _COSINE_END = 0.05  # of the learning rate, at the end of the budget
 
 
 class TrainingModule(LightningModule):
-    """Step i of a run depends on (seed, i), the weights and the optimiser's state alone, so that resuming is exact."""
+    """Step i of a run depends on (seed, i), the weights and the optimiser's state alone, so that resuming is exact.
+
+    With a budget of time, a cosine decay makes the learning rate depend on the clock as well.
+    """
 
     def __init__(self, model: Segmenter, config: TrainingConfig, seed: int) -> None:
         super().__init__()
