@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from modiff.evaluation.bootstrap import mean_interval, paired_difference
+from modiff.evaluation.bootstrap import differences_from, mean_interval, paired_difference
 
 
 def resampled(values: np.ndarray, patients: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -97,3 +98,41 @@ def test_a_pair_with_one_undefined_value_does_not_count():
 def test_values_and_patients_must_go_together():
     with pytest.raises(ValueError, match="one patient a value"):
         mean_interval([1.0, 2.0], ["a"])
+
+
+def wrongly_apart(rows: int, trials: int, apart) -> float:
+    """Share of trials in which some row of equal, independent rows is said to differ from the best one."""
+    rng, patients = np.random.default_rng(0), [f"p{i}" for i in range(60)]
+    values = rng.normal(size=(trials, rows, 60))
+    return float(np.mean([apart(each, int(each.mean(1).argmax()), patients) for each in values]))
+
+
+def outside(interval) -> bool:
+    return not interval.low <= 0 <= interval.high
+
+
+def test_equal_rows_differ_from_the_best_of_them_in_one_of_twenty_columns():
+    def together(rows, best, patients):
+        return any(outside(found) for found in differences_from(rows, best, patients, resamples=500))
+
+    def one_by_one(rows, best, patients):
+        return any(outside(paired_difference(row, rows[best], patients, resamples=500)) for row in rows)
+
+    assert wrongly_apart(6, 300, together) == pytest.approx(0.05, abs=0.03)
+    assert wrongly_apart(6, 100, one_by_one) > 0.2  # what it is for
+
+
+def test_of_two_rows_the_interval_is_students():
+    one, other = np.random.default_rng(1).normal(size=(2, 60))
+    found = differences_from(np.stack([one, other]), 0, [f"p{i}" for i in range(60)], resamples=20_000)[1]
+    expected = stats.ttest_rel(other, one).confidence_interval()
+    assert found.value == pytest.approx((other - one).mean())
+    assert (found.low, found.high) == pytest.approx(
+        (expected.low, expected.high), abs=0.05 * (expected.high - expected.low)
+    )
+
+
+def test_rows_alike_differ_by_nothing():
+    values, patients = some_data()
+    found = differences_from(np.stack([values, values, values + 0.3 * values**2]), 0, patients)[1]
+    assert (found.low, found.high) == (0.0, 0.0)

@@ -79,6 +79,59 @@ def paired_difference(
     return mean_interval(difference, patients, seed=seed, resamples=resamples)
 
 
+def differences_from(
+    rows: NDArray[np.float64],
+    best: int,
+    patients: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+) -> list[Interval]:
+    """Mean of each of (rows, images) less that of row `best`, with intervals that hold for all pairs of rows at once.
+
+    Which row is best is read off the same images, so that one pair's own interval would leave out 0 too often. Here all
+    share the factor c of their standard errors: the level's quantile of the largest studentised deviation among the
+    pairs (bootstrap-t over patients; Tukey's comparison without his assumptions). Every value must be defined.
+    """
+    sums, counts = _clusters(rows.T, np.asarray(patients, dtype=str))
+    found = (sums - sums[:, [best]]).sum(0) / counts.sum()
+    if len(counts) < MIN_PATIENTS:
+        return [Interval(float(value), None, None, rows.shape[1], len(counts)) for value in found]
+    one, other = np.triu_indices(len(rows), k=1)
+    c = _largest_deviation(sums[:, one] - sums[:, other], counts, _taken(len(counts), seed, resamples), level)
+    _, errors = _ratios(sums - sums[:, [best]], counts, np.ones((1, len(counts))))
+    return [
+        Interval(float(value), float(value - half), float(value + half), rows.shape[1], len(counts))
+        for value, half in zip(found, c * errors[0], strict=True)
+    ]
+
+
+def _largest_deviation(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], taken: NDArray[np.float64], level: float
+) -> float:
+    """The level's quantile over resamples of max |resampled mean − mean| / its error, over (patients, pairs) sums."""
+    means, errors = _ratios(sums, counts, np.ones((1, len(counts))))
+    apart = errors[0] > 1e-12  # rows that are the same image by image differ by 0 for certain
+    if not apart.any():
+        return 0.0
+    drawn, drawn_errors = _ratios(sums[:, apart], counts, taken)
+    moved = np.abs(drawn - means[:, apart])
+    # A resample of few different patients may have no spread at all: then nothing is too far.
+    deviation = np.divide(moved, drawn_errors, out=np.full_like(moved, np.inf), where=drawn_errors > 1e-12)
+    return float(np.quantile(deviation.max(1), level, method="lower"))
+
+
+def _ratios(
+    sums: NDArray[np.float64], counts: NDArray[np.float64], taken: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(resamples, columns) means over images and their linearised standard errors; taken: how often each patient is."""
+    patients, images = len(counts), (taken @ counts)[:, None]
+    means = (taken @ sums) / images
+    squares = taken @ sums**2 - 2 * means * (taken @ (sums * counts[:, None])) + means**2 * (taken @ counts**2)[:, None]
+    return means, np.sqrt(np.maximum(squares, 0.0) * patients / (patients - 1)) / images
+
+
 def pooled_error_interval(
     values: ArrayLike,
     patients: Sequence[str],

@@ -1,7 +1,8 @@
 """The tables of a benchmark as data: one a group of rows, protocol and threshold, so that no column mixes any of them.
 
 A cell is the mean over images of each image's mean over the seeds; its interval is by bootstrap over patients, and the
-range over seeds stands beside it. What is best in a column is compared with every other row on the same images.
+range over seeds stands beside it. What is best in a column is compared with every other row on the same images, by
+intervals that hold for all pairs of rows at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from modiff.errors import DataError
 from modiff.evaluation.benchmark_plan import ABLATIONS, CONTROLS, EDGES, METHODS
 from modiff.evaluation.benchmark_state import DONE, State
-from modiff.evaluation.bootstrap import RESAMPLES, Interval, mean_interval, paired_difference
+from modiff.evaluation.bootstrap import RESAMPLES, Interval, differences_from, mean_interval
 from modiff.evaluation.compare_inputs import Method, read_methods
 from modiff.evaluation.run import FOLDER
 from modiff.evaluation.score_names import COLUMNS, GAP, NAMES
@@ -186,14 +187,16 @@ def _column(
     means = {key: mean_of_seeds(found) for key, found in values.items()}
     common = ~np.isnan(np.stack(list(means.values()))).any(0)
     best = _best({key: mean[common] for key, mean in means.items()}, metric)
+    differences: dict[str, Interval] = {}
+    if best is not None:
+        rows, owners = np.stack([mean[common] for mean in means.values()]), np.asarray(patients)[common]
+        compared = differences_from(rows, list(means).index(best), owners.tolist(), resamples=resamples)
+        differences = {key: found for key, found in zip(means, compared, strict=True) if key != best}
     cells = {}
     for key, found in values.items():
         seeds = tuple(value for row in found if (value := mean_interval(row, patients, resamples=1).value) is not None)
-        difference, verdict = None, BEST if key == best else None
-        if best is not None and key != best:
-            ours, theirs = (np.where(common, means[name], np.nan) for name in (key, best))
-            difference = paired_difference(ours, theirs, patients, resamples=resamples)
-            verdict = _verdict(difference)
+        difference = differences.get(key)
+        verdict = BEST if key == best else _verdict(difference) if difference is not None else None
         interval = mean_interval(means[key], patients, resamples=resamples)
         cells[key] = Cell(interval, seeds, int(np.isnan(means[key]).sum()), difference, verdict)
     return cells

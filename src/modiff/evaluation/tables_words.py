@@ -55,12 +55,13 @@ def caption(table: BenchmarkTable, tables: Tables) -> str:
 def legend() -> str:
     """The signs."""
     return (
-        f"Bold: the best of a column, on the images where every row has a value. {SAME_SIGN}: not shown to differ from "
-        "it (the 95 % interval of the paired difference on these images, by bootstrap over patients, holds 0); without "
-        "the sign it leaves out 0. A value is the mean over the seeds that are defined on an image. "
-        "Intervals over patients hold what other patients would change, not what another training would: the range "
-        "over seeds says that. They are not widened for the number of comparisons. Majority vote and the i.i.d. "
-        "reference need no training; the latter is what samples drawn like fresh raters would score."
+        f"Bold: the best trained row of a column, on the images where every row has a value. {SAME_SIGN}: not shown to "
+        "differ from it (the 95 % interval of the paired difference on these images, by bootstrap over patients, wide "
+        "enough for all pairs of rows at once, holds 0); without the sign it leaves out 0. A value is the mean over "
+        "the seeds that are defined on an image. Intervals over patients hold what other patients would change, not "
+        "what another training would: the range over seeds says that, and of one seed nothing can. Majority vote and "
+        "the i.i.d. reference need no training and are not compared; the latter is what samples drawn like fresh "
+        "raters would score."
     )
 
 
