@@ -10,6 +10,7 @@ from latent_helpers import random_batch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from modiff.models import METHODS, build, latent
+from modiff.models.base import Samples
 from modiff.models.layers import bounded
 
 
@@ -116,7 +117,7 @@ def test_present_means_that_a_class_beats_the_background_somewhere() -> None:
     maps[0, 0, :, 0, 0] = torch.tensor([0.5, 0.1])
     maps[0, 1, :, 0, 0] = torch.tensor([0.4, 0.4])
     maps[0, 2, :, 0, 0] = torch.tensor([0.375, 0.25])  # a tie with the background
-    assert latent.present(maps)[0].tolist() == [True, True, False]
+    assert Samples.uniform(maps).present[0].tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("norm", ["none", "block", "layer"])

@@ -33,12 +33,15 @@ class Samples:
 
     @classmethod
     def uniform(cls, maps: Tensor, **more: Tensor | None) -> Samples:
-        """Samples of equal weight from (B,N,K,H,W) maps; present where a pixel exceeds one half."""
+        """Samples of equal weight from (B,N,K,H,W) maps; present where a foreground class is the likeliest at a pixel.
+
+        Ties go to the background: with one class, a pixel must exceed one half.
+        """
         n = maps.shape[1]
         weights = torch.full(maps.shape[:2], 1.0 / n, device=maps.device)
         present = more.pop("present", None)
         if present is None:
-            present = (maps > 0.5).flatten(2).any(-1)
+            present = (maps.amax(2) > 1 - maps.sum(2)).flatten(2).any(-1)
         return cls(maps, weights, present, **more)
 
 

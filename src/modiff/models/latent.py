@@ -230,11 +230,6 @@ def pixel_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     return F.cross_entropy(logits, index, reduction="none").sum((1, 2))
 
 
-def present(maps: Tensor) -> Tensor:
-    """(B,N) whether a foreground class is the most probable at any pixel of (B,N,K,H,W), ties to the background."""
-    return (maps.amax(2) > 1 - maps.sum(2)).flatten(2).any(-1)
-
-
 # Contracts
 
 

@@ -157,7 +157,7 @@ class MoSE(Segmenter):
         pixels = encoding.features.shape[0] * encoding.features.shape[-2] * encoding.features.shape[-1]
         chunk = max(1, latent.PIXELS_AT_ONCE // pixels)
         maps = torch.cat([self._decode(encoding, part) for part in z.split(chunk, 1)], 1).contiguous()
-        samples = Samples.uniform(maps, present=latent.present(maps))
+        samples = Samples.uniform(maps)
         if self.config.sampling == "compact":
             times = torch.bincount(who[0], minlength=self.config.experts)
             samples.weights = (encoding.experts / times)[:, who[0]]

@@ -137,4 +137,4 @@ class ProbUNet(Segmenter):
         chunk = max(1, latent.PIXELS_AT_ONCE // (share.shape[0] * share.shape[-2] * share.shape[-1]))
         parts = [latent.probabilities(self.combine(share, part)) for part in z.split(chunk, 1)]
         maps = torch.cat(parts, 1)[..., :height, :width].contiguous()
-        return Samples.uniform(maps, present=latent.present(maps))
+        return Samples.uniform(maps)

@@ -73,8 +73,8 @@ class VolumeSummary:
         maps = samples.maps[:, :, z - self.box.spans[0][0]].numpy()
         whole = np.zeros((*maps.shape[:2], *self.box.shape[1:]), np.float32)
         whole[(..., *self.box.slices[1:])] = maps
-        present = torch.from_numpy((whole > 0.5).any((1, 2, 3)))
-        drawn = Samples(torch.from_numpy(whole)[None], samples.weights[None], present[None])
+        drawn = Samples.uniform(torch.from_numpy(whole)[None])
+        drawn.weights = samples.weights[None]
         flat = self.flat
         return summarise(drawn, classes=flat.classes, spacing=self.spacing[1:], threshold=flat.threshold)
 
