@@ -17,6 +17,8 @@ from modiff.evaluation.benchmark import Reporter, benchmark
 from modiff.evaluation.benchmark_plan import BenchmarkSettings, rows_of
 from modiff.evaluation.benchmark_state import read_state
 from modiff.evaluation.records import read_result
+from modiff.evaluation.tables_data import build_tables
+from modiff.evaluation.tables_words import facts
 from modiff.training import train as training
 
 TINY = (
@@ -93,6 +95,17 @@ def test_costs_are_those_of_a_store_without_a_prompt_and_with_known_raters(store
 def test_what_is_done_is_not_done_again(store, finished, trained):
     benchmark(rows_of(METHODS), settings(seeds=(0, 1)), store, finished)
     assert trained == []
+
+
+def test_a_run_keeps_how_it_was_made_when_others_are_added(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "_made", lambda device: {"device": "one"})
+    benchmark(rows_of(METHODS[:1]), settings(**ONE), store, tmp_path)
+    monkeypatch.setattr(room, "_made", lambda device: {"device": "another"})
+    benchmark(rows_of(METHODS), settings(), store, tmp_path)
+    runs = read_state(tmp_path).runs
+    assert runs["prob_unet-seed0"].made == {"device": "one"}
+    assert runs["cflow-seed0"].made == {"device": "another"}
+    assert ("Device", "one; another") in facts(build_tables(tmp_path, read_state(tmp_path), resamples=10))
 
 
 def test_an_interrupted_benchmark_goes_on_where_it_was(store, tmp_path, trained):

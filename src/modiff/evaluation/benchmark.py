@@ -170,7 +170,7 @@ def _attempt(work: _Work, row: Row, run: Run, label: str) -> None:
             work.save()
             work.report.say(f"{label}: training")
             _train(work, row, run)
-            run.status = TRAINED
+            run.status, run.made = TRAINED, work.state.made
             work.save()
         run.error = None
         work.report.say(f"{label}: samples of split {work.settings.split}")

@@ -17,12 +17,16 @@ SCHEMA = 1
 WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "done", "failed"
 _STATUSES = (WAITING, TRAINING, TRAINED, DONE, FAILED)
 _FIXED = ("budget", "batch_size", "augment", "split")  # what a folder's runs have in common for good
+_LATER = {"made"}  # of a run: older files lack it
 _SCORING = ("ns", "thresholds", "metrics", "limit")
 
 
 @dataclass
 class Run:
-    """One training of one row. name: its folder. error: why it failed, one line."""
+    """One training of one row. name: its folder. error: why it failed, one line. made: how it was trained.
+
+    made has command, commit, versions, device and date of the start that ended the training.
+    """
 
     name: str
     row: str
@@ -32,6 +36,7 @@ class Run:
     images: int | None = None
     steps: int | None = None
     seconds: float | None = None
+    made: dict[str, Any] | None = None
 
 
 @dataclass
@@ -51,7 +56,7 @@ class RowFacts:
 
 @dataclass
 class State:
-    """A benchmark. settings: plain; data: path, fingerprint, source and shape of the store; made: how."""
+    """A benchmark. settings: plain; data: path, fingerprint, source and shape of the store; made: its last start."""
 
     settings: dict[str, Any]
     data: dict[str, Any]
@@ -117,7 +122,7 @@ def _object(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
 
 def _made(kind: Any, content: Any, path: Path, where: str) -> Any:
     names = {item.name for item in fields(kind)}
-    if not isinstance(content, dict) or set(content) != names:
+    if not isinstance(content, dict) or not names - _LATER <= set(content) <= names:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise DataError("not as a benchmark writes it", path=path, field=where, found=found, expected=", ".join(names))
     return kind(**content)
@@ -127,6 +132,8 @@ def _run(content: Any, rows: Mapping[str, RowFacts], path: Path, where: str) -> 
     run: Run = _made(Run, content, path, where)
     if run.status not in _STATUSES or run.row not in rows or not isinstance(run.name, str):
         raise DataError("not a run of this benchmark", path=path, field=where, found=f"{run.row}, {run.status}")
+    if run.made is not None and not isinstance(run.made, dict):
+        raise DataError("not an object", path=path, field=f"{where}.made", found=type(run.made).__name__)
     if Path(run.name).name != run.name or run.name in ("", ".", ".."):  # a run is a folder inside this one
         raise DataError("not the name of a run folder", path=path, field=f"{where}.name", found=run.name)
     return run
@@ -164,10 +171,12 @@ def merge_state(
 
 
 def _facts(row: Row, settings: BenchmarkSettings, cost: dict[str, float] | None) -> RowFacts:
-    from modiff.evaluation.benchmark_plan import EVERYONE, preset_of
+    from modiff.evaluation.benchmark_plan import EVERYONE, PRESETS, preset_of
 
-    names = (EVERYONE, row.method, row.key)
+    names = {EVERYONE, row.method, row.key} | ({"modiff"} if row.control else set())
     typed = [change for change in settings.changes if change.partition(".")[0] in names]
+    if row.control:
+        typed.append(f"parts of modiff, preset {settings.presets.get('modiff') or PRESETS['modiff']}")
     return RowFacts(row.title, row.method, list(row.tables), preset_of(row, settings), typed, cost)
 
 

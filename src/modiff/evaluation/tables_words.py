@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from modiff.evaluation import words
 from modiff.evaluation.benchmark_plan import ABLATIONS, CONTROLS, EDGES, METHODS
+from modiff.evaluation.benchmark_state import DONE
 from modiff.evaluation.tables_data import BEST, SAME, BenchmarkTable, Cell, Column, Line, Tables
 from modiff.evaluation.tables_published import dataset_of
 
@@ -68,21 +70,27 @@ def legend() -> str:
 def facts(tables: Tables) -> list[tuple[str, str]]:
     """How the benchmark was made, name and value."""
     state = tables.state
-    versions = state.made.get("versions", {})
-    listed = ", ".join(f"{name} {value}" for name, value in versions.items()) if isinstance(versions, dict) else ""
+    made = [run.made or state.made for run in state.runs.values() if run.status == DONE]
     found = [
         ("Data", f"{state.data.get('source', '')} (fingerprint {str(state.data.get('fingerprint'))[:12]})"),
         ("Scored", f"split {tables.split}, {tables.images} images of {tables.patients} patients"),
         ("Budget", f"{state.settings['budget']} a training, batches of {state.settings['batch_size']}"),
         ("Seeds", ", ".join(map(str, state.settings["seeds"])) + "; a seed has the same batches for every method"),
-        ("Device", str(state.made.get("device", "unknown"))),
-        ("Versions", listed),
-        ("Commit", str(state.made.get("commit") or "unknown")),
+        ("Device", _each(made, "device")),
+        ("Versions", _each(made, "versions")),
+        ("Commit", _each(made, "commit")),
     ]
     for key, row in state.rows.items():
         changes = f"; {', '.join(row.changes)}" if row.changes else ""
         found.append((row.title, f"{key}, preset {row.preset or 'none'}{changes}"))
     return found
+
+
+def _each(made: Sequence[dict[str, Any]], name: str) -> str:
+    """What the runs were made with; several where they differ."""
+    found = [one.get(name) or "unknown" for one in made]
+    texts = [", ".join(f"{k} {v}" for k, v in one.items()) if isinstance(one, dict) else str(one) for one in found]
+    return "; ".join(dict.fromkeys(texts))
 
 
 def heads(table: BenchmarkTable) -> list[str]:
