@@ -167,6 +167,16 @@ def test_with_the_hurdle_absent_samples_are_empty_and_cost_nothing(method):
     assert sum(rows) == drawn.present.sum()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_with_hurdle_and_stem_all_samples_may_be_absent(method):
+    model = lively(method, presence=HURDLE, unet={**TINY["unet"], "stem": 4, "attention": [8]})
+    encoding = model.encode(torch.rand(1, 1, 16, 16))
+    encoding.law = torch.tensor([[1.0, 0, 0]])
+    drawn = model.sample(encoding, 3, seeds=torch.arange(1))
+    assert not drawn.present.any()
+    assert drawn.maps.shape == (1, 3, 1, 16, 16)
+
+
 def test_the_hurdle_learns_how_often_readers_mark():
     batch = two_opinions()
     model = small("ccdm", raters=4, presence={**HURDLE, "intensity_augmentation": 0.0, "dropout": 0.0})

@@ -200,7 +200,8 @@ class PixelDiffusion(Segmenter):
         if present is not None:
             wanted = present.flatten().nonzero().squeeze(1)
         maps = torch.zeros(batch * n, self.classes, *encoding.padded, device=encoding.share.device)
-        for part in wanted.split(max(1, _VALUES_AT_ONCE // encoding.share[0].numel())):
+        at_once = max(1, _VALUES_AT_ONCE // encoding.share[0].numel())
+        for part in wanted.split(at_once) if len(wanted) else ():
             place = None if origin is None else origin.to(each.device)[row[part]]
             field = NoiseField(each.flatten()[part], encoding.padded, place)
             maps[part] = self._denoise(encoding.share[row[part]], field, times)
