@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from modiff.config import RunConfig, parse_budget
+from modiff.config import MoDiffConfig, RunConfig, parse_budget
 from modiff.errors import ConfigError
 
 Rule = tuple[Callable[[Any], bool], str]
 
 _COUNT: Rule = (lambda v: v >= 1, "1 or more")
-_NOT_NEGATIVE: Rule = (lambda v: v >= 0, "0 or more")
+_NOT_NEGATIVE: Rule = (lambda v: 0 <= v < math.inf, "0 or more")
 _SHARE: Rule = (lambda v: 0 <= v <= 1, "a share from 0 to 1")
-_POSITIVE: Rule = (lambda v: v > 0, "more than 0")
+_POSITIVE: Rule = (lambda v: 0 < v < math.inf, "more than 0")
+_CAP: Rule = (lambda v: 0 < v <= 1, "a share above 0, up to 1")
 _COUNTS: Rule = (lambda v: bool(v) and all(item >= 1 for item in v), "one or more numbers, each 1 or more")
 _KERNELS: Rule = (lambda v: bool(v) and all(item >= 1 and item % 2 for item in v), "one or more odd numbers")
 
@@ -59,7 +61,38 @@ RULES: dict[str, Rule] = {
     "model.unet.heads": _COUNT,
     "model.unet.dropout": _SHARE,
     "model.unet.stem": _COUNT,
+    "model.unet.groups": _COUNT,
+    "model.unet.head_width": _NOT_NEGATIVE,
+    "model.steps": _COUNT,
+    "model.sampling_steps": _COUNT,
+    "model.latent": _COUNT,
+    "model.latent_widths": _COUNTS,
+    "model.vlb_weight": _NOT_NEGATIVE,
+    "model.kl_weight": _NOT_NEGATIVE,
+    "model.channels": _COUNTS,
+    "model.latent_dim": _COUNT,
+    "model.combine_depth": (lambda v: v >= 2, "2 or more"),
+    "model.beta": _NOT_NEGATIVE,
+    "model.norm_penalty": _NOT_NEGATIVE,
+    "model.flow_steps": _COUNT,
+    "model.experts": _COUNT,
+    "model.samples_per_expert": _COUNT,
+    "model.cap_start": _CAP,
+    "model.cap_end": _CAP,
+    "model.cap_window": _COUNT,
+    "model.cap_patience": _NOT_NEGATIVE,
 }
+
+
+def check_model(model: Any) -> None:
+    """As `check_ranges`, of a model's settings alone."""
+    for name, (good, expected) in RULES.items():
+        group, _, rest = name.partition(".")
+        value = _value(model, rest) if group == "model" else None
+        if value is not None and not good(value):
+            raise ConfigError("makes no sense", field=name, found=value, expected=expected)
+    if isinstance(model, MoDiffConfig):
+        _check_heads(model)
 
 
 def check_ranges(config: RunConfig) -> None:
@@ -69,11 +102,10 @@ def check_ranges(config: RunConfig) -> None:
         expected = f"{config.training.batch_size}img or more, one batch"
         raise ConfigError("is too small", field="training.budget", found=config.training.budget, expected=expected)
     for name, (good, expected) in RULES.items():
-        value = _value(config, name)
+        value = None if name.startswith("model.") else _value(config, name)
         if value is not None and not good(value):
             raise ConfigError("makes no sense", field=name, found=value, expected=expected)
-    if config.method == "modiff":
-        _check_heads(config.model)
+    check_model(config.model)
 
 
 def _value(config: Any, name: str) -> Any:

@@ -19,6 +19,7 @@ from modiff.evaluation.benchmark_state import read_state
 from modiff.evaluation.records import read_result
 from modiff.evaluation.tables_data import build_tables
 from modiff.evaluation.tables_words import facts
+from modiff.io.output import alone
 from modiff.training import train as training
 
 TINY = (
@@ -95,6 +96,75 @@ def test_costs_are_those_of_a_store_without_a_prompt_and_with_known_raters(store
 def test_what_is_done_is_not_done_again(store, finished, trained):
     benchmark(rows_of(METHODS), settings(seeds=(0, 1)), store, finished)
     assert trained == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "retrained"),
+    [
+        (shutil.rmtree, ["prob_unet-seed0"]),
+        (lambda run: shutil.rmtree(run / "evaluation"), []),
+        (lambda run: (run / "evaluation" / "test.json").write_text("{"), []),
+        (lambda run: (run / "evaluation" / "test.csv").write_text("case"), []),
+        (lambda run: (run / "weights.safetensors").unlink(), ["prob_unet-seed0"]),
+    ],
+    ids=["folder", "evaluation", "json", "csv", "weights"],
+)
+def test_what_was_lost_of_a_finished_run_is_made_again(store, finished, tmp_path, trained, spoil, retrained):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    before = (folder / "prob_unet-seed0" / "weights.safetensors").read_bytes()
+    spoil(folder / "prob_unet-seed0")
+    state = benchmark(rows_of(METHODS), settings(seeds=(0, 1)), store, folder)
+    assert state.counts()["done"] == 4
+    assert trained == retrained
+    assert (folder / "prob_unet-seed0" / "weights.safetensors").read_bytes() == before
+    build_tables(folder, read_state(folder), resamples=10)
+
+
+def test_an_evaluation_with_other_scoring_is_made_again(store, finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    command = ["evaluate", str(folder / "prob_unet-seed0"), "--data", str(store), "-n", "4", "--metrics", "ged"]
+    assert main(command) == 0
+    with pytest.raises(DataError, match="not this benchmark's evaluation"):
+        build_tables(folder, read_state(folder), resamples=10)
+    benchmark(rows_of(METHODS), settings(seeds=(0, 1)), store, folder)
+    build_tables(folder, read_state(folder), resamples=10)
+
+
+def test_other_scoring_of_some_rows_only_is_refused(store, finished):
+    with pytest.raises(ConfigError, match="Name these too: cflow"):
+        benchmark(rows_of(METHODS[:1]), settings(seeds=(0, 1), ns=(4,), **ONE), store, finished)
+
+
+def test_two_starts_at_once_are_refused(store, tmp_path):
+    with alone(tmp_path), pytest.raises(DataError, match="another process works in this folder"):
+        benchmark(rows_of(METHODS), settings(), store, tmp_path)
+
+
+def test_a_file_where_a_run_should_be_fails_that_run_alone(store, tmp_path):
+    (tmp_path / "prob_unet-seed0").write_text("")
+    state = benchmark(rows_of(METHODS), settings(), store, tmp_path)
+    assert {run.name: run.status for run in state.runs.values()} == {
+        "prob_unet-seed0": "failed",
+        "cflow-seed0": "done",
+    }
+
+
+def test_the_time_of_a_start_ends_scoring_too(store, tmp_path, trained):
+    """The clock jumps to its end while samples are drawn: the next start goes on with scoring."""
+    work = iter([0.0] * 50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "evaluate_to_folder", stopped_by_its_progress)
+        patch.setattr(room.time, "monotonic", lambda: next(work, 1e9))
+        state = benchmark(rows_of(METHODS[:1]), settings(**ONE), store, tmp_path, max_seconds=1e6)
+    assert [run.status for run in state.runs.values()] == ["trained"]
+    assert benchmark(rows_of(METHODS[:1]), settings(**ONE), store, tmp_path).counts()["done"] == 1
+    assert trained == ["prob_unet-seed0"]
+
+
+def stopped_by_its_progress(*_, progress, **__):
+    for _ in range(100):
+        progress(1, 2)
+    raise AssertionError("nobody stopped it")
 
 
 def test_a_run_keeps_how_it_was_made_when_others_are_added(store, tmp_path, monkeypatch):
@@ -197,6 +267,30 @@ def test_no_time_left_starts_nothing(store, tmp_path, trained):
 def test_a_damaged_state_file_is_named(tmp_path, content, words):
     (tmp_path / "benchmark.json").write_text(content)
     with pytest.raises(DataError, match=words):
+        read_state(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("settings", "ns", 4),
+        ("settings", "limit", "all"),
+        ("settings", "seeds", ["one"]),
+        ("settings", "metrics", [3]),
+        ("rows", "title", 7),
+        ("rows", "tables", "methods"),
+        ("runs", "row", ["prob_unet"]),
+        ("runs", "images", "many"),
+        ("runs", "made", "here"),
+    ],
+)
+def test_values_of_another_type_in_a_state_file_are_named(finished, tmp_path, group, name, value):
+    content = json.loads((finished / "benchmark.json").read_text())
+    place = content[group]
+    place = place[0] if group == "runs" else place["prob_unet"] if group == "rows" else place
+    place[name] = value
+    (tmp_path / "benchmark.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=group):
         read_state(tmp_path)
 
 

@@ -81,9 +81,20 @@ def test_a_value_is_read_as_yaml():
     assert made.model.channels == (8, 16)
 
 
-@pytest.mark.parametrize("setting", ["training.budget=2h", "training.batch_size=1", "seed=3", "trainer.devices=4"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "training.budget=2h",
+        "training.batch_size=1",
+        "seed=3",
+        "trainer.devices=4",
+        "method=ccdm",
+        "preset=quick",
+        "training={warmup: 3, batch_size: 4}",
+    ],
+)
 def test_what_all_share_cannot_be_set_for_one(setting):
-    with pytest.raises(ConfigError, match="must be the same for every method"):
+    with pytest.raises(ConfigError, match="is the benchmark"):
         BenchmarkSettings(budget="20m", changes=(f"modiff.{setting}",))
 
 
@@ -91,6 +102,12 @@ def test_what_all_share_cannot_be_set_for_one(setting):
 def test_what_is_no_setting_is_refused(text):
     with pytest.raises(ConfigError, match="is not a setting"):
         BenchmarkSettings(budget="20m", changes=(text,))
+
+
+@pytest.mark.parametrize("setting", ["training.learning_rate=-1", "model.latent_dim=-1", "model.beta=.inf"])
+def test_numbers_that_make_no_sense_are_refused_before_anything_is_trained(setting):
+    with pytest.raises(ConfigError, match="makes no sense"):
+        check_names(rows_of(["prob_unet"]), BenchmarkSettings(budget="20m", changes=(f"prob_unet.{setting}",)))
 
 
 @pytest.mark.parametrize("changed", [{"changes": ("mose.model.experts=2",)}, {"presets": {"mose": "mose"}}])

@@ -16,6 +16,7 @@ from modiff.errors import DataError
 from modiff.evaluation.benchmark_state import RowFacts, Run, State, write_state
 from modiff.evaluation.bootstrap import differences_from, mean_interval
 from modiff.evaluation.records import Result, write_result
+from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import ImageTable, Quantity, records_of, write_csv
 from modiff.evaluation.tables import write_tables
 from modiff.evaluation.tables_data import build_tables
@@ -37,7 +38,9 @@ def result_of(folder, name, values, *, metrics=("ged",), n=16):
         for metric in metrics:
             table.columns[Quantity(protocol, threshold, n, 5, "model", metric)] = values(protocol, threshold, metric)
             table.columns[Quantity(protocol, threshold, n, None, "majority_vote", metric)] = VOTE
+    scoring = EvaluationSettings(ns=(n,), thresholds=(0.5, 0.9), metrics=metrics).to_dict()
     made = {"split": "test", "store": {"fingerprint": "f"}, "model": {"name": name}, "date": "today"}
+    made["settings"] = scoring
     target = folder / name / "evaluation" / "test.json"
     write_csv(table, target.with_suffix(".csv"))
     write_result(Result(made, table.counts(), records_of(table, resamples=50)), target)
@@ -125,6 +128,7 @@ def test_the_best_is_chosen_where_all_have_a_value(tmp_path):
     cells = first(built(tmp_path, state_of({"a": "A", "b": "B"})))
     assert cells["b"].interval.value < cells["a"].interval.value
     assert (cells["a"].verdict, cells["b"].undefined) == ("best", 6)
+    assert cells["a"].shared == (pytest.approx(BASE[:6].mean()), 6)  # what they are compared by stands in the cell
 
 
 def test_majority_vote_stands_below_and_is_not_compared(two):
@@ -244,14 +248,32 @@ def test_nothing_finished_is_an_error(tmp_path):
         built(tmp_path, state)
 
 
-def test_results_of_other_images_are_refused(two):
+@pytest.mark.parametrize(
+    ("group", "name", "value", "field"),
+    [
+        ("store", "fingerprint", "another", "store"),
+        ("model", "name", "a-seed0", "model"),
+        ("settings", "n", [4], "n"),
+        (None, "split", "val", "split"),
+    ],
+)
+def test_an_evaluation_of_something_else_is_refused(two, group, name, value, field):
     folder, state = two
     path = folder / "b-seed0" / "evaluation" / "test.json"
     content = json.loads(path.read_text())
-    content["made"]["store"]["fingerprint"] = "another"
+    (content["made"][group] if group else content["made"])[name] = value
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="results of different things"):
+    with pytest.raises(DataError, match="not this benchmark's evaluation") as refused:
         built(folder, state)
+    assert refused.value.field == field
+
+
+def test_rows_that_are_equal_are_best_together(tmp_path):
+    for name in ("a-seed0", "b-seed0"):
+        result_of(tmp_path, name, plain(0.0))
+    tables = built(tmp_path, state_of({"a": "A", "b": "B"}))
+    assert [cell.verdict for cell in first(tables).values()] == ["best", "best"]
+    assert findings(tables.tables[0]) == ["GED ↓, n = 16: A, B have the best mean alike."]
 
 
 NASTY = "A|B <script>alert(1)</script> & *c*_d_ `e` [f](g) \\ \n# h"

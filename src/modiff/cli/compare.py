@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.stratum not in STRATA:
         raise ConfigError("no such stratum", field="--stratum", found=args.stratum, expected=", ".join(STRATA))
+    if args.seed < 0:
+        raise ConfigError("is negative", field="--seed", found=args.seed, expected="0 or more")
     wanted = Wanted(*(None if value is None else tuple(value) for value in (args.protocols, args.ns, args.thresholds)))
     methods = read_methods(args.results, args.names, split=args.split, wanted=wanted)
     comparison = compare(methods, args.metrics, seed=args.seed)

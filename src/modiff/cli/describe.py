@@ -67,24 +67,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _changes(settings: list[str]) -> dict[str, Any]:
-    """Nested settings from "a.b=value", the value read as YAML."""
-    import yaml
-
-    from modiff.errors import ConfigError
+    """Nested settings from "a.b=value"; the later wins."""
+    from modiff.config_text import merge, setting
 
     changes: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not all(name.split(".")):
-            raise ConfigError("is not a setting", field="--set", found=repr(setting), expected="NAME=VALUE")
-        *groups, last = name.split(".")
-        place = changes
-        for group in groups:
-            place = place.setdefault(group, {})
-        try:
-            place[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError("is not YAML", field=f"--set {name}", found=repr(value)) from error
+    for text in settings:
+        merge(changes, setting(text))
     return changes
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modiff.data.memory import load
-from modiff.errors import CheckpointError, ConfigError
+from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation import provenance
+from modiff.evaluation.benchmark_check import fault
 from modiff.evaluation.benchmark_plan import BenchmarkSettings, Row, check_names, configure
 from modiff.evaluation.benchmark_state import (
     DONE,
@@ -27,6 +28,7 @@ from modiff.evaluation.benchmark_state import (
     STATE,
     TRAINED,
     TRAINING,
+    WAITING,
     Run,
     State,
     merge_state,
@@ -35,8 +37,9 @@ from modiff.evaluation.benchmark_state import (
 )
 from modiff.evaluation.files import write_text
 from modiff.evaluation.run import FOLDER, evaluate_to_folder
+from modiff.io.output import alone
 from modiff.training.export import load_model
-from modiff.training.files import CARD, CHECKPOINT, CONFIG, describe_data, differences, read_config, read_json
+from modiff.training.files import CARD, CHECKPOINT, CONFIG, WEIGHTS, describe_data, differences, read_config, read_json
 
 if TYPE_CHECKING:
     from modiff.config import RunConfig
@@ -119,17 +122,27 @@ def benchmark(
         None if max_seconds is None else started + max_seconds,
         report or Reporter(),
     )
+    for run in todo:
+        if run.status == DONE and (why := fault(folder, run, state)) is not None:
+            run.status = TRAINED if (folder / run.name / WEIGHTS).is_file() else WAITING
+            work.report.say(f"{run.name}: once more, {why}")
+    try:
+        with alone(folder):
+            _work_through(work, todo, by_key)
+    except _Stopped:
+        pass
+    return state
+
+
+def _work_through(work: _Work, todo: Sequence[Run], by_key: Mapping[str, Row]) -> None:
     work.save()
     try:
         for number, run in enumerate(todo, 1):
             if run.status != DONE:
                 work.left()
                 _attempt(work, by_key[run.row], run, f"[{number}/{len(todo)}] {run.name}")
-    except _Stopped:
-        pass
     finally:
         work.save()
-    return state
 
 
 def _made(device: torch.device) -> dict[str, Any]:
@@ -181,8 +194,9 @@ def _attempt(work: _Work, row: Row, run: Run, label: str) -> None:
         raise
     except Exception as error:  # whatever a method does wrong, the others are still wanted
         run.status, run.error = FAILED, _line(error)
-        write_text(work.folder / run.name / ERROR, traceback.format_exc())
         work.report.say(f"{label}: failed, {run.error}")
+        with suppress(OSError, DataError):  # the run's folder may be what is wrong
+            write_text(work.folder / run.name / ERROR, traceback.format_exc())
     finally:
         work.save()
         gc.collect()
@@ -217,7 +231,13 @@ def _score(work: _Work, row: Row, run: Run) -> None:
     facts = work.state.rows[run.row]
     if facts.cost is None:
         facts.cost = _cost(work, row, run)
-    with work.report.bar(run.name) as progress:
+    with work.report.bar(run.name) as bar:
+
+        def progress(done: int, total: int) -> None:
+            if bar is not None:
+                bar(done, total)
+            if done < total:
+                work.left()  # rows so far are kept, the next start goes on with them
 
         def score(restart: bool) -> None:
             evaluate_to_folder(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modiff.config_text import addresses, merge, setting
 from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ PRESETS = {
 """the packaged preset that each method is trained with, unless another is named"""
 EVERYONE = "all"  # in place of a method's name in a setting
 CONTROL_STEM = 4  # where MoDiff's own preset has none
-_SHARED = ("seed", "training.budget", "training.batch_size", "training.augment", "trainer")
+_SHARED = ("seed", "method", "preset", "training.budget", "training.batch_size", "training.augment", "trainer")
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def configure(row: Row, settings: BenchmarkSettings, seed: int) -> RunConfig:
 
     changes: Changes = {}
     for layer in _layers(row, settings):
-        _merge(changes, layer)
-    _merge(
+        merge(changes, layer)
+    merge(
         changes,
         {
             "seed": seed,
@@ -194,7 +195,7 @@ def _named(settings: BenchmarkSettings, name: str) -> Changes:
     for text in settings.changes:
         found, change = _change(text)
         if found == name:
-            _merge(made, change)
+            merge(made, change)
     return made
 
 
@@ -211,38 +212,21 @@ def _control(row: Row, settings: BenchmarkSettings) -> Changes:
 
 def _change(text: str) -> tuple[str, Changes]:
     """("modiff", {"model": {"unet": {"base": 32}}}) of "modiff.model.unet.base=32"."""
-    import yaml
-
-    address, equals, value = text.partition("=")
-    name, *groups = address.split(".")
-    if not equals or not groups or not all((name, *groups)):
-        raise ConfigError("is not a setting", field="--set", found=repr(text), expected="METHOD.group.setting=value")
-    setting = ".".join(groups)
-    if any(setting == shared or setting.startswith(f"{shared}.") for shared in _SHARED):
-        raise ConfigError("must be the same for every method", field=f"--set {address}", hint="It has its own option")
-    try:
-        made: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError("is not YAML", field=f"--set {address}", found=repr(value)) from error
-    for group in reversed(groups):
-        made = {group: made}
-    return name, made
-
-
-def _merge(into: Changes, other: Mapping[str, Any]) -> None:
-    for key, value in other.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = _copy(value)
-
-
-def _copy(value: Any) -> Any:
-    return {key: _copy(item) for key, item in value.items()} if isinstance(value, Mapping) else value
+    expected = "METHOD.group.setting=value"
+    (name, change), *_ = setting(text, expected=expected).items()
+    if not isinstance(change, dict) or "." not in text.partition("=")[0]:
+        raise ConfigError("is not a setting", field="--set", found=repr(text), expected=expected)
+    for address in addresses(change):
+        if any(address == shared or address.startswith(f"{shared}.") for shared in _SHARED):
+            found = f"--set {name}.{address}"
+            raise ConfigError("is the benchmark's to say, not a method's", field=found, hint="It has its own option")
+    return name, change
 
 
 def check_names(rows: Sequence[Row], settings: BenchmarkSettings) -> None:
     """Raises ConfigError where a setting or preset names nothing that is trained, or a configuration cannot be."""
+    from modiff.config_ranges import check_ranges
+
     there = {row.key for row in rows} | {row.method for row in rows}
     # MoDiff's settings reach the controls of others too.
     there |= {"modiff"} if any(row.control for row in rows) else set()
@@ -251,4 +235,4 @@ def check_names(rows: Sequence[Row], settings: BenchmarkSettings) -> None:
         if name not in there and not (name == EVERYONE and option == "--set"):
             raise ConfigError("names nothing that is trained here", field=option, found=name, expected=", ".join(there))
     for row in rows:
-        configure(row, settings, settings.seeds[0])
+        check_ranges(configure(row, settings, settings.seeds[0]))

@@ -17,6 +17,17 @@ SCHEMA = 1
 WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "done", "failed"
 _STATUSES = (WAITING, TRAINING, TRAINED, DONE, FAILED)
 _FIXED = ("budget", "batch_size", "augment", "split")  # what a folder's runs have in common for good
+_NONE = type(None)
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "row", "status", "title", "method"), (str,)),
+    **dict.fromkeys(("error", "preset"), (str, _NONE)),
+    **dict.fromkeys(("tables", "changes"), (list,)),
+    **dict.fromkeys(("images", "steps"), (int, _NONE)),
+    **dict.fromkeys(("cost", "made"), (dict, _NONE)),
+    "seed": (int,),
+    "seconds": (int, float, _NONE),
+}
+"""of the fields of a run and of a row"""
 _LATER = {"made"}  # of a run: older files lack it
 _SCORING = ("ns", "thresholds", "metrics", "limit")
 
@@ -105,6 +116,14 @@ def read_state(folder: str | Path) -> State:
     missing = [name for name in (*_FIXED, *_SCORING, "seeds") if name not in settings]
     if missing:
         raise DataError("lacks settings", path=path, field="settings", found=", ".join(missing))
+    try:
+        if not all(isinstance(seed, int) for seed in settings["seeds"]):
+            raise TypeError(f"seeds {settings['seeds']}")
+        lists = {name: tuple(settings[name]) for name in ("ns", "thresholds", "metrics", "seeds")}
+        given: dict[str, Any] = {"budget": settings["budget"], "limit": settings["limit"], **lists}
+        BenchmarkSettings(**given)
+    except (TypeError, ValueError, AttributeError, ConfigError) as error:
+        raise DataError("settings that cannot be", path=path, field="settings", found=error) from None
     rows = {str(key): _made(RowFacts, row, path, f"rows.{key}") for key, row in _object(content, "rows", path).items()}
     listed = content.get("runs")
     if not isinstance(listed, list):
@@ -125,6 +144,9 @@ def _made(kind: Any, content: Any, path: Path, where: str) -> Any:
     if not isinstance(content, dict) or not names - _LATER <= set(content) <= names:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise DataError("not as a benchmark writes it", path=path, field=where, found=found, expected=", ".join(names))
+    for name, value in content.items():
+        if not isinstance(value, _TYPES[name]):
+            raise DataError("of another type", path=path, field=f"{where}.{name}", found=repr(value)[:60])
     return kind(**content)
 
 
@@ -132,8 +154,6 @@ def _run(content: Any, rows: Mapping[str, RowFacts], path: Path, where: str) -> 
     run: Run = _made(Run, content, path, where)
     if run.status not in _STATUSES or run.row not in rows or not isinstance(run.name, str):
         raise DataError("not a run of this benchmark", path=path, field=where, found=f"{run.row}, {run.status}")
-    if run.made is not None and not isinstance(run.made, dict):
-        raise DataError("not an object", path=path, field=f"{where}.made", found=type(run.made).__name__)
     if Path(run.name).name != run.name or run.name in ("", ".", ".."):  # a run is a folder inside this one
         raise DataError("not the name of a run folder", path=path, field=f"{where}.name", found=run.name)
     return run
@@ -149,11 +169,13 @@ def merge_state(
 ) -> State:
     """The state with what is asked for now: methods and seeds may be added, budget and data may not change.
 
-    Raises ConfigError where the folder holds a benchmark of another budget, batch size, split or store.
+    Raises ConfigError where the folder holds a benchmark of another budget, batch size, split or store, and where the
+    scoring is another but not all its rows are asked for.
     """
     asked = plain(settings)
     if before is not None:
         _check_same(before, asked, data, folder)
+        _check_all_rescored(before, asked, {row.key for row in rows}, folder)
     old_rows = before.rows if before else {}
     old_runs = before.runs if before else {}
     state = State(asked, data, made, dict(old_rows), dict(old_runs))
@@ -192,4 +214,19 @@ def _check_same(before: State, asked: dict[str, Any], data: dict[str, Any], fold
             path=folder,
             found="; ".join(differ),
             hint="Use the same, or another folder (-o)",
+        )
+
+
+def _check_all_rescored(before: State, asked: dict[str, Any], rows: set[str], folder: Path) -> None:
+    """All rows are scored alike: with other scoring, all must be asked for."""
+    differ = [
+        f"{name}: {before.settings[name]} → {asked[name]}" for name in _SCORING if before.settings[name] != asked[name]
+    ]
+    missing = [key for key in before.rows if key not in rows]
+    if differ and missing:
+        raise ConfigError(
+            "other scoring concerns every row, and some are not named",
+            path=folder,
+            found="; ".join(differ),
+            hint=f"Name these too: {', '.join(missing)}",
         )

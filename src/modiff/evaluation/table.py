@@ -230,6 +230,8 @@ def read_csv(path: str | Path, split: str) -> ImageTable:
     if tuple(header[: len(_FIXED)]) != _FIXED:
         raise DataError("not a table of images", path=path, found=header[:4], expected=", ".join(_FIXED))
     quantities = [Quantity.parse(name) for name in header[len(_FIXED) :]]
+    if any(len(row) != len(header) for row in rows):
+        raise DataError("a row that does not fit its header", path=path, expected=f"{len(header)} cells")
     try:
         values = np.array([[float(cell or "nan") for cell in row[len(_FIXED) :]] for row in rows], dtype=np.float64)
         raters = [int(row[3]) for row in rows]

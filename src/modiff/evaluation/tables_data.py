@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modiff.errors import DataError
+from modiff.evaluation.benchmark_check import evaluation_of, scoring_of
 from modiff.evaluation.benchmark_plan import ABLATIONS, CONTROLS, EDGES, METHODS
 from modiff.evaluation.benchmark_state import DONE, State
 from modiff.evaluation.bootstrap import RESAMPLES, Interval, differences_from, mean_interval
 from modiff.evaluation.compare_inputs import Method, read_methods
-from modiff.evaluation.run import FOLDER
 from modiff.evaluation.score_names import COLUMNS, GAP, NAMES
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import BASELINE, REFERENCE, Quantity
@@ -38,8 +38,9 @@ class Cell:
 
     interval: mean over images and its 95 % interval over patients. seeds: the mean of each seed. undefined: images on
     which no seed has a value. difference: this row less the best one, on the images where every row has a value; the
-    best one is best on them. verdict: "best"; "same", the interval of the difference holds 0; "worse", it does not;
-    None where there is no interval or nothing to compare.
+    best one is best on them. verdict: "best", or equal to it; "same", the interval of the difference holds 0; "worse",
+    it does not; None where there is no interval or nothing to compare. shared: where some row is undefined on some
+    image, the mean over the images that all rows have, on which they are compared, and how many they are.
     """
 
     interval: Interval
@@ -47,6 +48,7 @@ class Cell:
     undefined: int = 0
     difference: Interval | None = None
     verdict: str | None = None
+    shared: tuple[float | None, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,10 @@ def build_tables(folder: str | Path, state: State, *, resamples: int = RESAMPLES
     done = [run for run in state.runs.values() if run.status == DONE]
     if not done:
         raise DataError("no run is finished", path=folder, found=_counted(state), hint="`modiff benchmark` goes on")
-    scoring = _settings(state)
+    scoring = scoring_of(state)
     split = str(state.settings["split"])
-    file = f"{scoring.name(split)}.json"
-    methods = read_methods([folder / run.name / FOLDER / file for run in done], [run.name for run in done], split=split)
+    files = [evaluation_of(folder, run, state) for run in done]
+    methods = read_methods(files, [run.name for run in done], split=split)
     by_row: dict[str, list[Method]] = {}
     for run, method in zip(done, methods, strict=True):
         by_row.setdefault(run.row, []).append(method)
@@ -120,16 +122,6 @@ def build_tables(folder: str | Path, state: State, *, resamples: int = RESAMPLES
                 for way in sorted({way[:2] for way in methods[0].ways()}, key=lambda way: (way[0] != "standard", way))
             ]
     return Tables(state, tuple(made), split, len(table), len(set(table.patients)), tuple(_left_out(state)))
-
-
-def _settings(state: State) -> EvaluationSettings:
-    given = state.settings
-    return EvaluationSettings(
-        ns=tuple(given["ns"]),
-        thresholds=tuple(given["thresholds"]),
-        metrics=tuple(given["metrics"]),
-        limit=given["limit"],
-    )
 
 
 def _counted(state: State) -> str:
@@ -198,8 +190,14 @@ def _column(
         difference = differences.get(key)
         verdict = BEST if key == best else _verdict(difference) if difference is not None else None
         interval = mean_interval(means[key], patients, resamples=resamples)
-        cells[key] = Cell(interval, seeds, int(np.isnan(means[key]).sum()), difference, verdict)
+        undefined = int(np.isnan(means[key]).sum())
+        shared = None if common.all() else (_mean(means[key][common]), int(common.sum()))
+        cells[key] = Cell(interval, seeds, undefined, difference, verdict, shared)
     return cells
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if values.size else None
 
 
 def _best(means: dict[str, NDArray[np.float64]], metric: str) -> str | None:
@@ -217,6 +215,8 @@ def mean_of_seeds(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _verdict(difference: Interval) -> str | None:
+    if difference.value is not None and abs(difference.value) < 1e-12:
+        return BEST
     if difference.low is None or difference.high is None:
         return None
     return SAME if difference.low <= 0 <= difference.high else WORSE

@@ -143,6 +143,9 @@ def notes(column: Column, cell: Cell) -> list[str]:
         found.append("seeds " + " to ".join(words.number(end, digits=digits) for end in ends))
     if cell.undefined:
         found.append(f"{cell.undefined} undefined")
+    if cell.shared is not None and cell.shared[0] is not None:
+        mean, images = cell.shared
+        found.append(f"{words.number(mean, digits=digits)} on the {images} images that all rows have")
     return found
 
 
@@ -176,12 +179,14 @@ def findings(table: BenchmarkTable) -> list[str]:
     found = []
     for column in table.columns:
         cells = {title_of(line, table.group): line.cells[column] for line in table.lines if column in line.cells}
-        best = next((name for name, cell in cells.items() if is_best(cell)), None)
-        if best is None:
+        best = [name for name, cell in cells.items() if is_best(cell)]
+        if not best:
             continue
+        leads = "has the best mean" if len(best) == 1 else "have the best mean alike"
         same = [name for name, cell in cells.items() if cell.verdict == SAME]
         unknown = [name for name, cell in cells.items() if cell.verdict is None]
-        found.append(f"{head(column)}: {best} has the best mean; {_apart(same, unknown)}.")
+        rest = [name for name in cells if name not in best]
+        found.append(f"{head(column)}: {', '.join(best)} {leads}{'; ' + _apart(same, unknown) if rest else ''}.")
     return found
 
 

@@ -33,6 +33,28 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def alone(folder: str | Path) -> Iterator[None]:
+    """The folder is this process's to write to until the block ends; DataError where another holds it.
+
+    The operating system frees what a killed process held. Where it cannot lock, nothing is checked.
+    """
+    _make(Path(folder))
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError("another process works in this folder", path=folder, hint="Wait for it to end") from None
+        except (ImportError, OSError):
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary folder beside `path` whose files become those of `path` when the block ends without an error.
 

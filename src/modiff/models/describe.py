@@ -13,12 +13,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from modiff.config import build_config, read_preset
+from modiff.config_ranges import check_model
 from modiff.errors import ConfigError
 from modiff.models import METHODS, build
 from modiff.models.base import Segmenter
 from modiff.models.modiff.presence import PresenceHead
 
 _GIGA = 1e9
+_LARGEST = 100_000  # of channels, classes, raters, pixels a side, samples
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def describe(
     method or setting.
     """
     for field, value in (("channels", channels), ("classes", classes), ("raters", raters), ("size", size), ("n", n)):
-        if value < 1:
-            raise ConfigError("impossible number", field=field, found=value, expected="1 or more")
+        if not 1 <= value <= _LARGEST:
+            raise ConfigError("impossible number", field=field, found=value, expected=f"from 1 to {_LARGEST:,}")
     config = _config(method, preset, file, changes)
 
     def fresh() -> Segmenter:
@@ -115,7 +117,9 @@ def _config(method: str, preset: str | None, file: str | Path | None, changes: M
     of = read_preset(preset).get("method", method) if preset else method
     if of != method:
         raise ConfigError("is a preset of another method", field="preset", found=f"{preset}, of {of}", expected=method)
-    return build_config(method=method, preset=preset, file=file, changes={"model": dict(changes or {})}).model
+    model = build_config(method=method, preset=preset, file=file, changes={"model": dict(changes or {})}).model
+    check_model(model)
+    return model
 
 
 def _default_steps(model: Segmenter) -> int:

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from modiff import __version__
@@ -29,7 +31,7 @@ from modiff.errors import CheckpointError, ConfigError
 from modiff.randomness import seed_for
 from modiff.training import files
 from modiff.training.callbacks import Average, Clock, MetricsLog, ProgressLine, Saver
-from modiff.training.export import build_model, method_title
+from modiff.training.export import build_model, method_title, save_weights
 from modiff.training.module import TrainingModule
 
 
@@ -85,6 +87,8 @@ def train(
     if trainer.is_global_zero:
         files.truncate_log(folder / files.LOG, step)
     if done:
+        if trainer.is_global_zero:
+            _restore_weights(folder)
         seconds = module.seconds_before
         return TrainingResult(
             folder, True, "budget already spent", step, step * config.training.batch_size, seconds, None
@@ -211,6 +215,15 @@ def _saved_progress(path: Path, module: TrainingModule) -> tuple[int, bool]:
     if module.budget_images is not None:
         return step, images >= module.budget_images
     return step, seconds >= (module.budget_seconds or 0.0)
+
+
+def _restore_weights(folder: Path) -> None:
+    """Writes the weights again, from the checkpoint, where they are gone or damaged."""
+    try:
+        load_file(folder / files.WEIGHTS)
+    except (OSError, SafetensorError):
+        state = torch.load(folder / files.CHECKPOINT, map_location="cpu", weights_only=True)
+        save_weights(state["modiff"]["ema"], folder / files.WEIGHTS)
 
 
 def _card(config: RunConfig, data: dict[str, Any], module: TrainingModule) -> dict[str, Any]:
