@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 
 from modiff.diffusion import learned_variance, samplers
 from modiff.diffusion.schedule import Schedule, time_steps
-from modiff.models.cimd import LatentNetwork
+from modiff.models.latent import GaussianNet
 from modiff.models.pixel_diffusion import Labels
 
 SCHEDULE = Schedule("linear", steps=1000)
@@ -32,7 +32,7 @@ def test_base_64_has_the_published_number_of_parameters():
 
 
 def test_prior_and_posterior_networks_have_the_released_number_of_parameters():
-    network = LatentNetwork(2, 6, (32, 64, 128, 192))
+    network = GaussianNet(2, (32, 64, 128, 192), 6)
     assert sum(p.numel() for p in network.parameters()) == 1_368_108
 
 
@@ -157,11 +157,9 @@ def test_the_bound_trains_the_variance_and_not_the_noise():
 def test_the_divergence_of_latents_is_the_closed_form():
     model = small("cimd", classes=2)
     image, mask, eps = torch.rand(3, 1, 8, 8), torch.ones(3, 2, 8, 8), torch.randn(3, 2, 8, 8)
-    (m1, s1), (m2, s2) = (
-        model.posterior(torch.cat([image, mask], 1)),
-        model.prior(torch.cat([image, eps], 1)),
-    )
-    expected = kl_divergence(Normal(m1, s1.exp()), Normal(m2, s2.exp())).sum(1)
+    q, _ = model.posterior(torch.cat([image, mask], 1))
+    p, _ = model.prior(torch.cat([image, eps], 1))
+    expected = kl_divergence(Normal(q.mean, q.log_sigma.exp()), Normal(p.mean, p.log_sigma.exp())).sum(1)
     torch.testing.assert_close(model._latent_kl(image, mask, eps), expected)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from modiff.config import build_config
 from modiff.errors import ConfigError
-from modiff.models import build, latent
+from modiff.models import build, latent, mose
 from modiff.models.configs_latent import MoSEConfig
 from modiff.models.coupling import CapSchedule, greedy_coupling, iou_cost
 from modiff.models.mose import MoSE, mass_divergence
@@ -359,3 +359,12 @@ def test_it_learns_both_readings_of_four_images_and_not_their_mean() -> None:
     assert (modes.iou > 0.7).float().mean() > 0.8
     assert modes.large.min() > 0.1
     assert modes.large.max() < 0.9
+
+
+def test_the_cap_sees_the_images_of_all_processes(monkeypatch):
+    """Another process has two images of mean loss 6 beside this one's four of mean loss 3."""
+    other = torch.tensor([12.0, 2.0], dtype=torch.float64)
+    monkeypatch.setattr(mose.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(mose.distributed, "all_reduce", lambda both: both.add_(other))
+    loss, images = mose._over_processes(torch.tensor(3.0), 4)
+    assert (loss.item(), images) == (4.0, 6)

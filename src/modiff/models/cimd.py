@@ -13,37 +13,16 @@ taken as it is (theirs is repeated to four).
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from modiff.diffusion import gaussian, learned_variance, samplers
+from modiff.models import latent
 from modiff.models.configs_diffusion import CIMDConfig
-from modiff.models.layers import bounded
 from modiff.models.modiff import losses
 from modiff.models.pixel_diffusion import Labels, NoiseField, PixelDiffusion
 from modiff.randomness import normal
 
 _START, _STEP = 3, 4  # streams of a sample's seed
-_LOG_SIGMA = 8.0  # σ of z stays within e^±8: beyond, float32's KL overflows and a run is lost
-
-
-class LatentNetwork(nn.Module):
-    """(B,channels,H,W) -> mean and log σ (B,z) of an axis-aligned Gaussian: the encoder of Kohl et al. 2018."""
-
-    def __init__(self, channels: int, latent: int, widths: tuple[int, ...]) -> None:
-        super().__init__()
-        self.levels, current = nn.ModuleList(), channels
-        for width in widths:
-            convolutions = [nn.Conv2d(current if i == 0 else width, width, 3, padding=1) for i in range(3)]
-            self.levels.append(nn.Sequential(*(layer for conv in convolutions for layer in (conv, nn.ReLU()))))
-            current = width
-        self.out = nn.Conv2d(current, 2 * latent, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        for index, level in enumerate(self.levels):
-            x = level(F.avg_pool2d(x, 2, ceil_mode=True) if index else x)
-        mean, log_sigma = self.out(x.mean((2, 3), keepdim=True)).float().flatten(1).chunk(2, 1)
-        return mean, bounded(log_sigma, _LOG_SIGMA)
 
 
 class CIMD(PixelDiffusion):
@@ -72,8 +51,8 @@ class CIMD(PixelDiffusion):
             outputs=2 * classes,
         )
         self.config = config
-        self.prior = LatentNetwork(channels + classes, config.latent, config.latent_widths)
-        self.posterior = LatentNetwork(channels + classes, config.latent, config.latent_widths)
+        self.prior = latent.GaussianNet(channels + classes, config.latent_widths, config.latent)
+        self.posterior = latent.GaussianNet(channels + classes, config.latent_widths, config.latent)
         if config.behaviour == "released":
             self.prior.requires_grad_(False)
             self.posterior.requires_grad_(False)
@@ -99,10 +78,9 @@ class CIMD(PixelDiffusion):
 
     def _latent_kl(self, image: Tensor, mask: Tensor, eps: Tensor) -> Tensor:
         """(M,) KL(posterior(z | image, mask) ‖ prior(z | image, ε̂)), summed over z."""
-        posterior, log_sigma_posterior = self.posterior(torch.cat([image, mask], 1))
-        prior, log_sigma_prior = self.prior(torch.cat([image, eps], 1))
-        divergence = learned_variance.gaussian_kl(posterior, 2 * log_sigma_posterior, prior, 2 * log_sigma_prior)
-        return divergence.sum(1)
+        posterior, _ = self.posterior(torch.cat([image, mask], 1))
+        prior, _ = self.prior(torch.cat([image, eps], 1))
+        return latent.kl_divergence(posterior, prior)
 
     def _denoise(self, share: Tensor, field: NoiseField, times: Tensor) -> Tensor:
         x_T = field.draw(normal, self.classes, _START)

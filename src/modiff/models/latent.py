@@ -127,7 +127,10 @@ def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
 
 
 class GaussianNet(nn.Module):
-    """VGG-like encoder, global average, one linear layer: (B,inputs,H,W) -> a Gaussian over z, and h (B,C_last)."""
+    """VGG-like encoder, global average, one linear layer: (B,inputs,H,W) -> a Gaussian over z, and h (B,C_last).
+
+    Kohl et al. 2018; CIMD has it too.
+    """
 
     def __init__(self, inputs: int, channels: Sequence[int], latent_dim: int, *, norm: Norm = "none") -> None:
         super().__init__()
@@ -143,7 +146,7 @@ class GaussianNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Gaussian, Tensor]:
         for level, block in enumerate(self.blocks):
-            x = block(F.avg_pool2d(x, 2) if level else x)
+            x = block(F.avg_pool2d(x, 2, ceil_mode=True) if level else x)
         with full_precision(x):
             h = x.float().mean((2, 3))
             mean, log_sigma = self.out(h).chunk(2, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from modiff.data.batch import Batch
 from modiff.errors import ConfigError
@@ -117,7 +117,7 @@ class MoSE(Segmenter):
             divergence = divergence / weights.shape[1]
         loss = transport + self.config.beta * divergence
         if self.training:
-            self.cap.update(loss, len(batch))
+            self.cap.update(*_over_processes(loss, len(batch)))
         return {"loss": loss, "transport": transport.detach(), "kl": divergence.detach()}
 
     # Sampling
@@ -188,6 +188,15 @@ def _initial_means(experts: int, dim: int) -> Tensor:
         for axis in range(dim):
             means[expert, axis] = 2.0**axis * (expert >> (dim - 1 - axis) & 1)
     return means
+
+
+def _over_processes(loss: Tensor, images: int) -> tuple[Tensor, int]:
+    """A step's mean loss and number of images over all processes of a training, the same in each of them."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return loss, images
+    both = torch.stack([loss.detach().double() * images, loss.new_tensor(images, dtype=torch.float64)])
+    distributed.all_reduce(both)
+    return both[0] / both[1], int(both[1])
 
 
 def _check(config: MoSEConfig) -> None:
