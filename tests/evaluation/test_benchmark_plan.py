@@ -104,6 +104,12 @@ def test_what_is_no_setting_is_refused(text):
         BenchmarkSettings(budget="20m", changes=(text,))
 
 
+@pytest.mark.parametrize("metrics", [("ece",), ("presence",), ("ece", "sample_diversity")])
+def test_metrics_that_no_table_has_are_refused(metrics):
+    with pytest.raises(ConfigError, match="have no column in the tables"):
+        BenchmarkSettings(budget="20m", metrics=metrics)
+
+
 @pytest.mark.parametrize("setting", ["training.learning_rate=-1", "model.latent_dim=-1", "model.beta=.inf"])
 def test_numbers_that_make_no_sense_are_refused_before_anything_is_trained(setting):
     with pytest.raises(ConfigError, match="makes no sense"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from modiff.config_text import addresses, merge, setting
 from modiff.errors import ConfigError
+from modiff.evaluation.score_names import columns_of
 
 if TYPE_CHECKING:
     from modiff.config import RunConfig
@@ -136,6 +137,8 @@ class BenchmarkSettings:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError("needs seeds, each once", field="seeds", found=self.seeds)
         self.evaluation()
+        if not columns_of(self.metrics):
+            raise ConfigError("have no column in the tables", field="metrics", found=", ".join(self.metrics))
         for change in self.changes:
             _change(change)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 # A name that can be asked for -> its columns in the table of images, one value an image each.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "ged": ("ged",),
@@ -60,3 +62,16 @@ def gap_column(kind: int, bin_: int) -> str:
 def rank(metric: str) -> int:
     """Where a metric stands in tables: GED and HM-IoU first, what is unknown last."""
     return list(NAMES).index(metric) if metric in NAMES else len(NAMES)
+
+
+def columns_of(metrics: Iterable[str]) -> list[str]:
+    """The columns that a table of methods has: one a metric that has a better side; of CI the index, not its factors.
+
+    Metrics of a whole split, such as the calibration error, are no columns: they are no mean over images.
+    """
+    found: list[str] = []
+    for name in metrics:
+        columns = COLUMNS.get(name, ())
+        parts = (name,) if name in columns else columns
+        found += [part for part in parts if part != GAP and NAMES.get(part, ("", None))[1] is not None]
+    return list(dict.fromkeys(found))

@@ -22,7 +22,7 @@ from modiff.evaluation.benchmark_plan import ABLATIONS, CONTROLS, EDGES, METHODS
 from modiff.evaluation.benchmark_state import DONE, State
 from modiff.evaluation.bootstrap import RESAMPLES, Interval, differences_from, mean_interval
 from modiff.evaluation.compare_inputs import Method, read_methods
-from modiff.evaluation.score_names import COLUMNS, GAP, NAMES
+from modiff.evaluation.score_names import NAMES, columns_of
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import BASELINE, REFERENCE, Quantity
 from modiff.metrics.protocols import PROTOCOLS
@@ -148,7 +148,7 @@ def _table(
     columns = tuple(
         (metric, n)
         for n in scoring.ns
-        for metric in _shown(scoring)
+        for metric in columns_of(scoring.metrics)
         if all(((*way, n), metric) in method.columns for method in every)
     )
     patients = every[0].table.patients
@@ -161,15 +161,6 @@ def _table(
             cells[key][metric, n] = cell
     lines = tuple(_line(key, state, methods, cells[key]) for key, methods in rows.items())
     return BenchmarkTable(group, *way, columns, lines, _references(every[0], way, columns, resamples))
-
-
-def _shown(scoring: EvaluationSettings) -> list[str]:
-    """One column a metric that has a better side; of CI the index, not its three factors."""
-    found = []
-    for name in scoring.metrics:
-        parts = (name,) if name in COLUMNS[name] else COLUMNS[name]
-        found += [part for part in parts if part != GAP and NAMES.get(part, ("", None))[1] is not None]
-    return list(dict.fromkeys(found))
 
 
 def _column(
