@@ -17,6 +17,7 @@ from modiff.evaluation.benchmark import Reporter, benchmark
 from modiff.evaluation.benchmark_plan import BenchmarkSettings, rows_of
 from modiff.evaluation.benchmark_state import read_state
 from modiff.evaluation.records import read_result
+from modiff.evaluation.tables import write_tables
 from modiff.evaluation.tables_data import build_tables
 from modiff.evaluation.tables_words import facts
 from modiff.io.output import alone
@@ -315,3 +316,17 @@ def test_the_commands(store, finished, capsys):
     assert files == ["figure2-1.png", "tables.csv", "tables.html", "tables.md"]
     assert main(["tables", str(finished), "--cases", "0"]) == 0
     assert sorted(path.name for path in (finished / "tables").iterdir()) == ["tables.csv", "tables.html", "tables.md"]
+
+
+def test_a_figure_that_cannot_be_drawn_does_not_cost_the_tables(store, finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    (folder / "cflow-seed0" / "weights.safetensors").write_bytes(b"")
+    written = write_tables(folder, data=store, cases=1, resamples=10)
+    assert written.note.startswith("no Figure 2: CheckpointError")
+    assert {path.name for path in written.files} == {"tables.md", "tables.csv", "tables.html"}
+
+
+def test_a_file_is_no_place_for_tables(finished, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="is no folder"):
+        write_tables(finished, tmp_path / "file")

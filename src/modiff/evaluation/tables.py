@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from modiff.errors import DataError
+from modiff.errors import DataError, ModiffError
 from modiff.evaluation.benchmark_state import State, read_state
 from modiff.evaluation.bootstrap import RESAMPLES
 from modiff.evaluation.files import write_text
@@ -48,6 +48,8 @@ def write_tables(
     folder = Path(folder)
     target = folder / FOLDER if output is None else Path(output)
     state = read_state(folder)
+    if target.exists() and not target.is_dir():
+        raise DataError("is no folder", path=target, expected="a folder, or nothing yet")
     tables = build_tables(folder, state, resamples=resamples)
     drawn, note = _drawn(folder, state, data, cases, samples, say)
     names = [f"{FIGURE}-{i}.png" for i in range(1, len(drawn) + 1)]
@@ -81,7 +83,11 @@ def _drawn(
             found=images.fingerprint[:12],
             expected=str(state.data.get("fingerprint"))[:12],
         )
-    return pictures(folder, state, images, cases=cases, samples=samples, say=say), None
+    try:
+        return pictures(folder, state, images, cases=cases, samples=samples, say=say), None
+    except (ModiffError, RuntimeError, ValueError, OSError) as error:  # the tables are wanted even so
+        words = " ".join(str(error).split())
+        return [], f"no Figure 2: {type(error).__name__}: {words[:300]}"
 
 
 def _remove_stale(target: Path, count: int) -> None:
