@@ -107,6 +107,14 @@ def test_the_command_prints_json(capsys):
     assert found["parts"] == describe("ccdm", size=32, changes=changes).to_dict()["parts"]
 
 
+def test_the_command_takes_images_without_a_prompt_and_known_raters(capsys):
+    small = ["--set", "unet.base=8", "--set", "presence.base=8", "--set", "window=32", "--size", "64"]
+    assert main(["describe", "modiff", *small, "--no-prompt", "--known-raters", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    changes = {"unet": {"base": 8}, "presence": {"base": 8}, "window": 32}
+    assert found == describe("modiff", size=64, changes=changes, prompt=False, exchangeable=False).to_dict()
+
+
 def test_the_command_prints_a_table(capsys):
     small = ["--set", "unet.base=32", "--set", "unet.blocks=1"]
     assert main(["describe", "ccdm", "cimd", "--size", "16", "-n", "3", *small]) == 0

@@ -36,6 +36,13 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("--raters", type=int, default=4, metavar="R", help="raters (default %(default)s)")
     made.add_argument("--size", type=int, default=128, help="side of the image in pixels (default %(default)s)")
     made.add_argument("-n", type=int, default=16, help="samples an image (default %(default)s)")
+    made.add_argument(
+        "--no-prompt",
+        dest="prompt",
+        action="store_false",
+        help="the lesion may lie anywhere, as in most folders of one's own: MoDiff denoises whole images",
+    )
+    made.add_argument("--known-raters", action="store_true", help="rater 1 is the same person on every image")
     made.add_argument("--json", action="store_true", help="print a JSON list, an object a method, instead of tables")
     return made
 
@@ -56,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
             raters=args.raters,
             size=args.size,
             n=args.n,
+            prompt=args.prompt,
+            exchangeable=not args.known_raters,
         )
         for method in args.method
     ]
