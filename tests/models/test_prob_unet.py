@@ -163,6 +163,13 @@ def test_the_images_work_is_done_once_for_all_samples(monkeypatch: pytest.Monkey
     assert sorted(calls) == ["prior", "unet"]
 
 
+def test_more_steps_than_one_are_refused() -> None:
+    model, image, seeds = _model().eval(), random_batch(1).image, torch.tensor([1])
+    with pytest.raises(ConfigError, match="draws in one pass; found 5"):
+        model.sample(image, 2, seeds=seeds, steps=5)
+    assert torch.equal(model.sample(image, 2, seeds=seeds, steps=1).maps, model.sample(image, 2, seeds=seeds).maps)
+
+
 def test_readers_other_than_single_are_refused() -> None:
     with pytest.raises(ConfigError, match="raters"):
         _model().eval().sample(random_batch(1).image, 2, seeds=torch.tensor([1]), raters="all")

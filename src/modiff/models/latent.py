@@ -236,8 +236,10 @@ def pixel_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 # Contracts
 
 
-def check_readers(raters: Readers) -> None:
-    """ConfigError for anything but one reader's hypotheses: these methods do not know whose mask they draw."""
+def check_request(raters: Readers, steps: int | None) -> None:
+    """ConfigError for anything but one reader's hypotheses, whose they do not know, drawn in the one pass they have."""
+    if steps not in (None, 1):
+        raise ConfigError("this method draws in one pass", field="steps", found=steps, expected="1, or none given")
     if raters != "single":
         raise ConfigError("this method draws single readers' hypotheses only", field="raters", found=repr(raters))
 

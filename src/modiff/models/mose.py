@@ -145,11 +145,11 @@ class MoSE(Segmenter):
         steps: int | None = None,
         raters: Readers = "single",
     ) -> Samples:
-        """n hypotheses an image; `steps` is of no meaning. Compact sampling takes experts in turn and gives weights.
+        """n hypotheses an image. Compact sampling takes experts in turn and gives weights.
 
-        ConfigError for raters but "single", and for compact sampling of fewer samples than experts.
+        ConfigError for raters but "single", more steps than one, and compact sampling of fewer samples than experts.
         """
-        latent.check_readers(raters)
+        latent.check_request(raters, steps)
         encoding = self.encode(image_or_encoding) if isinstance(image_or_encoding, Tensor) else image_or_encoding
         each = sample_seeds(seeds, n)
         who = self._experts_of(encoding.experts, each)

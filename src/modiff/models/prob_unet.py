@@ -128,8 +128,8 @@ class ProbUNet(Segmenter):
         steps: int | None = None,
         raters: Readers = "single",
     ) -> Samples:
-        """n hypotheses an image, z from the prior; `steps` is of no meaning. ConfigError for raters but "single"."""
-        latent.check_readers(raters)
+        """n hypotheses an image, z from the prior. ConfigError for raters but "single" and for more steps than one."""
+        latent.check_request(raters, steps)
         encoding = self.encode(image_or_encoding) if isinstance(image_or_encoding, Tensor) else image_or_encoding
         share, (height, width) = encoding.share, encoding.size
         noise = normal(fold(sample_seeds(seeds, n), _LATENT), (self.config.latent_dim,))
