@@ -159,7 +159,8 @@ def as_csv(tables: Tables) -> str:
                 "value": number,
                 "parameters": _empty(line.parameters),
                 "evaluations": _empty(line.evaluations),
-                "source": f"{cited(line.source)}; {line.source.data}",
+                "source": f"{cited(line.source)}; {line.source.data}"
+                + ("; its protocol is inferred" if line.inferred else ""),
             }
             for line in published_beside(table, source)
             for column, number in line.values.items()
