@@ -143,8 +143,8 @@ def notes(column: Column, cell: Cell) -> list[str]:
         found.append("seeds " + " to ".join(words.number(end, digits=digits) for end in ends))
     if cell.undefined:
         found.append(f"{cell.undefined} undefined")
-    if cell.shared is not None and cell.shared[0] is not None:
-        mean, images = cell.shared
+    mean, images = cell.shared or (None, 0)
+    if mean is not None and images != interval.images:
         found.append(f"{words.number(mean, digits=digits)} on the {images} images that all rows have")
     return found
 
