@@ -89,11 +89,11 @@ def rows_of(
         if name not in known:
             raise ConfigError("no such method", field="methods", found=name, expected=", ".join(known))
     wanted = list(methods)
+    if controls:
+        wanted += ["ccdm", "cimd"]  # what the controls are compared with
     groups = [group for group, asked in ((ABLATIONS, ablations), (EDGES, edges), (CONTROLS, controls)) if asked]
     for group in groups:
         wanted += [key for key, row in known.items() if group in row.tables and (group != CONTROLS or row.control)]
-    if controls:
-        wanted += ["ccdm", "cimd"]
     if not wanted:
         raise ConfigError("nothing to compare", field="methods", found="none", expected=", ".join(known))
     return tuple(known[key] for key in dict.fromkeys(wanted))
