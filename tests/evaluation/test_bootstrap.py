@@ -136,3 +136,16 @@ def test_rows_alike_differ_by_nothing():
     values, patients = some_data()
     found = differences_from(np.stack([values, values, values + 0.3 * values**2]), 0, patients)[1]
     assert (found.low, found.high) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("few", [1, 2, 4])
+def test_rows_that_differ_on_few_patients_hide_no_other_difference(few):
+    rng, patients = np.random.default_rng(0), [f"p{i}" for i in range(60)]
+    first = rng.normal(size=60)
+    nearly, other = first + 0.3 * (np.arange(60) < few), first + 0.5 + 0.2 * rng.normal(size=60)
+    alone = differences_from(np.stack([first, other]), 0, patients)[1]
+    itself, far, near = differences_from(np.stack([first, other, nearly]), 0, patients)
+    assert (itself.low, itself.high) == (0.0, 0.0)
+    assert outside(far)
+    assert far.high - far.low < 1.5 * (alone.high - alone.low)
+    assert not outside(near)

@@ -93,6 +93,9 @@ def differences_from(
     Which row is best is read off the same images, so that one pair's own interval would leave out 0 too often. Here all
     share the factor c of their standard errors: the level's quantile of the largest studentised deviation among the
     pairs (bootstrap-t over patients; Tukey's comparison without his assumptions). Every value must be defined.
+
+    A pair that differs on fewer than MIN_PATIENTS patients has no part in c: most resamples miss those patients and
+    know no error. Its own interval holds 0 even if all of them agree, as k patients of P are √k errors from 0.
     """
     sums, counts = _clusters(rows.T, np.asarray(patients, dtype=str))
     found = (sums - sums[:, [best]]).sum(0) / counts.sum()
@@ -107,19 +110,23 @@ def differences_from(
     ]
 
 
+_FEW = 2.776  # Student's t at 95 % of five patients, where every pair differs on fewer
+
+
 def _largest_deviation(
     sums: NDArray[np.float64], counts: NDArray[np.float64], taken: NDArray[np.float64], level: float
 ) -> float:
     """The level's quantile over resamples of max |resampled mean − mean| / its error, over (patients, pairs) sums."""
-    means, errors = _ratios(sums, counts, np.ones((1, len(counts))))
-    apart = errors[0] > 1e-12  # rows that are the same image by image differ by 0 for certain
-    if not apart.any():
-        return 0.0
-    drawn, drawn_errors = _ratios(sums[:, apart], counts, taken)
-    moved = np.abs(drawn - means[:, apart])
-    # A resample of few different patients may have no spread at all: then nothing is too far.
-    deviation = np.divide(moved, drawn_errors, out=np.full_like(moved, np.inf), where=drawn_errors > 1e-12)
-    return float(np.quantile(deviation.max(1), level, method="lower"))
+    known = (np.abs(sums) > 1e-12).sum(0) >= MIN_PATIENTS
+    if not known.any():
+        return _FEW
+    means, _ = _ratios(sums[:, known], counts, np.ones((1, len(counts))))
+    drawn, errors = _ratios(sums[:, known], counts, taken)
+    moved = np.abs(drawn - means)
+    # A resample that misses all patients on whom a pair differs has no error: then nothing is too far.
+    deviation = np.divide(moved, errors, out=np.full_like(moved, np.inf), where=errors > 1e-12)
+    largest = float(np.quantile(deviation.max(1), level, method="lower"))
+    return largest if np.isfinite(largest) else float(np.max(deviation[np.isfinite(deviation)], initial=_FEW))
 
 
 def _ratios(
