@@ -86,13 +86,16 @@ RULES: dict[str, Rule] = {
 
 def check_model(model: Any) -> None:
     """As `check_ranges`, of a model's settings alone."""
+    _check_rules(model, "model.")
+    _check_heads(model)
+
+
+def _check_rules(settings: Any, above: str = "") -> None:
+    """Those of the rules that begin with `above` and whose setting is there."""
     for name, (good, expected) in RULES.items():
-        group, _, rest = name.partition(".")
-        value = _value(model, rest) if group == "model" else None
+        value = _value(settings, name.removeprefix(above)) if name.startswith(above) else None
         if value is not None and not good(value):
             raise ConfigError("makes no sense", field=name, found=value, expected=expected)
-    if isinstance(model, MoDiffConfig):
-        _check_heads(model)
 
 
 def check_ranges(config: RunConfig) -> None:
@@ -101,11 +104,8 @@ def check_ranges(config: RunConfig) -> None:
     if images is not None and images < config.training.batch_size:
         expected = f"{config.training.batch_size}img or more, one batch"
         raise ConfigError("is too small", field="training.budget", found=config.training.budget, expected=expected)
-    for name, (good, expected) in RULES.items():
-        value = None if name.startswith("model.") else _value(config, name)
-        if value is not None and not good(value):
-            raise ConfigError("makes no sense", field=name, found=value, expected=expected)
-    check_model(config.model)
+    _check_rules(config)
+    _check_heads(config.model)
 
 
 def _value(config: Any, name: str) -> Any:
@@ -118,7 +118,9 @@ def _value(config: Any, name: str) -> Any:
 
 
 def _check_heads(model: Any) -> None:
-    """Attention heads divide the channels that they share."""
+    """MoDiff's attention heads divide the channels that they share."""
+    if not isinstance(model, MoDiffConfig):
+        return
     widths = {"model.unet.heads": [model.unet.base * m for m in model.unet.multipliers]}
     widths["model.mca.heads"] = [2 * model.mca.dim]
     heads = {"model.unet.heads": model.unet.heads, "model.mca.heads": model.mca.heads}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modiff.errors import DataError
-from modiff.evaluation.benchmark_state import Run, State
+from modiff.evaluation.benchmark_state import Run, State, typed
 from modiff.evaluation.records import read_result
 from modiff.evaluation.run import FOLDER
 from modiff.evaluation.settings import EvaluationSettings
@@ -17,13 +17,7 @@ from modiff.training.files import WEIGHTS
 
 def scoring_of(state: State) -> EvaluationSettings:
     """How the benchmark scores."""
-    given = state.settings
-    return EvaluationSettings(
-        ns=tuple(given["ns"]),
-        thresholds=tuple(given["thresholds"]),
-        metrics=tuple(given["metrics"]),
-        limit=given["limit"],
-    )
+    return typed(state.settings).evaluation()
 
 
 def evaluation_of(folder: Path, run: Run, state: State) -> Path:

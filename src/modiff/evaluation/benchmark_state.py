@@ -86,6 +86,15 @@ def plain(settings: BenchmarkSettings) -> dict[str, Any]:
     return made
 
 
+def typed(settings: Mapping[str, Any]) -> BenchmarkSettings:
+    """What `plain` made plain, as far as scoring goes; raises for what cannot be settings."""
+    if not all(isinstance(seed, int) for seed in settings["seeds"]):
+        raise TypeError(f"seeds {settings['seeds']}")
+    lists = {name: tuple(settings[name]) for name in ("ns", "thresholds", "metrics", "seeds")}
+    given: dict[str, Any] = {"budget": settings["budget"], "limit": settings["limit"], **lists}
+    return BenchmarkSettings(**given)
+
+
 def write_state(state: State, folder: Path) -> None:
     """Writes DIR/benchmark.json, whole or not at all."""
     content = {
@@ -117,11 +126,7 @@ def read_state(folder: str | Path) -> State:
     if missing:
         raise DataError("lacks settings", path=path, field="settings", found=", ".join(missing))
     try:
-        if not all(isinstance(seed, int) for seed in settings["seeds"]):
-            raise TypeError(f"seeds {settings['seeds']}")
-        lists = {name: tuple(settings[name]) for name in ("ns", "thresholds", "metrics", "seeds")}
-        given: dict[str, Any] = {"budget": settings["budget"], "limit": settings["limit"], **lists}
-        BenchmarkSettings(**given)
+        typed(settings)
     except (TypeError, ValueError, AttributeError, ConfigError) as error:
         raise DataError("settings that cannot be", path=path, field="settings", found=error) from None
     rows = {str(key): _made(RowFacts, row, path, f"rows.{key}") for key, row in _object(content, "rows", path).items()}
