@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from modiff.config import build_config
-from modiff.errors import CheckpointError, ConfigError, TrainingError
+from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
+from modiff.io.output import alone
 from modiff.training.export import load_model
 from modiff.training.train import train
 
@@ -50,6 +51,12 @@ def forty_steps(store, settings, tmp_path_factory):
 def straight(forty_steps, tmp_path):
     """A copy of it that a test may spoil."""
     return shutil.copytree(forty_steps, tmp_path / "straight")
+
+
+def test_two_starts_at_once_are_refused(store, settings, tmp_path):
+    with alone(tmp_path), pytest.raises(DataError, match="another process works in this folder"):
+        train(settings, store, tmp_path, quiet=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_forty_steps_equal_twenty_resumed_for_twenty_more(store, settings, straight, tmp_path):
@@ -260,5 +267,5 @@ def test_settings_out_of_range_are_named(store, settings, tmp_path, name, value)
 
 def test_a_folder_that_is_a_file_is_refused_in_one_line(store, settings, tmp_path):
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(ConfigError, match="cannot be written to"):
+    with pytest.raises(DataError, match="cannot make the folder"):
         train(settings, store, tmp_path / "run", quiet=True)

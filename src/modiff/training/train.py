@@ -8,7 +8,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from modiff.data.dataset import TrainingBatches, training_loader, validation_bat
 from modiff.data.memory import MemoryStore, load
 from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError
+from modiff.io.output import alone
 from modiff.randomness import seed_for
 from modiff.training import files
 from modiff.training.callbacks import Average, Clock, MetricsLog, ProgressLine, Saver
@@ -56,14 +57,16 @@ def train(
     max_seconds: float | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
-    """Trains on a store's split "train", validates on "val"; raises CheckpointError where `folder` is another run's."""
+    """Trains on a store's split "train", validates on "val".
+
+    Raises CheckpointError where `folder` is another run's, DataError where another process trains in it.
+    """
     check_ranges(config)
     folder = Path(folder)
     with Store.open(data) as store:
         training, validation = load(store, "train"), load(store, "val")
     described = files.describe_data(training, Path(data).resolve())
-    resume = (folder / files.CHECKPOINT).exists()
-    if resume:
+    if (folder / files.CHECKPOINT).exists():
         files.check_resumable(folder, config, described)
     torch.manual_seed(seed_for(config.seed, "weights"))
     model = build_model(config, described)
@@ -79,21 +82,11 @@ def train(
             found=config.training.batch_size,
             expected=f"a multiple of {trainer.world_size}",
         )
-    checkpoint = str(folder / files.CHECKPOINT) if resume else None
-    step, done = _saved_progress(folder / files.CHECKPOINT, module) if resume else (-1, False)
-    # Written when all else is known to be right: a start that was refused leaves nothing that refuses the next.
-    files.write_config(folder / files.CONFIG, config)
-    files.write_text(folder / files.DATA, json.dumps(described, indent=1) + "\n")
-    if trainer.is_global_zero:
-        files.truncate_log(folder / files.LOG, step)
-    if done:
-        if trainer.is_global_zero:
-            _restore_weights(folder)
-        seconds = module.seconds_before
-        return TrainingResult(
-            folder, True, "budget already spent", step, step * config.training.batch_size, seconds, None
-        )
-    _fit(trainer, module, training, validation, config, checkpoint)
+    with alone(folder) if trainer.is_global_zero else nullcontext():  # one start, of however many processes
+        spent = _begin(trainer, module, config, described, folder)
+        if spent is not None:
+            return spent
+        _fit(trainer, module, training, validation, config, folder)
     reason = clock.reason or "ended"
     return TrainingResult(
         folder,
@@ -106,15 +99,34 @@ def train(
     )
 
 
+def _begin(
+    trainer: Trainer, module: TrainingModule, config: RunConfig, described: dict[str, Any], folder: Path
+) -> TrainingResult | None:
+    """Readies the folder for this start; the result where nothing is left to train."""
+    resume = (folder / files.CHECKPOINT).exists()
+    step, done = _saved_progress(folder / files.CHECKPOINT, module) if resume else (-1, False)
+    # Written when all else is known to be right: a start that was refused leaves nothing that refuses the next.
+    files.write_config(folder / files.CONFIG, config)
+    files.write_text(folder / files.DATA, json.dumps(described, indent=1) + "\n")
+    if trainer.is_global_zero:
+        files.truncate_log(folder / files.LOG, step)
+    if not done:
+        return None
+    if trainer.is_global_zero:
+        _restore_weights(folder)
+    images = step * config.training.batch_size
+    return TrainingResult(folder, True, "budget already spent", step, images, module.seconds_before, None)
+
+
 def _fit(
     trainer: Trainer,
     module: TrainingModule,
     training: MemoryStore,
     validation: MemoryStore,
     config: RunConfig,
-    checkpoint: str | None,
+    folder: Path,
 ) -> None:
-    settings = config.training
+    settings, checkpoint = config.training, folder / files.CHECKPOINT
     batches = TrainingBatches(
         training,
         seed=config.seed,
@@ -136,7 +148,8 @@ def _fit(
     with warnings.catch_warnings(), _signals_given_back():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
-        trainer.fit(module, loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+        saved = str(checkpoint) if checkpoint.exists() else None
+        trainer.fit(module, loader, val_loader, ckpt_path=saved, weights_only=True)
 
 
 @contextmanager
