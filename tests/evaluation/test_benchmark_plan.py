@@ -156,3 +156,9 @@ def test_controls_can_be_built(name):
     with torch.device("meta"):
         model = build(made.method, made.model, channels=1, classes=1, raters=4, prompt=True)
     assert sum(parameter.numel() for parameter in model.parameters()) > 1e6
+
+
+def test_the_same_scoring_in_another_order_is_the_same():
+    asked = {"ns": (32, 16), "thresholds": (0.9, 0.5), "metrics": ("ncc", "ged")}
+    turned = {name: values[::-1] for name, values in asked.items()}
+    assert BenchmarkSettings(budget="20m", **asked) == BenchmarkSettings(budget="20m", **turned)

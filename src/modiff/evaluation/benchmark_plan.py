@@ -136,7 +136,9 @@ class BenchmarkSettings:
         parse_budget(self.budget)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError("needs seeds, each once", field="seeds", found=self.seeds)
-        self.evaluation()
+        scoring = self.evaluation()
+        for name in ("ns", "thresholds", "metrics"):  # in one order: typed otherwise they are the same scoring
+            object.__setattr__(self, name, getattr(scoring, name))
         if not columns_of(self.metrics):
             raise ConfigError("have no column in the tables", field="metrics", found=", ".join(self.metrics))
         for change in self.changes:
