@@ -204,6 +204,16 @@ def test_modiff_alone_makes_no_table_of_ablations(tmp_path):
     assert {table.group for table in built(tmp_path, state).tables} == {"methods"}
 
 
+def test_csv_has_the_mean_that_rows_of_unequal_images_are_compared_by(tmp_path):
+    result_of(tmp_path, "a-seed0", plain(0.0))
+    gaps = np.where(np.arange(12) < 6, BASE, np.nan)
+    result_of(tmp_path, "b-seed0", lambda protocol, threshold, metric: gaps)
+    rows = csv.DictReader(io.StringIO(as_csv(built(tmp_path, state_of({"a": "A", "b": "B"})))))
+    whole = next(row for row in rows if row["row"] == "a")
+    assert float(whole["value_where_all_defined"]) == pytest.approx(BASE[:6].mean())
+    assert whole["images_where_all_defined"] == "6"
+
+
 def test_csv_has_what_is_needed_to_read_a_number(two):
     row = next(csv.DictReader(io.StringIO(as_csv(built(*two)))))
     expected = {

@@ -33,6 +33,8 @@ CSV_COLUMNS = (
     "images",
     "patients",
     "undefined",
+    "value_where_all_defined",
+    "images_where_all_defined",
     "split",
     "budget",
     "images_seen_low",
@@ -181,6 +183,7 @@ def _shared(table: BenchmarkTable, column: Column) -> dict[str, object]:
 def _records(kind: str, line: Line, table: BenchmarkTable, tables: Tables) -> Iterator[dict[str, object]]:
     for column, cell in line.cells.items():
         interval, difference = cell.interval, cell.difference
+        mean, images = cell.shared or (None, "")
         yield {
             **_shared(table, column),
             "kind": kind,
@@ -199,6 +202,8 @@ def _records(kind: str, line: Line, table: BenchmarkTable, tables: Tables) -> It
             "images": interval.images,
             "patients": interval.patients,
             "undefined": cell.undefined,
+            "value_where_all_defined": _empty(mean),
+            "images_where_all_defined": images,
             "split": tables.split,
             "budget": tables.state.settings["budget"] if kind == "measured" else "",
             "images_seen_low": line.images[0] if line.images else "",
