@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -54,6 +56,15 @@ def test_an_unknown_verb_is_refused_in_one_line(capsys: pytest.CaptureFixture[st
 
     assert main(["trian"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_command_that_is_terminated_ends_as_if_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modiff.cli import describe, main
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(describe, "run", lambda args: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["describe", "ccdm"]) == 130
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_version_is_that_of_pyproject() -> None:

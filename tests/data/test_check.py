@@ -294,13 +294,15 @@ def test_a_pixel_size_far_off(tmp_path: Path) -> None:
     assert _one(check(root), "a pixel size far off").case == "p3"
 
 
-def _store(path: Path, *, copies: bool = False, dark: bool = False, exchangeable: bool = True) -> Path:
+def _store(
+    path: Path, *, copies: bool = False, dark: bool = False, exchangeable: bool = True, val: str = "val"
+) -> Path:
     info = make_info(channels=("CT",), classes=("nodule",), exchangeable_raters=exchangeable, intensity="unit")
     with StoreWriter(path, info) as writer:
         for place in range(6):
             image = _picture(place)[None] // (16 if dark else 1)
             masks = np.stack([_blob(place, 0 if copies else rater) for rater in range(3)])
-            split = "train" if place < 4 else "test"
+            split = ("train", "train", "train", "train", val, "test")[place]
             writer.add(
                 image, masks, np.ones(3, bool), case=f"c{place}", patient=f"p{place}", split=split, valid=(0, 0, 40, 40)
             )
@@ -396,6 +398,11 @@ def test_the_command_ends_with_whether_it_is_usable(
     assert main(["check", str(root)]) == status
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith("not usable" if spoil else "usable")
+
+
+def test_a_store_that_cannot_be_trained_on_is_told_of(tmp_path: Path) -> None:
+    report = check(_store(tmp_path / "s.h5", val="train"))
+    assert _one(report, "an empty split").text.startswith("no image in val: training needs")
 
 
 def test_options_of_the_source_follow_two_dashes(tmp_path: Path) -> None:

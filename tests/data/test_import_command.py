@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from modiff.cli import main
 from modiff.data.importers import IMPORTERS, importer
@@ -57,3 +61,28 @@ def test_a_command_that_is_not_complete_ends_with_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["import", *words])
     assert end.value.code == 2
+
+
+def _say(capsys: pytest.CaptureFixture[str], folder: Path, patients: int, *words: str) -> str:
+    root = folder / "d"
+    for patient in range(patients):
+        place = root / f"p{patient:02}"
+        place.mkdir(parents=True)
+        image = np.random.default_rng(patient).integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(image).save(place / "image.png")
+        for rater in "ab":
+            Image.fromarray(np.eye(16, dtype=np.uint8)).save(place / f"rater-{rater}.png")
+    assert main(["import", "folder", str(root), "-o", str(folder / "s.h5"), *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_an_empty_split_is_told_of_with_a_seed_that_fills_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = re.search(r"no patient is in .*--split-seed (\d+) deals", _say(capsys, tmp_path / "one", 6))
+    assert told is not None
+    assert "no patient" not in _say(capsys, tmp_path / "two", 6, "--split-seed", told[1])
+
+
+def test_where_no_seed_fills_the_splits_they_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--splits names them" in _say(capsys, tmp_path, 2)

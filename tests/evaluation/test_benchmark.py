@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 
 import h5py
 import numpy as np
@@ -21,6 +23,7 @@ from modiff.evaluation.tables import write_tables
 from modiff.evaluation.tables_data import build_tables
 from modiff.evaluation.tables_words import facts
 from modiff.io.output import alone
+from modiff.training import callbacks
 from modiff.training import train as training
 
 TINY = (
@@ -31,6 +34,8 @@ TINY = (
 SETTINGS = {"budget": "8img", "seeds": (0,), "batch_size": 4, "ns": (2,), "metrics": ("ged",), "accelerator": "cpu"}
 METHODS = ("prob_unet", "cflow")
 ONE = {"changes": TINY[:2]}  # settings of the first method alone
+WORDS = ["--budget", "8img", "--batch-size", "4", "-n", "2", "--metrics", "ged", "--accelerator", "cpu", "--quiet"]
+WORDS += ["--set", TINY[0], "--set", TINY[1], "--methods", "prob_unet"]
 
 
 def settings(**changed):
@@ -107,8 +112,9 @@ def test_what_is_done_is_not_done_again(store, finished, trained):
         (lambda run: (run / "evaluation" / "test.json").write_text("{"), []),
         (lambda run: (run / "evaluation" / "test.csv").write_text("case"), []),
         (lambda run: (run / "weights.safetensors").unlink(), ["prob_unet-seed0"]),
+        (lambda run: (run / "weights.safetensors").write_bytes(b"half"), ["prob_unet-seed0"]),
     ],
-    ids=["folder", "evaluation", "json", "csv", "weights"],
+    ids=["folder", "evaluation", "json", "csv", "weights", "half of the weights"],
 )
 def test_what_was_lost_of_a_finished_run_is_made_again(store, finished, tmp_path, trained, spoil, retrained):
     folder = shutil.copytree(finished, tmp_path / "copy")
@@ -134,6 +140,40 @@ def test_an_evaluation_with_other_scoring_is_made_again(store, finished, tmp_pat
 def test_other_scoring_of_some_rows_only_is_refused(store, finished):
     with pytest.raises(ConfigError, match="Name these too: cflow"):
         benchmark(rows_of(METHODS[:1]), settings(seeds=(0, 1), ns=(4,), **ONE), store, finished)
+
+
+def test_a_signal_while_a_training_is_saved_ends_the_benchmark(store, tmp_path, monkeypatch):
+    real = callbacks.save_weights
+
+    def signalled(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given)
+
+    monkeypatch.setattr(callbacks, "save_weights", signalled)
+    state = benchmark(rows_of(METHODS), settings(), store, tmp_path)
+    assert [run.status for run in state.runs.values()] == ["trained", "waiting"]
+
+
+@pytest.mark.parametrize("absent", ["train", "val", "test"])
+def test_a_store_without_a_split_is_refused_before_anything_is_made(store, tmp_path, absent):
+    other = shutil.copy(store, tmp_path / "other.h5")
+    with h5py.File(other, "r+") as file:
+        file["split"][:] = [b"elsewhere" if name == absent.encode() else name for name in file["split"][:]]
+    with pytest.raises(DataError, match=f"no such split: {absent}"):
+        benchmark(rows_of(METHODS), settings(), other, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_command_is_finished_when_what_it_asks_for_is(store, finished, tmp_path, capsys):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    content = json.loads((folder / "benchmark.json").read_text())
+    content["runs"][-1]["status"] = "waiting"  # cflow, seed 1
+    (folder / "benchmark.json").write_text(json.dumps(content))
+    assert main(["benchmark", "--data", str(store), *WORDS, "--seeds", "1", "-o", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "1 done ->" in said
+    assert "not asked for now: 1 waiting, 2 done" in said
+    assert "goes on" not in said
 
 
 def test_two_starts_at_once_are_refused(store, tmp_path):
@@ -304,9 +344,7 @@ def test_a_run_folder_outside_the_benchmark_is_refused(finished, tmp_path):
 
 
 def test_the_commands(store, finished, capsys):
-    words = ["--data", str(store), "--methods", *METHODS, "--budget", "8img", "--seeds", "2", "--batch-size", "4"]
-    words += ["-n", "2", "--metrics", "ged", "--accelerator", "cpu", "--quiet", "-o", str(finished)]
-    words += [word for change in TINY for word in ("--set", change)]
+    words = ["--data", str(store), *WORDS, "cflow", "--set", TINY[2], "--seeds", "2", "-o", str(finished)]
     assert main(["benchmark", *words]) == 0
     assert "4 done" in capsys.readouterr().out
     assert main(["tables", str(finished), "--cases", "1", "--samples", "2"]) == 0

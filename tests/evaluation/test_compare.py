@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -209,6 +210,29 @@ def test_a_csv_of_another_result_is_refused(tmp_path, iid):
     path.with_suffix(".csv").write_text("\n".join(lines[:-3]) + "\n")
     with pytest.raises(DataError, match="not of this result"):
         read_methods([path])
+
+
+def test_a_csv_with_another_number_is_refused(tmp_path, iid):
+    path = write(tmp_path, IidRaters())
+    head, first, *rest = path.with_suffix(".csv").read_text().splitlines()
+    place = next(i for i, name in enumerate(head.split(",")) if name.startswith("ged|model"))
+    cells = first.split(",")
+    path.with_suffix(".csv").write_text(
+        "\n".join([head, ",".join([*cells[:place], "9.0", *cells[place + 1 :]]), *rest]) + "\n"
+    )
+    with pytest.raises(DataError, match="not of this result"):
+        read_methods([path])
+
+
+def test_of_several_results_the_files_are_named(tmp_path, iid):
+    path = write(tmp_path, IidRaters())
+    for name in ("test-limit2", "test-limit3"):
+        for suffix in (".json", ".csv"):
+            shutil.copy(path.with_suffix(suffix), path.with_name(name + suffix))
+    for suffix in (".json", ".csv"):
+        path.with_suffix(suffix).unlink()
+    with pytest.raises(DataError, match=r"test-limit2\.json, .*test-limit3\.json.*Name the file"):
+        find_result(path.parent)
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])

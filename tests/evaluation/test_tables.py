@@ -20,7 +20,7 @@ from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import ImageTable, Quantity, records_of, write_csv
 from modiff.evaluation.tables import write_tables
 from modiff.evaluation.tables_data import build_tables
-from modiff.evaluation.tables_words import findings
+from modiff.evaluation.tables_words import findings, notes
 from modiff.evaluation.tables_write import as_csv, markdown, markdown_text
 
 LIDC = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015"
@@ -212,6 +212,15 @@ def test_csv_has_the_mean_that_rows_of_unequal_images_are_compared_by(tmp_path):
     whole = next(row for row in rows if row["row"] == "a")
     assert float(whole["value_where_all_defined"]) == pytest.approx(BASE[:6].mean())
     assert whole["images_where_all_defined"] == "6"
+
+
+def test_seeds_that_are_defined_on_different_images_are_told_of(tmp_path):
+    gaps = np.where(np.arange(12) < 6, BASE, np.nan)
+    result_of(tmp_path, "a-seed0", plain(0.0))
+    result_of(tmp_path, "a-seed1", lambda protocol, threshold, metric: gaps)
+    cell = first(built(tmp_path, state_of({"a": "A"}, seeds=(0, 1))))["a"]
+    assert (cell.undefined, cell.partly) == (0, 6)
+    assert "6 undefined at some seed" in notes(("ged", 16), cell)
 
 
 def test_csv_has_what_is_needed_to_read_a_number(two):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from modiff.config import build_config
 from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
 from modiff.io.output import alone
+from modiff.training import callbacks
 from modiff.training.export import load_model
 from modiff.training.train import train
 
@@ -173,6 +174,18 @@ def test_a_signal_ends_at_a_steps_end_with_a_good_checkpoint(store, settings, tm
     assert result.reason == "interrupted"
     assert checkpoint(folder)["global_step"] == result.steps
     assert load_model(folder).card["steps"] == result.steps
+
+
+def test_a_signal_during_the_last_save_is_told_of(store, settings, tmp_path, monkeypatch):
+    real = callbacks.save_weights
+
+    def signalled(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given)
+
+    monkeypatch.setattr(callbacks, "save_weights", signalled)
+    result = train(with_training(settings, budget="8img"), store, tmp_path / "run", quiet=True)
+    assert (result.finished, result.signalled) == (True, True)
 
 
 def test_what_is_saved_is_the_average_of_the_weights(straight):

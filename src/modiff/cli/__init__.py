@@ -7,8 +7,11 @@ the verb that was asked for is imported, and verbs import torch and the like ins
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 VERBS = {
     "demo": ("demo", "simulated data, a small MoDiff trained on the CPU, samples, scores and a report, in minutes"),
@@ -57,13 +60,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     verb = importlib.import_module(f"modiff.cli.{VERBS[words[0]][0]}")
     try:
-        return verb.run(verb.parser(f"modiff {words[0]}").parse_args(words[1:])) or 0
+        with _terminated_as_interrupted():
+            return verb.run(verb.parser(f"modiff {words[0]}").parse_args(words[1:])) or 0
     except ModiffError as error:
         print(f"modiff: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("modiff: interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, by which schedulers end a job, leaves nothing half-written either."""
+    owner = os.getpid()
+
+    def interrupt(number: int, frame: object) -> None:
+        if os.getpid() == owner:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a process that was started from this one
+        os.kill(os.getpid(), number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

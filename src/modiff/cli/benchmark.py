@@ -97,18 +97,26 @@ def run(args: argparse.Namespace) -> int:
         if images is not None:
             raise ConfigError("is not a time", field="--max-time", found=args.max_time, expected="90s, 20m or 2h")
     rows = rows_of(args.methods, ablations=args.ablations, edges=args.edges, controls=args.controls)
-    state = benchmark(rows, _settings(args), args.data, args.output, max_seconds=limit, report=_reporter(args.quiet))
-    counts = state.counts()
-    print(", ".join(f"{count} {status}" for status, count in counts.items() if count) + f" -> {args.output}")
-    for one in state.runs.values():
-        if one.error:
-            print(f"{one.name} failed: {one.error} ({args.output / one.name / 'error.txt'})")
-    if counts["done"] + counts["failed"] < len(state.runs):
+    settings = _settings(args)
+    state = benchmark(rows, settings, args.data, args.output, max_seconds=limit, report=_reporter(args.quiet))
+    asked = {row.folder(seed) for row in rows for seed in settings.seeds}
+    counts, others = state.counts(asked), state.counts(state.runs.keys() - asked)
+    print(f"{_counted(counts)} -> {args.output}")
+    if any(others.values()):
+        print(f"of other methods or seeds, not asked for now: {_counted(others)}")
+    for name in sorted(asked):
+        if error := state.runs[name].error:
+            print(f"{name} failed: {error} ({args.output / name / 'error.txt'})")
+    if counts["done"] + counts["failed"] < len(asked):
         print("the same command goes on from here")
         return 0 if limit is not None else 130
     if counts["done"]:
         print(f"modiff tables {args.output}")
     return 1 if counts["failed"] else 0
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
 def _settings(args: argparse.Namespace) -> BenchmarkSettings:

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         changes["training"] = {"budget": args.budget}
     result = train(build_config(preset=PRESET, changes=changes), store, folder, quiet=args.quiet)
     print(f"trained: {result.images:,} images in {result.seconds:.0f} s ({result.reason})")
-    if not result.finished:
+    if result.signalled or not result.finished:
         print("the same command goes on from here")
         return 130
     loaded, images = load_model(folder), load(store, "test")

@@ -35,13 +35,18 @@ def run(args: argparse.Namespace) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(own)
-    path = module.run(own.parse_args(args.rest))
+    given = own.parse_args(args.rest)
+    path = module.run(given)
 
+    from modiff.data.importers.patients import advice
     from modiff.data.store import Store
 
     with Store.open(path) as store:
         patients = len(set(store.patients.tolist()))
         splits = ", ".join(f"{len(store.rows(name))} {name}" for name in store.split_names())
         print(f"{path}: {len(store)} images of {patients} patients ({splits}), {len(store.info.raters)} raters")
+        told = advice(given, dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True)))
+    if told:
+        print(f"note: {told}")
     print(f"`modiff info {path}` says more.")
     return 0

@@ -14,6 +14,7 @@ import numpy as np
 
 from modiff.data.check_content import Case, ContentChecks
 from modiff.data.findings import Finding, Report, View
+from modiff.data.splits import USUAL
 from modiff.data.store import Store
 from modiff.errors import DataError, ModiffError
 
@@ -85,6 +86,8 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
             report = Report(called or str(path), _words(store))
             store.verify()
             report.findings += _content(store)
+            if called is None:  # else a temporary store, whose splits nobody asked for
+                report.findings += _splits(store)
             report.view = _StoreViews(path)
     except ModiffError as error:
         return Report(
@@ -115,6 +118,12 @@ def _content(store: Store) -> Iterator[Finding]:
         yield Finding("warning", "dark images", f"no value exceeds {brightest:g} of {full:g}: another intensity rule?")
     if len(store.info.raters) == 1:
         yield Finding("note", "one rater", "a single rater's masks say nothing about how raters differ")
+
+
+def _splits(store: Store) -> Iterator[Finding]:
+    if absent := [name for name in USUAL if name not in store.split_names()]:
+        text = f"no image in {' or '.join(absent)}: training needs train and val, scoring test or another"
+        yield Finding("note", "an empty split", text)
 
 
 def _outside(store: Store, row: int, masks: np.ndarray) -> Iterator[Finding]:

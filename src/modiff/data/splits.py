@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modiff.errors import ConfigError, DataError
 
+USUAL = ("train", "val", "test")
 _MAX_BYTES = 64 << 20
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from modiff.data import layout
 from modiff.data.layout import Fingerprint, StoreInfo
+from modiff.data.splits import USUAL
 from modiff.data.writer import StoreWriter, workers
 from modiff.errors import DataError
 
@@ -120,7 +121,8 @@ class Store:
             return np.arange(len(self))
         if split not in self.splits:
             there = ", ".join(self.split_names())
-            raise DataError("no such split", path=self.path, field="split", found=split, expected=there)
+            hint = "Patients are dealt at import: --val, --test, --split-seed or --splits" if split in USUAL else None
+            raise DataError(f"no such split: {split}", path=self.path, field="split", expected=there, hint=hint)
         return np.flatnonzero(self.splits == split)
 
     def image(self, row: int) -> np.ndarray:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modiff.data.memory import load
+from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation import provenance
-from modiff.evaluation.benchmark_check import fault
+from modiff.evaluation.benchmark_check import fault, has_weights
 from modiff.evaluation.benchmark_plan import BenchmarkSettings, Row, check_names, configure
 from modiff.evaluation.benchmark_state import (
     DONE,
@@ -39,7 +40,7 @@ from modiff.evaluation.files import write_text
 from modiff.evaluation.run import FOLDER, evaluate_to_folder
 from modiff.io.output import alone
 from modiff.training.export import load_model
-from modiff.training.files import CARD, CHECKPOINT, CONFIG, WEIGHTS, describe_data, differences, read_config, read_json
+from modiff.training.files import CARD, CHECKPOINT, CONFIG, describe_data, differences, read_config, read_json
 
 if TYPE_CHECKING:
     from modiff.config import RunConfig
@@ -103,7 +104,10 @@ def benchmark(
     rows, folder, data = tuple(rows), Path(folder), Path(data)
     started = time.monotonic()
     check_names(rows, settings)
-    images = load(data, settings.split)
+    with Store.open(data) as store:
+        for split in ("train", "val"):  # not after the first network is built
+            store.rows(split)
+        images = load(store, settings.split)
     device = _device(settings.accelerator)
     described = describe_data(images, data.resolve()) | {"split": settings.split}
     before = read_state(folder) if (folder / STATE).exists() else None
@@ -124,7 +128,7 @@ def benchmark(
     )
     for run in todo:
         if run.status == DONE and (why := fault(folder, run, state)) is not None:
-            run.status = TRAINED if (folder / run.name / WEIGHTS).is_file() else WAITING
+            run.status = TRAINED if has_weights(folder / run.name) else WAITING
             work.report.say(f"{run.name}: once more, {why}")
     try:
         with alone(folder):
@@ -183,8 +187,6 @@ def _attempt(work: _Work, row: Row, run: Run, label: str) -> None:
             work.save()
             work.report.say(f"{label}: training")
             _train(work, row, run)
-            run.status, run.made = TRAINED, work.state.made
-            work.save()
         run.error = None
         work.report.say(f"{label}: samples of split {work.settings.split}")
         _score(work, row, run)
@@ -210,19 +212,24 @@ def _line(error: Exception) -> str:
 
 
 def _train(work: _Work, row: Row, run: Run) -> None:
+    """Trains until the budget is spent; _Stopped where a signal or the time of this start ended it before."""
     from modiff.evaluation.benchmark_processes import train_in_processes
     from modiff.training.train import train
 
     config, folder = configure(row, work.settings, run.seed), work.folder / run.name
+    stop = False
     if work.settings.devices > 1:
         reason = train_in_processes(config, work.data, folder, max_seconds=work.left())
     else:
         result = train(config, work.data, folder, max_seconds=work.left(), quiet=work.report.quiet)
-        reason = None if result.finished else result.reason
+        reason, stop = None if result.finished else result.reason, result.signalled
     card = read_json(folder / CARD)
     run.images, run.steps, run.seconds = card["images_seen"], card["steps"], card["seconds"]
-    if reason is not None:
-        work.report.say(f"{run.name}: {reason}")
+    if reason is None:
+        run.status, run.made = TRAINED, work.state.made
+        work.save()
+    if stop or reason is not None:
+        work.report.say(f"{run.name}: {reason or 'trained, then interrupted'}")
         raise _Stopped
 
 

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from modiff.errors import DataError
 from modiff.evaluation.benchmark_state import Run, State, typed
 from modiff.evaluation.records import read_result
+from modiff.evaluation.results import read_results
 from modiff.evaluation.run import FOLDER
 from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import read_csv
 from modiff.training.files import WEIGHTS
 
 
@@ -56,11 +58,19 @@ def evaluation_of(folder: Path, run: Run, state: State) -> Path:
 def fault(folder: Path, run: Run, state: State) -> str | None:
     """Why a run that was done has to be scored again, or None."""
     try:
-        path = evaluation_of(folder, run, state)
-        read_csv(path.with_suffix(".csv"), str(state.settings["split"]))
+        read_results(evaluation_of(folder, run, state))
     except DataError as error:
         return str(error)
-    return None if (folder / run.name / WEIGHTS).is_file() else "its weights are gone"
+    return None if has_weights(folder / run.name) else "its weights are gone or damaged"
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the run folder has weights that can be read."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _of(made: dict[str, Any], group: str, name: str) -> Any:

@@ -238,6 +238,7 @@ def check_names(rows: Sequence[Row], settings: BenchmarkSettings) -> None:
     asked = [("--set", _change(text)[0]) for text in settings.changes] + [("--presets", n) for n in settings.presets]
     for option, name in asked:
         if name not in there and not (name == EVERYONE and option == "--set"):
-            raise ConfigError("names nothing that is trained here", field=option, found=name, expected=", ".join(there))
+            expected = ", ".join([*sorted(there), *([EVERYONE] if option == "--set" else [])])
+            raise ConfigError("names nothing that is trained here", field=option, found=name, expected=expected)
     for row in rows:
         check_ranges(configure(row, settings, settings.seeds[0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -75,9 +75,10 @@ class State:
     rows: dict[str, RowFacts] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
 
-    def counts(self) -> dict[str, int]:
-        """How many runs have each status."""
-        return {status: sum(run.status == status for run in self.runs.values()) for status in _STATUSES}
+    def counts(self, names: Collection[str] | None = None) -> dict[str, int]:
+        """How many runs have each status, of all or of those named."""
+        found = [run.status for name, run in self.runs.items() if names is None or name in names]
+        return {status: found.count(status) for status in _STATUSES}
 
 
 def plain(settings: BenchmarkSettings) -> dict[str, Any]:

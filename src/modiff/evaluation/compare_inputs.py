@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.evaluation.records import Result, read_result
+from modiff.evaluation.records import Result
+from modiff.evaluation.results import read_results
 from modiff.evaluation.run import FOLDER
 from modiff.evaluation.score_names import GAP
-from modiff.evaluation.table import ImageTable, Quantity, read_csv
+from modiff.evaluation.table import ImageTable, Quantity
 
 MODEL = "model"
 Way = tuple[str, float, int]  # protocol, threshold, n
@@ -69,9 +70,10 @@ def find_result(path: str | Path, split: str | None = None) -> Path:
     named = [file for file in found if file.stem == (split or "test")]
     if len(named) == 1 or (len(found) == 1 and split is None):
         return (named or found)[0]
-    names = ", ".join(file.stem for file in found) or "none"
-    expected = f"{split or 'test'}.json and .csv" if found else "what `modiff evaluate` or `modiff score` wrote"
-    raise DataError("which result?" if found else "no result here", path=path, found=names, expected=expected)
+    if not found:
+        raise DataError("no result here", path=path, expected="what `modiff evaluate` or `modiff score` wrote")
+    names = ", ".join(str(file.relative_to(path)) for file in found)
+    raise DataError("several results", path=path, found=names, hint="Name the file in place of the folder")
 
 
 def read_methods(
@@ -90,12 +92,12 @@ def read_methods(
     files = [find_result(path, split) for path in paths]
     if names is not None and len(names) != len(files):
         raise DataError("one name a result", field="names", found=len(names), expected=len(files))
-    results = [read_result(file) for file in files]
-    labels = list(names) if names is not None else _labels(files, results)
+    results = [read_results(file) for file in files]
+    labels = list(names) if names is not None else _labels(files, [result for result, _ in results])
     methods = [
         method
-        for label, file, result in zip(labels, files, results, strict=True)
-        for method in _methods(label, file, result, wanted)
+        for label, file, (result, table) in zip(labels, files, results, strict=True)
+        for method in _methods(label, file, result, table, wanted)
     ]
     first = methods[0]
     compared = [_ordered_as(first, _checked(first, method)) for method in methods]
@@ -119,13 +121,7 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value.isprintable() and value.strip() else None
 
 
-def _methods(label: str, file: Path, result: Result, wanted: Wanted) -> list[Method]:
-    split = str(result.made.get("split", ""))
-    table = read_csv(file.with_suffix(".csv"), split)
-    known = result.strata.get("all", {}).get("images")
-    if known != len(table):
-        found, expected = f"{len(table)} images", f"{known} as {file.name} says"
-        raise DataError("not of this result", path=file.with_suffix(".csv"), found=found, expected=expected)
+def _methods(label: str, file: Path, result: Result, table: ImageTable, wanted: Wanted) -> list[Method]:
     by_steps: dict[int | None, dict[tuple[Way, str], np.ndarray]] = {}
     for quantity, values in table.columns.items():
         if quantity.predictor == MODEL and wanted.has(quantity):

@@ -37,7 +37,8 @@ class Cell:
     """A number of a table.
 
     interval: mean over images and its 95 % interval over patients. seeds: the mean of each seed. undefined: images on
-    which no seed has a value. difference: this row less the best one, on the images where every row has a value; the
+    which no seed has a value; partly: on which some seed has one and another has not, so that the seeds' means are over
+    different images. difference: this row less the best one, on the images where every row has a value; the
     best one is best on them. verdict: "best", or equal to it; "same", the interval of the difference holds 0; "worse",
     it does not; None where there is no interval or nothing to compare. shared: where some row is undefined on some
     image, the mean over the images that all rows have, on which they are compared, and how many they are.
@@ -49,6 +50,7 @@ class Cell:
     difference: Interval | None = None
     verdict: str | None = None
     shared: tuple[float | None, int] | None = None
+    partly: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,9 @@ def _column(
         verdict = BEST if key == best else _verdict(difference) if difference is not None else None
         interval = mean_interval(means[key], patients, resamples=resamples)
         undefined = int(np.isnan(means[key]).sum())
+        partly = int(np.isnan(found).any(0).sum()) - undefined
         shared = None if common.all() else (_mean(means[key][common]), int(common.sum()))
-        cells[key] = Cell(interval, seeds, undefined, difference, verdict, shared)
+        cells[key] = Cell(interval, seeds, undefined, difference, verdict, shared, partly)
     return cells
 
 

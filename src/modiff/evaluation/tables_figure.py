@@ -11,9 +11,10 @@ import numpy as np
 
 from modiff.evaluation.benchmark_state import DONE, Run, State
 from modiff.evaluation.evaluate import draw
+from modiff.evaluation.selection import subset
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.report.cases import choose, part_of_interest, pictured, strata
-from modiff.report.figures import COLOURS, Cell, Contour, contact_sheet, png
+from modiff.report.figures import COLOURS, Cell, Contour, class_styles, contact_sheet, png
 from modiff.training.export import load_model
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ def pictures(
     Samples are the first ones that the scores are of (seed 0), as masks by argmax. Every model is loaded once.
     """
     runs = _first_runs(state)
-    rows = choose(images.cases, strata(images), cases)
+    scored = subset(images.cases, state.settings["limit"])
+    names = strata(images)
+    chosen = choose([images.cases[row] for row in scored], [names[row] for row in scored], cases)
+    rows = [scored[place] for place in chosen]
     if not rows or not runs:
         return []
     batch = images.batch(rows)
@@ -57,10 +61,11 @@ def pictures(
         maps = draw(model, batch, samples, 0, None)[0].maps
         drawn[run.row] = PROTOCOLS["standard"].binarise(maps).numpy()
     found = []
+    styles = class_styles(images.info.classes)
     for i, row in enumerate(rows):
         masks = {state.rows[key].title: sets[i] for key, sets in drawn.items()}
         data = _picture(images, row, masks)
-        words = f"{images.cases[row]}: image, raters, mean label; below, {samples} samples of each method"
+        words = f"{images.cases[row]}: image, raters, mean label; below, {samples} samples of each method{styles}"
         found.append(Picture(images.cases[row], data, words))
     return found
 
@@ -89,7 +94,8 @@ def _picture(images: MemoryStore, row: int, masks: dict[str, np.ndarray]) -> byt
     frame[part] = True
     whole = Cell(image, contours=() if frame.all() else (Contour(frame, "white", 0.8),), title="image")
     shown = [_outlined(near, raters[(i, ..., *part)], RATER, info.raters[i]) for i in np.flatnonzero(read)]
-    rows = [[whole, *shown, Cell(near, isolines=label[part], title="mean label")]]
+    mean = [Cell(near, isolines=label[part], title="mean label")] if read.sum() > 1 else []
+    rows = [[whole, *shown, *mean]]
     rows += [[_outlined(near, mask[(..., *part)], SAMPLE, "") for mask in sets] for sets in masks.values()]
     titles = ["raters", *(title.replace("$", r"\$") for title in masks)]
     return png(contact_sheet(rows, row_titles=titles, window=window, inches=_INCHES))

@@ -63,7 +63,8 @@ def legend() -> str:
         "the seeds that are defined on an image. Intervals over patients hold what other patients would change, not "
         "what another training would: the range over seeds says that, and of one seed nothing can. Majority vote and "
         "the i.i.d. reference need no training and are not compared; the latter is what samples drawn like fresh "
-        "raters would score."
+        "raters would score. What speaks of how raters differ (CI, the i.i.d. reference) is undefined where one rater "
+        "read the image."
     )
 
 
@@ -143,6 +144,8 @@ def notes(column: Column, cell: Cell) -> list[str]:
         found.append("seeds " + " to ".join(words.number(end, digits=digits) for end in ends))
     if cell.undefined:
         found.append(f"{cell.undefined} undefined")
+    if cell.partly:
+        found.append(f"{cell.partly} undefined at some seed")
     mean, images = cell.shared or (None, 0)
     if mean is not None and images != interval.images:
         found.append(f"{words.number(mean, digits=digits)} on the {images} images that all rows have")

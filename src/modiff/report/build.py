@@ -14,6 +14,7 @@ from modiff.evaluation.run import FOLDER, check_fit
 from modiff.evaluation.table import ImageTable, Quantity, read_csv
 from modiff.report import cases, curves, tables
 from modiff.report.html import Markup, join, page, tag
+from modiff.training.files import WEIGHTS
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +78,8 @@ def _read(folder: Path) -> _Run:
     except ModiffError as error:
         problem = str(error)
     if loaded is None and not results and not (folder / LOG).is_file():
-        raise CheckpointError("not a run folder", path=folder, found=problem, expected=f"weights, {FOLDER}/ or {LOG}")
+        found = problem if (folder / WEIGHTS).is_file() else None
+        raise CheckpointError("not a run folder", path=folder, found=found, expected=f"weights, {FOLDER}/ or {LOG}")
     return _Run(folder, loaded, problem, results)
 
 

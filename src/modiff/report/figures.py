@@ -50,6 +50,14 @@ class Cell:
     title: str = ""
 
 
+def class_styles(classes: Sequence[str]) -> str:
+    """Words on how the classes' outlines differ; none for a single class."""
+    if len(classes) < 2:
+        return ""
+    told = (f"{name} {CLASS_STYLES[kind % len(CLASS_STYLES)]}" for kind, name in enumerate(classes))
+    return f"; outlines: {', '.join(told)}"
+
+
 def new_figure(width: float, height: float) -> Figure:
     """A white figure of `width` × `height` inches on its own Agg canvas."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

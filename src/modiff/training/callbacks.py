@@ -45,6 +45,11 @@ class Clock(Callback):
         self._pause: float | None = None  # when the validation began that is not over yet
         self._paused = 0.0
 
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal asked to end, perhaps after the last step: the callers of a training must stop too."""
+        return self._signal is not None
+
     def on_train_start(self, trainer: Trainer, pl_module: TrainingModule) -> None:  # type: ignore[override]
         self._started = time.monotonic()
         for number in (signal.SIGINT, signal.SIGTERM):

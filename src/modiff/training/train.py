@@ -38,7 +38,11 @@ from modiff.training.module import TrainingModule
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a start ended. finished: the budget is spent; otherwise the same command goes on."""
+    """How a start ended.
+
+    finished: the budget is spent; otherwise the same command goes on. signalled: a signal asked to end, before the last
+    step or while its result was saved.
+    """
 
     folder: Path
     finished: bool
@@ -47,6 +51,7 @@ class TrainingResult:
     images: int
     seconds: float
     validation: float | None
+    signalled: bool = False
 
 
 def train(
@@ -96,6 +101,7 @@ def train(
         module.images_seen,
         module.seconds,
         module.validation,
+        clock.signalled,
     )
 
 
