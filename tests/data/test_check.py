@@ -402,7 +402,7 @@ def test_the_command_ends_with_whether_it_is_usable(
 
 def test_a_store_that_cannot_be_trained_on_is_told_of(tmp_path: Path) -> None:
     report = check(_store(tmp_path / "s.h5", val="train"))
-    assert _one(report, "an empty split").text.startswith("no image in val: training needs")
+    assert _one(report, "an empty split").text.startswith("nothing is in val: training needs")
 
 
 def test_options_of_the_source_follow_two_dashes(tmp_path: Path) -> None:

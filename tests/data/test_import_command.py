@@ -79,9 +79,9 @@ def _say(capsys: pytest.CaptureFixture[str], folder: Path, patients: int, *words
 def test_an_empty_split_is_told_of_with_a_seed_that_fills_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = re.search(r"no patient is in .*--split-seed (\d+) deals", _say(capsys, tmp_path / "one", 6))
+    told = re.search(r"nothing is in .*--split-seed (\d+) deals", _say(capsys, tmp_path / "one", 6))
     assert told is not None
-    assert "no patient" not in _say(capsys, tmp_path / "two", 6, "--split-seed", told[1])
+    assert "nothing is in" not in _say(capsys, tmp_path / "two", 6, "--split-seed", told[1])
 
 
 def test_where_no_seed_fills_the_splits_they_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

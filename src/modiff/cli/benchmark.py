@@ -100,23 +100,19 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     state = benchmark(rows, settings, args.data, args.output, max_seconds=limit, report=_reporter(args.quiet))
     asked = {row.folder(seed) for row in rows for seed in settings.seeds}
-    counts, others = state.counts(asked), state.counts(state.runs.keys() - asked)
-    print(f"{_counted(counts)} -> {args.output}")
-    if any(others.values()):
-        print(f"of other methods or seeds, not asked for now: {_counted(others)}")
+    print(f"{state.counted(asked)} -> {args.output}")
+    if others := state.counted(state.runs.keys() - asked):
+        print(f"of other methods or seeds, not asked for now: {others}")
     for name in sorted(asked):
         if error := state.runs[name].error:
             print(f"{name} failed: {error} ({args.output / name / 'error.txt'})")
+    counts = state.counts(asked)
     if counts["done"] + counts["failed"] < len(asked):
         print("the same command goes on from here")
         return 0 if limit is not None else 130
     if counts["done"]:
         print(f"modiff tables {args.output}")
     return 1 if counts["failed"] else 0
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
 def _settings(args: argparse.Namespace) -> BenchmarkSettings:

@@ -14,7 +14,7 @@ import numpy as np
 
 from modiff.data.check_content import Case, ContentChecks
 from modiff.data.findings import Finding, Report, View
-from modiff.data.splits import USUAL
+from modiff.data.splits import lacking
 from modiff.data.store import Store
 from modiff.errors import DataError, ModiffError
 
@@ -121,8 +121,7 @@ def _content(store: Store) -> Iterator[Finding]:
 
 
 def _splits(store: Store) -> Iterator[Finding]:
-    if absent := [name for name in USUAL if name not in store.split_names()]:
-        text = f"no image in {' or '.join(absent)}: training needs train and val, scoring test or another"
+    if text := lacking(store.split_names()):
         yield Finding("note", "an empty split", text)
 
 

@@ -37,6 +37,13 @@ class SplitRule:
         return "test" if place < self.test else "val" if place < self.test + self.val else "train"
 
 
+def lacking(splits: Iterable[str]) -> str | None:
+    """Which of the usual splits is not among `splits`, and what needs it, in words; None where all are."""
+    there = set(splits)
+    absent = [name for name in USUAL if name not in there]
+    return f"nothing is in {' or '.join(absent)}: training needs train and val, scoring test" if absent else None
+
+
 def _uniform(*parts: object) -> float:
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56

@@ -112,8 +112,8 @@ class Store:
 
     def split_names(self) -> tuple[str, ...]:
         """The splits there are: train, val and test first, others in the order of the alphabet."""
-        order = {"train": 0, "val": 1, "test": 2}
-        return tuple(sorted(set(self.splits.tolist()), key=lambda name: (order.get(name, 3), name)))
+        there = set(self.splits.tolist())
+        return (*(name for name in USUAL if name in there), *sorted(there - {*USUAL}))
 
     def rows(self, split: str | None = None) -> np.ndarray:
         """(m,) int64: rows of a split, or all; raises DataError that names the splits there are."""

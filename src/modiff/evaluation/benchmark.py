@@ -110,32 +110,27 @@ def benchmark(
         images = load(store, settings.split)
     device = _device(settings.accelerator)
     described = describe_data(images, data.resolve()) | {"split": settings.split}
-    before = read_state(folder) if (folder / STATE).exists() else None
-    state = merge_state(before, settings, rows, described, _made(device), folder)
-    by_key = {row.key: row for row in rows}
-    todo = [state.runs[row.folder(seed)] for seed in settings.seeds for row in rows]
-    for run in todo:
-        _check_unchanged(folder / run.name, configure(by_key[run.row], settings, run.seed))
-    work = _Work(
-        settings,
-        data,
-        folder,
-        images,
-        state,
-        device,
-        None if max_seconds is None else started + max_seconds,
-        report or Reporter(),
-    )
-    for run in todo:
-        if run.status == DONE and (why := fault(folder, run, state)) is not None:
-            run.status = TRAINED if has_weights(folder / run.name) else WAITING
-            work.report.say(f"{run.name}: once more, {why}")
-    try:
-        with alone(folder):
+    with alone(folder):
+        before = read_state(folder) if (folder / STATE).exists() else None
+        state = merge_state(before, settings, rows, described, _made(device), folder)
+        by_key = {row.key: row for row in rows}
+        todo = [state.runs[row.folder(seed)] for seed in settings.seeds for row in rows]
+        for run in todo:
+            _check_unchanged(folder / run.name, configure(by_key[run.row], settings, run.seed))
+        deadline = None if max_seconds is None else started + max_seconds
+        work = _Work(settings, data, folder, images, state, device, deadline, report or Reporter())
+        _recheck(work, todo)
+        with suppress(_Stopped):
             _work_through(work, todo, by_key)
-    except _Stopped:
-        pass
     return state
+
+
+def _recheck(work: _Work, todo: Sequence[Run]) -> None:
+    """What was done and is not there any more, or not whole, is done again."""
+    for run in todo:
+        if run.status == DONE and (why := fault(work.folder, run, work.state)) is not None:
+            run.status = TRAINED if has_weights(work.folder / run.name) else WAITING
+            work.report.say(f"{run.name}: once more, {why}")
 
 
 def _work_through(work: _Work, todo: Sequence[Run], by_key: Mapping[str, Row]) -> None:
@@ -212,7 +207,7 @@ def _line(error: Exception) -> str:
 
 
 def _train(work: _Work, row: Row, run: Run) -> None:
-    """Trains until the budget is spent; _Stopped where a signal or the time of this start ended it before."""
+    """Trains until the budget is spent; _Stopped where the time of this start or a signal ended it, even a late one."""
     from modiff.evaluation.benchmark_processes import train_in_processes
     from modiff.training.train import train
 

@@ -27,12 +27,23 @@ def train_in_processes(config: RunConfig, data: Path, folder: Path, *, max_secon
     words += ["--data", str(data), "-o", str(folder)]
     if max_seconds is not None:
         words += ["--max-time", f"{max(1.0, max_seconds):.0f}s"]
-    code = subprocess.run(words, stderr=None, check=False).returncode
+    code = _ended(words)
     if code == 130:
         return "interrupted"
     if code:
         raise CheckpointError("training ended with an error, printed above", path=folder, found=f"exit status {code}")
     return None if _spent(config, folder) else "time of this start over"
+
+
+def _ended(words: list[str]) -> int:
+    """The exit status of a command; an interruption is passed on, and it may end its step and save."""
+    with subprocess.Popen(words) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
 
 
 def _spent(config: RunConfig, folder: Path) -> bool:

@@ -80,6 +80,10 @@ class State:
         found = [run.status for name, run in self.runs.items() if names is None or name in names]
         return {status: found.count(status) for status in _STATUSES}
 
+    def counted(self, names: Collection[str] | None = None) -> str:
+        """`counts` in words, e.g. "2 waiting, 3 done"; empty where there are no runs."""
+        return ", ".join(f"{count} {status}" for status, count in self.counts(names).items() if count)
+
 
 def plain(settings: BenchmarkSettings) -> dict[str, Any]:
     """The settings as JSON has them."""

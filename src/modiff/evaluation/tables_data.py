@@ -104,7 +104,9 @@ def build_tables(folder: str | Path, state: State, *, resamples: int = RESAMPLES
     folder = Path(folder)
     done = [run for run in state.runs.values() if run.status == DONE]
     if not done:
-        raise DataError("no run is finished", path=folder, found=_counted(state), hint="`modiff benchmark` goes on")
+        raise DataError(
+            "no run is finished", path=folder, found=state.counted() or "no runs", hint="`modiff benchmark` goes on"
+        )
     scoring = scoring_of(state)
     split = str(state.settings["split"])
     files = [evaluation_of(folder, run, state) for run in done]
@@ -124,10 +126,6 @@ def build_tables(folder: str | Path, state: State, *, resamples: int = RESAMPLES
                 for way in sorted({way[:2] for way in methods[0].ways()}, key=lambda way: (way[0] != "standard", way))
             ]
     return Tables(state, tuple(made), split, len(table), len(set(table.patients)), tuple(_left_out(state)))
-
-
-def _counted(state: State) -> str:
-    return ", ".join(f"{count} {status}" for status, count in state.counts().items() if count) or "no runs"
 
 
 def _left_out(state: State) -> list[str]:

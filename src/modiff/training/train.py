@@ -71,8 +71,6 @@ def train(
     with Store.open(data) as store:
         training, validation = load(store, "train"), load(store, "val")
     described = files.describe_data(training, Path(data).resolve())
-    if (folder / files.CHECKPOINT).exists():
-        files.check_resumable(folder, config, described)
     torch.manual_seed(seed_for(config.seed, "weights"))
     model = build_model(config, described)
     module = TrainingModule(model, config.training, config.seed)
@@ -109,8 +107,10 @@ def _begin(
     trainer: Trainer, module: TrainingModule, config: RunConfig, described: dict[str, Any], folder: Path
 ) -> TrainingResult | None:
     """Readies the folder for this start; the result where nothing is left to train."""
-    resume = (folder / files.CHECKPOINT).exists()
-    step, done = _saved_progress(folder / files.CHECKPOINT, module) if resume else (-1, False)
+    step, done = -1, False
+    if (folder / files.CHECKPOINT).exists():
+        files.check_resumable(folder, config, described)
+        step, done = _saved_progress(folder / files.CHECKPOINT, module)
     # Written when all else is known to be right: a start that was refused leaves nothing that refuses the next.
     files.write_config(folder / files.CONFIG, config)
     files.write_text(folder / files.DATA, json.dumps(described, indent=1) + "\n")

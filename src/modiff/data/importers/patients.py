@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 _SEEDS = 100  # that are tried for an advice
 
@@ -31,22 +31,19 @@ def place(args: argparse.Namespace, patients: Iterable[str]) -> tuple[dict[str, 
     return assign(names, places, args.splits), folds(args, names)
 
 
-def advice(args: argparse.Namespace, splits: Mapping[str, str]) -> str | None:
+def advice(args: argparse.Namespace, splits: dict[str, str]) -> str | None:
     """What to do where a split that training or scoring needs is empty. splits: by patient, as they were written."""
-    from modiff.data.splits import USUAL, SplitRule, assign
+    from modiff.data.splits import SplitRule, assign, lacking
 
-    if not (absent := [name for name in USUAL if name not in splits.values()]):
-        return None
-    found = f"no patient is in {' or '.join(absent)}: training needs train and val, scoring test"
-    if not hasattr(args, "split_seed") or not hasattr(args, "test"):
+    found = lacking(splits.values())
+    if found is None or not hasattr(args, "split_seed") or not hasattr(args, "test"):
         return found
-    rules = (SplitRule(args.val, args.test, seed) for seed in range(args.split_seed, args.split_seed + _SEEDS))
-    dealt = [(rule.seed, assign(splits, rule, None)) for rule in rules]
-    if dealt[0][1] != dict(splits):  # not dealt by the rule
+    if assign(splits, SplitRule(args.val, args.test, args.split_seed), None) != splits:  # not dealt by the rule
         return found
-    fills = (seed for seed, places in dealt if {*USUAL} <= {*places.values()})
-    seed = next(fills, None)
-    return f"{found}; {'--splits names them' if seed is None else f'--split-seed {seed} deals someone to each'}"
+    for seed in range(args.split_seed + 1, args.split_seed + _SEEDS):
+        if lacking(assign(splits, SplitRule(args.val, args.test, seed), None).values()) is None:
+            return f"{found}; --split-seed {seed} deals someone to each"
+    return f"{found}; --splits names them"
 
 
 def folds(args: argparse.Namespace, patients: Iterable[str]) -> dict[str, int] | None:

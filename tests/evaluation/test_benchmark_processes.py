@@ -1,0 +1,42 @@
+"""A training in a process of its own: an interruption reaches it, and it may save before it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from modiff.evaluation.benchmark_processes import _ended
+
+CHILD = """
+import pathlib, signal, sys, time
+def save(number, frame):
+    time.sleep(1.0)
+    pathlib.Path(sys.argv[1], "saved").touch()
+    sys.exit(130)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path(sys.argv[1], "started").touch()
+time.sleep(60)
+"""
+
+
+def test_an_interruption_waits_for_the_save(tmp_path):
+    def interrupt():
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        _ended([sys.executable, "-c", CHILD, str(tmp_path)])
+    thread.join()
+    assert (tmp_path / "saved").exists()
+
+
+def test_the_exit_status_is_passed_on():
+    assert _ended([sys.executable, "-c", "raise SystemExit(7)"]) == 7
