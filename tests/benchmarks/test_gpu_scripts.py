@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
+import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -162,3 +165,20 @@ def test_a_part_that_changed_is_refused(tmp_path):
     pieces[1].unlink()
     with pytest.raises(CheckpointError, match="missing"):
         parts.join(manifest, tmp_path / "back")
+
+
+@pytest.mark.parametrize(
+    "hostile", [{"name": "../evil"}, {"name": "folder/link", "type": tarfile.SYMTYPE, "linkname": "/"}]
+)
+def test_an_archive_that_leaves_its_folder_is_refused(tmp_path, hostile):
+    whole = tmp_path / "folder.tar.000"
+    with tarfile.open(whole, mode="w") as archive:
+        item = tarfile.TarInfo()
+        for name, value in hostile.items():
+            setattr(item, name, value)
+        archive.addfile(item)
+    part = {"name": whole.name, "sha256": hashlib.sha256(whole.read_bytes()).hexdigest()}
+    (tmp_path / "folder.json").write_text(json.dumps({"folder": "folder", "parts": [part]}))
+    with pytest.raises(CheckpointError, match="no plain file of a folder"):
+        script("parts").join(tmp_path / "folder.json", tmp_path / "into")
+    assert not (tmp_path / "evil").exists()
