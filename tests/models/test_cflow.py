@@ -23,10 +23,10 @@ from latent_helpers import (
 from torch import Tensor, nn
 
 from modiff.config import build_config
+from modiff.config.baselines import CFlowConfig
 from modiff.errors import ConfigError
 from modiff.models import build, latent
 from modiff.models.cflow import CFlow
-from modiff.models.configs_latent import CFlowConfig
 from modiff.models.flows import GlowFlow, PlanarFlow, planar_step
 
 Posterior = Literal["planar", "glow", "gauss"]

@@ -23,9 +23,9 @@ from scipy.optimize import linprog
 from torch import Tensor
 
 from modiff.config import build_config
+from modiff.config.baselines import MoSEConfig
 from modiff.errors import ConfigError
 from modiff.models import build, latent, mose
-from modiff.models.configs_latent import MoSEConfig
 from modiff.models.coupling import CapSchedule, greedy_coupling, iou_cost
 from modiff.models.mose import MoSE, mass_divergence
 from modiff.training.ema import EMA

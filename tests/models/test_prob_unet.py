@@ -10,9 +10,9 @@ from latent_helpers import modes_of, parameters_of, random_batch, repeated, trai
 from torch.distributions import Independent, Normal, kl_divergence
 
 from modiff.config import build_config
+from modiff.config.baselines import ProbUNetConfig
 from modiff.errors import ConfigError
 from modiff.models import build, latent
-from modiff.models.configs_latent import ProbUNetConfig
 from modiff.models.prob_unet import ProbUNet
 
 FOUR_LEVELS = (32, 64, 128, 192)

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _changes(settings: list[str]) -> dict[str, Any]:
     """Nested settings from "a.b=value"; the later wins."""
-    from modiff.config_text import merge, setting
+    from modiff.config.fields import merge, setting
 
     changes: dict[str, Any] = {}
     for text in settings:

@@ -17,6 +17,7 @@ energy distance of N fresh readers to M others is then exactly d·(1/N + 1/M), d
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ from rich.progress import track
 from scipy.special import expit
 
 from modiff import __version__
-from modiff.data.phantom_config import PhantomConfig, case_name, place_of, split_of
+from modiff.config.phantom import PhantomConfig
 from modiff.data.phantom_lesion import ANGLES, Lesion, draw_lesion, opacity, outlines
 from modiff.data.phantom_texture import (
     SOFT_TISSUE,
@@ -60,6 +61,8 @@ VERSION = 1  # of the simulation: it rises whenever the same seed gives other im
 WINDOW = (-1000.0, 400.0)  # HU shown as 0 and 255
 _VISIBLE = 30.0  # signal-to-noise ratio at which half of the readers mark a lesion
 _STEEPNESS = 4.5  # rise of the log-odds of marking with the logarithm of the signal-to-noise ratio
+_TEST, _VAL, _CYCLE = (1, 11, 21), (2, 17), 30  # a tenth of the patients are test, a fifteenth val
+_CASE = re.compile(r"phantom-([0-9]{5,9})/([0-9]{3,9})")
 
 
 def config_of(info: StoreInfo) -> PhantomConfig:
@@ -68,6 +71,25 @@ def config_of(info: StoreInfo) -> PhantomConfig:
     if info.importer.partition(" (")[0] != made_by:
         raise DataError("not simulated by this version", field="importer", found=info.importer, expected=made_by)
     return PhantomConfig.from_source(info.source)
+
+
+def split_of(patient: int) -> str:
+    """train, val or test: a function of the patient's number alone, so that stores of any size agree on it."""
+    place = patient % _CYCLE
+    return "test" if place in _TEST else "val" if place in _VAL else "train"
+
+
+def case_name(patient: int, index: int) -> str:
+    """The name in the store of a patient's image."""
+    return f"phantom-{patient:05d}/{index:03d}"
+
+
+def place_of(name: str) -> tuple[int, int]:
+    """Patient and index of an image from its name; DataError for any other name."""
+    match = _CASE.fullmatch(name)
+    if match is None or case_name(int(match[1]), int(match[2])) != name:
+        raise DataError("not a phantom's case", field="case", found=name, expected="a name like phantom-00000/000")
+    return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from modiff.data.phantom_config import FARTHEST, MOST_OFF_CENTRE
+from modiff.config.phantom import FARTHEST, MOST_OFF_CENTRE
 from modiff.data.phantom_texture import Array
 
 ANGLES = (np.arange(160) * (2 * np.pi / 160) - np.pi).astype(np.float32)

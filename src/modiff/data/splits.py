@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from modiff.config.data import SplitConfig
 from modiff.errors import ConfigError, DataError
 
 USUAL = ("train", "val", "test")
@@ -15,21 +16,12 @@ _MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class SplitRule:
-    """Shares of patients when no file says who is where.
+class SplitRule(SplitConfig):
+    """Who is where when no file says so.
 
-    A patient's place is a hash of (seed, patient), so it does not move when other patients come or go; shares are
+    A patient's place is a hash of (seed, patient), so it does not move when other patients come or go; fractions are
     therefore met on average, not exactly.
     """
-
-    val: float = 0.1  # share of patients
-    test: float = 0.2  # share of patients
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
-            found = f"val {self.val}, test {self.test}"
-            raise ConfigError("shares of val and test", found=found, expected="neither negative, sum below 1")
 
     def split_of(self, patient: str) -> str:
         """`train`, `val` or `test`."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modiff.config_text import addresses, merge, setting
+from modiff.config.evaluation import BenchmarkConfig
+from modiff.config.fields import addresses, merge, setting
 from modiff.errors import ConfigError
 from modiff.evaluation.score_names import columns_of
 
@@ -100,42 +101,11 @@ def rows_of(
 
 
 @dataclass(frozen=True)
-class BenchmarkSettings:
-    """What all methods of a benchmark share, and what is set for one of them; ConfigError for what cannot be."""
-
-    budget: str
-    """of every training: 20m, 2h or 50000img"""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """a seed is one training of every method; the same seed has the same batches"""
-    batch_size: int = 32
-    """images an optimiser step, the same for all"""
-    augment: bool = True
-    """flips and turns, the same for all"""
-    ns: tuple[int, ...] = (16, 32)
-    """samples an image"""
-    thresholds: tuple[float, ...] = (0.5, 0.9)
-    """both under both protocols"""
-    metrics: tuple[str, ...] = ("ged", "hm_iou", "ncc", "ci")
-    """names of `score_names.COLUMNS`"""
-    split: str = "test"
-    """the split that is scored"""
-    limit: int | None = None
-    """score a fixed subset of so many images"""
-    presets: Mapping[str, str] = field(default_factory=dict)
-    """a method's or row's preset where it is not the usual one"""
-    changes: tuple[str, ...] = ()
-    """"NAME.group.setting=value" of a method, a row, or all"""
-    accelerator: str = "auto"
-    """auto, cpu or gpu"""
-    devices: int = 1
-    """devices of a training; more than one is DDP, each training in a process of its own"""
+class BenchmarkSettings(BenchmarkConfig):
+    """`BenchmarkConfig` with scoring that tables can show; ConfigError for what cannot be."""
 
     def __post_init__(self) -> None:
-        from modiff.config import parse_budget
-
-        parse_budget(self.budget)
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ConfigError("needs seeds, each once", field="seeds", found=self.seeds)
+        super().__post_init__()
         scoring = self.evaluation()
         for name in ("ns", "thresholds", "metrics"):  # in one order: typed otherwise they are the same scoring
             object.__setattr__(self, name, getattr(scoring, name))
@@ -230,7 +200,7 @@ def _change(text: str) -> tuple[str, Changes]:
 
 def check_names(rows: Sequence[Row], settings: BenchmarkSettings) -> None:
     """Raises ConfigError where a setting or preset names nothing that is trained, or a configuration cannot be."""
-    from modiff.config_ranges import check_ranges
+    from modiff.config import check_ranges
 
     there = {row.key for row in rows} | {row.method for row in rows}
     # MoDiff's settings reach the controls of others too.

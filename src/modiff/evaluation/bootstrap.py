@@ -13,7 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-RESAMPLES = 2000
+from modiff.config.evaluation import RESAMPLES
+
 MIN_PATIENTS = 5  # fewer clusters say nothing about how patients differ
 LEVEL = 0.95
 

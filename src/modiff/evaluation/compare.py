@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from modiff.config.evaluation import RESAMPLES
 from modiff.errors import ConfigError
 from modiff.evaluation.bootstrap import (
     LEVEL,
-    RESAMPLES,
     Interval,
     mean_interval,
     paired_difference,

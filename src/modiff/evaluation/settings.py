@@ -1,4 +1,4 @@
-"""What an evaluation measures."""
+"""What an evaluation measures: the settings of `modiff.config.evaluation` with the names of metrics and protocols."""
 
 from __future__ import annotations
 
@@ -6,53 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from modiff.config.evaluation import EvaluationConfig
 from modiff.errors import ConfigError
-from modiff.evaluation.bootstrap import RESAMPLES
-from modiff.evaluation.score_names import COLUMNS, FIRST
+from modiff.evaluation.score_names import COLUMNS
 from modiff.metrics.protocols import PROTOCOLS
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
-    """What is drawn and how it is scored; raises ConfigError for what cannot be."""
-
-    ns: tuple[int, ...] = (16, 32)
-    """samples an image; the largest is drawn once and the smaller ones are its first samples"""
-    steps: tuple[int | None, ...] = (None,)
-    """steps of the sampler, one evaluation each; None is the model's own default"""
-    protocols: tuple[str, ...] = ("standard", "paper")
-    """conventions of the metrics"""
-    thresholds: tuple[float, ...] = ()
-    """probabilities at which maps become masks, besides each protocol's own"""
-    seed: int = 0
-    """of the samples, hashed with each case's name"""
-    limit: int | None = None
-    """score only a fixed subset of this many images"""
-    control: bool = False
-    """also score each image's raters against the samples of another patient's image (predictor "shuffled")"""
-    resamples: int = RESAMPLES
-    """of the bootstrap over patients"""
-    metrics: tuple[str, ...] = FIRST
-    """names of `score_names.COLUMNS`, or "all" """
-    one_rater: bool = False
-    """also score each rater's mask against the other raters (predictor "one_rater")"""
+class EvaluationSettings(EvaluationConfig):
+    """`EvaluationConfig` in one order, each value once; ConfigError for a metric or protocol that there is not."""
 
     def __post_init__(self) -> None:
-        for field in ("ns", "steps", "protocols", "metrics"):
-            if not getattr(self, field):
-                raise ConfigError("needs a value", field=field, found="none")
+        super().__post_init__()
         object.__setattr__(self, "metrics", _metrics(self.metrics))
         object.__setattr__(self, "ns", tuple(sorted(set(self.ns))))
         object.__setattr__(self, "thresholds", tuple(sorted(set(self.thresholds))))
         object.__setattr__(self, "steps", _unique(self.steps))
         object.__setattr__(self, "protocols", _unique(self.protocols))
-        numbers = [*(("n", n) for n in self.ns), *(("steps", s) for s in self.steps), ("limit", self.limit)]
-        for name, number in numbers:
-            if number is not None and number < 1:
-                raise ConfigError("too small", field=name, found=number, expected="1 or more")
-        for threshold in self.thresholds:
-            if not 0.0 < threshold <= 1.0:
-                raise ConfigError("not a threshold", field="threshold", found=threshold, expected="0 < threshold <= 1")
         for protocol in self.protocols:
             if protocol not in PROTOCOLS:
                 raise ConfigError("no such protocol", field="protocol", found=protocol, expected=" or ".join(PROTOCOLS))

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
-from modiff.evaluation.bootstrap import RESAMPLES, Interval, mean_interval
+from modiff.evaluation.bootstrap import Interval, mean_interval
 from modiff.evaluation.files import write_text
 from modiff.evaluation.records import DIFFERENCE, STRATA, Record
 from modiff.evaluation.score_names import GAP, NAMES, rank

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError, ModiffError
 from modiff.evaluation.benchmark_state import State, read_state
-from modiff.evaluation.bootstrap import RESAMPLES
 from modiff.evaluation.files import write_text
 from modiff.evaluation.tables_data import Tables, build_tables
 from modiff.evaluation.tables_figure import Picture, pictures

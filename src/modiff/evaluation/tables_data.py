@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.benchmark_check import evaluation_of, scoring_of
 from modiff.evaluation.benchmark_plan import ABLATIONS, CONTROLS, EDGES, METHODS
 from modiff.evaluation.benchmark_state import DONE, State
-from modiff.evaluation.bootstrap import RESAMPLES, Interval, differences_from, mean_interval
+from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
 from modiff.evaluation.compare_inputs import Method, read_methods
 from modiff.evaluation.score_names import NAMES, columns_of
 from modiff.evaluation.settings import EvaluationSettings

@@ -6,43 +6,34 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from modiff.config import MODELS
+
 if TYPE_CHECKING:
     from modiff.models.base import Segmenter
 
 
 @dataclass(frozen=True)
 class Method:
-    """Where a method's configuration and its class are; both load when first used."""
+    """A method's name, the frozen dataclass of its settings, and where its class is, which loads when first used."""
 
     title: str
-    config: str
+    config_class: type[Any]
     model: str
-
-    @property
-    def config_class(self) -> Any:
-        """The frozen dataclass of its settings."""
-        return _load(self.config)
 
     @property
     def model_class(self) -> Any:
         """Its Segmenter, built as `model_class(config, **data)`."""
-        return _load(self.model)
-
-
-def _load(address: str) -> Any:
-    module, name = address.split(":")
-    return getattr(importlib.import_module(module), name)
+        module, name = self.model.split(":")
+        return getattr(importlib.import_module(module), name)
 
 
 METHODS = {
-    "modiff": Method("MoDiff", "modiff.config:MoDiffConfig", "modiff.models.modiff.model:MoDiff"),
-    "cimd": Method("CIMD", "modiff.models.configs_diffusion:CIMDConfig", "modiff.models.cimd:CIMD"),
-    "ccdm": Method("CCDM", "modiff.models.configs_diffusion:CCDMConfig", "modiff.models.ccdm:CCDM"),
-    "prob_unet": Method(
-        "Probabilistic U-Net", "modiff.models.configs_latent:ProbUNetConfig", "modiff.models.prob_unet:ProbUNet"
-    ),
-    "cflow": Method("cFlow", "modiff.models.configs_latent:CFlowConfig", "modiff.models.cflow:CFlow"),
-    "mose": Method("MoSE", "modiff.models.configs_latent:MoSEConfig", "modiff.models.mose:MoSE"),
+    "modiff": Method("MoDiff", MODELS["modiff"], "modiff.models.modiff.model:MoDiff"),
+    "cimd": Method("CIMD", MODELS["cimd"], "modiff.models.cimd:CIMD"),
+    "ccdm": Method("CCDM", MODELS["ccdm"], "modiff.models.ccdm:CCDM"),
+    "prob_unet": Method("Probabilistic U-Net", MODELS["prob_unet"], "modiff.models.prob_unet:ProbUNet"),
+    "cflow": Method("cFlow", MODELS["cflow"], "modiff.models.cflow:CFlow"),
+    "mose": Method("MoSE", MODELS["mose"], "modiff.models.mose:MoSE"),
 }
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from modiff.config.baselines import CCDMConfig
 from modiff.diffusion import categorical
-from modiff.models.configs_diffusion import CCDMConfig
 from modiff.models.modiff import losses
 from modiff.models.pixel_diffusion import Labels, NoiseField, PixelDiffusion
 from modiff.randomness import uniform

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from modiff.config.baselines import CFlowConfig
 from modiff.models import latent
-from modiff.models.configs_latent import CFlowConfig
 from modiff.models.flows import GlowFlow, PlanarFlow
 from modiff.models.prob_unet import ProbUNet
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from modiff.config.baselines import CIMDConfig
 from modiff.diffusion import gaussian, learned_variance, samplers
 from modiff.models import latent
-from modiff.models.configs_diffusion import CIMDConfig
 from modiff.models.modiff import losses
 from modiff.models.pixel_diffusion import Labels, NoiseField, PixelDiffusion
 from modiff.randomness import normal

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from modiff.config import build_config, read_preset
-from modiff.config_ranges import check_model
+from modiff.config import build_config, check_model, read_preset
 from modiff.errors import ConfigError
 from modiff.models import METHODS, build
 from modiff.models.base import Segmenter

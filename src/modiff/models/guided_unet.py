@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modiff.config.baselines import GuidedUNetConfig
 from modiff.errors import ConfigError
-from modiff.models.configs_diffusion import GuidedUNetConfig
 from modiff.models.layers import SpatialAttention, time_features, zero
 
 

@@ -9,11 +9,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, distributed, nn
 
+from modiff.config.baselines import MoSEConfig
 from modiff.data.batch import Batch
 from modiff.errors import ConfigError
 from modiff.models import latent
 from modiff.models.base import Readers, Samples, Segmenter
-from modiff.models.configs_latent import MoSEConfig
 from modiff.models.coupling import CapSchedule, greedy_coupling, iou_cost
 from modiff.models.modiff.windows import pad_to_multiple
 from modiff.randomness import fold, normal, sample_seeds, uniform

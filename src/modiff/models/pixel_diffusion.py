@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.data.batch import Batch
 from modiff.diffusion.schedule import Schedule, time_steps
 from modiff.errors import ConfigError
 from modiff.models.base import Readers, Samples, Segmenter
-from modiff.models.configs_diffusion import CCDMConfig, CIMDConfig
 from modiff.models.guided_unet import GuidedUNet
 from modiff.models.hurdle import PresenceHurdle
 from modiff.models.layers import image_centre, position_channels

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from modiff.config.baselines import CFlowConfig, ProbUNetConfig
 from modiff.data.batch import Batch
 from modiff.models import latent
 from modiff.models.base import Readers, Samples, Segmenter
-from modiff.models.configs_latent import CFlowConfig, ProbUNetConfig
 from modiff.models.modiff.windows import pad_to_multiple
 from modiff.randomness import fold, normal, sample_seeds
 

@@ -22,8 +22,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from modiff import __version__
-from modiff.config import RunConfig, TrainerConfig
-from modiff.config_ranges import check_ranges
+from modiff.config import RunConfig, TrainerConfig, check_ranges
 from modiff.data.dataset import TrainingBatches, training_loader, validation_batches
 from modiff.data.memory import MemoryStore, load
 from modiff.data.store import Store

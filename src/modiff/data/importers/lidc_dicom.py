@@ -38,8 +38,8 @@ from modiff.errors import DataError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from modiff.config.data import CropRule
     from modiff.data.layout import StoreInfo
-    from modiff.data.lidc.crops import CropRule
     from modiff.data.lidc.files import Job
     from modiff.data.lidc.partial import Partial
     from modiff.data.lidc.patient import PatientCrops
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def _rule(spacing: float | None) -> CropRule:
-    from modiff.data.lidc.crops import CropRule
+    from modiff.config.data import CropRule
     from modiff.errors import ConfigError
 
     if spacing is not None and not 0.05 <= spacing <= 10:

@@ -18,7 +18,7 @@ from modiff.data.importers import add_output
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What `modiff import phantom` takes."""
-    from modiff.data.phantom_config import PhantomConfig
+    from modiff.config.phantom import PhantomConfig
 
     usual = PhantomConfig()
     add_output(parser)

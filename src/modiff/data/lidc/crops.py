@@ -10,15 +10,6 @@ from modiff.io.dicom_geometry import Plane, affine_of
 
 
 @dataclass(frozen=True)
-class CropRule:
-    """What a crop is. size: pixels a side. spacing: mm a pixel, None for the slice's. window: HU made 0 and 1."""
-
-    size: int = 128  # the distributed crops' and the paper's
-    spacing: float | None = None
-    window: tuple[float, float] = (-1000.0, 400.0)  # lung window: air to bone
-
-
-@dataclass(frozen=True)
 class Window:
     """A square of size×size pixels. top, left: where its first pixel's centre lies in the slice, in the slice's pixels.
 

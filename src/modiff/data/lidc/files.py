@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from modiff.config.data import CropRule
 from modiff.data.importers.sources import FolderSource, open_source
 from modiff.data.layout import check_case
-from modiff.data.lidc.crops import CropRule
 from modiff.data.lidc.xml import MAX_BYTES, series_uid_of
 from modiff.errors import DataError
 from modiff.io.dicom_file import read_header, text

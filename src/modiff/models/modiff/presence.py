@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config import DiffusionConfig, PresenceConfig
+from modiff.config.modiff import PRESENCE_DROPOUT, PRESENCE_HIDDEN
 from modiff.data.augment import dihedral
 from modiff.data.batch import Batch
 from modiff.models.layers import ResBlock, image_centre, position_channels
@@ -67,15 +68,16 @@ class PresenceHead(nn.Module):
             current = width
         self.map_out = nn.Conv2d(current, classes * config.stem**2, 1)
         features = 2 * widths[-1] + 2 * widths[0] + 2
-        drop = min(0.5, 1.5 * config.dropout)
+        times, most = PRESENCE_DROPOUT
+        drop = min(most, times * config.dropout)
         outputs = raters + 1 if exchangeable else raters
         self.head = nn.Sequential(
             nn.LayerNorm(features),
             nn.Dropout(drop),
-            nn.Linear(features, 128),
+            nn.Linear(features, PRESENCE_HIDDEN),
             nn.SiLU(),
             nn.Dropout(drop),
-            nn.Linear(128, outputs),
+            nn.Linear(PRESENCE_HIDDEN, outputs),
         )
 
     @property

@@ -1,0 +1,83 @@
+"""Settings of evaluations and benchmarks. What metrics and protocols there are, `modiff.evaluation` knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from modiff.config.fields import ANY, COUNT, Range, check_numbers, number
+from modiff.config.run import parse_budget
+from modiff.errors import ConfigError
+
+RESAMPLES = 2000  # of a bootstrap
+_THRESHOLDS = Range(low=0, high=1, above=True, empty=True)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is drawn and how it is scored; raises ConfigError for what cannot be."""
+
+    ns: tuple[int, ...] = number((16, 32), COUNT, "samples")
+    """samples per image; the largest is drawn once and the smaller ones are its first samples"""
+    steps: tuple[int | None, ...] = number((None,), COUNT)
+    """steps of the sampler, one evaluation each; None is the model's own default"""
+    protocols: tuple[str, ...] = ("standard", "paper")
+    """conventions of the metrics"""
+    thresholds: tuple[float, ...] = number((), _THRESHOLDS)
+    """probabilities at which maps become masks, besides each protocol's own"""
+    seed: int = number(0, ANY)
+    """of the samples, hashed with each case's name"""
+    limit: int | None = number(None, COUNT, "images")
+    """score only a fixed subset of this many images"""
+    control: bool = False
+    """also score each image's raters against the samples of another patient's image (predictor "shuffled")"""
+    resamples: int = number(RESAMPLES, COUNT)
+    """of the bootstrap over patients"""
+    metrics: tuple[str, ...] = ("ged", "hm_iou")
+    """names of metrics, or "all" """
+    one_rater: bool = False
+    """also score each rater's mask against the other raters (predictor "one_rater")"""
+
+    def __post_init__(self) -> None:
+        for name in ("ns", "steps", "protocols", "metrics"):
+            if not getattr(self, name):
+                raise ConfigError("needs a value", field=name, found="none")
+        check_numbers(self)
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What all methods of a benchmark share, and what is set for one of them; ConfigError for what cannot be."""
+
+    budget: str
+    """of every training: 20m, 2h or 50000img"""
+    seeds: tuple[int, ...] = number((0, 1, 2), ANY)
+    """a seed is one training of every method; the same seed has the same batches"""
+    batch_size: int = number(32, COUNT, "images")
+    """images per optimiser step, the same for all"""
+    augment: bool = True
+    """flips and turns, the same for all"""
+    ns: tuple[int, ...] = number((16, 32), COUNT, "samples")
+    """samples per image"""
+    thresholds: tuple[float, ...] = number((0.5, 0.9), _THRESHOLDS)
+    """both under both protocols"""
+    metrics: tuple[str, ...] = ("ged", "hm_iou", "ncc", "ci")
+    """names of metrics"""
+    split: str = "test"
+    """the split that is scored"""
+    limit: int | None = number(None, COUNT, "images")
+    """score a fixed subset of so many images"""
+    presets: Mapping[str, str] = field(default_factory=dict)
+    """a method's or row's preset where it is not the usual one"""
+    changes: tuple[str, ...] = ()
+    """"NAME.group.setting=value" of a method, a row, or all"""
+    accelerator: str = "auto"
+    """auto, cpu or gpu"""
+    devices: int = number(1, COUNT)
+    """devices of a training; more than one is DDP, each training in a process of its own"""
+
+    def __post_init__(self) -> None:
+        parse_budget(self.budget)
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ConfigError("needs seeds, each once", field="seeds", found=self.seeds)
+        check_numbers(self)

@@ -1,0 +1,223 @@
+"""Settings as frozen dataclasses: ranges beside their fields, plain data and YAML to and from them, "group.name=value".
+
+A numeric field states its range and unit in its metadata (`number`), and its help in the docstring below it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from modiff.errors import ConfigError
+
+_EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+_Number = TypeVar("_Number")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers that a setting may have; of a tuple, each of its items.
+
+    above, below: the end itself is left out. odd: odd numbers only. empty: a tuple may have no items.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+    odd: bool = False
+    empty: bool = False
+
+    def allows(self, value: object) -> bool:
+        """Whether a number, or every item of a tuple, is finite and within the range; None, not set, is allowed."""
+        if value is None:
+            return True
+        if isinstance(value, tuple):
+            return (self.empty or bool(value)) and all(self.allows(item) for item in value)
+        if not isinstance(value, int | float) or not _finite(value):
+            return False
+        low = value > self.low if self.above else value >= self.low
+        high = value < self.high if self.below else value <= self.high
+        return low and high and (not self.odd or value % 2 == 1)
+
+    def text(self, *, several: bool = False) -> str:
+        """In words: "1 or more", "from 0 to 1"; several: of a tuple's items."""
+        bounded = self.high < math.inf
+        if self.low == -math.inf:
+            words = f"up to {self.high:g}" if bounded else "finite"
+        elif bounded and self.above and self.below:
+            words = f"between {self.low:g} and {self.high:g}"
+        elif bounded:
+            words = f"above {self.low:g}, up to {self.high:g}" if self.above else f"from {self.low:g} to {self.high:g}"
+        else:
+            words = f"more than {self.low:g}" if self.above else f"{self.low:g} or more"
+        words += ", odd" if self.odd else ""
+        count = "any number of values" if self.empty else "one or more values"
+        return f"{count}, each {words}" if several else words
+
+
+ANY = Range()
+COUNT = Range(low=1)
+NOT_NEGATIVE = Range(low=0)
+POSITIVE = Range(low=0, above=True)
+FRACTION = Range(low=0, high=1)
+
+
+def number(default: _Number, within: Range, unit: str = "") -> _Number:
+    """A dataclass field for a number, or a tuple of numbers, with its range and its unit."""
+    made: _Number = field(default=default, metadata={"range": within, "unit": unit})
+    return made
+
+
+def ranges(config: object, prefix: str = "") -> Iterator[tuple[str, object, Range, str]]:
+    """(address, value, range, unit) of every field with a range, those of groups included."""
+    assert is_dataclass(config)
+    for item in fields(config):
+        value, name = getattr(config, item.name), f"{prefix}{item.name}"
+        if is_dataclass(value):
+            yield from ranges(value, f"{name}.")
+        elif "range" in item.metadata:
+            yield name, value, item.metadata["range"], item.metadata["unit"]
+
+
+def check_numbers(config: object, prefix: str = "") -> None:
+    """ConfigError naming the first number that is out of its field's range, infinite, or not a number."""
+    for name, value, within, unit in ranges(config, prefix):
+        if not within.allows(value):
+            expected = within.text(several=isinstance(value, tuple)) + (f" {unit}" if unit else "")
+            found = list(value) if isinstance(value, tuple) else value
+            raise ConfigError("is out of range", field=name, found=found, expected=expected)
+
+
+def _finite(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain data: dictionaries, lists, strings, numbers."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+    return plain(asdict(config))
+
+
+def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
+    """Whether plain data fits a type hint, and the value it becomes."""
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True, value
+    if origin is Literal:
+        return value in args, value
+    if origin in (Union, UnionType):
+        for option in args:
+            good, made = _fits(value, option)
+            if good:
+                return True, made
+        return False, value
+    if origin is tuple:
+        good = isinstance(value, (list, tuple)) and all(_fits(item, args[0])[0] for item in value)
+        return good, tuple(_fits(item, args[0])[1] for item in value) if good else value
+    if kind is NoneType:
+        return value is None, value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return True, float(value)
+    if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return True, float(value)  # YAML 1.1 reads 1e-3, without a point, and 1.5e3, without a sign, as text
+    if kind in (int, float) and isinstance(value, bool):
+        return False, value
+    return isinstance(value, kind), value
+
+
+def _hint_text(kind: Any) -> str:
+    return (
+        " or ".join(map(repr, get_args(kind))) if get_origin(kind) is Literal else str(getattr(kind, "__name__", kind))
+    )
+
+
+def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None = None, prefix: str = "") -> Any:
+    """A copy of a configuration with changes from plain, nested data; ConfigError for unknown names and wrong types."""
+    hints = get_type_hints(type(config))
+    known = {item.name for item in fields(config)}
+    new: dict[str, Any] = {}
+    for key, value in changes.items():
+        name = f"{prefix}{key}"
+        if key not in known:
+            raise ConfigError("no such setting", path=path, field=name, expected=f"one of {', '.join(sorted(known))}")
+        current = getattr(config, key)
+        if is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise ConfigError("is a group of settings", path=path, field=name, found=repr(value))
+            new[key] = update(current, value, path=path, prefix=f"{name}.")
+            continue
+        good, made = _fits(value, hints[key])
+        if not good:
+            raise ConfigError("wrong value", path=path, field=name, found=repr(value), expected=_hint_text(hints[key]))
+        if not _finite(made):
+            raise ConfigError("is out of range", path=path, field=name, found=value, expected="finite")
+        new[key] = made
+    return replace(config, **new)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file as plain data; ConfigError if it is not a mapping."""
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = yaml.safe_load(file)
+    except OSError as error:
+        raise ConfigError("cannot be read", path=path, found=error.strerror or str(error)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("is not YAML", path=path, found=str(error)) from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError("is not a mapping of settings", path=path, found=type(data).__name__)
+    return data
+
+
+def setting(text: str, *, expected: str = "NAME=VALUE") -> dict[str, Any]:
+    """{"model": {"unet": {"base": 32}}} of "model.unet.base=32", the value read as YAML; ConfigError."""
+    import yaml
+
+    address, equals, value = text.partition("=")
+    groups = address.split(".")
+    if not equals or not all(groups):
+        raise ConfigError("is not a setting", field="--set", found=repr(text), expected=expected)
+    try:
+        made: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError("is not YAML", field=f"--set {address}", found=repr(value)) from error
+    for group in reversed(groups):
+        made = {group: made}
+    result: dict[str, Any] = made
+    return result
+
+
+def merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Puts the settings of `other` over those of `into`, group by group; `other` stays apart."""
+    for key, value in other.items():
+        if isinstance(value, Mapping):
+            below = into.get(key)
+            into[key] = below if isinstance(below, dict) else {}
+            merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def addresses(settings: Mapping[str, Any], above: str = "") -> list[str]:
+    """["training.batch_size"] of {"training": {"batch_size": 4}}."""
+    found: list[str] = []
+    for name, value in settings.items():
+        found += addresses(value, f"{above}{name}.") if isinstance(value, Mapping) else [f"{above}{name}"]
+    return found

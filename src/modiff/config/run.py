@@ -1,0 +1,189 @@
+"""Everything that `modiff train` is told: method, preset, seed, model, training, devices.
+
+A run's configuration is built in this order: defaults < preset < YAML file < flags.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from modiff.config.baselines import CCDMConfig, CFlowConfig, CIMDConfig, MoSEConfig, ProbUNetConfig
+from modiff.config.fields import (
+    ANY,
+    COUNT,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Range,
+    check_numbers,
+    number,
+    read_yaml,
+    update,
+)
+from modiff.config.modiff import MoDiffConfig, check_heads
+from modiff.errors import ConfigError
+
+MODELS: dict[str, type[Any]] = {
+    "modiff": MoDiffConfig,
+    "cimd": CIMDConfig,
+    "ccdm": CCDMConfig,
+    "prob_unet": ProbUNetConfig,
+    "cflow": CFlowConfig,
+    "mose": MoSEConfig,
+}
+"""method -> the frozen dataclass of its settings"""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a method is trained."""
+
+    budget: str = "20m"
+    """how long in all: minutes (20m), hours (2h), seconds (90s) or images seen (50000img)"""
+    batch_size: int = number(32, COUNT, "images")
+    """images an optimiser step, over all devices"""
+    learning_rate: float = number(1e-4, POSITIVE)
+    """Adam's step size (paper §4.1)"""
+    weight_decay: float = number(0.0, NOT_NEGATIVE)
+    """decoupled weight decay (AdamW); 0 is Adam"""
+    warmup: int = number(0, NOT_NEGATIVE, "steps")
+    """optimiser steps over which the learning rate rises from 0"""
+    decay: Literal["plateau", "cosine", "constant"] = "plateau"
+    """plateau: ReduceLROnPlateau on the validation loss (paper §4.1); cosine: to a twentieth over the budget"""
+    plateau_factor: float = number(0.2, Range(low=0, high=1, above=True, below=True))
+    """factor of ReduceLROnPlateau (paper §4.1)"""
+    plateau_patience: int = number(10, NOT_NEGATIVE)
+    """validations without improvement before the learning rate falls (paper §4.1)"""
+    gradient_clip: float = number(1.0, NOT_NEGATIVE)
+    """largest norm of the gradient; 0 for none"""
+    ema_decay: float = number(0.9999, FRACTION)
+    """the weights' moving average decays by min(this, (1 + step)/(10 + step))"""
+    augment: bool = True
+    """flips and 90° turns, the same for an image and all its masks"""
+    validate_every: int = number(500, COUNT, "steps")
+    """optimiser steps between validations"""
+    validation_images: int = number(256, COUNT, "images")
+    """images of split val that the validation loss looks at, with fixed times and noise"""
+    save_every: int = number(500, COUNT, "steps")
+    """optimiser steps between saves of the training checkpoint"""
+    log_every: int = number(20, COUNT, "steps")
+    """optimiser steps between lines of the metrics log"""
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """Devices and precision, passed to Lightning."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """what to run on"""
+    devices: int = number(1, COUNT)
+    """devices on this machine; more than one is DDP"""
+    num_nodes: int = number(1, COUNT)
+    """machines"""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """auto: bfloat16 where the device computes with it natively, else float32"""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What `modiff train` does."""
+
+    method: str = "modiff"
+    """what is trained"""
+    preset: str | None = None
+    """named settings that the file and the flags override"""
+    seed: int = number(0, ANY)
+    """seed of initial weights, data order, augmentation and noise"""
+    model: Any = field(default_factory=MoDiffConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+def presets() -> dict[str, str]:
+    """Names of the packaged presets and their first comment line."""
+    folder = resources.files("modiff.config") / "presets"
+    found = {}
+    for item in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if item.name.endswith(".yaml"):
+            found[item.name[:-5]] = item.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+    return found
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """A packaged preset as plain data; ConfigError naming the presets there are."""
+    import yaml
+
+    known = presets()
+    if not isinstance(name, str) or name not in known:
+        raise ConfigError("no such preset", field="preset", found=repr(name), expected=f"one of {', '.join(known)}")
+    data = yaml.safe_load((resources.files("modiff.config") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return data or {}
+
+
+def model_config(method: str) -> Any:
+    """The default model configuration of a method; ConfigError naming the methods there are."""
+    if not isinstance(method, str) or method not in MODELS:
+        raise ConfigError("no such method", field="method", found=repr(method), expected=f"one of {', '.join(MODELS)}")
+    return MODELS[method]()
+
+
+def build_config(
+    *,
+    method: str | None = None,
+    preset: str | None = None,
+    file: str | Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """One configuration from defaults < preset < YAML file < changes (flags)."""
+    written = read_yaml(file) if file is not None else {}
+    flags = dict(changes or {})
+    preset = preset or flags.get("preset") or written.get("preset")
+    chosen = read_preset(preset) if preset else {}
+    method = method or flags.get("method") or written.get("method") or chosen.get("method") or RunConfig.method
+    config = RunConfig(method=method, preset=preset, model=model_config(method))
+    for layer, path in ((chosen, f"preset {preset}"), (written, file), (flags, None)):
+        config = update(config, {k: v for k, v in layer.items() if k not in ("method", "preset")}, path=path)
+    return config
+
+
+def config_from_dict(data: Mapping[str, Any], *, path: str | Path | None = None) -> RunConfig:
+    """The configuration that `to_dict` wrote."""
+    method = data.get("method", RunConfig.method)
+    config = RunConfig(method=method, preset=data.get("preset"), model=model_config(method))
+    return update(config, {k: v for k, v in data.items() if k not in ("method", "preset")}, path=path)
+
+
+def parse_budget(text: str) -> tuple[float | None, int | None]:
+    """(seconds, images): "90s", "20m", "2h" or "50000img"; the other of the two is None."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|img)", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise ConfigError(
+            "is not a budget", field="training.budget", found=repr(text), expected="20m, 2h, 90s or 50000img"
+        )
+    number, unit = float(match[1]), match[2]
+    if unit == "img":
+        return None, round(number)
+    return number * {"s": 1, "m": 60, "h": 3600}[unit], None
+
+
+def check_ranges(config: RunConfig) -> None:
+    """ConfigError naming the first setting that is out of range or contradicts another."""
+    _, images = parse_budget(config.training.budget)
+    if images is not None and images < config.training.batch_size:
+        expected = f"{config.training.batch_size}img or more, one batch"
+        raise ConfigError("is too small", field="training.budget", found=config.training.budget, expected=expected)
+    check_numbers(config)
+    if isinstance(config.model, MoDiffConfig):
+        check_heads(config.model)
+
+
+def check_model(model: Any) -> None:
+    """As `check_ranges`, of a model's settings alone."""
+    check_numbers(model, "model.")
+    if isinstance(model, MoDiffConfig):
+        check_heads(model)
