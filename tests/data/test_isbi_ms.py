@@ -95,9 +95,11 @@ def test_values_are_between_percentiles_of_each_volume(tmp_path: Path) -> None:
 def test_folds_never_divide_a_person(tmp_path: Path) -> None:
     with _import(_write(tmp_path / "d", 3, 2), "--fit", "crop", "--folds", "3") as store:
         for fold in range(3):
-            train, held = store.fold_rows(fold)
-            assert not set(store.patients[train].tolist()) & set(store.patients[held].tolist())
-            assert len(set(store.patients[held].tolist())) == 1
+            train, val, held = (
+                set(store.patients[store.rows(f"fold{fold}-{part}")].tolist()) for part in ("train", "val", "test")
+            )
+            assert not held & (train | val)
+            assert len(held) == 1
 
 
 def test_how_slices_are_fitted_must_be_said(tmp_path: Path) -> None:

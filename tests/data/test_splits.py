@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modiff.data.splits import SplitRule, assign, make_folds, read_splits
+from modiff.data.splits import SplitRule, assign, fold_of, fold_split, fold_splits, make_folds, read_splits
 from modiff.errors import ConfigError, DataError
 
 PATIENTS = [f"LIDC-IDRI-{number:04}" for number in range(5000)]
@@ -75,3 +75,37 @@ def test_a_file_that_is_none(tmp_path: Path, text: str) -> None:
 def test_patients_in_no_split_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found b, c, d and 1 more"):
         assign("abcde", {"a": "train"}, "s.json")
+
+
+def test_every_patient_is_held_out_by_one_fold_and_val_is_a_tenth_of_the_others() -> None:
+    folds = make_folds(PATIENTS[:100], 5)
+    made = [fold_splits(folds, fold) for fold in range(5)]
+    assert all([places[patient] for places in made].count("test") == 1 for patient in folds)
+    assert [list(places.values()).count("val") for places in made] == [8] * 5
+    assert [list(places.values()).count("train") for places in made] == [72] * 5
+
+
+def test_val_of_a_fold_stays_what_it_is_from_version_to_version() -> None:
+    folds = {patient: place % 2 for place, patient in enumerate(PATIENTS[:10])}
+    assert [patient for patient, place in fold_splits(folds, 0, 0.4).items() if place == "val"] == [
+        "LIDC-IDRI-0001",
+        "LIDC-IDRI-0003",
+    ]
+
+
+def test_of_few_patients_one_is_val() -> None:
+    assert sorted(fold_splits({"a": 0, "b": 1, "c": 2}, 1).values()) == ["test", "train", "val"]
+
+
+@pytest.mark.parametrize(
+    ("folds", "fold", "message"),
+    [({"a": 0, "b": 1}, 2, "no such fold"), ({"a": 0, "b": 1}, 0, "too few patients outside the fold")],
+)
+def test_folds_that_cannot_be_trained_on(folds: dict[str, int], fold: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fold_splits(folds, fold)
+
+
+@pytest.mark.parametrize(("fold", "split"), [(0, "test"), (12, "val"), (None, "test"), (None, "fold0-dev")])
+def test_the_name_of_a_folds_split_says_both(fold: int | None, split: str) -> None:
+    assert fold_of(fold_split(fold, split)) == (fold, split)

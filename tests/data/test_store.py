@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from store_helpers import make_info
 
+from modiff.config.phantom import PhantomConfig
+from modiff.data.phantom import write_phantom
 from modiff.data.store import Store, StoreWriter
 from modiff.errors import DataError
 
@@ -120,16 +122,24 @@ def test_a_split_that_is_not_there_names_those_that_are(small_store: Path) -> No
         store.rows("dev")
 
 
-def test_folds_hold_out_whole_patients(small_store: Path) -> None:
+def test_a_fold_holds_out_its_patients_and_validates_on_some_of_the_others(small_store: Path) -> None:
     with Store.open(small_store) as store:
-        train, held = store.fold_rows(1)
-        assert set(store.patients[held]) == {"p2", "p4"}
-        assert sorted([*train, *held]) == list(range(6))
+        patients = {part: set(store.patients[store.rows(f"fold1-{part}")]) for part in ("train", "val", "test")}
+        assert patients["test"] == {"p2", "p4"}
+        assert len(patients["val"]) == 1
+        assert patients["val"] | patients["train"] | patients["test"] == set(store.patients)
+        assert sum(map(len, patients.values())) == len(set(store.patients))
 
 
 def test_a_fold_that_is_not_there_names_those_that_are(small_store: Path) -> None:
     with Store.open(small_store) as store, pytest.raises(DataError, match=r"no such fold.*0, 1"):
-        store.fold_rows(7)
+        store.rows("fold7-test")
+
+
+def test_a_store_without_folds_says_how_to_make_them(tmp_path: Path) -> None:
+    path = write_phantom(tmp_path / "p.h5", PhantomConfig(size=32, spacing=1.4, patients=3, images_per_patient=1))
+    with Store.open(path) as store, pytest.raises(DataError, match=r"has no folds.*--folds K"):
+        store.rows("fold0-test")
 
 
 def test_a_store_travels_to_another_process(small_store: Path) -> None:

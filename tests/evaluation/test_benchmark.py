@@ -265,7 +265,7 @@ def test_a_method_may_be_added(store, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("changed", [{"budget": "16img"}, {"batch_size": 2}, {"augment": False}])
 def test_what_all_share_may_not_change_in_a_folder(store, finished, changed):
-    with pytest.raises(ConfigError, match=f"begun otherwise; found {next(iter(changed))}"):
+    with pytest.raises(ConfigError, match=f"different settings; found {next(iter(changed))}"):
         benchmark(rows_of(METHODS), settings(**changed), store, finished)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
     from modiff.evaluation.evaluate import Progress
 
 _EPILOG = """\
-Each method and seed gets a run folder, DIR/METHOD-seedK, and DIR/benchmark.json says what is done. The same command
-goes on: finished runs are skipped, a half-trained one resumes, a failed one is tried again. More methods or seeds may
-be added later; budget, batches and data may not change. `modiff tables DIR` writes the tables.
+Each method and seed gets a run folder, DIR/METHOD-seedK, with --folds one per fold, DIR/METHOD-seedK-foldF, and
+DIR/benchmark.json says what is done. The same command resumes: finished runs are skipped, a half-trained one resumes,
+a failed one is tried again. More methods or seeds may be added later; budget, batches and data may not change.
+`modiff tables DIR` writes the tables.
 
 A setting of one method: --set modiff.model.unet.base=32. It reaches the method's ablations too; the name of a row, as
 in modiff-mca.model.mca.dim=16, reaches that row alone, and all.training.warmup=100 every method.
@@ -67,6 +69,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
         help="as of `modiff evaluate` (ged hm_iou ncc ci)",
     )
     made.add_argument("--split", default=Usual.split, help="the split that is scored (%(default)s)")
+    made.add_argument(
+        "--folds", action="store_true", help="train on every fold of the store; tables pool the patients held out"
+    )
     made.add_argument("--limit", type=int, metavar="IMAGES", help="score a fixed subset (all images)")
     made.add_argument(
         "--presets", nargs="+", default=[], metavar="METHOD=PRESET", help="in place of the methods' usual presets"
@@ -99,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     rows = rows_of(args.methods, ablations=args.ablations, edges=args.edges, controls=args.controls)
     settings = _settings(args)
     state = benchmark(rows, settings, args.data, args.output, max_seconds=limit, report=_reporter(args.quiet))
-    asked = {row.folder(seed) for row in rows for seed in settings.seeds}
+    asked = {row.folder(*at) for row in rows for at in product(settings.seeds, state.folds)}
     print(f"{state.counted(asked)} -> {args.output}")
     if others := state.counted(state.runs.keys() - asked):
         print(f"of other methods or seeds, not asked for now: {others}")
@@ -137,6 +142,7 @@ def _settings(args: argparse.Namespace) -> BenchmarkSettings:
         thresholds=tuple(args.thresholds),
         metrics=tuple(args.metrics),
         split=args.split,
+        folds=args.folds,
         limit=args.limit,
         presets=presets,
         changes=tuple(args.changes),

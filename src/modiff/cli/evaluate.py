@@ -39,6 +39,12 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("--data", required=True, metavar="STORE", help="the store, as `modiff import` writes it")
     made.add_argument("--split", default="test", help="the split to score (test)")
     made.add_argument(
+        "--fold",
+        default="own",
+        metavar="K",
+        help="the split within this fold; none: the store's own (the run's own fold)",
+    )
+    made.add_argument(
         "-n", dest="ns", nargs="+", type=int, metavar="N", help="samples an image; the largest is drawn once (16 32)"
     )
     made.add_argument("--steps", nargs="+", type=int, metavar="S", help="steps of the sampler (the model's own)")
@@ -65,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.data.memory import load
     from modiff.errors import ConfigError
     from modiff.evaluation import processes
-    from modiff.evaluation.run import FOLDER, evaluate_to_folder
+    from modiff.evaluation.run import FOLDER, evaluate_to_folder, split_to_score
     from modiff.training.export import load_model
 
     settings = settings_of(args)
@@ -77,14 +83,15 @@ def run(args: argparse.Namespace) -> int:
             "a packaged model has no folder to write to", field="-o", found="nothing", expected="a folder"
         )
     loaded = load_model(args.model)
-    images = load(args.data, args.split)
+    split = split_to_score(loaded, args.data, args.split, args.fold)
+    images = load(args.data, split)
     with processes.started_by_torchrun(_device(args.device)) as device, _progress(settings) as progress:
         written = evaluate_to_folder(
             loaded,
             images,
             folder,
             settings,
-            split=args.split,
+            split=split,
             data=args.data,
             model_name=str(args.model),
             device=device,

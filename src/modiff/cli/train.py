@@ -51,7 +51,11 @@ def _parse(prog: str, words: list[str], chosen: argparse.Namespace) -> argparse.
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
         raise ConfigError(str(error).replace("\n", " "), hint=f"`{prog} --help` explains every setting") from error
     return argparse.Namespace(
-        config=_with(config, made), data=parsed.data, output=parsed.output, max_time=parsed.max_time
+        config=_with(config, made),
+        data=parsed.data,
+        output=parsed.output,
+        fold=parsed.fold,
+        max_time=parsed.max_time,
     )
 
 
@@ -64,7 +68,8 @@ def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     full = jsonargparse.ArgumentParser(
         prog=prog,
-        usage=f"{prog} --data STORE -o RUN [--method M] [--preset P] [--config FILE] [--max-time T] [settings]",
+        usage=f"{prog} --data STORE -o RUN [--method M] [--preset P] [--config FILE] [--fold K] [--max-time T] "
+        "[settings]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=jsonargparse.DefaultHelpFormatter,
@@ -76,6 +81,9 @@ def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
     full.add_argument("--method", default=config.method, help=f"what is trained: {', '.join(METHODS)}")
     full.add_argument("--preset", default=config.preset, help=f"named settings. {names}")
     full.add_argument("--config", default=None, help="a YAML file of settings, such as a run folder's config.yaml")
+    full.add_argument(
+        "--fold", type=int, default=None, help="hold out this fold of the store, train and validate on the others"
+    )
     full.add_argument("--max-time", default=None, help="end this start after 90s, 20m or 2h; the next goes on")
     full.add_argument("--seed", type=int, default=config.seed, help="seed of weights, data order, augmentation, noise")
     for group in ("model", "training", "trainer"):
@@ -100,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         limit, images = parse_budget(args.max_time)
         if images is not None:
             raise ConfigError("is not a time", field="--max-time", found=args.max_time, expected="90s, 20m or 2h")
-    result = train(args.config, args.data, args.output, max_seconds=limit)
+    result = train(args.config, args.data, args.output, fold=args.fold, max_seconds=limit)
     validation = "" if result.validation is None else f", validation loss {result.validation:.4f}"
     print(
         f"{result.reason}: {result.steps:,} steps, {result.images:,} images, "

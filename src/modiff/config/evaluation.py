@@ -65,8 +65,10 @@ class BenchmarkConfig:
     """names of metrics"""
     split: str = "test"
     """the split that is scored"""
+    folds: bool = False
+    """train every method on every fold of the store, and pool the held-out patients"""
     limit: int | None = number(None, COUNT, "images")
-    """score a fixed subset of so many images"""
+    """score a fixed subset of so many images, with folds of each"""
     presets: Mapping[str, str] = field(default_factory=dict)
     """a method's or row's preset where it is not the usual one"""
     changes: tuple[str, ...] = ()
@@ -80,4 +82,8 @@ class BenchmarkConfig:
         parse_budget(self.budget)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError("needs seeds, each once", field="seeds", found=self.seeds)
+        if self.folds and self.split != "test":
+            raise ConfigError(
+                "folds are scored on the patients held out", field="split", found=self.split, expected="test"
+            )
         check_numbers(self)

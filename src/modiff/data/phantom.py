@@ -41,6 +41,7 @@ from modiff.data.phantom_texture import (
     scanner_noise,
     surroundings,
 )
+from modiff.data.splits import make_folds
 from modiff.data.store import StoreInfo, StoreWriter
 from modiff.errors import ConfigError, DataError
 from modiff.randomness import seed_for
@@ -209,11 +210,18 @@ def load_phantom_case(config: PhantomConfig, name: str) -> PhantomCase:
     return make_case(config, *place_of(name))
 
 
-def write_phantom(path: str | Path, config: PhantomConfig, *, overwrite: bool = False, progress: bool = True) -> Path:
+def write_phantom(
+    path: str | Path,
+    config: PhantomConfig,
+    *,
+    folds: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
     """Writes the store of all of `config`'s cases, marked or not, and returns its path.
 
-    Splits are by patient (`split_of`); every reader reads every image; `progress` shows a bar on standard error. Raises
-    DataError where `path` exists and `overwrite` is false.
+    Splits are by patient (`split_of`); folds: how many patients are dealt into as well; every reader reads every image;
+    `progress` shows a bar on standard error. Raises DataError where `path` exists and `overwrite` is false.
     """
     info = StoreInfo(
         channels=("CT",),
@@ -230,7 +238,9 @@ def write_phantom(path: str | Path, config: PhantomConfig, *, overwrite: bool = 
     everyone = np.ones(config.raters, bool)
     places = [(patient, index) for patient in range(config.patients) for index in range(config.images_per_patient)]
     shown = track(places, "Simulating", console=Console(stderr=True), transient=True, disable=not progress)
-    with StoreWriter(path, info, overwrite=overwrite) as writer:
+    patients = (case_name(patient, 0).partition("/")[0] for patient in range(config.patients))
+    dealt = None if folds is None else make_folds(patients, folds)
+    with StoreWriter(path, info, overwrite=overwrite, folds=dealt) as writer:
         for patient, index in shown:
             case = make_case(config, patient, index)
             writer.add(case.image, case.masks, everyone, case=case.name, patient=case.patient, split=case.split)

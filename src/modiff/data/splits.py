@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from modiff.errors import ConfigError, DataError
 
 USUAL = ("train", "val", "test")
 _MAX_BYTES = 64 << 20
+_FOLD_SPLIT = re.compile(r"fold([0-9]{1,6})-(train|val|test)")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,37 @@ def make_folds(patients: Iterable[str], count: int, seed: int = 0) -> dict[str, 
     if not 2 <= count <= len(names):
         raise ConfigError("number of folds", found=count, expected=f"2 to {len(names)}, the number of patients")
     return {patient: place % count for place, patient in enumerate(names)}
+
+
+def fold_splits(folds: Mapping[str, int], fold: int, val: float = SplitConfig.val) -> dict[str, str]:
+    """Patient -> "test" for those of the fold, "val" for a fraction of the others, "train" for the rest.
+
+    Of the others those with the lowest hash of (fold, patient) are val: `val` of them, rounded, and at least one.
+    Raises DataError for a fold that there is not, and where nobody would be left to train on.
+    """
+    if fold not in folds.values():
+        there = ", ".join(map(str, sorted(set(folds.values())))) or "none"
+        raise DataError("no such fold", field="fold", found=fold, expected=there)
+    others = sorted(
+        (patient for patient, own in folds.items() if own != fold),
+        key=lambda patient: (_uniform("fold-val", fold, patient), patient),
+    )
+    if len(others) < 2:
+        expected = "2 or more: one to train on, one to validate on"
+        raise DataError("too few patients outside the fold", field="fold", found=len(others), expected=expected)
+    places = dict.fromkeys(folds, "test") | dict.fromkeys(others, "train")
+    return places | dict.fromkeys(others[: max(1, round(val * len(others)))], "val")
+
+
+def fold_split(fold: int | None, split: str) -> str:
+    """The name of a fold's own split, "fold0-test"; without a fold the split of the store itself."""
+    return split if fold is None else f"fold{fold}-{split}"
+
+
+def fold_of(split: str) -> tuple[int | None, str]:
+    """The fold and the split within it of such a name; None and the name for a split of the store itself."""
+    match = _FOLD_SPLIT.fullmatch(split)
+    return (int(match[1]), match[2]) if match else (None, split)
 
 
 def read_splits(path: str | Path) -> dict[str, str]:

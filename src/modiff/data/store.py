@@ -15,7 +15,7 @@ import numpy as np
 
 from modiff.data import layout
 from modiff.data.layout import Fingerprint, StoreInfo
-from modiff.data.splits import USUAL
+from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.data.writer import StoreWriter, workers
 from modiff.errors import DataError
 
@@ -116,14 +116,31 @@ class Store:
         return (*(name for name in USUAL if name in there), *sorted(there - {*USUAL}))
 
     def rows(self, split: str | None = None) -> np.ndarray:
-        """(m,) int64: rows of a split, or all; raises DataError that names the splits there are."""
+        """(m,) int64: rows of a split, of a fold's split such as "fold0-test" (`splits.fold_splits`), or all.
+
+        Raises DataError that names the splits or folds there are.
+        """
         if split is None:
             return np.arange(len(self))
+        fold, part = fold_of(split)
+        if fold is not None:
+            return self._fold_rows(fold, part)
         if split not in self.splits:
             there = ", ".join(self.split_names())
             hint = "Patients are dealt at import: --val, --test, --split-seed or --splits" if split in USUAL else None
             raise DataError(f"no such split: {split}", path=self.path, field="split", expected=there, hint=hint)
         return np.flatnonzero(self.splits == split)
+
+    def _fold_rows(self, fold: int, split: str) -> np.ndarray:
+        if (name := fold_split(fold, split)) in self.splits:
+            raise DataError("a split is named like a fold", path=self.path, field="split", found=name)
+        self.fold_numbers()
+        patients = self.patients.tolist()
+        try:
+            places = fold_splits({patient: self._folds[patient] for patient in patients}, fold)
+        except DataError as error:
+            raise DataError(str(error), path=self.path) from error
+        return np.flatnonzero([places[patient] == split for patient in patients])
 
     def image(self, row: int) -> np.ndarray:
         """(C,H,W) in the store's own type."""
@@ -165,13 +182,12 @@ class Store:
         """Patient -> fold, for cross-validation; empty where the store has no folds."""
         return dict(self._folds)
 
-    def fold_rows(self, fold: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows to train on and rows held out, for one fold; raises DataError that names the folds there are."""
-        if fold not in self._folds.values():
-            there = ", ".join(map(str, sorted(set(self._folds.values())))) or "none"
-            raise DataError("no such fold", path=self.path, field="fold", found=fold, expected=there)
-        held = np.array([self._folds[patient] == fold for patient in self.patients.tolist()])
-        return np.flatnonzero(~held), np.flatnonzero(held)
+    def fold_numbers(self) -> list[int]:
+        """The folds there are, in order; raises DataError where the store has none."""
+        if not self._folds:
+            hint = "Import again with --folds K"
+            raise DataError("has no folds", path=self.path, expected="patients dealt into folds", hint=hint)
+        return sorted({self._folds[patient] for patient in self.patients.tolist()})
 
     def fingerprint(self) -> str:
         """SHA-256 of the content as it was written: the same wherever the file lies and however it is compressed."""

@@ -1,6 +1,6 @@
-"""Trains several methods alike, scores them alike, and keeps what is done: a run folder a method and seed.
+"""Trains several methods alike, scores them alike, and keeps what is done: a run folder per method, seed and fold.
 
-The same call again goes on: finished runs are skipped, a half-trained one resumes at its last checkpoint, a failed one
+Re-running resumes: finished runs are skipped, a half-trained one resumes at its last checkpoint, a failed one
 is tried again. What fails is written down and does not stop the others.
 """
 
@@ -12,12 +12,14 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from modiff.data.memory import load
+from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation import provenance
@@ -68,14 +70,25 @@ class _Work:
     settings: BenchmarkSettings
     data: Path
     folder: Path
-    images: MemoryStore
+    images: MemoryStore  # of the fold scored last
     state: State
     device: torch.device
     deadline: float | None
     report: Reporter
+    fold: int | None  # whose images are in memory
 
     def save(self) -> None:
         write_state(self.state, self.folder)
+
+    def split(self, fold: int | None) -> str:
+        """The name of the split that a run is scored on."""
+        return fold_split(fold, self.settings.split)
+
+    def scored(self, fold: int | None) -> MemoryStore:
+        """The images of that split; of folds, one is in memory at a time."""
+        if fold != self.fold:
+            self.images, self.fold = load(self.data, self.split(fold)), fold
+        return self.images
 
     def left(self) -> float | None:
         """Seconds left of this start."""
@@ -99,26 +112,30 @@ def benchmark(
     """Trains and scores every row at every seed into `folder`, seed by seed; returns what is done and what failed.
 
     max_seconds: of this start; the next goes on. Raises ConfigError or DataError, before anything is trained, where
-    the folder holds a benchmark begun otherwise or a configuration cannot be.
+    the folder holds a benchmark of other settings or a configuration cannot be.
     """
     rows, folder, data = tuple(rows), Path(folder), Path(data)
     started = time.monotonic()
     check_names(rows, settings)
     with Store.open(data) as store:
-        for split in ("train", "val"):  # not after the first network is built
-            store.rows(split)
-        images = load(store, settings.split)
+        folds = store.fold_numbers() if settings.folds else [None]
+        for fold, split in product(folds, ("train", "val", settings.split)):  # not after the first network is built
+            store.rows(fold_split(fold, split))
+        images = load(store, fold_split(folds[0], settings.split))
+        count = sum(len(store.rows(fold_split(fold, settings.split))) for fold in folds)
     device = _device(settings.accelerator)
-    described = describe_data(images, data.resolve()) | {"split": settings.split}
+    described = describe_data(images, data.resolve()) | {"split": settings.split, "images": count}
+    if settings.folds:
+        described["folds"] = folds
     with alone(folder):
         before = read_state(folder) if (folder / STATE).exists() else None
         state = merge_state(before, settings, rows, described, _made(device), folder)
         by_key = {row.key: row for row in rows}
-        todo = [state.runs[row.folder(seed)] for seed in settings.seeds for row in rows]
+        todo = [state.runs[row.folder(*at)] for at in product(settings.seeds, state.folds) for row in rows]
         for run in todo:
             _check_unchanged(folder / run.name, configure(by_key[run.row], settings, run.seed))
         deadline = None if max_seconds is None else started + max_seconds
-        work = _Work(settings, data, folder, images, state, device, deadline, report or Reporter())
+        work = _Work(settings, data, folder, images, state, device, deadline, report or Reporter(), folds[0])
         _recheck(work, todo)
         with suppress(_Stopped):
             _work_through(work, todo, by_key)
@@ -183,7 +200,7 @@ def _attempt(work: _Work, row: Row, run: Run, label: str) -> None:
             work.report.say(f"{label}: training")
             _train(work, row, run)
         run.error = None
-        work.report.say(f"{label}: samples of split {work.settings.split}")
+        work.report.say(f"{label}: samples of split {work.split(run.fold)}")
         _score(work, row, run)
         run.status = DONE
         (work.folder / run.name / ERROR).unlink(missing_ok=True)
@@ -214,9 +231,10 @@ def _train(work: _Work, row: Row, run: Run) -> None:
     config, folder = configure(row, work.settings, run.seed), work.folder / run.name
     stop = False
     if work.settings.devices > 1:
-        reason = train_in_processes(config, work.data, folder, max_seconds=work.left())
+        reason = train_in_processes(config, work.data, folder, fold=run.fold, max_seconds=work.left())
     else:
-        result = train(config, work.data, folder, max_seconds=work.left(), quiet=work.report.quiet)
+        limit, quiet = work.left(), work.report.quiet
+        result = train(config, work.data, folder, fold=run.fold, max_seconds=limit, quiet=quiet)
         reason, stop = None if result.finished else result.reason, result.signalled
     card = read_json(folder / CARD)
     run.images, run.steps, run.seconds = card["images_seen"], card["steps"], card["seconds"]
@@ -244,10 +262,10 @@ def _score(work: _Work, row: Row, run: Run) -> None:
         def score(restart: bool) -> None:
             evaluate_to_folder(
                 loaded,
-                work.images,
+                work.scored(run.fold),
                 work.folder / run.name / FOLDER,
                 work.settings.evaluation(),
-                split=work.settings.split,
+                split=work.split(run.fold),
                 data=work.data,
                 model_name=run.name,
                 device=work.device,

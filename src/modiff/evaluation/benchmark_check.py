@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from modiff.data.splits import fold_split
 from modiff.errors import DataError
 from modiff.evaluation.benchmark_state import Run, State, typed
 from modiff.evaluation.records import read_result
@@ -27,7 +28,7 @@ def evaluation_of(folder: Path, run: Run, state: State) -> Path:
 
     Raises DataError where there is none, where it is damaged, and where it is of something else.
     """
-    split = str(state.settings["split"])
+    split = fold_split(run.fold, str(state.settings["split"]))
     path = folder / run.name / FOLDER / f"{scoring_of(state).name(split)}.json"
     made = read_result(path).made
     expected = {

@@ -43,9 +43,9 @@ class Row:
     changes: Changes = field(default_factory=dict)
     control: str = ""
 
-    def folder(self, seed: int) -> str:
-        """Name of the run folder of one seed."""
-        return f"{self.key}-seed{seed}"
+    def folder(self, seed: int, fold: int | None = None) -> str:
+        """Name of the run folder of one seed, and of one fold where there are folds."""
+        return f"{self.key}-seed{seed}" + ("" if fold is None else f"-fold{fold}")
 
 
 def _known() -> dict[str, Row]:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 SETTINGS = "benchmark.yaml"
 
 
-def train_in_processes(config: RunConfig, data: Path, folder: Path, *, max_seconds: float | None = None) -> str | None:
+def train_in_processes(
+    config: RunConfig, data: Path, folder: Path, *, fold: int | None = None, max_seconds: float | None = None
+) -> str | None:
     """`modiff train` with this configuration; returns why the budget is not spent, None where it is.
 
     In this process DDP would run the rest of the benchmark once a device. Raises CheckpointError where it fails.
@@ -25,6 +27,8 @@ def train_in_processes(config: RunConfig, data: Path, folder: Path, *, max_secon
     write_config(folder / SETTINGS, config)
     words = [sys.executable, "-m", "modiff", "train", "--config", str(folder / SETTINGS)]
     words += ["--data", str(data), "-o", str(folder)]
+    if fold is not None:
+        words += ["--fold", str(fold)]
     if max_seconds is not None:
         words += ["--max-time", f"{max(1.0, max_seconds):.0f}s"]
     code = _ended(words)

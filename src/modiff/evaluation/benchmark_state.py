@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,27 @@ STATE = "benchmark.json"
 SCHEMA = 1
 WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "done", "failed"
 _STATUSES = (WAITING, TRAINING, TRAINED, DONE, FAILED)
-_FIXED = ("budget", "batch_size", "augment", "split")  # what a folder's runs have in common for good
+_FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
 _NONE = type(None)
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "row", "status", "title", "method"), (str,)),
     **dict.fromkeys(("error", "preset"), (str, _NONE)),
     **dict.fromkeys(("tables", "changes"), (list,)),
-    **dict.fromkeys(("images", "steps"), (int, _NONE)),
+    **dict.fromkeys(("images", "steps", "fold"), (int, _NONE)),
     **dict.fromkeys(("cost", "made"), (dict, _NONE)),
     "seed": (int,),
     "seconds": (int, float, _NONE),
 }
 """of the fields of a run and of a row"""
-_LATER = {"made"}  # of a run: older files lack it
+_LATER = {"made", "fold"}  # of a run: older files lack the first, those without folds the second
 _SCORING = ("ns", "thresholds", "metrics", "limit")
 
 
 @dataclass
 class Run:
     """One training of one row. name: its folder. error: why it failed, one line. made: how it was trained.
+
+    fold: the one held out; None where the store's own splits are used.
 
     made has command, commit, versions, device and date of the start that ended the training.
     """
@@ -48,6 +51,7 @@ class Run:
     steps: int | None = None
     seconds: float | None = None
     made: dict[str, Any] | None = None
+    fold: int | None = None
 
 
 @dataclass
@@ -67,13 +71,21 @@ class RowFacts:
 
 @dataclass
 class State:
-    """A benchmark. settings: plain; data: path, fingerprint, source and shape of the store; made: its last start."""
+    """A benchmark. settings: plain; data: path, fingerprint, source and shape of the store; made: its last start.
+
+    data has the store's folds where the benchmark is of folds.
+    """
 
     settings: dict[str, Any]
     data: dict[str, Any]
     made: dict[str, Any]
     rows: dict[str, RowFacts] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
+
+    @property
+    def folds(self) -> tuple[int | None, ...]:
+        """The folds that every row is trained without, one by one; (None,) for the store's own splits."""
+        return tuple(self.data.get("folds") or (None,))
 
     def counts(self, names: Collection[str] | None = None) -> dict[str, int]:
         """How many runs have each status, of all or of those named."""
@@ -88,6 +100,8 @@ class State:
 def plain(settings: BenchmarkSettings) -> dict[str, Any]:
     """The settings as JSON has them."""
     made: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    if not settings.folds:
+        del made["folds"]  # as files have it that are older than folds
     return made
 
 
@@ -108,9 +122,13 @@ def write_state(state: State, folder: Path) -> None:
         "data": state.data,
         "made": state.made,
         "rows": {key: asdict(row) for key, row in state.rows.items()},
-        "runs": [asdict(run) for run in state.runs.values()],
+        "runs": [_written(run) for run in state.runs.values()],
     }
     write_text(folder / STATE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _written(run: Run) -> dict[str, Any]:
+    return {name: value for name, value in asdict(run).items() if (name, value) != ("fold", None)}
 
 
 def read_state(folder: str | Path) -> State:
@@ -127,13 +145,16 @@ def read_state(folder: str | Path) -> State:
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise DataError("not a benchmark's state", path=path, field="schema", expected=SCHEMA)
     settings, data, made = (_object(content, key, path) for key in ("settings", "data", "made"))
-    missing = [name for name in (*_FIXED, *_SCORING, "seeds") if name not in settings]
+    missing = [name for name in (*_FIXED, *_SCORING, "seeds") if name not in settings and name != "folds"]
     if missing:
         raise DataError("lacks settings", path=path, field="settings", found=", ".join(missing))
     try:
         typed(settings)
     except (TypeError, ValueError, AttributeError, ConfigError) as error:
         raise DataError("settings that cannot be", path=path, field="settings", found=error) from None
+    folds = data.get("folds", [])
+    if not isinstance(folds, list) or not all(isinstance(fold, int) for fold in folds):
+        raise DataError("not a list of folds", path=path, field="data.folds", found=repr(folds)[:60])
     rows = {str(key): _made(RowFacts, row, path, f"rows.{key}") for key, row in _object(content, "rows", path).items()}
     listed = content.get("runs")
     if not isinstance(listed, list):
@@ -193,8 +214,9 @@ def merge_state(
     for row in rows:
         cost = old_rows[row.key].cost if row.key in old_rows else None
         state.rows[row.key] = _facts(row, settings, cost)
-        for seed in settings.seeds:
-            state.runs.setdefault(row.folder(seed), Run(row.folder(seed), row.key, seed))
+        for seed, fold in product(settings.seeds, state.folds):
+            name = row.folder(seed, fold)
+            state.runs.setdefault(name, Run(name, row.key, seed, fold=fold))
     for run in state.runs.values():
         if run.status == DONE and rescore:
             run.status = TRAINED
@@ -213,14 +235,13 @@ def _facts(row: Row, settings: BenchmarkSettings, cost: dict[str, float] | None)
 
 
 def _check_same(before: State, asked: dict[str, Any], data: dict[str, Any], folder: Path) -> None:
-    differ = [
-        f"{name}: {before.settings[name]} → {asked[name]}" for name in _FIXED if before.settings[name] != asked[name]
-    ]
+    old = before.settings
+    differ = [f"{name}: {old.get(name)} → {asked.get(name)}" for name in _FIXED if old.get(name) != asked.get(name)]
     if before.data.get("fingerprint") != data["fingerprint"]:
         differ.append(f"data: {before.data.get('path')} → {data['path']} (other content)")
     if differ:
         raise ConfigError(
-            "the folder holds a benchmark that was begun otherwise",
+            "existing benchmark in this folder has different settings",
             path=folder,
             found="; ".join(differ),
             hint="Use the same, or another folder (-o)",

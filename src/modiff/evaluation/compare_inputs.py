@@ -22,13 +22,17 @@ Way = tuple[str, float, int]  # protocol, threshold, n
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """One method's values on every image. name: in tables. path: of its JSON. columns: (way, metric) -> (images,)."""
+    """One method's values on every image. name: in tables. path: of its JSON. columns: (way, metric) -> (images,).
+
+    parts: the results that were pooled, one a fold; none where it is one result.
+    """
 
     name: str
     path: Path
     result: Result
     table: ImageTable
     columns: dict[tuple[Way, str], np.ndarray]
+    parts: tuple[Method, ...] = ()
 
     def ways(self) -> set[Way]:
         """The protocols, thresholds and n that it was scored under."""
@@ -201,6 +205,35 @@ def _ordered_as(first: Method, other: Method) -> Method:
     place = {case: i for i, case in enumerate(other.table.cases)}
     order = np.array([place[case] for case in first.table.cases])
     return replace(other, table=first.table, columns={key: values[order] for key, values in other.columns.items()})
+
+
+def pooled(parts: Sequence[Method], split: str) -> Method:
+    """One method's results on the images of several splits as one; what only some of them have is left out.
+
+    split: what they are called together. Raises DataError where they share images.
+    """
+    tables, first = [part.table for part in parts], parts[0]
+    cases = [case for table in tables for case in table.cases]
+    if len(set(cases)) != len(cases):
+        raise DataError("an image in two folds", path=first.path, field="case")
+    columns = {
+        key: np.concatenate([part.columns[key] for part in parts])
+        for key in first.columns
+        if all(key in part.columns for part in parts)
+    }
+    table = ImageTable(
+        split,
+        cases,
+        [patient for table in tables for patient in table.patients],
+        [stratum for table in tables for stratum in table.strata],
+        [raters for table in tables for raters in table.raters],
+        {
+            quantity: np.concatenate([table.columns[quantity] for table in tables])
+            for quantity in tables[0].columns
+            if all(quantity in table.columns for table in tables)
+        },
+    )
+    return Method(first.name, first.path, first.result, table, columns, tuple(parts))
 
 
 def shared_metrics(methods: Sequence[Method]) -> tuple[list[str], list[str]]:

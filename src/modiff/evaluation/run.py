@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from modiff.errors import DataError
+from modiff.data.splits import USUAL, fold_of, fold_split
+from modiff.data.store import Store
+from modiff.errors import ConfigError, DataError
 from modiff.evaluation import processes, provenance
 from modiff.evaluation.evaluate import Evaluation, Progress, evaluate
 from modiff.evaluation.partial import PartialRows
@@ -107,8 +109,9 @@ def _made(
         "date": provenance.now(),
         "seed": settings.seed,
         "split": split,
+        **({} if (fold := fold_of(split)[0]) is None else {"fold": fold}),
         "settings": settings.to_dict(),
-        "notes": notes(loaded, images),
+        "notes": notes(loaded, images, split),
     }
 
 
@@ -139,11 +142,35 @@ def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> Non
             raise DataError("does not fit the model", path=data, field=field, found=has, expected=needs)
 
 
-def notes(loaded: LoadedModel, images: MemoryStore) -> list[str]:
-    """What makes the images unlike those that the model was trained on, in words."""
+def split_to_score(loaded: LoadedModel, data: str | Path, split: str, fold: str = "own") -> str:
+    """The name of the split that `modiff evaluate` scores.
+
+    fold: a number; "none", the store's own splits; "own", the fold that the model was trained without, where the store
+    is the one it was trained on. Raises ConfigError for anything else.
+    """
+    if fold == "own":
+        trained, (inside, _) = loaded.data.get("fold"), fold_of(split)
+        if not isinstance(trained, int) or inside is not None or split not in USUAL:
+            return split
+        with Store.open(data) as store:
+            same = store.fingerprint() == loaded.data.get("fingerprint")
+        return fold_split(trained, split) if same else split
+    if fold == "none":
+        return split
+    if not fold.isdecimal():
+        raise ConfigError("is not a fold", field="--fold", found=fold, expected="its number, or none")
+    return fold_split(int(fold), split)
+
+
+def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
+    """What makes the images unlike those that the model was trained on, or perhaps the same, in words."""
     found = []
     for field, there in (("intensity", images.info.intensity), ("prompt", images.info.prompt)):
         trained = loaded.data.get(field)
         if trained is not None and trained != there:
             found.append(f"the model was trained on data of {field} {trained}, this store has {there}")
+    own, scored = loaded.data.get("fold"), fold_of(split)[0]
+    if own != scored and images.fingerprint == loaded.data.get("fingerprint"):
+        trained = "the store's own split train" if own is None else f"all folds but {own}"
+        found.append(f"the model was trained on {trained}: it may have seen images of {split}")
     return found

@@ -71,11 +71,12 @@ def _drawn(
     if cases < 1:
         return [], None
     from modiff.data.memory import load
+    from modiff.data.splits import fold_split
 
     path = Path(data or str(state.data.get("path", "")))
     if data is None and not path.is_file():
         return [], f"no Figure 2: the store {path} is not there; --data says where it is"
-    images = load(path, str(state.settings["split"]))
+    images = load(path, fold_split(state.folds[0], str(state.settings["split"])))
     if images.fingerprint != state.data.get("fingerprint"):
         raise DataError(
             "is not the store of this benchmark",

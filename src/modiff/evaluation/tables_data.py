@@ -20,9 +20,9 @@ from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.benchmark_check import evaluation_of, scoring_of
 from modiff.evaluation.benchmark_plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.evaluation.benchmark_state import DONE, State
+from modiff.evaluation.benchmark_state import DONE, RowFacts, Run, State
 from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
-from modiff.evaluation.compare_inputs import Method, read_methods
+from modiff.evaluation.compare_inputs import Method, pooled, read_methods
 from modiff.evaluation.score_names import NAMES, columns_of
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import BASELINE, REFERENCE, Quantity
@@ -109,12 +109,12 @@ def build_tables(folder: str | Path, state: State, *, resamples: int = RESAMPLES
             "no run is finished", path=folder, found=state.counted() or "no runs", hint="`modiff benchmark` goes on"
         )
     scoring = scoring_of(state)
-    split = str(state.settings["split"])
-    files = [evaluation_of(folder, run, state) for run in done]
-    methods = read_methods(files, [run.name for run in done], split=split)
-    by_row: dict[str, list[Method]] = {}
-    for run, method in zip(done, methods, strict=True):
-        by_row.setdefault(run.row, []).append(method)
+    whole = _whole(done, state.folds)
+    if not whole:
+        hint = "`modiff benchmark` goes on"
+        raise DataError("no method has finished every fold", path=folder, found=state.counted(), hint=hint)
+    by_row = _read(folder, whole, state)
+    methods = [method for found in by_row.values() for method in found]
     table = methods[0].table
     made = []
     for group in (METHODS, ABLATIONS, EDGES, CONTROLS):
@@ -123,18 +123,48 @@ def build_tables(folder: str | Path, state: State, *, resamples: int = RESAMPLES
             continue  # MoDiff alone is no table of ablations
         if keys:
             made += [
-                _table(group, way, {key: by_row[key] for key in keys}, state, scoring, resamples)
+                _table(group, way, {key: by_row[key] for key in keys}, state, whole, scoring, resamples)
                 for way in sorted({way[:2] for way in methods[0].ways()}, key=lambda way: (way[0] != "standard", way))
             ]
-    return Tables(state, tuple(made), split, len(table), len(set(table.patients)), tuple(_left_out(state)))
+    left_out = tuple(_left_out(state, whole))
+    return Tables(state, tuple(made), table.split, len(table), len(set(table.patients)), left_out)
 
 
-def _left_out(state: State) -> list[str]:
-    return [
-        f"{run.name}: {run.status}" + (f", {run.error}" if run.error else "")
-        for run in state.runs.values()
-        if run.status != DONE
-    ]
+def _whole(done: Sequence[Run], folds: Sequence[int | None]) -> list[Run]:
+    """The finished runs of those rows and seeds that have finished every fold."""
+    there = {(run.row, run.seed, run.fold) for run in done}
+    return [run for run in done if all((run.row, run.seed, fold) in there for fold in folds)]
+
+
+def _read(folder: Path, whole: Sequence[Run], state: State) -> dict[str, list[Method]]:
+    """The results by row, one for each seed; of folds, the patients held out by each are pooled."""
+    parts: dict[tuple[str, int], list[Method]] = {}
+    for fold in state.folds:
+        runs = [run for run in whole if run.fold == fold]
+        files = [evaluation_of(folder, run, state) for run in runs]
+        for run, method in zip(runs, read_methods(files, [run.name for run in runs]), strict=True):
+            parts.setdefault((run.row, run.seed), []).append(method)
+    by_row: dict[str, list[Method]] = {}
+    for (row, _), found in parts.items():
+        by_row.setdefault(row, []).append(found[0] if len(found) == 1 else pooled(found, _split_text(state)))
+    return by_row
+
+
+def _split_text(state: State) -> str:
+    """The split in words, e.g. "test of folds 0, 1, 2"."""
+    split = str(state.settings["split"])
+    return split if state.folds == (None,) else f"{split} of folds {', '.join(map(str, state.folds))}"
+
+
+def _left_out(state: State, whole: Sequence[Run]) -> list[str]:
+    used = {run.name for run in whole}
+    found = []
+    for run in state.runs.values():
+        if run.status != DONE:
+            found.append(f"{run.name}: {run.status}" + (f", {run.error}" if run.error else ""))
+        elif run.name not in used:
+            found.append(f"{run.name}: done, but not every fold of this method and seed is")
+    return found
 
 
 def _table(
@@ -142,6 +172,7 @@ def _table(
     way: tuple[str, float],
     rows: dict[str, list[Method]],
     state: State,
+    whole: Sequence[Run],
     scoring: EvaluationSettings,
     resamples: int,
 ) -> BenchmarkTable:
@@ -160,7 +191,10 @@ def _table(
         }
         for key, cell in _column(values, metric, patients, resamples).items():
             cells[key][metric, n] = cell
-    lines = tuple(_line(key, state, methods, cells[key]) for key, methods in rows.items())
+    lines = tuple(
+        _line(state.rows[key], [run for run in whole if run.row == key], methods, cells[key])
+        for key, methods in rows.items()
+    )
     return BenchmarkTable(group, *way, columns, lines, _references(every[0], way, columns, resamples))
 
 
@@ -215,25 +249,24 @@ def _verdict(difference: Interval) -> str | None:
     return SAME if difference.low <= 0 <= difference.high else WORSE
 
 
-def _line(key: str, state: State, methods: list[Method], cells: dict[Column, Cell]) -> Line:
-    runs = [run for run in state.runs.values() if run.row == key and run.status == DONE]
+def _line(facts: RowFacts, runs: Sequence[Run], methods: list[Method], cells: dict[Column, Cell]) -> Line:
     seen = [run.images for run in runs if run.images is not None]
     times: dict[int, list[float]] = {}
-    for method in methods:
+    for result in (part.result for method in methods for part in method.parts or (method,)):
         found = {
             record.n: record.seconds_per_image
-            for record in method.result.results
+            for record in result.results
             if record.predictor == "model" and record.seconds_per_image is not None
         }
         for n, seconds in found.items():
             times.setdefault(n, []).append(float(seconds or 0.0))
     return Line(
-        key,
-        state.rows[key].title,
+        runs[0].row,
+        facts.title,
         cells,
-        tuple(run.seed for run in runs),
+        tuple(dict.fromkeys(run.seed for run in runs)),
         (min(seen), max(seen)) if seen else None,
-        _cost(state.rows[key].cost),
+        _cost(facts.cost),
         {n: sum(all_) / len(all_) for n, all_ in sorted(times.items())},
     )
 

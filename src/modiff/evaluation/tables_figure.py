@@ -44,6 +44,8 @@ def pictures(
 ) -> list[Picture]:
     """A fixed choice of cases by hash, the strata taking turns; each row the first seed that is finished.
 
+    images: the split that is scored, of folds that of the first one, and the rows are those trained without it.
+
     Samples are the first ones that the scores are of (seed 0), as masks by argmax. Every model is loaded once.
     """
     runs = _first_runs(state)
@@ -73,7 +75,11 @@ def pictures(
 def _first_runs(state: State) -> list[Run]:
     first: dict[str, Run] = {}
     for run in state.runs.values():
-        if run.status == DONE and (run.row not in first or run.seed < first[run.row].seed):
+        if (
+            run.status == DONE
+            and run.fold == state.folds[0]
+            and (run.row not in first or run.seed < first[run.row].seed)
+        ):
             first[run.row] = run
     return [first[key] for key in state.rows if key in first]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from modiff.evaluation import words
 from modiff.evaluation.benchmark_plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.evaluation.benchmark_state import DONE
+from modiff.evaluation.benchmark_state import DONE, State
 from modiff.evaluation.tables_data import BEST, SAME, BenchmarkTable, Cell, Column, Line, Tables
 from modiff.evaluation.tables_published import dataset_of
 
@@ -77,6 +77,7 @@ def facts(tables: Tables) -> list[tuple[str, str]]:
         ("Scored", f"split {tables.split}, {tables.images} images of {tables.patients} patients"),
         ("Budget", f"{state.settings['budget']} a training, batches of {state.settings['batch_size']}"),
         ("Seeds", ", ".join(map(str, state.settings["seeds"])) + "; a seed has the same batches for every method"),
+        *_folds(state),
         ("Device", _each(made, "device")),
         ("Versions", _each(made, "versions")),
         ("Commit", _each(made, "commit")),
@@ -85,6 +86,13 @@ def facts(tables: Tables) -> list[tuple[str, str]]:
         changes = f"; {', '.join(row.changes)}" if row.changes else ""
         found.append((row.title, f"{key}, preset {row.preset or 'none'}{changes}"))
     return found
+
+
+def _folds(state: State) -> list[tuple[str, str]]:
+    if state.folds == (None,):
+        return []
+    words = "every method is trained once a fold without its patients and scored on them; the images of all are pooled"
+    return [("Folds", f"{', '.join(map(str, state.folds))}: {words}")]
 
 
 def _each(made: Sequence[dict[str, Any]], name: str) -> str:

@@ -113,6 +113,7 @@ def _summary_facts(run: _Run) -> list[Markup]:
         "size": _listed(data.get("size"), " × "),
         "intensity": data.get("intensity"),
         "prompt": data.get("prompt"),
+        "fold held out": data.get("fold"),
     }
     return [join([tag("dt", key), tag("dd", value)]) for key, value in known.items() if value not in (None, "")]
 

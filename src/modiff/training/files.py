@@ -109,6 +109,8 @@ def check_resumable(folder: Path, config: RunConfig, data: dict[str, Any]) -> No
     before = read_json(folder / DATA)
     if before.get("fingerprint") != data["fingerprint"]:
         changed.append(f"data: {before.get('path')} → {data['path']} (other content)")
+    if before.get("fold") != data.get("fold"):
+        changed.append(f"fold: {before.get('fold')} → {data.get('fold')}")
     if changed:
         raise CheckpointError(
             "was trained otherwise and cannot be resumed like this",

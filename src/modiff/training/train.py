@@ -25,6 +25,7 @@ from modiff import __version__
 from modiff.config import RunConfig, TrainerConfig, check_ranges
 from modiff.data.dataset import TrainingBatches, training_loader, validation_batches
 from modiff.data.memory import MemoryStore, load
+from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError
 from modiff.io.output import alone
@@ -33,6 +34,8 @@ from modiff.training import files
 from modiff.training.callbacks import Average, Clock, MetricsLog, ProgressLine, Saver
 from modiff.training.export import build_model, method_title, save_weights
 from modiff.training.module import TrainingModule
+
+_TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint", "fold")
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,21 @@ def train(
     data: str | Path,
     folder: str | Path,
     *,
+    fold: int | None = None,
     max_seconds: float | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
-    """Trains on a store's split "train", validates on "val".
+    """Trains on a store's split "train", validates on "val"; with a fold on the patients outside it.
 
     Raises CheckpointError where `folder` is another run's, DataError where another process trains in it.
     """
     check_ranges(config)
     folder = Path(folder)
     with Store.open(data) as store:
-        training, validation = load(store, "train"), load(store, "val")
+        training, validation = (load(store, fold_split(fold, split)) for split in ("train", "val"))
     described = files.describe_data(training, Path(data).resolve())
+    if fold is not None:
+        described["fold"] = fold
     torch.manual_seed(seed_for(config.seed, "weights"))
     model = build_model(config, described)
     module = TrainingModule(model, config.training, config.seed)
@@ -249,7 +255,7 @@ def _card(config: RunConfig, data: dict[str, Any], module: TrainingModule) -> di
     return {
         "method": method_title(config),
         "preset": config.preset,
-        "trained_on": {key: data[key] for key in ("source", "licence", "intensity", "size", "images", "fingerprint")},
+        "trained_on": {key: data[key] for key in _TRAINED_ON if key in data},
         "images_seen": module.images_seen,
         "seconds": round(module.seconds, 1),
         "steps": module.global_step,

@@ -9,8 +9,8 @@ becomes one of --size is a choice that has to be made: --fit crop, which keeps t
 centre, or --fit resize, which keeps the whole slice and changes the pixels' size.
 
 Splits and folds are by person (training01 … training05), never by slice: the same five people would be in training and
-test. --folds 5 leaves one out at a time. The data needs registration at https://smart-stats-tools.org/lesion-challenge
-(Carass et al., NeuroImage 148, 2017).
+test. With --folds 5, training holds one out at a time. The data needs registration at
+https://smart-stats-tools.org/lesion-challenge (Carass et al., NeuroImage 148, 2017).
 
 Refused, with the file's name: a scan without one of its six files, modalities or masks on different grids, mask values
 other than 0 and 1, damaged files.

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}", type=type(default), default=default, metavar=metavar, help=f"{words} (default %(default)s)"
         )
+    parser.add_argument("--folds", type=int, metavar="K", help="also deal patients into K folds for cross-validation")
 
 
 def run(args: argparse.Namespace) -> Path:
@@ -48,4 +49,4 @@ def run(args: argparse.Namespace) -> Path:
         images_per_patient=args.images_per_patient,
         seed=args.seed,
     )
-    return write_phantom(args.output, config, overwrite=args.overwrite)
+    return write_phantom(args.output, config, folds=args.folds, overwrite=args.overwrite)
