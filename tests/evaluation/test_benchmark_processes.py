@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from modiff.config import build_config
+from modiff.evaluation import benchmark_processes
 from modiff.evaluation.benchmark_processes import _ended
 
 CHILD = """
@@ -40,3 +42,11 @@ def test_an_interruption_waits_for_the_save(tmp_path):
 
 def test_the_exit_status_is_passed_on():
     assert _ended([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+
+
+def test_the_fold_is_handed_on(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(benchmark_processes, "_ended", lambda words: started.extend(words) or 130)
+    reason = benchmark_processes.train_in_processes(build_config(), tmp_path / "s.h5", tmp_path / "run", fold=3)
+    assert reason == "interrupted"
+    assert started[-2:] == ["--fold", "3"]

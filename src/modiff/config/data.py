@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modiff.config.fields import ANY, FRACTION, POSITIVE, number
+from modiff.config.fields import ANY, COUNT, FRACTION, POSITIVE, check_numbers, number
 from modiff.errors import ConfigError
 
 
@@ -25,11 +25,14 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class CropRule:
-    """What a crop around a nodule is."""
+    """What a crop around a nodule is; ConfigError for what cannot be."""
 
-    size: int = number(128, POSITIVE, "pixels")
+    size: int = number(128, COUNT, "pixels")
     """of a side: the distributed crops' and the paper's"""
     spacing: float | None = number(None, POSITIVE, "mm per pixel")
     """None: the slice's own"""
     window: tuple[float, float] = number((-1000.0, 400.0), ANY, "HU")
     """made 0 and 1: lung window, air to bone"""
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
