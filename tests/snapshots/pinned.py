@@ -28,7 +28,8 @@ UPDATE = bool(os.environ.get("MODIFF_UPDATE_SNAPSHOTS"))
 DIGITS, EXACT = 10, 1e-9
 SMALLEST = 1e-7  # what is below it in both is rounding
 # Where, when and how long; and sentences, whose words may be improved.
-VOLATILE = {"path", "command", "commit", "date", "versions", "device", "seconds", "seconds_per_image", "notes", "card"}
+VOLATILE = {"path", "command", "commit", "date", "versions", "device", "notes", "card"}
+VOLATILE |= {"seconds", "seconds_per_image", "images_per_second"}
 
 
 @cache

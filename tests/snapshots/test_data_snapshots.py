@@ -213,8 +213,8 @@ def test_what_the_check_finds(broken: Path, capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
     assert main(["check", str(broken), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
+    numbers = [re.findall(r"\d+(?:\.\d+)?", one["text"].replace(str(broken), "")) for one in report["findings"]]
     found = [
-        [entry["level"], entry["kind"], entry["case"], re.findall(r"\d+(?:\.\d+)?", entry["text"])]
-        for entry in report["findings"]
+        [one["level"], one["kind"], one["case"], own] for one, own in zip(report["findings"], numbers, strict=True)
     ]
     check("check-broken", {"usable": report["usable"], "findings": sorted(found, key=str)})

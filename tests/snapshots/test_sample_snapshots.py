@@ -41,6 +41,7 @@ def content(path: Path) -> Any:
     if path.suffix == ".json":
         summary = lasting(json.loads(path.read_text()))
         summary.pop("warnings")
+        summary["image"].pop("sha256")  # of the file; that of its content is `case`
         return summary
     image = nib.load(path)
     return {"affine": image.affine.tolist(), **nearly(np.asarray(image.dataobj))}
