@@ -25,7 +25,7 @@ lint: setup
 
 test: lint
 	# One thread a worker: two workers with a pool each would wait on one another.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term:skip-covered
 
 format: setup
 	$(BIN)/ruff format .

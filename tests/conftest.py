@@ -11,10 +11,10 @@ from hypothesis import settings
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with real data and golden values; tests that need it skip where it is absent."""
+    """The folder with real data; tests that need it skip where it is absent."""
     folder = Path(os.environ.get("MODIFF_SHARED", Path(__file__).parents[2] / "shared"))
     if not folder.is_dir():
-        pytest.skip("needs real data or golden values: set MODIFF_SHARED to the folder that holds data/ and golden/")
+        pytest.skip("needs real data: set MODIFF_SHARED to the folder that holds data/")
     return folder
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from modiff.cli import main
 
+pytestmark = pytest.mark.slow
 WORDS = ["--budget", "64img", "--patients", "60", "-n", "4", "--quiet"]
 
 

@@ -206,6 +206,7 @@ def test_random_squares_stay_inside_and_near_the_prompt():
     assert free.float().std() > 15
 
 
+@pytest.mark.slow
 def test_one_case_is_learnt_with_all_its_raters_modes_and_their_frequencies():
     size = (32, 32)
     masks = torch.zeros(1, 4, 1, *size, dtype=torch.bool)
