@@ -20,8 +20,7 @@ from modiff.models.base import Samples
 from modiff.models.modiff.presence import marking_probability
 from modiff.models.modiff.slices import join_laws, without_valleys
 from modiff.models.modiff.windows import field
-from modiff.prediction.intensity import PredictionWarning
-from modiff.prediction.predictor import Predictor
+from modiff.prediction.predictor import PredictionWarning, Predictor
 from modiff.prediction.region import Box
 from modiff.prediction.volume_summary import summarise_volume
 from modiff.prediction.volumes import VolumeSamples, plan_windows, sample_volume

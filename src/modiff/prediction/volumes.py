@@ -22,8 +22,7 @@ from torch import Tensor
 
 from modiff.errors import ConfigError, DataError
 from modiff.models.base import Readers, Samples
-from modiff.prediction.intensity import PredictionWarning
-from modiff.prediction.predictor import MAX_MAPS, Predictor, check_settings, content_hash
+from modiff.prediction.predictor import MAX_MAPS, PredictionWarning, Predictor, check_settings, content_hash
 from modiff.prediction.region import Box, place
 from modiff.prediction.tiling import OVERLAP, importance, windows_over
 from modiff.prediction.values import Values
@@ -116,11 +115,13 @@ def sample_volume(
     intensity: str | None = None,
     case: str | None = None,
     spacing: Sequence[float] | None = None,
+    picture: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> VolumeSamples:
     """n hypotheses of `array` (C,Z,H,W), or (Z,H,W), through the windows of `plan`.
 
-    spacing: (row, column) mm, compared with that of the training data. progress: called with windows done and in all.
+    spacing: (row, column) mm, compared with that of the training data. picture: unsigned values run to full scale and
+    have no physical units, as those of `Predictor.set_image`. progress: called with windows done and in all.
     The other settings are those of `Predictor.set_image` and `Predictor.sample`. Warns (PredictionWarning) of what
     differs from the training data. Raises DataError, ConfigError.
     """
@@ -135,10 +136,10 @@ def sample_volume(
             "has other channels than the model", field="image", found=array.shape[0], expected=predictor.model.channels
         )
     _check_memory(n * predictor.model.classes * math.prod(plan.box.size))
-    values = Values(predictor, array, intensity, plan)
+    values = Values(array, predictor.data, intensity, span=plan.box.spans[0], picture=picture)
     case = case if case is not None else content_hash(array.reshape(-1, *array.shape[2:]))
     placed = "origin" in inspect.signature(predictor.model.sample).parameters
-    notes = [*_differences(predictor, plan, spacing, placed), *values.notes]
+    notes = _differences(predictor, plan, spacing, placed)
     merged = _Merged(n, predictor.model.classes, plan)
     done = 0
     for part, encoding in _encoded(predictor, values, plan, n):
@@ -151,7 +152,7 @@ def sample_volume(
         done += len(part)
         if progress is not None:
             progress(done, plan.box.size[0] * len(plan.windows))
-    notes += [note for note in values.found if note not in notes]
+    notes += values.notes  # all of them: some show in single windows only
     for note in notes:
         warnings.warn(note, PredictionWarning, stacklevel=2)
     return merged.result(tuple(notes), case, values)
