@@ -10,9 +10,15 @@ from modiff_helpers import batch, config, disc, model
 
 from modiff.data.batch import Batch
 from modiff.errors import ConfigError
+from modiff.metrics.binarise import binarise
 from modiff.models.modiff import windows
 
 SEEDS = torch.tensor([11, 12, 13])
+
+
+def drawn(samples):
+    """(B,N) bool: samples that were denoised, which are positive everywhere in their window."""
+    return samples.maps.flatten(2).any(-1)
 
 
 def loss(network, data, seed=0):
@@ -94,7 +100,6 @@ def test_a_sample_depends_on_its_seed_and_index_alone():
     together = network.sample(image, 6, seeds=SEEDS)
     alone = network.sample(image[1:2], 3, seeds=SEEDS[1:2])
     turned = network.sample(image.flip(0), 6, seeds=SEEDS.flip(0))
-    assert (together.present[1, :3] == alone.present[0]).all()
     torch.testing.assert_close(together.maps[1, :3], alone.maps[0], atol=1e-4, rtol=0)
     torch.testing.assert_close(together.maps, turned.maps.flip(0), atol=1e-4, rtol=0)
 
@@ -102,15 +107,26 @@ def test_a_sample_depends_on_its_seed_and_index_alone():
 def test_samples_of_one_image_differ():
     network = model().eval()
     samples = network.sample(batch(1).image, 8, seeds=SEEDS[:1])
-    shown = samples.maps[0][samples.present[0]]
+    shown = samples.maps[0][drawn(samples)[0]]
     assert (shown[0] - shown[1]).abs().max() > 1e-3
 
 
 def test_absent_samples_are_empty():
     network = model().eval()
     samples = network.sample(batch(3).image, 16, seeds=SEEDS)
-    assert (~samples.present).any()
-    assert samples.maps[~samples.present].abs().max() == 0
+    assert (~drawn(samples)).any()
+    assert not samples.present[~drawn(samples)].any()
+
+
+@pytest.mark.parametrize("mode", ["hurdle", "implicit"])
+@pytest.mark.parametrize("p", [(0.40, 0.35), (0.5, 0.0), (0.25, 0.25), (0.51, 0.0)])
+def test_present_is_what_the_argmax_marks(mode, p, monkeypatch):
+    network = model(config(presence={"mode": mode}), classes=2).eval()
+    made = torch.tensor(p).view(1, 2, 1, 1)
+    monkeypatch.setattr(network, "_denoise_group", lambda group, member, *_: made.repeat(len(member), 1, *group.size))
+    samples = network.sample(batch(3, classes=2).image, 6, seeds=SEEDS)
+    assert drawn(samples).any()
+    assert torch.equal(samples.present, binarise(samples.maps, None).flatten(2).any(-1))
 
 
 def test_presence_is_reported():

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError, DataError
-from modiff.models.base import Readers, Samples
+from modiff.models.base import Readers, Samples, marks
 from modiff.prediction.predictor import MAX_MAPS, PredictionWarning, Predictor, check_settings, content_hash
 from modiff.prediction.region import Box, place
 from modiff.prediction.tiling import OVERLAP, importance, windows_over
@@ -57,9 +57,10 @@ class VolumeSamples:
     """N hypotheses of a scan.
 
     maps: (N,K,z,h,w) float32 probabilities within `plan.box`; nothing is marked outside. weights: (N,), sum 1. present:
-    (N,) bool, marks something at all. raters: (N,) whose reading it is, where raters are identifiable. presence: the
-    model's own probability that a reader marks anything anywhere in the box, where it has one. notes: what differs from
-    the training data, in words. case: the name of the random numbers. values: what the model saw, and by which rule.
+    (N,) bool, the merged maps mark something. raters: (N,) whose reading it is, where raters are identifiable.
+    presence: the model's own probability that a reader marks anything anywhere in the box, where it has one. notes:
+    what differs from the training data, in words. case: the name of the random numbers. values: what the model saw,
+    and by which rule.
     """
 
     maps: Tensor
@@ -190,7 +191,6 @@ class _Merged:
         self.plan = plan
         self.maps = torch.zeros(n, classes, *plan.box.size)
         self.weights = torch.zeros(n, dtype=torch.float64)
-        self.present = torch.zeros(n, dtype=torch.bool)
         self.raters: Tensor | None = None
         self.presence: float | None = None
         self.share = torch.from_numpy(plan.weights)
@@ -206,7 +206,6 @@ class _Merged:
                 maps[(..., *source)] * share
             )
         self.weights += drawn.weights.double().cpu().sum(0)
-        self.present |= drawn.present.cpu().any(0)
         if drawn.raters is not None and self.raters is None:
             self.raters = drawn.raters[0].cpu().clone()
         if drawn.presence is not None:
@@ -217,7 +216,8 @@ class _Merged:
         """Everything, as plain tensors."""
         maps = self.maps.clamp_(0, 1)  # sums of shares exceed 1 by rounding
         weights = (self.weights / self.weights.sum()).float()
-        return VolumeSamples(maps, weights, self.present, self.raters, self.presence, self.plan, notes, case, values)
+        present = torch.stack([marks(sample.flatten(1, 2)) for sample in maps])
+        return VolumeSamples(maps, weights, present, self.raters, self.presence, self.plan, notes, case, values)
 
 
 def _plan_place(shape: tuple[int, int, int], size: tuple[int, int], at: tuple[int, int, int], slices: int) -> Plan:

@@ -320,11 +320,8 @@ class MoDiff(Segmenter):
                 made = self._denoise_group(group, here, subset, each[row, i], steps, encoding.padded, place)
                 scale = subset.sum(-1) / panel[row, i]
                 windows.paste(maps, row, i, made * scale[:, None, None, None], group.corner[here])
-        present = markers.any(-1)
-        result = Samples.uniform(maps[..., :height, :width], present=present, raters=who)
-        if encoding.law is None:
-            result.present = (result.maps > 0.5).flatten(2).any(-1)
-        else:
+        result = Samples.uniform(maps[..., :height, :width], raters=who)
+        if encoding.law is not None:
             result.presence = presence.marking_probability(encoding.law, exchangeable=self.exchangeable).mean(1)
         return result
 
