@@ -205,6 +205,20 @@ def test_windows_are_cut_where_their_corner_says():
     torch.testing.assert_close(piece[1, 0], x[1, 0, 0:3, 4:7])
 
 
+@pytest.mark.parametrize("changes", [{}, {"mca": {"enabled": False}}, {"ldf": {"enabled": False}}], ids=str)
+@pytest.mark.parametrize(("side", "crop"), [(1, 0), (4, 0), (8, 0), (16, 0), (32, 4), (32, 8)])
+def test_images_and_crops_may_be_tiny(side, crop, changes):
+    shape = {"presence": {"multipliers": (1,), "stem": 1}, "unet": {"multipliers": (1,), "stem": 1, "attention": (1,)}}
+    network = model(config(**shape, crop=crop, window=crop, **changes))
+    data = batch(2, size=(side, side))
+    terms = loss(network, data)
+    terms["loss"].backward()
+    assert torch.isfinite(terms["loss"])
+    samples = network.eval().sample(data.image, 2, seeds=SEEDS[:2])
+    assert samples.maps.shape == (2, 2, 1, side, side)
+    assert torch.isfinite(samples.maps).all()
+
+
 def test_a_window_around_the_middle_is_central():
     corner = windows.window_corner(torch.tensor([[63.5, 63.5]]), (64, 64), 128, 128)
     assert corner.tolist() == [[32, 32]]
