@@ -81,7 +81,7 @@ class MCAConfig:
     condition_channels: int = 8
     """channels of g^B(O^B) at full resolution (Eq. 5)"""
     query_stride: int = 8
-    """every how many queries L_MCA looks at"""
+    """every how many queries L_MCA looks at; made coprime to the grid's width, so that all columns are met"""
     weight: float = 0.5
     """λ2 of Eq. 8"""
 

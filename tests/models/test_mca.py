@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modiff.config import LDFConfig, MCAConfig
-from modiff.models.modiff.mca import MCA, SelfAttention, attention_spread_loss, linear_attention, tokens
+from modiff.models.modiff.mca import (
+    MCA,
+    SelfAttention,
+    attention_spread_loss,
+    covering_stride,
+    linear_attention,
+    tokens,
+)
 
 
 @given(queries=st.integers(1, 12), keys=st.integers(2, 12), dim=st.integers(1, 9))
@@ -46,6 +53,26 @@ def test_self_attention_divides_by_the_root_of_width_times_heads():
         share = torch.softmax(q[:, part] @ k[:, part].T / math.sqrt(4 * 2), -1)
         heads.append(share @ v[:, part])
     torch.testing.assert_close(layer(x)[0], layer.out(torch.cat(heads, 1)), atol=1e-6, rtol=0)
+
+
+@given(stride=st.integers(1, 20), width=st.integers(1, 70))
+def test_steps_through_the_queries_meet_every_column_equally_often(stride, width):
+    step = covering_stride(stride, width)
+    assert step >= stride
+    assert all(math.gcd(other, width) > 1 for other in range(stride, step))
+    assert sorted(i * step % width for i in range(width)) == list(range(width))
+
+
+@pytest.mark.parametrize("side", [32, 64, 128])
+def test_the_loss_looks_at_queries_of_all_rows_and_columns(side):
+    network = MCA(1, 1, MCAConfig(dim=8, heads=2), LDFConfig())
+    share, grid = network.encode(torch.rand(1, 1, side, side)), side // 2
+    place = torch.arange(grid * grid).float()
+    share.query = place[None, :, None].expand(-1, -1, 8)
+    query = network(share, torch.zeros(1, 1, side, side))[1]["query"][0, :, 0].long()
+    assert set((query % grid).tolist()) == set(range(grid))
+    assert set((query // grid).tolist()) == set(range(grid))
+    assert len(query) <= len(place) / 8
 
 
 @pytest.mark.parametrize("mca", [True, False])

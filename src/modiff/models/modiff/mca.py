@@ -52,6 +52,14 @@ def attention_spread_loss(query: Tensor, key: Tensor) -> Tensor:
     return (1 - entropy / math.log(key.shape[-2])).mean()
 
 
+def covering_stride(stride: int, width: int) -> int:
+    """The smallest step ≥ `stride` through row-major tokens that is coprime to the grid's width: every `width` steps
+    meet every column once, where a divisor of the width would look at the same few columns of all rows."""
+    while math.gcd(stride, width) != 1:
+        stride += 1
+    return stride
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with softmax and scale 1/√(d·h) (text after Eq. 5), d the width of a head."""
 
@@ -126,7 +134,10 @@ class MCA(nn.Module):
         features: dict[str, Tensor] = {}
         if self.config.enabled:
             y, key = self._attend(share, x_t)
-            features |= {"query": share.query[:, :: self.config.query_stride], "key": key}  # type: ignore[index]
+            features |= {
+                "query": share.query[:, :: covering_stride(self.config.query_stride, share.embedding.shape[-1])],
+                "key": key,
+            }  # type: ignore[index]
         else:
             y = share.embedding
         y = self.ldf_features(y)
