@@ -74,6 +74,9 @@ class MCAConfig:
 
     enabled: bool = True
     """off: y^B = f(B), the attention dropped (ablation "LDF only"); with the LDF off too: the image alone"""
+    roles: Literal["image_queries", "label_queries"] = "image_queries"
+    """image_queries: queries from the image, keys and values from the label (Eq. 1); label_queries: all three from the
+    label (Eq. 2), so that the image enters by f(B) alone"""
     dim: int = 64
     """D, width of queries, keys, values and of f(B)"""
     heads: int = 4

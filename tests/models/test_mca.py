@@ -16,6 +16,7 @@ from modiff.models.modiff.mca import (
     attention_spread_loss,
     covering_stride,
     linear_attention,
+    sinusoidal_positions,
     tokens,
 )
 
@@ -73,6 +74,38 @@ def test_the_loss_looks_at_queries_of_all_rows_and_columns(side):
     assert set((query % grid).tolist()) == set(range(grid))
     assert set((query // grid).tolist()) == set(range(grid))
     assert len(query) <= len(place) / 8
+
+
+@pytest.mark.parametrize("roles", ["image_queries", "label_queries"])
+def test_scores_are_those_of_the_equation_token_by_token(roles):
+    """Eq. 1 (queries of the image) and Eq. 2 (queries of the label) by loops over patches."""
+    torch.manual_seed(0)
+    side, dim = 16, 8
+    network = MCA(2, 3, MCAConfig(roles=roles, dim=dim, heads=2), LDFConfig())
+    image, x_t = torch.randn(1, 2, side, side), torch.randn(1, 3, side, side)
+
+    def patches(x, size):
+        starts = range(0, side, size)
+        return [x[0, :, i : i + size, j : j + size].reshape(-1) for i in starts for j in starts]
+
+    def placed(layer, vectors, size):
+        position = sinusoidal_positions(side // size, side // size, dim, torch.device("cpu"))
+        return [layer(vector) + position[i] for i, vector in enumerate(vectors)]
+
+    label = patches(network.ldf_label(x_t), 4)
+    size, source = (2, patches(image, 2)) if roles == "image_queries" else (4, label)
+    queries, keys = placed(network.query, source, size), placed(network.key, label, 4)
+    values = [network.value(vector) for vector in label]
+    expected = torch.zeros(dim, side // 2, side // 2)
+    for row in range(side // 2):
+        for column in range(side // 2):
+            query = queries[(row * 2 // size) * (side // size) + column * 2 // size]
+            score = sum((query @ k) / math.sqrt(dim) * v for k, v in zip(keys, values, strict=True)) / len(keys)
+            expected[:, row, column] = network.score_norm(score)
+    y, looked_at, _ = network._attend(network.encode(image), x_t)
+    torch.testing.assert_close(y[0, dim:], expected, atol=1e-4, rtol=1e-4)
+    step = covering_stride(8, side // size)
+    torch.testing.assert_close(looked_at[0], torch.stack(queries[::step]), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("mca", [True, False])

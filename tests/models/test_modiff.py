@@ -47,6 +47,7 @@ def test_samples_have_the_images_shape(channels, classes, size):
         {"ldf": {"enabled": False}},
         {"mca": {"enabled": False}, "ldf": {"enabled": False}},
         {"ldf": {"order": "sequential"}},
+        {"mca": {"roles": "label_queries"}},
         {"presence": {"mode": "implicit"}},
         {"diffusion": {"kind": "categorical"}},
         {"diffusion": {"prediction": "eps", "loss": "mse", "sampler": "ancestral"}},
