@@ -8,7 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
+from modiff.errors import DataError
 from modiff.models.modiff.panel import draw_markers
 from modiff.models.modiff.presence import (
     draw_subsets,
@@ -56,17 +58,41 @@ def test_marking_probability_is_the_expected_share():
     torch.testing.assert_close(marking_probability(law, exchangeable=True), torch.full((1, 4), expected))
 
 
-def test_subsets_are_one_marker_or_uniform_over_the_non_empty_subsets():
+@pytest.mark.parametrize("marks", [(1, 0, 1, 1), (1, 1, 1, 1, 1), (0, 1, 1), (1, 0, 0), (1, 0, 1, 0, 1, 1)])
+def test_subsets_are_uniform_over_the_non_empty_ones(marks):
+    marked = torch.tensor(marks).bool().expand(40_000, -1)
+    drawn = draw_subsets(marked, single_share=0.0, rng=torch.Generator().manual_seed(0))
+    assert not (drawn & ~marked).any()
+    code = (drawn[:, marked[0]] * 2 ** torch.arange(sum(marks))).sum(1)
+    counts = torch.bincount(code, minlength=2 ** sum(marks))
+    assert counts[0] == 0
+    assert len(counts) == 2 or stats.chisquare(counts[1:]).pvalue > 0.01
+
+
+def test_every_number_is_a_subset_of_its_own(monkeypatch):
+    numbers = iter([torch.arange(31)])
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: next(numbers))
+    marked = torch.tensor([1, 0, 1, 1, 1, 1]).bool().expand(31, -1)
+    drawn = draw_subsets(marked, single_share=0.0, rng=torch.Generator().manual_seed(0))
+    assert len(torch.unique(drawn, dim=0)) == 31
+    assert drawn.any(1).all()
+    assert not drawn[:, 1].any()
+
+
+def test_one_marker_is_any_of_them():
     marked = torch.tensor([[True, False, True, True]]).expand(24_000, -1)
-    rng = torch.Generator().manual_seed(0)
-    several = draw_subsets(marked, single_share=0.0, rng=rng)
-    code = (several * torch.tensor([1, 2, 4, 8])).sum(1)
-    share = torch.bincount(code, minlength=16)[[1, 4, 5, 8, 9, 12, 13]] / len(code)
-    assert share.sum() == pytest.approx(1)
-    assert (share - 1 / 7).abs().max() < 0.01
-    single = draw_subsets(marked, single_share=1.0, rng=rng)
+    single = draw_subsets(marked, single_share=1.0, rng=torch.Generator().manual_seed(0))
     assert (single.sum(1) == 1).all()
-    assert (single.float().mean(0) - torch.tensor([1, 0, 1, 1]) / 3).abs().max() < 0.015
+    assert not single[:, 1].any()
+    assert stats.chisquare(single.sum(0)[[0, 2, 3]]).pvalue > 0.01
+
+
+def test_as_many_markers_as_an_int_has_bits():
+    marked = torch.ones(2000, 62, dtype=torch.bool)
+    drawn = draw_subsets(marked, single_share=0.0, rng=torch.Generator().manual_seed(0))
+    assert (drawn.float().mean(0) - 0.5).abs().max() < 0.06
+    with pytest.raises(DataError, match="too many raters"):
+        draw_subsets(torch.ones(1, 63, dtype=torch.bool), single_share=0.0, rng=torch.Generator())
 
 
 def test_images_without_a_marker_have_no_subset():

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from modiff.config import DiffusionConfig, PresenceConfig
 from modiff.data.augment import dihedral
 from modiff.data.batch import Batch
+from modiff.errors import DataError
 from modiff.models.layers import ResBlock, image_centre, position_channels
 from modiff.models.modiff import losses, windows
+
+_MOST_MARKERS = 62  # of one image: a subset of them is an int64
 
 
 @lru_cache(maxsize=64)
@@ -198,18 +201,18 @@ def marking_probability(law: Tensor, *, exchangeable: bool) -> Tensor:
 def draw_subsets(marked: Tensor, *, single_share: float, rng: torch.Generator) -> Tensor:
     """(B,R) bool: with probability `single_share` one marker, else a uniform non-empty subset of the markers.
 
-    Rows without a marker come back empty.
+    Rows without a marker come back empty. Raises DataError for more markers than bits.
     """
     batch, raters = marked.shape
     order = torch.rand(batch, raters, generator=rng, device=rng.device).to(marked.device)
     one = F.one_hot(torch.where(marked, order, -1.0).argmax(1), raters).bool() & marked
-    coins = (torch.rand(batch, raters, generator=rng, device=rng.device).to(marked.device) < 0.5) & marked
-    # A uniform subset that came out empty is drawn again as one uniform subset of the non-empty ones by rejection;
-    # sixteen rounds leave one in 65,536 of the one-marker rows, whose only subset is `one`.
-    for _ in range(16):
-        again = (torch.rand(batch, raters, generator=rng, device=rng.device).to(marked.device) < 0.5) & marked
-        coins = torch.where(coins.any(1, keepdim=True), coins, again)
-    several = torch.where(coins.any(1, keepdim=True), coins, one)
+    # A non-empty subset of k markers is a number from 1 to 2^k − 1, its bits the markers in order.
+    number = torch.randint(1 << _MOST_MARKERS, (batch,), generator=rng, device=rng.device).to(marked.device)
+    count, rank = marked.sum(1), (marked.cumsum(1) - 1).clamp_min(0)
+    if raters > _MOST_MARKERS and count.max() > _MOST_MARKERS:
+        found = int(count.max())
+        raise DataError("too many raters mark one image", field="masks", found=found, expected=f"≤ {_MOST_MARKERS}")
+    several = marked & ((number % (2**count - 1).clamp_min(1) + 1)[:, None] >> rank & 1).bool()
     single = torch.rand(batch, generator=rng, device=rng.device).to(marked.device) < single_share
     return torch.where(single[:, None], one, several)
 
