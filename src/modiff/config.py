@@ -35,9 +35,10 @@ class DiffusionConfig:
     loss: Literal["mse", "ce"] = "mse"
     """ce: the output is P(x0 = 1), trained by cross-entropy and soft Dice; needs prediction x0"""
     ce_weight: float = 20.0
-    """weight of the mean cross-entropy a pixel beside soft Dice (loss ce)"""
+    """weight of the mean cross-entropy a pixel beside soft Dice: in the denoiser's loss (ce) and in the presence head's
+    map loss"""
     dice_weight: float = 1.0
-    """weight of the soft Dice loss (loss ce)"""
+    """weight of the soft Dice loss, in the same two"""
     sampler: Literal["ancestral", "ddim", "dpm++"] = "ancestral"
     """how samples are drawn"""
     sampling_steps: int = 250

@@ -67,6 +67,7 @@ RULES: dict[str, Rule] = {
     "model.sampling_steps": _COUNT,
     "model.latent": _COUNT,
     "model.latent_widths": _COUNTS,
+    "model.map_ce_weight": _NOT_NEGATIVE,
     "model.vlb_weight": _NOT_NEGATIVE,
     "model.kl_weight": _NOT_NEGATIVE,
     "model.channels": _COUNTS,

@@ -159,6 +159,19 @@ def test_a_batch_that_nobody_marked_gives_a_zero_with_a_graph():
     terms["loss"].backward()
 
 
+@pytest.mark.parametrize("name", ["ce_weight", "dice_weight"])
+def test_the_weights_of_the_label_loss_are_those_of_denoiser_and_head(name):
+    def terms(value):
+        return loss(model(config(diffusion={"ce_weight": 20.0, "dice_weight": 1.0, name: value})).eval(), batch())
+
+    none, one, many = (terms(value) for value in (0.0, 1.0, 7.0))
+    for term in ("simple", "map"):
+        assert one[term] > none[term] + 1e-3
+        torch.testing.assert_close(many[term] - none[term], 7 * (one[term] - none[term]), atol=1e-4, rtol=1e-4)
+    for term in ("presence", "ldf", "mca"):
+        assert one[term] == none[term]
+
+
 def test_raters_who_did_not_read_are_ignored():
     data = batch(2)
     data = replace(data, read=torch.tensor([[True, True, True, False]] * 2))

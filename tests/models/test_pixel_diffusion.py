@@ -169,6 +169,18 @@ def test_with_the_hurdle_absent_samples_are_empty_and_cost_nothing(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_the_weight_of_the_hurdles_map_loss_is_a_setting_of_the_method(method):
+    def terms(weight):
+        model = lively(method, presence=HURDLE, map_ce_weight=weight).eval()
+        return model.training_loss(random_batch(), rng=torch.Generator().manual_seed(0))
+
+    none, one, many = (terms(weight) for weight in (0.0, 1.0, 7.0))
+    assert one["map"] > none["map"] + 1e-3
+    torch.testing.assert_close(many["map"] - none["map"], 7 * (one["map"] - none["map"]), atol=1e-4, rtol=1e-4)
+    assert all(one[name] == none[name] for name in none if name not in ("map", "loss"))
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_with_hurdle_and_stem_all_samples_may_be_absent(method):
     model = lively(method, presence=HURDLE, unet={**TINY["unet"], "stem": 4, "attention": [8]})
     encoding = model.encode(torch.rand(1, 1, 16, 16))

@@ -59,6 +59,8 @@ class CCDMConfig:
     """tell the network the position relative to the prompt, as MoDiff does (a control)"""
     presence: PresenceConfig = field(default_factory=_implicit)
     """mode hurdle: MoDiff's presence head decides whether a reader marks anything (a control)"""
+    map_ce_weight: float = 20.0
+    """weight of the mean cross-entropy a pixel beside soft Dice in the map loss of that head"""
 
 
 @dataclass(frozen=True)
@@ -91,3 +93,5 @@ class CIMDConfig:
     """tell the network the position relative to the prompt, as MoDiff does (a control)"""
     presence: PresenceConfig = field(default_factory=_implicit)
     """mode hurdle: MoDiff's presence head decides whether a reader marks anything (a control)"""
+    map_ce_weight: float = 20.0
+    """weight of the mean cross-entropy a pixel beside soft Dice in the map loss of that head"""

@@ -86,7 +86,13 @@ class PixelDiffusion(Segmenter):
         self.hurdle = None
         if config.presence.mode == "hurdle":
             self.hurdle = PresenceHurdle(
-                channels, classes, raters, config.presence, exchangeable=exchangeable, prompt=prompt
+                channels,
+                classes,
+                raters,
+                config.presence,
+                exchangeable=exchangeable,
+                prompt=prompt,
+                ce_weight=config.map_ce_weight,
             )
 
     @property

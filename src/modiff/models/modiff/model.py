@@ -72,7 +72,14 @@ class MoDiff(Segmenter):
         self.head = None
         if config.presence.mode == "hurdle":
             self.head = presence.PresenceHead(
-                channels, classes, raters, config.presence, exchangeable=exchangeable, prompt=prompt
+                channels,
+                classes,
+                raters,
+                config.presence,
+                exchangeable=exchangeable,
+                prompt=prompt,
+                ce_weight=config.diffusion.ce_weight,
+                dice_weight=config.diffusion.dice_weight,
             )
         mca_used = config.mca.enabled or config.ldf.enabled
         self.mca = MCA(channels, classes, config.mca, config.ldf) if mca_used else None

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modiff.config import DiffusionConfig, PresenceConfig
+from modiff.config import PresenceConfig
 from modiff.data.augment import dihedral
 from modiff.data.batch import Batch
 from modiff.errors import DataError
@@ -47,14 +47,24 @@ class PresenceHead(nn.Module):
     """A small U-Net around the prompt that reads off how many raters mark something.
 
     The mean label map is predicted densely beside it: that supervises far more than one number an image, and its
-    features are pooled where a lesion is thought to be.
+    features are pooled where a lesion is thought to be. ce_weight, dice_weight: of that map's loss.
     """
 
     def __init__(
-        self, channels: int, classes: int, raters: int, config: PresenceConfig, *, exchangeable: bool, prompt: bool
+        self,
+        channels: int,
+        classes: int,
+        raters: int,
+        config: PresenceConfig,
+        *,
+        exchangeable: bool,
+        prompt: bool,
+        ce_weight: float,
+        dice_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.config, self.classes, self.raters = config, classes, raters
+        self.ce_weight, self.dice_weight = ce_weight, dice_weight
         self.exchangeable, self.prompt = exchangeable, prompt
         widths = [config.base * multiplier for multiplier in config.multipliers]
         inputs = channels + (3 if prompt else 0)
@@ -128,8 +138,8 @@ class PresenceHead(nn.Module):
         known = batch.read.any(1).float()
         known = known / known.mean().clamp_min(1e-6)
         log_p = log_likelihood(answer.logits, batch.marked, batch.read, exchangeable=self.exchangeable)
-        dense = DiffusionConfig.ce_weight * losses.cross_entropy(answer.label_map, label)
-        dense = dense + losses.soft_dice_loss(losses.probabilities(answer.label_map), label)
+        dense = self.ce_weight * losses.cross_entropy(answer.label_map, label)
+        dense = dense + self.dice_weight * losses.soft_dice_loss(losses.probabilities(answer.label_map), label)
         return {"presence": -losses.weighted_mean(log_p, known), "map": losses.weighted_mean(dense, known)}
 
     def law(self, image: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
