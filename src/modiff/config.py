@@ -29,7 +29,7 @@ class DiffusionConfig:
     schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
     """noise schedule; linear is the usual one rescaled by 1000/T"""
     input_scale: float = 1.0
-    """b: signal-to-noise ratio times b² (arXiv 2504.05977); below 1 is harder"""
+    """b: multiplies the signal-to-noise ratio by b² (arXiv 2504.05977); below 1 there is more noise at every time"""
     prediction: Literal["eps", "v", "x0"] = "eps"
     """what the network predicts (paper: the noise, eps)"""
     loss: Literal["mse", "ce"] = "mse"
