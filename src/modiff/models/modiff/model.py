@@ -249,20 +249,23 @@ class MoDiff(Segmenter):
     # Sampling
 
     def reach(self, height: int, width: int) -> tuple[int, int]:
-        """Sides of the part about an image's centre that every sample may mark; further out, many look no further."""
-        side = self.config.window if self.prompt and self.head is not None else 0
+        """Sides of the part about an image's centre that every sample may mark: samples of an image whose lesion stays
+        within `window` are background outside it."""
         padded = height + -height % self.stride, width + -width % self.stride
-        size = windows.window_size(side, *padded, self.stride)
+        size = self._window_size(*padded)
         return min(size[0], height), min(size[1], width)
+
+    def _window_size(self, height: int, width: int) -> tuple[int, int]:
+        """Sides of the smallest part of a padded image that is denoised."""
+        side = self.config.window if self.prompt and self.head is not None else 0
+        return windows.window_size(side, height, width, self.stride)
 
     def encode(self, image: Tensor) -> Encoding:
         """(B,C,H,W) images -> presence law, windows and image shares, once an image for all samples and steps."""
         centre = image_centre(image)
         padded = windows.pad_to_multiple(image, self.stride, edge=True)
         height, width = padded.shape[-2:]
-        small = windows.window_size(
-            self.config.window if self.prompt and self.head is not None else 0, height, width, self.stride
-        )
+        small = self._window_size(height, width)
         law, wide = None, torch.zeros(image.shape[0], dtype=torch.bool, device=image.device)
         if self.head is not None:
             law, label_map = self.head.law(padded, centre)
