@@ -288,6 +288,13 @@ def test_one_case_is_learnt_with_all_its_raters_modes_and_their_frequencies():
     assert share(masks[0, 2, 0]) == pytest.approx(0.25, abs=0.15)
 
 
+def test_constants_move_with_the_model_and_are_not_part_of_its_state():
+    network = model()
+    assert network.head.tables.shape == (5, 5, 5)
+    assert "head.tables" in dict(network.named_buffers())
+    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+
+
 def test_training_goes_on_after_sampling_in_inference_mode():
     network, data = model(), batch(2, size=(40, 24))  # a size that nothing has cached yet
     with torch.inference_mode():

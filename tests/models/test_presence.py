@@ -29,25 +29,27 @@ def test_reader_subsets_count_which_raters_read(raters, data):
     torch.testing.assert_close(reader_subsets(raters, readers)[marking], law)
 
 
+def tables(raters):
+    return torch.stack([reader_subsets(raters, readers) for readers in range(raters + 1)])
+
+
 def test_likelihood_of_all_readers_is_the_categorical_one():
     logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     marked = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]).bool()
-    value = log_likelihood(logits, marked, torch.ones(3, 4, dtype=torch.bool), exchangeable=True)
+    value = log_likelihood(logits, marked, torch.ones(3, 4, dtype=torch.bool), tables=tables(4))
     torch.testing.assert_close(value, logits.log_softmax(1)[torch.arange(3), torch.tensor([1, 4, 0])])
 
 
 def test_an_image_that_nobody_read_says_nothing():
     logits = torch.randn(1, 5)
     none = torch.zeros(1, 4, dtype=torch.bool)
-    assert log_likelihood(logits, none, none, exchangeable=True) == pytest.approx(0, abs=1e-6)
-    assert log_likelihood(logits[:, :4], none, none, exchangeable=False) == 0
+    assert log_likelihood(logits, none, none, tables=tables(4)) == pytest.approx(0, abs=1e-6)
+    assert log_likelihood(logits[:, :4], none, none, tables=None) == 0
 
 
 def test_identifiable_raters_have_their_own_probability():
     logits = torch.tensor([[0.0, 2.0]])
-    value = log_likelihood(
-        logits, torch.tensor([[True, False]]), torch.ones(1, 2, dtype=torch.bool), exchangeable=False
-    )
+    value = log_likelihood(logits, torch.tensor([[True, False]]), torch.ones(1, 2, dtype=torch.bool), tables=None)
     expected = torch.log(torch.sigmoid(logits[0, 0])) + torch.log(1 - torch.sigmoid(logits[0, 1]))
     torch.testing.assert_close(value[0], expected)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import comb
 
 import torch
@@ -20,15 +19,13 @@ from modiff.models.modiff import losses, windows
 _MOST_MARKERS = 62  # of one image: a subset of them is an int64
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept for training too, which may not save inference tensors
 def reader_subsets(raters: int, readers: int) -> Tensor:
     """(R+1, R+1): P(k' of `readers` readers mark | k of R raters would), hypergeometric: who read is exchangeable."""
-    table = torch.zeros(raters + 1, raters + 1)
-    for k in range(raters + 1):
-        for seen in range(max(0, k + readers - raters), min(k, readers) + 1):
-            table[k, seen] = comb(k, seen) * comb(raters - k, readers - seen) / comb(raters, readers)
-    return table
+
+    def chance(k: int, seen: int) -> float:
+        return 0.0 if seen > readers else comb(k, seen) * comb(raters - k, readers - seen) / comb(raters, readers)
+
+    return torch.tensor([[chance(k, seen) for seen in range(raters + 1)] for k in range(raters + 1)])
 
 
 @dataclass
@@ -50,6 +47,8 @@ class PresenceHead(nn.Module):
     features are pooled where a lesion is thought to be. ce_weight, dice_weight: of that map's loss.
     """
 
+    tables: Tensor | None
+
     def __init__(
         self,
         channels: int,
@@ -65,6 +64,8 @@ class PresenceHead(nn.Module):
         super().__init__()
         self.config, self.classes, self.raters = config, classes, raters
         self.ce_weight, self.dice_weight = ce_weight, dice_weight
+        tables = torch.stack([reader_subsets(raters, n) for n in range(raters + 1)]) if exchangeable else None
+        self.register_buffer("tables", tables, persistent=False)
         self.exchangeable, self.prompt = exchangeable, prompt
         widths = [config.base * multiplier for multiplier in config.multipliers]
         inputs = channels + (3 if prompt else 0)
@@ -137,7 +138,7 @@ class PresenceHead(nn.Module):
         label = windows.cut(label, corner, size)
         known = batch.read.any(1).float()
         known = known / known.mean().clamp_min(1e-6)
-        log_p = log_likelihood(answer.logits, batch.marked, batch.read, exchangeable=self.exchangeable)
+        log_p = log_likelihood(answer.logits, batch.marked, batch.read, tables=self.tables)
         dense = self.ce_weight * losses.cross_entropy(answer.label_map, label)
         dense = dense + self.dice_weight * losses.soft_dice_loss(losses.probabilities(answer.label_map), label)
         return {"presence": -losses.weighted_mean(log_p, known), "map": losses.weighted_mean(dense, known)}
@@ -185,16 +186,15 @@ class PresenceHead(nn.Module):
         return torch.exp(-(rows**2 + columns**2) / 2)[:, None].clamp_min(1e-6)
 
 
-def log_likelihood(logits: Tensor, marked: Tensor, read: Tensor, *, exchangeable: bool) -> Tensor:
+def log_likelihood(logits: Tensor, marked: Tensor, read: Tensor, *, tables: Tensor | None) -> Tensor:
     """(B,) log-probability of who marked something among the readers; 0 where nobody read.
 
-    Exchangeable: the law of k' of R' readers follows from that of k of R by leaving raters out at random.
+    tables: (R+1,R+1,R+1) `reader_subsets` of 0 to R readers where raters are exchangeable: the law of k' of R' readers
+    follows from that of k of R by leaving raters out at random. None: logits are those of each rater.
     """
-    if not exchangeable:
+    if tables is None:
         return -(F.binary_cross_entropy_with_logits(logits, marked.float(), reduction="none") * read).sum(1)
-    raters = marked.shape[1]
     law = logits.softmax(1)  # in float32 whatever the autocast: the caller's logits are
-    tables = torch.stack([reader_subsets(raters, n) for n in range(raters + 1)]).to(logits.device)
     seen = (law[:, :, None] * tables[read.sum(1)]).sum(1)
     return torch.log(seen.gather(1, marked.sum(1, keepdim=True)).squeeze(1).clamp_min(1e-12))
 
