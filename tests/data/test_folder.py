@@ -12,12 +12,10 @@ from PIL import Image
 
 from modiff.cli import main
 from modiff.data.importers.grids import Grid, centre_fit, mask_limits, read_grid, resample, resize, turn
-from modiff.data.importers.intensity import bounds, parse_rule, stretch
-from modiff.data.intensity import IntensityRule
+from modiff.data.intensity import IntensityRule, convert, store_values, stretch
 from modiff.data.store import Store
 from modiff.errors import ConfigError, ModiffError
 from modiff.io.limits import Limits
-from modiff.prediction.intensity import convert
 
 AFFINE = np.array([[-0.5, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 3, -30], [0, 0, 0, 1.0]])  # columns L, rows P, slices S
 
@@ -474,9 +472,9 @@ def test_grids_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 def test_values_are_those_that_prediction_makes_of_a_new_image(text: str) -> None:
     image = np.random.default_rng(0).normal(40, 60, (2, 15, 13)).astype(np.float32)
     image[1] = 7  # a channel without contrast
-    low, high = bounds(parse_rule(text), image[:, None])
+    low, high = IntensityRule.for_import(text).bounds(image[:, None])
     expected, _ = convert(image, IntensityRule.parse(text))
-    np.testing.assert_allclose(stretch(image, low[:, 0], high[:, 0]) / 65535, expected, atol=1e-5)
+    np.testing.assert_allclose(store_values(stretch(image, low[:, 0], high[:, 0])) / 65535, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -484,4 +482,4 @@ def test_values_are_those_that_prediction_makes_of_a_new_image(text: str) -> Non
 )
 def test_rules_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
-        parse_rule(text)
+        IntensityRule.for_import(text)

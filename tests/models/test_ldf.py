@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,24 @@ def test_summed_kernels_equal_three_convolutions():
     x = noise(1, 2, 16, 9)
     separate = sum(layer._depthwise(x, weight) for weight in layer.magnitude)
     torch.testing.assert_close(layer._depthwise(x, room._widen(layer.magnitude)), separate, atol=1e-5, rtol=0)
+
+
+@given(height=st.integers(1, 12), width=st.integers(1, 12), pad=st.integers(0, 7))
+def test_a_half_plane_repeats_along_its_rows_and_is_mirrored_along_its_columns(height, width, pad):
+    x = noise(1, 2, height, width)
+    rows = np.pad(x.numpy(), ((0, 0), (0, 0), (pad, pad), (0, 0)), mode="wrap")
+    expected = np.pad(rows, ((0, 0), (0, 0), (0, 0), (pad, pad)), mode="reflect" if width > 1 else "edge")
+    np.testing.assert_array_equal(room._pad_half_plane(x, pad).numpy(), expected)
+
+
+@pytest.mark.parametrize("transform", ["fft", "matrix"])
+@pytest.mark.parametrize("side", [1, 2, 4, 5])
+def test_maps_smaller_than_its_kernels_are_filtered_too(transform, side):
+    layer, y = LDF(2, LDFConfig(kernels=(3, 5, 11), transform=transform)), noise(1, 2, side, side)
+    spectrum = torch.fft.rfft2(y, norm="ortho")
+    gain = layer.gain(torch.sqrt(spectrum.abs() ** 2 + 1e-20), side)
+    assert ((gain > 0) & (gain < 1)).all()
+    torch.testing.assert_close(layer(y), torch.fft.irfft2(spectrum * gain, s=(side, side), norm="ortho"))
 
 
 @pytest.mark.parametrize("order", ["parallel", "sequential"])

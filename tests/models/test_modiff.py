@@ -10,9 +10,15 @@ from modiff_helpers import batch, config, disc, model
 
 from modiff.data.batch import Batch
 from modiff.errors import ConfigError
+from modiff.metrics.binarise import binarise
 from modiff.models.modiff import windows
 
 SEEDS = torch.tensor([11, 12, 13])
+
+
+def drawn(samples):
+    """(B,N) bool: samples that were denoised, which are positive everywhere in their window."""
+    return samples.maps.flatten(2).any(-1)
 
 
 def loss(network, data, seed=0):
@@ -41,6 +47,7 @@ def test_samples_have_the_images_shape(channels, classes, size):
         {"ldf": {"enabled": False}},
         {"mca": {"enabled": False}, "ldf": {"enabled": False}},
         {"ldf": {"order": "sequential"}},
+        {"mca": {"roles": "label_queries"}},
         {"presence": {"mode": "implicit"}},
         {"diffusion": {"kind": "categorical"}},
         {"diffusion": {"prediction": "eps", "loss": "mse", "sampler": "ancestral"}},
@@ -94,7 +101,6 @@ def test_a_sample_depends_on_its_seed_and_index_alone():
     together = network.sample(image, 6, seeds=SEEDS)
     alone = network.sample(image[1:2], 3, seeds=SEEDS[1:2])
     turned = network.sample(image.flip(0), 6, seeds=SEEDS.flip(0))
-    assert (together.present[1, :3] == alone.present[0]).all()
     torch.testing.assert_close(together.maps[1, :3], alone.maps[0], atol=1e-4, rtol=0)
     torch.testing.assert_close(together.maps, turned.maps.flip(0), atol=1e-4, rtol=0)
 
@@ -102,15 +108,26 @@ def test_a_sample_depends_on_its_seed_and_index_alone():
 def test_samples_of_one_image_differ():
     network = model().eval()
     samples = network.sample(batch(1).image, 8, seeds=SEEDS[:1])
-    shown = samples.maps[0][samples.present[0]]
+    shown = samples.maps[0][drawn(samples)[0]]
     assert (shown[0] - shown[1]).abs().max() > 1e-3
 
 
 def test_absent_samples_are_empty():
     network = model().eval()
     samples = network.sample(batch(3).image, 16, seeds=SEEDS)
-    assert (~samples.present).any()
-    assert samples.maps[~samples.present].abs().max() == 0
+    assert (~drawn(samples)).any()
+    assert not samples.present[~drawn(samples)].any()
+
+
+@pytest.mark.parametrize("mode", ["hurdle", "implicit"])
+@pytest.mark.parametrize("p", [(0.40, 0.35), (0.5, 0.0), (0.25, 0.25), (0.51, 0.0)])
+def test_present_is_what_the_argmax_marks(mode, p, monkeypatch):
+    network = model(config(presence={"mode": mode}), classes=2).eval()
+    made = torch.tensor(p).view(1, 2, 1, 1)
+    monkeypatch.setattr(network, "_denoise_group", lambda group, member, *_: made.repeat(len(member), 1, *group.size))
+    samples = network.sample(batch(3, classes=2).image, 6, seeds=SEEDS)
+    assert drawn(samples).any()
+    assert torch.equal(samples.present, binarise(samples.maps, None).flatten(2).any(-1))
 
 
 def test_presence_is_reported():
@@ -140,6 +157,19 @@ def test_a_batch_that_nobody_marked_gives_a_zero_with_a_graph():
     terms = loss(model(), nothing)
     assert terms["simple"] == 0
     terms["loss"].backward()
+
+
+@pytest.mark.parametrize("name", ["ce_weight", "dice_weight"])
+def test_the_weights_of_the_label_loss_are_those_of_denoiser_and_head(name):
+    def terms(value):
+        return loss(model(config(diffusion={"ce_weight": 20.0, "dice_weight": 1.0, name: value})).eval(), batch())
+
+    none, one, many = (terms(value) for value in (0.0, 1.0, 7.0))
+    for term in ("simple", "map"):
+        assert one[term] > none[term] + 1e-3
+        torch.testing.assert_close(many[term] - none[term], 7 * (one[term] - none[term]), atol=1e-4, rtol=1e-4)
+    for term in ("presence", "ldf", "mca"):
+        assert one[term] == none[term]
 
 
 def test_raters_who_did_not_read_are_ignored():
@@ -187,6 +217,20 @@ def test_windows_are_cut_where_their_corner_says():
     piece = windows.cut(x, torch.tensor([[1, 2], [0, 4]]), (3, 3))
     torch.testing.assert_close(piece[0, 0], x[0, 0, 1:4, 2:5])
     torch.testing.assert_close(piece[1, 0], x[1, 0, 0:3, 4:7])
+
+
+@pytest.mark.parametrize("changes", [{}, {"mca": {"enabled": False}}, {"ldf": {"enabled": False}}], ids=str)
+@pytest.mark.parametrize(("side", "crop"), [(1, 0), (4, 0), (8, 0), (16, 0), (32, 4), (32, 8)])
+def test_images_and_crops_may_be_tiny(side, crop, changes):
+    shape = {"presence": {"multipliers": (1,), "stem": 1}, "unet": {"multipliers": (1,), "stem": 1, "attention": (1,)}}
+    network = model(config(**shape, crop=crop, window=crop, **changes))
+    data = batch(2, size=(side, side))
+    terms = loss(network, data)
+    terms["loss"].backward()
+    assert torch.isfinite(terms["loss"])
+    samples = network.eval().sample(data.image, 2, seeds=SEEDS[:2])
+    assert samples.maps.shape == (2, 2, 1, side, side)
+    assert torch.isfinite(samples.maps).all()
 
 
 def test_a_window_around_the_middle_is_central():
@@ -243,6 +287,13 @@ def test_one_case_is_learnt_with_all_its_raters_modes_and_their_frequencies():
     assert empty == pytest.approx(0.25, abs=0.1)
     assert share(masks[0, 0, 0]) == pytest.approx(0.5, abs=0.15)
     assert share(masks[0, 2, 0]) == pytest.approx(0.25, abs=0.15)
+
+
+def test_constants_move_with_the_model_and_are_not_part_of_its_state():
+    network = model()
+    assert network.head.tables.shape == (5, 5, 5)
+    assert "head.tables" in dict(network.named_buffers())
+    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
 
 
 def test_training_goes_on_after_sampling_in_inference_mode():

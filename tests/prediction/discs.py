@@ -64,4 +64,4 @@ class Discs(Segmenter):
             inner = torch.maximum(inner, disc)
         maps = maps * present[..., None, None, None]
         own = torch.full((len(seeds),), 1 - self.absent) if self.tells_presence else None
-        return Samples.uniform(maps, present=present, presence=own)
+        return Samples.uniform(maps, presence=own)

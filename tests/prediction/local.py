@@ -56,4 +56,4 @@ class Local(Segmenter):
         present = uniform(fold(each, 2)) < chance[:, None]
         who = (uniform(fold(each, 3)) * self.raters).long()
         maps = maps * present[..., None, None, None]
-        return Samples.uniform(maps, present=present, raters=who, presence=chance)
+        return Samples.uniform(maps, raters=who, presence=chance)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from discs import Discs
 
-from modiff.data.intensity import IntensityRule
+from modiff.data.intensity import IntensityRule, convert, store_values, stretch
 from modiff.errors import DataError
-from modiff.prediction.intensity import PredictionWarning, convert
-from modiff.prediction.predictor import Predictor
+from modiff.prediction.predictor import PredictionWarning, Predictor
+from modiff.prediction.volumes import plan_windows, sample_volume
 
 VALUES = np.array([[[-1200.0, -1000.0], [-300.0, 400.0]]])
 
@@ -101,11 +103,40 @@ class TestPredictor:
         np.testing.assert_allclose(model.encoded[0][0, 0].numpy(), expected, atol=1e-6)
         assert not [warning for warning in recwarn if warning.category is PredictionWarning]
 
-    def test_the_rule_looks_at_what_the_model_sees(self, predictor, model):
+    def test_a_lesion_crop_is_stretched_as_the_training_crops_were(self, predictor, model):
         image = np.random.default_rng(0).random((100, 100))
         image[0, 0] = 1e6  # outside the window: it must not darken what is in it
         predictor.set_image(image, at=(60, 60))
         assert model.encoded[0].max() == 1
+
+    @pytest.mark.parametrize("rule", ["percentiles:1:99", "minmax-slice", "window:20:180", "unit"])
+    @pytest.mark.parametrize("at", [(40, 30), (5, 90)])
+    def test_a_window_shows_what_import_makes_of_the_whole_image(self, model, data, rule, at):
+        ramp = np.linspace(0, 1, 100, dtype=np.float32)
+        image = ramp[:, None] * ramp * (1 if rule == "unit" else 200)
+        parsed = IntensityRule.for_import(rule)
+        low, high = (end[:, 0] for end in parsed.bounds(image[None, None]))
+        stored = store_values(image[None] if rule == "unit" else stretch(image[None], low, high)) / 65535
+        made = Predictor(model, data={**data, "prompt": "none", "intensity": rule})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PredictionWarning)
+            window = made.set_image(image, at=at).window
+        expected = window.cut(stored)
+        np.testing.assert_allclose(model.encoded[0][0].numpy(), expected, atol=2e-5)
+
+    @pytest.mark.parametrize("rule", ["percentiles:1:99", "minmax-slice", "window:20:180", "unit"])
+    @pytest.mark.parametrize("prompt", ["none", "centre"])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+    def test_an_image_is_seen_as_a_volume_of_one_slice_is(self, model, data, rule, prompt, dtype):
+        image = np.random.default_rng(0).integers(0, 200, (1, 100, 100)).astype(dtype)
+        image = image if dtype == np.uint8 else image / dtype(200)
+        made = Predictor(model, data={**data, "prompt": prompt, "intensity": rule})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PredictionWarning)
+            made.set_image(image, at=(30, 50))
+            plan = plan_windows(made, (1, 100, 100), at=(30, 50))
+            samples = sample_volume(made, image[None], plan, 1, picture=True)
+        np.testing.assert_array_equal(samples.values.cut(0, made.window), made.input)
 
     def test_another_rule_is_followed_with_a_warning_that_names_both(self, predictor, image):
         with pytest.warns(PredictionWarning, match="unit.*minmax-slice"):

@@ -12,8 +12,7 @@ import torch
 from discs import Discs
 
 from modiff.errors import ConfigError, DataError
-from modiff.prediction.intensity import PredictionWarning
-from modiff.prediction.predictor import Predictor, content_hash
+from modiff.prediction.predictor import PredictionWarning, Predictor, content_hash
 from modiff.randomness import seeds_for
 
 

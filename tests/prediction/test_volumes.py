@@ -20,8 +20,7 @@ from modiff.models.base import Samples
 from modiff.models.modiff.presence import marking_probability
 from modiff.models.modiff.slices import join_laws, without_valleys
 from modiff.models.modiff.windows import field
-from modiff.prediction.intensity import PredictionWarning
-from modiff.prediction.predictor import Predictor
+from modiff.prediction.predictor import PredictionWarning, Predictor
 from modiff.prediction.region import Box
 from modiff.prediction.volume_summary import summarise_volume
 from modiff.prediction.volumes import VolumeSamples, plan_windows, sample_volume
@@ -139,6 +138,19 @@ class TestWindowsAgree:
         assert samples.presence == pytest.approx(0.9)
         assert torch.equal(samples.present, marked[:, 2])
 
+    def test_present_is_what_the_merged_maps_mark(self):
+        class Rim(Local):
+            """Marks the left rim of every window but the first, where its neighbour sees nothing."""
+
+            def sample(self, image_or_encoding: Any, n: int, *, origin: torch.Tensor, **more: Any) -> Samples:
+                maps = super().sample(image_or_encoding, n, origin=origin, **more).maps * 0
+                maps[..., :2] = 0.6 * (origin[:, 1] > 0).float().view(-1, 1, 1, 1, 1)
+                return Samples.uniform(maps)
+
+        samples = draw(Rim(), noise((1, 1, 32, 48)), 2)
+        assert 0 < samples.maps.max() < 0.5
+        assert not samples.present.any()
+
     def test_maps_are_probabilities(self):
         samples = draw(Local(classes=3, wiggle=5), np.ones((1, 2, 70, 83), np.float32))
         assert samples.maps.min() >= 0
@@ -194,8 +206,8 @@ class TestMoDiff:
         seeds = seeds_for(0, ["x"])
 
         def runs(encodings: list[Any]) -> torch.Tensor:
-            parts = [model.sample(part, 64, seeds=seeds.expand(len(part.law))).present for part in encodings]
-            marked = torch.cat(parts).int()
+            parts = [model.sample(part, 64, seeds=seeds.expand(len(part.law))).maps for part in encodings]
+            marked = torch.cat(parts).flatten(2).any(-1).int()
             return marked[0] + marked.diff(dim=0).clamp_min(0).sum(0)
 
         assert runs(alone).max() > 1

@@ -36,6 +36,18 @@ def test_applying_the_average_gives_the_weights_back():
     assert torch.equal(module.weight, own)
 
 
+def test_validation_sees_the_average_and_training_goes_on_with_its_own_weights(monkeypatch):
+    module = TrainingModule(nn.Linear(2, 1), TrainingConfig(), seed=0)
+    own = module.model.weight.detach().clone()
+    module.ema.state["weight"].zero_()
+    monkeypatch.setattr(TrainingModule, "_total", lambda self, sums: {"images": 1.0})
+    monkeypatch.setattr(TrainingModule, "global_step", property(lambda self: 1))
+    module.on_validation_start()
+    assert module.model.weight.abs().max() == 0
+    module.on_validation_epoch_end()
+    assert torch.equal(module.model.weight, own)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("90s", (90, None)), ("20m", (1200, None)), ("1.5h", (5400, None)), ("500img", (None, 500))],

@@ -166,7 +166,7 @@ def _sample_image(
 
 def _set_image(predictor: Predictor, image: ImageFile, at: list[Any] | None, intensity: str | None) -> None:
     """Errors name the file; warnings are a line each."""
-    from modiff.prediction.intensity import PredictionWarning
+    from modiff.prediction.predictor import PredictionWarning
 
     with warnings.catch_warnings(), errors_name(image.path):
         warnings.simplefilter("ignore", PredictionWarning)

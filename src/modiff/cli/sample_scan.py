@@ -61,7 +61,7 @@ def _draw(
     at: list[int] | None,
     spacing: list[float] | None,
 ) -> VolumeSamples:
-    from modiff.prediction.intensity import PredictionWarning
+    from modiff.prediction.predictor import PredictionWarning
     from modiff.prediction.region import Box
     from modiff.prediction.volumes import plan_windows, sample_volume
 
@@ -83,6 +83,7 @@ def _draw(
             stratified=args.stratified,
             intensity=args.intensity,
             spacing=pixel,
+            picture=not isinstance(scan, Volume),
             progress=progress,
         )
 

@@ -150,6 +150,8 @@ class CCDMConfig:
     """tell the network the position relative to the prompt, as MoDiff does (a control)"""
     presence: PresenceConfig = field(default_factory=_implicit)
     """mode hurdle: MoDiff's presence head decides whether a reader marks anything (a control)"""
+    map_ce_weight: float = number(20.0, NOT_NEGATIVE)
+    """weight of the mean cross-entropy per pixel beside soft Dice in the map loss of that head"""
 
 
 @dataclass(frozen=True)
@@ -182,3 +184,5 @@ class CIMDConfig:
     """tell the network the position relative to the prompt, as MoDiff does (a control)"""
     presence: PresenceConfig = field(default_factory=_implicit)
     """mode hurdle: MoDiff's presence head decides whether a reader marks anything (a control)"""
+    map_ce_weight: float = number(20.0, NOT_NEGATIVE)
+    """weight of the mean cross-entropy per pixel beside soft Dice in the map loss of that head"""

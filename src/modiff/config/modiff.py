@@ -23,15 +23,16 @@ class DiffusionConfig:
     schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
     """noise schedule; linear is the usual one rescaled by 1000/T"""
     input_scale: float = number(1.0, POSITIVE)
-    """b: signal-to-noise ratio times b² (arXiv 2504.05977); below 1 is harder"""
+    """b: multiplies the signal-to-noise ratio by b² (arXiv 2504.05977); below 1 there is more noise at every time"""
     prediction: Literal["eps", "v", "x0"] = "eps"
     """what the network predicts (paper: the noise, eps)"""
     loss: Literal["mse", "ce"] = "mse"
     """ce: the output is P(x0 = 1), trained by cross-entropy and soft Dice; needs prediction x0"""
     ce_weight: float = number(20.0, NOT_NEGATIVE)
-    """weight of the mean cross-entropy a pixel beside soft Dice (loss ce)"""
+    """weight of the mean cross-entropy per pixel beside soft Dice: in the denoiser's loss (ce) and in the presence head's
+    map loss"""
     dice_weight: float = number(1.0, NOT_NEGATIVE)
-    """weight of the soft Dice loss (loss ce)"""
+    """weight of the soft Dice loss, in the same two"""
     sampler: Literal["ancestral", "ddim", "dpm++"] = "ancestral"
     """how samples are drawn"""
     sampling_steps: int = number(250, COUNT)
@@ -68,6 +69,9 @@ class MCAConfig:
 
     enabled: bool = True
     """off: y^B = f(B), the attention dropped (ablation "LDF only"); with the LDF off too: the image alone"""
+    roles: Literal["image_queries", "label_queries"] = "image_queries"
+    """image_queries: queries from the image, keys and values from the label (Eq. 1); label_queries: all three from the
+    label (Eq. 2), so that the image enters by f(B) alone"""
     dim: int = number(64, COUNT, "channels")
     """D, width of queries, keys, values and of f(B)"""
     heads: int = number(4, COUNT)
@@ -75,7 +79,7 @@ class MCAConfig:
     condition_channels: int = number(8, COUNT, "channels")
     """channels of g^B(O^B) at full resolution (Eq. 5)"""
     query_stride: int = number(8, COUNT)
-    """every how many queries L_MCA looks at"""
+    """every how many queries L_MCA looks at; made coprime to the grid's width, so that all columns are met"""
     weight: float = number(0.5, NOT_NEGATIVE)
     """λ2 of Eq. 8"""
 

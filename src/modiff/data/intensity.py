@@ -1,13 +1,20 @@
-"""How the values of a data set's images were made: a store's `intensity`, which prediction repeats."""
+"""How the values of a data set's images were made: a store's `intensity`, in import and, on new images, prediction.
+
+Bounds are always those of the whole image or volume: cutting comes afterwards.
+"""
 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 
-from modiff.errors import DataError
+import numpy as np
 
-RULES = ("minmax-slice", "window:LOW:HIGH", "percentiles:LOW:HIGH", "unit", "ready")
+from modiff.errors import ConfigError, DataError
+
+RULES = ("unit", "minmax-slice", "window:LOW:HIGH", "percentiles:LOW:HIGH")  # what a source's values are made by
+_FULL = 65535  # what is scaled is stored as 16 bits: finer than any display, half the size of floats
 
 
 @dataclass(frozen=True)
@@ -15,9 +22,9 @@ class IntensityRule:
     """What was done to the values of a data set's images: a store's `intensity`.
 
     `KIND` or `KIND:DETAILS`. `minmax-slice`: every slice from its minimum to its maximum. `window:LOW:HIGH`: clipped
-    and scaled, in the source's units such as HU. `percentiles:LOW:HIGH`: clipped and scaled between two percentiles.
-    `unit`: made in [0,1]. `source:WORDS`: as the source distributes them, which cannot be repeated. `ready`: not a
-    store's, but a caller's word that the values are made already.
+    and scaled, in the source's units such as HU. `percentiles:LOW:HIGH`: clipped and scaled between two percentiles of
+    each channel of the whole image or volume. `unit`: made in [0,1]. `source:WORDS`: as the source distributes them,
+    which cannot be repeated. `ready`: not a store's, but a caller's word that the values are made already.
     """
 
     kind: str
@@ -38,4 +45,96 @@ class IntensityRule:
                 low = high = math.nan
             if low < high and math.isfinite(high - low) and (kind == "window" or 0 <= low < high <= 100):
                 return cls(kind, text, low, high)
-        raise DataError("no such rule", field="intensity", found=repr(text), expected=", ".join(RULES))
+        raise DataError("no such rule", field="intensity", found=repr(text), expected=", ".join((*RULES, "ready")))
+
+    @classmethod
+    def for_import(cls, text: str) -> IntensityRule:
+        """Of an importer's `--intensity`, one of `RULES`; ConfigError for another form."""
+        if text in ("unit", "minmax-slice") or text.partition(":")[0] in ("window", "percentiles"):
+            with suppress(DataError):
+                return cls.parse(text)
+        raise ConfigError("no such rule", field="--intensity", found=repr(text), expected=", ".join(RULES))
+
+    def bounds(self, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """A whole (C,H,W) or (C,Z,H,W) -> what becomes 0 and what becomes 1, each (C,1,1) or (C,Z,1,1)."""
+        shape = (*array.shape[:-2], 1, 1)
+        if self.kind == "minmax-slice":
+            return array.min((-2, -1), keepdims=True), array.max((-2, -1), keepdims=True)
+        low, high = np.float64(self.low), np.float64(self.high)
+        if self.kind == "percentiles":
+            found = np.percentile(array.reshape(len(array), -1), [self.low, self.high], axis=1)
+            low, high = found.reshape(2, len(array), *(1,) * (array.ndim - 1))
+        return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+
+
+def stretch(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Values from `low` to `high` (broadcastable) -> float64 in [0,1], clipped; 0 where there is no contrast."""
+    low, span = np.asarray(low, np.float64), np.asarray(high, np.float64) - low
+    return np.where(span > 0, (image - low) / np.where(span > 0, span, 1), 0).clip(0, 1)
+
+
+def store_values(image: np.ndarray) -> np.ndarray:
+    """Floats in [0,1] as the 16 bits that a store keeps; integers stay."""
+    return np.rint(image * float(_FULL)).astype(np.uint16) if image.dtype.kind == "f" else image
+
+
+def full_scale(array: np.ndarray) -> float | None:
+    """What 1 is in a picture of 8 or 16 bits unsigned; None for other types."""
+    return float(np.iinfo(array.dtype).max) if array.dtype in (np.uint8, np.uint16) else None
+
+
+def check_unit(array: np.ndarray, path: object) -> None:
+    """Raises DataError unless values can be taken as they are: 8 or 16 bits unsigned, or floats in [0,1]."""
+    if full_scale(array) is not None:
+        return
+    low, high = array.min(), array.max()
+    if array.dtype.kind != "f" or not (low >= 0 and high <= 1):
+        raise DataError(
+            "values have no full scale",
+            path=path if path is None else str(path),
+            field="intensity",
+            found=f"{array.dtype}, {low:g} to {high:g}",
+            expected="8 or 16 bits unsigned, or floats in [0,1]",
+            hint="Say how to scale them: --intensity minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH.",
+        )
+
+
+def convert(image: np.ndarray, rule: IntensityRule) -> tuple[np.ndarray, list[str]]:
+    """Values of a whole (C,H,W) or (C,Z,H,W), of any number type, by `rule` -> float32 in [0,1]; and what differs from
+    the rule, in words.
+
+    8- and 16-bit unsigned values are a picture's, from 0 to full scale, where the rule does not say otherwise. Raises
+    DataError where other values are needed in [0,1] and are not.
+    """
+    scale, values = full_scale(image), image.astype(np.float64)
+    if rule.kind in ("minmax-slice", "percentiles") or (rule.kind == "window" and scale is None):
+        low, high = rule.bounds(values)
+        flat = np.flatnonzero((high <= low).reshape(len(values), -1).any(1))
+        notes = [f"channel {', '.join(map(str, flat))} has no contrast: there is nothing to see"] if flat.size else []
+        return stretch(values, low, high).astype(np.float32), notes
+    made, notes = _unit(values, scale)
+    if rule.kind == "window":
+        notes.append(
+            f"values 0 to {scale:g} of a picture have no physical units: taken as windowed from {rule.low:g} "
+            f"to {rule.high:g} already"
+        )
+    if rule.kind == "source":
+        how = rule.text.partition(":")[2]
+        notes.append(f"training values were made by their source ({how}), which cannot be repeated: taken as they are")
+    return made, notes
+
+
+def _unit(values: np.ndarray, scale: float | None) -> tuple[np.ndarray, list[str]]:
+    low, high = float(values.min()), float(values.max())
+    if scale is None and (low < 0 or high > 1):
+        raise DataError(
+            "values are outside [0,1]",
+            field="image",
+            found=f"{low:g} to {high:g}",
+            expected="[0,1], or 8- or 16-bit unsigned integers",
+            hint="Say how to make them: minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH",
+        )
+    notes = []
+    if scale is not None and high < scale / 8:
+        notes.append(f"values reach only {high:g} of {scale:g}: the image is dark to the model")
+    return (values / (scale or 1.0)).astype(np.float32), notes

@@ -60,8 +60,8 @@ _CURVES = {"cosine": _cosine, "linear": _linear, "sigmoid": _sigmoid}
 class Schedule:
     """How much signal is left at time t.
 
-    name: the curve. steps: T of the discrete chain. input_scale: b, which divides the signal's share by SNR_b = b²·SNR
-    (arXiv 2504.05977); below 1 the schedule is harder. zero_terminal_snr: moves and scales √ᾱ so that nothing is left
+    name: the curve. steps: T of the discrete chain. input_scale: b multiplies the SNR by b² (arXiv 2504.05977); b < 1:
+    more noise at every t. zero_terminal_snr: moves and scales √ᾱ so that nothing is left
     at t = 1 (Lin et al. 2024, Algorithm 1, with ᾱ(0) = 1 held). Raises ConfigError for values that make no schedule.
     """
 

@@ -15,12 +15,20 @@ from modiff.data.batch import Batch
 Readers = Literal["single", "all"] | Sequence[int]
 
 
+def marks(maps: Tensor) -> Tensor:
+    """(…,K,H,W) probabilities -> (…) bool: a foreground class is the likeliest at some pixel.
+
+    Ties go to the background: with one class, a pixel must exceed one half.
+    """
+    return (maps.amax(-3) > 1 - maps.sum(-3)).flatten(-2).any(-1)
+
+
 @dataclass
 class Samples:
     """Hypotheses for B images.
 
     maps: (B,N,K,H,W) float32 probabilities in [0,1]; binarise outside the model. weights: (B,N), sum 1 an image,
-    uniform unless a method says otherwise. present: (B,N) bool, the hypothesis marks something at all. raters: (B,N)
+    uniform unless a method says otherwise. present: (B,N) bool, the hypothesis marks something (`marks`). raters: (B,N)
     int64, whose reading it is, where raters are identifiable; else None. presence: (B,) the model's own probability
     that a reader marks anything, where it has one; else None.
     """
@@ -33,16 +41,9 @@ class Samples:
 
     @classmethod
     def uniform(cls, maps: Tensor, **more: Tensor | None) -> Samples:
-        """Samples of equal weight from (B,N,K,H,W) maps; present where a foreground class is the likeliest at a pixel.
-
-        Ties go to the background: with one class, a pixel must exceed one half.
-        """
-        n = maps.shape[1]
-        weights = torch.full(maps.shape[:2], 1.0 / n, device=maps.device)
-        present = more.pop("present", None)
-        if present is None:
-            present = (maps.amax(2) > 1 - maps.sum(2)).flatten(2).any(-1)
-        return cls(maps, weights, present, **more)
+        """Samples of equal weight from (B,N,K,H,W) maps."""
+        weights = torch.full(maps.shape[:2], 1.0 / maps.shape[1], device=maps.device)
+        return cls(maps, weights, marks(maps), **more)
 
 
 class Segmenter(nn.Module, ABC):

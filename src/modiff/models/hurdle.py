@@ -18,11 +18,21 @@ class PresenceHurdle(nn.Module):
     """The presence head of `modiff.models.modiff.presence` with its training terms and its draw."""
 
     def __init__(
-        self, channels: int, classes: int, raters: int, config: PresenceConfig, *, exchangeable: bool, prompt: bool
+        self,
+        channels: int,
+        classes: int,
+        raters: int,
+        config: PresenceConfig,
+        *,
+        exchangeable: bool,
+        prompt: bool,
+        ce_weight: float,
     ) -> None:
         super().__init__()
         self.config, self.exchangeable, self.prompt = config, exchangeable, prompt
-        self.head = presence.PresenceHead(channels, classes, raters, config, exchangeable=exchangeable, prompt=prompt)
+        self.head = presence.PresenceHead(
+            channels, classes, raters, config, exchangeable=exchangeable, prompt=prompt, ce_weight=ce_weight
+        )
 
     @property
     def stride(self) -> int:

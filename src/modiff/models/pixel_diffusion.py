@@ -86,7 +86,13 @@ class PixelDiffusion(Segmenter):
         self.hurdle = None
         if config.presence.mode == "hurdle":
             self.hurdle = PresenceHurdle(
-                channels, classes, raters, config.presence, exchangeable=exchangeable, prompt=prompt
+                channels,
+                classes,
+                raters,
+                config.presence,
+                exchangeable=exchangeable,
+                prompt=prompt,
+                ce_weight=config.map_ce_weight,
             )
 
     @property
@@ -205,7 +211,7 @@ class PixelDiffusion(Segmenter):
             place = None if origin is None else origin.to(each.device)[row[part]]
             field = NoiseField(each.flatten()[part], encoding.padded, place)
             maps[part] = self._denoise(encoding.share[row[part]], field, times)
-        result = Samples.uniform(maps.unflatten(0, (batch, n))[..., :height, :width], present=present)
+        result = Samples.uniform(maps.unflatten(0, (batch, n))[..., :height, :width])
         if self.hurdle is not None and encoding.law is not None:
             result.presence = self.hurdle.probability(encoding.law)
         return result

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.data.intensity import IntensityRule
 from modiff.errors import ConfigError, DataError
 from modiff.models.base import Readers, Samples, Segmenter
-from modiff.prediction.intensity import PredictionWarning, convert
 from modiff.prediction.summary import Summary, summarise
+from modiff.prediction.values import Values
 from modiff.prediction.window import Window
 from modiff.randomness import seeds_for
 
@@ -27,6 +26,10 @@ if TYPE_CHECKING:
     from modiff.training.export import LoadedModel
 
 MAX_MAPS = 4 << 30  # bytes of maps, drawn as one batch
+
+
+class PredictionWarning(UserWarning):
+    """The image differs from what the model was trained on, in a way that prediction cannot mend."""
 
 
 class Predictor:
@@ -85,24 +88,25 @@ class Predictor:
         A window of the training size is cut so that its pixel (H//2, W//2) is the image's pixel `at` = (x, y), by
         default the image's own centre; outside the image it sees the image's reflection. An image larger than the
         training size needs `at`. intensity: how to make the values, by default as the model's data (`IntensityRule`);
-        "ready" says that they are. case: names the random numbers; by default the image's content does: its path and
-        file format do not matter, and two images do not share their noise. Warns (PredictionWarning) of what differs
-        from the training data. Raises DataError.
+        "ready" says that they are. Bounds are those of the whole image, as in import (`Values`). case: names the random
+        numbers; by default the image's content does: its path and file format do not matter, and two images do not
+        share their noise. Warns (PredictionWarning) of what differs from the training data. Raises DataError.
         """
         self.reset()
         array = _numpy(image)
         pixels = _channels(array, self.model.channels)
         frame = (pixels.shape[-2], pixels.shape[-1])
         window = Window.centred(frame, self.size or frame, self._position(frame, at))
-        values, notes = self._convert(window.cut(pixels), intensity)
+        values = Values(pixels[:, None], self.data, intensity, picture=True)
+        seen, notes = values.cut(0, window), values.notes
         if window.padded:
             width, height = window.size[1], window.size[0]
             notes.append(f"the image ends inside the {width}×{height} window: beyond it the model sees its reflection")
         for note in notes:
             warnings.warn(note, PredictionWarning, stacklevel=2)
         with torch.inference_mode():
-            self._encoding = self.model.encode(torch.from_numpy(values)[None].to(self.device))
-        self.input, self.window, self.notes = values, window, tuple(notes)
+            self._encoding = self.model.encode(torch.from_numpy(seen)[None].to(self.device))
+        self.input, self.window, self.notes, self.intensity = seen, window, tuple(notes), values.rule
         self.case = case if case is not None else content_hash(array)
         return self
 
@@ -166,17 +170,6 @@ class Predictor:
             expected=f"at most {self.size[1]}×{self.size[0]}, or the position to look at",
             hint=f"Give --at X,Y (in Python at=(x, y)), {'the pixel of the lesion' if lesion else 'a pixel'}",
         )
-
-    def _convert(self, values: np.ndarray, intensity: str | None) -> tuple[np.ndarray, list[str]]:
-        trained = self.data.get("intensity")
-        chosen = self.intensity = intensity if intensity is not None else trained
-        if chosen is None:
-            made, notes = convert(values, IntensityRule.parse("unit"))
-            return made, [*notes, "the model does not say how its training values were made: taken as they are"]
-        made, notes = convert(values, IntensityRule.parse(chosen))
-        if trained is not None and chosen not in (trained, trained.partition(":")[0], "ready"):
-            notes.append(f"values were made by {chosen}, those of the training data by {trained}")
-        return made, notes
 
 
 def check_settings(model: Segmenter, n: int, steps: int | None, raters: Readers, stratified: bool) -> dict[str, Any]:

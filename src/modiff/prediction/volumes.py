@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError, DataError
-from modiff.models.base import Readers, Samples
-from modiff.prediction.intensity import PredictionWarning
-from modiff.prediction.predictor import MAX_MAPS, Predictor, check_settings, content_hash
+from modiff.models.base import Readers, Samples, marks
+from modiff.prediction.predictor import MAX_MAPS, PredictionWarning, Predictor, check_settings, content_hash
 from modiff.prediction.region import Box, place
 from modiff.prediction.tiling import OVERLAP, importance, windows_over
 from modiff.prediction.values import Values
@@ -58,9 +57,10 @@ class VolumeSamples:
     """N hypotheses of a scan.
 
     maps: (N,K,z,h,w) float32 probabilities within `plan.box`; nothing is marked outside. weights: (N,), sum 1. present:
-    (N,) bool, marks something at all. raters: (N,) whose reading it is, where raters are identifiable. presence: the
-    model's own probability that a reader marks anything anywhere in the box, where it has one. notes: what differs from
-    the training data, in words. case: the name of the random numbers. values: what the model saw, and by which rule.
+    (N,) bool, the merged maps mark something. raters: (N,) whose reading it is, where raters are identifiable.
+    presence: the model's own probability that a reader marks anything anywhere in the box, where it has one. notes:
+    what differs from the training data, in words. case: the name of the random numbers. values: what the model saw,
+    and by which rule.
     """
 
     maps: Tensor
@@ -116,11 +116,13 @@ def sample_volume(
     intensity: str | None = None,
     case: str | None = None,
     spacing: Sequence[float] | None = None,
+    picture: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> VolumeSamples:
     """n hypotheses of `array` (C,Z,H,W), or (Z,H,W), through the windows of `plan`.
 
-    spacing: (row, column) mm, compared with that of the training data. progress: called with windows done and in all.
+    spacing: (row, column) mm, compared with that of the training data. picture: unsigned values run to full scale and
+    have no physical units, as those of `Predictor.set_image`. progress: called with windows done and in all.
     The other settings are those of `Predictor.set_image` and `Predictor.sample`. Warns (PredictionWarning) of what
     differs from the training data. Raises DataError, ConfigError.
     """
@@ -135,10 +137,10 @@ def sample_volume(
             "has other channels than the model", field="image", found=array.shape[0], expected=predictor.model.channels
         )
     _check_memory(n * predictor.model.classes * math.prod(plan.box.size))
-    values = Values(predictor, array, intensity, plan)
+    values = Values(array, predictor.data, intensity, span=plan.box.spans[0], picture=picture)
     case = case if case is not None else content_hash(array.reshape(-1, *array.shape[2:]))
     placed = "origin" in inspect.signature(predictor.model.sample).parameters
-    notes = [*_differences(predictor, plan, spacing, placed), *values.notes]
+    notes = _differences(predictor, plan, spacing, placed)
     merged = _Merged(n, predictor.model.classes, plan)
     done = 0
     for part, encoding in _encoded(predictor, values, plan, n):
@@ -151,7 +153,7 @@ def sample_volume(
         done += len(part)
         if progress is not None:
             progress(done, plan.box.size[0] * len(plan.windows))
-    notes += [note for note in values.found if note not in notes]
+    notes += values.notes  # all of them: some show in single windows only
     for note in notes:
         warnings.warn(note, PredictionWarning, stacklevel=2)
     return merged.result(tuple(notes), case, values)
@@ -189,7 +191,6 @@ class _Merged:
         self.plan = plan
         self.maps = torch.zeros(n, classes, *plan.box.size)
         self.weights = torch.zeros(n, dtype=torch.float64)
-        self.present = torch.zeros(n, dtype=torch.bool)
         self.raters: Tensor | None = None
         self.presence: float | None = None
         self.share = torch.from_numpy(plan.weights)
@@ -205,7 +206,6 @@ class _Merged:
                 maps[(..., *source)] * share
             )
         self.weights += drawn.weights.double().cpu().sum(0)
-        self.present |= drawn.present.cpu().any(0)
         if drawn.raters is not None and self.raters is None:
             self.raters = drawn.raters[0].cpu().clone()
         if drawn.presence is not None:
@@ -216,7 +216,8 @@ class _Merged:
         """Everything, as plain tensors."""
         maps = self.maps.clamp_(0, 1)  # sums of shares exceed 1 by rounding
         weights = (self.weights / self.weights.sum()).float()
-        return VolumeSamples(maps, weights, self.present, self.raters, self.presence, self.plan, notes, case, values)
+        present = torch.stack([marks(sample.flatten(1, 2)) for sample in maps])
+        return VolumeSamples(maps, weights, present, self.raters, self.presence, self.plan, notes, case, values)
 
 
 def _plan_place(shape: tuple[int, int, int], size: tuple[int, int], at: tuple[int, int, int], slices: int) -> Plan:

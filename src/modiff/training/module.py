@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -76,8 +77,8 @@ class TrainingModule(LightningModule):
         self.rate = rate
 
     def on_validation_start(self) -> None:
-        self._own = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.model.load_state_dict(self.ema.state)
+        self._averaged = ExitStack()
+        self._averaged.enter_context(self.ema.applied(self.model))
         self._sums: dict[str, Tensor] = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -90,8 +91,7 @@ class TrainingModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """The terms' means over all processes; in this hook, so that callbacks find them at the validation's end."""
-        self.model.load_state_dict(self._own)
-        del self._own
+        self._averaged.close()
         total = self._total(self._sums)
         images = max(total.pop("images", 0.0), 1.0)
         terms = {name: value / images for name, value in total.items()}

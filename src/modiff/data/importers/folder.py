@@ -108,11 +108,12 @@ def run(args: argparse.Namespace) -> Path:
     from rich.progress import track
 
     from modiff.data.importers.folder_layout import IMAGES, MASKS, apply_table, find
-    from modiff.data.importers.intensity import parse_rule
     from modiff.data.importers.labels import Labels
+    from modiff.data.intensity import IntensityRule
     from modiff.data.store import StoreWriter
 
-    rule, labels, size = parse_rule(args.intensity), Labels(args.label, args.foreground), parse_size(args.size)
+    rule = IntensityRule.for_import(args.intensity)
+    labels, size = Labels(args.label, args.foreground), parse_size(args.size)
     root = Path(args.root)
     items, _ = find(root, args.image or IMAGES, args.mask or MASKS)
     if args.table:
@@ -225,23 +226,23 @@ class _Reader:
 
     def _slices(self, item: Item) -> Iterator[Slice]:
         from modiff.data.importers.grids import centre_fit
-        from modiff.data.importers.intensity import bounds, check_unit, kept, stretch
+        from modiff.data.intensity import check_unit, store_values, stretch
 
         stored = self._stored(item)
         image = self._turned(stored)
         masks, read = self._masks(item, stored, image)
         if self.rule.kind == "unit":
             check_unit(image.array, image.path)
-        ends = None if self.rule.kind == "unit" else bounds(self.rule, image.array)
+        ends = None if self.rule.kind == "unit" else self.rule.bounds(image.array)
         flat = image.shape[0] == 1
         for index in range(image.shape[0]):
             if not (flat or self.args.all_slices or masks[:, index].any()):
                 continue
             part = _part(image, index)
-            values = kept(part.array[:, 0])
+            values = part.array[:, 0]
             if ends is not None:
-                values = stretch(part.array[:, 0], ends[0][:, index], ends[1][:, index])
-            seen, marked, valid = with_array(part, values), with_array(part, masks[:, index]), None
+                values = stretch(values, ends[0][:, index], ends[1][:, index])
+            seen, marked, valid = with_array(part, store_values(values)), with_array(part, masks[:, index]), None
             if self.size is not None:
                 (seen, valid), (marked, _) = centre_fit(seen, self.size), centre_fit(marked, self.size)
             self._check_size(seen.shape[1:], image)

@@ -93,13 +93,13 @@ def run(args: argparse.Namespace) -> Path:
     from rich.progress import track
 
     from modiff.data.importers.folder import parse_size
-    from modiff.data.importers.intensity import parse_rule
     from modiff.data.importers.patients import place
+    from modiff.data.intensity import IntensityRule
     from modiff.data.store import StoreWriter
 
     size = parse_size(args.size)
     assert size is not None
-    rule = parse_rule(f"percentiles:{args.percentiles}")
+    rule = IntensityRule.for_import(f"percentiles:{args.percentiles}")
     scans = find_scans(Path(args.root))
     splits, folds = place(args, {scan.patient for scan in scans})
     everyone = np.ones(len(RATERS), bool)
@@ -144,15 +144,15 @@ def _slices(scan: Scan, rule: IntensityRule, size: tuple[int, int], fit: str, *,
     import numpy as np
 
     from modiff.data.importers.grids import centre_fit, resize
-    from modiff.data.importers.intensity import bounds, stretch
+    from modiff.data.intensity import store_values, stretch
 
     image, masks = _volume(scan)
-    low, high = bounds(rule, image.array)
+    low, high = rule.bounds(image.array)
     for index in range(image.shape[0]):
         if not (all_slices or masks[:, index].any()):
             continue
         affine = image.slice_affine(index)
-        values = stretch(image.array[:, index], low[:, index], high[:, index])
+        values = store_values(stretch(image.array[:, index], low[:, index], high[:, index]))
         seen, marked = (replace(image, array=a[:, None], affine=affine) for a in (values, masks[:, index]))
         valid = None
         if fit == "crop":

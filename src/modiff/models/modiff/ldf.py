@@ -72,6 +72,17 @@ def symmetrise(gain: Tensor, width: int) -> Tensor:
     return gain
 
 
+def _pad_half_plane(x: Tensor, pad: int) -> Tensor:
+    """(…,H,W) with `pad` more on every side: periodic along H, reflecting along W, each as often as it takes."""
+    height, width = x.shape[-2:]
+    if pad <= height and pad < width:  # once round is enough for PyTorch's own padding
+        return F.pad(F.pad(x, (0, 0, pad, pad), mode="circular"), (pad, pad, 0, 0), mode="reflect")
+    rows = torch.arange(-pad, height + pad, device=x.device) % height
+    period = max(1, 2 * (width - 1))
+    columns = torch.arange(-pad, width + pad, device=x.device) % period
+    return x[..., rows[:, None], torch.minimum(columns, period - columns)]
+
+
 def _widen(kernels: nn.ParameterList) -> Tensor:
     """The sum of kernels of several odd sizes, each in the middle of the largest."""
     largest = max(kernel.shape[-1] for kernel in kernels)
@@ -111,9 +122,7 @@ class LDF(nn.Module):
     @staticmethod
     def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
         """Same-size convolution of a half plane: periodic along the full axis, reflecting along k_x."""
-        pad = weight.shape[-1] // 2
-        x = F.pad(F.pad(x, (0, 0, pad, pad), mode="circular"), (pad, pad, 0, 0), mode="reflect")
-        return F.conv2d(x, weight, groups=x.shape[1])
+        return F.conv2d(_pad_half_plane(x, weight.shape[-1] // 2), weight, groups=x.shape[1])
 
     def _logits(self, log_magnitude: Tensor, radius: Tensor) -> Tensor:
         radius = radius.expand(1, self.channels, *radius.shape)

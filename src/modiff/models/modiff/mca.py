@@ -52,6 +52,14 @@ def attention_spread_loss(query: Tensor, key: Tensor) -> Tensor:
     return (1 - entropy / math.log(key.shape[-2])).mean()
 
 
+def covering_stride(stride: int, width: int) -> int:
+    """The smallest step ≥ `stride` through row-major tokens that is coprime to the grid's width: every `width` steps
+    meet every column once, where a divisor of the width would look at the same few columns of all rows."""
+    while math.gcd(stride, width) != 1:
+        stride += 1
+    return stride
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with softmax and scale 1/√(d·h) (text after Eq. 5), d the width of a head."""
 
@@ -70,7 +78,8 @@ class SelfAttention(nn.Module):
 
 @dataclass
 class ImageShare:
-    """What MCA computes once an image: Q (B,Nq,D), f(B) (B,D,H/2,W/2), f^B(Squeeze(LDF(B))) (B,2D,H/4,W/4)."""
+    """What MCA computes once an image: Q (B,Nq,D), if it is the image's; f(B) (B,D,H/2,W/2); f^B(Squeeze(LDF(B)))
+    (B,2D,H/4,W/4)."""
 
     query: Tensor | None
     embedding: Tensor
@@ -85,7 +94,9 @@ class ImageShare:
 class MCA(nn.Module):
     """Turns the image B and the noisy label map x_t into the condition g^B(O^B) of Eq. 5.
 
-    The LDF stands in three places with their own weights: on x_t (keys and values), on B, and on y^B.
+    The LDF stands in three places with their own weights: on x_t (keys and values), on B, and on y^B. Eq. 1 takes the
+    queries from the image's 2×2 patches; Eq. 2, which contradicts it, from the label's 4×4 patches: S' then has a value
+    for each of these, which stands beside the four image patches that it covers.
     """
 
     def __init__(self, channels: int, classes: int, config: MCAConfig, ldf: LDFConfig) -> None:
@@ -99,7 +110,8 @@ class MCA(nn.Module):
         self.squeeze = nn.Linear(channels * LABEL_PATCH**2, width)
         if config.enabled:
             self.ldf_label = make_ldf(classes, ldf)
-            self.query = nn.Linear(channels * IMAGE_PATCH**2, dim)
+            of_image = config.roles == "image_queries"
+            self.query = nn.Linear(channels * IMAGE_PATCH**2 if of_image else classes * LABEL_PATCH**2, dim)
             self.key = nn.Linear(classes * LABEL_PATCH**2, dim)
             self.value = nn.Linear(classes * LABEL_PATCH**2, dim)
             self.score_norm = nn.LayerNorm(dim)
@@ -116,7 +128,7 @@ class MCA(nn.Module):
         embedding = self.embed(patches).transpose(1, 2).unflatten(2, (height, width))
         squeezed = self.squeeze(tokens(self.ldf_image(image), LABEL_PATCH)).transpose(1, 2)
         squeezed = squeezed.unflatten(2, (height // 2, width // 2))
-        if not self.config.enabled:
+        if not self.config.enabled or self.config.roles == "label_queries":
             return ImageShare(None, embedding, squeezed)
         position = sinusoidal_positions(height, width, self.config.dim, image.device)
         return ImageShare(self.query(patches) + position, embedding, squeezed)
@@ -125,8 +137,8 @@ class MCA(nn.Module):
         """g^B(O^B) (B,c,H,W), and the features that the auxiliary losses look at: "edges", "query", "key"."""
         features: dict[str, Tensor] = {}
         if self.config.enabled:
-            y, key = self._attend(share, x_t)
-            features |= {"query": share.query[:, :: self.config.query_stride], "key": key}  # type: ignore[index]
+            y, query, key = self._attend(share, x_t)
+            features |= {"query": query, "key": key}
         else:
             y = share.embedding
         y = self.ldf_features(y)
@@ -139,13 +151,18 @@ class MCA(nn.Module):
         out = self.map_back(share.squeezed + pooled)  # Eq. 4, then g^B
         return F.pixel_shuffle(out, LABEL_PATCH), features
 
-    def _attend(self, share: ImageShare, x_t: Tensor) -> tuple[Tensor, Tensor]:
-        """y^B = [f(B) ‖ S'] (Eq. 3) and the keys."""
+    def _attend(self, share: ImageShare, x_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """y^B = [f(B) ‖ S'] (Eq. 3), the queries that L_MCA looks at, and the keys."""
         patches = tokens(self.ldf_label(x_t), LABEL_PATCH)
-        position = sinusoidal_positions(
-            x_t.shape[-2] // LABEL_PATCH, x_t.shape[-1] // LABEL_PATCH, self.config.dim, x_t.device
-        )
+        grid = (x_t.shape[-2] // LABEL_PATCH, x_t.shape[-1] // LABEL_PATCH)
+        position = sinusoidal_positions(*grid, self.config.dim, x_t.device)
         key, value = self.key(patches) + position, self.value(patches)
-        score = self.score_norm(linear_attention(share.query, key, value))  # type: ignore[arg-type]
-        score = score.transpose(1, 2).unflatten(2, share.embedding.shape[-2:])
-        return torch.cat([share.embedding, score.to(share.embedding.dtype)], 1), key
+        if share.query is None:
+            query = self.query(patches) + position
+        else:
+            query, grid = share.query, (share.embedding.shape[-2], share.embedding.shape[-1])
+        score = self.score_norm(linear_attention(query, key, value)).transpose(1, 2).unflatten(2, grid)
+        if share.query is None:
+            score = F.interpolate(score, scale_factor=LABEL_PATCH // IMAGE_PATCH, mode="nearest")
+        looked_at = query[:, :: covering_stride(self.config.query_stride, grid[1])]
+        return torch.cat([share.embedding, score.to(share.embedding.dtype)], 1), looked_at, key

@@ -72,7 +72,14 @@ class MoDiff(Segmenter):
         self.head = None
         if config.presence.mode == "hurdle":
             self.head = presence.PresenceHead(
-                channels, classes, raters, config.presence, exchangeable=exchangeable, prompt=prompt
+                channels,
+                classes,
+                raters,
+                config.presence,
+                exchangeable=exchangeable,
+                prompt=prompt,
+                ce_weight=config.diffusion.ce_weight,
+                dice_weight=config.diffusion.dice_weight,
             )
         mca_used = config.mca.enabled or config.ldf.enabled
         self.mca = MCA(channels, classes, config.mca, config.ldf) if mca_used else None
@@ -242,20 +249,23 @@ class MoDiff(Segmenter):
     # Sampling
 
     def reach(self, height: int, width: int) -> tuple[int, int]:
-        """Sides of the part about an image's centre that every sample may mark; further out, many look no further."""
-        side = self.config.window if self.prompt and self.head is not None else 0
+        """Sides of the part about an image's centre that every sample may mark: samples of an image whose lesion stays
+        within `window` are background outside it."""
         padded = height + -height % self.stride, width + -width % self.stride
-        size = windows.window_size(side, *padded, self.stride)
+        size = self._window_size(*padded)
         return min(size[0], height), min(size[1], width)
+
+    def _window_size(self, height: int, width: int) -> tuple[int, int]:
+        """Sides of the smallest part of a padded image that is denoised."""
+        side = self.config.window if self.prompt and self.head is not None else 0
+        return windows.window_size(side, height, width, self.stride)
 
     def encode(self, image: Tensor) -> Encoding:
         """(B,C,H,W) images -> presence law, windows and image shares, once an image for all samples and steps."""
         centre = image_centre(image)
         padded = windows.pad_to_multiple(image, self.stride, edge=True)
         height, width = padded.shape[-2:]
-        small = windows.window_size(
-            self.config.window if self.prompt and self.head is not None else 0, height, width, self.stride
-        )
+        small = self._window_size(height, width)
         law, wide = None, torch.zeros(image.shape[0], dtype=torch.bool, device=image.device)
         if self.head is not None:
             law, label_map = self.head.law(padded, centre)
@@ -320,11 +330,8 @@ class MoDiff(Segmenter):
                 made = self._denoise_group(group, here, subset, each[row, i], steps, encoding.padded, place)
                 scale = subset.sum(-1) / panel[row, i]
                 windows.paste(maps, row, i, made * scale[:, None, None, None], group.corner[here])
-        present = markers.any(-1)
-        result = Samples.uniform(maps[..., :height, :width], present=present, raters=who)
-        if encoding.law is None:
-            result.present = (result.maps > 0.5).flatten(2).any(-1)
-        else:
+        result = Samples.uniform(maps[..., :height, :width], raters=who)
+        if encoding.law is not None:
             result.presence = presence.marking_probability(encoding.law, exchangeable=self.exchangeable).mean(1)
         return result
 

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import comb
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modiff.config import DiffusionConfig, PresenceConfig
+from modiff.config import PresenceConfig
 from modiff.config.modiff import PRESENCE_DROPOUT, PRESENCE_HIDDEN
 from modiff.data.augment import dihedral
 from modiff.data.batch import Batch
+from modiff.errors import DataError
 from modiff.models.layers import ResBlock, image_centre, position_channels
 from modiff.models.modiff import losses, windows
 
+_MOST_MARKERS = 62  # of one image: a subset of them is an int64
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept for training too, which may not save inference tensors
+
 def reader_subsets(raters: int, readers: int) -> Tensor:
     """(R+1, R+1): P(k' of `readers` readers mark | k of R raters would), hypergeometric: who read is exchangeable."""
-    table = torch.zeros(raters + 1, raters + 1)
-    for k in range(raters + 1):
-        for seen in range(max(0, k + readers - raters), min(k, readers) + 1):
-            table[k, seen] = comb(k, seen) * comb(raters - k, readers - seen) / comb(raters, readers)
-    return table
+
+    def chance(k: int, seen: int) -> float:
+        return 0.0 if seen > readers else comb(k, seen) * comb(raters - k, readers - seen) / comb(raters, readers)
+
+    return torch.tensor([[chance(k, seen) for seen in range(raters + 1)] for k in range(raters + 1)])
 
 
 @dataclass
@@ -45,14 +45,28 @@ class PresenceHead(nn.Module):
     """A small U-Net around the prompt that reads off how many raters mark something.
 
     The mean label map is predicted densely beside it: that supervises far more than one number an image, and its
-    features are pooled where a lesion is thought to be.
+    features are pooled where a lesion is thought to be. ce_weight, dice_weight: of that map's loss.
     """
 
+    tables: Tensor | None
+
     def __init__(
-        self, channels: int, classes: int, raters: int, config: PresenceConfig, *, exchangeable: bool, prompt: bool
+        self,
+        channels: int,
+        classes: int,
+        raters: int,
+        config: PresenceConfig,
+        *,
+        exchangeable: bool,
+        prompt: bool,
+        ce_weight: float,
+        dice_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.config, self.classes, self.raters = config, classes, raters
+        self.ce_weight, self.dice_weight = ce_weight, dice_weight
+        tables = torch.stack([reader_subsets(raters, n) for n in range(raters + 1)]) if exchangeable else None
+        self.register_buffer("tables", tables, persistent=False)
         self.exchangeable, self.prompt = exchangeable, prompt
         widths = [config.base * multiplier for multiplier in config.multipliers]
         inputs = channels + (3 if prompt else 0)
@@ -126,9 +140,9 @@ class PresenceHead(nn.Module):
         label = windows.cut(label, corner, size)
         known = batch.read.any(1).float()
         known = known / known.mean().clamp_min(1e-6)
-        log_p = log_likelihood(answer.logits, batch.marked, batch.read, exchangeable=self.exchangeable)
-        dense = DiffusionConfig.ce_weight * losses.cross_entropy(answer.label_map, label)
-        dense = dense + losses.soft_dice_loss(losses.probabilities(answer.label_map), label)
+        log_p = log_likelihood(answer.logits, batch.marked, batch.read, tables=self.tables)
+        dense = self.ce_weight * losses.cross_entropy(answer.label_map, label)
+        dense = dense + self.dice_weight * losses.soft_dice_loss(losses.probabilities(answer.label_map), label)
         return {"presence": -losses.weighted_mean(log_p, known), "map": losses.weighted_mean(dense, known)}
 
     def law(self, image: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,16 +188,15 @@ class PresenceHead(nn.Module):
         return torch.exp(-(rows**2 + columns**2) / 2)[:, None].clamp_min(1e-6)
 
 
-def log_likelihood(logits: Tensor, marked: Tensor, read: Tensor, *, exchangeable: bool) -> Tensor:
+def log_likelihood(logits: Tensor, marked: Tensor, read: Tensor, *, tables: Tensor | None) -> Tensor:
     """(B,) log-probability of who marked something among the readers; 0 where nobody read.
 
-    Exchangeable: the law of k' of R' readers follows from that of k of R by leaving raters out at random.
+    tables: (R+1,R+1,R+1) `reader_subsets` of 0 to R readers where raters are exchangeable: the law of k' of R' readers
+    follows from that of k of R by leaving raters out at random. None: logits are those of each rater.
     """
-    if not exchangeable:
+    if tables is None:
         return -(F.binary_cross_entropy_with_logits(logits, marked.float(), reduction="none") * read).sum(1)
-    raters = marked.shape[1]
     law = logits.softmax(1)  # in float32 whatever the autocast: the caller's logits are
-    tables = torch.stack([reader_subsets(raters, n) for n in range(raters + 1)]).to(logits.device)
     seen = (law[:, :, None] * tables[read.sum(1)]).sum(1)
     return torch.log(seen.gather(1, marked.sum(1, keepdim=True)).squeeze(1).clamp_min(1e-12))
 
@@ -200,18 +213,18 @@ def marking_probability(law: Tensor, *, exchangeable: bool) -> Tensor:
 def draw_subsets(marked: Tensor, *, single_share: float, rng: torch.Generator) -> Tensor:
     """(B,R) bool: with probability `single_share` one marker, else a uniform non-empty subset of the markers.
 
-    Rows without a marker come back empty.
+    Rows without a marker come back empty. Raises DataError for more markers than bits.
     """
     batch, raters = marked.shape
     order = torch.rand(batch, raters, generator=rng, device=rng.device).to(marked.device)
     one = F.one_hot(torch.where(marked, order, -1.0).argmax(1), raters).bool() & marked
-    coins = (torch.rand(batch, raters, generator=rng, device=rng.device).to(marked.device) < 0.5) & marked
-    # A uniform subset that came out empty is drawn again as one uniform subset of the non-empty ones by rejection;
-    # sixteen rounds leave one in 65,536 of the one-marker rows, whose only subset is `one`.
-    for _ in range(16):
-        again = (torch.rand(batch, raters, generator=rng, device=rng.device).to(marked.device) < 0.5) & marked
-        coins = torch.where(coins.any(1, keepdim=True), coins, again)
-    several = torch.where(coins.any(1, keepdim=True), coins, one)
+    # A non-empty subset of k markers is a number from 1 to 2^k − 1, its bits the markers in order.
+    number = torch.randint(1 << _MOST_MARKERS, (batch,), generator=rng, device=rng.device).to(marked.device)
+    count, rank = marked.sum(1), (marked.cumsum(1) - 1).clamp_min(0)
+    if raters > _MOST_MARKERS and count.max() > _MOST_MARKERS:
+        found = int(count.max())
+        raise DataError("too many raters mark one image", field="masks", found=found, expected=f"≤ {_MOST_MARKERS}")
+    several = marked & ((number % (2**count - 1).clamp_min(1) + 1)[:, None] >> rank & 1).bool()
     single = torch.rand(batch, generator=rng, device=rng.device).to(marked.device) < single_share
     return torch.where(single[:, None], one, several)
 
