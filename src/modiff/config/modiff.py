@@ -29,7 +29,7 @@ class DiffusionConfig:
     loss: Literal["mse", "ce"] = "mse"
     """ce: the output is P(x0 = 1), trained by cross-entropy and soft Dice; needs prediction x0"""
     ce_weight: float = number(20.0, NOT_NEGATIVE)
-    """weight of the mean cross-entropy per pixel beside soft Dice: in the denoiser's loss (ce) and in the presence head's
+    """weight of the mean cross-entropy per pixel beside soft Dice: in the loss ce and in the presence head's
     map loss"""
     dice_weight: float = number(1.0, NOT_NEGATIVE)
     """weight of the soft Dice loss, in the same two"""
