@@ -85,7 +85,7 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 @cache
 def importer_options(source: str) -> set[str]:
     """The options of `modiff import SOURCE`."""
-    from modiff.data.importers import importer
+    from modiff.data.importers.base import importer
 
     parser = argparse.ArgumentParser()
     importer(source).add_arguments(parser)
@@ -94,7 +94,7 @@ def importer_options(source: str) -> set[str]:
 
 @cache
 def every_importers_options() -> set[str]:
-    from modiff.data.importers import IMPORTERS
+    from modiff.data.importers.base import IMPORTERS
 
     return set().union(*map(importer_options, IMPORTERS))
 
@@ -104,7 +104,7 @@ def training_options() -> set[str]:
     """The options of `modiff train` with any method."""
     from modiff.cli.train import _full_parser
     from modiff.config import build_config
-    from modiff.models import METHODS
+    from modiff.methods.registry import METHODS
 
     return set().union(*(options_of(_full_parser("modiff train", build_config(method=name))) for name in METHODS))
 
@@ -119,7 +119,7 @@ def options(verb: str) -> set[str]:
 
 def known_options(command: Command) -> set[str]:
     if command.verb == "import":
-        from modiff.data.importers import IMPORTERS
+        from modiff.data.importers.base import IMPORTERS
 
         if not command.words or command.words[0].isupper():
             return every_importers_options()
@@ -216,8 +216,8 @@ def test_pictures_are_small() -> None:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what `modiff demo` leaves, of few patients and a step of training: runs/demo."""
     from modiff.config import build_config
-    from modiff.data.phantom import PhantomConfig, write_phantom
-    from modiff.training.train import train
+    from modiff.data.phantom.case import PhantomConfig, write_phantom
+    from modiff.training.loop import train
 
     top = tmp_path_factory.mktemp("docs")
     folder = top / "runs" / "demo"

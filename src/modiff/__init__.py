@@ -13,20 +13,20 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "ModiffError": "modiff.errors",
     "Store": "modiff.data.store",
-    "Batch": "modiff.data.batch",
+    "Batch": "modiff.types",
     "Predictor": "modiff.prediction.predictor",
-    "load_model": "modiff.training.export",
+    "load_model": "modiff.methods.weights",
     "metrics": "modiff",
 }
 __all__ = ["Batch", "ModiffError", "Predictor", "Store", "__version__", "load_model", "metrics"]
 
 if TYPE_CHECKING:
     from modiff import metrics
-    from modiff.data.batch import Batch
     from modiff.data.store import Store
     from modiff.errors import ModiffError
+    from modiff.methods.weights import load_model
     from modiff.prediction.predictor import Predictor
-    from modiff.training.export import load_model
+    from modiff.types import Batch
 
 
 def __getattr__(name: str) -> Any:

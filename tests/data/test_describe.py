@@ -15,9 +15,9 @@ from PIL import Image
 from store_helpers import make_info
 
 from modiff.cli import main
-from modiff.data.contact_sheet import contact_sheet
 from modiff.data.describe import describe
 from modiff.data.store import Store, StoreWriter
+from modiff.report.contact_sheet import contact_sheet
 
 CLASSES = (1, 2)
 

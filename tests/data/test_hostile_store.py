@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from modiff.data.memory import load
+from modiff.data.loading import load
 from modiff.data.store import Store
 from modiff.errors import DataError
 

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from store_helpers import make_info
 
 from modiff.config.phantom import PhantomConfig
-from modiff.data.phantom import write_phantom
+from modiff.data.phantom.case import write_phantom
 from modiff.data.store import Store, StoreWriter
 from modiff.errors import DataError
 
@@ -193,7 +193,7 @@ def test_the_fingerprint_changes_with_the_content(tmp_path: Path, change: dict[s
 
 
 def test_the_fingerprint_does_not_depend_on_compression(small_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modiff.data.layout.LEVEL", 9)
+    monkeypatch.setattr("modiff.data.store_format.LEVEL", 9)
     with (
         Store.open(small_store) as store,
         StoreWriter(small_store.with_name("b.h5"), store.info, folds=store.folds()) as w,

@@ -9,20 +9,20 @@ import shutil
 import numpy as np
 import pytest
 
+from modiff.benchmark.plan import BenchmarkSettings, rows_of
+from modiff.benchmark.run import benchmark
+from modiff.benchmark.state import read_state
+from modiff.benchmark.tables import write_tables
+from modiff.benchmark.tables_data import build_tables
+from modiff.benchmark.tables_words import facts
 from modiff.cli import main
 from modiff.config import build_config
-from modiff.data.phantom import PhantomConfig, write_phantom
+from modiff.data.phantom.case import PhantomConfig, write_phantom
 from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError, DataError
-from modiff.evaluation.benchmark import benchmark
-from modiff.evaluation.benchmark_plan import BenchmarkSettings, rows_of
-from modiff.evaluation.benchmark_state import read_state
 from modiff.evaluation.compare_inputs import read_methods
 from modiff.evaluation.records import read_result
-from modiff.evaluation.tables import write_tables
-from modiff.evaluation.tables_data import build_tables
-from modiff.evaluation.tables_words import facts
-from modiff.training.train import train
+from modiff.training.loop import train
 
 SETS = ("all.training.validation_images=4", "prob_unet.model.channels=[4, 8]", "cflow.model.channels=[4, 8]")
 SETTINGS = BenchmarkSettings(

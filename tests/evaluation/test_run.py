@@ -12,7 +12,7 @@ import torch
 from oracles import IidRaters, discs
 
 from modiff.cli import main
-from modiff.data.memory import load
+from modiff.data.loading import load
 from modiff.data.store import StoreInfo, StoreWriter
 from modiff.errors import CheckpointError, DataError
 from modiff.evaluation.records import read_result, select
@@ -169,9 +169,9 @@ def test_equal_runs_give_equal_records(store, tmp_path):
 @pytest.fixture
 def run_folder(tmp_path, monkeypatch):
     """A run folder whose model is the oracle, and no other model."""
-    exported = ModuleType("modiff.training.export")
+    exported = ModuleType("modiff.methods.weights")
     exported.load_model = lambda path: loaded()
-    monkeypatch.setitem(sys.modules, "modiff.training.export", exported)
+    monkeypatch.setitem(sys.modules, "modiff.methods.weights", exported)
     folder = tmp_path / "run"
     folder.mkdir()
     return folder

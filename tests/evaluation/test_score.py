@@ -19,9 +19,9 @@ from modiff.evaluation.records import read_result, select
 from modiff.evaluation.score import draw_order
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import Quantity, read_csv
-from modiff.io.images import write_png
+from modiff.io.image import write_png
 from modiff.metrics import functional
-from modiff.randomness import seeds_for
+from modiff.rng import seeds_for
 
 NAMES = ("a", "b", "c", "d")
 MODEL = {"predictor": "model", "stratum": "all"}

@@ -13,7 +13,7 @@ from oracles import discs
 from modiff.evaluation.score_names import COLUMNS
 from modiff.metrics import functional
 from modiff.metrics.published import published
-from modiff.randomness import seeds_for
+from modiff.rng import seeds_for
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")

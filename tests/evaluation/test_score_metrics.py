@@ -111,7 +111,7 @@ def test_every_metric_has_a_column():
 def test_pooled_errors_are_those_of_the_functional_core(batch, maps, scored):
     table = evaluate(Soft(), discs(12), ALL, split="test")
     split = discs(12).batch(range(12))
-    from modiff.randomness import seeds_for
+    from modiff.rng import seeds_for
 
     own = Soft().draw(split.image, 6, seeds_for(0, split.case)).maps
     wanted = {"protocol": "standard", "n": 6, "predictor": "model", "stratum": "all"}

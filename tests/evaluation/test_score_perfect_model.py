@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modiff.data.phantom import PhantomConfig, make_case
+from modiff.data.phantom.case import PhantomConfig, make_case
 from modiff.evaluation.bootstrap import mean_interval, paired_difference
 from modiff.evaluation.records import select
 from modiff.evaluation.score_pooled import pooled

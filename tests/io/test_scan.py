@@ -9,12 +9,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
 
 from series_files import write_series
 
 from modiff.errors import DataError
-from modiff.io.images import ImageFile, write_png
+from modiff.io.image import ImageFile, write_png
 from modiff.io.limits import Limits
 from modiff.io.scan import read_channels, read_scan
 from modiff.io.volume import Volume

@@ -7,7 +7,7 @@ import torch
 from modiff_helpers import batch
 
 from modiff.config import build_config
-from modiff.models import build
+from modiff.methods.registry import build
 from modiff.training.ema import EMA
 
 

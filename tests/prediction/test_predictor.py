@@ -13,7 +13,7 @@ from discs import Discs
 
 from modiff.errors import ConfigError, DataError
 from modiff.prediction.predictor import PredictionWarning, Predictor, content_hash
-from modiff.randomness import seeds_for
+from modiff.rng import seeds_for
 
 
 def quiet(predictor: Predictor, image: Any, **options: Any) -> Predictor:

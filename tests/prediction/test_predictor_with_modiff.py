@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from modiff.config import build_config
-from modiff.models import build
+from modiff.methods.registry import build
+from modiff.methods.run_folder import write_config
+from modiff.methods.weights import save_weights
 from modiff.prediction.predictor import Predictor
-from modiff.training.export import save_weights
-from modiff.training.files import write_config
 
 SMALL = {"unet": {"base": 8, "stem": 4}, "presence": {"base": 8}, "diffusion": {"sampling_steps": 2}}
 IMAGE = np.random.default_rng(0).random((64, 64))

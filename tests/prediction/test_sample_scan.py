@@ -15,7 +15,6 @@ import pytest
 from discs import Discs
 from local import Local
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "io"))
 
 from series_files import DATES, PERSON, write_series
 
@@ -355,7 +354,7 @@ def test_a_lie_about_size_is_refused_before_torch(tmp_path):
 def test_a_real_ct_series_goes_through(command, shared, patient):
     folder = next((shared / "data" / "lidc-idri-dicom" / patient).glob("*/*"))
     assert command("window", folder, "-n", 2, "--roi", "300:400,300:380,2:6", "-o", "out") == 0
-    from modiff.io.dicom import read_dicom_series
+    from modiff.io.dicom.series import read_dicom_series
 
     volume = read_dicom_series(folder)
     found = image("consensus")

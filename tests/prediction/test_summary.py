@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modiff.errors import ConfigError, DataError
-from modiff.models.base import Samples
+from modiff.methods.base import Samples
 from modiff.prediction.summary import SAME_HYPOTHESIS, entropy_bits, summarise
 from modiff.prediction.words import area_text, percent
 

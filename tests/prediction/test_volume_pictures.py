@@ -32,7 +32,7 @@ def scan(marked: list[int], slices: int = 40) -> np.ndarray:
 
 
 def titles(monkeypatch: pytest.MonkeyPatch, array: np.ndarray, **options: Any) -> list[str]:
-    from modiff.report import figures
+    from modiff.viz import figures
 
     shown: list[str] = []
     plain = figures.contact_sheet

@@ -15,16 +15,16 @@ from local import Local
 
 from modiff.config import build_config
 from modiff.errors import ConfigError, DataError
-from modiff.models import build
-from modiff.models.base import Samples
-from modiff.models.modiff.presence import marking_probability
-from modiff.models.modiff.slices import join_laws, without_valleys
-from modiff.models.modiff.windows import field
+from modiff.methods.base import Samples
+from modiff.methods.presence.head import marking_probability
+from modiff.methods.presence.slices import join_laws, without_valleys
+from modiff.methods.registry import build
+from modiff.nn.windows import field
 from modiff.prediction.predictor import PredictionWarning, Predictor
 from modiff.prediction.region import Box
 from modiff.prediction.volume_summary import summarise_volume
 from modiff.prediction.volumes import VolumeSamples, plan_windows, sample_volume
-from modiff.randomness import normal, seeds_for
+from modiff.rng import normal, seeds_for
 
 SIZE = (32, 32)
 DATA: dict[str, Any] = {"size": SIZE, "intensity": "unit", "prompt": None, "classes": ("lesion",), "spacing": None}

@@ -13,10 +13,10 @@ from runs import loaded, write_run, write_store
 @contextmanager
 def own_model():
     """`load_model` gives the tests' model for every folder."""
-    exported = ModuleType("modiff.training.export")
+    exported = ModuleType("modiff.methods.weights")
     exported.load_model = lambda path: loaded()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "modiff.training.export", exported)
+        patch.setitem(sys.modules, "modiff.methods.weights", exported)
         yield exported
 
 
@@ -39,7 +39,7 @@ def run(tmp_path_factory, store):
 @pytest.fixture(scope="session")
 def page(run):
     """The report of the run."""
-    from modiff.report.build import write_report
+    from modiff.report.run import write_report
 
     with own_model():
         return write_report(run)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import Discs
 
-from modiff.data.memory import load
+from modiff.data.loading import load
 from modiff.report import cases
 from modiff.report.cases import choose, part_of_interest
 

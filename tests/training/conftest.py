@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modiff.config import RunConfig, build_config
-from modiff.data.phantom import PhantomConfig, write_phantom
+from modiff.data.phantom.case import PhantomConfig, write_phantom
 
 MODEL = {
     "unet": {"base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [8], "heads": 2},

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from modiff.evaluation.benchmark import Reporter
-    from modiff.evaluation.benchmark_plan import BenchmarkSettings
+    from modiff.benchmark.plan import BenchmarkSettings
+    from modiff.benchmark.run import Reporter
     from modiff.evaluation.evaluate import Progress
 
 _EPILOG = """\
@@ -27,8 +27,8 @@ in modiff-mca.model.mca.dim=16, reaches that row alone, and all.training.warmup=
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
-    from modiff.evaluation.benchmark_plan import BenchmarkSettings as Usual
-    from modiff.evaluation.benchmark_plan import names
+    from modiff.benchmark.plan import BenchmarkSettings as Usual
+    from modiff.benchmark.plan import names
 
     made = argparse.ArgumentParser(
         prog=prog,
@@ -91,10 +91,10 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Trains and scores; 0 all done, 1 something failed, 130 not finished."""
+    from modiff.benchmark.plan import rows_of
+    from modiff.benchmark.run import benchmark
     from modiff.config import parse_budget
     from modiff.errors import ConfigError
-    from modiff.evaluation.benchmark import benchmark
-    from modiff.evaluation.benchmark_plan import rows_of
 
     limit = None
     if args.max_time is not None:
@@ -121,8 +121,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> BenchmarkSettings:
+    from modiff.benchmark.plan import BenchmarkSettings
     from modiff.errors import ConfigError
-    from modiff.evaluation.benchmark_plan import BenchmarkSettings
 
     for name, value in (("--seeds", args.seeds), ("--batch-size", args.batch_size), ("--devices", args.devices)):
         if value < 1:
@@ -155,7 +155,7 @@ def _reporter(quiet: bool) -> Reporter:
     """Lines and bars on standard error."""
     from rich.console import Console
 
-    from modiff.evaluation.benchmark import Reporter
+    from modiff.benchmark.run import Reporter
 
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from modiff.data.findings import Report
+    from modiff.data.check.findings import Report
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -34,11 +34,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Prints what was found; returns 0 for data that is usable, else 1."""
-    from modiff.data.check import check
+    from modiff.data.check.run import check
 
     report = check(args.path, kind=args.kind, words=args.words)
     if args.html:
-        from modiff.data.check_html import write_page
+        from modiff.report.check import write_page
 
         write_page(report, args.html)
     if args.json:

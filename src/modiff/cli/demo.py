@@ -37,13 +37,13 @@ def parser(prog: str) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Each step is the verb of its name, called as a library."""
     from modiff.config import build_config
-    from modiff.data.memory import load
+    from modiff.data.loading import load
     from modiff.evaluation.run import FOLDER, evaluate_to_folder
     from modiff.evaluation.settings import EvaluationSettings
     from modiff.evaluation.show import results_table, wide_console
-    from modiff.report.build import write_report
-    from modiff.training.export import load_model
-    from modiff.training.train import train
+    from modiff.methods.weights import load_model
+    from modiff.report.run import write_report
+    from modiff.training.loop import train
 
     folder: Path = args.output
     store = _store(folder, args)
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _store(folder: Path, args: argparse.Namespace) -> Path:
     """DIR/phantom.h5, simulated unless it is there; ConfigError where it is of other patients or another seed."""
-    from modiff.data.phantom import PhantomConfig, config_of, write_phantom
+    from modiff.data.phantom.case import PhantomConfig, config_of, write_phantom
     from modiff.data.store import Store
     from modiff.errors import ConfigError
 

@@ -7,12 +7,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modiff.models.describe import Description
+    from modiff.methods.cost import Description
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The arguments of `modiff describe`."""
-    from modiff.models import METHODS
+    from modiff.methods.registry import METHODS
 
     made = argparse.ArgumentParser(
         prog=prog,
@@ -49,7 +49,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the description of each method."""
-    from modiff.models.describe import describe
+    from modiff.methods.cost import describe
 
     changes = _changes(args.set)
     described = [

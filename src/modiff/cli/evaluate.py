@@ -68,11 +68,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates, writes, prints."""
-    from modiff.data.memory import load
+    from modiff.data.loading import load
     from modiff.errors import ConfigError
-    from modiff.evaluation import processes
+    from modiff.evaluation import distributed as processes
     from modiff.evaluation.run import FOLDER, evaluate_to_folder, split_to_score
-    from modiff.training.export import load_model
+    from modiff.methods.weights import load_model
 
     settings = settings_of(args)
     if args.batch_size is not None and args.batch_size < 1:
@@ -133,7 +133,7 @@ def _progress(settings: EvaluationSettings) -> Iterator[Progress | None]:
         TimeRemainingColumn,
     )
 
-    from modiff.evaluation import processes
+    from modiff.evaluation import distributed as processes
 
     if processes.rank() != 0:
         yield None

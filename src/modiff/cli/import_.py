@@ -7,7 +7,7 @@ import argparse
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Only the name of the importer; its own arguments are parsed when its module is loaded."""
-    from modiff.data.importers import IMPORTERS
+    from modiff.data.importers.base import IMPORTERS
 
     width = max(map(len, IMPORTERS))
     table = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in IMPORTERS.items())
@@ -26,7 +26,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the importer and says what was written."""
-    from modiff.data.importers import importer
+    from modiff.data.importers.base import importer
 
     module = importer(args.source)
     own = argparse.ArgumentParser(

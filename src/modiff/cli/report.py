@@ -23,7 +23,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page and prints its path."""
-    from modiff.report.build import write_report
+    from modiff.report.run import write_report
 
     print(write_report(args.run, args.output, data=args.data, split=args.split, device=args.device))
     return 0

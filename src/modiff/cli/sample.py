@@ -118,8 +118,8 @@ def _add_writing(made: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
     from modiff.errors import ConfigError
+    from modiff.io.files import check_output
     from modiff.io.limits import Limits
-    from modiff.io.output import check_output
     from modiff.io.scan import read_channels
 
     places = {name: numbers(getattr(args, name), f"--{name}", kind, counts) for name, kind, counts in _NUMBERS}

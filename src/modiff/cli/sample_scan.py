@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modiff.cli.sample import about_call, about_image, errors_name, print_json, print_warnings
-from modiff.io.images import ImageFile
+from modiff.io.image import ImageFile
 from modiff.io.volume import Volume
 from modiff.prediction.predictor import Predictor
 from modiff.prediction.volumes import VolumeSamples
@@ -192,7 +192,7 @@ def _without_path(command: str, path: Path) -> str:
 
 def _maker(about: Mapping[str, Any], predictor: Predictor) -> Any:
     """What the segmentation objects say of what made them."""
-    from modiff.io.dicom_seg import Maker
+    from modiff.io.dicom.seg import Maker
 
     fingerprint = about["model"]["fingerprint"]
     settings = {name: str(about[name]) for name in ("seed", "steps", "raters", "stratified")}

@@ -74,8 +74,8 @@ def _add_reading(made: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scores, writes, prints."""
-    from modiff.evaluation.predictions import open_maps
-    from modiff.evaluation.predictions_values import Values
+    from modiff.evaluation.predictions.base import open_maps
+    from modiff.evaluation.predictions.values import Values
     from modiff.evaluation.score import score_to_folder
 
     settings = settings_of(args, one_rater=True)
@@ -103,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _truth(args: argparse.Namespace) -> Truth:
     from modiff.errors import ConfigError
-    from modiff.evaluation.predictions import open_maps
-    from modiff.evaluation.predictions_values import Values
+    from modiff.evaluation.predictions.base import open_maps
+    from modiff.evaluation.predictions.values import Values
     from modiff.evaluation.score_truth import FileTruth, StoreTruth, is_store, read_patients
 
     if is_store(args.truth):

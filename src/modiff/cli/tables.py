@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     """Builds, writes, says what the tables show."""
     import sys
 
+    from modiff.benchmark.tables import write_tables
+    from modiff.benchmark.tables_words import findings, group_title, table_title
     from modiff.errors import ConfigError
-    from modiff.evaluation.tables import write_tables
-    from modiff.evaluation.tables_words import findings, group_title, table_title
 
     for name, value, least in (("--cases", args.cases, 0), ("--samples", args.samples, 1)):
         if value < least:

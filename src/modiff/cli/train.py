@@ -63,7 +63,7 @@ def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
     import jsonargparse
 
     from modiff.config import presets
-    from modiff.models import METHODS
+    from modiff.methods.registry import METHODS
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     full = jsonargparse.ArgumentParser(
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains and says how it ended."""
     from modiff.config import parse_budget
     from modiff.errors import ConfigError
-    from modiff.training.train import train
+    from modiff.training.loop import train
 
     limit = None
     if args.max_time is not None:

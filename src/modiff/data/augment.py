@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from modiff.data.batch import Batch
+from modiff.types import Batch
 
 _SQUARE = tuple(range(8))
 _RECTANGLE = (0, 2, 4, 6)  # quarter turns would change the shape

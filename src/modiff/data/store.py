@@ -13,10 +13,10 @@ from typing import TypeVar
 import h5py
 import numpy as np
 
-from modiff.data import layout
-from modiff.data.layout import Fingerprint, StoreInfo
+from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
-from modiff.data.writer import StoreWriter, workers
+from modiff.data.store_format import Fingerprint, StoreInfo
+from modiff.data.store_writer import StoreWriter, workers
 from modiff.errors import DataError
 
 __all__ = ["Geometry", "Store", "StoreInfo", "StoreWriter"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from modiff.evaluation import words
 from modiff.evaluation.compare import Comparison, Difference
 from modiff.evaluation.score_names import NAMES, WITHOUT_THRESHOLD
-from modiff.io.output import replacing
+from modiff.io.files import replacing
 from modiff.metrics.protocols import PROTOCOLS
 
 if TYPE_CHECKING:

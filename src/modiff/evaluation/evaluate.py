@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from modiff.data.batch import Batch
 from modiff.errors import DataError
-from modiff.evaluation import processes
-from modiff.evaluation.partial import PartialRows, Row
+from modiff.evaluation import distributed as processes
 from modiff.evaluation.records import Record
+from modiff.evaluation.resume import PartialRows, Row
 from modiff.evaluation.scoring import merge, rows_of, score_references, score_samples
 from modiff.evaluation.selection import derangement, subset
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import UNREAD, ImageTable, assemble, records_of, strata_of
-from modiff.randomness import seeds_for
+from modiff.rng import seeds_for
+from modiff.types import Batch
 
 if TYPE_CHECKING:
-    from modiff.models.base import Samples, Segmenter
+    from modiff.methods.base import Samples, Segmenter
 
 # Samples that are drawn at once: 1 GiB or so of activations on a CPU at 128×128, and enough to keep a GPU busy.
 SAMPLES_AT_ONCE = {"cpu": 128, "cuda": 1024}
@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 
 class Images(Protocol):
-    """What an evaluation needs of a split: `modiff.data.memory.MemoryStore` has it."""
+    """What an evaluation needs of a split: `modiff.data.loading.MemoryStore` has it."""
 
     @property
     def cases(self) -> Sequence[str]:

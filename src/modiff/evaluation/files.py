@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modiff.io.output import replacing
+from modiff.io.files import replacing
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -11,16 +11,17 @@ import torch
 from modiff.data.splits import USUAL, fold_of, fold_split
 from modiff.data.store import Store
 from modiff.errors import ConfigError, DataError
-from modiff.evaluation import processes, provenance
+from modiff.evaluation import distributed as processes
+from modiff.evaluation import provenance
 from modiff.evaluation.evaluate import Evaluation, Progress, evaluate
-from modiff.evaluation.partial import PartialRows
 from modiff.evaluation.records import Result, write_result
+from modiff.evaluation.resume import PartialRows
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import write_csv
 
 if TYPE_CHECKING:
-    from modiff.data.memory import MemoryStore
-    from modiff.training.export import LoadedModel
+    from modiff.data.loading import MemoryStore
+    from modiff.methods.weights import LoadedModel
 
 FOLDER = "evaluation"  # of a run folder
 

@@ -13,18 +13,18 @@ from torch import Tensor
 
 from modiff.errors import DataError
 from modiff.evaluation import provenance
-from modiff.evaluation.partial import Row
-from modiff.evaluation.predictions import MapSource, RawMaps
-from modiff.evaluation.predictions_folder import check_place
-from modiff.evaluation.predictions_values import Values
+from modiff.evaluation.predictions.base import MapSource, RawMaps
+from modiff.evaluation.predictions.folder import check_place
+from modiff.evaluation.predictions.values import Values
 from modiff.evaluation.records import Result, write_result
+from modiff.evaluation.resume import Row
 from modiff.evaluation.run import Written
 from modiff.evaluation.score_truth import Truth, TruthCase, image_names
 from modiff.evaluation.scoring import merge, rows_of, score_references, score_samples
 from modiff.evaluation.selection import subset
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import UNREAD, assemble, records_of, strata_of, write_csv
-from modiff.randomness import seed_for
+from modiff.rng import seed_for
 
 _VALUES_AT_ONCE = 1 << 24  # 64 MiB of float32 maps
 

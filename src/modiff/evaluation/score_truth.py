@@ -13,8 +13,8 @@ import numpy as np
 
 from modiff.data.store import Store
 from modiff.errors import DataError
-from modiff.evaluation.predictions import MapSource
-from modiff.evaluation.predictions_values import Values
+from modiff.evaluation.predictions.base import MapSource
+from modiff.evaluation.predictions.values import Values
 
 FOLDER_SPLIT = "all"  # what a folder's one split is called
 

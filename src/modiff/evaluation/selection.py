@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modiff.errors import ConfigError
-from modiff.randomness import seed_for
+from modiff.rng import seed_for
 
 
 def subset(cases: Sequence[str], limit: int | None) -> list[int]:

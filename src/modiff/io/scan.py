@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.images import ImageFile, read_image
+from modiff.io.image import ImageFile, read_image
 from modiff.io.limits import Limits
 from modiff.io.volume import Volume
 
@@ -25,12 +25,12 @@ def read_scan(path: str | Path, *, limits: Limits | None = None) -> ImageFile | 
     """
     path = Path(path)
     if path.is_dir():
-        from modiff.io.dicom import read_dicom_series
+        from modiff.io.dicom.series import read_dicom_series
 
         return read_dicom_series(path, limits=limits)
     start = _start(path)
     if start[128:132] == b"DICM":
-        from modiff.io.dicom import read_dicom_series
+        from modiff.io.dicom.series import read_dicom_series
 
         return read_dicom_series(path, limits=limits)
     marked = start[344:348] in _NIFTI_MARKS or start[4:8] in _NIFTI_MARKS

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 _PUBLIC = {
     "PROTOCOLS": "protocols",
     "Protocol": "protocols",
-    "CalibrationError": "modules",
-    "ConsensusSurface": "modules",
-    "CrossCorrelation": "modules",
-    "EnergyDistance": "modules",
-    "HungarianIoU": "modules",
-    "Insight": "modules",
-    "MeanMapMetrics": "modules",
-    "PresenceCalibration": "modules",
-    "SampleSetMetrics": "modules",
+    "CalibrationError": "torchmetrics",
+    "ConsensusSurface": "torchmetrics",
+    "CrossCorrelation": "torchmetrics",
+    "EnergyDistance": "torchmetrics",
+    "HungarianIoU": "torchmetrics",
+    "Insight": "torchmetrics",
+    "MeanMapMetrics": "torchmetrics",
+    "PresenceCalibration": "torchmetrics",
+    "SampleSetMetrics": "torchmetrics",
 }
 __all__ = [
     "PROTOCOLS",
@@ -38,7 +38,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from modiff.metrics import functional
-    from modiff.metrics.modules import (
+    from modiff.metrics.protocols import PROTOCOLS, Protocol
+    from modiff.metrics.torchmetrics import (
         CalibrationError,
         ConsensusSurface,
         CrossCorrelation,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
         PresenceCalibration,
         SampleSetMetrics,
     )
-    from modiff.metrics.protocols import PROTOCOLS, Protocol
 
 
 def __getattr__(name: str) -> Any:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError, DataError
-from modiff.models.base import Readers, Samples, Segmenter
+from modiff.methods.base import Readers, Samples, Segmenter
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.values import Values
 from modiff.prediction.window import Window
-from modiff.randomness import seeds_for
+from modiff.rng import seeds_for
 
 if TYPE_CHECKING:
-    from modiff.training.export import LoadedModel
+    from modiff.methods.weights import LoadedModel
 
 MAX_MAPS = 4 << 30  # bytes of maps, drawn as one batch
 
@@ -61,7 +61,7 @@ class Predictor:
     @classmethod
     def from_path(cls, path_or_name: str | Path, device: str | torch.device = "cpu") -> Predictor:
         """The model of a run folder, or a packaged one by its name. Raises CheckpointError."""
-        from modiff.training.export import load_model
+        from modiff.methods.weights import load_model
 
         return cls(load_model(path_or_name), device=device)
 

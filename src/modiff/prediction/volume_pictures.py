@@ -17,8 +17,8 @@ _CLOSE, _AROUND = 48, 0.75  # the cut-out: at least so many pixels, and this sha
 
 def key_picture(samples: VolumeSamples, summary: VolumeSummary, *, title: str = "") -> bytes:
     """PNG: the slice on which the samples mark most, as `overlay` shows an image."""
-    from modiff.report.figures import png
-    from modiff.report.overlay import overlay
+    from modiff.viz.figures import png
+    from modiff.viz.overlay import overlay
 
     z = summary.key_slice()
     window = box_window(samples)
@@ -29,7 +29,7 @@ def key_picture(samples: VolumeSamples, summary: VolumeSummary, *, title: str = 
 
 def slices_picture(samples: VolumeSamples, summary: VolumeSummary) -> bytes:
     """PNG: up to 24 slices, evenly among those that any sample marks, with the distinct hypotheses' outlines."""
-    from modiff.report.figures import COLOURS, Cell, Contour, contact_sheet, png
+    from modiff.viz.figures import COLOURS, Cell, Contour, contact_sheet, png
 
     numbered = enumerate(summary.hypotheses[:_SHOWN], 1)  # as the files are
     shown = [(number, hypothesis) for number, hypothesis in numbered if not hypothesis.nothing]

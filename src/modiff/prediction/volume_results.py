@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from modiff.io.nifti_out import write_nifti
-from modiff.io.output import MANIFEST, output_folder
+from modiff.io.files import MANIFEST, output_folder
+from modiff.io.nifti_writer import write_nifti
 from modiff.io.volume import Volume
-from modiff.models.base import Samples
+from modiff.methods.base import Samples
 from modiff.prediction.results import Seen, endings, write_image_results
 from modiff.prediction.summary import Hypothesis, Summary, summarise
 from modiff.prediction.volume_pictures import box_window, key_picture, slices_picture
@@ -22,7 +22,7 @@ from modiff.prediction.volumes import VolumeSamples
 from modiff.prediction.words import percent
 
 if TYPE_CHECKING:
-    from modiff.io.dicom_seg import Maker
+    from modiff.io.dicom.seg import Maker
 
 PROBABILITY_SEG, HYPOTHESES_SEG = "probability.seg.dcm", "hypotheses.seg.dcm"
 
@@ -64,7 +64,7 @@ def write_volume_results(
 
 def missing_segmentations(volume: Volume) -> str | None:
     """Why no segmentation object can be written of a DICOM series, in words; None where it can, and of other scans."""
-    from modiff.io.dicom_seg import missing_reference
+    from modiff.io.dicom.seg import missing_reference
 
     name = missing_reference(volume) if volume.format == "DICOM" else None
     return None if name is None else f"no segmentation objects are written: the series has no {name} to refer to"
@@ -118,7 +118,7 @@ def _write_masks(write: Any, name: str, masks: np.ndarray, ends: Sequence[str], 
 
 
 def _write_segmentations(folder: Path, volume: Volume, summary: VolumeSummary, maker: Maker) -> None:
-    from modiff.io.dicom_seg import write_binary_seg, write_fractional_seg
+    from modiff.io.dicom.seg import write_binary_seg, write_fractional_seg
 
     (first, last), rows, columns = summary.box.spans
     classes = summary.flat.classes
@@ -145,7 +145,7 @@ def _write_segmentations(folder: Path, volume: Volume, summary: VolumeSummary, m
 
 
 def _segments(place: int, hypothesis: Hypothesis, masks: np.ndarray, classes: Sequence[str]) -> list[Any]:
-    from modiff.io.dicom_seg import Segment
+    from modiff.io.dicom.seg import Segment
 
     words = "nothing there" if hypothesis.nothing else f"hypothesis {place}"
     share = percent(hypothesis.probability)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from modiff.models.base import Samples
+from modiff.methods.base import Samples
 from modiff.prediction.region import Box
 from modiff.prediction.summary import QUANTILES, SAME_HYPOTHESIS, Hypothesis, Summary, summarise
 from modiff.prediction.volumes import VolumeSamples

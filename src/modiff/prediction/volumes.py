@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError, DataError
-from modiff.models.base import Readers, Samples, marks
+from modiff.methods.base import Readers, Samples, marks
 from modiff.prediction.predictor import MAX_MAPS, PredictionWarning, Predictor, check_settings, content_hash
 from modiff.prediction.region import Box, place
 from modiff.prediction.tiling import OVERLAP, importance, windows_over
 from modiff.prediction.values import Values
 from modiff.prediction.window import Window
-from modiff.randomness import seeds_for
+from modiff.rng import seeds_for
 
 _AT_ONCE = 16 << 20  # values of maps made in one call of the model
 

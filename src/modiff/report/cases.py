@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from modiff.data.batch import Batch
 from modiff.evaluation.evaluate import draw
 from modiff.evaluation.table import UNREAD, strata_of
 from modiff.evaluation.words import STRATA
-from modiff.randomness import seed_for
-from modiff.report.figures import COLOURS, LEVELS, Cell, Contour, contact_sheet, png
-from modiff.report.html import Markup, join, tag
-from modiff.report.html import png as picture
+from modiff.rng import seed_for
+from modiff.types import Batch
+from modiff.viz.figures import COLOURS, LEVELS, Cell, Contour, contact_sheet, png
+from modiff.viz.html import Markup, join, tag
+from modiff.viz.html import png as picture
 
 if TYPE_CHECKING:
-    from modiff.data.layout import StoreInfo
-    from modiff.data.memory import MemoryStore
-    from modiff.models.base import Segmenter
+    from modiff.data.loading import MemoryStore
+    from modiff.data.store_format import StoreInfo
+    from modiff.methods.base import Segmenter
     from modiff.prediction.summary import Summary
 
 CASES = 12

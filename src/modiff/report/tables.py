@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from modiff.evaluation import words
 from modiff.evaluation.records import DIFFERENCE, STRATA, Record, Result, select
-from modiff.report.html import Markup, join, table, tag
+from modiff.viz.html import Markup, join, table, tag
 
 Setting = tuple[str, float, int | None]  # protocol, threshold, steps of the model
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import words
 from modiff.evaluation.tradeoff import Line, Tradeoff
-from modiff.io.output import replacing
-from modiff.report.figures import COLOURS, axes_at, new_figure
-from modiff.report.labels import place_labels
+from modiff.io.files import replacing
+from modiff.viz.figures import COLOURS, axes_at, new_figure
+from modiff.viz.labels import place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

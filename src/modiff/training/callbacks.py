@@ -16,8 +16,8 @@ from lightning import Callback, Trainer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from modiff.errors import TrainingError
-from modiff.training.export import save_weights
-from modiff.training.files import CHECKPOINT, LOG, WEIGHTS, save_atomically, write_text
+from modiff.methods.run_folder import CHECKPOINT, LOG, WEIGHTS, save_atomically, write_text
+from modiff.methods.weights import save_weights
 from modiff.training.module import TrainingModule
 
 

@@ -11,11 +11,11 @@ from lightning import LightningModule
 from torch import Tensor
 
 from modiff.config import TrainingConfig, parse_budget
-from modiff.data.batch import Batch
-from modiff.data.dataset import generator
-from modiff.models.base import Segmenter
-from modiff.randomness import seed_for
+from modiff.data.batches import generator
+from modiff.methods.base import Segmenter
+from modiff.rng import seed_for
 from modiff.training.ema import EMA
+from modiff.types import Batch
 
 _COSINE_END = 0.05  # of the learning rate, at the end of the budget
 

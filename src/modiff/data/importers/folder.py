@@ -32,7 +32,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from modiff.data.importers import add_output
+from modiff.data.importers.base import add_output
 from modiff.data.importers.patients import add_split_arguments
 from modiff.errors import ConfigError, DataError
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from modiff.data.importers.grids import Grid
     from modiff.data.importers.labels import Labels
     from modiff.data.intensity import IntensityRule
-    from modiff.data.layout import StoreInfo
+    from modiff.data.store_format import StoreInfo
     from modiff.io.limits import Limits
 
 VERSION = "folder 1"
@@ -341,7 +341,7 @@ def _info(
 ) -> StoreInfo:
     from modiff import __version__
     from modiff.data.importers.grids import digest, digest_all
-    from modiff.data.layout import StoreInfo
+    from modiff.data.store_format import StoreInfo
 
     assert reader.channels is not None
     root = Path(args.root)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.images import read_image
+from modiff.io.image import read_image
 from modiff.io.limits import Limits
 from modiff.io.nifti import is_nifti, read_nifti
 
@@ -57,7 +57,7 @@ class Grid:
 def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -> Grid:
     """An image, volume or DICOM series; a mask may also have one bit a pixel or a palette, whose indices it is."""
     if path.is_dir() or path.suffix.lower() == ".dcm":
-        from modiff.io.dicom import read_dicom_series
+        from modiff.io.dicom.series import read_dicom_series
 
         found = read_dicom_series(path, limits=limits)
     elif is_nifti(path):

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from modiff.data.importers import add_output
+from modiff.data.importers.base import add_output
 from modiff.data.importers.patients import add_split_arguments
 from modiff.errors import DataError
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from modiff.data.importers.grids import Grid
     from modiff.data.intensity import IntensityRule
-    from modiff.data.layout import StoreInfo
+    from modiff.data.store_format import StoreInfo
 
 VERSION = "isbi-ms 1"
 SOURCE = "ISBI 2015 longitudinal MS lesion segmentation challenge; Carass et al. 2017, NeuroImage 148"
@@ -188,7 +188,7 @@ def _volume(scan: Scan) -> tuple[Grid, np.ndarray]:
 def _info(args: argparse.Namespace, scans: Sequence[Scan], rule: IntensityRule) -> StoreInfo:
     from modiff import __version__
     from modiff.data.importers.grids import digest, digest_all
-    from modiff.data.layout import StoreInfo
+    from modiff.data.store_format import StoreInfo
 
     root = Path(args.root)
     read = {root.resolve().name: digest_all(root, [path for scan in scans for path in scan.files])}

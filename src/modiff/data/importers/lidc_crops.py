@@ -10,7 +10,7 @@ import numpy as np
 from modiff.errors import DataError
 
 if TYPE_CHECKING:
-    from modiff.data.layout import StoreInfo
+    from modiff.data.store_format import StoreInfo
 
 SOURCE = "LIDC-IDRI nodule crops; Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 LICENCE = "CC BY 3.0"
@@ -20,7 +20,7 @@ _SLACK = 1e-6  # by which rounded values may leave their range
 def info(version: str, raters: int, intensity: str, read: Mapping[str, str]) -> StoreInfo:
     """The store's description."""
     from modiff import __version__
-    from modiff.data.layout import StoreInfo
+    from modiff.data.store_format import StoreInfo
 
     return StoreInfo(
         channels=("CT",),

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from modiff.data.importers import add_output
+from modiff.data.importers.base import add_output
 from modiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """A table in this very file, whose declared size agrees with the file's."""
     import math
 
-    from modiff.data import layout
+    from modiff.data import store_format as layout
 
     found = layout.dataset(file, name)
     plist = found.id.get_create_plist()

@@ -19,7 +19,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from modiff.data.importers import add_output
+from modiff.data.importers.base import add_output
 from modiff.data.importers.patients import add_split_arguments
 from modiff.errors import DataError
 

@@ -5,7 +5,7 @@ plain or so faint that few readers or none mark it, among vessels, look-alikes a
 fresh at each image, so the rater slots are exchangeable; images that nobody marks stay in. The same options give the
 same store. Splits are by patient: of every thirty patients three are test and two val, whatever their number.
 
-In Python, modiff.data.phantom.load_phantom_case draws any number of further readers for a case of the store.
+In Python, modiff.data.phantom.case.load_phantom_case draws any number of further readers for a case of the store.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modiff.data.importers import add_output
+from modiff.data.importers.base import add_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Path:
     """Writes the store that `args` describe and returns its path."""
-    from modiff.data.phantom import PhantomConfig, write_phantom
+    from modiff.data.phantom.case import PhantomConfig, write_phantom
 
     config = PhantomConfig(
         size=args.size,

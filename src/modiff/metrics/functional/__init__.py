@@ -11,7 +11,6 @@ from modiff.metrics.functional.agreement import (
     uncertainty_map,
     uncertainty_ncc,
 )
-from modiff.metrics.functional.boundary import SurfaceDistances, average_surface_distance, hd95, surface_distances
 from modiff.metrics.functional.calibration import (
     Presence,
     calibration_bins,
@@ -33,6 +32,12 @@ from modiff.metrics.functional.sets import (
     iid_reference,
     rater_diversity,
     sample_diversity,
+)
+from modiff.metrics.functional.surface import (
+    SurfaceDistances,
+    average_surface_distance,
+    hd95,
+    surface_distances,
 )
 
 __all__ = [

@@ -1,0 +1,84 @@
+"""Whether a run's evaluation is the benchmark's own: anybody may evaluate a run folder, or copy one, in between."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from modiff.benchmark.state import Run, State, typed
+from modiff.data.splits import fold_split
+from modiff.errors import DataError
+from modiff.evaluation.records import read_result
+from modiff.evaluation.results import read_results
+from modiff.evaluation.run import FOLDER
+from modiff.evaluation.settings import EvaluationSettings
+from modiff.methods.run_folder import WEIGHTS
+
+
+def scoring_of(state: State) -> EvaluationSettings:
+    """How the benchmark scores."""
+    return typed(state.settings).evaluation()
+
+
+def evaluation_of(folder: Path, run: Run, state: State) -> Path:
+    """The file of a run's evaluation, once it is known to be of this run, store, split and scoring.
+
+    Raises DataError where there is none, where it is damaged, and where it is of something else.
+    """
+    split = fold_split(run.fold, str(state.settings["split"]))
+    path = folder / run.name / FOLDER / f"{scoring_of(state).name(split)}.json"
+    made = read_result(path).made
+    expected = {
+        "model": run.name,
+        "store": state.data.get("fingerprint"),
+        "split": split,
+        **_plain(scoring_of(state).to_dict()),
+    }
+    found = {
+        "model": _of(made, "model", "name"),
+        "store": _of(made, "store", "fingerprint"),
+        "split": made.get("split"),
+        **_plain(made.get("settings")),
+    }
+    for field, value in expected.items():
+        if found.get(field) != value:
+            raise DataError(
+                "is not this benchmark's evaluation of the run",
+                path=path,
+                field=field,
+                found=str(found.get(field))[:60],
+                expected=str(value)[:60],
+                hint="The command that made the benchmark scores it again",
+            )
+    return path
+
+
+def fault(folder: Path, run: Run, state: State) -> str | None:
+    """Why a run that was done has to be scored again, or None."""
+    try:
+        read_results(evaluation_of(folder, run, state))
+    except DataError as error:
+        return str(error)
+    return None if has_weights(folder / run.name) else "its weights are gone or damaged"
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the run folder has weights that can be read."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
+def _of(made: dict[str, Any], group: str, name: str) -> Any:
+    found = made.get(group)
+    return found.get(name) if isinstance(found, dict) else None
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    """As JSON has it: lists, not tuples."""
+    return json.loads(json.dumps(settings)) if isinstance(settings, dict) else {}

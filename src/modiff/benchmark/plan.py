@@ -1,0 +1,214 @@
+"""What a benchmark trains: the rows of its tables, and for each row and seed one configuration with the same budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from modiff.config.evaluation import BenchmarkConfig
+from modiff.config.fields import addresses, merge, setting
+from modiff.errors import ConfigError
+from modiff.evaluation.score_names import columns_of
+
+if TYPE_CHECKING:
+    from modiff.config import RunConfig
+    from modiff.evaluation.settings import EvaluationSettings
+
+Changes = dict[str, Any]
+METHODS, ABLATIONS, EDGES, CONTROLS = "methods", "ablations", "edges", "controls"
+FILTERS = ("canny", "gaussian", "roberts", "prewitt", "sobel")
+PRESETS = {
+    "modiff": "lidc",
+    "ccdm": "ccdm",
+    "cimd": "cimd",
+    "prob_unet": "prob_unet",
+    "cflow": "cflow",
+    "mose": "mose",
+}
+"""the packaged preset that each method is trained with, unless another is named"""
+EVERYONE = "all"  # in place of a method's name in a setting
+CONTROL_STEM = 4  # where MoDiff's own preset has none
+_SHARED = ("seed", "method", "preset", "training.budget", "training.batch_size", "training.augment", "trainer")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: a method as it is, or with changes. tables: those that it stands in."""
+
+    key: str
+    method: str
+    title: str
+    tables: tuple[str, ...]
+    changes: Changes = field(default_factory=dict)
+    control: str = ""
+
+    def folder(self, seed: int, fold: int | None = None) -> str:
+        """Name of the run folder of one seed, and of one fold where there are folds."""
+        return f"{self.key}-seed{seed}" + ("" if fold is None else f"-fold{fold}")
+
+
+def _known() -> dict[str, Row]:
+    from modiff.methods.registry import METHODS as methods
+
+    rows = {key: Row(key, key, method.title, (METHODS,)) for key, method in methods.items()}
+    off = {"enabled": False}
+    rows["modiff"] = Row("modiff", "modiff", "MoDiff", (METHODS, ABLATIONS, EDGES, CONTROLS))
+    for name, title, model in (
+        ("neither", "MoDiff, neither", {"ldf": off, "mca": off}),
+        ("mca", "MoDiff, MCA only", {"ldf": off}),
+        ("ldf", "MoDiff, LDF only", {"mca": off}),
+    ):
+        rows[f"modiff-{name}"] = Row(f"modiff-{name}", "modiff", title, (ABLATIONS,), {"model": model})
+    for name in FILTERS:
+        title, changes = f"MoDiff, {name.capitalize()} for LDF", {"model": {"ldf": {"filter": name}}}
+        rows[f"modiff-{name}"] = Row(f"modiff-{name}", "modiff", title, (EDGES,), changes)
+    for key in ("ccdm", "cimd"):
+        title = methods[key].title
+        rows[key] = Row(key, key, title, (METHODS, CONTROLS))
+        for control, words in (
+            ("stem", "MoDiff's stem"),
+            ("hurdle", "MoDiff's hurdle"),
+            ("both", "MoDiff's stem, hurdle and prompt"),
+        ):
+            name = f"{key}-{control}"
+            rows[name] = Row(name, key, f"{title} with {words}", (CONTROLS,), control=control)
+    return rows
+
+
+def names() -> list[str]:
+    """Every row that can be asked for."""
+    return list(_known())
+
+
+def rows_of(
+    methods: Sequence[str], *, ablations: bool = False, edges: bool = False, controls: bool = False
+) -> tuple[Row, ...]:
+    """The rows of some methods and groups, each once; raises ConfigError for a name that is none."""
+    known = _known()
+    for name in methods:
+        if name not in known:
+            raise ConfigError("no such method", field="methods", found=name, expected=", ".join(known))
+    wanted = list(methods)
+    if controls:
+        wanted += ["ccdm", "cimd"]  # what the controls are compared with
+    groups = [group for group, asked in ((ABLATIONS, ablations), (EDGES, edges), (CONTROLS, controls)) if asked]
+    for group in groups:
+        wanted += [key for key, row in known.items() if group in row.tables and (group != CONTROLS or row.control)]
+    if not wanted:
+        raise ConfigError("nothing to compare", field="methods", found="none", expected=", ".join(known))
+    return tuple(known[key] for key in dict.fromkeys(wanted))
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings(BenchmarkConfig):
+    """`BenchmarkConfig` with scoring that tables can show; ConfigError for what cannot be."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scoring = self.evaluation()
+        for name in ("ns", "thresholds", "metrics"):  # in one order: typed otherwise they are the same scoring
+            object.__setattr__(self, name, getattr(scoring, name))
+        if not columns_of(self.metrics):
+            raise ConfigError("have no column in the tables", field="metrics", found=", ".join(self.metrics))
+        for change in self.changes:
+            _change(change)
+
+    def evaluation(self) -> EvaluationSettings:
+        """How every run is scored."""
+        from modiff.evaluation.settings import EvaluationSettings
+
+        return EvaluationSettings(
+            ns=self.ns, thresholds=self.thresholds, metrics=self.metrics, limit=self.limit, protocols=_protocols()
+        )
+
+
+def _protocols() -> tuple[str, ...]:
+    from modiff.metrics.protocols import PROTOCOLS
+
+    return tuple(PROTOCOLS)
+
+
+def configure(row: Row, settings: BenchmarkSettings, seed: int) -> RunConfig:
+    """The configuration of one run: preset < settings of all < of the method < the row's own < settings of the row."""
+    from modiff.config import build_config
+
+    changes: Changes = {}
+    for layer in _layers(row, settings):
+        merge(changes, layer)
+    merge(
+        changes,
+        {
+            "seed": seed,
+            "training": {
+                "budget": settings.budget,
+                "batch_size": settings.batch_size,
+                "augment": settings.augment,
+            },
+            "trainer": {"accelerator": settings.accelerator, "devices": settings.devices},
+        },
+    )
+    return build_config(method=row.method, preset=preset_of(row, settings), changes=changes)
+
+
+def preset_of(row: Row, settings: BenchmarkSettings) -> str | None:
+    """The preset that a row starts from."""
+    return settings.presets.get(row.key) or settings.presets.get(row.method) or PRESETS.get(row.method)
+
+
+def _layers(row: Row, settings: BenchmarkSettings) -> list[Changes]:
+    layers = [_named(settings, EVERYONE), _named(settings, row.method), row.changes]
+    if row.control:
+        layers.append(_control(row, settings))
+    if row.key != row.method:
+        layers.append(_named(settings, row.key))
+    return layers
+
+
+def _named(settings: BenchmarkSettings, name: str) -> Changes:
+    made: Changes = {}
+    for text in settings.changes:
+        found, change = _change(text)
+        if found == name:
+            merge(made, change)
+    return made
+
+
+def _control(row: Row, settings: BenchmarkSettings) -> Changes:
+    """MoDiff's stem, presence head and prompt as this benchmark's MoDiff has them, for another method."""
+    from modiff.config import to_dict
+
+    modiff = to_dict(configure(_known()["modiff"], settings, 0).model)
+    stem = {"unet": {"stem": modiff["unet"]["stem"] if modiff["unet"]["stem"] > 1 else CONTROL_STEM}}
+    hurdle = {"presence": {**modiff["presence"], "mode": "hurdle"}}
+    parts: dict[str, Changes] = {"stem": stem, "hurdle": hurdle, "both": {**stem, **hurdle, "prompt": True}}
+    return {"model": parts[row.control]}
+
+
+def _change(text: str) -> tuple[str, Changes]:
+    """("modiff", {"model": {"unet": {"base": 32}}}) of "modiff.model.unet.base=32"."""
+    expected = "METHOD.group.setting=value"
+    (name, change), *_ = setting(text, expected=expected).items()
+    if not isinstance(change, dict) or "." not in text.partition("=")[0]:
+        raise ConfigError("is not a setting", field="--set", found=repr(text), expected=expected)
+    for address in addresses(change):
+        if any(address == shared or address.startswith(f"{shared}.") for shared in _SHARED):
+            found = f"--set {name}.{address}"
+            raise ConfigError("is the benchmark's to say, not a method's", field=found, hint="It has its own option")
+    return name, change
+
+
+def check_names(rows: Sequence[Row], settings: BenchmarkSettings) -> None:
+    """Raises ConfigError where a setting or preset names nothing that is trained, or a configuration cannot be."""
+    from modiff.config import check_ranges
+
+    there = {row.key for row in rows} | {row.method for row in rows}
+    # MoDiff's settings reach the controls of others too.
+    there |= {"modiff"} if any(row.control for row in rows) else set()
+    asked = [("--set", _change(text)[0]) for text in settings.changes] + [("--presets", n) for n in settings.presets]
+    for option, name in asked:
+        if name not in there and not (name == EVERYONE and option == "--set"):
+            expected = ", ".join([*sorted(there), *([EVERYONE] if option == "--set" else [])])
+            raise ConfigError("names nothing that is trained here", field=option, found=name, expected=expected)
+    for row in rows:
+        check_ranges(configure(row, settings, settings.seeds[0]))

@@ -1,0 +1,161 @@
+"""What cases show when they are looked at together: images, duplicates, and raters against each other.
+
+Rules are set so that a simulated clean data set gives nothing and LIDC-IDRI gives only what is there to see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from modiff.data.check.findings import Finding
+from modiff.data.check.moves import Moves, consensus, iou
+
+_ENOUGH = 3  # cases from which a rater's habit is read
+_AREA_HABIT, _AREA_CASE = 3.0, 15.0  # ratio of areas to the other raters': as a habit, and in a single case
+_AREA_VOXELS, _AREA_AGREED = 100, 1.5  # a single case: least difference; the ratio within which the others agree
+_COPIES = 0.5  # share of identical outlines from which two raters are suspicious
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: image (C,Z,H,W), masks (R,Z,H,W) with 0 as background, read (R,); Z is 1 for single images."""
+
+    name: str
+    patient: str
+    split: str | None
+    image: np.ndarray
+    masks: np.ndarray
+    read: np.ndarray
+
+
+class ContentChecks:
+    """Give it cases one by one; `add` yields what a case shows alone, `finish` what all show together."""
+
+    def __init__(self, raters: tuple[str, ...], *, exchangeable: bool, classes: tuple[str, ...] = ()) -> None:
+        self.raters, self.exchangeable, self.classes = raters, exchangeable, classes
+        self._seen: dict[bytes, Case] = {}
+        self._moves = Moves(pool=not exchangeable)
+        self._ratios: dict[int, list[float]] = defaultdict(list)
+        self._same: dict[tuple[int, int], list[bool]] = defaultdict(list)
+        self._reads, self._marks = np.zeros(len(raters), int), np.zeros(len(raters), int)
+        self._used: set[int] = set()
+        self._cases = 0
+
+    def add(self, case: Case) -> Iterator[Finding]:
+        """Findings about this case."""
+        self._cases += 1
+        yield from self._image(case)
+        marked = (case.masks != 0) & case.read[:, None, None, None]
+        areas = marked.reshape(len(marked), -1).sum(1)
+        self._reads += case.read
+        self._marks += areas > 0
+        self._used |= set(np.unique(case.masks[marked]).tolist()) if areas.any() else set()
+        marking = [int(rater) for rater in np.flatnonzero(areas)]
+        for rater in marking:
+            others = [other for other in marking if other != rater]
+            yield from self._inverted(case, rater, marked, others)
+            if others:
+                yield from self._areas(case, rater, areas, others)
+                # With two raters each is the other's only company: one word about the pair is enough.
+                if len(others) > 1 or rater < others[0]:
+                    words = f"{self._who(rater)} overlaps {self._company(others)}"
+                    yield from self._moves.add(case.name, rater, words, marked[rater], consensus(marked[others]))
+        for one, other in combinations(marking, 2):
+            same = areas[one] == areas[other] and bool((marked[one] == marked[other]).all())
+            self._same[one, other].append(same)
+            if same and case.masks.shape[1] > 1 and areas[one] >= _AREA_VOXELS:  # chance does not repeat a volume
+                text = f"{self._who(one)} and {self._company([other])} draw the same {areas[one]} voxels"
+                yield Finding("warning", "the same outline in a volume", text, case.name)
+
+    def _image(self, case: Case) -> Iterator[Finding]:
+        flat = np.array([channel.min() == channel.max() for channel in case.image])
+        if flat.all():
+            yield Finding(
+                "error", "constant image", f"every pixel is {case.image.flat[0]:g}: nothing to see", case.name
+            )
+            return
+        if flat.any():
+            numbers = ", ".join(str(number) for number in np.flatnonzero(flat) + 1)
+            yield Finding("warning", "constant channel", f"channel {numbers} has one value throughout", case.name)
+        head = f"{case.image.dtype} {case.image.shape}".encode()
+        digest = hashlib.blake2b(head + np.ascontiguousarray(case.image).tobytes(), digest_size=16).digest()
+        before = self._seen.setdefault(digest, Case(case.name, case.patient, case.split, *[np.empty(0)] * 3))
+        if before.name == case.name:
+            return
+        if before.split != case.split:
+            text = f"shows the same image as {before.name}: one is in {case.split}, the other in {before.split}"
+            yield Finding("error", "the same image in two splits", text, case.name)
+        elif before.patient != case.patient:
+            text = f"patient {case.patient} has the same image as {before.name} of patient {before.patient}"
+            yield Finding("warning", "the same image of two patients", text, case.name)
+        else:
+            yield Finding("warning", "the same image twice", f"shows the same image as {before.name}", case.name)
+
+    def _inverted(self, case: Case, rater: int, marked: np.ndarray, others: list[int]) -> Iterator[Finding]:
+        mask = marked[rater]
+        if not (mask.mean() > 0.5 and mask[:, :: max(mask.shape[1] - 1, 1), :: max(mask.shape[2] - 1, 1)].all()):
+            return
+        text = f"{self._who(rater)} marks {100 * mask.mean():.0f} % of the image, with all its corners"
+        against = consensus(marked[others]) if others else None
+        sure = against is not None and iou(~mask, against) > max(0.5, iou(mask, against))
+        text += "; its reverse agrees with the other raters" if sure else ": foreground and background swapped?"
+        yield Finding("error" if sure else "warning", "inverted mask", text, case.name)
+
+    def _areas(self, case: Case, rater: int, areas: np.ndarray, others: list[int]) -> Iterator[Finding]:
+        typical = float(np.median(areas[others]))
+        ratio = float(areas[rater]) / typical
+        self._ratios[rater].append(ratio)
+        agreed = len(others) > 1 and areas[others].max() <= _AREA_AGREED * areas[others].min()
+        if agreed and max(ratio, 1 / ratio) >= _AREA_CASE and abs(areas[rater] - typical) >= _AREA_VOXELS:
+            text = f"{self._who(rater)} marks {areas[rater]} pixels, the others {typical:g}"
+            yield Finding("warning", "an area far off", text, case.name)
+
+    def finish(self) -> Iterator[Finding]:
+        """Findings about raters and the whole data set."""
+        if not self.exchangeable:
+            yield from self._habits()
+            for rater in np.flatnonzero((self._reads >= _ENOUGH) & (self._marks == 0)):
+                text = f"{self.raters[rater]} marks nothing in any of {self._reads[rater]} cases: are the masks empty?"
+                yield Finding("warning", "a rater who never marks", text)
+        if self._cases and not self._marks.any():
+            yield Finding("error", "no marks", "no rater marks anything in any case")
+        yield from self._copies()
+        for index, name in enumerate(self.classes, 1):
+            if self._used and index not in self._used:
+                yield Finding("warning", "a class without a pixel", f"no rater ever marks {name}")
+
+    def _habits(self) -> Iterator[Finding]:
+        for rater, name in enumerate(self.raters):
+            others = [other for other in range(len(self.raters)) if other != rater]
+            yield from self._moves.finish(rater, f"{name} overlaps {self._company(others)}" if others else name)
+            ratios = self._ratios[rater]
+            typical = float(np.median(ratios)) if ratios else 1.0
+            if len(ratios) >= _ENOUGH and max(typical, 1 / typical) >= _AREA_HABIT:
+                text = f"{name} marks {typical:.2g} times the area that the others mark (median of {len(ratios)} cases)"
+                yield Finding("warning", "a rater whose areas are far off", text)
+
+    def _copies(self) -> Iterator[Finding]:
+        pairs = self._same
+        if self.exchangeable:  # slots are nobody: all pairs together
+            pairs = {(-1, -1): [same for values in self._same.values() for same in values]}
+        for (one, other), same in pairs.items():
+            share = float(np.mean(same)) if same else 0.0
+            if len(same) < _ENOUGH or share <= _COPIES:
+                continue
+            who = "raters" if self.exchangeable else f"{self.raters[one]} and {self.raters[other]}"
+            text = f"{who} draw the same outline, to the pixel, {sum(same)} of {len(same)} times that both mark"
+            yield Finding("error" if share == 1 else "warning", "raters that are copies", text)
+
+    def _company(self, others: list[int]) -> str:
+        if len(others) > 1:
+            return "the others"
+        return "another" if self.exchangeable else self.raters[others[0]]
+
+    def _who(self, rater: int) -> str:
+        return "a rater" if self.exchangeable else self.raters[rater]

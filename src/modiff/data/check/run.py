@@ -1,0 +1,180 @@
+"""What is wrong or suspicious in a data set, in words and with the case: a store, a folder, or any source."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modiff.data.check.content import Case, ContentChecks
+from modiff.data.check.findings import Finding, Report, View
+from modiff.data.splits import lacking
+from modiff.data.store import Store
+from modiff.errors import DataError, ModiffError
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
+_DARK = 1 / 8  # of full scale: prediction calls an image dark below it
+# What tells a source: files with such names, one of each; a folder like none of them holds images and masks.
+_SIGNS = {
+    "lidc-slices": (r"nodule-\d+/mask-\d+/slice-\d+\.png$",),
+    "cimd-folder": (r"label\d+_\.jpe?g$", r"image[^/]*\.jpe?g$"),
+    "isbi-ms": (r"training\d+_\d+_flair_pp\.nii(\.gz)?$", r"training\d+_\d+_mask\d\.nii(\.gz)?$"),
+    "lidc-dicom": (r"\.xml$", r"\.dcm$"),
+}
+
+
+def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = ()) -> Report:
+    """Checks what lies at `path`. kind: `store`, `folder` or an importer's name, told from the content where None.
+
+    words: options of the importer (patterns of a folder, say). A source other than a folder is imported into a
+    temporary store first, and what its importer refuses is an error in the report. Raises DataError where there is
+    nothing at `path`, ConfigError for options that cannot be.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError("no such file or folder", path=path)
+    kind = kind or detect(path)
+    if kind == "store":
+        return check_store(path)
+    if kind == "folder":
+        from modiff.data.check.folder import check_folder
+
+        return check_folder(path, words)
+    return _check_imported(path, kind, words)
+
+
+def detect(path: Path) -> str:
+    """`store`, `folder` or the importer that reads such a file or folder."""
+    if path.is_dir():
+        names = [file.as_posix() for file in islice(path.rglob("*"), _LOOK_AT)]
+        return next((kind for kind, signs in _SIGNS.items() if _has_all(names, signs)), "folder")
+    with path.open("rb") as handle:
+        start = handle.read(8)
+    if start == _HDF5:
+        return "lidc-hdf5" if _has_groups(path) else "store"
+    if start.startswith(b"PK"):
+        return "lidc-slices"
+    return "lidc-pickle" if path.suffix in (".pickle", ".pkl") else "store"
+
+
+def _has_all(names: Sequence[str], signs: Sequence[str]) -> bool:
+    return all(any(re.search(sign, name) for name in names) for sign in signs)
+
+
+def _has_groups(path: Path) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return "format" not in file.attrs and "train" in file
+    except Exception:  # a damaged file: Store.open says what is wrong with it
+        return False
+
+
+def check_store(path: str | Path, *, called: str | None = None) -> Report:
+    """Checks a store: its integrity, and all that its content shows. called: what the report calls the data."""
+    path = Path(path)
+    try:
+        with Store.open(path) as store:
+            report = Report(called or str(path), _words(store))
+            store.verify()
+            report.findings += _content(store)
+            if called is None:  # else a temporary store, whose splits nobody asked for
+                report.findings += _splits(store)
+            report.view = _StoreViews(path)
+    except ModiffError as error:
+        return Report(
+            called or str(path), "a store that cannot be read", [Finding("error", "damaged store", str(error))]
+        )
+    return report
+
+
+def _words(store: Store) -> str:
+    patients, raters = len(set(store.patients.tolist())), len(store.info.raters)
+    return f"{len(store)} images of {patients} patients, {raters} rater{'s' * (raters != 1)}"
+
+
+def _content(store: Store) -> Iterator[Finding]:
+    info = store.info
+    checks = ContentChecks(info.raters, exchangeable=info.exchangeable_raters, classes=info.classes)
+    brightest, row = 0.0, 0
+    for images, masks in store.blocks(store.rows()):
+        brightest = max(brightest, float(images.max()))
+        for image, mask in zip(images, masks, strict=True):
+            name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
+            yield from checks.add(Case(name, patient, split, image[:, None], mask[:, None], store.read[row]))
+            yield from _outside(store, row, mask)
+            row += 1
+    yield from checks.finish()
+    full = float(np.iinfo(store.dtype).max) if store.dtype.kind in "iu" else 1.0
+    if brightest < _DARK * full:
+        yield Finding("warning", "dark images", f"no value exceeds {brightest:g} of {full:g}: another intensity rule?")
+    if len(store.info.raters) == 1:
+        yield Finding("note", "one rater", "a single rater's masks say nothing about how raters differ")
+
+
+def _splits(store: Store) -> Iterator[Finding]:
+    if text := lacking(store.split_names()):
+        yield Finding("note", "an empty split", text)
+
+
+def _outside(store: Store, row: int, masks: np.ndarray) -> Iterator[Finding]:
+    """Marks on padding: the outline reached beyond what was cut out, or lies wrong."""
+    valid = store.geometry(row).valid
+    if valid is None:
+        return
+    inside = masks[:, valid[0] : valid[2], valid[1] : valid[3]]
+    if np.count_nonzero(masks) > np.count_nonzero(inside):
+        yield Finding("warning", "marks on padding", "a rater marks where the image is padding", str(store.cases[row]))
+
+
+class _StoreViews:
+    """Case -> thumbnail, read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, case: str) -> View | None:
+        with Store.open(self._path) as store:
+            rows = np.flatnonzero(store.cases == case)
+            if not rows.size:
+                return None
+            return View(store.image(int(rows[0]))[0], store.masks(int(rows[0])), store.info.raters)
+
+
+def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
+    """By way of a temporary store, whose thumbnails are kept for what was found."""
+    from modiff.data.importers.base import IMPORTERS, importer
+    from modiff.errors import ConfigError
+
+    if kind not in IMPORTERS:
+        expected = ", ".join(["store", *IMPORTERS])
+        raise ConfigError("no such source", field="--as", found=kind, expected=expected)
+    module, parser = importer(kind), argparse.ArgumentParser(prog=f"modiff import {kind}")
+    module.add_arguments(parser)
+    with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
+        store = Path(folder, "checked.h5")
+        args = parser.parse_args([str(path), "-o", str(store), *words])
+        try:
+            module.run(args)
+        except ConfigError:
+            raise
+        except ModiffError as error:
+            return Report(str(path), f"{kind} data", [Finding("error", "cannot be imported", str(error))])
+        report = check_store(store, called=str(path))
+        report.what = f"{kind} data, {report.what}"
+        report.view = keep_views(report)
+    return report
+
+
+def keep_views(report: Report, each: int = 12) -> Any:
+    """Case -> thumbnail of the first `each` findings of a kind, read now: for what will not be there later."""
+    wanted = {finding.case for _, _, found in report.groups() for finding in found[:each] if finding.case}
+    return {case: report.view(case) for case in wanted}.get

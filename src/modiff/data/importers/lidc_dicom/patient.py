@@ -1,0 +1,153 @@
+"""One patient's files -> that patient's crops and masks: the work that runs in parallel."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modiff.data.importers.lidc_dicom.crops import Window, windowed
+from modiff.data.importers.lidc_dicom.files import Job
+from modiff.data.importers.lidc_dicom.nodules import Marked, Nodule, group
+from modiff.data.importers.lidc_dicom.polygons import fill
+from modiff.data.importers.lidc_dicom.series import CtSeries, read_series, sha256
+from modiff.data.importers.lidc_dicom.xml import Reading, Session, merge, parse, slices_named
+from modiff.errors import DataError
+from modiff.io.dicom.series import read_slice
+
+MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One slice of one nodule. image: (H,W) uint8. masks: (S,H,W) bool, one a reading session of its series."""
+
+    case: str
+    image: np.ndarray
+    masks: np.ndarray
+    affine: np.ndarray
+    slice_index: int
+    valid: tuple[int, int, int, int]
+    spacing: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class PatientCrops:
+    """All crops of a patient. notes: what a reader of the log should know. sha256: of the files that were used."""
+
+    crops: tuple[Crop, ...]
+    notes: tuple[str, ...]
+    sha256: str
+
+
+def import_patient(job: Job) -> PatientCrops:
+    """Raises DataError for anything in the patient's files that cannot be trusted."""
+    crops: list[Crop] = []
+    notes: list[str] = []
+    all_series = read_series(job.files, job.folder)
+    readings, digests = _readings(job, all_series, notes)
+    number = 0
+    for series in all_series:
+        sessions = merge(readings.get(series.uid, []))
+        notes += _notes(series, sessions, series.uid in readings)
+        for nodule in nodules_of(series, sessions, job.folder):
+            crops += _crops(job, series, len(sessions), nodule, number)
+            digests += [sha256(series.slices[place].path) for place in nodule.slices]
+            number += 1
+    if not all_series:
+        notes.append("no CT series")
+    used = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    return PatientCrops(tuple(crops), tuple(notes), used)
+
+
+def _readings(job: Job, all_series: Sequence[CtSeries], notes: list[str]) -> tuple[dict[str, list[Reading]], list[str]]:
+    """Series UID -> what the XML files say of it, and the SHA-256 of those files.
+
+    A file that names no series that is here is about the series whose slices it names. A radiograph's has no sessions.
+    """
+    named = {series.uid: {one.sop_uid for one in series.slices} for series in all_series}
+    found: dict[str, list[Reading]] = {}
+    digests = []
+    for file in job.xml:
+        data = file.read()
+        reading = parse(data, file.name)
+        uid = reading.series_uid
+        if uid not in named:
+            slices = slices_named(reading.sessions)
+            uid = next((name for name, uids in named.items() if uids & slices), "")
+        if uid:
+            found.setdefault(uid, []).append(reading)
+            digests.append(hashlib.sha256(data).hexdigest())
+        elif reading.sessions:
+            notes.append("an XML is about no series that is here")
+    return found, digests
+
+
+def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> list[Nodule]:
+    """Physical nodules of a series from what its readers outlined on the slices that are there."""
+    place_of = {one.sop_uid: place for place, one in enumerate(series.slices)}
+    marked: list[Marked] = []
+    for reader, session in enumerate(sessions):
+        for outline in session.outlines:
+            masks: dict[int, np.ndarray] = {}
+            for uid in {region.sop_uid for region in outline.regions} & place_of.keys():
+                place = place_of[uid]
+                regions = [region for region in outline.regions if region.sop_uid == uid]
+                masks[place] = fill(regions, series.slices[place].shape, str(where))
+            if one := Marked.of(reader, masks):
+                marked.append(one)
+            if sum(len(one.voxels) for one in marked) > MAX_VOXELS:
+                raise DataError("outlines fill more than a chest", path=where, expected=f"at most {MAX_VOXELS} voxels")
+    return group(marked, series.steps)
+
+
+def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> list[Crop]:
+    rule = job.rule
+    spacing = series.slices[0].plane.spacing
+    window = Window.around(nodule.centre, rule.size, spacing, rule.spacing)
+    crops = []
+    for index, place in enumerate(nodule.slices):
+        one = series.slices[place]
+        values = read_slice(one.path)
+        if values.shape != one.shape:
+            raise DataError("changed while it was read", path=one.path)
+        masks = np.zeros((readers, rule.size, rule.size), bool)
+        for reader, marked in nodule.outlines.items():
+            masks[reader] = window.mask(marked.mask(place, one.shape))
+        crops.append(
+            Crop(
+                case=f"{job.patient}/nodule-{number}/slice-{index}",
+                image=windowed(window.image(values, rule.window[0]), *rule.window),
+                masks=masks,
+                affine=window.affine(one.plane),
+                slice_index=place,
+                valid=window.valid(one.shape),
+                spacing=(spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
+            )
+        )
+    return crops
+
+
+def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list[str]:
+    """What is unusual about a series, in words without identifiers."""
+    if not sessions:
+        return ["a CT series whose XML has no reading session" if has_xml else "a CT series without an XML"]
+    notes = []
+    there = {one.sop_uid for one in series.slices}
+    regions = [region for session in sessions for outline in session.outlines for region in outline.regions]
+    if absent := sum(region.sop_uid not in there for region in regions):
+        notes.append(f"{absent} of {len(regions)} outlined regions lie on slices that are not in the folder")
+    if len(sessions) != 4:
+        notes.append(f"{len(sessions)} reading sessions in place of four")
+    if not regions:
+        notes.append("no nodule of 3 mm or more")
+    heights = [one.plane.height for one in series.slices]
+    steps = np.diff(heights)
+    if steps.size and (steps < 1e-3).any():
+        notes.append("several slices in one place")
+    if steps.size and (steps > 1.5 * series.step).any():
+        notes.append("slices are missing between others")
+    return notes

@@ -1,0 +1,247 @@
+"""The embedded data: simulated nodules read by simulated readers whose true distribution is known.
+
+**What the truth is conditional on.** `PhantomCase.draw_masks` draws from the distribution of readers' masks given the
+image *and the lesion that was rendered into it*. A model sees the image alone: the best it can reach is that
+distribution averaged over the lesions that could have made the image, which is a little wider, and whose energy
+distance to the truth is a little above 0. Noise and texture are low enough that a lesion which most readers mark is
+plain to see (its signal is 30 or more times the noise; see `_VISIBLE`), so the two nearly agree. They differ most at
+lesions that hardly anyone marks.
+
+**What readers disagree about.** Whether there is a lesion at all: the log-odds rise with its visibility, i.e. contrast
+and size against noise. Where it ends: a reader counts a ground-glass halo in or out, follows an attached vessel or not,
+traces spicules or smooths them, and sets the margin at an own threshold, so masks differ by whole margins (modes), not
+by pixel noise. A reader is a fresh person at each image: the readers of an image are independent and identically
+distributed given the image, hence exchangeable, and images are kept whether anybody marks them or not. The expected
+energy distance of N fresh readers to M others is then exactly d·(1/N + 1/M), d the expected distance of two readers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from scipy.special import expit
+
+from modiff import __version__
+from modiff.config.phantom import PhantomConfig
+from modiff.data.phantom.lesion import ANGLES, Lesion, draw_lesion, opacity, outlines
+from modiff.data.phantom.texture import (
+    SOFT_TISSUE,
+    Array,
+    Grid,
+    Patient,
+    Pleura,
+    attached_vessel,
+    scanner_noise,
+    surroundings,
+)
+from modiff.data.splits import make_folds
+from modiff.data.store import StoreInfo, StoreWriter
+from modiff.errors import ConfigError, DataError
+from modiff.rng import seed_for
+
+__all__ = [
+    "WINDOW",
+    "PhantomCase",
+    "PhantomConfig",
+    "case_name",
+    "config_of",
+    "load_phantom_case",
+    "make_case",
+    "split_of",
+    "write_phantom",
+]
+
+VERSION = 1  # of the simulation: it rises whenever the same seed gives other images or masks
+WINDOW = (-1000.0, 400.0)  # HU shown as 0 and 255
+_VISIBLE = 30.0  # signal-to-noise ratio at which half of the readers mark a lesion
+_STEEPNESS = 4.5  # rise of the log-odds of marking with the logarithm of the signal-to-noise ratio
+_TEST, _VAL, _CYCLE = (1, 11, 21), (2, 17), 30  # a tenth of the patients are test, a fifteenth val
+_CASE = re.compile(r"phantom-([0-9]{5,9})/([0-9]{3,9})")
+
+
+def config_of(info: StoreInfo) -> PhantomConfig:
+    """The configuration from which a store was made; DataError where it is no phantom, or one of another version."""
+    made_by = f"phantom {VERSION}"
+    if info.importer.partition(" (")[0] != made_by:
+        raise DataError("not simulated by this version", field="importer", found=info.importer, expected=made_by)
+    return PhantomConfig.from_source(info.source)
+
+
+def split_of(patient: int) -> str:
+    """train, val or test: a function of the patient's number alone, so that stores of any size agree on it."""
+    place = patient % _CYCLE
+    return "test" if place in _TEST else "val" if place in _VAL else "train"
+
+
+def case_name(patient: int, index: int) -> str:
+    """The name in the store of a patient's image."""
+    return f"phantom-{patient:05d}/{index:03d}"
+
+
+def place_of(name: str) -> tuple[int, int]:
+    """Patient and index of an image from its name; DataError for any other name."""
+    match = _CASE.fullmatch(name)
+    if match is None or case_name(int(match[1]), int(match[2])) != name:
+        raise DataError("not a phantom's case", field="case", found=name, expected="a name like phantom-00000/000")
+    return int(match[1]), int(match[2])
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomCase:
+    """One image with the distribution of readers' masks given it.
+
+    image: (1,H,W) uint8, linear in HU over `WINDOW`. masks: (R,H,W) bool, the store's readers, R independent draws.
+    visibility: log-odds that a fresh reader marks anything. lesion: what was rendered.
+    """
+
+    name: str
+    patient: str
+    split: str
+    image: NDArray[np.uint8] = field(repr=False)
+    visibility: float
+    lesion: Lesion = field(repr=False)
+    grid: Grid = field(repr=False)
+    raters: int
+    seed: int = field(repr=False)
+
+    @property
+    def presence_probability(self) -> float:
+        """The exact probability that a fresh reader marks anything."""
+        return float(expit(self.visibility))
+
+    def draw_masks(self, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """(n,H,W) bool: independent masks of n fresh readers, alike in distribution; empty where one marks nothing."""
+        if n < 0:
+            raise ConfigError("cannot draw", field="n", found=n, expected="0 or more masks")
+        marks = rng.logistic(size=n) + self.visibility > 0
+        # Every disc of this radius holds a pixel's centre: a reader who marks leaves a mask that is not empty.
+        radius = np.maximum(outlines(self.lesion, n, rng), 0.71 * self.grid.spacing)
+        distance, angle = _polar(self.grid, self.lesion.centre)
+        near = np.flatnonzero(distance.ravel() <= radius.max(initial=0.0))
+        inside = distance.ravel()[near] <= radius[:, angle.ravel()[near]]
+        masks = np.zeros((n, distance.size), bool)
+        masks[:, near] = inside & marks[:, None]
+        return masks.reshape(n, *distance.shape)
+
+    @cached_property
+    def masks(self) -> NDArray[np.bool_]:
+        """(R,H,W) bool: the readers' masks that the store holds."""
+        return self.draw_masks(self.raters, np.random.default_rng(self.seed))
+
+
+def _polar(grid: Grid, centre: tuple[float, float]) -> tuple[Array, NDArray[np.intp]]:
+    """(H,W) mm of each pixel from `centre`, and the index of its direction into `ANGLES`."""
+    row, column = grid.axis[:, None] - centre[0], grid.axis[None] - centre[1]
+    turns = (np.arctan2(row, column) + np.pi) / (2 * np.pi)
+    return np.hypot(row, column), np.rint(turns * len(ANGLES)).astype(np.intp) % len(ANGLES)
+
+
+def make_case(config: PhantomConfig, patient: int, index: int) -> PhantomCase:
+    """Image `index` of `patient` (both from 0): a function of (seed, size, spacing, patient, index) alone."""
+    if not (0 <= patient < config.patients and 0 <= index < config.images_per_patient):
+        expected = f"patients below {config.patients}, images below {config.images_per_patient}"
+        raise DataError("not among the simulated", field="case", found=case_name(patient, index), expected=expected)
+    name = case_name(patient, index)
+    person = name.partition("/")[0]
+    grid = Grid(config.size, config.spacing)
+    lung = Patient.draw(np.random.default_rng(seed_for(config.seed, "phantom", person)))
+    rng = np.random.default_rng(seed_for(config.seed, "phantom", name))
+    lesion = draw_lesion(rng)
+    pleura = Pleura.draw(rng, lesion.centre, lesion.reach)
+    if pleura is not None:
+        lesion = replace(lesion, limit=pleura.distance(lesion.centre, ANGLES))
+    distance, angle = _polar(grid, lesion.centre)
+    shown = opacity(lesion, distance, angle)
+    within = shown * (distance <= lesion.limit[angle])
+    hounsfield = surroundings(
+        rng,
+        grid,
+        lung,
+        point=lesion.centre,
+        reach=lesion.reach,
+        pleura=pleura,
+        attached=_stalk(rng, lesion),
+        lesion=shown,
+    )
+    hounsfield += lung.noise * scanner_noise(rng, grid)
+    grey = np.rint((hounsfield - WINDOW[0]) * (255 / (WINDOW[1] - WINDOW[0])))
+    return PhantomCase(
+        name=name,
+        patient=person,
+        split=split_of(patient),
+        image=np.clip(grey, 0, 255).astype(np.uint8)[None],
+        visibility=_visibility(within, grid, lung),
+        lesion=lesion,
+        grid=grid,
+        raters=config.raters,
+        seed=seed_for(config.seed, "phantom readers", name),
+    )
+
+
+def _stalk(rng: np.random.Generator, lesion: Lesion) -> Array | None:
+    """The vessel that leaves the lesion's core, if it has one."""
+    if not lesion.vessel_width:
+        return None
+    angle = lesion.vessel_angle
+    start = float(np.interp(angle, ANGLES, lesion.core)) - lesion.vessel_width
+    place = (lesion.centre[0] + start * np.sin(angle), lesion.centre[1] + start * np.cos(angle))
+    return attached_vessel(rng, place, angle, lesion.vessel_width)
+
+
+def _visibility(shown: Array, grid: Grid, lung: Patient) -> float:
+    """Log-odds of marking, from the ideal observer's signal-to-noise ratio (Rose 1948): contrast × √area ÷ noise.
+
+    The area is counted in mm² and the noise per mm², so that finer pixels do not make a lesion plainer.
+    """
+    contrast = (SOFT_TISSUE - lung.lung) * np.sqrt(float((shown**2).sum()) * grid.spacing**2)
+    ratio = contrast / np.hypot(0.7 * lung.noise, lung.texture)
+    return float(_STEEPNESS * np.log(ratio / _VISIBLE))
+
+
+def load_phantom_case(config: PhantomConfig, name: str) -> PhantomCase:
+    """The case that a store made with `config` holds under `name`: its truth can be drawn from at will."""
+    return make_case(config, *place_of(name))
+
+
+def write_phantom(
+    path: str | Path,
+    config: PhantomConfig,
+    *,
+    folds: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Writes the store of all of `config`'s cases, marked or not, and returns its path.
+
+    Splits are by patient (`split_of`); folds: how many patients are dealt into as well; every reader reads every image;
+    `progress` shows a bar on standard error. Raises DataError where `path` exists and `overwrite` is false.
+    """
+    info = StoreInfo(
+        channels=("CT",),
+        classes=("nodule",),
+        raters=tuple(f"reader {number + 1}" for number in range(config.raters)),
+        exchangeable_raters=True,
+        intensity="window:{:.0f}:{:.0f}".format(*WINDOW),
+        prompt="centre",
+        spacing=(config.spacing, config.spacing),
+        source=config.source,
+        licence="none needed: simulated, shows nobody",
+        importer=f"phantom {VERSION} (modiff {__version__})",
+    )
+    everyone = np.ones(config.raters, bool)
+    places = [(patient, index) for patient in range(config.patients) for index in range(config.images_per_patient)]
+    shown = track(places, "Simulating", console=Console(stderr=True), transient=True, disable=not progress)
+    patients = (case_name(patient, 0).partition("/")[0] for patient in range(config.patients))
+    dealt = None if folds is None else make_folds(patients, folds)
+    with StoreWriter(path, info, overwrite=overwrite, folds=dealt) as writer:
+        for patient, index in shown:
+            case = make_case(config, patient, index)
+            writer.add(case.image, case.masks, everyone, case=case.name, patient=case.patient, split=case.split)
+    return Path(path)

@@ -1,0 +1,249 @@
+"""Writes a store: case by case, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from modiff.data import store_format as layout
+from modiff.data.store_format import Fingerprint, StoreInfo, check_case, check_name
+from modiff.errors import DataError
+
+
+def workers() -> int:
+    """Threads that are worth having for compression and decoding here."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+class _Item(NamedTuple):
+    image: bytes
+    masks: bytes
+    digest: bytes
+
+
+def _encode(image: np.ndarray, masks: np.ndarray, described: list[Any]) -> _Item:
+    return _Item(layout.deflate(image), layout.deflate(masks), Fingerprint.item(image, masks, described))
+
+
+class StoreWriter:
+    """Context manager that makes a store at `path`; on an exception nothing stays there.
+
+    folds: patient -> fold number, for cross-validation. Raises DataError when `path` exists and `overwrite` is false,
+    for cases that do not fit together, for a case twice and for a patient in two splits.
+    """
+
+    def __init__(
+        self, path: str | Path, info: StoreInfo, *, overwrite: bool = False, folds: Mapping[str, int] | None = None
+    ) -> None:
+        self.path, self.info = Path(path), info
+        self._overwrite, self._folds = overwrite, dict(folds or {})
+        self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
+        self._file: h5py.File | None = None
+        self._rows: list[tuple[str, str, str]] = []
+        self._splits: dict[str, str] = {}
+        self._cases: set[str] = set()
+        self._read: list[np.ndarray] = []
+        self._geometry: list[tuple[Any, Any, Any, Any]] = []
+        self._fingerprint = Fingerprint(info, self._folds)
+        self._like: tuple[np.dtype, tuple[int, ...]] | None = None
+        self._pending: list[Future[_Item]] = []
+        self._stored = 0
+
+    def __enter__(self) -> StoreWriter:
+        if self.path.exists() and not self._overwrite:
+            raise DataError("exists already", path=self.path, hint="Give another name, or --overwrite.")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Since 1.10 HDF5 can checksum its own metadata, which is how a damaged file is noticed.
+            self._file = h5py.File(self._temporary, "x", libver=("v110", "v110"))
+        except OSError as error:
+            raise DataError("cannot be written", path=self.path, found=error) from error
+        self._pool = ThreadPoolExecutor(workers())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        except OSError as failure:
+            raise DataError("cannot be written", path=self.path, found=failure) from failure
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+            self._temporary.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(
+        self,
+        image: np.ndarray,
+        masks: np.ndarray,
+        read: np.ndarray,
+        *,
+        case: str,
+        patient: str,
+        split: str,
+        affine: np.ndarray | None = None,
+        slice_index: int | None = None,
+        valid: tuple[int, int, int, int] | None = None,
+        spacing: tuple[float, float] | None = None,
+    ) -> None:
+        """Adds one case; copies what it is given.
+
+        image: (C,H,W) integer, or float in [0,1]. masks: (R,H,W) class index, 0 is background; empty for a rater who
+        did not read. read: (R,) bool. affine: (4,4) pixel (column, row, slice) to mm. slice_index: within its volume.
+        valid: (top, left, bottom, right), half-open, where the image is not padding. spacing: mm a pixel.
+        """
+        if self._file is None:
+            raise DataError("the writer is not open", path=self.path, hint="Use `with StoreWriter(…) as writer`.")
+        try:
+            self._check_names(case, patient, split)
+            image, masks, read = self._check_arrays(np.asarray(image), np.asarray(masks), np.asarray(read))
+        except DataError as error:
+            raise DataError(str(error), path=self.path, field=str(case)) from error
+        geometry = (
+            None if affine is None else np.array(affine, dtype=np.float64).reshape(4, 4),
+            None if slice_index is None else int(slice_index),
+            None if valid is None else tuple(map(int, valid)),
+            None if spacing is None else tuple(map(float, spacing)),
+        )
+        self._rows.append((case, patient, split))
+        self._cases.add(case)
+        self._splits[patient] = split
+        self._read.append(read)
+        self._geometry.append(geometry)
+        known = [value.tolist() if isinstance(value, np.ndarray) else value for value in geometry]
+        described = [case, patient, split, read.tolist(), *known]
+        self._pending.append(self._pool.submit(_encode, image, masks, described))
+        if len(self._pending) >= 256:
+            self._store(keep=128)
+
+    def _check_names(self, case: str, patient: str, split: str) -> None:
+        check_case(case)
+        check_name(patient, "patient")
+        check_name(split, "split")
+        if case in self._cases:
+            raise DataError("a case of this name was added before")
+        if (before := self._splits.get(patient, split)) != split:
+            raise DataError("a patient in two splits", found=f"patient {patient} in {before} and {split}")
+
+    def _check_arrays(self, image: np.ndarray, masks: np.ndarray, read: np.ndarray) -> tuple[np.ndarray, ...]:
+        image = _check_image(image, len(self.info.channels))
+        raters, classes = len(self.info.raters), len(self.info.classes)
+        if masks.dtype not in (np.uint8, np.bool_) or masks.shape != (raters, *image.shape[1:]):
+            expected = f"uint8 {(raters, *image.shape[1:])}"
+            raise DataError("masks do not fit", found=f"{masks.dtype} {masks.shape}", expected=expected)
+        if read.dtype != np.bool_ or read.shape != (raters,) or not read.any():
+            raise DataError("`read` does not fit", found=f"{read}", expected=f"{raters} bools, one of them true")
+        like = (image.dtype, image.shape)
+        if self._like is None:
+            self._like = like
+        if like != self._like:
+            raise DataError("differs from the first case", found=_words(*like), expected=_words(*self._like))
+        masks = masks.astype(np.uint8)
+        if masks.max() > classes:
+            raise DataError("a mask holds a class that there is not", found=masks.max(), expected=f"0 to {classes}")
+        if not read.all() and masks[~read].any():
+            raise DataError("a rater who did not read the image marked something in it")
+        return image, masks, read.copy()
+
+    def _store(self, keep: int) -> None:
+        """Writes out what is encoded, but for the last `keep`, which the threads may still be at."""
+        file = self._file
+        assert file is not None
+        assert self._like is not None
+        ready, self._pending = self._pending[: len(self._pending) - keep], self._pending[len(self._pending) - keep :]
+        if "image" not in file:
+            dtype, shape = self._like
+            _create(file, "image", shape, dtype)
+            _create(file, "masks", (len(self.info.raters), *shape[1:]), np.dtype(np.uint8))
+        total = self._stored + len(ready)
+        for name in ("image", "masks"):
+            file[name].resize(total, axis=0)
+        image, masks = file["image"].id, file["masks"].id
+        for row, future in enumerate(ready, self._stored):
+            item = future.result()
+            image.write_direct_chunk((row, 0, 0, 0), item.image)
+            masks.write_direct_chunk((row, 0, 0, 0), item.masks)
+            self._fingerprint.add(item.digest)
+        self._stored = total
+
+    def _finish(self) -> None:
+        from modiff.data.store import Store
+
+        if not self._rows:
+            raise DataError("no case was added", path=self.path)
+        self._store(keep=0)
+        file = self._file
+        assert file is not None
+        layout.write_info(file, self.info)
+        for place, name in enumerate(("case", "patient", "split")):
+            file.create_dataset(name, data=layout.text_array([row[place] for row in self._rows]))
+        file.create_dataset("read", data=np.stack(self._read).astype(np.uint8))
+        self._write_geometry(file)
+        self._write_folds(file)
+        file.attrs["fingerprint"] = np.bytes_(self._fingerprint.hexdigest())
+        file.close()
+        self._file = None
+        Store.open(self._temporary).close()
+        with open(self._temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        if self.path.exists() and not self._overwrite:
+            raise DataError("was made by someone else meanwhile", path=self.path)
+        os.replace(self._temporary, self.path)
+
+    def _write_geometry(self, file: h5py.File) -> None:
+        """NaN and -1 stand for "not known for this case"; a table that nobody filled is left out."""
+        blanks = (np.full((4, 4), np.nan), -1, (-1, -1, -1, -1), (np.nan, np.nan))
+        types = (np.float64, np.int64, np.int32, np.float64)
+        for place, name in enumerate(("affine", "slice_index", "valid", "item_spacing")):
+            column = [row[place] for row in self._geometry]
+            if any(value is not None for value in column):
+                filled = [blanks[place] if value is None else value for value in column]
+                file.create_dataset(name, data=np.array(filled, dtype=types[place]))
+
+    def _write_folds(self, file: h5py.File) -> None:
+        if not self._folds:
+            return
+        if missing := [patient for patient in self._splits if patient not in self._folds]:
+            raise DataError("patients without a fold", path=self.path, field="folds", found=", ".join(missing[:5]))
+        file.create_dataset("fold_patient", data=layout.text_array(list(self._folds)))
+        file.create_dataset("fold", data=np.array(list(self._folds.values()), dtype=np.int64))
+
+
+def _words(dtype: np.dtype, shape: tuple[int, ...]) -> str:
+    return f"{dtype} {'×'.join(map(str, shape))}"
+
+
+def _check_image(image: np.ndarray, channels: int) -> np.ndarray:
+    """A contiguous little-endian copy of an image that a store may hold."""
+    if image.ndim != 3 or image.shape[0] != channels or min(image.shape) < 1:
+        raise DataError("image does not fit", found=image.shape, expected=f"({channels}, height, width)")
+    if image.dtype.itemsize > layout.MAX_ITEM_BYTES.get(image.dtype.kind, 0):
+        raise DataError("image of another type", found=image.dtype, expected="integers of at most 32 bits, or floats")
+    layout.check_floats(image)
+    return np.array(image, dtype=image.dtype.newbyteorder("<"), order="C", copy=True)
+
+
+def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    file.create_dataset(
+        name,
+        shape=(0, *shape),
+        maxshape=(None, *shape),
+        chunks=(1, *shape),
+        dtype=dtype,
+        compression="gzip",
+        compression_opts=layout.LEVEL,
+        shuffle=dtype.itemsize > 1,
+    )

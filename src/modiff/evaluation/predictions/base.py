@@ -1,0 +1,98 @@
+"""Maps that other programs made, case by case: a folder of PNG or NIfTI, NPZ, or HDF5. The same for samples and raters.
+
+A case holds several maps: samples where predictions are read, raters where the ground truth is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from modiff.data.store_format import check_case
+from modiff.errors import DataError
+
+FORMATS = "a folder (a sub-folder a case, a PNG or NIfTI file a map), an NPZ or an HDF5 file"
+
+
+@dataclass(frozen=True, eq=False)
+class RawMaps:
+    """The maps of one case as their files have them.
+
+    array: (N,C,Z,H,W); C is 1 or the number of classes, Z > 1 for volumes. names: N. affine: (4,4) where the files say.
+    weights: (N,) where they say.
+    """
+
+    case: str
+    where: str
+    names: tuple[str, ...]
+    array: np.ndarray
+    affine: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+
+class MapSource(ABC):
+    """A set of cases on disk, a context manager. path: where. cases: their names, sorted."""
+
+    path: Path
+    cases: tuple[str, ...]
+
+    @abstractmethod
+    def read(self, case: str) -> RawMaps:
+        """The maps of a case; raises DataError that names it."""
+
+    @abstractmethod
+    def count(self, case: str) -> int:
+        """How many maps a case has, without reading them where that is possible."""
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        return
+
+    def __enter__(self) -> MapSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _named(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Case names, checked; raises DataError where there are none."""
+        if not names:
+            raise DataError("no cases", path=self.path, expected=FORMATS)
+        try:
+            return tuple(sorted(check_case(name) for name in names))
+        except DataError as error:
+            raise DataError(str(error), path=self.path) from error
+
+
+def open_maps(path: str | Path) -> MapSource:
+    """The maps at `path`, recognised by what lies there; raises DataError for anything else."""
+    from modiff.evaluation.predictions.arrays import Hdf5Maps, NpzMaps
+    from modiff.evaluation.predictions.folder import FolderMaps
+
+    path = Path(path)
+    if path.is_dir():
+        return FolderMaps(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise DataError("cannot be read", path=path, found=error.strerror, expected=FORMATS) from None
+    if start.startswith(b"PK"):
+        return NpzMaps(path)
+    if start == b"\x89HDF\r\n\x1a\n":
+        return Hdf5Maps(path)
+    raise DataError("not a set of maps", path=path, expected=FORMATS)
+
+
+def stacked(case: str, where: str, array: np.ndarray) -> np.ndarray:
+    """(N,H,W) or (N,C,H,W) as (N,C,1,H,W); raises DataError for another shape or no numbers."""
+    if array.dtype.kind not in "biuf":
+        raise DataError("not an array of numbers", path=where, field=case, found=array.dtype)
+    if array.ndim not in (3, 4) or 0 in array.shape:
+        raise DataError("wrong shape", path=where, field=case, found=array.shape, expected="(N,H,W) or (N,K,H,W)")
+    return array[:, None, None] if array.ndim == 3 else array[:, :, None]

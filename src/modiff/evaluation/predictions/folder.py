@@ -1,0 +1,170 @@
+"""Maps in a folder: a sub-folder a case, a file a map; or an NPZ a case, as `modiff sample` writes it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from modiff.errors import DataError
+from modiff.evaluation.predictions.arrays import Npz, read_one_npz
+from modiff.evaluation.predictions.base import FORMATS, MapSource, RawMaps
+
+_PICTURES = (".png", ".tif", ".tiff", ".npy")
+_NIFTI = (".nii.gz", ".nii")
+_REFUSED = (".jpg", ".jpeg", ".bmp", ".gif", ".dcm", ".pkl", ".pt", ".pth", ".mat")
+_OF_MODIFF_SAMPLE = "samples.npz"
+_SAME_MM = 1e-3
+
+
+class FolderMaps(MapSource):
+    """A folder whose sub-folders, at any depth, are cases: their path is the case, their files its maps by name.
+
+    A folder with samples.npz, as `modiff sample` writes it, is that file; any other NPZ is a case by its own name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: dict[str, dict[str, Path]] = {}
+        self._npz: dict[str, Path] = {}
+        for folder, subfolders, files in os.walk(path):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            self._add_folder(Path(folder), sorted(name for name in files if not name.startswith(".")))
+        both = sorted(self._files.keys() & self._npz.keys())
+        if both:
+            raise DataError("a case twice: a folder and an NPZ", path=path, field=both[0])
+        self.cases = self._named([*self._files, *self._npz])
+
+    def _add_folder(self, folder: Path, files: list[str]) -> None:
+        case = folder.relative_to(self.path).as_posix()
+        if _OF_MODIFF_SAMPLE in files:
+            self._npz[case] = folder / _OF_MODIFF_SAMPLE
+            return
+        maps: dict[str, Path] = {}
+        for file in files:
+            suffix = next((end for end in (*_PICTURES, *_NIFTI) if file.lower().endswith(end)), None)
+            if file.lower().endswith(".npz"):
+                self._npz[(folder / file).relative_to(self.path).with_suffix("").as_posix()] = folder / file
+            elif file.lower().endswith(_REFUSED):
+                raise DataError("not a format for maps", path=folder / file, expected="PNG, NIfTI, TIFF, NPY or NPZ")
+            elif suffix is not None:
+                name = file[: -len(suffix)]
+                if name in maps:
+                    raise DataError(
+                        f"the map {name!r} twice", path=self.path, field=case, found=f"{maps[name].name}, {file}"
+                    )
+                maps[name] = folder / file
+        if maps and case == ".":
+            raise DataError("files outside a case's folder", path=next(iter(maps.values())), expected=FORMATS)
+        if maps:
+            self._files[case] = maps
+
+    def read(self, case: str) -> RawMaps:
+        """The case's maps in the order of their names; they must be of one size, number type and place."""
+        if case in self._npz:
+            return read_one_npz(self._npz[case], case)
+        arrays: list[np.ndarray] = []
+        affine = None
+        names = sorted(self._files[case], key=_natural)
+        for i, name in enumerate(names):
+            path = self._files[case][name]
+            array, own = _read(path)
+            if i == 0:
+                affine = own
+            else:
+                self._check_alike(case, path, array, arrays[0], own, affine)
+            arrays.append(array)
+        try:
+            together = np.stack(arrays)
+        except MemoryError as error:
+            raise DataError("does not fit into memory", path=self.path, field=case, found=len(arrays)) from error
+        return RawMaps(case, str(self.path / case), tuple(names), together, affine)
+
+    def _check_alike(
+        self,
+        case: str,
+        path: Path,
+        array: np.ndarray,
+        first: np.ndarray,
+        affine: np.ndarray | None,
+        theirs: np.ndarray | None,
+    ) -> None:
+        if array.shape != first.shape:
+            found, expected = _times(array.shape), f"{_times(first.shape)} as the first map of case {case}"
+            raise DataError("another size", path=path, found=found, expected=expected)
+        if array.dtype != first.dtype:
+            expected = f"{first.dtype} as the first map of case {case}"
+            raise DataError("another number type", path=path, found=array.dtype, expected=expected)
+        check_place(affine, theirs, where=str(path), case=case, other=f"the first map of case {case}")
+
+    def count(self, case: str) -> int:
+        """The number of files, or of maps in the NPZ."""
+        if case not in self._npz:
+            return len(self._files[case])
+        npz = Npz(self._npz[case])
+        try:
+            name = next((name for name in ("maps", "samples", "masks") if name in npz.names), npz.names[0])
+            return (npz.shape(name) or (0,))[0]
+        finally:
+            npz.close()
+
+
+def check_place(
+    affine: np.ndarray | None, theirs: np.ndarray | None, *, where: str, case: str, other: str, mm: float = _SAME_MM
+) -> None:
+    """Raises DataError where both say where they lie and these places differ."""
+    if affine is not None and theirs is not None and not np.allclose(affine, theirs, rtol=0, atol=mm):
+        apart = float(np.abs(affine - theirs).max())
+        raise DataError(
+            "another place in space", path=where, field=case, found=f"affines {apart:.3g} mm apart", expected=other
+        )
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """(C,Z,H,W) and the affine of NIfTI."""
+    from modiff.io.nifti import is_nifti, read_nifti
+
+    if is_nifti(path):
+        volume = read_nifti(path)
+        return volume.array, volume.affine
+    bits = _one_bit(path)
+    if bits is not None:
+        return bits[None, None], None
+    from modiff.io.image import read_image
+
+    return read_image(path).array[:, None], None
+
+
+def _one_bit(path: Path) -> np.ndarray | None:
+    """(H,W) bool of a PNG with one bit a pixel, which images never have and masks may; None for any other file."""
+    from PIL import Image
+
+    with path.open("rb") as file:
+        start = file.read(26)
+    if start[:8] != b"\x89PNG\r\n\x1a\n" or start[24:26] != b"\x01\x00":
+        return None
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return np.asarray(image.convert("1"), dtype=bool)
+    except Exception as error:  # a damaged picture makes the decoder raise nearly anything
+        raise DataError("is not a readable PNG", path=path, found=str(error)[:200]) from error
+
+
+def _natural(name: str) -> tuple[object, ...]:
+    """sample-2 before sample-10."""
+    parts: list[tuple[int, int | str]] = []
+    digits = ""
+    for character in f"{name}\0":
+        if character.isdecimal():
+            digits += character
+            continue
+        if digits:
+            parts.append((0, int(digits)))
+            digits = ""
+        parts.append((1, character))
+    return (*parts, name)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))

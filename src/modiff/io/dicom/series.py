@@ -1,0 +1,213 @@
+"""DICOM in: one slice, or a series of them as a volume with its place in space."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modiff.errors import DataError
+from modiff.io.dicom.geometry import affine_of, check_even, check_same_grid, in_order, plane_of
+from modiff.io.dicom.header import check_image, numbers, read_header, read_with_pixels, text
+from modiff.io.dicom.meta import is_dicom, quiet, read_meta
+from modiff.io.limits import Limits
+from modiff.io.volume import Volume
+
+if TYPE_CHECKING:
+    from pydicom.dataset import FileDataset
+
+MAX_FILES = 4096
+
+
+@dataclass(frozen=True)
+class DicomSource:
+    """What writing back into a series needs: the headers without pixels, in the order of the volume's slices.
+
+    They hold what the files hold, a patient's name and dates too: they go into objects that the standard wants them in
+    and nowhere else.
+    """
+
+    headers: tuple[FileDataset, ...] = field(repr=False)
+    files: tuple[Path, ...]
+
+    @property
+    def sop_uids(self) -> tuple[str, ...]:
+        """SOP instance UID of each slice."""
+        return tuple(text(header, "SOPInstanceUID") for header in self.headers)
+
+
+def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limits: Limits | None = None) -> Volume:
+    """A series as a volume (1,Z,H,W), slices ordered along their normal, values rescaled (HU for CT).
+
+    path_or_files: a folder whose own files are the series (what is no DICOM image there is left out), one file
+    (Z = 1), or the files. Values are int16 where they fit, else int32, or float32 where the slope is a fraction.
+    Pixels of PixelPaddingValue take the smallest value of the others. `source` is a DicomSource.
+    Raises DataError for damaged files, several series, slices that are missing, uneven (with the positions), twice or
+    of another size, more than 4,096 files, colour, several frames, and more data than `limits` allow.
+    """
+    limits = limits or Limits()
+    path, files = _files(path_or_files)
+    headers = [read_header(file, limits) for file in files]
+    for file in files:
+        read_meta(file).check_image(file)
+    sizes = [file.stat().st_size for file in files]
+    for file, header, size in zip(files, headers, sizes, strict=True):
+        check_image(file, header, limits, size)
+    _check_one_series(path, headers)
+    shape = (len(files), int(headers[0].Rows), int(headers[0].Columns))
+    limits.check_declared(path, shape, 4, sum(sizes))
+    planes = [plane_of(file, header) for file, header in zip(files, headers, strict=True)]
+    check_same_grid(path, planes)
+    kept = _without_copies(files, headers, in_order(planes))
+    planes = [planes[place] for place in kept]
+    check_even(path, planes)
+    array, headers = _read_slices([files[place] for place in kept], limits)
+    return Volume(
+        array=array[None],
+        affine=affine_of(planes),
+        path=path,
+        format="DICOM",
+        sha256={files[place].name: _sha256(files[place]) for place in kept},
+        source=DicomSource(tuple(map(_decodable, headers)), tuple(files[place] for place in kept)),
+    )
+
+
+def read_slice(path: str | Path, *, limits: Limits | None = None) -> np.ndarray:
+    """Rescaled values (H,W) of one slice, as `read_dicom_series` makes them."""
+    return _read_slices([Path(path)], limits or Limits())[0][0]
+
+
+def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
+    """What errors name, and the files of the series."""
+    if not isinstance(given, str | Path):
+        files = [Path(file) for file in given]
+        if not files:
+            raise DataError("no file was given", expected="the files of a DICOM series")
+        _check_count(files[0].parent, len(files))
+        return files[0].parent if len(files) > 1 else files[0], files
+    path = Path(given)
+    if not path.is_dir():
+        return path, [path]
+    try:
+        entries = list(islice(path.iterdir(), MAX_FILES + 1))
+        _check_count(path, len(entries))
+        files = sorted(
+            entry for entry in entries if entry.is_file() and is_dicom(entry) and read_meta(entry).may_be_image
+        )
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", path=path) from error
+    if not files:
+        raise DataError("no DICOM image in this folder", path=path, hint="Give the folder that holds the slices")
+    return path, files
+
+
+def _check_count(path: Path, count: int) -> None:
+    if count > MAX_FILES:
+        raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
+
+
+def _check_one_series(path: Path, headers: Sequence[FileDataset]) -> None:
+    series = Counter(text(header, "SeriesInstanceUID") for header in headers)
+    if len(series) > 1:
+        found = f"{len(series)} series of {', '.join(map(str, list(series.values())[:5]))} slices"
+        raise DataError("several series", path=path, found=found, hint="Give the files of one")
+    for name in ("Rows", "Columns", "PixelRepresentation", "BitsAllocated"):
+        if len(values := sorted({int(header[name].value) for header in headers})) > 1:
+            raise DataError("slices differ", path=path, field=name, found=values[:5], expected="one value")
+
+
+def _without_copies(files: Sequence[Path], headers: Sequence[FileDataset], order: Sequence[int]) -> list[int]:
+    """Slices in order, an exact copy of a file left out; two different files that claim one identity are refused."""
+    kept: dict[str, int] = {}
+    for place in order:
+        before = kept.setdefault(text(headers[place], "SOPInstanceUID") or f"file {place}", place)
+        if before != place and _sha256(files[before]) != _sha256(files[place]):
+            found = f"{files[before].name} and {files[place].name}"
+            raise DataError(
+                "two files claim to be one slice", path=files[place].parent, field="SOPInstanceUID", found=found
+            )
+    return list(kept.values())
+
+
+def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, list[FileDataset]]:
+    """Rescaled slices (Z,H,W) and their headers."""
+    headers, slices, padding = [], [], []
+    for file in files:
+        header, stored = read_with_pixels(file, limits)
+        headers.append(header)
+        padding.append(_is_padding(file, header, stored))
+        slices.append(_rescaled(file, header, stored))
+    array = np.stack([part.astype(np.result_type(*{part.dtype for part in slices}), copy=False) for part in slices])
+    padded = np.stack(padding)
+    if padded.any() and not padded.all():
+        array[padded] = array[~padded].min()
+    return array, headers
+
+
+def _rescaled(path: Path, header: FileDataset, stored: np.ndarray) -> np.ndarray:
+    """slope · stored + intercept (PS3.3 C.11.1): int16 where it fits, else int32; float32 with a fraction."""
+    if "ModalityLUTSequence" in header:
+        raise DataError(
+            "values go through a table", path=path, field="ModalityLUTSequence", expected="slope and intercept"
+        )
+    (slope,) = numbers(path, header, "RescaleSlope", 1) or (1.0,)
+    (intercept,) = numbers(path, header, "RescaleIntercept", 1) or (0.0,)
+    if slope == 0:
+        raise DataError("makes all values the same", path=path, field="RescaleSlope", found=slope)
+    if not (slope.is_integer() and intercept.is_integer()):
+        return (stored * slope + intercept).astype(np.float32)
+    low, high = sorted(
+        (int(stored.min()) * int(slope) + int(intercept), int(stored.max()) * int(slope) + int(intercept))
+    )
+    for kind in (np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(kind)
+    raise DataError("values beyond 32 bits", path=path, field="RescaleSlope", found=f"{low} to {high}")
+
+
+def _is_padding(path: Path, header: FileDataset, stored: np.ndarray) -> np.ndarray:
+    """(H,W) bool: pixels that stand for "outside the scan" (PS3.3 C.7.5.1.1.2).
+
+    Scanners write the value as unsigned for signed pixels (63536 for -2000): the bits count, not the number.
+    """
+    fields = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    try:
+        with quiet():
+            raw = [header[field].value for field in fields if field in header]
+            bounds = [_as_stored(int(value), stored.dtype) for value in raw if isinstance(value, int)]
+    except Exception:
+        raise DataError("no whole number", path=path, field=fields[0]) from None
+    if not bounds:
+        return np.zeros(stored.shape, bool)
+    return (stored >= min(bounds)) & (stored <= max(bounds))
+
+
+def _as_stored(value: int, dtype: np.dtype) -> int:
+    bits = 8 * dtype.itemsize
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if dtype.kind == "i" and value >= 1 << (bits - 1) else value
+
+
+def _decodable(header: FileDataset) -> FileDataset:
+    """The header without elements whose bytes make no value: whoever copies it later would stumble over them."""
+    with quiet():
+        for tag in list(header.keys()):
+            try:
+                for element in [header[tag]]:
+                    if element.VR == "SQ":
+                        for item in element.value:
+                            list(item.iterall())
+            except Exception:
+                del header[tag]
+    return header
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,211 @@
+"""2-D images: PNG, TIFF and NPY in, PNG out. A file is recognised by its first bytes, not by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from modiff.errors import DataError
+from modiff.io.files import replacing
+from modiff.io.limits import Limits
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Pillow's modes that are grey or colour pictures: bytes a value, channels. A palette is resolved to colour.
+_MODES = {
+    "L": (1, 1),
+    "LA": (1, 2),
+    "RGB": (1, 3),
+    "RGBA": (1, 4),
+    "P": (1, 4),
+    "I;16": (2, 1),
+    "I;16B": (2, 1),
+    "I;16L": (2, 1),
+    "I": (4, 1),
+    "F": (4, 1),
+}
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_EXPECTED = "PNG, TIFF or NPY"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image and where it came from.
+
+    array: (C,H,W) in the file's own number type. format: "PNG", "TIFF" or "NPY". sha256: of the file's bytes.
+    spacing: (row, column) mm a pixel where the format states it reliably, else None.
+    """
+
+    array: np.ndarray
+    path: Path
+    format: str
+    sha256: str
+    spacing: tuple[float, float] | None = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The number type of the file's values: it says what full scale is."""
+        return self.array.dtype
+
+
+def read_image(path: str | Path, *, limits: Limits | None = None) -> ImageFile:
+    """Reads a grey (8, 16 or 32 bits, float) or RGB image, or an array (H,W) or (C,H,W), within `limits`.
+
+    Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask, has
+    transparency or values that are not finite, or claims more memory than allowed (before any is taken).
+    """
+    path = Path(path)
+    limits = limits or Limits()
+    try:
+        file_bytes = limits.check_file(path)
+        with path.open("rb") as file:
+            start = file.read(352)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})", path=path) from error
+    if start.startswith(b"\x93NUMPY"):
+        kind, array = "NPY", _read_npy(path, limits, file_bytes)
+    elif start.startswith(b"\x89PNG\r\n\x1a\n"):
+        _refuse_deep_colour(path, start)
+        kind, array = "PNG", _read_pillow(path, "PNG", limits, file_bytes)
+    elif start.startswith(_TIFF_STARTS):
+        kind, array = "TIFF", _read_pillow(path, "TIFF", limits, file_bytes)
+    else:
+        raise DataError("is not an image that can be read", path=path, found=_guess(start), expected=_EXPECTED)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError("has values that are not finite", path=path, found="NaN or infinity")
+    return ImageFile(np.ascontiguousarray(array), path, kind, _sha256(path))
+
+
+def png_bytes(array: np.ndarray) -> bytes:
+    """An (H,W) array as an 8-bit grey PNG (bool: 0 and 255; uint8) or a 16-bit one (uint16)."""
+    from PIL import Image
+
+    if array.ndim != 2:
+        raise DataError("a picture has two dimensions", found=f"shape {array.shape}", expected="(H,W)")
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * np.uint8(255)
+    if array.dtype not in (np.uint8, np.uint16):
+        raise DataError("a PNG holds whole numbers", found=array.dtype, expected="bool, uint8 or uint16")
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_png(path: str | Path, array: np.ndarray) -> Path:
+    """Writes `array` as `png_bytes` does; the file exists whole or not at all."""
+    data = png_bytes(array)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
+
+
+def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with path.open("rb") as file:
+        try:
+            shape, columns_first, dtype = headers[np.lib.format.read_magic(file)](file)
+        except Exception as error:  # numpy raises what the damaged header provokes
+            raise DataError("is not a readable NPY file", path=path, found=_first_line(error)) from error
+        if dtype.hasobject or dtype.kind not in "uif":
+            expected = "integer or float"
+            raise DataError("is not an array of numbers", path=path, field="dtype", found=dtype, expected=expected)
+        if len(shape) not in (2, 3):
+            raise DataError("is not a 2-D image", path=path, field="shape", found=shape, expected="(H,W) or (C,H,W)")
+        limits.check_declared(path, shape, dtype.itemsize, file_bytes)
+        held, needed = file_bytes - file.tell(), math.prod(shape) * dtype.itemsize
+        if needed != held:
+            raise DataError("is cut short or has bytes to spare", path=path, found=held, expected=f"{needed} bytes")
+        flat = np.fromfile(file, dtype)
+    array = flat.reshape(shape, order="F" if columns_first else "C").astype(dtype.newbyteorder("="), copy=False)
+    return array[None] if array.ndim == 2 else array
+
+
+def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of size and of odd metadata: the limits below decide
+            with Image.open(path, formats=(kind,)) as image:
+                _check_picture(path, image, limits, file_bytes)
+                inverted = image.mode.startswith("I;16") and _tag(image, _TIFF_PHOTOMETRIC) == (_WHITE_IS_ZERO,)
+                image.load()
+                array = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged picture makes the decoder raise nearly anything; none of it is a fault here
+        raise DataError(f"is not a readable {kind}", path=path, found=_first_line(error)) from error
+    if array.dtype.byteorder not in ("=", "|"):
+        array = array.astype(array.dtype.newbyteorder("="))
+    if inverted:  # Pillow inverts 8-bit pictures of this kind and leaves 16-bit ones
+        array = np.iinfo(array.dtype).max - array
+    return array[None] if array.ndim == 2 else _opaque(path, array)
+
+
+def _check_picture(path: Path, image: Image, limits: Limits, file_bytes: int) -> None:
+    if image.mode == "1":
+        raise DataError("has one bit a pixel: a mask, not an image", path=path, expected="8 or 16 bits, grey")
+    if image.mode not in _MODES:
+        raise DataError("has an unsuitable colour mode", path=path, found=image.mode, expected="grey or RGB")
+    pages = getattr(image, "n_frames", 1)
+    if pages != 1:
+        raise DataError("has several pages", path=path, found=f"{pages} pages", expected="one image")
+    if image.mode in ("RGB", "RGBA") and max(_tag(image, _TIFF_BITS), default=8) > 8:
+        raise DataError("has more than 8 bits a colour", path=path, expected="8-bit RGB, or 16-bit grey")
+    itemsize, channels = _MODES[image.mode]
+    width, height = image.size
+    limits.check_declared(path, (height, width), itemsize * channels, file_bytes)
+
+
+def _refuse_deep_colour(path: Path, start: bytes) -> None:
+    """Pillow reads 16-bit colour and 16-bit grey with transparency as 8 bits without a word."""
+    depth, colour = start[24:25], start[25:26]
+    if depth == b"\x10" and colour != b"\x00":
+        raise DataError("has 16 bits a colour", path=path, expected="8-bit RGB, or 16-bit grey")
+
+
+def _tag(image: Image, tag: int) -> tuple[int, ...]:
+    tags = getattr(image, "tag_v2", None)
+    value = tags.get(tag, ()) if tags is not None else ()
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _opaque(path: Path, array: np.ndarray) -> np.ndarray:
+    """(H,W,C) -> (1 or 3,H,W): an alpha channel that hides nothing is dropped, one that does is refused."""
+    if array.shape[2] in (2, 4):
+        if (array[..., -1] != 255).any():
+            raise DataError("is partly transparent", path=path, expected="opaque grey or RGB")
+        array = array[..., :-1]
+    return np.moveaxis(array, 2, 0)
+
+
+def _guess(start: bytes) -> str:
+    known = (
+        (start.startswith(b"\xff\xd8\xff"), "JPEG, whose compression changes values"),
+        (start[128:132] == b"DICM", "DICOM"),
+        (start[344:348] in (b"n+1\0", b"ni1\0"), "NIfTI"),
+        (start.startswith(b"\x1f\x8b"), "a gzip file"),
+        (start.startswith(b"PK"), "a zip file"),
+        (start.startswith(b"\x89HDF"), "HDF5"),
+        (start.startswith(b"BM"), "BMP"),
+        (start.startswith(b"GIF8"), "GIF"),
+    )
+    return next((name for true, name in known if true), "an unknown format")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

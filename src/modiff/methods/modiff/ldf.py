@@ -1,0 +1,192 @@
+"""LDF, the learnable discrete frequency filter (paper §3.2, Eq. 6 and 7)."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modiff.config import LDFConfig
+from modiff.nn.edges import EdgeFilter
+
+MILD_HIGH_PASS = (0.2, 0.8)  # the filter's gain at frequency 0 and at the largest frequency before any training
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept for training too, which may not save inference tensors
+def _dft_matrices(size: int, half: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosine and sine matrices (frequencies, size) of the ortho-normalised DFT, float32 rounded from float64."""
+    count = size // 2 + 1 if half else size
+    angle = torch.outer(torch.arange(count, dtype=torch.float64), torch.arange(size, dtype=torch.float64))
+    angle = (angle % size) * (2 * math.pi / size)
+    scale = 1 / math.sqrt(size)
+    return (torch.cos(angle) * scale).float().to(device), (torch.sin(angle) * scale).float().to(device)
+
+
+def rfft2_matrix(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Real and imaginary part (…,H,W//2+1) of `rfft2(y, norm="ortho")`, by four matrix products."""
+    cos_w, sin_w = _dft_matrices(y.shape[-1], True, y.device)
+    cos_h, sin_h = _dft_matrices(y.shape[-2], False, y.device)
+    real, imag = y @ cos_w.T, -(y @ sin_w.T)
+    return cos_h @ real + sin_h @ imag, cos_h @ imag - sin_h @ real
+
+
+def irfft2_matrix(real: Tensor, imag: Tensor, width: int) -> Tensor:
+    """The inverse: (…,H,W) real, with the half plane's missing columns counted by symmetry."""
+    cos_h, sin_h = _dft_matrices(real.shape[-2], False, real.device)
+    cos_w, sin_w = _dft_matrices(width, True, real.device)
+    rows_real = cos_h.T @ real - sin_h.T @ imag
+    rows_imag = cos_h.T @ imag + sin_h.T @ real
+    twice = torch.full((real.shape[-1],), 2.0, device=real.device)
+    twice[0] = 1.0
+    if width % 2 == 0:
+        twice[-1] = 1.0
+    return (rows_real * twice) @ cos_w - (rows_imag * twice) @ sin_w
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept for training too, which may not save inference tensors
+def normalised_radius(height: int, width: int, device: torch.device) -> Tensor:
+    """|ω| on the half plane (H, W//2+1), 0 at frequency 0 and 1 at the largest one."""
+    rows = torch.fft.fftfreq(height, device=device)[:, None]
+    columns = torch.fft.rfftfreq(width, device=device)[None, :]
+    radius = torch.sqrt(rows**2 + columns**2)
+    return radius / radius.max().clamp_min(1e-12)
+
+
+def _mirror_rows(g: Tensor) -> Tensor:
+    """G(−k_y): row 0 stays, the others change places."""
+    return torch.roll(g.flip(-2), 1, -2)
+
+
+def symmetrise(gain: Tensor, width: int) -> Tensor:
+    """Makes G even in k_y on the self-conjugate columns (k_x = 0 and Nyquist): a real image admits no other filter."""
+    columns = [0, width // 2] if width % 2 == 0 else [0]
+    gain = gain.clone()
+    for column in columns:
+        line = gain[..., column : column + 1]
+        gain[..., column : column + 1] = 0.5 * (line + _mirror_rows(line))
+    return gain
+
+
+def _pad_half_plane(x: Tensor, pad: int) -> Tensor:
+    """(…,H,W) with `pad` more on every side: periodic along H, reflecting along W, each as often as it takes."""
+    height, width = x.shape[-2:]
+    if pad <= height and pad < width:  # once round is enough for PyTorch's own padding
+        return F.pad(F.pad(x, (0, 0, pad, pad), mode="circular"), (pad, pad, 0, 0), mode="reflect")
+    rows = torch.arange(-pad, height + pad, device=x.device) % height
+    period = max(1, 2 * (width - 1))
+    columns = torch.arange(-pad, width + pad, device=x.device) % period
+    return x[..., rows[:, None], torch.minimum(columns, period - columns)]
+
+
+def _widen(kernels: nn.ParameterList) -> Tensor:
+    """The sum of kernels of several odd sizes, each in the middle of the largest."""
+    largest = max(kernel.shape[-1] for kernel in kernels)
+    return torch.stack([F.pad(k, [(largest - k.shape[-1]) // 2] * 4) for k in kernels]).sum(0)
+
+
+class LDF(nn.Module):
+    """LDF(y) = F⁻¹(G ⊙ F(y)), G = σ(conv(log1p|F(y)|, |ω|)) real and in (0, 1).
+
+    Eq. 6 taken to the letter applies the sigmoid to the filtered spectrum itself, which destroys its phase; the prose
+    describes a filter made by convolution and sigmoid. y: (B,C,H,W), any autocast; computed and returned in float32.
+    """
+
+    def __init__(self, channels: int, config: LDFConfig) -> None:
+        super().__init__()
+        self.config, self.channels = config, channels
+        # Depthwise: each channel's filter looks at its own spectrum and, with weights of its own, at the radius.
+        self.magnitude = nn.ParameterList([torch.empty(channels, 1, k, k) for k in config.kernels])
+        self.radius = nn.ParameterList([torch.empty(channels, 1, k, k) for k in config.kernels])
+        self.bias = nn.ParameterList([torch.zeros(channels) for _ in config.kernels])
+        self._mild_high_pass()
+
+    @torch.no_grad()
+    def _mild_high_pass(self) -> None:
+        low, high = (math.log(gain / (1 - gain)) for gain in MILD_HIGH_PASS)
+        parallel = self.config.order == "parallel"
+        share = 1 / len(self.config.kernels) if parallel else 1.0
+        for index, kernel in enumerate(self.config.kernels):
+            for weight in (self.magnitude[index], self.radius[index]):
+                nn.init.normal_(weight, std=0.05 / kernel)
+            if parallel or index == 0:
+                self.radius[index][..., kernel // 2, kernel // 2] += (high - low) * share
+                self.bias[index] += low * share
+            else:  # the later ones of a sequence start as the identity on what came before
+                self.magnitude[index][..., kernel // 2, kernel // 2] += 1.0
+
+    @staticmethod
+    def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
+        """Same-size convolution of a half plane: periodic along the full axis, reflecting along k_x."""
+        return F.conv2d(_pad_half_plane(x, weight.shape[-1] // 2), weight, groups=x.shape[1])
+
+    def _logits(self, log_magnitude: Tensor, radius: Tensor) -> Tensor:
+        radius = radius.expand(1, self.channels, *radius.shape)
+        if self.config.order == "sequential":
+            for weight, weight_radius, bias in zip(self.magnitude, self.radius, self.bias, strict=True):
+                log_magnitude = self._depthwise(log_magnitude, weight) + self._depthwise(radius, weight_radius)
+                log_magnitude = log_magnitude + bias[:, None, None]
+            return log_magnitude
+        # Convolutions that are summed are one convolution, of the largest size.
+        bias = torch.stack(list(self.bias)).sum(0)[:, None, None]
+        return (
+            self._depthwise(log_magnitude, _widen(self.magnitude)) + self._depthwise(radius, _widen(self.radius)) + bias
+        )
+
+    def gain(self, magnitude: Tensor, width: int) -> Tensor:
+        """G (B,C,H,W//2+1) from the spectrum's magnitude, symmetrised."""
+        radius = normalised_radius(magnitude.shape[-2], width, magnitude.device)
+        return symmetrise(torch.sigmoid(self._logits(torch.log1p(magnitude), radius)), width)
+
+    def forward(self, y: Tensor) -> Tensor:
+        with torch.autocast(y.device.type, enabled=False):
+            y = y.float()
+            if self.config.transform == "matrix":
+                real, imag = rfft2_matrix(y)
+                gain = self.gain(torch.sqrt(real**2 + imag**2 + 1e-20), y.shape[-1])
+                return irfft2_matrix(real * gain, imag * gain, y.shape[-1])
+            spectrum = torch.fft.rfft2(y, norm="ortho")
+            # |F| by hand: abs() of a complex zero has no gradient
+            gain = self.gain(torch.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-20), y.shape[-1])
+            return torch.fft.irfft2(spectrum * gain, s=y.shape[-2:], norm="ortho")
+
+
+def make_ldf(channels: int, config: LDFConfig) -> nn.Module:
+    """An LDF, the edge filter that is asked for in its place, or the identity where it is switched off."""
+    if not config.enabled:
+        return nn.Identity()
+    return LDF(channels, config) if config.filter == "ldf" else EdgeFilter(config.filter)
+
+
+def _normalise(edges: Tensor) -> Tensor:
+    """Min–max over each map; a flat one is 0."""
+    low = edges.amin((-2, -1), keepdim=True)
+    spread = edges.amax((-2, -1), keepdim=True) - low
+    return torch.where(spread > 0, (edges - low) / spread.clamp_min(1e-12), torch.zeros_like(edges))
+
+
+def _dilate(x: Tensor) -> Tensor:
+    """Maximum over 3×3; five shifted maxima are an order of magnitude faster on CPUs than pooling with stride 1."""
+    x = F.pad(x, (1, 1, 1, 1), value=float("-inf"))
+    rows = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
+    return torch.maximum(torch.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
+
+
+def morphological_gradient(x: Tensor, kernels: tuple[int, ...] = (3, 5, 7)) -> Tensor:
+    """Sum over k of dilation − erosion by k×k of (B,C,H,W), min–max-normalised a map, averaged over channels."""
+    total, high, low = torch.zeros_like(x), x, -x
+    for size in range(3, max(kernels) + 1, 2):  # a square of side k + 2 is the square of side k dilated by 3×3
+        high, low = _dilate(high), _dilate(low)
+        if size in kernels:
+            total = total + high + low
+    return _normalise(total).mean(1, keepdim=True)
+
+
+def edge_target(image: Tensor, label: Tensor, target: str) -> Tensor:
+    """y_target (B,1,H,W) of Eq. 7: the morphological gradient of the image, of the mean label map, or half each."""
+    parts = {"image": [image], "label": [label], "both": [image, label]}[target]
+    return torch.stack([morphological_gradient(part.float()) for part in parts]).mean(0)

@@ -1,0 +1,168 @@
+"""MCA, the morphology-based cross-attention network (paper §3.1, Eq. 1 to 5)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modiff.config import LDFConfig, MCAConfig
+from modiff.methods.modiff.ldf import make_ldf
+from modiff.nn.layers import attend, zero
+
+IMAGE_PATCH, LABEL_PATCH = 2, 4
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept for training too, which may not save inference tensors
+def sinusoidal_positions(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """(H·W, dim) fixed 2-D sinusoids: half of the channels for the row, half for the column."""
+    quarter = dim // 4
+    frequency = torch.exp(torch.arange(quarter, device=device) * (-math.log(10000.0) / max(quarter, 1)))
+
+    def encode(count: int) -> Tensor:
+        angle = torch.arange(count, device=device)[:, None] * frequency
+        return torch.cat([angle.sin(), angle.cos()], 1)
+
+    rows = encode(height)[:, None].expand(height, width, -1)
+    columns = encode(width)[None].expand(height, width, -1)
+    return F.pad(torch.cat([rows, columns], -1).flatten(0, 1), (0, dim - 4 * quarter))
+
+
+def tokens(x: Tensor, patch: int) -> Tensor:
+    """(B,C,H,W) -> (B, H/p · W/p, C·p²): non-overlapping patches as tokens."""
+    return F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2)
+
+
+def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Q(KᵀV)/(N_k·√d): Eq. 2 without softmax, so the order of the products is free and the cost linear in tokens."""
+    return query @ ((key.transpose(-2, -1) @ value) / (key.shape[-2] * math.sqrt(key.shape[-1])))
+
+
+def attention_spread_loss(query: Tensor, key: Tensor) -> Tensor:
+    """L_MCA = 1 − H(m)/log N_k, m_j the mean over queries of |score_ij| / Σ_j |score_ij|: no patch draws it all."""
+    with torch.autocast(query.device.type, enabled=False):
+        score = (query.float() @ key.float().transpose(-2, -1)).abs()
+    share = (score / score.sum(-1, keepdim=True).clamp_min(1e-12)).mean(-2)
+    entropy = -(share * torch.log(share.clamp_min(1e-12))).sum(-1)
+    return (1 - entropy / math.log(key.shape[-2])).mean()
+
+
+def covering_stride(stride: int, width: int) -> int:
+    """The smallest step ≥ `stride` through row-major tokens that is coprime to the grid's width: every `width` steps
+    meet every column once, where a divisor of the width would look at the same few columns of all rows."""
+    while math.gcd(stride, width) != 1:
+        stride += 1
+    return stride
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with softmax and scale 1/√(d·h) (text after Eq. 5), d the width of a head."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, count, channels = x.shape
+        q, k, v = self.qkv(x).view(batch, count, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
+        y = attend(q, k, v, scale=1 / math.sqrt(channels))
+        return self.out(y.transpose(1, 2).reshape(batch, count, channels))
+
+
+@dataclass
+class ImageShare:
+    """What MCA computes once an image: Q (B,Nq,D), if it is the image's; f(B) (B,D,H/2,W/2); f^B(Squeeze(LDF(B)))
+    (B,2D,H/4,W/4)."""
+
+    query: Tensor | None
+    embedding: Tensor
+    squeezed: Tensor
+
+    def rows(self, index: Tensor) -> ImageShare:
+        """The share of each of the images `index`, in that order: one row a sample."""
+        query = None if self.query is None else self.query[index]
+        return ImageShare(query, self.embedding[index], self.squeezed[index])
+
+
+class MCA(nn.Module):
+    """Turns the image B and the noisy label map x_t into the condition g^B(O^B) of Eq. 5.
+
+    The LDF stands in three places with their own weights: on x_t (keys and values), on B, and on y^B. Eq. 1 takes the
+    queries from the image's 2×2 patches; Eq. 2, which contradicts it, from the label's 4×4 patches: S' then has a value
+    for each of these, which stands beside the four image patches that it covers.
+    """
+
+    def __init__(self, channels: int, classes: int, config: MCAConfig, ldf: LDFConfig) -> None:
+        super().__init__()
+        self.config, self.ldf_config = config, ldf
+        dim = config.dim
+        width = 2 * dim if config.enabled else dim
+        self.embed = nn.Linear(channels * IMAGE_PATCH**2, dim)
+        self.ldf_image = make_ldf(channels, ldf)
+        self.ldf_features = make_ldf(width, ldf)
+        self.squeeze = nn.Linear(channels * LABEL_PATCH**2, width)
+        if config.enabled:
+            self.ldf_label = make_ldf(classes, ldf)
+            of_image = config.roles == "image_queries"
+            self.query = nn.Linear(channels * IMAGE_PATCH**2 if of_image else classes * LABEL_PATCH**2, dim)
+            self.key = nn.Linear(classes * LABEL_PATCH**2, dim)
+            self.value = nn.Linear(classes * LABEL_PATCH**2, dim)
+            self.score_norm = nn.LayerNorm(dim)
+            self.token_norm = nn.LayerNorm(width)
+            self.attention = SelfAttention(width, config.heads)
+        if ldf.enabled:
+            self.edge_head = nn.Conv2d(width, 1, 1)
+        self.map_back = zero(nn.Conv2d(width, config.condition_channels * LABEL_PATCH**2, 1))
+
+    def encode(self, image: Tensor) -> ImageShare:
+        """What depends on the image (B,C,H,W) only; H and W are multiples of 4."""
+        height, width = image.shape[-2] // IMAGE_PATCH, image.shape[-1] // IMAGE_PATCH
+        patches = tokens(image, IMAGE_PATCH)
+        embedding = self.embed(patches).transpose(1, 2).unflatten(2, (height, width))
+        squeezed = self.squeeze(tokens(self.ldf_image(image), LABEL_PATCH)).transpose(1, 2)
+        squeezed = squeezed.unflatten(2, (height // 2, width // 2))
+        if not self.config.enabled or self.config.roles == "label_queries":
+            return ImageShare(None, embedding, squeezed)
+        position = sinusoidal_positions(height, width, self.config.dim, image.device)
+        return ImageShare(self.query(patches) + position, embedding, squeezed)
+
+    def forward(self, share: ImageShare, x_t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """g^B(O^B) (B,c,H,W), and the features that the auxiliary losses look at: "edges", "query", "key"."""
+        features: dict[str, Tensor] = {}
+        if self.config.enabled:
+            y, query, key = self._attend(share, x_t)
+            features |= {"query": query, "key": key}
+        else:
+            y = share.embedding
+        y = self.ldf_features(y)
+        if self.ldf_config.enabled:
+            features["edges"] = self.edge_head(y)
+        pooled = F.avg_pool2d(y, 2)
+        if self.config.enabled:
+            context = self.attention(self.token_norm(pooled.flatten(2).transpose(1, 2)))
+            pooled = context.transpose(1, 2).unflatten(2, pooled.shape[-2:])
+        out = self.map_back(share.squeezed + pooled)  # Eq. 4, then g^B
+        return F.pixel_shuffle(out, LABEL_PATCH), features
+
+    def _attend(self, share: ImageShare, x_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """y^B = [f(B) ‖ S'] (Eq. 3), the queries that L_MCA looks at, and the keys."""
+        patches = tokens(self.ldf_label(x_t), LABEL_PATCH)
+        grid = (x_t.shape[-2] // LABEL_PATCH, x_t.shape[-1] // LABEL_PATCH)
+        position = sinusoidal_positions(*grid, self.config.dim, x_t.device)
+        key, value = self.key(patches) + position, self.value(patches)
+        if share.query is None:
+            query = self.query(patches) + position
+        else:
+            query, grid = share.query, (share.embedding.shape[-2], share.embedding.shape[-1])
+        score = self.score_norm(linear_attention(query, key, value)).transpose(1, 2).unflatten(2, grid)
+        if share.query is None:
+            score = F.interpolate(score, scale_factor=LABEL_PATCH // IMAGE_PATCH, mode="nearest")
+        looked_at = query[:, :: covering_stride(self.config.query_stride, grid[1])]
+        return torch.cat([share.embedding, score.to(share.embedding.dtype)], 1), looked_at, key

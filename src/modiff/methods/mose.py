@@ -1,0 +1,209 @@
+"""Mixture of Stochastic Experts (Gao et al., ICLR 2023): a few Gaussians in latent space, an optimal-transport loss."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, distributed, nn
+
+from modiff.config.baselines import MoSEConfig
+from modiff.errors import ConfigError
+from modiff.methods.base import Readers, Samples, Segmenter
+from modiff.nn import latent
+from modiff.nn.transport import CapSchedule, greedy_coupling, iou_cost
+from modiff.nn.windows import pad_to_multiple
+from modiff.rng import fold, normal, sample_seeds, uniform
+from modiff.types import Batch
+
+# Streams of a sample's seed: what each random number is for.
+_LATENT, _EXPERT = 1, 2
+
+
+class Fuse(nn.Module):
+    """(features + residual(z)) ⊙ scale(z), then 1×1 convolutions: (B,F,H,W) and z (B,N,D) -> logits (B,N,K+1,H,W)."""
+
+    def __init__(self, features: int, latent_dim: int, outputs: int, *, depth: int) -> None:
+        super().__init__()
+        self.residual, self.scale = nn.Linear(latent_dim, features), nn.Linear(latent_dim, features)
+        for layer in (self.residual, self.scale):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        widths = [features + latent_dim, *[features] * depth]
+        layers: list[nn.Module] = [nn.Conv2d(features, widths[0], 1)]
+        for a, b in pairwise(widths):
+            layers += [nn.Conv2d(a, b, 1), nn.BatchNorm2d(b, eps=1e-3, momentum=0.01), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(features, outputs, 1))
+
+    def forward(self, features: Tensor, z: Tensor) -> Tensor:
+        residual, scale = self.residual(z)[..., None, None], self.scale(z)[..., None, None] + 1e-5
+        h = ((features[:, None] + residual) * scale).to(features.dtype)
+        return self.layers(h.flatten(0, 1)).float().unflatten(0, z.shape[:2])
+
+
+@dataclass
+class Encoding:
+    """What depends on the images only: features (B,F,h,w) and the experts' probabilities (B,E)."""
+
+    size: tuple[int, int]  # H, W of the images as given
+    features: Tensor
+    experts: Tensor
+
+
+class MoSE(Segmenter):
+    """p(y|x) = Σ_e π_e(x) E_{z~N(μ_e,σ_e²)} p(y|x,z); learns from all raters of an image at every step.
+
+    It tells no rater from another and does not use a prompt.
+    """
+
+    default_steps = 1  # evaluations of the network a sample: one shared pass, then a light head a sample
+
+    def __init__(
+        self,
+        config: MoSEConfig,
+        *,
+        channels: int,
+        classes: int,
+        raters: int,
+        exchangeable: bool = True,
+        prompt: bool = False,
+    ) -> None:
+        super().__init__()
+        _check(config)
+        self.config, self.channels, self.classes, self.raters = config, channels, classes, raters
+        width = config.channels[-1]
+        self.unet = latent.ConvUNet(channels, config.channels, norm="layer", align_corners=False)
+        self.gating = nn.Sequential(
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, config.experts, bias=False),
+        )
+        self.mean = nn.Parameter(_initial_means(config.experts, config.latent_dim))
+        self.log_sigma = nn.Parameter(torch.full_like(self.mean, math.log(1 / 8)))
+        self.fuse = Fuse(config.channels[0], config.latent_dim, classes + 1, depth=config.combine_depth)
+        latent.channels_last(self)
+        self.cap = CapSchedule(config.cap_start, config.cap_end, window=config.cap_window, patience=config.cap_patience)
+
+    @property
+    def stride(self) -> int:
+        """Images are padded to multiples of this."""
+        return self.unet.stride
+
+    # Training
+
+    def training_loss(self, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
+        """Σ P·c + β·KL(P's row sums ‖ the samples' weights), batch mean; P is the greedy capped coupling."""
+        latent.check_batch(batch, training=self.training)
+        each = self.config.samples_per_expert
+        encoding = self.encode(batch.image)
+        shape = (len(batch), each, *self.mean.shape)
+        noise = torch.randn(shape, generator=rng, device=rng.device).to(self.mean.device)
+        z = (self.mean + self.log_sigma.exp() * noise).flatten(1, 2)
+        maps = self._decode(encoding, z)
+        weights = (encoding.experts / each).repeat(1, each)
+        known = batch.read.any(1)
+        with latent.full_precision(maps):
+            cost = iou_cost(maps, batch.masks & batch.read[:, :, None, None, None])
+            mass = batch.read.float() / batch.read.sum(1, keepdim=True).clamp_min(1)
+            with torch.no_grad():
+                coupling = greedy_coupling(cost, mass, self.cap.cap)
+            transport = latent.weighted_mean((coupling * cost).sum((1, 2)), known)
+            divergence = latent.weighted_mean(mass_divergence(coupling.sum(2), weights), known)
+        if self.config.kl_reduction == "mean":
+            divergence = divergence / weights.shape[1]
+        loss = transport + self.config.beta * divergence
+        if self.training:
+            self.cap.update(*_over_processes(loss, len(batch)))
+        return {"loss": loss, "transport": transport.detach(), "kl": divergence.detach()}
+
+    # Sampling
+
+    def encode(self, image: Tensor) -> Encoding:
+        """(B,C,H,W) -> features and the experts' probabilities, once an image for all its samples."""
+        x = pad_to_multiple(latent.normalise(image, self.config.intensity), self.stride, edge=True)
+        bottleneck, features = self.unet(x)
+        with latent.full_precision(x):
+            experts = self.gating(bottleneck.float().mean((2, 3))).softmax(1)
+        return Encoding((image.shape[-2], image.shape[-1]), features, experts)
+
+    def _decode(self, encoding: Encoding, z: Tensor) -> Tensor:
+        """(B,N,K,H,W) probabilities of the foreground classes for latents z (B,N,D)."""
+        height, width = encoding.size
+        return self.fuse(encoding.features, z)[..., :height, :width].softmax(2)[:, :, 1:]
+
+    @torch.no_grad()
+    def sample(
+        self,
+        image_or_encoding: Tensor | Encoding,
+        n: int,
+        *,
+        seeds: Tensor,
+        steps: int | None = None,
+        raters: Readers = "single",
+    ) -> Samples:
+        """n hypotheses an image. Compact sampling takes experts in turn and gives weights.
+
+        ConfigError for raters but "single", more steps than one, and compact sampling of fewer samples than experts.
+        """
+        latent.check_request(raters, steps)
+        encoding = self.encode(image_or_encoding) if isinstance(image_or_encoding, Tensor) else image_or_encoding
+        each = sample_seeds(seeds, n)
+        who = self._experts_of(encoding.experts, each)
+        z = self.mean[who] + self.log_sigma.exp()[who] * normal(fold(each, _LATENT), (self.config.latent_dim,))
+        pixels = encoding.features.shape[0] * encoding.features.shape[-2] * encoding.features.shape[-1]
+        chunk = max(1, latent.PIXELS_AT_ONCE // pixels)
+        maps = torch.cat([self._decode(encoding, part) for part in z.split(chunk, 1)], 1).contiguous()
+        samples = Samples.uniform(maps)
+        if self.config.sampling == "compact":
+            times = torch.bincount(who[0], minlength=self.config.experts)
+            samples.weights = (encoding.experts / times)[:, who[0]]
+        return samples
+
+    def _experts_of(self, law: Tensor, seeds: Tensor) -> Tensor:
+        """(B,N) which expert draws each sample: by the gating's law (B,E), or in turn."""
+        batch, n = seeds.shape
+        if self.config.sampling == "standard":
+            steps = law.cumsum(1)[:, None, :-1]
+            return (uniform(fold(seeds, _EXPERT))[..., None] >= steps).sum(-1)
+        if n < self.config.experts:
+            expected = f"at least {self.config.experts}, the number of experts"
+            raise ConfigError("is too small for compact sampling", field="n", found=n, expected=expected)
+        return (torch.arange(n, device=seeds.device) % self.config.experts).expand(batch, n)
+
+
+def mass_divergence(received: Tensor, weights: Tensor) -> Tensor:
+    """(B,) KL of the mass that samples received (B,N) from their weights (B,N); both sum to one."""
+    weights = weights.clamp_min(1e-8)
+    return (torch.xlogy(received, received) - received * weights.log()).sum(1)
+
+
+def _initial_means(experts: int, dim: int) -> Tensor:
+    """(E,D): the corners of a cube with sides 1, 2, 4, … for the first 2^D experts, the others at random in [0,1)."""
+    means = torch.rand(experts, dim)
+    for expert in range(min(experts, 2**dim)):
+        for axis in range(dim):
+            means[expert, axis] = 2.0**axis * (expert >> (dim - 1 - axis) & 1)
+    return means
+
+
+def _over_processes(loss: Tensor, images: int) -> tuple[Tensor, int]:
+    """A step's mean loss and number of images over all processes of a training, the same in each of them."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return loss, images
+    both = torch.stack([loss.detach().double() * images, loss.new_tensor(images, dtype=torch.float64)])
+    distributed.all_reduce(both)
+    return both[0] / both[1], int(both[1])
+
+
+def _check(config: MoSEConfig) -> None:
+    """ConfigError for settings that contradict each other."""
+    latent.check_widths(config.channels, "model.channels")
+    count = config.experts * config.samples_per_expert
+    for field, cap in (("cap_start", config.cap_start), ("cap_end", config.cap_end)):
+        if not 1 / max(count, 1) <= cap <= 1:
+            expected = f"between 1/{count}, so that {count} samples hold all raters' mass, and 1"
+            raise ConfigError("is not a cap", field=f"model.{field}", found=cap, expected=expected)

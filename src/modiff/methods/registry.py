@@ -1,0 +1,53 @@
+"""Methods behind one interface. `METHODS` names them; `build` makes one from its configuration."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from modiff.config import MODELS
+
+if TYPE_CHECKING:
+    from modiff.methods.base import Segmenter
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's name, the frozen dataclass of its settings, and where its class is, which loads when first used."""
+
+    title: str
+    config_class: type[Any]
+    model: str
+
+    @property
+    def model_class(self) -> Any:
+        """Its Segmenter, built as `model_class(config, **data)`."""
+        module, name = self.model.split(":")
+        return getattr(importlib.import_module(module), name)
+
+
+METHODS = {
+    "modiff": Method("MoDiff", MODELS["modiff"], "modiff.methods.modiff.model:MoDiff"),
+    "cimd": Method("CIMD", MODELS["cimd"], "modiff.methods.cimd:CIMD"),
+    "ccdm": Method("CCDM", MODELS["ccdm"], "modiff.methods.ccdm:CCDM"),
+    "prob_unet": Method("Probabilistic U-Net", MODELS["prob_unet"], "modiff.methods.prob_unet:ProbUNet"),
+    "cflow": Method("cFlow", MODELS["cflow"], "modiff.methods.cflow:CFlow"),
+    "mose": Method("MoSE", MODELS["mose"], "modiff.methods.mose:MoSE"),
+}
+
+
+def build(
+    method: str,
+    config: Any,
+    *,
+    channels: int,
+    classes: int,
+    raters: int,
+    exchangeable: bool = True,
+    prompt: bool = False,
+) -> Segmenter:
+    """A method's network with fresh weights for data with C channels, K foreground classes and R raters."""
+    return METHODS[method].model_class(
+        config, channels=channels, classes=classes, raters=raters, exchangeable=exchangeable, prompt=prompt
+    )

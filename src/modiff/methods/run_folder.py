@@ -1,0 +1,140 @@
+"""A run folder: config.yaml, data.json, log.jsonl, training.ckpt, weights.safetensors, card.json; saves are atomic."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from modiff.config import RunConfig, config_from_dict, read_yaml, to_dict
+from modiff.data.loading import MemoryStore
+from modiff.errors import CheckpointError, ConfigError
+
+CONFIG, DATA, LOG, CHECKPOINT = "config.yaml", "data.json", "log.jsonl", "training.ckpt"
+WEIGHTS, CARD = "weights.safetensors", "card.json"
+
+# Settings that may differ when a run is taken up again: they change how long and where it runs, not what it computes.
+_FREE = ("training.budget", "training.save_every", "training.log_every", "trainer.")
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, moved onto it on success and removed on failure."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise ConfigError("cannot be written to", path=path.parent, found=error.strerror or str(error)) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_config(path: Path, config: RunConfig) -> None:
+    """The configuration as YAML."""
+    import yaml
+
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration of a run or published folder; ConfigError where it is not one."""
+    return config_from_dict(read_yaml(path), path=path)
+
+
+def describe_data(store: MemoryStore, path: str | Path) -> dict[str, Any]:
+    """What a model must know of the data it was trained on, as plain data."""
+    info = asdict(store.info)
+    kept = (
+        "channels",
+        "classes",
+        "raters",
+        "exchangeable_raters",
+        "intensity",
+        "prompt",
+        "spacing",
+        "source",
+        "licence",
+    )
+    described = {key: list(value) if isinstance(value, tuple) else value for key, value in info.items() if key in kept}
+    size = list(store.shape[1:])
+    return described | {"size": size, "images": len(store), "fingerprint": store.fingerprint, "path": str(path)}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; CheckpointError where the file is missing or is not one."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError("cannot be read", path=path, found=str(error)) from error
+    if not isinstance(data, dict):
+        raise CheckpointError("is not a JSON object", path=path, found=type(data).__name__)
+    return data
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix[:-1]: data}
+    return {key: value for name, item in data.items() for key, value in _flat(item, f"{prefix}{name}.").items()}
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """ "name: old → new" of every setting that must not change when a run is resumed."""
+    before, after = _flat(to_dict(old)), _flat(to_dict(new))
+    names = [n for n in sorted(before.keys() | after.keys()) if not n.startswith(_FREE) and n != "preset"]
+    return [f"{n}: {before.get(n)} → {after.get(n)}" for n in names if before.get(n) != after.get(n)]
+
+
+def check_resumable(folder: Path, config: RunConfig, data: dict[str, Any]) -> None:
+    """CheckpointError showing the difference where a run's configuration or data is not what it was trained with."""
+    changed = differences(read_config(folder / CONFIG), config)
+    before = read_json(folder / DATA)
+    if before.get("fingerprint") != data["fingerprint"]:
+        changed.append(f"data: {before.get('path')} → {data['path']} (other content)")
+    if before.get("fold") != data.get("fold"):
+        changed.append(f"fold: {before.get('fold')} → {data.get('fold')}")
+    if changed:
+        raise CheckpointError(
+            "was trained otherwise and cannot be resumed like this",
+            path=folder,
+            found="; ".join(changed),
+            hint="Use the same settings and data, or another run folder (-o)",
+        )
+
+
+def truncate_log(path: Path, step: int) -> None:
+    """Drops the lines of steps after the checkpoint that a run resumes from, and a torn last line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            break
+    write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def save_atomically(save: Callable[[str], None], path: Path) -> None:
+    """Runs a function that writes to the path it is given, then moves the result into place."""
+    with atomic(path) as temporary:
+        save(str(temporary))

@@ -1,0 +1,155 @@
+"""What is published of a model: a folder of weights.safetensors, config.yaml, data.json and card.json. Never code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modiff.config import RunConfig
+from modiff.errors import CheckpointError
+from modiff.methods.base import Segmenter
+from modiff.methods.registry import METHODS, build
+from modiff.methods.run_folder import (
+    CARD,
+    CONFIG,
+    DATA,
+    WEIGHTS,
+    atomic,
+    read_config,
+    read_json,
+    write_config,
+    write_text,
+)
+
+
+@dataclass
+class LoadedModel:
+    """A model ready to draw samples, with what is known of it.
+
+    model: in evaluation mode on the CPU. config: how it was trained. data: channels, classes, raters,
+    exchangeable_raters, intensity, prompt, size (H,W), spacing and fingerprint of its training data. card: trained
+    for how long, on what, how it scores. name: folder or packaged name. fingerprint: SHA-256 of its weights.
+    """
+
+    model: Segmenter
+    config: RunConfig
+    data: dict[str, Any]
+    card: dict[str, Any]
+    name: str
+    folder: Path
+    fingerprint: str
+
+
+def packaged_models() -> list[str]:
+    """Names of the models that come with the package."""
+    folder = resources.files("modiff") / "packaged"
+    return sorted(item.name for item in folder.iterdir() if item.is_dir()) if folder.is_dir() else []
+
+
+def model_folder(path_or_name: str | Path) -> Path:
+    """A run or published folder, or a packaged model's; a path beats a packaged model's name."""
+    path = Path(path_or_name)
+    if path.is_dir():
+        return path
+    if str(path_or_name) in packaged_models():
+        return Path(str(resources.files("modiff") / "packaged" / str(path_or_name)))
+    raise CheckpointError(
+        "no such run folder or packaged model",
+        path=path_or_name,
+        expected=f"a folder with {WEIGHTS}, or one of {', '.join(packaged_models()) or 'none packaged'}",
+    )
+
+
+def build_model(config: RunConfig, data: dict[str, Any], *, path: Path | None = None) -> Segmenter:
+    """A network with fresh weights for the data that `data` describes."""
+    try:
+        return build(
+            config.method,
+            config.model,
+            channels=len(data["channels"]),
+            classes=len(data["classes"]),
+            raters=len(data["raters"]),
+            exchangeable=bool(data["exchangeable_raters"]),
+            prompt=data["prompt"] == "centre",
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError("does not describe the training data", path=path, found=f"no {error}") from error
+
+
+def load_model(path_or_name: str | Path) -> LoadedModel:
+    """Loads a model; raises CheckpointError where the folder is incomplete or its weights do not fit."""
+    folder = model_folder(path_or_name)
+    if not (folder / WEIGHTS).is_file():
+        hint = "Train first: modiff train" if (folder / CONFIG).exists() else None
+        raise CheckpointError("holds no weights", path=folder, expected=WEIGHTS, hint=hint)
+    config, data = read_config(folder / CONFIG), read_json(folder / DATA)
+    model = build_model(config, data, path=folder / DATA)
+    _load_weights(model, folder / WEIGHTS)
+    card = read_json(folder / CARD) if (folder / CARD).exists() else {}
+    fingerprint = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, fingerprint)
+
+
+def _load_weights(model: Segmenter, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError("is not a safetensors file", path=path, found=str(error)) from error
+    expected = model.state_dict()
+    for name, value in expected.items():
+        if name not in state:
+            raise CheckpointError("lacks a tensor that the configuration asks for", path=path, field=name)
+        if state[name].shape != value.shape:
+            raise CheckpointError(
+                "has a tensor of another shape",
+                path=path,
+                field=name,
+                found=tuple(state[name].shape),
+                expected=tuple(value.shape),
+            )
+        if value.is_floating_point() and not torch.isfinite(state[name]).all():
+            raise CheckpointError("has values that are not finite", path=path, field=name)
+    surplus = sorted(state.keys() - expected.keys())
+    if surplus:
+        raise CheckpointError(
+            "has tensors that the configuration does not know", path=path, found=", ".join(surplus[:3])
+        )
+    model.load_state_dict({name: state[name].to(expected[name].dtype) for name in expected})
+
+
+def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Writes tensors as safetensors, floating ones as `dtype`, whole or not at all."""
+    from safetensors.torch import save_file
+
+    made = {
+        name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
+        for name, value in state.items()
+    }
+    with atomic(path) as temporary:
+        save_file(made, temporary, metadata={"format": "pt"})
+
+
+def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bfloat16, card: dict[str, Any]) -> Path:
+    """Copies a run's model into a folder of its own: 16-bit weights, configuration, data description and card."""
+    loaded = load_model(source)
+    save_weights(loaded.model.state_dict(), target / WEIGHTS, dtype=dtype)
+    write_config(target / CONFIG, loaded.config)
+    data = {key: value for key, value in loaded.data.items() if key != "path"}
+    write_text(target / DATA, json.dumps(data, indent=1) + "\n")
+    write_text(target / CARD, json.dumps(loaded.card | card, indent=1) + "\n")
+    return target
+
+
+def method_title(config: RunConfig) -> str:
+    """The method's name as people write it."""
+    return METHODS[config.method].title

@@ -1,0 +1,103 @@
+"""Squares of an image: where the prompt is, where training looks, and sides that a network can take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modiff.rng import fold
+
+Draw = Callable[[Tensor, tuple[int, ...]], Tensor]  # random numbers of (*seeds.shape, *shape) from seeds
+
+
+def pad_to_multiple(x: Tensor, multiple: int, *, edge: bool) -> Tensor:
+    """(B,C,H,W) padded at the right and the bottom: by the border's values (images) or by 0 (masks)."""
+    height, width = x.shape[-2:]
+    pad = (0, -width % multiple, 0, -height % multiple)
+    if not any(pad):
+        return x
+    return F.pad(x, pad, mode="replicate") if edge else F.pad(x, pad)
+
+
+def window_size(side: int, height: int, width: int, multiple: int) -> tuple[int, int]:
+    """A square of `side` pixels made a multiple of the stride and cut to the image; the whole image for side 0."""
+    if side <= 0:
+        return height, width
+    side = side + -side % multiple
+    return min(side, height), min(side, width)
+
+
+def window_corner(centre: Tensor, size: tuple[int, int], height: int, width: int) -> Tensor:
+    """(B,2) int64 upper left corners of windows around `centre` (B,2), moved to lie inside the image."""
+    span = torch.tensor(size, device=centre.device)
+    limit = torch.tensor([height, width], device=centre.device) - span
+    corner = torch.floor(centre - (span - 1) / 2 + 0.5).long()
+    return torch.minimum(corner.clamp_min(0), limit)
+
+
+def outside(seen: tuple[int, int], size: tuple[int, int], centre: Tensor, height: int, width: int) -> Tensor:
+    """(h,w) bool over a window of `seen` pixels around `centre` (1,2): what is beyond the window of `size` pixels.
+
+    Two pixels within the border of either count as beyond: a mark there may go on.
+    """
+    top, left = (window_corner(centre, size, height, width) - window_corner(centre, seen, height, width))[0].tolist()
+    beyond = torch.ones(seen, dtype=torch.bool, device=centre.device)
+    rows = slice(max(2, top + 2), max(0, min(seen[0] - 2, top + size[0] - 2)))
+    columns = slice(max(2, left + 2), max(0, min(seen[1] - 2, left + size[1] - 2)))
+    beyond[rows, columns] = False
+    return beyond
+
+
+def cut(x: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B,C,h,w): each item's window of (B,C,H,W)."""
+    rows = corner[:, 0, None] + torch.arange(size[0], device=x.device)
+    columns = corner[:, 1, None] + torch.arange(size[1], device=x.device)
+    items = torch.arange(x.shape[0], device=x.device)[:, None, None]
+    return x.permute(0, 2, 3, 1)[items, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def field(draw: Draw, seeds: Tensor, channels: int, corner: Tensor, size: tuple[int, int]) -> Tensor:
+    """(M,C,h,w) random numbers, each a function of its seed (M,), channel, row and column alone.
+
+    corner: (M,2) of each window's first pixel in the plane. Windows of one seed that overlap see the same numbers.
+    """
+    device = seeds.device
+    rows = corner[:, 0, None] + torch.arange(size[0], device=device)
+    columns = corner[:, 1, None] + torch.arange(size[1], device=device)
+    lines = fold(seeds[:, None, None], torch.arange(channels, device=device)[:, None], rows[:, None])
+    return draw(fold(lines[..., None], columns[:, None, None]), ())
+
+
+def random_corner(
+    centre: Tensor | None,
+    size: tuple[int, int],
+    shape: tuple[int, int, int],
+    *,
+    jitter: int,
+    anywhere: float,
+    rng: torch.Generator,
+) -> Tensor:
+    """(B,2) corners of training squares: around the prompt up to `jitter` pixels off, or anywhere in the image.
+
+    shape: (B, H, W). Without a prompt every square lies anywhere.
+    """
+    batch, height, width = shape
+    limit = torch.tensor([height - size[0], width - size[1]], device=rng.device)
+    free = (torch.rand(batch, 2, generator=rng, device=rng.device) * (limit + 1)).long()
+    if centre is None:
+        return free
+    shift = torch.randint(-jitter, jitter + 1, (batch, 2), generator=rng, device=rng.device)
+    near = window_corner(centre.to(rng.device) + shift, size, height, width)
+    far = torch.rand(batch, 1, generator=rng, device=rng.device) < anywhere
+    return torch.where(far, free, near)
+
+
+def paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor) -> None:
+    """Writes windows (M,K,h,w) into (B,N,K,H,W) maps at `row`, `index` and their corners (M,2); the rest stays."""
+    height, width = made.shape[-2:]
+    rows = (corner[:, 0, None] + torch.arange(height, device=maps.device))[:, :, None]
+    columns = (corner[:, 1, None] + torch.arange(width, device=maps.device))[:, None, :]
+    maps.permute(0, 1, 3, 4, 2)[row[:, None, None], index[:, None, None], rows, columns] = made.permute(0, 2, 3, 1)

@@ -1,0 +1,88 @@
+"""`modiff import`: the list of sources, and the help of each without loading what only the import needs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modiff.cli import main
+from modiff.data.importers.base import IMPORTERS, importer
+
+
+def _help(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as end:
+        main(["import", *words, "--help"])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_the_list_has_a_line_a_source(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert f"  {name}" in _help(capsys)
+    assert IMPORTERS[name][1] in _help(capsys)
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_each_source_explains_itself(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    text = _help(capsys, name)
+    first = (importer(name).__doc__ or "").splitlines()[0]
+    assert first in text
+    assert "--overwrite" in text
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_each_source_has_its_two_functions(name: str) -> None:
+    module, parser = importer(name), argparse.ArgumentParser()
+    module.add_arguments(parser)
+    assert callable(module.run)
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_help_loads_nothing_heavy(name: str) -> None:
+    heavy = "torch", "h5py", "numpy", "PIL", "matplotlib"
+    code = (
+        "import sys\nfrom modiff.cli import main\n"
+        f"try: main(['import', {name!r}, '--help'])\nexcept SystemExit: pass\n"
+        f"sys.exit(', '.join(set({heavy!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["lidc-slices"], ["lidc-slices", "x.zip"]], ids=str)
+def test_a_command_that_is_not_complete_ends_with_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["import", *words])
+    assert end.value.code == 2
+
+
+def _say(capsys: pytest.CaptureFixture[str], folder: Path, patients: int, *words: str) -> str:
+    root = folder / "d"
+    for patient in range(patients):
+        place = root / f"p{patient:02}"
+        place.mkdir(parents=True)
+        image = np.random.default_rng(patient).integers(0, 256, (16, 16), dtype=np.uint8)
+        Image.fromarray(image).save(place / "image.png")
+        for rater in "ab":
+            Image.fromarray(np.eye(16, dtype=np.uint8)).save(place / f"rater-{rater}.png")
+    assert main(["import", "folder", str(root), "-o", str(folder / "s.h5"), *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_an_empty_split_is_told_of_with_a_seed_that_fills_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = re.search(r"nothing is in .*--split-seed (\d+) deals", _say(capsys, tmp_path / "one", 6))
+    assert told is not None
+    assert "nothing is in" not in _say(capsys, tmp_path / "two", 6, "--split-seed", told[1])
+
+
+def test_where_no_seed_fills_the_splits_they_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--splits names them" in _say(capsys, tmp_path, 2)

@@ -1,0 +1,59 @@
+"""A Segmenter that looks at one pixel at a time: windows that agree on noise and values agree on everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modiff.methods.base import Samples, Segmenter
+from modiff.nn.windows import field
+from modiff.rng import fold, normal, sample_seeds, uniform
+from modiff.types import Batch
+
+
+class Local(Segmenter):
+    """p = sigmoid(10·(value − 1/2) + noise at the place); nothing in a window where one number exceeds `chance`.
+
+    chance: the probability of presence, or None for the window's mean value. wiggle: how strong the noise is.
+    """
+
+    channels, raters = 1, 3
+
+    def __init__(self, *, classes: int = 1, chance: float | None = 1.0, wiggle: float = 1.0) -> None:
+        super().__init__()
+        self.classes, self.chance, self.wiggle = classes, chance, wiggle
+        self.shown: list[Tensor] = []
+
+    def training_loss(self, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def encode(self, image: Tensor) -> Tensor:
+        self.shown.append(image)
+        return image
+
+    def sample(
+        self,
+        image_or_encoding: Any,
+        n: int,
+        *,
+        seeds: Tensor,
+        steps: int | None = None,
+        raters: str | Sequence[int] = "single",
+        origin: Tensor | None = None,
+    ) -> Samples:
+        image = image_or_encoding
+        batch, _, height, width = image.shape
+        corner = torch.zeros(batch, 2, dtype=torch.int64) if origin is None else origin
+        each = sample_seeds(seeds, n)
+        noise = torch.stack(
+            [field(normal, fold(each[:, i], 1), self.classes, corner, (height, width)) for i in range(n)], 1
+        )
+        maps = torch.sigmoid(10 * (image[:, None] - 0.5) + self.wiggle * noise) / self.classes
+        chance = image.mean((1, 2, 3)) if self.chance is None else torch.full((batch,), self.chance)
+        present = uniform(fold(each, 2)) < chance[:, None]
+        who = (uniform(fold(each, 3)) * self.raters).long()
+        maps = maps * present[..., None, None, None]
+        return Samples.uniform(maps, raters=who, presence=chance)

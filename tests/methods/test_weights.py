@@ -1,0 +1,92 @@
+"""Published folders: what fits is loaded, everything else is refused by name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modiff.errors import CheckpointError, ConfigError
+from modiff.methods.weights import load_model, publish
+from modiff.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def trained(store, settings, tmp_path_factory):
+    """Two steps of training."""
+    folder = tmp_path_factory.mktemp("run")
+    short = replace(settings.training, budget="8img", validation_images=4)
+    train(replace(settings, training=short), store, folder, quiet=True)
+    return folder
+
+
+@pytest.fixture
+def published(trained, tmp_path):
+    """The run's model as it is published, in bfloat16."""
+    return publish(trained, tmp_path / "model", card={"name": "test"})
+
+
+def test_a_published_model_draws_the_samples_of_its_run(trained, published):
+    image = torch.rand(1, 1, 64, 64)
+    seeds = torch.tensor([3])
+    own = load_model(trained).model.sample(image, 4, seeds=seeds)
+    other = load_model(published).model.sample(image, 4, seeds=seeds)
+    assert (own.maps - other.maps).abs().max() < 0.1  # 8 bits of mantissa
+
+
+def test_published_weights_are_sixteen_bit_and_without_a_path(trained, published):
+    kinds = {value.dtype for value in load_file(published / "weights.safetensors").values()}
+    assert kinds == {torch.bfloat16}
+    assert "path" not in json.loads((published / "data.json").read_text())
+    assert load_model(published).card["name"] == "test"
+
+
+def test_a_missing_folder_names_what_there_is():
+    with pytest.raises(CheckpointError, match="no such run folder or packaged model"):
+        load_model("nowhere")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "data.json", "weights.safetensors"])
+def test_a_missing_file_is_named(published, name):
+    (published / name).unlink()
+    with pytest.raises((CheckpointError, ConfigError), match=name):
+        load_model(published)
+
+
+def test_a_tensor_of_another_shape_is_named(published):
+    path = published / "weights.safetensors"
+    state = load_file(path)
+    state["unet.conv_in.weight"] = torch.zeros(1, 2, 3, 3)
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match=r"unet\.conv_in\.weight"):
+        load_model(published)
+
+
+def test_a_missing_or_surplus_tensor_is_named(published):
+    path = published / "weights.safetensors"
+    state = load_file(path)
+    save_file({**state, "more": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="more"):
+        load_model(published)
+    del state["unet.conv_in.weight"]
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match=r"unet\.conv_in\.weight"):
+        load_model(published)
+
+
+def test_values_that_are_not_finite_are_refused(published):
+    path = published / "weights.safetensors"
+    state = load_file(path)
+    state["unet.conv_in.weight"][:] = float("nan")
+    save_file(state, path)
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_model(published)
+
+
+def test_a_pickle_in_place_of_weights_is_refused(published):
+    torch.save({"unet.conv_in.weight": torch.zeros(1)}, published / "weights.safetensors")
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
+        load_model(published)

@@ -1,0 +1,237 @@
+"""The report: what stands in it, that it is safe to open, and that it looks for nothing outside itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from runs import AWKWARD, write_run
+
+from modiff.cli import main
+from modiff.errors import CheckpointError, DataError, ModiffError
+from modiff.evaluation.records import read_result, select
+from modiff.report.run import write_report
+
+
+class Page(HTMLParser):
+    """Tags with attributes, the texts of table rows, and all text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br", "hr", "line", "polyline"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data + " "
+        if any(tag in self.open for tag in ("td", "th")):
+            self.rows[-1][-1] += data + " "
+
+
+@pytest.fixture(scope="session")
+def html(page):
+    return page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def parsed(html):
+    return Page(html)
+
+
+def test_every_element_is_closed(parsed):
+    assert parsed.open == []
+
+
+def test_nothing_outside_is_referred_to(html, parsed):
+    references = [
+        value
+        for _, attributes in parsed.tags
+        for key, value in attributes.items()
+        if key in ("src", "href", "srcset", "data", "action", "poster", "xlink:href", "background")
+    ]
+    assert references
+    assert all(value.startswith("data:image/png;base64,") for value in references)
+    assert not re.search(r"url\(|@import", html)
+
+
+def test_there_is_no_script_and_no_inline_style(parsed):
+    assert not [tag for tag, _ in parsed.tags if tag in ("script", "iframe", "object", "embed", "link", "base", "form")]
+    assert not [key for _, attributes in parsed.tags for key in attributes if key == "style" or key.startswith("on")]
+
+
+def test_its_policy_forbids_everything_but_its_own_style_and_pictures(parsed):
+    (policy,) = [a["content"] for tag, a in parsed.tags if tag == "meta" and "http-equiv" in a]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+
+
+def test_names_are_text_whatever_they_hold(html, parsed):
+    assert AWKWARD in parsed.text
+    assert AWKWARD not in html
+    assert "second <b>" not in html
+
+
+def test_a_value_in_the_tables_is_the_records_value(run, parsed):
+    (record,) = select(
+        read_result(run / "evaluation" / "test.json").results,
+        metric="ged",
+        predictor="model",
+        protocol="standard",
+        n=4,
+        stratum="all",
+    )
+    (row, *_) = [row for row in parsed.rows if row and row[0].strip() == "model"]
+    assert row[1].split()[0] == f"{record.value:.3f}"
+
+
+def test_protocols_have_tables_of_their_own(parsed):
+    labels = [a.get("aria-label") or "" for tag, a in parsed.tags if tag == "table"]
+    assert len(labels) == 4
+    assert all(("standard" in label) != ("paper" in label) for label in labels)
+
+
+def test_predictors_to_compare_with_stand_in_the_table(parsed):
+    first = {row[0].strip() for row in parsed.rows if row}
+    assert {"model", "shuffled", "majority vote", "i.i.d. reference"} <= first
+    assert {"model − i.i.d. reference, paired", "model − majority vote, paired"} <= first
+
+
+def test_the_distance_from_the_reference_is_said_in_words(parsed):
+    text = " ".join(parsed.text.split())
+    assert re.search(r"The i\.i\.d\. reference, .* the model lies \d\.\d{3} (above|below) it", text)
+
+
+def test_numbers_are_set_right(parsed):
+    cells = [a for tag, a in parsed.tags if tag == "td"]
+    assert cells
+    assert all(a.get("class") == "number" for a in cells)
+
+
+def test_curves_are_drawn_with_train_and_val_together(parsed):
+    drawings = [a["aria-label"] for tag, a in parsed.tags if tag == "svg" and "aria-label" in a]
+    assert len(drawings) == 2
+    assert "train from 1 to" in drawings[0]
+    assert "val from 1.1 to" in drawings[0]
+
+
+def test_a_dozen_cases_are_pictured(parsed):
+    pictures = [a for tag, a in parsed.tags if tag == "img"]
+    assert len(pictures) == 12
+    for picture in pictures:
+        assert base64.b64decode(picture["src"].partition(",")[2]).startswith(b"\x89PNG")
+        assert "raters marked something" in picture["alt"]
+
+
+def test_what_was_trained_and_how_it_was_scored_is_said(run, parsed):
+    made = read_result(run / "evaluation" / "test.json").made
+    assert "discs" in parsed.text
+    assert made["store"]["fingerprint"] in parsed.text
+    assert "model.ldf" in parsed.text
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Pictures take most of the time."""
+    monkeypatch.setattr("modiff.report.cases.CASES", 2)
+
+
+def test_the_same_run_gives_the_same_page(run, tmp_path, models, few):
+    first, second = (write_report(run, tmp_path / f"{name}.html").read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_without_the_store_the_page_says_so_and_has_no_pictures(run, tmp_path, models):
+    folder = tmp_path / "moved"
+    shutil.copytree(run, folder)
+    result = folder / "evaluation" / "test.json"
+    content = json.loads(result.read_text())
+    content["made"]["store"]["path"] = "/nowhere/discs.h5"
+    result.write_text(json.dumps(content))
+    parsed = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "discs.h5, is not where it was" in parsed.text
+    assert not [tag for tag, _ in parsed.tags if tag == "img"]
+
+
+def test_a_store_that_is_named_must_be_there(run, tmp_path, models):
+    with pytest.raises(DataError, match="no such file"):
+        write_report(run, tmp_path / "x.html", data=tmp_path / "none.h5")
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_a_run_that_was_not_evaluated_still_has_curves(tmp_path, run, models):
+    folder = tmp_path / "young"
+    folder.mkdir()
+    shutil.copy(run / "log.jsonl", folder)
+    parsed = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "Not evaluated yet" in parsed.text
+    assert [tag for tag, _ in parsed.tags if tag == "svg"]
+
+
+def test_a_run_without_weights_still_has_scores(tmp_path, run, monkeypatch, models):
+    def missing(path):
+        raise CheckpointError("no weights", path=path)
+
+    monkeypatch.setattr(models, "load_model", missing)
+    parsed = Page(write_report(run, tmp_path / "x.html").read_text(encoding="utf-8"))
+    assert "no weights" in parsed.text
+    assert any(row and row[0].strip() == "model" for row in parsed.rows)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, monkeypatch, models):
+    def missing(path):
+        raise CheckpointError("no weights", path=path)
+
+    monkeypatch.setattr(models, "load_model", missing)
+    with pytest.raises(CheckpointError, match="not a run folder"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_result_is_named(tmp_path, store, models):
+    folder = write_run(tmp_path / "run", store)
+    (folder / "evaluation" / "test.json").write_text("{")
+    with pytest.raises(ModiffError, match=r"test\.json"):
+        write_report(folder)
+
+
+def test_what_a_result_says_of_itself_is_not_trusted(run, tmp_path, models, few):
+    folder = tmp_path / "odd"
+    shutil.copytree(run, folder)
+    result = folder / "evaluation" / "test.json"
+    content = json.loads(result.read_text())
+    content["made"] |= {
+        "notes": "<i>",
+        "settings": {"steps": "<i>", "seed": "<i>"},
+        "command": ["<i>"],
+        "split": "test",
+    }
+    result.write_text(json.dumps(content))
+    assert "<i>" not in write_report(folder).read_text(encoding="utf-8")
+
+
+def test_the_command_prints_where_the_page_is(run, tmp_path, capsys, models, few):
+    target = tmp_path / "new folder" / "r.html"
+    assert main(["report", str(run), "-o", str(target)]) == 0
+    assert capsys.readouterr().out.strip() == str(target)
+    assert target.stat().st_size > 50_000

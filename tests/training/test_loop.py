@@ -1,0 +1,284 @@
+"""A run: exact resume, refusals, how a start ends, what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from modiff.config import build_config
+from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
+from modiff.io.files import alone
+from modiff.methods.weights import load_model
+from modiff.training import callbacks
+from modiff.training.loop import train
+
+
+def with_training(config, **changes):
+    return replace(config, training=replace(config.training, **changes))
+
+
+def checkpoint(folder):
+    return torch.load(folder / "training.ckpt", weights_only=True)
+
+
+def same(a, b) -> bool:
+    """Whether two nested states are equal to the bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.fixture(scope="module")
+def forty_steps(store, settings, tmp_path_factory):
+    """A run of forty steps in one go."""
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    train(settings, store, folder, quiet=True)
+    return folder
+
+
+@pytest.fixture
+def straight(forty_steps, tmp_path):
+    """A copy of it that a test may spoil."""
+    return shutil.copytree(forty_steps, tmp_path / "straight")
+
+
+def test_two_starts_at_once_are_refused(store, settings, tmp_path):
+    with alone(tmp_path), pytest.raises(DataError, match="another process works in this folder"):
+        train(settings, store, tmp_path, quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_forty_steps_equal_twenty_resumed_for_twenty_more(store, settings, straight, tmp_path):
+    folder = tmp_path / "halves"
+    train(with_training(settings, budget="80img"), store, folder, quiet=True)
+    assert checkpoint(folder)["global_step"] == 20
+    train(settings, store, folder, quiet=True)
+    whole, resumed = checkpoint(straight), checkpoint(folder)
+    assert resumed["global_step"] == 40
+    assert same(whole["state_dict"], resumed["state_dict"])
+    assert same(whole["optimizer_states"], resumed["optimizer_states"])
+    assert same(whole["modiff"]["ema"], resumed["modiff"]["ema"])
+    assert same(whole["modiff"]["plateau"], resumed["modiff"]["plateau"])
+    assert whole["modiff"]["plateau_rate"] < settings.training.learning_rate  # the schedule has acted
+
+
+SMALL = {
+    "prob_unet": {"channels": [8, 8]},
+    "cflow": {"channels": [8, 8]},
+    "mose": {"channels": [8, 8], "cap_window": 8, "cap_patience": 0},  # its cap is released within the run
+    "ccdm": {"unet": {"base": 8, "multipliers": [1, 2], "attention": [2], "blocks": 1, "head_width": 0, "groups": 2}},
+    "cimd": {
+        "unet": {"base": 8, "multipliers": [1, 2], "attention": [2], "blocks": 1, "groups": 2},
+        "latent_widths": [8, 8],
+    },
+}
+
+
+@pytest.mark.parametrize("method", SMALL)
+def test_every_method_resumes_to_the_bit(store, method, tmp_path):
+    training = {"batch_size": 4, "validate_every": 3, "validation_images": 4, "save_every": 4, "log_every": 2}
+    config = build_config(
+        method=method,
+        changes={
+            "model": SMALL[method],
+            "training": {**training, "budget": "48img"},
+            "trainer": {"accelerator": "cpu", "precision": "32-true"},
+        },
+    )
+    train(config, store, tmp_path / "whole", quiet=True)
+    train(with_training(config, budget="28img"), store, tmp_path / "halves", quiet=True)
+    train(config, store, tmp_path / "halves", quiet=True)
+    whole, resumed = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "halves")
+    assert resumed["global_step"] == 12
+    assert same(whole["state_dict"], resumed["state_dict"])
+    assert same(whole["modiff"]["ema"], resumed["modiff"]["ema"])
+
+
+def test_the_log_of_a_resumed_run_has_each_step_once(store, settings, tmp_path):
+    folder = tmp_path / "run"
+    train(with_training(settings, budget="80img"), store, folder, quiet=True)
+    with open(folder / "log.jsonl", "a") as file:
+        file.write('{"step": 25, "train/loss": 9}\n{"step": 3')  # of a start that died after its last save
+    train(settings, store, folder, quiet=True)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == list(range(5, 41, 5))
+    assert [line["step"] for line in lines if "val/loss" in line] == list(range(4, 41, 4))
+
+
+def test_a_spent_budget_is_left_alone(store, settings, straight):
+    before = (straight / "weights.safetensors").read_bytes()
+    result = train(settings, store, straight, quiet=True)
+    assert result.finished
+    assert (straight / "weights.safetensors").read_bytes() == before
+
+
+def test_another_configuration_is_refused_with_the_difference(store, settings, straight):
+    with pytest.raises(CheckpointError, match=r"training\.learning_rate: 0\.1 → 0\.02"):
+        train(with_training(settings, learning_rate=0.02), store, straight, quiet=True)
+
+
+def test_other_data_is_refused(store, settings, straight, tmp_path):
+    from modiff.data.phantom.case import PhantomConfig, write_phantom
+
+    other = write_phantom(
+        tmp_path / "other.h5", PhantomConfig(patients=9, images_per_patient=4, seed=1), progress=False
+    )
+    with pytest.raises(CheckpointError, match=r"data: .*other content"):
+        train(settings, other, straight, quiet=True)
+
+
+def test_a_damaged_checkpoint_is_named(store, settings, straight):
+    (straight / "training.ckpt").write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match="is not a training checkpoint"):
+        train(settings, store, straight, quiet=True)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(store, settings, straight):
+    class Harm:
+        def __reduce__(self):
+            return (os.system, ("true",))
+
+    torch.save({"global_step": 1, "modiff": {"seconds": 0.0}, "x": Harm()}, straight / "training.ckpt")
+    with pytest.raises(CheckpointError, match="is not a training checkpoint"):
+        train(settings, store, straight, quiet=True)
+
+
+def test_max_time_ends_this_start_only(store, settings, tmp_path):
+    folder = tmp_path / "run"
+    first = train(with_training(settings, budget="100000img"), store, folder, max_seconds=0.01, quiet=True)
+    assert not first.finished
+    assert first.reason == "time of this start over"
+    again = train(with_training(settings, budget="100000img"), store, folder, max_seconds=0.01, quiet=True)
+    assert again.steps == first.steps + 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_at_a_steps_end_with_a_good_checkpoint(store, settings, tmp_path, number):
+    folder = tmp_path / "run"
+    timer = threading.Timer(4.0, lambda: os.kill(os.getpid(), number))
+    timer.start()
+    result = train(with_training(settings, budget="100000000img"), store, folder, quiet=True)
+    timer.cancel()
+    assert result.reason == "interrupted"
+    assert checkpoint(folder)["global_step"] == result.steps
+    assert load_model(folder).card["steps"] == result.steps
+
+
+def test_a_signal_during_the_last_save_is_told_of(store, settings, tmp_path, monkeypatch):
+    real = callbacks.save_weights
+
+    def signalled(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given)
+
+    monkeypatch.setattr(callbacks, "save_weights", signalled)
+    result = train(with_training(settings, budget="8img"), store, tmp_path / "run", quiet=True)
+    assert (result.finished, result.signalled) == (True, True)
+
+
+def test_what_is_saved_is_the_average_of_the_weights(straight):
+    saved, state = load_file(straight / "weights.safetensors"), checkpoint(straight)
+    for name, value in state["modiff"]["ema"].items():
+        assert torch.equal(saved[name], value), name
+    assert any(not torch.equal(saved[n.removeprefix("model.")], v) for n, v in state["state_dict"].items())
+
+
+def test_no_temporary_file_stays(straight):
+    names = {path.name for path in straight.iterdir()}
+    assert names == {
+        "card.json",
+        "config.yaml",
+        "data.json",
+        "log.jsonl",
+        "tensorboard",
+        "training.ckpt",
+        "weights.safetensors",
+    }
+
+
+@pytest.mark.parametrize("kept", [8, 10])
+def test_a_run_killed_after_a_periodic_save_goes_on_as_if_it_had_not_been(store, settings, tmp_path, kept):
+    """Step 8 has a validation and a save, step 10 a save alone; 20 steps either way."""
+    short = with_training(settings, budget="80img", save_every=2)
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    copy_at = _CopyAt(kept, torn)
+    with copy_at:
+        train(short, store, whole, quiet=True)
+    train(short, store, torn, quiet=True)
+    straight, resumed = checkpoint(whole), checkpoint(torn)
+    assert same(straight["state_dict"], resumed["state_dict"])
+    assert same(straight["modiff"]["ema"], resumed["modiff"]["ema"])
+    assert same(straight["modiff"]["plateau"], resumed["modiff"]["plateau"])
+    lines = [[json.loads(x) for x in (f / "log.jsonl").read_text().splitlines()] for f in (whole, torn)]
+    validations = [[(x["step"], x["val/loss"]) for x in run if "val/loss" in x] for run in lines]
+    assert validations[0] == validations[1]
+
+
+class _CopyAt:
+    """Copies the run folder right after the save of one step, as a kill would leave it."""
+
+    def __init__(self, step, target):
+        self.step, self.target = step, target
+
+    def __enter__(self):
+        from modiff.training.callbacks import Saver
+
+        self.saver, self.save = Saver, Saver.save
+
+        def save(saver, trainer, module):
+            self.save(saver, trainer, module)
+            if trainer.global_step == self.step and not self.target.exists():
+                shutil.copytree(saver.folder, self.target)
+
+        Saver.save = save
+
+    def __exit__(self, *_):
+        self.saver.save = self.save
+
+
+def test_where_a_start_ends_does_not_change_the_schedule(store, settings, straight, tmp_path):
+    folder = tmp_path / "run"
+    train(with_training(settings, budget="72img"), store, folder, quiet=True)  # 18 steps: no validation is due
+    train(settings, store, folder, quiet=True)
+    assert same(checkpoint(straight)["modiff"]["plateau"], checkpoint(folder)["modiff"]["plateau"])
+
+
+def test_a_refused_start_does_not_block_the_next(store, settings, tmp_path):
+    wrong = replace(
+        settings, model=replace(settings.model, diffusion=replace(settings.model.diffusion, prediction="eps"))
+    )
+    with pytest.raises(ConfigError):
+        train(wrong, store, tmp_path / "run", quiet=True)
+    assert train(with_training(settings, budget="8img"), store, tmp_path / "run", quiet=True).finished
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_save(store, settings, tmp_path):
+    with pytest.raises(TrainingError, match="not finite"):
+        train(with_training(settings, learning_rate=1e30, gradient_clip=0.0), store, tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 0), ("save_every", 0), ("learning_rate", -1.0), ("budget", "3img")]
+)
+def test_settings_out_of_range_are_named(store, settings, tmp_path, name, value):
+    with pytest.raises(ConfigError, match=f"training.{name}"):
+        train(with_training(settings, **{name: value}), store, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_a_file_is_refused_in_one_line(store, settings, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(DataError, match="cannot make the folder"):
+        train(settings, store, tmp_path / "run", quiet=True)

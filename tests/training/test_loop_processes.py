@@ -1,0 +1,43 @@
+"""Two CPU processes train one model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from modiff.methods.run_folder import write_config
+from modiff.training.loop import train
+
+SCRIPT = """
+import sys
+from modiff.config import build_config
+from modiff.training.loop import train
+if __name__ == "__main__":
+    train(build_config(file=sys.argv[1]), sys.argv[2], sys.argv[3], quiet=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(store, settings, tmp_path):
+    # No dropout, intensity noise or random windows: what differs between processes is then the order of sums alone.
+    still = replace(settings.model.presence, dropout=0.0, intensity_augmentation=0.0)
+    short = replace(settings.training, budget="16img", validate_every=2, save_every=100)
+    one = replace(settings, model=replace(settings.model, presence=still), training=short)
+    two = replace(one, trainer=replace(one.trainer, devices=2))
+    write_config(tmp_path / "two.yaml", two)
+    script = tmp_path / "go.py"
+    script.write_text(SCRIPT)
+    train(one, store, tmp_path / "one", quiet=True)
+    words = [sys.executable, str(script), str(tmp_path / "two.yaml"), str(store), str(tmp_path / "two")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (torch.load(tmp_path / n / "training.ckpt", weights_only=True) for n in ("one", "two"))
+    assert first["global_step"] == second["global_step"] == 4
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    assert all(torch.isfinite(v).all() for v in second["state_dict"].values())
+    assert len(Path(tmp_path / "two" / "log.jsonl").read_text().splitlines()) == 2  # the first process alone writes

@@ -1,0 +1,100 @@
+"""The picture of the README, from a run of `modiff demo`: test cases with raters, samples, mean map and uncertainty.
+
+python tools/demo_picture.py runs/demo [-o docs/img/demo.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.spatial.distance import cdist
+
+import modiff
+from modiff.prediction.summary import Summary
+from modiff.report.cases import part_of_interest
+from modiff.viz.figures import COLOURS, Cell, Contour, contact_sheet, png
+
+SAMPLES, SHOWN = 16, 8  # drawn, and shown one by one
+SMALLEST = 30  # pixels of a reader's mask: outlines that can be told apart on a small picture
+GREYS, HUES = 48, 208  # of the PNG's palette: the picture travels with the repository
+
+
+def choose(store: modiff.Store) -> list[int]:
+    """A test image that every rater marked, and one that some did not mark: of each the one most disagreed about."""
+    chosen = []
+    for wanted in (lambda share: share == 1, lambda share: 0.5 <= share < 1):
+        scores = {}
+        for row in store.rows("test").tolist():
+            masks = store.masks(row) > 0
+            marked = masks[masks.any((1, 2))]
+            if wanted(len(marked) / len(masks)) and marked.sum((1, 2)).min() >= SMALLEST:
+                scores[row] = 1 - marked.all(0).sum() / marked.any(0).sum()
+        if scores:
+            chosen.append(max(scores, key=lambda row: scores[row]))
+    return chosen
+
+
+def cells(store: modiff.Store, row: int, image: np.ndarray, summary: Summary) -> list[list[Cell]]:
+    """Two lines: the image, its raters, their mean, the model's mean map and uncertainty; and the samples."""
+    masks = store.masks(row) > 0
+    part = part_of_interest(masks.any(0) | summary.masks.any((0, 1)))
+    near = image[0][part]
+    frame = np.zeros(image.shape[1:], bool)
+    frame[part] = True
+
+    def outlined(mask: np.ndarray, title: str, colour: str) -> Cell:
+        found = (Contour(mask[part], colour),) if mask.any() else ()
+        return Cell(near, contours=found, title=title if found else f"{title}: nothing")
+
+    raters = [outlined(mask, f"reader {i + 1}", COLOURS[0]) for i, mask in enumerate(masks)]
+    samples = [outlined(mask[0], f"sample {i + 1}", COLOURS[1]) for i, mask in enumerate(summary.masks[:SHOWN])]
+    maps = [
+        Cell(near, isolines=masks.mean(0)[part], title="mean of readers"),
+        Cell(near, isolines=summary.mean[0][part], title="mean of samples"),
+        Cell(near, heat=summary.entropy[part], title="uncertainty"),
+    ]
+    return [[Cell(image[0], contours=(Contour(frame, "white", 0.8),), title="image"), *raters, *maps], samples]
+
+
+def shrink(picture: bytes) -> Image.Image:
+    """The picture with a palette. Greys and colours have their own parts of it: there are far more grey pixels, and a
+    palette made for all would change the colours of the outlines."""
+    full = Image.open(io.BytesIO(picture)).convert("RGB")
+    pixels = np.asarray(full).reshape(-1, 3)
+    coloured = pixels[np.ptp(pixels.astype(int), axis=1) > 8]
+    palette = np.repeat(np.linspace(0, 255, GREYS).round()[:, None], 3, axis=1)
+    if len(coloured):
+        hues = Image.fromarray(coloured[None].copy()).quantize(HUES, method=Image.Quantize.MAXCOVERAGE).getpalette()
+        palette = np.concatenate([palette, np.reshape(hues or [], (-1, 3))])
+    # The nearest colour by hand: Pillow's own search is rough, and white would turn grey.
+    shades, which = np.unique(pixels, axis=0, return_inverse=True)
+    nearest = np.concatenate([cdist(part, palette).argmin(1) for part in np.array_split(shades, 8)]).astype(np.uint8)
+    drawn = Image.fromarray(nearest[which].reshape(full.height, full.width), "P")
+    drawn.putpalette(palette.astype(np.uint8).ravel().tolist())
+    return drawn
+
+
+def main() -> None:
+    """Draws the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run folder of `modiff demo`")
+    parser.add_argument("-o", dest="output", type=Path, default=Path(__file__).parent / "img" / "demo.png")
+    args = parser.parse_args()
+    predictor = modiff.Predictor(modiff.load_model(args.run))
+    lines: list[list[Cell]] = []
+    with modiff.Store.open(args.run / "phantom.h5") as store:
+        for row in choose(store):
+            predictor.set_image(store.image(row), case=str(store.cases[row]), intensity="ready")
+            predictor.sample(n=SAMPLES, seed=0)
+            assert predictor.input is not None
+            lines += cells(store, row, predictor.input, predictor.summary())
+    shrink(png(contact_sheet(lines, inches=1.2))).save(args.output, optimize=True)
+    print(f"{args.output}: {args.output.stat().st_size // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""What the numbered scripts share: a clock for this start, one run from training to scores, their options."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modiff.config import RunConfig
+    from modiff.evaluation.settings import EvaluationSettings
+
+STARTED = time.monotonic()
+RESERVE = 20.0  # seconds that loading the data and saving take beside the training that is limited
+UNFINISHED = 3  # exit status: all is well and saved, the same command goes on
+
+
+class TimeOver(Exception):
+    """This start's time is spent; what is done is on disk."""
+
+
+class Deadline:
+    """The end of this start, counted from when the program began."""
+
+    def __init__(self, text: str | None) -> None:
+        from modiff.config import parse_budget
+        from modiff.errors import ConfigError
+
+        seconds, images = parse_budget(text) if text else (float("inf"), None)
+        if images is not None:
+            raise ConfigError("is not a time", field="--max-time", found=text, expected="90s, 20m or 2h")
+        self._end = STARTED + (seconds or 0.0)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end."""
+        return self._end - time.monotonic()
+
+    def check(self, *_: Any) -> None:
+        """Raises TimeOver at the end; takes what a progress function is given."""
+        if self.left <= 0:
+            raise TimeOver
+
+
+def options(parser: argparse.ArgumentParser, *, ns: tuple[int, ...]) -> None:
+    """The options of every script that trains and scores."""
+    parser.add_argument("--data", required=True, type=Path, metavar="STORE", help="the store, with train, val and test")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where everything goes")
+    parser.add_argument("--budget", default="20m", help="of training, each method: 90s, 20m, 2h or 50000img (20m)")
+    parser.add_argument("--max-time", help="end this start after 90s, 20m or 2h; the same command goes on")
+    parser.add_argument("--batch-size", type=int, help="images a step (the preset's)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--precision", choices=("auto", "32-true", "bf16-mixed"), default="auto", help="auto: bf16 on recent GPUs"
+    )
+    parser.add_argument("-n", dest="ns", nargs="+", type=int, default=ns, help=f"samples an image ({_list(ns)})")
+    parser.add_argument("--threshold", nargs="+", type=float, default=(0.5, 0.9), help="besides the protocols' own")
+    parser.add_argument("--metrics", nargs="+", help="all, or names as `modiff evaluate` takes them")
+    parser.add_argument("--limit", type=int, metavar="IMAGES", help="score only a fixed subset of the test images")
+    parser.add_argument("--score-batch", type=int, metavar="IMAGES", help="images at once when scoring: speed, memory")
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        nargs="+",
+        default=(),
+        metavar="NAME=VALUE",
+        help="further settings, e.g. model.unet.base=96; the value is read as YAML",
+    )
+
+
+def _list(numbers: tuple[int, ...]) -> str:
+    return " ".join(map(str, numbers))
+
+
+def nested(changes: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    """["model.unet.base=96"] -> {"model": {"unet": {"base": 96}}}; ConfigError for what is no setting."""
+    import yaml
+
+    from modiff.errors import ConfigError
+
+    made: dict[str, Any] = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals or not name:
+            raise ConfigError("is not a setting", field="--set", found=repr(change), expected="NAME=VALUE")
+        *groups, last = name.split(".")
+        place = made
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = yaml.safe_load(value)
+    return made
+
+
+def device_name(args: argparse.Namespace) -> str:
+    """cpu or cuda."""
+    import torch
+
+    if args.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(args.device)
+
+
+def configuration(args: argparse.Namespace, *, method: str, preset: str | None, file: Path | None = None) -> RunConfig:
+    """A method's preset, a file's settings on top, the options above all."""
+    from modiff.config import build_config
+
+    changes = nested(args.changes)
+    config = build_config(method=method, preset=preset, file=file, changes=changes)
+    training = replace(config.training, budget=args.budget)
+    if args.batch_size:
+        training = replace(training, batch_size=args.batch_size)
+    accelerator = "gpu" if device_name(args) == "cuda" else "cpu"
+    trainer = replace(config.trainer, accelerator=accelerator, precision=args.precision)
+    return replace(config, seed=args.seed, training=training, trainer=trainer)
+
+
+def settings(args: argparse.Namespace, steps: int | None) -> EvaluationSettings:
+    """What is drawn and scored."""
+    from modiff.evaluation.settings import EvaluationSettings
+
+    more: Mapping[str, Any] = {"metrics": tuple(args.metrics)} if args.metrics else {}
+    return EvaluationSettings(
+        ns=tuple(args.ns), steps=(steps,), thresholds=tuple(args.threshold), limit=args.limit, **more
+    )
+
+
+def trained(config: RunConfig, args: argparse.Namespace, folder: Path, deadline: Deadline) -> Path:
+    """Trains, or goes on training, and publishes 16-bit averaged weights to <folder>/model; TimeOver if unfinished."""
+    import torch
+
+    from modiff.methods.weights import publish
+    from modiff.training.loop import train
+
+    seconds = deadline.left - RESERVE
+    if seconds <= 0:
+        raise TimeOver
+    limit = None if seconds == float("inf") else seconds
+    result = train(config, args.data, folder / "run", max_seconds=limit, quiet=True)
+    rate = result.images / max(result.seconds, 1e-9)
+    print(f"{result.reason}: {result.steps:,} steps, {result.images:,} images, {rate:,.0f} images/s", flush=True)
+    published = publish(folder / "run", folder / "model", dtype=torch.bfloat16, card={"weights": "16 bit"})
+    if not result.finished:
+        raise KeyboardInterrupt if result.reason == "interrupted" else TimeOver
+    return published
+
+
+def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int | None, ...], until: Deadline) -> None:
+    """Scores the test split, a file for each number of steps, going on where an earlier start stopped."""
+    from modiff.data.loading import load
+    from modiff.evaluation.run import evaluate_to_folder
+    from modiff.methods.weights import load_model
+
+    loaded, images = load_model(model), load(args.data, "test")
+    for number in steps:
+        chosen = settings(args, number)
+        target = folder / f"{chosen.name('test')}.json"
+        if finished(target, loaded, chosen.to_dict(), images.fingerprint):
+            print(f"{target.name}: done before", flush=True)
+            continue
+        written = evaluate_to_folder(
+            loaded,
+            images,
+            folder,
+            chosen,
+            split="test",
+            data=args.data,
+            model_name=str(model),
+            device=device_name(args),
+            batch_size=args.score_batch,
+            progress=until.check,
+        )
+        print(f"{target.name}: {summary(written.result)}", flush=True)
+
+
+def finished(target: Path, loaded: Any, chosen: dict[str, Any], data: str) -> bool:
+    """Whether a result is there of this model, data and these settings."""
+    from modiff.config import to_dict
+    from modiff.evaluation.provenance import model_fingerprint
+    from modiff.evaluation.records import read_result
+
+    if not target.exists():
+        return False
+    made = read_result(target).made
+    same_model = made["model"]["fingerprint"] == model_fingerprint(loaded.model, to_dict(loaded.config))
+    return bool(same_model and made["store"]["fingerprint"] == data and made["settings"] == chosen)
+
+
+def summary(result: Any) -> str:
+    """The main metrics at the protocol's own threshold, in a line."""
+    from modiff.evaluation.records import select
+    from modiff.metrics.protocols import PROTOCOLS
+
+    parts = []
+    for record in select(result.results, predictor="model", stratum="all", metric=("ged", "hm_iou")):
+        if record.threshold == PROTOCOLS[record.protocol].threshold and record.value is not None:
+            parts.append(f"{record.metric}{record.n} {record.protocol} {record.value:.3f}")
+    return ", ".join(parts)
