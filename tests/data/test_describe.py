@@ -16,7 +16,8 @@ from store_helpers import make_info
 
 from modiff.cli import main
 from modiff.data.describe import describe
-from modiff.data.store import Store, StoreWriter
+from modiff.data.store import Store
+from modiff.data.store_writer import StoreWriter
 from modiff.report.contact_sheet import contact_sheet
 
 CLASSES = (1, 2)

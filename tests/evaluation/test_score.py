@@ -13,7 +13,8 @@ import torch
 from oracles import Soft, discs
 
 from modiff.cli import main
-from modiff.data.store import StoreInfo, StoreWriter
+from modiff.data.store_format import StoreInfo
+from modiff.data.store_writer import StoreWriter
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import read_result, select
 from modiff.evaluation.score import draw_order

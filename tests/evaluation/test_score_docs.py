@@ -51,7 +51,7 @@ def test_published_tables_print_the_packages_numbers(protocol):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("lidc_predictors", ROOT / "benchmarks" / "lidc_predictors.py")
+    spec = importlib.util.spec_from_file_location("lidc_predictors", ROOT / "tools" / "lidc_predictors.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

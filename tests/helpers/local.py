@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modiff.methods.base import Samples, Segmenter
+from modiff.methods.base import Segmenter
 from modiff.nn.windows import field
 from modiff.rng import fold, normal, sample_seeds, uniform
-from modiff.types import Batch
+from modiff.types import Batch, Samples
 
 
 class Local(Segmenter):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.methods.base import Samples, Segmenter
+from modiff.methods.base import Segmenter
 from modiff.rng import fold, sample_seeds, uniform
-from modiff.types import Batch
+from modiff.types import Batch, Samples
 
 
 class Analytic(Segmenter):

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from modiff.data.loading import load
-from modiff.data.store import StoreInfo, StoreWriter
+from modiff.data.store_format import StoreInfo
+from modiff.data.store_writer import StoreWriter
 from modiff.evaluation.run import FOLDER, evaluate_to_folder
 from modiff.evaluation.settings import EvaluationSettings
-from modiff.methods.base import Samples, Segmenter
+from modiff.methods.base import Segmenter
 from modiff.rng import fold, sample_seeds, uniform
+from modiff.types import Samples
 
 SIZE = 32
 AWKWARD = "<script>alert(1)</script> & co"  # wherever a name may stand

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from modiff.data.store import StoreInfo
+from modiff.data.store_format import StoreInfo
 
 SIDE = 16
 

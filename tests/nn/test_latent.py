@@ -9,10 +9,10 @@ import torch
 from latent_helpers import random_batch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from modiff.methods.base import Samples
 from modiff.methods.registry import METHODS, build
 from modiff.nn import latent
 from modiff.nn.layers import bounded
+from modiff.types import Samples
 
 
 def _gaussian(seed: int, *, batch: int = 5, dim: int = 4) -> tuple[latent.Gaussian, Independent]:

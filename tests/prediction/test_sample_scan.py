@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from discs import Discs
 from local import Local
-
-
 from series_files import DATES, PERSON, write_series
 
 from modiff import cli

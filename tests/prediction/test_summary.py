@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modiff.errors import ConfigError, DataError
-from modiff.methods.base import Samples
 from modiff.prediction.summary import SAME_HYPOTHESIS, entropy_bits, summarise
 from modiff.prediction.words import area_text, percent
+from modiff.types import Samples
 
 
 def square(side: int, at: int = 2, size: int = 16) -> torch.Tensor:

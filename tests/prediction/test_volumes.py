@@ -15,7 +15,6 @@ from local import Local
 
 from modiff.config import build_config
 from modiff.errors import ConfigError, DataError
-from modiff.methods.base import Samples
 from modiff.methods.presence.head import marking_probability
 from modiff.methods.presence.slices import join_laws, without_valleys
 from modiff.methods.registry import build
@@ -25,6 +24,7 @@ from modiff.prediction.region import Box
 from modiff.prediction.volume_summary import summarise_volume
 from modiff.prediction.volumes import VolumeSamples, plan_windows, sample_volume
 from modiff.rng import normal, seeds_for
+from modiff.types import Samples
 
 SIZE = (32, 32)
 DATA: dict[str, Any] = {"size": SIZE, "intensity": "unit", "prompt": None, "classes": ("lesion",), "spacing": None}

@@ -11,12 +11,12 @@ import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from modiff.methods.base import Samples
+from modiff.prediction.overlay import close_up, overlay
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.window import Window
+from modiff.types import Samples
 from modiff.viz import figures
 from modiff.viz.figures import COLOURS, Cell, Contour, contact_sheet, png
-from modiff.viz.overlay import close_up, overlay
 
 
 def disc(size: int, row: float, column: float, radius: float) -> np.ndarray:

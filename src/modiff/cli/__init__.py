@@ -45,7 +45,7 @@ def _usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status: 0, 1 (the answer is no), 2 (the user can mend it), 130 (interrupted)."""
-    from modiff import __version__
+    from modiff._version import __version__
     from modiff.errors import ModiffError
 
     words = list(sys.argv[1:] if argv is None else argv)

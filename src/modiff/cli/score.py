@@ -74,7 +74,7 @@ def _add_reading(made: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scores, writes, prints."""
-    from modiff.evaluation.predictions.base import open_maps
+    from modiff.evaluation.predictions import open_maps
     from modiff.evaluation.predictions.values import Values
     from modiff.evaluation.score import score_to_folder
 
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _truth(args: argparse.Namespace) -> Truth:
     from modiff.errors import ConfigError
-    from modiff.evaluation.predictions.base import open_maps
+    from modiff.evaluation.predictions import open_maps
     from modiff.evaluation.predictions.values import Values
     from modiff.evaluation.score_truth import FileTruth, StoreTruth, is_store, read_patients
 

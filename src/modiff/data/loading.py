@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.data.store import Store, StoreInfo
+from modiff.data.store import Store
+from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
 from modiff.types import Batch
 

@@ -15,11 +15,9 @@ import numpy as np
 
 from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
-from modiff.data.store_format import Fingerprint, StoreInfo
-from modiff.data.store_writer import StoreWriter, workers
+from modiff.data.store_format import Fingerprint
 from modiff.errors import DataError
-
-__all__ = ["Geometry", "Store", "StoreInfo", "StoreWriter"]
+from modiff.io.files import workers
 
 _Result = TypeVar("_Result")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"

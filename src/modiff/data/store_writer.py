@@ -14,13 +14,10 @@ import h5py
 import numpy as np
 
 from modiff.data import store_format as layout
+from modiff.data.store import Store
 from modiff.data.store_format import Fingerprint, StoreInfo, check_case, check_name
 from modiff.errors import DataError
-
-
-def workers() -> int:
-    """Threads that are worth having for compression and decoding here."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+from modiff.io.files import workers
 
 
 class _Item(NamedTuple):
@@ -180,8 +177,6 @@ class StoreWriter:
         self._stored = total
 
     def _finish(self) -> None:
-        from modiff.data.store import Store
-
         if not self._rows:
             raise DataError("no case was added", path=self.path)
         self._store(keep=0)

@@ -25,7 +25,8 @@ from modiff.rng import seeds_for
 from modiff.types import Batch
 
 if TYPE_CHECKING:
-    from modiff.methods.base import Samples, Segmenter
+    from modiff.methods.base import Segmenter
+    from modiff.types import Samples
 
 # Samples that are drawn at once: 1 GiB or so of activations on a CPU at 128×128, and enough to keep a GPU busy.
 SAMPLES_AT_ONCE = {"cpu": 128, "cuda": 1024}

@@ -52,7 +52,7 @@ def commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of this package and of what computes."""
-    from modiff import __version__
+    from modiff._version import __version__
 
     found = {"modiff": __version__, "python": platform.python_version()}
     for name in VERSIONS:

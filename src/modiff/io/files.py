@@ -111,6 +111,11 @@ def _named_files(path: Path) -> list[str]:
     return [name for name in plain if Path(name).suffix in _SUFFIXES and (path / name).is_file()]
 
 
+def workers() -> int:
+    """Threads that are worth having for compression and decoding here."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,47 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modiff.types import Batch
-
-Readers = Literal["single", "all"] | Sequence[int]
-
-
-def marks(maps: Tensor) -> Tensor:
-    """(…,K,H,W) probabilities -> (…) bool: a foreground class is the likeliest at some pixel.
-
-    Ties go to the background: with one class, a pixel must exceed one half.
-    """
-    return (maps.amax(-3) > 1 - maps.sum(-3)).flatten(-2).any(-1)
-
-
-@dataclass
-class Samples:
-    """Hypotheses for B images.
-
-    maps: (B,N,K,H,W) float32 probabilities in [0,1]; binarise outside the model. weights: (B,N), sum 1 an image,
-    uniform unless a method says otherwise. present: (B,N) bool, the hypothesis marks something (`marks`). raters: (B,N)
-    int64, whose reading it is, where raters are identifiable; else None. presence: (B,) the model's own probability
-    that a reader marks anything, where it has one; else None.
-    """
-
-    maps: Tensor
-    weights: Tensor
-    present: Tensor
-    raters: Tensor | None = None
-    presence: Tensor | None = None
-
-    @classmethod
-    def uniform(cls, maps: Tensor, **more: Tensor | None) -> Samples:
-        """Samples of equal weight from (B,N,K,H,W) maps."""
-        weights = torch.full(maps.shape[:2], 1.0 / maps.shape[1], device=maps.device)
-        return cls(maps, weights, marks(maps), **more)
+from modiff.types import Batch, RaterChoice, Samples
 
 
 class Segmenter(nn.Module, ABC):
@@ -66,7 +31,7 @@ class Segmenter(nn.Module, ABC):
 
     @abstractmethod
     def sample(
-        self, image_or_encoding: Any, n: int, *, seeds: Tensor, steps: int | None = None, raters: Readers = "single"
+        self, image_or_encoding: Any, n: int, *, seeds: Tensor, steps: int | None = None, raters: RaterChoice = "single"
     ) -> Samples:
         """n hypotheses an image. seeds: (B,) int64, one a case; sample i is a function of (weights, image, seed, i).
 

@@ -11,12 +11,12 @@ from torch import Tensor, distributed, nn
 
 from modiff.config.baselines import MoSEConfig
 from modiff.errors import ConfigError
-from modiff.methods.base import Readers, Samples, Segmenter
+from modiff.methods.base import Segmenter
 from modiff.nn import latent
 from modiff.nn.transport import CapSchedule, greedy_coupling, iou_cost
 from modiff.nn.windows import pad_to_multiple
 from modiff.rng import fold, normal, sample_seeds, uniform
-from modiff.types import Batch
+from modiff.types import Batch, RaterChoice, Samples
 
 # Streams of a sample's seed: what each random number is for.
 _LATENT, _EXPERT = 1, 2
@@ -143,7 +143,7 @@ class MoSE(Segmenter):
         *,
         seeds: Tensor,
         steps: int | None = None,
-        raters: Readers = "single",
+        raters: RaterChoice = "single",
     ) -> Samples:
         """n hypotheses an image. Compact sampling takes experts in turn and gives weights.
 

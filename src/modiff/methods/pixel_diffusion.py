@@ -12,14 +12,14 @@ from torch import Tensor
 from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.diffusion.schedule import Schedule, time_steps
 from modiff.errors import ConfigError
-from modiff.methods.base import Readers, Samples, Segmenter
+from modiff.methods.base import Segmenter
 from modiff.methods.presence import head as presence
 from modiff.methods.presence.hurdle import PresenceHurdle
 from modiff.nn import windows
 from modiff.nn.guided_unet import GuidedUNet
 from modiff.nn.layers import image_centre, position_channels
 from modiff.rng import fold, sample_seeds
-from modiff.types import Batch
+from modiff.types import Batch, RaterChoice, Samples
 
 _VALUES_AT_ONCE = 1 << 25  # of the first layer's features, 16 samples of 128×128 with 128 channels: bounds memory
 
@@ -184,7 +184,7 @@ class PixelDiffusion(Segmenter):
         *,
         seeds: Tensor,
         steps: int | None = None,
-        raters: Readers = "single",
+        raters: RaterChoice = "single",
         origin: Tensor | None = None,
     ) -> Samples:
         """n hypotheses an image, each one reader's. steps: fewer than the chain's are respaced exactly.

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from modiff.config.baselines import CFlowConfig, ProbUNetConfig
-from modiff.methods.base import Readers, Samples, Segmenter
+from modiff.methods.base import Segmenter
 from modiff.nn import latent
 from modiff.nn.windows import pad_to_multiple
 from modiff.rng import fold, normal, sample_seeds
-from modiff.types import Batch
+from modiff.types import Batch, RaterChoice, Samples
 
 _LATENT = 1  # stream of a sample's seed
 
@@ -126,7 +126,7 @@ class ProbUNet(Segmenter):
         *,
         seeds: Tensor,
         steps: int | None = None,
-        raters: Readers = "single",
+        raters: RaterChoice = "single",
     ) -> Samples:
         """n hypotheses an image, z from the prior. ConfigError for raters but "single" and for more steps than one."""
         latent.check_request(raters, steps)

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.errors import ConfigError
-from modiff.methods.base import Readers
 from modiff.nn.layers import bounded
-from modiff.types import Batch
+from modiff.types import Batch, RaterChoice
 
 Norm = Literal["none", "block", "layer"]
 """Batch normalisation: nowhere (Probabilistic U-Net), after each block (cFlow), after each convolution (MoSE)."""
@@ -236,7 +235,7 @@ def pixel_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 # Contracts
 
 
-def check_request(raters: Readers, steps: int | None) -> None:
+def check_request(raters: RaterChoice, steps: int | None) -> None:
     """ConfigError for anything but one reader's hypotheses, whose they do not know, drawn in the one pass they have."""
     if steps not in (None, 1):
         raise ConfigError("this method draws in one pass", field="steps", found=steps, expected="1, or none given")

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError, DataError
-from modiff.methods.base import Readers, Samples, Segmenter
+from modiff.methods.base import Segmenter
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.values import Values
 from modiff.prediction.window import Window
 from modiff.rng import seeds_for
+from modiff.types import RaterChoice, Samples
 
 if TYPE_CHECKING:
     from modiff.methods.weights import LoadedModel
@@ -116,7 +117,7 @@ class Predictor:
         *,
         seed: int = 0,
         steps: int | None = None,
-        raters: Readers = "single",
+        raters: RaterChoice = "single",
         stratified: bool = False,
     ) -> Samples:
         """n hypotheses in one batch: maps (1,N,K,h,w) in the image's own frame, 0 outside the window, on the CPU.
@@ -172,7 +173,9 @@ class Predictor:
         )
 
 
-def check_settings(model: Segmenter, n: int, steps: int | None, raters: Readers, stratified: bool) -> dict[str, Any]:
+def check_settings(
+    model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool
+) -> dict[str, Any]:
     """The optional arguments of `model.sample`; raises ConfigError for settings that make no sense or that the method
     does not have."""
     _whole(n, "n", 1)
@@ -240,7 +243,7 @@ def _whole(value: object, field: str, least: int) -> None:
         raise ConfigError("is not possible", field=field, found=repr(value), expected=f"a whole number ≥ {least}")
 
 
-def _check_raters(raters: Readers, count: int) -> None:
+def _check_raters(raters: RaterChoice, count: int) -> None:
     if isinstance(raters, str):
         if raters not in ("single", "all"):
             raise ConfigError("no such choice", field="raters", found=repr(raters), expected="single, all or a list")

@@ -14,10 +14,10 @@ import numpy as np
 from modiff.errors import DataError
 from modiff.io.files import MANIFEST, output_folder
 from modiff.io.image import write_png
-from modiff.methods.base import Samples
 from modiff.prediction.predictor import Predictor
 from modiff.prediction.summary import Summary
 from modiff.prediction.window import Window
+from modiff.types import Samples
 
 
 def write_results(
@@ -62,8 +62,8 @@ def write_image_results(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """What `write_results` does, of any samples (1,N,K,H,W) of an image."""
+    from modiff.prediction.overlay import overlay
     from modiff.viz.figures import png
-    from modiff.viz.overlay import overlay
 
     with output_folder(path, overwrite=overwrite) as folder:
         _write_pictures(folder, summary)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError, DataError
-from modiff.methods.base import Samples
+from modiff.types import Samples
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the area
 SAME_HYPOTHESIS = 0.5  # average IoU from which samples are one hypothesis; LIDC's raters agree on a nodule by .63

@@ -17,8 +17,8 @@ _CLOSE, _AROUND = 48, 0.75  # the cut-out: at least so many pixels, and this sha
 
 def key_picture(samples: VolumeSamples, summary: VolumeSummary, *, title: str = "") -> bytes:
     """PNG: the slice on which the samples mark most, as `overlay` shows an image."""
+    from modiff.prediction.overlay import overlay
     from modiff.viz.figures import png
-    from modiff.viz.overlay import overlay
 
     z = summary.key_slice()
     window = box_window(samples)

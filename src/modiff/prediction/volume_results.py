@@ -13,13 +13,13 @@ import torch
 from modiff.io.files import MANIFEST, output_folder
 from modiff.io.nifti_writer import write_nifti
 from modiff.io.volume import Volume
-from modiff.methods.base import Samples
 from modiff.prediction.results import Seen, endings, write_image_results
 from modiff.prediction.summary import Hypothesis, Summary, summarise
 from modiff.prediction.volume_pictures import box_window, key_picture, slices_picture
 from modiff.prediction.volume_summary import VolumeSummary
 from modiff.prediction.volumes import VolumeSamples
 from modiff.prediction.words import percent
+from modiff.types import Samples
 
 if TYPE_CHECKING:
     from modiff.io.dicom.seg import Maker

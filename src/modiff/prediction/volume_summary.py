@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from modiff.methods.base import Samples
 from modiff.prediction.region import Box
 from modiff.prediction.summary import QUANTILES, SAME_HYPOTHESIS, Hypothesis, Summary, summarise
 from modiff.prediction.volumes import VolumeSamples
+from modiff.types import Samples
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError, DataError
-from modiff.methods.base import Readers, Samples, marks
 from modiff.prediction.predictor import MAX_MAPS, PredictionWarning, Predictor, check_settings, content_hash
 from modiff.prediction.region import Box, place
 from modiff.prediction.tiling import OVERLAP, importance, windows_over
 from modiff.prediction.values import Values
 from modiff.prediction.window import Window
 from modiff.rng import seeds_for
+from modiff.types import RaterChoice, Samples, marks
 
 _AT_ONCE = 16 << 20  # values of maps made in one call of the model
 
@@ -111,7 +111,7 @@ def sample_volume(
     *,
     seed: int = 0,
     steps: int | None = None,
-    raters: Readers = "single",
+    raters: RaterChoice = "single",
     stratified: bool = False,
     intensity: str | None = None,
     case: str | None = None,

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from modiff.evaluation.cases import choose, part_of_interest, pictured, strata
 from modiff.evaluation.evaluate import draw
-from modiff.evaluation.table import UNREAD, strata_of
-from modiff.evaluation.words import STRATA
-from modiff.rng import seed_for
+from modiff.evaluation.table import UNREAD
 from modiff.types import Batch
 from modiff.viz.figures import COLOURS, LEVELS, Cell, Contour, contact_sheet, png
 from modiff.viz.html import Markup, join, tag
@@ -31,7 +30,6 @@ SHOWN = 8  # of them shown one by one
 COLUMNS = 8
 _RATER, _SAMPLE = COLOURS[0], COLOURS[1]
 _INCHES = 1.5
-_COLOUR_CHANNELS = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -42,29 +40,6 @@ class Drawing:
     seed: int = 0
     steps: int | None = None
     device: str | torch.device = "cpu"
-
-
-def choose(cases: Sequence[str], strata: Sequence[str], count: int) -> list[int]:
-    """Rows of a fixed choice by hash: the strata take turns until `count` are found; in the order of the strata."""
-    by_hash = sorted(range(len(cases)), key=lambda row: (seed_for("report", cases[row]), cases[row]))
-    queues = {name: [row for row in by_hash if strata[row] == name] for name in STRATA if name != "all"}
-    chosen: list[int] = []
-    while len(chosen) < count and any(queues.values()):
-        for queue in queues.values():
-            if queue and len(chosen) < count:
-                chosen.append(queue.pop(0))
-    order = list(STRATA)
-    return sorted(chosen, key=lambda row: (order.index(strata[row]), by_hash.index(row)))
-
-
-def strata(images: MemoryStore) -> list[str]:
-    """The stratum of each image of a split."""
-    found: list[str] = []
-    for start in range(0, len(images), 256):
-        rows = range(start, min(start + 256, len(images)))
-        batch = images.batch(rows)
-        found += strata_of(batch.marked, batch.read)
-    return found
 
 
 def figures(images: MemoryStore, drawing: Drawing, describe: Callable[[str], str] | None = None) -> list[Markup]:
@@ -122,12 +97,6 @@ def _summary(batch: Batch, drawing: Drawing, info: StoreInfo) -> Summary:
     return summarise(samples, classes=info.classes)
 
 
-def pictured(image: np.ndarray, info: StoreInfo) -> np.ndarray:
-    """The channel that is shown, (H,W); all three of a colour image, (3,H,W)."""
-    colour = tuple(name.lower() for name in info.channels) == _COLOUR_CHANNELS
-    return image if colour else image[0]
-
-
 def _window(images: MemoryStore, rows: Sequence[int]) -> tuple[float, float]:
     """One grey window for all: the whole range, or the central 99 % of values where they fill less than half of it."""
     if not rows:
@@ -135,24 +104,6 @@ def _window(images: MemoryStore, rows: Sequence[int]) -> tuple[float, float]:
     values = np.stack([pictured(image.numpy(), images.info) for image in images.batch(rows).image])
     low, high = (float(v) for v in np.percentile(values, [0.5, 99.5]))
     return (low, high) if 0 < high - low < 0.5 else (0.0, 1.0)
-
-
-def part_of_interest(marks: np.ndarray) -> tuple[slice, slice]:
-    """The square (or all) of an image that holds whatever is marked in `marks` (H,W) bool, with a margin.
-
-    At least three eighths of the image's shorter side; around the centre where nothing is marked.
-    """
-    height, width = marks.shape
-    rows, columns = np.flatnonzero(marks.any(1)), np.flatnonzero(marks.any(0))
-    top, bottom = (rows[0], rows[-1]) if rows.size else (height // 2, height // 2)
-    left, right = (columns[0], columns[-1]) if columns.size else (width // 2, width // 2)
-    side = max(bottom - top + 1, right - left + 1)
-    side = int(min(max(side + 2 * max(4, side // 4), 3 * min(height, width) // 8), height, width))
-    y = int(np.clip((top + bottom + 1 - side) // 2, 0, height - side))
-    x = int(np.clip((left + right + 1 - side) // 2, 0, width - side))
-    if bottom >= y + side or right >= x + side or top < y or left < x:
-        return slice(0, height), slice(0, width)
-    return slice(y, y + side), slice(x, x + side)
 
 
 def _cells(image: np.ndarray, batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell | None]]:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from modiff import __version__
+from modiff._version import __version__
 from modiff.config import RunConfig, TrainerConfig, check_ranges
 from modiff.data.batches import TrainingBatches, training_loader, validation_batches
 from modiff.data.loading import MemoryStore, load

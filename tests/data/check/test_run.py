@@ -16,7 +16,7 @@ from modiff.cli import main
 from modiff.data.check.findings import Finding, Report, View
 from modiff.data.check.run import check, detect
 from modiff.data.phantom.case import PhantomConfig, write_phantom
-from modiff.data.store import StoreWriter
+from modiff.data.store_writer import StoreWriter
 from modiff.errors import DataError
 from modiff.report.check import thumbnail, write_page
 

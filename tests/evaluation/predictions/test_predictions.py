@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from modiff.errors import DataError
-from modiff.evaluation.predictions.base import RawMaps, open_maps
+from modiff.evaluation.predictions import open_maps
+from modiff.evaluation.predictions.base import RawMaps
 from modiff.evaluation.predictions.folder import _natural
 from modiff.evaluation.predictions.values import Values
 from modiff.io.image import write_png

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-
-
 from series_files import AXIAL, PERSON, write_series
 
 from modiff.errors import DataError

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> Path:
     from rich.progress import track
 
     from modiff.data.importers.folder_layout import apply_table, find
-    from modiff.data.store import StoreWriter
+    from modiff.data.store_writer import StoreWriter
 
     root = Path(args.root)
     images, masks = ("{case}/image_*.jpg", "{case}/image-{channel}_*.jpg"), ("{case}/label{rater}_.jpg",)
@@ -173,7 +173,7 @@ def _splits(args: argparse.Namespace, items: Sequence[Item]) -> dict[str, str]:
 
 
 def _info(args: argparse.Namespace, items: Sequence[Item], raters: Sequence[str], channels: Sequence[str]) -> StoreInfo:
-    from modiff import __version__
+    from modiff._version import __version__
     from modiff.data.importers.grids import digest, digest_all
     from modiff.data.store_format import StoreInfo
 

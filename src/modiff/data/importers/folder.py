@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> Path:
     from modiff.data.importers.folder_layout import IMAGES, MASKS, apply_table, find
     from modiff.data.importers.labels import Labels
     from modiff.data.intensity import IntensityRule
-    from modiff.data.store import StoreWriter
+    from modiff.data.store_writer import StoreWriter
 
     rule = IntensityRule.for_import(args.intensity)
     labels, size = Labels(args.label, args.foreground), parse_size(args.size)
@@ -339,7 +339,7 @@ def _part(grid: Grid, index: int) -> Grid:
 def _info(
     args: argparse.Namespace, items: Sequence[Item], raters: Sequence[str], labels: Labels, reader: _Reader
 ) -> StoreInfo:
-    from modiff import __version__
+    from modiff._version import __version__
     from modiff.data.importers.grids import digest, digest_all
     from modiff.data.store_format import StoreInfo
 

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> Path:
     from modiff.data.importers.folder import parse_size
     from modiff.data.importers.patients import place
     from modiff.data.intensity import IntensityRule
-    from modiff.data.store import StoreWriter
+    from modiff.data.store_writer import StoreWriter
 
     size = parse_size(args.size)
     assert size is not None
@@ -186,7 +186,7 @@ def _volume(scan: Scan) -> tuple[Grid, np.ndarray]:
 
 
 def _info(args: argparse.Namespace, scans: Sequence[Scan], rule: IntensityRule) -> StoreInfo:
-    from modiff import __version__
+    from modiff._version import __version__
     from modiff.data.importers.grids import digest, digest_all
     from modiff.data.store_format import StoreInfo
 

@@ -19,7 +19,7 @@ _SLACK = 1e-6  # by which rounded values may leave their range
 
 def info(version: str, raters: int, intensity: str, read: Mapping[str, str]) -> StoreInfo:
     """The store's description."""
-    from modiff import __version__
+    from modiff._version import __version__
     from modiff.data.store_format import StoreInfo
 
     return StoreInfo(

@@ -126,7 +126,7 @@ def _write(args: argparse.Namespace, path: Path, groups: dict[str, _Group]) -> P
 
     from modiff.data.importers import lidc_crops
     from modiff.data.importers.grids import digest
-    from modiff.data.store import StoreWriter
+    from modiff.data.store_writer import StoreWriter
 
     raters = {group.labels.shape[3 if group.last else 1] for group in groups.values()}
     if len(raters) != 1:

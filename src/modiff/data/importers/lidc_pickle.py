@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> Path:
     from modiff.data.importers.grids import digest
     from modiff.data.importers.patients import place
     from modiff.data.importers.unpickle import as_array, read_pickle
-    from modiff.data.store import StoreWriter
+    from modiff.data.store_writer import StoreWriter
 
     path = Path(args.file)
     entries = _entries(path, read_pickle(path, args.max_bytes))

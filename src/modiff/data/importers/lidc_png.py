@@ -218,7 +218,7 @@ def centre_square(pixels: np.ndarray, side: int, where: str) -> np.ndarray:
 
 
 def _info(sources: Sequence[Source], args: argparse.Namespace, raters: int) -> StoreInfo:
-    from modiff import __version__
+    from modiff._version import __version__
     from modiff.data.importers.sources import provenance
     from modiff.data.store_format import StoreInfo
 
@@ -248,7 +248,7 @@ def _write(
     from rich.console import Console
     from rich.progress import track
 
-    from modiff.data.store import StoreWriter
+    from modiff.data.store_writer import StoreWriter
 
     everyone = np.ones(len(info.raters), dtype=bool)
     with StoreWriter(args.output, info, overwrite=args.overwrite, folds=folds) as writer:
@@ -263,7 +263,7 @@ def _read_all(cases: Sequence[Case], centre: int | None) -> Iterator[tuple[np.nd
     """Reads ahead by a few dozen cases with several threads: Pillow and zlib work without Python's lock."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from modiff.data.store_writer import workers
+    from modiff.io.files import workers
 
     with ThreadPoolExecutor(workers()) as pool:
         try:

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import track
 from scipy.special import expit
 
-from modiff import __version__
+from modiff._version import __version__
 from modiff.config.phantom import PhantomConfig
 from modiff.data.phantom.lesion import ANGLES, Lesion, draw_lesion, opacity, outlines
 from modiff.data.phantom.texture import (
@@ -42,7 +42,8 @@ from modiff.data.phantom.texture import (
     surroundings,
 )
 from modiff.data.splits import make_folds
-from modiff.data.store import StoreInfo, StoreWriter
+from modiff.data.store_format import StoreInfo
+from modiff.data.store_writer import StoreWriter
 from modiff.errors import ConfigError, DataError
 from modiff.rng import seed_for
 

@@ -69,26 +69,6 @@ class MapSource(ABC):
             raise DataError(str(error), path=self.path) from error
 
 
-def open_maps(path: str | Path) -> MapSource:
-    """The maps at `path`, recognised by what lies there; raises DataError for anything else."""
-    from modiff.evaluation.predictions.arrays import Hdf5Maps, NpzMaps
-    from modiff.evaluation.predictions.folder import FolderMaps
-
-    path = Path(path)
-    if path.is_dir():
-        return FolderMaps(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise DataError("cannot be read", path=path, found=error.strerror, expected=FORMATS) from None
-    if start.startswith(b"PK"):
-        return NpzMaps(path)
-    if start == b"\x89HDF\r\n\x1a\n":
-        return Hdf5Maps(path)
-    raise DataError("not a set of maps", path=path, expected=FORMATS)
-
-
 def stacked(case: str, where: str, array: np.ndarray) -> np.ndarray:
     """(N,H,W) or (N,C,H,W) as (N,C,1,H,W); raises DataError for another shape or no numbers."""
     if array.dtype.kind not in "biuf":

@@ -14,7 +14,7 @@ from modiff.config import MoDiffConfig
 from modiff.diffusion import categorical, gaussian, samplers
 from modiff.diffusion.schedule import Schedule, time_steps
 from modiff.errors import ConfigError
-from modiff.methods.base import Readers, Samples, Segmenter
+from modiff.methods.base import Segmenter
 from modiff.methods.modiff.ldf import edge_target
 from modiff.methods.modiff.mca import LABEL_PATCH, MCA, ImageShare, attention_spread_loss
 from modiff.methods.presence import head as presence
@@ -24,7 +24,7 @@ from modiff.nn import losses, windows
 from modiff.nn.layers import image_centre, position_channels
 from modiff.nn.unet import UNet
 from modiff.rng import fold, normal, sample_seeds, uniform
-from modiff.types import Batch
+from modiff.types import Batch, RaterChoice, Samples
 
 # Streams of a sample's seed; panel.py has the others.
 _START, _STEP = 3, 4
@@ -299,7 +299,7 @@ class MoDiff(Segmenter):
         *,
         seeds: Tensor,
         steps: int | None = None,
-        raters: Readers = "single",
+        raters: RaterChoice = "single",
         stratified: bool = False,
         origin: Tensor | None = None,
     ) -> Samples:

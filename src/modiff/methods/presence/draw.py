@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError
-from modiff.methods.base import Readers
 from modiff.methods.presence.head import reader_subsets
 from modiff.rng import fold, uniform
+from modiff.types import RaterChoice
 
 # Streams of a sample's seed.
 _MARKERS, _READER = 1, 2
 
 
 def draw_markers(
-    law: Tensor | None, seeds: Tensor, raters: Readers, *, count: int, exchangeable: bool, stratified: bool = False
+    law: Tensor | None, seeds: Tensor, raters: RaterChoice, *, count: int, exchangeable: bool, stratified: bool = False
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Which raters of the panel mark something (B,N,R) bool, the panel's size (B,N), and who read (B,N) or None.
 
@@ -40,7 +40,7 @@ def draw_markers(
     return places < markers[..., None], size, None
 
 
-def draw_panel(seeds: Tensor, raters: Readers, *, count: int, exchangeable: bool) -> tuple[Tensor, Tensor | None]:
+def draw_panel(seeds: Tensor, raters: RaterChoice, *, count: int, exchangeable: bool) -> tuple[Tensor, Tensor | None]:
     """(B,N,R) bool: whose reading a sample is; and the reader drawn, where raters are identifiable."""
     places = torch.arange(count, device=seeds.device)
     if raters == "single":
@@ -55,7 +55,7 @@ def draw_panel(seeds: Tensor, raters: Readers, *, count: int, exchangeable: bool
     return mask.expand(*seeds.shape, -1), None
 
 
-def _numbers(raters: Readers) -> list[int]:
+def _numbers(raters: RaterChoice) -> list[int]:
     return [] if isinstance(raters, str) else [int(rater) for rater in raters]
 
 

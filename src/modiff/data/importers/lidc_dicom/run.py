@@ -107,8 +107,8 @@ def _rule(spacing: float | None) -> CropRule:
 
 
 def _workers(jobs: int | None) -> int:
-    from modiff.data.store_writer import workers
     from modiff.errors import ConfigError
+    from modiff.io.files import workers
 
     if jobs is not None and jobs < 1:
         raise ConfigError("patients at a time", field="--jobs", found=jobs, expected="1 or more")
@@ -173,7 +173,7 @@ def _write(
     from rich.progress import track
 
     from modiff.data.splits import assign, make_folds
-    from modiff.data.store import StoreWriter
+    from modiff.data.store_writer import StoreWriter
 
     raters, used = 0, {}
     for job in jobs:
@@ -215,7 +215,7 @@ def _loaded(partial: Partial, job: Job) -> PatientCrops:
 
 
 def _info(args: argparse.Namespace, raters: int, used: dict[str, str], rule: CropRule) -> StoreInfo:
-    from modiff import __version__
+    from modiff._version import __version__
     from modiff.data.importers.sources import provenance
     from modiff.data.store_format import StoreInfo
 
