@@ -72,10 +72,11 @@ def sampling_speed(job: Job, folder: Path) -> list[Record]:
 
     from modiff.data.loading import load
     from modiff.methods.registry import build
+    from modiff.types import DataSpec
 
     settings = configuration(job).model
     torch.manual_seed(0)
-    model = build("modiff", settings, channels=1, classes=1, raters=RATERS, prompt=True).eval().to(job["device"])
+    model = build("modiff", settings, DataSpec.of(raters=RATERS, prompt="centre")).eval().to(job["device"])
     _quiet_label_map(model)
     images = load(job["store"], "test").batch(range(1)).to(job["device"]).image
     found = []

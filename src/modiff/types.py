@@ -1,16 +1,111 @@
-"""What the rooms hand to one another: a batch of multi-rater images, samples, and whose reading is asked for."""
+"""What the rooms hand to one another: a description of the data, a batch, samples, and whose reading is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from modiff.errors import DataError
+
 RaterChoice = Literal["single", "all"] | Sequence[int]
 """Whose reading a sample is: one rater drawn at random, the consensus of all, or of the raters named by number."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model must know of the data it learns from; a run folder's data.json holds it.
+
+    channels, classes (foreground), raters: names. exchangeable_raters: a rater's index does not say who it is.
+    intensity: the rule that made the values (`modiff.data.intensity`), None where it is not known. prompt: "centre"
+    where images are crops about a lesion, else "none". size: (H,W) of the images. spacing: (row, column) mm of a pixel.
+    images, fingerprint, path, source, licence: of the store. fold: the one that was held out of training, if any.
+    """
+
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    raters: tuple[str, ...]
+    exchangeable_raters: bool = True
+    intensity: str | None = None
+    prompt: str = "none"
+    spacing: tuple[float, float] | None = None
+    source: str = ""
+    licence: str = ""
+    size: tuple[int, int] | None = None
+    images: int = 0
+    fingerprint: str = ""
+    path: str = ""
+    fold: int | None = None
+
+    @property
+    def prompted(self) -> bool:
+        """Whether images are crops about a lesion."""
+        return self.prompt == "centre"
+
+    @classmethod
+    def of(
+        cls, *, channels: int = 1, classes: int = 1, raters: int = 4, exchangeable: bool = True, **more: Any
+    ) -> DataSpec:
+        """By counts, where names do not matter. more: any other field."""
+
+        def names(what: str, count: int) -> tuple[str, ...]:
+            return tuple(f"{what} {i + 1}" for i in range(count))
+
+        return cls(
+            names("channel", channels),
+            names("class", classes),
+            names("rater", raters),
+            exchangeable_raters=exchangeable,
+            **more,
+        )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DataSpec:
+        """From plain data, unknown keys left out; DataError for a field that is missing or of the wrong type."""
+        given = {}
+        for field in fields(cls):
+            if field.name in data:
+                given[field.name] = _checked(field.name, data[field.name])
+            elif field.default is MISSING:
+                raise DataError("is missing", field=field.name)
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data: lists in place of tuples."""
+        found = ((field.name, getattr(self, field.name)) for field in fields(self))
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in found}
+        return plain if self.fold is not None else {name: value for name, value in plain.items() if name != "fold"}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A field of data.json as its type; DataError where it is of another."""
+
+    def sequence(kind: type | tuple[type, ...], least: int, most: float) -> bool:
+        right = isinstance(value, list | tuple) and least <= len(value) <= most
+        return right and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
+
+    if name in ("channels", "classes", "raters"):
+        valid, expected = sequence(str, 1, float("inf")), "a list of names"
+    elif name == "size":
+        valid, expected = value is None or (sequence(int, 2, 2) and min(value) > 0), "two whole numbers above 0"
+    elif name == "spacing":
+        valid = value is None or (sequence((int, float), 2, 2) and all(0 < item < float("inf") for item in value))
+        expected = "two lengths in mm above 0"
+    elif name == "exchangeable_raters":
+        valid, expected = isinstance(value, bool), "true or false"
+    elif name in ("images", "fold"):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        valid, expected = whole or (value is None and name == "fold"), "a whole number"
+    elif name == "prompt":
+        valid, expected = value in ("centre", "none"), "centre or none"
+    else:
+        valid, expected = isinstance(value, str) or (value is None and name == "intensity"), "text"
+    if not valid:
+        raise DataError("has another type or value", field=name, found=str(value)[:60], expected=expected)
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass

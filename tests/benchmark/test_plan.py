@@ -8,6 +8,7 @@ from modiff.benchmark.plan import FILTERS, BenchmarkSettings, check_names, confi
 from modiff.config import to_dict
 from modiff.errors import ConfigError
 from modiff.methods.run_folder import differences
+from modiff.types import DataSpec
 
 SETTINGS = BenchmarkSettings(budget="1000img", seeds=(0, 1), batch_size=8)
 
@@ -147,7 +148,7 @@ def test_controls_can_be_built(name):
 
     made = configure(row(name), SETTINGS, 0)
     with torch.device("meta"):
-        model = build(made.method, made.model, channels=1, classes=1, raters=4, prompt=True)
+        model = build(made.method, made.model, DataSpec.of(prompt="centre"))
     assert sum(parameter.numel() for parameter in model.parameters()) > 1e6
 
 

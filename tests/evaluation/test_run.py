@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from described import spec
 from oracles import IidRaters, discs
 
 from modiff.cli import main
@@ -52,7 +53,7 @@ class Interrupted(IidRaters):
 
 
 def loaded(model=None):
-    return SimpleNamespace(model=model or IidRaters(), config={"method": "oracle"}, card={}, data={})
+    return SimpleNamespace(model=model or IidRaters(), config={"method": "oracle"}, card={}, data=spec({}))
 
 
 def evaluated(store, folder, model=None, settings=SMALL, **more):
@@ -154,7 +155,7 @@ def test_a_model_of_other_channels_is_refused_before_work(store, tmp_path):
 
 
 def test_data_unlike_the_models_own_is_noted(store, tmp_path):
-    trained = SimpleNamespace(**{**vars(loaded()), "data": {"intensity": "window:-1000:400", "prompt": "none"}})
+    trained = SimpleNamespace(**{**vars(loaded()), "data": spec({"intensity": "window:-1000:400"})})
     made = evaluate_to_folder(
         trained, load(store, "test"), tmp_path, SMALL, split="test", data=store, model_name="oracle"
     ).result.made

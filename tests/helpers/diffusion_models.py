@@ -9,7 +9,7 @@ import torch
 from modiff.config import build_config
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
-from modiff.types import Batch
+from modiff.types import Batch, DataSpec
 
 TINY = {
     "unet": {"base": 16, "multipliers": [1, 2], "attention": [2], "blocks": 1, "head_width": 0, "groups": 4},
@@ -22,7 +22,7 @@ def small(method: str, *, channels: int = 1, classes: int = 1, raters: int = 2, 
     """A narrow network with fixed weights."""
     torch.manual_seed(0)
     config = build_config(method=method, changes={"model": {**TINY, **changes}}).model
-    return build(method, config, channels=channels, classes=classes, raters=raters)
+    return build(method, config, DataSpec.of(channels=channels, classes=classes, raters=raters))
 
 
 def random_batch(*, channels: int = 1, classes: int = 1, raters: int = 2, side: int = 16, images: int = 3) -> Batch:
@@ -77,6 +77,6 @@ def parameter_count(method: str, *, channels: int, **changes: Any) -> tuple[int,
     """Parameters in all and of each part, of a network without memory."""
     config = build_config(method=method, changes={"model": changes}).model
     with torch.device("meta"):
-        model = build(method, config, channels=channels, classes=1, raters=4)
+        model = build(method, config, DataSpec.of(channels=channels, classes=1, raters=4))
     parts = {name: sum(p.numel() for p in child.parameters()) for name, child in model.named_children()}
     return sum(p.numel() for p in model.parameters()), parts

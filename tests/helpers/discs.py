@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from modiff.methods.base import Segmenter
 from modiff.rng import fold, sample_seeds, uniform
-from modiff.types import Batch, Samples
+from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
 
 class Discs(Segmenter):
@@ -19,9 +18,12 @@ class Discs(Segmenter):
     Counts its calls: the image is to be encoded once.
     """
 
+    stepwise = True
+    draws_panels = True
+
     def __init__(self, channels: int = 1, classes: int = 1, raters: int = 4, absent: float = 0.25) -> None:
-        super().__init__()
-        self.channels, self.classes, self.raters, self.absent = channels, classes, raters, absent
+        super().__init__(DataSpec.of(channels=channels, classes=classes, raters=raters))
+        self.absent = absent
         self.encoded: list[Tensor] = []
         self.asked: list[dict[str, Any]] = []
         self.tells_presence = False
@@ -45,7 +47,9 @@ class Discs(Segmenter):
         *,
         seeds: Tensor,
         steps: int | None = None,
-        raters: str | Sequence[int] = "single",
+        raters: RaterChoice = "single",
+        stratified: bool = False,
+        origin: Tensor | None = None,
     ) -> Samples:
         assert torch.is_inference_mode_enabled()
         self.asked.append({"n": n, "steps": steps, "raters": raters})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modiff.methods.base import Segmenter
-from modiff.types import Batch
+from modiff.types import Batch, DataSpec
 
 
 def random_batch(
@@ -92,7 +92,7 @@ def untouched(model: Segmenter) -> set[str]:
 def parameters_of(method: type[Segmenter], config: object, *, channels: int = 1) -> int:
     """The number of a method's parameters, without memory for them."""
     with torch.device("meta"):
-        model = method(config, channels=channels, classes=1, raters=4)  # type: ignore[call-arg]
+        model = method(config, DataSpec.of(channels=channels))  # type: ignore[call-arg]
     return sum(parameter.numel() for parameter in model.parameters())
 
 

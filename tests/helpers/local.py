@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from modiff.methods.base import Segmenter
 from modiff.nn.windows import field
 from modiff.rng import fold, normal, sample_seeds, uniform
-from modiff.types import Batch, Samples
+from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
 
 class Local(Segmenter):
@@ -20,11 +19,13 @@ class Local(Segmenter):
     chance: the probability of presence, or None for the window's mean value. wiggle: how strong the noise is.
     """
 
-    channels, raters = 1, 3
+    stepwise = True
+    draws_panels = True
+    places_noise = True
 
     def __init__(self, *, classes: int = 1, chance: float | None = 1.0, wiggle: float = 1.0) -> None:
-        super().__init__()
-        self.classes, self.chance, self.wiggle = classes, chance, wiggle
+        super().__init__(DataSpec.of(classes=classes, raters=3))
+        self.chance, self.wiggle = chance, wiggle
         self.shown: list[Tensor] = []
 
     def training_loss(self, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
@@ -41,7 +42,8 @@ class Local(Segmenter):
         *,
         seeds: Tensor,
         steps: int | None = None,
-        raters: str | Sequence[int] = "single",
+        raters: RaterChoice = "single",
+        stratified: bool = False,
         origin: Tensor | None = None,
     ) -> Samples:
         image = image_or_encoding

@@ -9,7 +9,7 @@ import torch
 
 from modiff.config import DiffusionConfig, MCAConfig, MoDiffConfig, PresenceConfig, UNetConfig
 from modiff.methods.modiff.model import MoDiff
-from modiff.types import Batch
+from modiff.types import Batch, DataSpec
 
 SMALL = MoDiffConfig(
     diffusion=DiffusionConfig(prediction="x0", loss="ce", sampler="ddim", sampling_steps=3),
@@ -30,7 +30,7 @@ def config(**changes: Any) -> MoDiffConfig:
 def model(settings: MoDiffConfig = SMALL, *, seed: int = 0, **data: Any) -> MoDiff:
     """A MoDiff with weights from a seed; what starts at zero is drawn too, or its outputs would all be alike."""
     torch.manual_seed(seed)
-    made = MoDiff(settings, **{"channels": 1, "classes": 1, "raters": 4, "prompt": True} | data)
+    made = MoDiff(settings, DataSpec.of(**{"prompt": "centre"} | data))
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.ndim > 1 and parameter.abs().max() == 0:

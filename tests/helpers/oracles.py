@@ -11,15 +11,14 @@ from torch import Tensor
 
 from modiff.methods.base import Segmenter
 from modiff.rng import fold, sample_seeds, uniform
-from modiff.types import Batch, Samples
+from modiff.types import Batch, DataSpec, Samples
 
 
 class Analytic(Segmenter):
     """Sees the raters' masks as the channels of its image; `calls` counts what was asked of it."""
 
     def __init__(self, raters: int = 4) -> None:
-        super().__init__()
-        self.channels, self.classes, self.raters = raters, 1, raters
+        super().__init__(DataSpec.of(channels=raters, raters=raters))
         self.scale = torch.nn.Parameter(torch.ones(()))
         self.calls: list[tuple[int, int, int | None]] = []
 

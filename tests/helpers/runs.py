@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from described import spec
 from torch import Tensor
 
 from modiff.data.loading import load
@@ -18,7 +19,7 @@ from modiff.evaluation.run import FOLDER, evaluate_to_folder
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.methods.base import Segmenter
 from modiff.rng import fold, sample_seeds, uniform
-from modiff.types import Samples
+from modiff.types import DataSpec, Samples
 
 SIZE = 32
 AWKWARD = "<script>alert(1)</script> & co"  # wherever a name may stand
@@ -27,10 +28,8 @@ AWKWARD = "<script>alert(1)</script> & co"  # wherever a name may stand
 class Discs(Segmenter):
     """A disc of a random radius in the middle, three times out of four."""
 
-    channels, classes, raters = 1, 1, 3
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(DataSpec.of(raters=3))
         self.scale = torch.nn.Parameter(torch.ones(()))
 
     def training_loss(self, batch, *, rng):
@@ -73,7 +72,7 @@ def loaded() -> SimpleNamespace:
         model=Discs().eval(),
         config={"method": "discs", "preset": "quick", "model": {"stem": 4, "ldf": {"enabled": True}}, "seed": 0},
         card={"not for": AWKWARD, "scores": {"ged16": 0.25}},
-        data={"channels": ["ct"], "classes": ["lesion"], "size": [SIZE, SIZE], "intensity": "unit"},
+        data=spec({"channels": ["ct"], "size": [SIZE, SIZE], "intensity": "unit"}),
     )
 
 

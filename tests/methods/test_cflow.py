@@ -29,6 +29,7 @@ from modiff.methods.cflow import CFlow
 from modiff.methods.registry import build
 from modiff.nn import latent
 from modiff.nn.flows import GlowFlow, PlanarFlow, planar_step
+from modiff.types import DataSpec
 
 Posterior = Literal["planar", "glow", "gauss"]
 SMALL = CFlowConfig(channels=(6, 8, 10), latent_dim=4)
@@ -37,7 +38,7 @@ SMALL = CFlowConfig(channels=(6, 8, 10), latent_dim=4)
 def _model(posterior: Posterior = "planar", *, channels: int = 1, classes: int = 1) -> CFlow:
     torch.manual_seed(0)
     config = replace(SMALL, posterior=posterior)
-    return CFlow(config, channels=channels, classes=classes, raters=3)
+    return CFlow(config, DataSpec.of(channels=channels, classes=classes, raters=3))
 
 
 def _flow(kind: type[PlanarFlow] | type[GlowFlow], seed: int = 0) -> nn.Module:
@@ -116,7 +117,7 @@ def test_glow_mixes_all_dimensions() -> None:
 
 def test_glow_needs_halves() -> None:
     with pytest.raises(ConfigError, match="latent_dim"):
-        CFlow(replace(SMALL, posterior="glow", latent_dim=5), channels=1, classes=1, raters=2)
+        CFlow(replace(SMALL, posterior="glow", latent_dim=5), DataSpec.of(raters=2))
 
 
 # The posterior's divergence
@@ -162,9 +163,7 @@ def test_the_flowed_density_integrates_to_one(posterior: Posterior) -> None:
 
 def test_the_released_point_of_the_base_density_is_an_option() -> None:
     batch = random_batch()
-    right, wrong = (
-        CFlow(replace(SMALL, kl_point=point), channels=1, classes=1, raters=3).eval() for point in ("z0", "zK")
-    )
+    right, wrong = (CFlow(replace(SMALL, kl_point=point), DataSpec.of(raters=3)).eval() for point in ("z0", "zK"))
     wrong.load_state_dict(right.state_dict())
     terms = [model.training_loss(batch, rng=_rng()) for model in (right, wrong)]
     assert terms[0]["cross_entropy"] == terms[1]["cross_entropy"]
@@ -185,7 +184,7 @@ def test_parameters_are_those_of_the_published_network(posterior: Posterior, cha
 def test_the_preset_builds_the_planar_network() -> None:
     config = build_config(preset="cflow")
     with torch.device("meta"):
-        model = build(config.method, config.model, channels=1, classes=1, raters=4)
+        model = build(config.method, config.model, DataSpec.of())
     assert sum(parameter.numel() for parameter in model.parameters()) == 6_861_817
 
 
@@ -250,7 +249,7 @@ def test_it_learns_both_readings_of_four_images_and_not_their_mean(posterior: Po
     config = CFlowConfig(channels=(8, 16), latent_dim=2, posterior=posterior)
     torch.manual_seed(0)
     several = repeated(batch, 3)
-    model = train(CFlow(config, channels=1, classes=1, raters=4), several, steps=120, rate=7e-3)
+    model = train(CFlow(config, DataSpec.of()), several, steps=120, rate=7e-3)
     modes = modes_of(settle(model, several), batch)
     assert (modes.iou > 0.7).float().mean() > 0.7
     assert modes.large.min() > 0.1

@@ -15,6 +15,7 @@ from modiff.methods.registry import METHODS, build
 from modiff.methods.weights import load_model
 from modiff.rng import normal, uniform
 from modiff.training.loop import train
+from modiff.types import DataSpec
 
 pytestmark = [
     pytest.mark.gpu,
@@ -59,7 +60,7 @@ def test_a_training_step_gives_finite_gradients(changes, autocast):
 def test_every_method_trains_in_bf16_and_samples(method):
     torch.manual_seed(0)
     data = batch(2, size=(64, 64)).to("cuda")
-    network = build(method, METHODS[method].config_class(), channels=1, classes=1, raters=4, prompt=True).cuda()
+    network = build(method, METHODS[method].config_class(), DataSpec.of(prompt="centre")).cuda()
     with torch.autocast("cuda", torch.bfloat16):
         loss = network.training_loss(data, rng=torch.Generator("cuda").manual_seed(0))["loss"]
     loss.backward()

@@ -31,13 +31,14 @@ from modiff.methods.registry import build
 from modiff.nn import latent
 from modiff.nn.transport import CapSchedule, greedy_coupling, iou_cost
 from modiff.training.ema import EMA
+from modiff.types import DataSpec
 
 SMALL = MoSEConfig(channels=(6, 8, 10), experts=3, samples_per_expert=2)
 
 
 def _model(config: MoSEConfig = SMALL, *, channels: int = 1, classes: int = 1) -> MoSE:
     torch.manual_seed(0)
-    return MoSE(config, channels=channels, classes=classes, raters=3)
+    return MoSE(config, DataSpec.of(channels=channels, classes=classes, raters=3))
 
 
 def _rng(seed: int = 0) -> torch.Generator:
@@ -221,7 +222,7 @@ def test_parameters_are_those_of_the_published_network(channels: int, expected: 
 def test_the_preset_builds_the_published_network() -> None:
     config = build_config(preset="mose")
     with torch.device("meta"):
-        model = build(config.method, config.model, channels=1, classes=1, raters=4)
+        model = build(config.method, config.model, DataSpec.of())
     assert sum(parameter.numel() for parameter in model.parameters()) == 9_321_195
 
 
@@ -356,7 +357,7 @@ def test_it_learns_both_readings_of_four_images_and_not_their_mean() -> None:
     batch = two_readings()
     config = MoSEConfig(channels=(8, 16), samples_per_expert=1)
     torch.manual_seed(0)
-    model = train(MoSE(config, channels=1, classes=1, raters=4), batch, steps=80, rate=1e-2)
+    model = train(MoSE(config, DataSpec.of()), batch, steps=80, rate=1e-2)
     modes = modes_of(settle(model, batch), batch)
     assert (modes.iou > 0.7).float().mean() > 0.8
     assert modes.large.min() > 0.1

@@ -12,7 +12,7 @@ from modiff.errors import ConfigError
 from modiff.methods.pixel_diffusion import NoiseField
 from modiff.methods.registry import build
 from modiff.rng import normal
-from modiff.types import Batch
+from modiff.types import Batch, DataSpec
 
 METHODS = ["ccdm", "cimd"]
 HURDLE = {"mode": "hurdle", "base": 8, "multipliers": [1, 2]}
@@ -244,7 +244,7 @@ def test_the_hurdle_takes_an_image_and_its_mirror_image_alike():
 def test_identifiable_raters_have_a_probability_each():
     torch.manual_seed(0)
     config = build_config(method="ccdm", changes={"model": {**TINY, "presence": HURDLE}}).model
-    model = build("ccdm", config, channels=1, classes=1, raters=3, exchangeable=False).eval()
+    model = build("ccdm", config, DataSpec.of(raters=3, exchangeable=False)).eval()
     encoding = model.encode(torch.rand(1, 1, 16, 16))
     assert encoding.law.shape == (1, 3)
     encoding.law = torch.tensor([[1.0, 0.5, 0.0]])

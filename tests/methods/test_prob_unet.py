@@ -15,6 +15,7 @@ from modiff.errors import ConfigError
 from modiff.methods.prob_unet import ProbUNet
 from modiff.methods.registry import build
 from modiff.nn import latent
+from modiff.types import DataSpec
 
 FOUR_LEVELS = (32, 64, 128, 192)
 SMALL = ProbUNetConfig(channels=(6, 8, 10), latent_dim=3)
@@ -22,7 +23,7 @@ SMALL = ProbUNetConfig(channels=(6, 8, 10), latent_dim=3)
 
 def _model(config: ProbUNetConfig = SMALL, *, channels: int = 1, classes: int = 1) -> ProbUNet:
     torch.manual_seed(0)
-    return ProbUNet(config, channels=channels, classes=classes, raters=3)
+    return ProbUNet(config, DataSpec.of(channels=channels, classes=classes, raters=3))
 
 
 def _rng(seed: int = 0) -> torch.Generator:
@@ -45,7 +46,7 @@ def test_parameters_are_those_of_the_published_network(config: ProbUNetConfig, c
 def test_the_preset_builds_the_seven_level_network() -> None:
     config = build_config(preset="prob_unet")
     with torch.device("meta"):
-        model = build(config.method, config.model, channels=1, classes=1, raters=4)
+        model = build(config.method, config.model, DataSpec.of())
     assert sum(parameter.numel() for parameter in model.parameters()) == 17_945_625
 
 
@@ -166,7 +167,7 @@ def test_the_images_work_is_done_once_for_all_samples(monkeypatch: pytest.Monkey
 
 def test_more_steps_than_one_are_refused() -> None:
     model, image, seeds = _model().eval(), random_batch(1).image, torch.tensor([1])
-    with pytest.raises(ConfigError, match="draws in one pass; found 5"):
+    with pytest.raises(ConfigError, match="samples in one pass; found 5"):
         model.sample(image, 2, seeds=seeds, steps=5)
     assert torch.equal(model.sample(image, 2, seeds=seeds, steps=1).maps, model.sample(image, 2, seeds=seeds).maps)
 
@@ -186,7 +187,7 @@ def test_it_learns_both_readings_of_four_images_and_not_their_mean() -> None:
     batch = two_readings()
     config = ProbUNetConfig(channels=(8, 16), latent_dim=2, intensity="zscore")
     torch.manual_seed(0)
-    model = train(ProbUNet(config, channels=1, classes=1, raters=4), repeated(batch, 2), steps=180, rate=5e-3)
+    model = train(ProbUNet(config, DataSpec.of()), repeated(batch, 2), steps=180, rate=5e-3)
     modes = modes_of(model, batch)
     assert (modes.iou > 0.7).float().mean() > 0.6
     assert modes.large.min() > 0.1

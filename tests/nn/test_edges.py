@@ -13,6 +13,7 @@ from modiff.errors import ConfigError
 from modiff.methods.modiff.ldf import LDF, make_ldf
 from modiff.methods.registry import build
 from modiff.nn import edges
+from modiff.types import DataSpec
 
 REFERENCES = {
     "gaussian": lambda image: image - filters.gaussian(image, sigma=2),
@@ -107,7 +108,7 @@ def test_modiff_learns_with_the_filter_in_the_ldfs_three_places(name):
         "presence": {"base": 8},
     }
     torch.manual_seed(0)
-    model = build("modiff", build_config(changes={"model": settings}).model, channels=1, classes=1, raters=2)
+    model = build("modiff", build_config(changes={"model": settings}).model, DataSpec.of(raters=2))
     assert sum(isinstance(module, edges.EdgeFilter) for module in model.modules()) == 3
     assert not any(isinstance(module, LDF) for module in model.modules())
     terms = model.training_loss(random_batch(side=32), rng=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from modiff.methods.registry import METHODS, build
 from modiff.nn import latent
 from modiff.nn.layers import bounded
-from modiff.types import Samples
+from modiff.types import DataSpec, Samples
 
 
 def _gaussian(seed: int, *, batch: int = 5, dim: int = 4) -> tuple[latent.Gaussian, Independent]:
@@ -134,7 +134,7 @@ def test_the_unet_gives_features_at_full_resolution(norm: latent.Norm) -> None:
 def test_mixed_precision_changes_the_loss_by_rounding_only(method: str, term: str) -> None:
     torch.manual_seed(0)
     config = replace(METHODS[method].config_class(), channels=(8, 8, 8))
-    model, batch = build(method, config, channels=1, classes=1, raters=3).eval(), random_batch()
+    model, batch = build(method, config, DataSpec.of(raters=3)).eval(), random_batch()
     exact = model.training_loss(batch, rng=torch.Generator().manual_seed(1))[term]
     with torch.autocast("cpu", torch.bfloat16):
         mixed = model.training_loss(batch, rng=torch.Generator().manual_seed(1))[term]
@@ -146,10 +146,9 @@ def test_mixed_precision_changes_the_loss_by_rounding_only(method: str, term: st
 def test_weights_that_are_loaded_stay_in_channels_last(method: str) -> None:
     config = replace(METHODS[method].config_class(), channels=(4, 8))
     saved = {
-        name: value.contiguous()
-        for name, value in build(method, config, channels=1, classes=1, raters=2).state_dict().items()
+        name: value.contiguous() for name, value in build(method, config, DataSpec.of(raters=2)).state_dict().items()
     }
-    model = build(method, config, channels=1, classes=1, raters=2)
+    model = build(method, config, DataSpec.of(raters=2))
     model.load_state_dict(saved)
     for layer in model.modules():
         if isinstance(layer, torch.nn.Conv2d):

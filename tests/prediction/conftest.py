@@ -24,9 +24,11 @@ def model() -> Any:
 
 @pytest.fixture
 def predictor(model: Any, data: dict[str, Any]) -> Any:
+    from described import spec
+
     from modiff.prediction.predictor import Predictor
 
-    return Predictor(model, data=data)
+    return Predictor(model, data=spec(data))
 
 
 @pytest.fixture

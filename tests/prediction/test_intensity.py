@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from described import spec
 from discs import Discs
 
 from modiff.data.intensity import IntensityRule, convert, store_values, stretch
@@ -145,12 +146,12 @@ class TestPredictor:
     @pytest.mark.parametrize("intensity", ["ready", "minmax-slice"])
     def test_a_callers_word_is_taken(self, model, data, image, intensity, recwarn):
         trained = "minmax-slice:8 bits"
-        Predictor(model, data={**data, "intensity": trained}).set_image(image, intensity=intensity)
+        Predictor(model, data=spec({**data, "intensity": trained})).set_image(image, intensity=intensity)
         assert not [warning for warning in recwarn if warning.category is PredictionWarning]
 
     def test_a_model_that_does_not_say_is_pointed_out(self, image):
         with pytest.warns(PredictionWarning, match="does not say"):
-            Predictor(Discs(), data={"size": (64, 64)}).set_image(image)
+            Predictor(Discs(), data=spec({"size": (64, 64)})).set_image(image)
 
     def test_the_notes_are_the_warnings(self, predictor):
         with pytest.warns(PredictionWarning) as caught:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from described import spec
 from discs import Discs
 
 from modiff.errors import ConfigError, DataError
@@ -83,14 +84,15 @@ class TestSamples:
             return plain(encoding, n, **others)
 
         monkeypatch.setattr(model, "sample", sample)
+        monkeypatch.setattr(type(model), "draws_stratified", True)
         predictor.sample(2, stratified=True)
         assert asked == [True]
 
     def test_the_model_is_in_evaluation_mode(self, model, data):
-        assert not Predictor(model.train(), data=data).model.training
+        assert not Predictor(model.train(), data=spec(data)).model.training
 
     def test_a_loaded_model_brings_its_data(self, model, data):
-        loaded = type("Loaded", (), {"model": model, "data": data, "card": {"seconds": 3}})()
+        loaded = type("Loaded", (), {"model": model, "data": spec(data), "config": None, "card": {"seconds": 3}})()
         predictor = Predictor(loaded)
         assert (predictor.size, predictor.card) == ((64, 64), {"seconds": 3})
 
@@ -145,7 +147,7 @@ class TestWindow:
     @pytest.mark.parametrize("prompt", ["centre", "none"])
     def test_a_larger_image_needs_a_position(self, model, data, prompt):
         with pytest.raises(DataError, match="--at X,Y"):
-            Predictor(model, data={**data, "prompt": prompt}).set_image(np.zeros((64, 65)))
+            Predictor(model, data=spec({**data, "prompt": prompt})).set_image(np.zeros((64, 65)))
 
     @pytest.mark.parametrize("at", [(-1, 0), (0, -1), (64, 0), (0, 64), (10**9, 3)])
     def test_a_position_outside_the_image_is_refused(self, predictor, image, at):
@@ -185,7 +187,7 @@ class TestInput:
 
     def test_channels_that_come_last_are_pointed_out(self, data):
         with pytest.raises(DataError, match="Channels come first"):
-            Predictor(Discs(channels=4), data=data).set_image(np.zeros((16, 16, 4)))
+            Predictor(Discs(channels=4), data=spec(data)).set_image(np.zeros((16, 16, 4)))
 
     def test_a_colour_picture_of_grey_is_grey(self, predictor, image):
         maps = predictor.set_image(np.stack([image] * 3), case="x").sample(4).maps
@@ -193,7 +195,7 @@ class TestInput:
 
     def test_a_colour_model_takes_colours(self, data):
         model = Discs(channels=3)
-        Predictor(model, data=data).set_image(np.random.default_rng(0).random((3, 64, 64)))
+        Predictor(model, data=spec(data)).set_image(np.random.default_rng(0).random((3, 64, 64)))
         assert model.encoded[0].shape == (1, 3, 64, 64)
 
     @pytest.mark.parametrize("n", [0, -1, 1.5, True, "4"])

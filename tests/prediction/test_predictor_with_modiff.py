@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from described import spec
 
 from modiff.config import build_config
 from modiff.methods.registry import build
 from modiff.methods.run_folder import write_config
 from modiff.methods.weights import save_weights
 from modiff.prediction.predictor import Predictor
+from modiff.types import DataSpec
 
 SMALL = {"unet": {"base": 8, "stem": 4}, "presence": {"base": 8}, "diffusion": {"sampling_steps": 2}}
 IMAGE = np.random.default_rng(0).random((64, 64))
@@ -21,8 +23,12 @@ IMAGE = np.random.default_rng(0).random((64, 64))
 @pytest.fixture(scope="module")
 def modiff_predictor() -> Predictor:
     torch.manual_seed(0)
-    model = build("modiff", build_config(changes={"model": SMALL}).model, channels=1, classes=1, raters=4, prompt=True)
-    predictor = Predictor(model, data={"size": (64, 64), "intensity": "minmax-slice", "prompt": "centre"})
+    model = build(
+        "modiff",
+        build_config(changes={"model": SMALL}).model,
+        DataSpec.of(prompt="centre"),
+    )
+    predictor = Predictor(model, data=spec({"size": (64, 64), "intensity": "minmax-slice", "prompt": "centre"}))
     return predictor.set_image(IMAGE)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from described import spec
 from discs import Discs
 from PIL import Image
 
@@ -26,7 +27,7 @@ def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Pat
         if str(name) not in models:
             raise CheckpointError("no such model", path=name)
         model, about = models[str(name)]
-        return Predictor(model, device=device, data=about)
+        return Predictor(model, device=device, data=spec(about))
 
     monkeypatch.setattr(Predictor, "from_path", classmethod(load))
     monkeypatch.chdir(tmp_path)

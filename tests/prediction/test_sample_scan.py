@@ -12,6 +12,7 @@ import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pytest
+from described import spec
 from discs import Discs
 from local import Local
 from series_files import DATES, PERSON, write_series
@@ -36,7 +37,9 @@ def blob(shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
 class Second(Local):
     """Looks at the second of two channels."""
 
-    channels = 2
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.channels = 2
 
     def encode(self, image: Any) -> Any:
         return super().encode(image[:, 1:])
@@ -66,7 +69,7 @@ def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Pat
         if str(name) not in models:
             raise CheckpointError("no such model", path=name)
         model, about = models[str(name)]
-        return Predictor(model, device=device, data=about)
+        return Predictor(model, device=device, data=spec(about))
 
     monkeypatch.setattr(Predictor, "from_path", classmethod(load))
     monkeypatch.chdir(tmp_path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from described import spec
 from local import Local
 from PIL import Image
 
@@ -20,7 +21,7 @@ DATA: dict[str, Any] = {"size": (32, 32), "intensity": "unit", "classes": ["lesi
 
 
 def made(array: np.ndarray, **options: Any) -> tuple[VolumeSamples, VolumeSummary]:
-    predictor = Predictor(Local(wiggle=0), data=DATA)
+    predictor = Predictor(Local(wiggle=0), data=spec(DATA))
     samples = sample_volume(predictor, array, plan_windows(predictor, array.shape, **options), 2)
     return samples, summarise_volume(samples, voxel_mm3=1, spacing=(1, 1, 1))
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from described import spec
 from discs import Discs
 from local import Local
 
@@ -24,7 +25,7 @@ from modiff.prediction.region import Box
 from modiff.prediction.volume_summary import summarise_volume
 from modiff.prediction.volumes import VolumeSamples, plan_windows, sample_volume
 from modiff.rng import normal, seeds_for
-from modiff.types import Samples
+from modiff.types import DataSpec, Samples
 
 SIZE = (32, 32)
 DATA: dict[str, Any] = {"size": SIZE, "intensity": "unit", "prompt": None, "classes": ("lesion",), "spacing": None}
@@ -33,7 +34,7 @@ DATA: dict[str, Any] = {"size": SIZE, "intensity": "unit", "prompt": None, "clas
 def draw(
     model: Any, array: np.ndarray, n: int = 4, *, data: dict[str, Any] | None = None, **options: Any
 ) -> VolumeSamples:
-    predictor = Predictor(model, data={**DATA, **(data or {})})
+    predictor = Predictor(model, data=spec({**DATA, **(data or {})}))
     planned = {key: options.pop(key) for key in ("at", "slices", "roi", "overlap") if key in options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PredictionWarning)
@@ -163,7 +164,9 @@ class TestMoDiff:
         small = {"unet": {"base": 8, "stem": 4}, "presence": {"base": 8}, "diffusion": {"sampling_steps": 2}}
         torch.manual_seed(0)
         made = build(
-            "modiff", build_config(changes={"model": small}).model, channels=1, classes=1, raters=4, prompt=False
+            "modiff",
+            build_config(changes={"model": small}).model,
+            DataSpec.of(prompt="none"),
         )
         for parameter in made.parameters():  # the output layer starts at zero: give it something to say
             torch.nn.init.normal_(parameter, std=0.08)
@@ -270,7 +273,7 @@ class TestAt:
     def test_a_place_on_a_single_slice_gives_what_an_image_gives(self):
         array = noise((1, 1, 60, 70))
         samples = draw(Discs(), array, at=(40, 25), data={"prompt": "centre"})
-        predictor = Predictor(Discs(), data={**DATA, "prompt": "centre"}).set_image(array[:, 0], at=(40, 25))
+        predictor = Predictor(Discs(), data=spec({**DATA, "prompt": "centre"})).set_image(array[:, 0], at=(40, 25))
         whole = samples.plan.box.put_back(samples.maps.numpy())
         np.testing.assert_allclose(whole[:, :, 0], predictor.sample(4).maps[0].numpy(), atol=1e-6)
 
@@ -297,7 +300,7 @@ class TestPlaceOfThings:
 
 class TestNotes:
     def test_a_model_of_lesion_crops_says_so_when_it_is_slid(self):
-        predictor = Predictor(Local(), data={**DATA, "prompt": "centre"})
+        predictor = Predictor(Local(), data=spec({**DATA, "prompt": "centre"}))
         plan = plan_windows(predictor, (1, 60, 70))
         with pytest.warns(PredictionWarning, match="centred on a lesion"):
             sample_volume(predictor, noise((1, 1, 60, 70)), plan, 1)

@@ -132,7 +132,7 @@ def benchmark(
         images = load(store, fold_split(folds[0], settings.split))
         count = sum(len(store.rows(fold_split(fold, settings.split))) for fold in folds)
     device = _device(settings.accelerator)
-    described = describe_data(images, data.resolve()) | {"split": settings.split, "images": count}
+    described = describe_data(images, data.resolve()).to_dict() | {"split": settings.split, "images": count}
     if settings.folds:
         described["folds"] = folds
     with alone(folder):

@@ -97,7 +97,7 @@ def _finish_scan(volume: Volume, predictor: Predictor, args: argparse.Namespace,
         samples,
         voxel_mm3=volume.voxel_mm3,
         spacing=volume.spacing,
-        classes=predictor.data.get("classes"),
+        classes=predictor.data.classes,
         threshold=args.threshold,
     )
     about = _about_scan(volume, predictor, args)
@@ -139,7 +139,7 @@ def _finish_picture(
         args.output,
         samples,
         about=about,
-        classes=predictor.data.get("classes"),
+        classes=predictor.data.classes,
         spacing=spacing or image.spacing,
         threshold=args.threshold,
         title=title,

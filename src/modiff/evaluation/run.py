@@ -73,7 +73,7 @@ def evaluate_to_folder(
         split=split,
         device=device,
         batch_size=batch_size,
-        default_steps=default_steps(loaded),
+        default_steps=loaded.model.default_steps,
         resume=resume,
         progress=progress,
     )
@@ -122,16 +122,6 @@ def _plain(config: Any) -> dict[str, Any]:
     return config if isinstance(config, dict) else to_dict(config)
 
 
-def default_steps(loaded: LoadedModel) -> int | None:
-    """How many steps the model takes when it is not told; None for a method without steps."""
-    own = getattr(loaded.model, "default_steps", None)
-    if isinstance(own, int):
-        return own
-    found = _plain(loaded.config).get("model") or {}
-    steps = (found.get("diffusion") or {}).get("sampling_steps") if isinstance(found, dict) else None
-    return steps if isinstance(steps, int) else None
-
-
 def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:
     """Raises DataError unless the images have the channels and classes that the model was built for."""
     model, info = loaded.model, images.info
@@ -150,11 +140,11 @@ def split_to_score(loaded: LoadedModel, data: str | Path, split: str, fold: str 
     is the one it was trained on. Raises ConfigError for anything else.
     """
     if fold == "own":
-        trained, (inside, _) = loaded.data.get("fold"), fold_of(split)
+        trained, (inside, _) = loaded.data.fold, fold_of(split)
         if not isinstance(trained, int) or inside is not None or split not in USUAL:
             return split
         with Store.open(data) as store:
-            same = store.fingerprint() == loaded.data.get("fingerprint")
+            same = store.fingerprint() == loaded.data.fingerprint
         return fold_split(trained, split) if same else split
     if fold == "none":
         return split
@@ -167,11 +157,11 @@ def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
     """What makes the images unlike those that the model was trained on, or perhaps the same, in words."""
     found = []
     for field, there in (("intensity", images.info.intensity), ("prompt", images.info.prompt)):
-        trained = loaded.data.get(field)
+        trained = getattr(loaded.data, field)
         if trained is not None and trained != there:
             found.append(f"the model was trained on data of {field} {trained}, this store has {there}")
-    own, scored = loaded.data.get("fold"), fold_of(split)[0]
-    if own != scored and images.fingerprint == loaded.data.get("fingerprint"):
+    own, scored = loaded.data.fold, fold_of(split)[0]
+    if own != scored and images.fingerprint == loaded.data.fingerprint:
         trained = "the store's own split train" if own is None else f"all folds but {own}"
         found.append(f"the model was trained on {trained}: it may have seen images of {split}")
     return found

@@ -1,41 +1,90 @@
-"""The one interface of every method: `training_loss`, `encode`, `sample`."""
+"""The contract of every method: what a caller may ask of it stands here, with a default."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from modiff.types import Batch, RaterChoice, Samples
+from modiff.errors import ConfigError
+from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
 
 class Segmenter(nn.Module, ABC):
-    """A method that learns from every rater and draws hypotheses.
+    """A method that learns from every rater and draws hypotheses: `training_loss`, `encode`, `sample`.
 
-    Attributes: channels C, classes K (foreground), raters R of the data it was built for.
+    Attributes: data: what it was built for; channels C, classes K (foreground) and raters R are its counts.
+    stepwise: it samples in steps, whose number `sample` takes. draws_panels: it takes other `raters` than "single".
+    draws_stratified: it takes `stratified`. places_noise: it takes `origin`.
     """
 
-    channels: int
-    classes: int
-    raters: int
+    stepwise: ClassVar[bool] = False
+    draws_panels: ClassVar[bool] = False
+    draws_stratified: ClassVar[bool] = False
+    places_noise: ClassVar[bool] = False
+
+    def __init__(self, data: DataSpec) -> None:
+        super().__init__()
+        self.data = data
+        self.channels, self.classes, self.raters = len(data.channels), len(data.classes), len(data.raters)
+
+    @property
+    def stride(self) -> int:
+        """The network pads images to multiples of this."""
+        return 1
+
+    @property
+    def default_steps(self) -> int:
+        """Network evaluations per sample where `steps` is not given."""
+        return 1
 
     @abstractmethod
-    def training_loss(self, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
+    def training_loss(self, batch: Batch, *, rng: Generator) -> dict[str, Tensor]:
         """Scalar `"loss"` to minimise and its named terms (detached), all random numbers drawn from `rng`."""
 
     @abstractmethod
     def encode(self, image: Tensor) -> Any:
-        """What depends on the image (B,C,H,W) only: computed once an image, shared by all its samples and steps."""
+        """What depends on the image (B,C,H,W) only: computed once per image, shared by all its samples and steps."""
 
     @abstractmethod
     def sample(
-        self, image_or_encoding: Any, n: int, *, seeds: Tensor, steps: int | None = None, raters: RaterChoice = "single"
+        self,
+        image_or_encoding: Any,
+        n: int,
+        *,
+        seeds: Tensor,
+        steps: int | None = None,
+        raters: RaterChoice = "single",
+        stratified: bool = False,
+        origin: Tensor | None = None,
     ) -> Samples:
-        """n hypotheses an image. seeds: (B,) int64, one a case; sample i is a function of (weights, image, seed, i).
+        """n hypotheses per image. seeds: (B,) int64, one per case; sample i is a function of (weights, image, seed, i).
 
-        What a method may add, and callers ask its signature for: `stratified`, presence from a low-discrepancy
-        sequence; `origin`, (B,2) int64, the row and column of each image's first pixel in a larger one: noise is then a
-        function of (seed, i, place in that one), so that windows of a scan which share a seed agree where they overlap.
+        stratified: presence from a low-discrepancy sequence. origin: (B,2) int64, the row and column of each image's
+        first pixel in a larger one: noise is then a function of (seed, i, place in that one), so that windows of a scan
+        which share a seed agree where they overlap; a method that does not place its noise ignores it. Raises
+        ConfigError for what `check_request` refuses.
         """
+
+    def check_request(self, *, steps: int | None, raters: RaterChoice, stratified: bool) -> None:
+        """ConfigError for what the method does not do, in place of a result that is not what was asked for."""
+        if steps not in (None, 1) and not self.stepwise:
+            raise ConfigError("the method samples in one pass", field="steps", found=steps, expected="1 or none")
+        if not (isinstance(raters, str) and raters == "single") and not self.draws_panels:
+            raise ConfigError("the method draws single raters only", field="raters", found=repr(raters))
+        if stratified and not self.draws_stratified:
+            raise ConfigError("does not draw stratified samples", field="method", found=type(self).__name__)
+
+    def reach(self, height: int, width: int) -> tuple[int, int]:
+        """Sides of the middle part of an image of this size that every sample may mark."""
+        return height, width
+
+    def join_slices(self, encodings: Sequence[Any]) -> list[Any]:
+        """Encodings of one lesion's neighbouring slices, in order, made to agree where the method can."""
+        return list(encodings)
+
+    def surely_present(self, encoding: Any) -> Any:
+        """The encoding with every rater sure to mark something, for methods that draw presence first."""
+        return encoding

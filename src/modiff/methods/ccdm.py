@@ -16,6 +16,7 @@ from modiff.diffusion import categorical
 from modiff.methods.pixel_diffusion import Labels, NoiseField, PixelDiffusion
 from modiff.nn import losses
 from modiff.rng import uniform
+from modiff.types import DataSpec
 
 _START, _STEP = 3, 4  # streams of a sample's seed
 
@@ -23,26 +24,9 @@ _START, _STEP = 3, 4  # streams of a sample's seed
 class CCDM(PixelDiffusion):
     """Categorical diffusion of a reader's label map; the network predicts P(x_0 | x_t, image)."""
 
-    def __init__(
-        self,
-        config: CCDMConfig,
-        *,
-        channels: int,
-        classes: int,
-        raters: int,
-        exchangeable: bool = True,
-        prompt: bool = False,
-    ) -> None:
-        super().__init__(
-            config,
-            channels=channels,
-            classes=classes,
-            raters=raters,
-            exchangeable=exchangeable,
-            prompt=prompt,
-            inputs=classes + 1,
-            outputs=classes + 1,
-        )
+    def __init__(self, config: CCDMConfig, data: DataSpec) -> None:
+        both = len(data.classes) + 1
+        super().__init__(config, data, inputs=both, outputs=both)
         self.config = config
 
     def _belief(self, x_t: Tensor, t: Tensor, share: Tensor) -> Tensor:

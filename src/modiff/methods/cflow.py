@@ -9,6 +9,7 @@ from modiff.config.baselines import CFlowConfig
 from modiff.methods.prob_unet import ProbUNet
 from modiff.nn import latent
 from modiff.nn.flows import GlowFlow, PlanarFlow
+from modiff.types import DataSpec
 
 
 class CFlow(ProbUNet):
@@ -19,17 +20,8 @@ class CFlow(ProbUNet):
 
     norm: latent.Norm = "block"
 
-    def __init__(
-        self,
-        config: CFlowConfig,
-        *,
-        channels: int,
-        classes: int,
-        raters: int,
-        exchangeable: bool = True,
-        prompt: bool = False,
-    ) -> None:
-        super().__init__(config, channels=channels, classes=classes, raters=raters)
+    def __init__(self, config: CFlowConfig, data: DataSpec) -> None:
+        super().__init__(config, data)
         self.settings = config
         features = (config.prior_channels or config.channels)[-1]
         self.flow: nn.Module | None = None

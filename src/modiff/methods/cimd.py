@@ -21,6 +21,7 @@ from modiff.diffusion import variance_bound as learned_variance
 from modiff.methods.pixel_diffusion import Labels, NoiseField, PixelDiffusion
 from modiff.nn import latent, losses
 from modiff.rng import normal
+from modiff.types import DataSpec
 
 _START, _STEP = 3, 4  # streams of a sample's seed
 
@@ -30,29 +31,11 @@ class CIMD(PixelDiffusion):
 
     term_names = ("simple", "vlb", "kl")
 
-    def __init__(
-        self,
-        config: CIMDConfig,
-        *,
-        channels: int,
-        classes: int,
-        raters: int,
-        exchangeable: bool = True,
-        prompt: bool = False,
-    ) -> None:
-        super().__init__(
-            config,
-            channels=channels,
-            classes=classes,
-            raters=raters,
-            exchangeable=exchangeable,
-            prompt=prompt,
-            inputs=classes,
-            outputs=2 * classes,
-        )
+    def __init__(self, config: CIMDConfig, data: DataSpec) -> None:
+        super().__init__(config, data, inputs=len(data.classes), outputs=2 * len(data.classes))
         self.config = config
-        self.prior = latent.GaussianNet(channels + classes, config.latent_widths, config.latent)
-        self.posterior = latent.GaussianNet(channels + classes, config.latent_widths, config.latent)
+        self.prior = latent.GaussianNet(self.channels + self.classes, config.latent_widths, config.latent)
+        self.posterior = latent.GaussianNet(self.channels + self.classes, config.latent_widths, config.latent)
         if config.behaviour == "released":
             self.prior.requires_grad_(False)
             self.posterior.requires_grad_(False)

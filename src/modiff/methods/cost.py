@@ -17,6 +17,7 @@ from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter
 from modiff.methods.presence.head import PresenceHead
 from modiff.methods.registry import METHODS, build
+from modiff.types import DataSpec
 
 _GIGA = 1e9
 _LARGEST = 100_000  # of channels, classes, raters, pixels a side, samples
@@ -79,14 +80,19 @@ def describe(
         if not 1 <= value <= _LARGEST:
             raise ConfigError("impossible number", field=field, found=value, expected=f"from 1 to {_LARGEST:,}")
     config = _config(method, preset, file, changes)
+    data = DataSpec.of(
+        channels=channels,
+        classes=classes,
+        raters=raters,
+        exchangeable=exchangeable,
+        prompt="centre" if prompt else "none",
+    )
 
     def fresh() -> Segmenter:
-        return build(
-            method, config, channels=channels, classes=classes, raters=raters, prompt=prompt, exchangeable=exchangeable
-        ).eval()
+        return build(method, config, data).eval()
 
-    model, cost = _measure(fresh, torch.zeros(1, channels, size, size), exchangeable=exchangeable)
-    steps = _default_steps(model)
+    model, cost = _measure(fresh, torch.zeros(1, channels, size, size))
+    steps = model.default_steps
     parts = {name: _parameters(child) for name, child in model.named_children()}
     total = _parameters(model)
     if total > sum(parts.values()):
@@ -121,13 +127,6 @@ def _config(method: str, preset: str | None, file: str | Path | None, changes: M
     return model
 
 
-def _default_steps(model: Segmenter) -> int:
-    own = getattr(model, "default_steps", None)
-    if isinstance(own, int):
-        return own
-    return int(getattr(getattr(getattr(model, "config", None), "diffusion", None), "sampling_steps", 1))
-
-
 def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -142,24 +141,24 @@ class _Cost:
     evaluation: float
 
 
-def _measure(fresh: Callable[[], Segmenter], image: Tensor, *, exchangeable: bool) -> tuple[Segmenter, _Cost]:
+def _measure(fresh: Callable[[], Segmenter], image: Tensor) -> tuple[Segmenter, _Cost]:
     """A fresh network and what it costs."""
     try:  # shapes alone are enough, unless the way through the network depends on values
         with torch.device("meta"):
             model = fresh()
-        return model, _cost(model, image.to("meta"), exchangeable)
+        return model, _cost(model, image.to("meta"))
     except (NotImplementedError, RuntimeError):
         with torch.random.fork_rng(devices=[]):  # counting leaves no trace in the caller's random numbers
             model = fresh()
-        return model, _cost(model, image, exchangeable)
+        return model, _cost(model, image)
 
 
-def _cost(model: Segmenter, image: Tensor, exchangeable: bool) -> _Cost:
+def _cost(model: Segmenter, image: Tensor) -> _Cost:
     _settle(model)
     encoding: list[Any] = []
-    encode = _flop(lambda: encoding.append(_present(model.encode(image), exchangeable)))
+    encode = _flop(lambda: encoding.append(model.surely_present(model.encode(image))))
     seeds = torch.zeros(1, dtype=torch.int64, device=image.device)
-    stepwise = _default_steps(model) > 1
+    stepwise = model.default_steps > 1
 
     def sampled(n: int, steps: int) -> float:
         chosen = steps if stepwise else None
@@ -181,20 +180,6 @@ def _settle(model: Segmenter) -> None:
             nn.init.zeros_(module.map_out.weight)
             if module.map_out.bias is not None:
                 nn.init.constant_(module.map_out.bias, -6.0)
-
-
-def _present(encoding: Any, exchangeable: bool) -> Any:
-    """The encoding with every reader sure to mark something, where the method has such a law.
-
-    The law is of the number of markers where raters are exchangeable, else of each rater's marking.
-    """
-    law = getattr(encoding, "law", None)
-    if law is not None:
-        sure = torch.ones_like(law)
-        if exchangeable:
-            sure[:, :-1] = 0.0
-        encoding.law = sure
-    return encoding
 
 
 def _flop(work: Callable[[], object]) -> float:

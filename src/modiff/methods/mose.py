@@ -16,7 +16,7 @@ from modiff.nn import latent
 from modiff.nn.transport import CapSchedule, greedy_coupling, iou_cost
 from modiff.nn.windows import pad_to_multiple
 from modiff.rng import fold, normal, sample_seeds, uniform
-from modiff.types import Batch, RaterChoice, Samples
+from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
 # Streams of a sample's seed: what each random number is for.
 _LATENT, _EXPERT = 1, 2
@@ -58,23 +58,12 @@ class MoSE(Segmenter):
     It tells no rater from another and does not use a prompt.
     """
 
-    default_steps = 1  # evaluations of the network a sample: one shared pass, then a light head a sample
-
-    def __init__(
-        self,
-        config: MoSEConfig,
-        *,
-        channels: int,
-        classes: int,
-        raters: int,
-        exchangeable: bool = True,
-        prompt: bool = False,
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: MoSEConfig, data: DataSpec) -> None:
+        super().__init__(data)
         _check(config)
-        self.config, self.channels, self.classes, self.raters = config, channels, classes, raters
+        self.config = config
         width = config.channels[-1]
-        self.unet = latent.ConvUNet(channels, config.channels, norm="layer", align_corners=False)
+        self.unet = latent.ConvUNet(self.channels, config.channels, norm="layer", align_corners=False)
         self.gating = nn.Sequential(
             nn.Linear(width, width),
             nn.ReLU(),
@@ -84,7 +73,7 @@ class MoSE(Segmenter):
         )
         self.mean = nn.Parameter(_initial_means(config.experts, config.latent_dim))
         self.log_sigma = nn.Parameter(torch.full_like(self.mean, math.log(1 / 8)))
-        self.fuse = Fuse(config.channels[0], config.latent_dim, classes + 1, depth=config.combine_depth)
+        self.fuse = Fuse(config.channels[0], config.latent_dim, self.classes + 1, depth=config.combine_depth)
         latent.channels_last(self)
         self.cap = CapSchedule(config.cap_start, config.cap_end, window=config.cap_window, patience=config.cap_patience)
 
@@ -144,12 +133,14 @@ class MoSE(Segmenter):
         seeds: Tensor,
         steps: int | None = None,
         raters: RaterChoice = "single",
+        stratified: bool = False,
+        origin: Tensor | None = None,
     ) -> Samples:
         """n hypotheses an image. Compact sampling takes experts in turn and gives weights.
 
         ConfigError for raters but "single", more steps than one, and compact sampling of fewer samples than experts.
         """
-        latent.check_request(raters, steps)
+        self.check_request(steps=steps, raters=raters, stratified=stratified)
         encoding = self.encode(image_or_encoding) if isinstance(image_or_encoding, Tensor) else image_or_encoding
         each = sample_seeds(seeds, n)
         who = self._experts_of(encoding.experts, each)

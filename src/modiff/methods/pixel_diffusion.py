@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.diffusion.schedule import Schedule, time_steps
-from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter
 from modiff.methods.presence import head as presence
 from modiff.methods.presence.hurdle import PresenceHurdle
@@ -19,7 +18,7 @@ from modiff.nn import windows
 from modiff.nn.guided_unet import GuidedUNet
 from modiff.nn.layers import image_centre, position_channels
 from modiff.rng import fold, sample_seeds
-from modiff.types import Batch, RaterChoice, Samples
+from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
 _VALUES_AT_ONCE = 1 << 25  # of the first layer's features, 16 samples of 128×128 with 128 channels: bounds memory
 
@@ -66,35 +65,20 @@ class NoiseField:
 class PixelDiffusion(Segmenter):
     """A diffusion trained on one reader drawn at random an image; each sample is one reader's hypothesis."""
 
-    def __init__(
-        self,
-        config: CCDMConfig | CIMDConfig,
-        *,
-        channels: int,
-        classes: int,
-        raters: int,
-        exchangeable: bool = True,
-        prompt: bool = False,
-        inputs: int,
-        outputs: int,
-    ) -> None:
-        super().__init__()
-        self.settings, self.channels, self.classes, self.raters = config, channels, classes, raters
-        self.prompt = prompt and config.prompt
+    stepwise = True
+    places_noise = True
+
+    def __init__(self, config: CCDMConfig | CIMDConfig, data: DataSpec, *, inputs: int, outputs: int) -> None:
+        super().__init__(data)
+        self.settings, self.prompt = config, data.prompted and config.prompt
         self.schedule = Schedule(config.schedule, steps=config.steps)
         time_steps(config.sampling_steps, steps_total=config.steps, spacing=config.spacing)  # refuses an impossible one
-        self.unet = GuidedUNet(inputs, channels + (3 if self.prompt else 0), outputs, config.unet, steps=config.steps)
+        self.unet = GuidedUNet(
+            inputs, self.channels + (3 if self.prompt else 0), outputs, config.unet, steps=config.steps
+        )
         self.hurdle = None
         if config.presence.mode == "hurdle":
-            self.hurdle = PresenceHurdle(
-                channels,
-                classes,
-                raters,
-                config.presence,
-                exchangeable=exchangeable,
-                prompt=prompt,
-                ce_weight=config.map_ce_weight,
-            )
+            self.hurdle = PresenceHurdle(data, config.presence, ce_weight=config.map_ce_weight)
 
     @property
     def default_steps(self) -> int:
@@ -167,6 +151,12 @@ class PixelDiffusion(Segmenter):
 
     # Sampling
 
+    def surely_present(self, encoding: Encoding) -> Encoding:
+        """With the law of raters who are sure to mark something."""
+        if encoding.law is None:
+            return encoding
+        return replace(encoding, law=presence.certain(encoding.law, exchangeable=self.data.exchangeable_raters))
+
     def encode(self, image: Tensor) -> Encoding:
         """(B,C,H,W) images -> their share of the first convolution and, with the hurdle, the law of presence."""
         centre = image_centre(image)
@@ -185,6 +175,7 @@ class PixelDiffusion(Segmenter):
         seeds: Tensor,
         steps: int | None = None,
         raters: RaterChoice = "single",
+        stratified: bool = False,
         origin: Tensor | None = None,
     ) -> Samples:
         """n hypotheses an image, each one reader's. steps: fewer than the chain's are respaced exactly.
@@ -192,10 +183,7 @@ class PixelDiffusion(Segmenter):
         origin: (B,2) int64, where an image's first pixel lies in a larger field of noise that other images may share.
         Raises ConfigError for raters other than "single": the method learns no panels.
         """
-        if raters != "single":
-            raise ConfigError(
-                "the method draws single readers only", field="raters", found=repr(raters), expected="single"
-            )
+        self.check_request(steps=steps, raters=raters, stratified=stratified)
         encoding = image_or_encoding if isinstance(image_or_encoding, Encoding) else self.encode(image_or_encoding)
         batch, height, width = encoding.shape
         each = sample_seeds(seeds, n)

@@ -12,7 +12,7 @@ from modiff.methods.base import Segmenter
 from modiff.nn import latent
 from modiff.nn.windows import pad_to_multiple
 from modiff.rng import fold, normal, sample_seeds
-from modiff.types import Batch, RaterChoice, Samples
+from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
 _LATENT = 1  # stream of a sample's seed
 
@@ -33,30 +33,20 @@ class ProbUNet(Segmenter):
     It tells no rater from another and does not use a prompt.
     """
 
-    default_steps = 1  # evaluations of the network a sample: one shared pass, then f_comb a sample
     norm: latent.Norm = "none"
 
-    def __init__(
-        self,
-        config: ProbUNetConfig | CFlowConfig,
-        *,
-        channels: int,
-        classes: int,
-        raters: int,
-        exchangeable: bool = True,
-        prompt: bool = False,
-    ) -> None:
-        super().__init__()
+    def __init__(self, config: ProbUNetConfig | CFlowConfig, data: DataSpec) -> None:
+        super().__init__(data)
         latent.check_widths(config.channels, "model.channels")
-        self.config, self.channels, self.classes, self.raters = config, channels, classes, raters
+        self.config = config
         encoders = config.prior_channels or config.channels
-        self.unet = latent.ConvUNet(channels, config.channels, norm=self.norm, norm_last=False)
-        self.prior = latent.GaussianNet(channels, encoders, config.latent_dim, norm=self.norm)
-        self.posterior = latent.GaussianNet(channels + classes, encoders, config.latent_dim, norm=self.norm)
+        self.unet = latent.ConvUNet(self.channels, config.channels, norm=self.norm, norm_last=False)
+        self.prior = latent.GaussianNet(self.channels, encoders, config.latent_dim, norm=self.norm)
+        self.posterior = latent.GaussianNet(self.channels + self.classes, encoders, config.latent_dim, norm=self.norm)
         self.combine = latent.FComb(
             config.channels[0],
             config.latent_dim,
-            latent.logits_needed(classes),
+            latent.logits_needed(self.classes),
             depth=config.combine_depth,
             norm=self.norm != "none",
         )
@@ -127,9 +117,11 @@ class ProbUNet(Segmenter):
         seeds: Tensor,
         steps: int | None = None,
         raters: RaterChoice = "single",
+        stratified: bool = False,
+        origin: Tensor | None = None,
     ) -> Samples:
         """n hypotheses an image, z from the prior. ConfigError for raters but "single" and for more steps than one."""
-        latent.check_request(raters, steps)
+        self.check_request(steps=steps, raters=raters, stratified=stratified)
         encoding = self.encode(image_or_encoding) if isinstance(image_or_encoding, Tensor) else image_or_encoding
         share, (height, width) = encoding.share, encoding.size
         noise = normal(fold(sample_seeds(seeds, n), _LATENT), (self.config.latent_dim,))

@@ -10,6 +10,7 @@ from modiff.config import MODELS
 
 if TYPE_CHECKING:
     from modiff.methods.base import Segmenter
+    from modiff.types import DataSpec
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Method:
 
     @property
     def model_class(self) -> Any:
-        """Its Segmenter, built as `model_class(config, **data)`."""
+        """Its Segmenter, built as `model_class(config, data)`."""
         module, name = self.model.split(":")
         return getattr(importlib.import_module(module), name)
 
@@ -37,17 +38,6 @@ METHODS = {
 }
 
 
-def build(
-    method: str,
-    config: Any,
-    *,
-    channels: int,
-    classes: int,
-    raters: int,
-    exchangeable: bool = True,
-    prompt: bool = False,
-) -> Segmenter:
-    """A method's network with fresh weights for data with C channels, K foreground classes and R raters."""
-    return METHODS[method].model_class(
-        config, channels=channels, classes=classes, raters=raters, exchangeable=exchangeable, prompt=prompt
-    )
+def build(method: str, config: Any, data: DataSpec) -> Segmenter:
+    """A method's network with fresh weights for such data."""
+    return METHODS[method].model_class(config, data)

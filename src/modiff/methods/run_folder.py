@@ -7,13 +7,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from modiff.config import RunConfig, config_from_dict, read_yaml, to_dict
 from modiff.data.loading import MemoryStore
-from modiff.errors import CheckpointError, ConfigError
+from modiff.errors import CheckpointError, ConfigError, DataError
+from modiff.types import DataSpec
 
 CONFIG, DATA, LOG, CHECKPOINT = "config.yaml", "data.json", "log.jsonl", "training.ckpt"
 WEIGHTS, CARD = "weights.safetensors", "card.json"
@@ -60,23 +61,19 @@ def read_config(path: Path) -> RunConfig:
     return config_from_dict(read_yaml(path), path=path)
 
 
-def describe_data(store: MemoryStore, path: str | Path) -> dict[str, Any]:
-    """What a model must know of the data it was trained on, as plain data."""
-    info = asdict(store.info)
-    kept = (
-        "channels",
-        "classes",
-        "raters",
-        "exchangeable_raters",
-        "intensity",
-        "prompt",
-        "spacing",
-        "source",
-        "licence",
-    )
-    described = {key: list(value) if isinstance(value, tuple) else value for key, value in info.items() if key in kept}
-    size = list(store.shape[1:])
-    return described | {"size": size, "images": len(store), "fingerprint": store.fingerprint, "path": str(path)}
+def describe_data(store: MemoryStore, path: str | Path, *, fold: int | None = None) -> DataSpec:
+    """What a model must know of the store it is trained on; fold: the one that is held out."""
+    own = {field.name: getattr(store.info, field.name) for field in fields(DataSpec) if hasattr(store.info, field.name)}
+    size = (store.shape[1], store.shape[2])
+    return DataSpec(**own, size=size, images=len(store), fingerprint=store.fingerprint, path=str(path), fold=fold)
+
+
+def read_data(path: Path) -> DataSpec:
+    """The data description of a run or published folder; CheckpointError where it is not one."""
+    try:
+        return DataSpec.from_dict(read_json(path))
+    except DataError as error:
+        raise CheckpointError(f"does not describe the training data: {error}", path=path) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -103,14 +100,14 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     return [f"{n}: {before.get(n)} → {after.get(n)}" for n in names if before.get(n) != after.get(n)]
 
 
-def check_resumable(folder: Path, config: RunConfig, data: dict[str, Any]) -> None:
+def check_resumable(folder: Path, config: RunConfig, data: DataSpec) -> None:
     """CheckpointError showing the difference where a run's configuration or data is not what it was trained with."""
     changed = differences(read_config(folder / CONFIG), config)
-    before = read_json(folder / DATA)
-    if before.get("fingerprint") != data["fingerprint"]:
-        changed.append(f"data: {before.get('path')} → {data['path']} (other content)")
-    if before.get("fold") != data.get("fold"):
-        changed.append(f"fold: {before.get('fold')} → {data.get('fold')}")
+    before = read_data(folder / DATA)
+    if before.fingerprint != data.fingerprint:
+        changed.append(f"data: {before.path} → {data.path} (other content)")
+    if before.fold != data.fold:
+        changed.append(f"fold: {before.fold} → {data.fold}")
     if changed:
         raise CheckpointError(
             "was trained otherwise and cannot be resumed like this",

@@ -23,24 +23,25 @@ from modiff.methods.run_folder import (
     WEIGHTS,
     atomic,
     read_config,
+    read_data,
     read_json,
     write_config,
     write_text,
 )
+from modiff.types import DataSpec
 
 
 @dataclass
 class LoadedModel:
     """A model ready to draw samples, with what is known of it.
 
-    model: in evaluation mode on the CPU. config: how it was trained. data: channels, classes, raters,
-    exchangeable_raters, intensity, prompt, size (H,W), spacing and fingerprint of its training data. card: trained
+    model: in evaluation mode on the CPU. config: how it was trained. data: what its training data was. card: trained
     for how long, on what, how it scores. name: folder or packaged name. fingerprint: SHA-256 of its weights.
     """
 
     model: Segmenter
     config: RunConfig
-    data: dict[str, Any]
+    data: DataSpec
     card: dict[str, Any]
     name: str
     folder: Path
@@ -67,30 +68,14 @@ def model_folder(path_or_name: str | Path) -> Path:
     )
 
 
-def build_model(config: RunConfig, data: dict[str, Any], *, path: Path | None = None) -> Segmenter:
-    """A network with fresh weights for the data that `data` describes."""
-    try:
-        return build(
-            config.method,
-            config.model,
-            channels=len(data["channels"]),
-            classes=len(data["classes"]),
-            raters=len(data["raters"]),
-            exchangeable=bool(data["exchangeable_raters"]),
-            prompt=data["prompt"] == "centre",
-        )
-    except (KeyError, TypeError) as error:
-        raise CheckpointError("does not describe the training data", path=path, found=f"no {error}") from error
-
-
 def load_model(path_or_name: str | Path) -> LoadedModel:
     """Loads a model; raises CheckpointError where the folder is incomplete or its weights do not fit."""
     folder = model_folder(path_or_name)
     if not (folder / WEIGHTS).is_file():
         hint = "Train first: modiff train" if (folder / CONFIG).exists() else None
         raise CheckpointError("holds no weights", path=folder, expected=WEIGHTS, hint=hint)
-    config, data = read_config(folder / CONFIG), read_json(folder / DATA)
-    model = build_model(config, data, path=folder / DATA)
+    config, data = read_config(folder / CONFIG), read_data(folder / DATA)
+    model = build(config.method, config.model, data)
     _load_weights(model, folder / WEIGHTS)
     card = read_json(folder / CARD) if (folder / CARD).exists() else {}
     fingerprint = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -144,7 +129,7 @@ def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bflo
     loaded = load_model(source)
     save_weights(loaded.model.state_dict(), target / WEIGHTS, dtype=dtype)
     write_config(target / CONFIG, loaded.config)
-    data = {key: value for key, value in loaded.data.items() if key != "path"}
+    data = {key: value for key, value in loaded.data.to_dict().items() if key != "path"}
     write_text(target / DATA, json.dumps(data, indent=1) + "\n")
     write_text(target / CARD, json.dumps(loaded.card | card, indent=1) + "\n")
     return target

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modiff.errors import ConfigError
 from modiff.nn.layers import bounded
-from modiff.types import Batch, RaterChoice
+from modiff.types import Batch
 
 Norm = Literal["none", "block", "layer"]
 """Batch normalisation: nowhere (Probabilistic U-Net), after each block (cFlow), after each convolution (MoSE)."""
@@ -233,14 +233,6 @@ def pixel_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 # Contracts
-
-
-def check_request(raters: RaterChoice, steps: int | None) -> None:
-    """ConfigError for anything but one reader's hypotheses, whose they do not know, drawn in the one pass they have."""
-    if steps not in (None, 1):
-        raise ConfigError("this method draws in one pass", field="steps", found=steps, expected="1, or none given")
-    if raters != "single":
-        raise ConfigError("this method draws single readers' hypotheses only", field="raters", found=repr(raters))
 
 
 def check_batch(batch: Batch, *, training: bool) -> None:

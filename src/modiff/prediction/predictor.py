@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +20,10 @@ from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.values import Values
 from modiff.prediction.window import Window
 from modiff.rng import seeds_for
-from modiff.types import RaterChoice, Samples
+from modiff.types import DataSpec, RaterChoice, Samples
 
 if TYPE_CHECKING:
+    from modiff.config import RunConfig
     from modiff.methods.weights import LoadedModel
 
 MAX_MAPS = 4 << 30  # bytes of maps, drawn as one batch
@@ -44,19 +44,17 @@ class Predictor:
         model: LoadedModel | Segmenter,
         *,
         device: str | torch.device = "cpu",
-        data: Mapping[str, Any] | None = None,
+        data: DataSpec | None = None,
     ) -> None:
-        """From a loaded model, or a bare Segmenter and what is known of its training `data`: size (H,W), intensity,
-        prompt, classes. device: "auto" is a GPU if there is one. Raises ConfigError for one that is not there."""
+        """From a loaded model or a bare Segmenter. data: what is known of its training data, by default what the model
+        says. device: "auto" is a GPU if there is one. Raises ConfigError for one that is not there."""
         segmenter = model if isinstance(model, Segmenter) else model.model
-        known = data if data is not None else getattr(model, "data", None)
-        self.data: dict[str, Any] = dict(known or {})
-        self.card: dict[str, Any] = dict(getattr(model, "card", None) or {})
-        self.config: Any = getattr(model, "config", None)
+        self.data = data if data is not None else model.data
+        self.card: dict[str, Any] = {} if isinstance(model, Segmenter) else dict(model.card)
+        self.config: RunConfig | None = None if isinstance(model, Segmenter) else model.config
         self.device = _device(device)
         self.model: Segmenter = segmenter.to(self.device).eval()
-        size = self.data.get("size")
-        self.size: tuple[int, int] | None = None if size is None else (int(size[0]), int(size[1]))
+        self.size = self.data.size
         self.reset()
 
     @classmethod
@@ -143,7 +141,7 @@ class Predictor:
         without it areas are in pixels only. Raises DataError before `sample`."""
         if self.samples is None:
             raise DataError("no samples are drawn", hint="Call set_image and sample first")
-        return summarise(self.samples, classes=self.data.get("classes"), spacing=spacing, threshold=threshold)
+        return summarise(self.samples, classes=self.data.classes, spacing=spacing, threshold=threshold)
 
     def _check_memory(self, n: int) -> None:
         assert self.window is not None
@@ -163,7 +161,7 @@ class Predictor:
             return int(at[0]), int(at[1])
         if self.size is None or (frame[0] <= self.size[0] and frame[1] <= self.size[1]):
             return None
-        lesion = self.data.get("prompt") == "centre"
+        lesion = self.data.prompted
         raise DataError(
             "is larger than what the model was trained on",
             field="image",
@@ -182,9 +180,8 @@ def check_settings(
     if steps is not None:
         _whole(steps, "steps", 1)
     _check_raters(raters, model.raters)
-    if stratified and "stratified" not in inspect.signature(model.sample).parameters:
-        raise ConfigError("does not draw stratified samples", field="method", found=type(model).__name__)
-    return {"stratified": True} if stratified else {}
+    model.check_request(steps=steps, raters=raters, stratified=stratified)
+    return {"stratified": stratified}
 
 
 def content_hash(image: np.ndarray) -> str:

@@ -91,7 +91,7 @@ def describe_input(predictor: Predictor) -> dict[str, Any]:
             "height": window.size[0],
             "reaches_outside": window.padded,
         },
-        "intensity": {"training": predictor.data.get("intensity"), "applied": predictor.intensity},
+        "intensity": {"training": predictor.data.intensity, "applied": predictor.intensity},
         "case": predictor.case,
         "warnings": list(predictor.notes),
     }

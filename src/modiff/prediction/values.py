@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from modiff.data.intensity import IntensityRule, convert
 from modiff.prediction.window import Window
+from modiff.types import DataSpec
 
 
 class Values:
@@ -26,13 +24,13 @@ class Values:
     def __init__(
         self,
         array: np.ndarray,
-        data: Mapping[str, Any],
+        data: DataSpec,
         intensity: str | None,
         *,
         picture: bool,
         span: tuple[int, int] | None = None,
     ) -> None:
-        trained = self.trained = data.get("intensity")
+        trained = self.trained = data.intensity
         self.rule = intensity if intensity is not None else trained
         self._parsed = IntensityRule.parse(self.rule if self.rule is not None else "unit")
         self.notes: list[str] = []
@@ -43,7 +41,7 @@ class Values:
         first, last = span or (0, array.shape[1])
         part = array[:, first:last]
         self._first, self._each_window = first, False
-        if self._parsed.kind == "minmax-slice" and data.get("prompt") == "centre":
+        if self._parsed.kind == "minmax-slice" and data.prompted:
             self._values, self._each_window = part, True
         elif self._parsed.kind == "percentiles":
             self._values = self._made(array)[:, first:last]

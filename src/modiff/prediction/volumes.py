@@ -9,7 +9,6 @@ lesion the probability of presence is freed of valleys, so that no reading has a
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -96,9 +95,9 @@ def plan_windows(
             raise ConfigError("contradict each other", field="--at and --roi", hint="Give one of them")
         return _plan_place(shape, size, place(at, shape), slices)
     box = roi or Box.whole(shape)
-    centred = predictor.data.get("prompt") == "centre"
+    centred = predictor.data.prompted
     # A place that is asked for is in the middle; a small image is shown once, whole.
-    reach = _reach(predictor, size) if box.size[1] > size[0] or box.size[2] > size[1] else size
+    reach = predictor.model.reach(*size) if box.size[1] > size[0] or box.size[2] > size[1] else size
     windows = windows_over(*box.spans[1:], frame, size, reach=reach, overlap=overlap, centred=centred)
     return _plan(box, windows, importance(size, reach) if len(windows) > 1 else np.ones(size, np.float32))
 
@@ -139,7 +138,7 @@ def sample_volume(
     _check_memory(n * predictor.model.classes * math.prod(plan.box.size))
     values = Values(array, predictor.data, intensity, span=plan.box.spans[0], picture=picture)
     case = case if case is not None else content_hash(array.reshape(-1, *array.shape[2:]))
-    placed = "origin" in inspect.signature(predictor.model.sample).parameters
+    placed = predictor.model.places_noise
     notes = _differences(predictor, plan, spacing, placed)
     merged = _Merged(n, predictor.model.classes, plan)
     done = 0
@@ -175,12 +174,11 @@ def _encoded(
         with torch.inference_mode():
             return predictor.model.encode(torch.from_numpy(seen).to(predictor.device))
 
-    join: Any = getattr(predictor.model, "join_slices", None)
-    if plan.at is None or join is None or len(jobs) == 1:
+    if plan.at is None or len(jobs) == 1:
         yield from ((part, encode(part)) for part in parts)
         return
     with torch.inference_mode():
-        joined = join([encode(part) for part in parts])
+        joined = predictor.model.join_slices([encode(part) for part in parts])
     yield from zip(parts, joined, strict=True)
 
 
@@ -248,15 +246,9 @@ def _overlap(box: Box, window: Window) -> tuple[tuple[slice, slice], tuple[slice
     return (target[0], target[1]), (source[0], source[1])
 
 
-def _reach(predictor: Predictor, size: tuple[int, int]) -> tuple[int, int]:
-    """The middle part of a window that every sample of the model may mark."""
-    reach: Any = getattr(predictor.model, "reach", None)
-    return size if reach is None else reach(*size)
-
-
 def _differences(predictor: Predictor, plan: Plan, spacing: Sequence[float] | None, placed: bool) -> list[str]:
     notes = []
-    if predictor.data.get("prompt") == "centre" and plan.at is None and (plan.slid or plan.box.size[0] > 1):
+    if predictor.data.prompted and plan.at is None and (plan.slid or plan.box.size[0] > 1):
         notes.append(
             "the model was trained on crops centred on a lesion and is slid over a whole scan: it takes the middle of "
             "each window for a lesion and marks what is none; give the place with --at"
@@ -269,7 +261,7 @@ def _differences(predictor: Predictor, plan: Plan, spacing: Sequence[float] | No
         )
     if plan.slid and not placed:
         notes.append("the method draws its noise a window: neighbouring windows of a hypothesis may not fit together")
-    trained = predictor.data.get("spacing")
+    trained = predictor.data.spacing
     if trained is not None and spacing is not None:
         ratio = [float(own) / float(seen) for own, seen in zip(spacing, trained, strict=True)]
         if max(ratio) > 1.25 or min(ratio) < 0.8:

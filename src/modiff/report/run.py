@@ -108,13 +108,13 @@ def _summary_facts(run: _Run) -> list[Markup]:
         "method": config.get("method"),
         "preset": config.get("preset"),
         "parameters": f"{parameters:,}".replace(",", " "),
-        "raters": _listed(data.get("raters")),
-        "classes": _listed(data.get("classes")),
-        "channels": _listed(data.get("channels")),
-        "size": _listed(data.get("size"), " × "),
-        "intensity": data.get("intensity"),
-        "prompt": data.get("prompt"),
-        "fold held out": data.get("fold"),
+        "raters": _listed(data.raters),
+        "classes": _listed(data.classes),
+        "channels": _listed(data.channels),
+        "size": _listed(data.size, " × "),
+        "intensity": data.intensity,
+        "prompt": data.prompt,
+        "fold held out": data.fold,
     }
     return [join([tag("dt", key), tag("dd", value)]) for key, value in known.items() if value not in (None, "")]
 

@@ -30,10 +30,12 @@ from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError
 from modiff.io.files import alone
 from modiff.methods import run_folder as files
-from modiff.methods.weights import build_model, method_title, save_weights
+from modiff.methods.registry import build
+from modiff.methods.weights import method_title, save_weights
 from modiff.rng import seed_for
 from modiff.training.callbacks import Average, Clock, MetricsLog, ProgressLine, Saver
 from modiff.training.module import TrainingModule
+from modiff.types import DataSpec
 
 _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint", "fold")
 
@@ -73,11 +75,9 @@ def train(
     folder = Path(folder)
     with Store.open(data) as store:
         training, validation = (load(store, fold_split(fold, split)) for split in ("train", "val"))
-    described = files.describe_data(training, Path(data).resolve())
-    if fold is not None:
-        described["fold"] = fold
+    described = files.describe_data(training, Path(data).resolve(), fold=fold)
     torch.manual_seed(seed_for(config.seed, "weights"))
-    model = build_model(config, described)
+    model = build(config.method, config.model, described)
     module = TrainingModule(model, config.training, config.seed)
     clock = Clock(max_seconds)
     saver = Saver(folder, config.training.save_every, lambda m: _card(config, described, m))
@@ -109,7 +109,7 @@ def train(
 
 
 def _begin(
-    trainer: Trainer, module: TrainingModule, config: RunConfig, described: dict[str, Any], folder: Path
+    trainer: Trainer, module: TrainingModule, config: RunConfig, described: DataSpec, folder: Path
 ) -> TrainingResult | None:
     """Readies the folder for this start; the result where nothing is left to train."""
     step, done = -1, False
@@ -118,7 +118,7 @@ def _begin(
         step, done = _saved_progress(folder / files.CHECKPOINT, module)
     # Written when all else is known to be right: a start that was refused leaves nothing that refuses the next.
     files.write_config(folder / files.CONFIG, config)
-    files.write_text(folder / files.DATA, json.dumps(described, indent=1) + "\n")
+    files.write_text(folder / files.DATA, json.dumps(described.to_dict(), indent=1) + "\n")
     if trainer.is_global_zero:
         files.truncate_log(folder / files.LOG, step)
     if not done:
@@ -250,12 +250,12 @@ def _restore_weights(folder: Path) -> None:
         save_weights(state["modiff"]["ema"], folder / files.WEIGHTS)
 
 
-def _card(config: RunConfig, data: dict[str, Any], module: TrainingModule) -> dict[str, Any]:
+def _card(config: RunConfig, data: DataSpec, module: TrainingModule) -> dict[str, Any]:
     """The model card's facts so far."""
     return {
         "method": method_title(config),
         "preset": config.preset,
-        "trained_on": {key: data[key] for key in _TRAINED_ON if key in data},
+        "trained_on": {key: value for key, value in data.to_dict().items() if key in _TRAINED_ON},
         "images_seen": module.images_seen,
         "seconds": round(module.seconds, 1),
         "steps": module.global_step,

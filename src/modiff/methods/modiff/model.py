@@ -24,7 +24,7 @@ from modiff.nn import losses, windows
 from modiff.nn.layers import image_centre, position_channels
 from modiff.nn.unet import UNet
 from modiff.rng import fold, normal, sample_seeds, uniform
-from modiff.types import Batch, RaterChoice, Samples
+from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
 # Streams of a sample's seed; panel.py has the others.
 _START, _STEP = 3, 4
@@ -56,39 +56,33 @@ class Encoding:
 class MoDiff(Segmenter):
     """Gaussian (or categorical) diffusion of p_r, the mean mask of a subset r of the raters who marked something."""
 
-    def __init__(
-        self,
-        config: MoDiffConfig,
-        *,
-        channels: int,
-        classes: int,
-        raters: int,
-        exchangeable: bool = True,
-        prompt: bool = False,
-    ) -> None:
-        super().__init__()
+    stepwise = True
+    draws_panels = True
+    draws_stratified = True
+    places_noise = True
+
+    def __init__(self, config: MoDiffConfig, data: DataSpec) -> None:
+        super().__init__(data)
         _check(config)
-        self.config, self.channels, self.classes, self.raters = config, channels, classes, raters
-        self.exchangeable, self.prompt = exchangeable, prompt and config.prompt
+        self.config, self.exchangeable = config, data.exchangeable_raters
+        self.prompt = data.prompted and config.prompt
         self.head = None
         if config.presence.mode == "hurdle":
             self.head = presence.PresenceHead(
-                channels,
-                classes,
-                raters,
+                data,
                 config.presence,
-                exchangeable=exchangeable,
-                prompt=prompt,
                 ce_weight=config.diffusion.ce_weight,
                 dice_weight=config.diffusion.dice_weight,
             )
         mca_used = config.mca.enabled or config.ldf.enabled
-        self.mca = MCA(channels, classes, config.mca, config.ldf) if mca_used else None
+        self.mca = MCA(self.channels, self.classes, config.mca, config.ldf) if mca_used else None
         extra = config.mca.condition_channels if mca_used else 0
-        self.unet = UNet(classes + extra, channels + (3 if self.prompt else 0), classes, config.unet)
+        self.unet = UNet(self.classes + extra, self.channels + (3 if self.prompt else 0), self.classes, config.unet)
         width = 4 * config.unet.base
         # Exchangeable raters: how many; identifiable: which. Zero is the null token.
-        self.subset: nn.Module = nn.Embedding(raters + 1, width) if exchangeable else nn.Linear(raters, width, False)
+        self.subset: nn.Module = (
+            nn.Embedding(self.raters + 1, width) if self.exchangeable else nn.Linear(self.raters, width, False)
+        )
         settings = config.diffusion
         self.schedule = Schedule(
             settings.schedule,
@@ -96,6 +90,11 @@ class MoDiff(Segmenter):
             input_scale=settings.input_scale,
             zero_terminal_snr=settings.kind == "gaussian" and settings.prediction != "eps",
         )
+
+    @property
+    def default_steps(self) -> int:
+        """The sampler's, as configured."""
+        return self.config.diffusion.sampling_steps
 
     @property
     def stride(self) -> int:
@@ -290,6 +289,14 @@ class MoDiff(Segmenter):
             return list(encodings)
         joined = join_laws(torch.cat(known), exchangeable=self.exchangeable).split([len(law) for law in known])
         return [replace(encoding, law=law) for encoding, law in zip(encodings, joined, strict=True)]
+
+    def surely_present(self, encoding: Encoding) -> Encoding:
+        """With the law of raters who are sure to mark something."""
+        return (
+            encoding
+            if encoding.law is None
+            else replace(encoding, law=presence.certain(encoding.law, exchangeable=self.exchangeable))
+        )
 
     @torch.no_grad()
     def sample(

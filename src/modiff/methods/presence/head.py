@@ -15,7 +15,7 @@ from modiff.data.augment import dihedral
 from modiff.errors import DataError
 from modiff.nn import losses, windows
 from modiff.nn.layers import ResBlock, image_centre, position_channels
-from modiff.types import Batch
+from modiff.types import Batch, DataSpec
 
 _MOST_MARKERS = 62  # of one image: a subset of them is an int64
 
@@ -50,19 +50,10 @@ class PresenceHead(nn.Module):
 
     tables: Tensor | None
 
-    def __init__(
-        self,
-        channels: int,
-        classes: int,
-        raters: int,
-        config: PresenceConfig,
-        *,
-        exchangeable: bool,
-        prompt: bool,
-        ce_weight: float,
-        dice_weight: float = 1.0,
-    ) -> None:
+    def __init__(self, data: DataSpec, config: PresenceConfig, *, ce_weight: float, dice_weight: float = 1.0) -> None:
         super().__init__()
+        channels, classes, raters = len(data.channels), len(data.classes), len(data.raters)
+        exchangeable, prompt = data.exchangeable_raters, data.prompted
         self.config, self.classes, self.raters = config, classes, raters
         self.ce_weight, self.dice_weight = ce_weight, dice_weight
         tables = torch.stack([reader_subsets(raters, n) for n in range(raters + 1)]) if exchangeable else None
@@ -199,6 +190,14 @@ def log_likelihood(logits: Tensor, marked: Tensor, read: Tensor, *, tables: Tens
     law = logits.softmax(1)  # in float32 whatever the autocast: the caller's logits are
     seen = (law[:, :, None] * tables[read.sum(1)]).sum(1)
     return torch.log(seen.gather(1, marked.sum(1, keepdim=True)).squeeze(1).clamp_min(1e-12))
+
+
+def certain(law: Tensor, *, exchangeable: bool) -> Tensor:
+    """The law (B,R+1) or (B,R) of raters who are all sure to mark something."""
+    sure = torch.ones_like(law)
+    if exchangeable:
+        sure[:, :-1] = 0.0
+    return sure
 
 
 def marking_probability(law: Tensor, *, exchangeable: bool) -> Tensor:

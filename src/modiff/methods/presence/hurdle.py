@@ -11,28 +11,16 @@ from torch import Tensor, nn
 from modiff.config import PresenceConfig
 from modiff.methods.presence import head as presence
 from modiff.methods.presence.draw import presence_uniforms
-from modiff.types import Batch
+from modiff.types import Batch, DataSpec
 
 
 class PresenceHurdle(nn.Module):
     """The presence head of `modiff.methods.presence.head` with its training terms and its draw."""
 
-    def __init__(
-        self,
-        channels: int,
-        classes: int,
-        raters: int,
-        config: PresenceConfig,
-        *,
-        exchangeable: bool,
-        prompt: bool,
-        ce_weight: float,
-    ) -> None:
+    def __init__(self, data: DataSpec, config: PresenceConfig, *, ce_weight: float) -> None:
         super().__init__()
-        self.config, self.exchangeable, self.prompt = config, exchangeable, prompt
-        self.head = presence.PresenceHead(
-            channels, classes, raters, config, exchangeable=exchangeable, prompt=prompt, ce_weight=ce_weight
-        )
+        self.config, self.exchangeable = config, data.exchangeable_raters
+        self.head = presence.PresenceHead(data, config, ce_weight=ce_weight)
 
     @property
     def stride(self) -> int:

@@ -1,0 +1,3 @@
+"""The small store and settings of `small_training`."""
+
+from small_training import *  # noqa: F403
