@@ -67,9 +67,9 @@ def test_a_command_that_is_terminated_ends_as_if_interrupted(monkeypatch: pytest
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_the_version_is_that_of_pyproject() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert modiff.__version__ == project["version"]
+def test_pyproject_reads_the_version() -> None:
+    dynamic = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["dynamic"]
+    assert dynamic["version"] == {"attr": "modiff._version.__version__"}
 
 
 def test_the_version_is_that_of_the_citation() -> None:

@@ -177,6 +177,7 @@ def made(args: argparse.Namespace) -> dict[str, Any]:
     """How the figures were made."""
     import torch
 
+    from modiff.devices import device_name
     from modiff.evaluation import provenance
 
     torch.set_num_threads(args.threads)
@@ -184,7 +185,7 @@ def made(args: argparse.Namespace) -> dict[str, Any]:
         "command": provenance.command_line(),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
-        "device": provenance.device_name(args.device),
+        "device": device_name(args.device),
         "threads": args.threads,
         "precision": args.precision,
         "date": provenance.now(),

@@ -36,6 +36,7 @@ from modiff.benchmark.state import (
 from modiff.data.loading import load
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
+from modiff.devices import choose_device, device_name
 from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation import provenance
 from modiff.evaluation.files import write_text
@@ -131,7 +132,7 @@ def benchmark(
             store.rows(fold_split(fold, split))
         images = load(store, fold_split(folds[0], settings.split))
         count = sum(len(store.rows(fold_split(fold, settings.split))) for fold in folds)
-    device = _device(settings.accelerator)
+    device = choose_device(settings.accelerator, field="accelerator")
     described = describe_data(images, data.resolve()).to_dict() | {"split": settings.split, "images": count}
     if settings.folds:
         described["folds"] = folds
@@ -174,15 +175,9 @@ def _made(device: torch.device) -> dict[str, Any]:
         "command": provenance.command_line(),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
-        "device": provenance.device_name(device),
+        "device": device_name(device),
         "date": provenance.now(),
     }
-
-
-def _device(accelerator: str) -> torch.device:
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("this machine has none", field="accelerator", found=accelerator, expected="auto or cpu")
-    return torch.device("cuda" if accelerator in ("auto", "gpu") and torch.cuda.is_available() else "cpu")
 
 
 def _check_unchanged(folder: Path, config: RunConfig) -> None:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from modiff.cli.scoring_options import add_scoring, settings_of, show
 
 if TYPE_CHECKING:
-    import torch
-
     from modiff.evaluation.evaluate import Progress
     from modiff.evaluation.settings import EvaluationSettings
 
@@ -69,6 +67,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Evaluates, writes, prints."""
     from modiff.data.loading import load
+    from modiff.devices import choose_device
     from modiff.errors import ConfigError
     from modiff.evaluation import distributed as processes
     from modiff.evaluation.run import FOLDER, evaluate_to_folder, split_to_score
@@ -85,7 +84,10 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_model(args.model)
     split = split_to_score(loaded, args.data, args.split, args.fold)
     images = load(args.data, split)
-    with processes.started_by_torchrun(_device(args.device)) as device, _progress(settings) as progress:
+    with (
+        processes.started_by_torchrun(choose_device(args.device, field="--device")) as device,
+        _progress(settings) as progress,
+    ):
         written = evaluate_to_folder(
             loaded,
             images,
@@ -103,21 +105,6 @@ def run(args: argparse.Namespace) -> int:
     if first:
         show(written)
     return 0
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    from modiff.errors import ConfigError
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError("not a device of this machine", field="--device", found=name, hint=str(error)) from None
-    return device
 
 
 @contextmanager

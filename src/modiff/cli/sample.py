@@ -203,6 +203,7 @@ def print_json(content: dict[str, Any]) -> None:
 def about_call(args: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
     """How the samples were made, but for the image."""
     from modiff.config import to_dict
+    from modiff.devices import device_name
     from modiff.evaluation import provenance
 
     config = None if predictor.config is None else to_dict(predictor.config)
@@ -210,7 +211,7 @@ def about_call(args: argparse.Namespace, predictor: Predictor) -> dict[str, Any]
         "command": provenance.command_line(),
         "date": provenance.now(),
         "versions": provenance.versions(),
-        "device": provenance.device_name(predictor.device),
+        "device": device_name(predictor.device),
         "model": {
             "name": str(args.model),
             "fingerprint": provenance.model_fingerprint(predictor.model, config),

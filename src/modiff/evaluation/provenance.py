@@ -63,14 +63,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def device_name(device: torch.device | str) -> str:
-    """What computes, e.g. "cpu (x86_64, 2 threads)" or "cuda (NVIDIA H100)"."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
 def model_fingerprint(model: nn.Module, config: Any = None) -> str:
     """A hash of weights and configuration: equal for models that draw the same samples."""
     digest = hashlib.sha256(type(model).__qualname__.encode())

@@ -10,6 +10,7 @@ import torch
 
 from modiff.data.splits import USUAL, fold_of, fold_split
 from modiff.data.store import Store
+from modiff.devices import device_name
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
@@ -103,7 +104,7 @@ def _made(
         "command": provenance.command_line(),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
-        "device": provenance.device_name(device),
+        "device": device_name(device),
         "processes": processes.count(),
         "store": {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint},
         "model": {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, _plain(loaded.config))},

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modiff.devices import device_name
 from modiff.errors import DataError
 from modiff.evaluation import provenance
 from modiff.evaluation.predictions.base import MapSource, RawMaps
@@ -123,7 +124,7 @@ def score_to_folder(
         "command": provenance.command_line(),
         "commit": provenance.commit(),
         "versions": provenance.versions(),
-        "device": provenance.device_name("cpu"),
+        "device": device_name("cpu"),
         "processes": 1,
         "store": {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()},
         "model": {"name": name, "fingerprint": reader.digest.hexdigest(), "samples": str(predictions.path.resolve())},

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
 from modiff.methods.base import Segmenter
 from modiff.prediction.summary import Summary, summarise
@@ -52,7 +53,7 @@ class Predictor:
         self.data = data if data is not None else model.data
         self.card: dict[str, Any] = {} if isinstance(model, Segmenter) else dict(model.card)
         self.config: RunConfig | None = None if isinstance(model, Segmenter) else model.config
-        self.device = _device(device)
+        self.device = choose_device(device)
         self.model: Segmenter = segmenter.to(self.device).eval()
         self.size = self.data.size
         self.reset()
@@ -191,18 +192,6 @@ def content_hash(image: np.ndarray) -> str:
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _device(name: str | torch.device) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        text = (str(error).splitlines() or ["not available"])[0]
-        raise ConfigError("cannot be used here", field="device", found=f"{name} ({text})") from error
-    return device
 
 
 def _numpy(image: np.ndarray | Tensor) -> np.ndarray:

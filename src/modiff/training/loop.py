@@ -22,11 +22,12 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from modiff._version import __version__
-from modiff.config import RunConfig, TrainerConfig, check_ranges
+from modiff.config import RunConfig, check_ranges
 from modiff.data.batches import TrainingBatches, training_loader, validation_batches
 from modiff.data.loading import MemoryStore, load
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
+from modiff.devices import automatic_precision
 from modiff.errors import CheckpointError, ConfigError
 from modiff.io.files import alone
 from modiff.methods import run_folder as files
@@ -185,7 +186,7 @@ def _trainer(config: RunConfig, folder: Path, callbacks: list[Any]) -> Trainer:
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy="ddp_find_unused_parameters_true" if settings.devices * settings.num_nodes > 1 else "auto",
-            precision=_precision(settings),
+            precision=automatic_precision(settings.accelerator) if settings.precision == "auto" else settings.precision,
             max_steps=-1,
             max_epochs=-1,
             val_check_interval=training.validate_every,
@@ -207,19 +208,6 @@ def _make_trainer(**settings: Any) -> Trainer:
         return Trainer(**settings)
     except MisconfigurationException as error:
         raise ConfigError("does not fit this machine", field="trainer", found=str(error)) from error
-
-
-def _precision(settings: TrainerConfig) -> str:
-    """bfloat16 where the device computes with it natively."""
-    if settings.precision != "auto":
-        return settings.precision
-    cuda = torch.cuda.is_available() and settings.accelerator in ("auto", "gpu")
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
-    return "bf16-mixed" if native and settings.accelerator != "mps" else "32-true"
-
-
-def _cpu_has_bf16() -> bool:
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
 
 
 def _saved_progress(path: Path, module: TrainingModule) -> tuple[int, bool]:
