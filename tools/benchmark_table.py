@@ -1,6 +1,6 @@
-"""A table of README.md or of a page, from tables.csv as `modiff tables` writes it.
+"""A table of a page, from tables.csv as `modiff tables` writes it.
 
-python tools/benchmark_table.py results/phantom/tables.csv --table methods --into README.md --mark methods
+python tools/benchmark_table.py results/phantom/tables.csv --table methods --into docs/comparison.md --mark lidc-time
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The README's table, from results as `modiff evaluate` writes them.
+"""The table of README.md and of docs/results.md, from results as `modiff evaluate` writes them.
 
-python tools/results_table.py results/lidc-test.json [--into README.md]
+python tools/results_table.py results/lidc-test.json --into README.md
+python tools/results_table.py results/lidc-test.json --protocol paper --threshold 0.9 --into docs/results.md
 """
 
 from __future__ import annotations
@@ -60,15 +61,15 @@ def block(result: Result, protocol: str, threshold: float) -> str:
 
 
 def main() -> None:
-    """Prints the tables, or writes them between the README's two marks."""
+    """Prints the table, or writes it between the page's two marks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=Path)
+    parser.add_argument("--protocol", default="standard")
+    parser.add_argument("--threshold", type=float, default=0.5)
     parser.add_argument("--into", type=Path)
     args = parser.parse_args()
     result = read_result(args.result)
-    made = "\n\n".join(
-        block(result, protocol, threshold) for protocol, threshold in (("standard", 0.5), ("paper", 0.9))
-    )
+    made = block(result, args.protocol, args.threshold)
     if args.into is None:
         print(made)
         return
