@@ -52,27 +52,29 @@ def parser(prog: str) -> argparse.ArgumentParser:
     add("image", metavar="IMAGE", type=Path, nargs="+", help="the image file, or a folder with a DICOM series")
     add("-n", type=int, default=16, metavar="N", help="samples to draw (%(default)s)")
     add("--at", metavar="X,Y[,Z]", help="the pixel to look at, and its slice, counted from 0")
-    help = "with --at: N neighbours of slice Z on either side (%(default)s)"
-    add("--slices", type=int, default=0, metavar="N", help=help)
+    words = "with --at: N neighbours of slice Z on either side (%(default)s)"
+    add("--slices", type=int, default=0, metavar="N", help=words)
     add("--roi", metavar="X0:X1,Y0:Y1[,Z0:Z1]", help="a part of the image, ends excluded (all of it)")
-    help = "fraction of a window that its neighbours see too (%(default)s)"
-    add("--overlap", type=float, default=0.5, metavar="P", help=help)
+    words = "fraction of a window that its neighbours see too (%(default)s)"
+    add("--overlap", type=float, default=0.5, metavar="P", help=words)
     add("--seed", type=int, default=0, help="seed of the random numbers (%(default)s)")
     add("--steps", type=int, metavar="S", help="steps of the sampler (the model's own)")
-    help = "single: each sample is one rater's; all: the panel's consensus; or a list such as 0,2 (%(default)s)"
-    add("--raters", default="single", metavar="WHO", help=help)
-    help = "spread whether raters mark anything evenly over the samples instead of drawing it for each by itself"
-    add("--stratified", action="store_true", help=help)
+    words = "single: each sample is one rater's; all: the panel's consensus; or a list such as 0,2 (%(default)s)"
+    add("--raters", default="single", metavar="WHO", help=words)
+    words = "spread whether raters mark anything evenly over the samples instead of drawing it for each by itself"
+    add("--stratified", action="store_true", help=words)
     add("--threshold", type=float, metavar="T", help="a pixel is marked from this probability on (argmax)")
     add("--spacing", metavar="ROW,COLUMN", help="mm per pixel of a picture, for areas in mm² (unknown)")
-    help = "how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they are "
-    add("--intensity", metavar="RULE", help=help + "as in training (the model's own rule)")
+    words = (
+        "how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they are "
+    )
+    add("--intensity", metavar="RULE", help=words + "as in training (the model's own rule)")
     add("--device", default="cpu", help="cpu, cuda, cuda:1 … or auto (%(default)s)")
     add("-o", dest="output", type=Path, metavar="DIR", help="where to write (nothing is written)")
-    help = "name the patient, the study and the path of a DICOM series in summary.json"
-    add("--identify", action="store_true", help=help)
-    help = "refuse files that hold or claim more, before they are read (%(default)s)"
-    add("--max-bytes", type=int, default=2 << 30, metavar="BYTES", help=help)
+    words = "name the patient, the study and the path of a DICOM series in summary.json"
+    add("--identify", action="store_true", help=words)
+    words = "refuse files that hold or claim more, before they are read (%(default)s)"
+    add("--max-bytes", type=int, default=2 << 30, metavar="BYTES", help=words)
     add("--overwrite", action="store_true", help="replace the results of an earlier call in DIR")
     add("--json", action="store_true", help="print the summary as JSON")
     return made

@@ -103,29 +103,27 @@ class Merged:
         self.maps = torch.zeros(n, classes, *plan.box.size)
         self.weights = torch.zeros(n, dtype=torch.float64)
         self.raters: Tensor | None = None
-        self.presence: float | None = None
-        self.fraction = torch.from_numpy(plan.weights)
+        self.presence: Tensor | None = None
         seen = np.zeros(plan.box.size[1:])
         for window in plan.windows:
             target, source = window.within(*plan.box.spans[1:])
             seen[target] += plan.weights[source]
-        # Each window's own fraction of a pixel: their sum is 1 wherever one looks.
-        self.total = torch.from_numpy(np.where(seen > 0, seen, 1)).float()
+        self.seen = torch.from_numpy(np.where(seen > 0, seen, 1)).float()
 
     def add(self, jobs: Sequence[tuple[int, Window]], drawn: Samples) -> None:
         """Samples of windows, one per job: slice and window."""
-        first = self.plan.box.spans[0][0]
+        weights, first = torch.from_numpy(self.plan.weights), self.plan.box.spans[0][0]
         for (z, window), maps in zip(jobs, drawn.maps.float().cpu(), strict=True):
             target, source = window.within(*self.plan.box.spans[1:])
-            self.maps[(slice(None), slice(None), z - first, *target)] += maps[(..., *source)] * (
-                self.fraction[source] / self.total[target]
-            )
+            fraction = weights[source] / self.seen[target]  # of all windows it sums to 1 wherever one looks
+            self.maps[(slice(None), slice(None), z - first, *target)] += maps[(..., *source)] * fraction
         self.weights += drawn.weights.double().cpu().sum(0)
         if drawn.raters is not None and self.raters is None:
-            self.raters = drawn.raters[0].cpu().clone()
+            self.raters = drawn.raters[:1].cpu().clone()
         if drawn.presence is not None:
             # One number is drawn for all windows: a rater marks anything where it is below the largest probability.
-            self.presence = max(self.presence or 0.0, float(drawn.presence.max()))
+            most = drawn.presence.max()[None].cpu().clone()
+            self.presence = most if self.presence is None else torch.maximum(most, self.presence)
 
     def samples(self) -> Samples:
         """Everything, as a batch of one: maps (1,N,K,H,W) of an image in its whole frame, (1,N,K,z,h,w) of a box.
@@ -136,10 +134,5 @@ class Merged:
         present = torch.stack([marks(sample.flatten(1, 2)) for sample in maps])
         if self.plan.image:
             maps = torch.from_numpy(self.plan.box.put_back(maps.numpy()))[:, :, 0]
-        return Samples(
-            maps[None],
-            (self.weights / self.weights.sum()).float()[None],
-            present[None],
-            None if self.raters is None else self.raters[None],
-            None if self.presence is None else torch.tensor([self.presence]),
-        )
+        weights = (self.weights / self.weights.sum()).float()
+        return Samples(maps[None], weights[None], present[None], self.raters, self.presence)

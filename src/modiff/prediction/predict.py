@@ -80,32 +80,25 @@ class Prediction:
     def slice_summary(self, z: int) -> Summary:
         """The summary of slice z of a scan by itself, its maps in the frame of the whole slice."""
         box, summary = self.plan.box, self.summary
-        maps = self.samples.maps[0, :, :, z - box.spans[0][0]].numpy()
-        whole = np.zeros((*maps.shape[:2], *box.shape[1:]), np.float32)
-        whole[(..., *box.slices[1:])] = maps
-        drawn = Samples.uniform(torch.from_numpy(whole)[None])
+        maps = box.framed(self.samples.maps[0, :, :, z - box.spans[0][0]].numpy())
+        drawn = Samples.uniform(torch.from_numpy(maps)[None])
         drawn.weights = self.samples.weights
         spacing = None if summary.spacing is None else summary.spacing[1:]
         return summarise(drawn, classes=summary.classes, spacing=spacing, threshold=summary.threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: what the model saw, and the summary; everything but the maps."""
-        plan = self.plan
+        plan, window = self.plan, self.plan.windows[0]
         depth, height, width = plan.box.shape
-        first = plan.windows[0]
+        size = {"width": window.size[1], "height": window.size[0]}
         found: dict[str, Any] = {"image_size": {"width": width, "height": height}}
         if plan.placed:
             found["image_size"]["slices"] = depth
             found["box"] = {name: list(span) for name, span in zip("xyz", reversed(plan.box.spans), strict=True)}
-            found["windows"] = {"a_slice": len(plan.windows), "width": first.size[1], "height": first.size[0]}
+            found["windows"] = {"a_slice": len(plan.windows), **size}
         else:
-            found["window"] = {
-                "left": first.left,
-                "top": first.top,
-                "width": first.size[1],
-                "height": first.size[0],
-                "reaches_outside": first.padded,
-            }
+            corner = {"left": window.left, "top": window.top}
+            found["window"] = {**corner, **size, "reaches_outside": window.padded}
         found |= {
             "at": None if plan.at is None else list(plan.at if plan.placed else plan.at[:2]),
             "intensity": {"training": self.values.trained, "applied": self.values.rule},

@@ -114,6 +114,12 @@ class Box:
         z, y, x = (slice(low, high) for low, high in self.spans)
         return z, y, x
 
+    def framed(self, values: np.ndarray) -> np.ndarray:
+        """(…,h,w) of the box's slices -> (…,H,W): whole slices, 0 outside."""
+        whole = np.zeros((*values.shape[:-2], *self.shape[1:]), dtype=values.dtype)
+        whole[(..., *self.slices[1:])] = values
+        return whole
+
     def put_back(self, values: np.ndarray) -> np.ndarray:
         """(…,z,h,w) of the box -> (…,Z,H,W) of the scan, 0 outside."""
         if self.size == self.shape:

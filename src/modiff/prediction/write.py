@@ -18,7 +18,7 @@ from modiff.io.image import write_png
 from modiff.io.nifti_writer import write_nifti
 from modiff.io.volume import Volume
 from modiff.prediction.predict import Prediction
-from modiff.prediction.summary import Hypothesis, Summary, percent
+from modiff.prediction.summary import Summary, percent
 
 if TYPE_CHECKING:
     from modiff.io.dicom.seg import Segment
@@ -56,7 +56,7 @@ def write_prediction(
             (folder / "slices.png").write_bytes(slices_figure(prediction))
         else:
             for made in _outputs(prediction.summary):
-                write_png(folder / f"{made.name}.png", made.values if made.values.dtype == bool else made.grey())
+                write_png(folder / f"{made.name}.png", made.grey())
             _write_arrays(folder / "samples.npz", prediction)
         (folder / "overlay.png").write_bytes(key_figure(prediction, title=title))
         content["files"] = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
@@ -76,7 +76,9 @@ class _Output:
     intent: str = ""
 
     def grey(self) -> np.ndarray:
-        """The map in 8 bits."""
+        """A map in 8 bits; a mask as it is."""
+        if self.values.dtype == bool:
+            return self.values
         fraction = self.values if self.largest is None else self.values / self.largest
         return np.rint(np.clip(fraction, 0, 1) * 255).astype(np.uint8)
 
@@ -133,55 +135,32 @@ def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, f
     lacking = missing_reference(volume)
     if lacking is not None:
         return [f"no segmentation objects are written: the series has no {lacking} to refer to"]
-    summary, settings = prediction.summary, prediction.settings.drawing()
-    parameters = {name: str(value) for name, value in settings.items()} | {"weights": fingerprint[:16]}
-    maker = Maker(prediction.method, __version__, parameters, fingerprint[:16])
-    first = prediction.plan.box.spans[0][0]
-
-    def framed(values: np.ndarray) -> np.ndarray:
-        """(…,z,h,w) of the box -> (…,z,H,W): whole slices."""
-        whole = np.zeros((*values.shape[:-2], *volume.shape[1:]), values.dtype)
-        whole[(..., *prediction.plan.box.slices[1:])] = values
-        return whole
-
-    write_fractional_seg(
-        folder / PROBABILITY_SEG,
-        framed(summary.mean),
-        volume,
-        first=first,
-        classes=summary.classes,
-        maker=maker,
-        colours=[rgb(kind) for kind in range(len(summary.classes))],
-    )
-    numbered = [(i, hypothesis) for i, hypothesis in enumerate(summary.hypotheses, 1) if not hypothesis.nothing]
-    segments = [
-        segment
-        for place, (number, hypothesis) in enumerate(numbered)
-        for segment in _segments(f"hypothesis {number}", hypothesis, framed(hypothesis.mask), summary.classes, place)
-    ]
-    if not segments:
-        nothing = summary.hypotheses[0]
-        segments = _segments("nothing there", nothing, framed(nothing.mask[:1]), summary.classes[:1], 0)
-    write_binary_seg(folder / HYPOTHESES_SEG, segments, volume, first=first, maker=maker)
+    parameters = {name: str(value) for name, value in prediction.settings.drawing().items()}
+    serial = fingerprint[:16]
+    maker = Maker(prediction.method, __version__, parameters | {"weights": serial}, serial)
+    box, classes = prediction.plan.box, prediction.summary.classes
+    first, maps = box.spans[0][0], box.framed(prediction.summary.mean)
+    colours = [rgb(kind) for kind in range(len(classes))]
+    path = folder / PROBABILITY_SEG
+    write_fractional_seg(path, maps, volume, first=first, classes=classes, maker=maker, colours=colours)
+    write_binary_seg(folder / HYPOTHESES_SEG, _segments(prediction), volume, first=first, maker=maker)
     return []
 
 
-def _segments(
-    words: str, hypothesis: Hypothesis, masks: np.ndarray, classes: Sequence[str], place: int
-) -> list[Segment]:
-    """A segment per class, in the colour that figures give the hypothesis; the later classes' are lighter."""
+def _segments(prediction: Prediction) -> list[Segment]:
+    """A segment per class and hypothesis that marks something, in its colour in figures, lighter for later classes."""
     from modiff.io.dicom.seg import Segment
     from modiff.viz.palette import rgb
 
-    probability = percent(hypothesis.probability)
-    description = f"{len(hypothesis.members)} samples, probability {probability}"
-    return [
-        Segment(
-            mask,
-            f"{words}: {probability}{f', {name}' if len(classes) > 1 else ''}",
-            name,
-            description,
-            rgb(place, white=kind / len(classes)),
-        )
-        for kind, (mask, name) in enumerate(zip(masks, classes, strict=True))
-    ]
+    found, names = [], prediction.summary.classes
+    numbered = list(enumerate(prediction.summary.hypotheses, 1))
+    marking = [(number, hypothesis) for number, hypothesis in numbered if not hypothesis.nothing]
+    for place, (number, hypothesis) in enumerate(marking or numbered[:1]):
+        probability = percent(hypothesis.probability)
+        label = f"{f'hypothesis {number}' if marking else 'nothing there'}: {probability}"
+        words = f"{len(hypothesis.members)} samples, probability {probability}"
+        masks = prediction.plan.box.framed(hypothesis.mask)
+        for kind, name in enumerate(names if marking else names[:1]):
+            title = f"{label}, {name}" if marking and len(names) > 1 else label
+            found.append(Segment(masks[kind], title, name, words, rgb(place, white=kind / len(names))))
+    return found
