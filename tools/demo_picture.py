@@ -90,8 +90,10 @@ def main() -> None:
         for row in choose(store):
             predictor.set_image(store.image(row), case=str(store.cases[row]), intensity="ready")
             predictor.sample(n=SAMPLES, seed=0)
-            assert predictor.input is not None
-            lines += cells(store, row, predictor.input, predictor.summary())
+            assert predictor.plan is not None
+            assert predictor.values is not None
+            seen = predictor.values.cut(0, predictor.plan.windows[0])
+            lines += cells(store, row, seen, predictor.summary())
     shrink(png(contact_sheet(lines, inches=1.2))).save(args.output, optimize=True)
     print(f"{args.output}: {args.output.stat().st_size // 1000} kB")
 

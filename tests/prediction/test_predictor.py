@@ -172,10 +172,10 @@ class TestInput:
             (np.zeros((4, 4), bool), "not an array of numbers"),
             (np.zeros((4, 4), complex), "not an array of numbers"),
             (np.full((4, 4), np.inf), "not finite"),
-            (np.zeros(4), "not a 2-D image"),
-            (np.zeros((1, 1, 4, 4)), "not a 2-D image"),
-            (np.zeros((0, 4)), "not a 2-D image"),
-            ([[1, 2]], "not a 2-D image"),
+            (np.zeros(4), "not an image or a volume"),
+            (np.zeros((1, 1, 1, 4, 4)), "not an image or a volume"),
+            (np.zeros((0, 4)), "not an image or a volume"),
+            ([[1, 2]], "not an image or a volume"),
             (np.zeros((2, 4, 4)), "other channels"),
             (np.arange(48, dtype=np.uint8).reshape(3, 4, 4), "other channels"),
         ],
@@ -200,7 +200,7 @@ class TestInput:
 
     @pytest.mark.parametrize("n", [0, -1, 1.5, True, "4"])
     def test_a_number_of_samples_that_is_none_is_refused(self, predictor, image, n):
-        with pytest.raises(ConfigError, match="n: is not possible"):
+        with pytest.raises(ConfigError, match="n: is out of range"):
             predictor.set_image(image).sample(n)
 
     def test_more_samples_than_memory_are_refused_before_any_is_taken(self, predictor, image):

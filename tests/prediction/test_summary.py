@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modiff.errors import ConfigError, DataError
-from modiff.prediction.summary import SAME_HYPOTHESIS, entropy_bits, summarise
-from modiff.prediction.words import area_text, percent
+from modiff.prediction.summary import SAME_HYPOTHESIS, entropy_bits, percent, summarise
 from modiff.types import Samples
 
 
@@ -201,6 +200,64 @@ class TestNumbers:
         json.dumps(summarise(samples_of([NOTHING])).to_dict(), allow_nan=False)
 
 
+class TestScans:
+    def masks(self) -> np.ndarray:
+        made = np.zeros((4, 1, 3, 8, 8), bool)
+        made[0, 0, :2, :4, :4] = True  # 32 voxels
+        made[1, 0, :2, :4, :5] = True  # 40
+        made[2, 0, 2, 5:, 5:] = True  # 9, elsewhere
+        return made  # and one that marks nothing
+
+    def of(self, masks: np.ndarray, **more: Any) -> Any:
+        maps = torch.from_numpy(masks).float()
+        drawn = Samples.uniform(maps.flatten(2, 3)[None])
+        drawn.maps = maps[None]
+        return summarise(drawn, **{"spacing": (2, 0.5, 0.5), "classes": ["lesion"], **more})
+
+    def test_volumes_are_in_mm3(self):
+        found = self.of(self.masks()).to_dict()
+        assert found["voxel_mm3"] == 0.5
+        assert found["spacing_mm"] == {"slice": 2, "row": 0.5, "column": 0.5}
+        assert [item["volume_mm3"]["lesion"] for item in found["samples"]] == [16, 20, 4.5, 0]
+        assert found["classes"]["lesion"]["mean_mm3"] == pytest.approx(np.mean([16, 20, 4.5, 0]))
+        assert found["classes"]["lesion"]["standard_deviation_mm3"] == pytest.approx(np.std([16, 20, 4.5, 0]))
+        assert found["classes"]["lesion"]["mean_map_mm3"] == pytest.approx(np.mean([16, 20, 4.5, 0]))
+        assert found["classes"]["lesion"]["volume_where_marked_mm3"]["q50"] == 16
+        assert found["hypotheses"][0]["voxels"] == {"lesion": 32}
+
+    def test_the_voxels_of_a_sheared_scan_have_their_own_volume(self):
+        found = self.of(self.masks(), voxel_mm3=0.25).to_dict()
+        assert [item["volume_mm3"]["lesion"] for item in found["samples"]] == [8, 10, 2.25, 0]
+
+    def test_hypotheses_are_grouped_in_three_dimensions(self):
+        summary = self.of(self.masks())
+        assert [hypothesis.members for hypothesis in summary.hypotheses] == [(0, 1), (2,), (3,)]
+        assert [hypothesis.probability for hypothesis in summary.hypotheses] == pytest.approx([0.5, 0.25, 0.25])
+        assert [hypothesis.nothing for hypothesis in summary.hypotheses] == [False, False, True]
+        np.testing.assert_array_equal(summary.hypotheses[1].mask, self.masks()[2])
+
+    def test_maps_are_those_of_numpy(self):
+        masks = self.masks()
+        summary = self.of(masks)
+        np.testing.assert_allclose(summary.mean, masks.mean(0), atol=1e-6)
+        np.testing.assert_array_equal(summary.masks, masks)
+        np.testing.assert_array_equal(summary.consensus, masks.mean(0) > 0.5)
+        p = masks.mean(0)[0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entropy = np.nan_to_num(-p * np.log2(p)) + np.nan_to_num(-(1 - p) * np.log2(1 - p))
+        np.testing.assert_allclose(summary.entropy, entropy, atol=1e-6)
+
+    def test_the_slice_to_show_is_the_one_with_most(self):
+        masks = np.zeros((2, 1, 5, 8, 8), bool)
+        assert self.of(masks).key_slice() == 2
+        masks[0, 0, 3, 2:6, 2:6], masks[1, 0, 1, 2:4, 2:4] = True, True
+        assert self.of(masks).key_slice() == 3
+
+    def test_it_needs_the_size_of_a_voxel(self):
+        with pytest.raises(DataError, match="spacing"):
+            self.of(self.masks(), spacing=None)
+
+
 class TestRefusals:
     @pytest.mark.parametrize("threshold", [0, -1, 1.5, math.nan])
     def test_a_threshold_outside_its_range(self, threshold):
@@ -231,6 +288,6 @@ class TestWords:
 
     def test_a_hypothesis_in_the_unit_that_is_known(self):
         summary = summarise(samples_of([square(4), NOTHING]), spacing=(0.5, 0.5))
-        assert [area_text(hypothesis, summary) for hypothesis in summary.hypotheses] == ["4 mm²", "nothing there"]
+        assert [summary.size_text(hypothesis) for hypothesis in summary.hypotheses] == ["4 mm²", "nothing there"]
         summary = summarise(samples_of([square(4)]))
-        assert area_text(summary.hypotheses[0], summary) == "16 px"
+        assert summary.size_text(summary.hypotheses[0]) == "16 px"

@@ -7,14 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from modiff.prediction.overlay import close_up, overlay
-from modiff.prediction.summary import Summary, summarise
-from modiff.prediction.window import Window
-from modiff.types import Samples
 from modiff.viz import figures
 from modiff.viz.figures import COLOURS, Cell, Contour, contact_sheet, png
 
@@ -100,62 +95,3 @@ class TestPrimitives:
         png(contact_sheet([[Cell(GREY)]]))
         used = sys.modules.get("matplotlib.pyplot")
         assert used is None or not used.get_fignums()
-
-
-def summary_of(masks: list[np.ndarray], **more: object) -> Summary:
-    maps = torch.from_numpy(np.stack(masks)).float()[None, :, None]
-    return summarise(Samples.uniform(maps), **more)
-
-
-class TestOverlay:
-    whole = Window((64, 64), (64, 64), 0, 0)
-    image = np.random.default_rng(0).random((1, 64, 64), dtype=np.float32)
-
-    def text(self, summary: Summary, window: Window | None = None) -> str:
-        figure = overlay(self.image, summary, window or self.whole, title="the title")
-        png(figure)
-        legends = [label.get_text() for legend in figure.legends for label in legend.get_texts()]
-        titles = [axes.get_title() for axes in figure.axes]
-        return "\n".join([*legends, *titles, *(text.get_text() for text in figure.texts)])
-
-    def test_every_hypothesis_is_named_with_its_probability(self):
-        masks = [disc(64, 30, 30, 8)] * 5 + [disc(64, 30, 30, 3)] * 3 + [np.zeros((64, 64))] * 2
-        text = self.text(summary_of(masks, spacing=(0.5, 0.5)))
-        assert "50 %   49 mm²" in text
-        assert "30 %   7 mm²" in text
-        assert "20 %   nothing there" in text
-        assert "the title" in text
-
-    def test_what_is_not_drawn_is_counted(self):
-        masks = [disc(64, 6 + 6 * i, 6 + 6 * i, 2) for i in range(10)]
-        assert "4 rarer hypotheses, not drawn: 40 % together" in self.text(summary_of(masks))
-
-    def test_an_image_that_nobody_marks_is_drawn(self):
-        assert "100 %   nothing there" in self.text(summary_of([np.zeros((64, 64))] * 3))
-
-    def test_several_classes_are_drawn(self):
-        maps = torch.zeros(1, 2, 3, 64, 64)
-        maps[0, 0, 0, 5:9, 5:9] = maps[0, 0, 2, 20:30, 30:50] = maps[0, 1, 1, 5:9, 5:9] = 1
-        self.text(summarise(Samples.uniform(maps)))
-
-    @pytest.mark.parametrize("window", [Window((30, 40), (64, 64), -17, -12), Window((100, 64), (64, 64), 60, -30)])
-    def test_only_the_images_own_part_of_the_window_is_shown(self, window):
-        self.text(summary_of([np.ones(window.image)]), window)
-        figure = overlay(self.image, summary_of([np.ones(window.image)]), window)
-        rows, columns = window.covered
-        shown = figure.axes[0].images[0].get_array()
-        assert shown is not None
-        assert shown.shape == (rows.stop - rows.start, columns.stop - columns.start)
-        assert figure.axes[0].get_xticklabels()[0].get_text() == str(columns.start)
-
-    def test_the_close_up_holds_all_that_is_marked(self):
-        summary = summary_of([disc(64, 20, 20, 3), disc(64, 40, 44, 5)])
-        rows, columns = close_up(summary, self.whole)
-        marked = summary.masks.any((0, 1))
-        assert marked[rows, columns].sum() == marked.sum()
-
-    def test_the_close_up_is_of_the_window_where_nothing_is_marked(self):
-        assert close_up(summary_of([np.zeros((64, 64))]), self.whole) == self.whole.covered
-
-    def test_a_spot_in_the_corner_is_shown_with_what_surrounds_it(self):
-        assert close_up(summary_of([disc(64, 0, 63, 1)]), self.whole) == (slice(0, 32), slice(32, 64))

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import warnings
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from modiff.io import ImageFile
+    from modiff.prediction.predict import Prediction
     from modiff.prediction.predictor import Predictor
-
-_NUMBERS: tuple[tuple[str, type[int] | type[float], tuple[int, ...]], ...] = (
-    ("at", int, (2, 3)),
-    ("spacing", float, (2,)),
-)
+    from modiff.types import RaterChoice
 
 _EPILOG = """\
 IMAGE is a PNG, TIFF or NPY file, (H,W) or (C,H,W); a NIfTI file of two or three dimensions (and channels); one DICOM
@@ -40,6 +36,9 @@ of -n 16. Not a medical device.
 """
 
 
+_SETTINGS = ("n", "seed", "steps", "stratified", "slices", "roi", "overlap", "intensity", "threshold")
+
+
 def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
     made = argparse.ArgumentParser(
@@ -48,71 +47,37 @@ def parser(prog: str) -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("model", metavar="MODEL", help="a run folder, or a packaged model's name")
-    made.add_argument(
-        "image", metavar="IMAGE", type=Path, nargs="+", help="the image file, or a folder with a DICOM series"
+    add = made.add_argument
+    add("model", metavar="MODEL", help="a run folder, or a packaged model's name")
+    add("image", metavar="IMAGE", type=Path, nargs="+", help="the image file, or a folder with a DICOM series")
+    add("-n", type=int, default=16, metavar="N", help="samples to draw (%(default)s)")
+    add("--at", metavar="X,Y[,Z]", help="the pixel to look at, and its slice, counted from 0")
+    words = "with --at: N neighbours of slice Z on either side (%(default)s)"
+    add("--slices", type=int, default=0, metavar="N", help=words)
+    add("--roi", metavar="X0:X1,Y0:Y1[,Z0:Z1]", help="a part of the image, ends excluded (all of it)")
+    words = "fraction of a window that its neighbours see too (%(default)s)"
+    add("--overlap", type=float, default=0.5, metavar="P", help=words)
+    add("--seed", type=int, default=0, help="seed of the random numbers (%(default)s)")
+    add("--steps", type=int, metavar="S", help="steps of the sampler (the model's own)")
+    words = "single: each sample is one rater's; all: the panel's consensus; or a list such as 0,2 (%(default)s)"
+    add("--raters", default="single", metavar="WHO", help=words)
+    words = "spread whether raters mark anything evenly over the samples instead of drawing it for each by itself"
+    add("--stratified", action="store_true", help=words)
+    add("--threshold", type=float, metavar="T", help="a pixel is marked from this probability on (argmax)")
+    add("--spacing", metavar="ROW,COLUMN", help="mm per pixel of a picture, for areas in mm² (unknown)")
+    words = (
+        "how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they are "
     )
-    _add_drawing(made)
-    _add_writing(made)
+    add("--intensity", metavar="RULE", help=words + "as in training (the model's own rule)")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1 … or auto (%(default)s)")
+    add("-o", dest="output", type=Path, metavar="DIR", help="where to write (nothing is written)")
+    words = "name the patient, the study and the path of a DICOM series in summary.json"
+    add("--identify", action="store_true", help=words)
+    words = "refuse files that hold or claim more, before they are read (%(default)s)"
+    add("--max-bytes", type=int, default=2 << 30, metavar="BYTES", help=words)
+    add("--overwrite", action="store_true", help="replace the results of an earlier call in DIR")
+    add("--json", action="store_true", help="print the summary as JSON")
     return made
-
-
-def _add_drawing(made: argparse.ArgumentParser) -> None:
-    made.add_argument("-n", type=int, default=16, metavar="N", help="samples to draw (%(default)s)")
-    made.add_argument("--at", metavar="X,Y[,Z]", help="the pixel to look at, and its slice, counted from 0")
-    made.add_argument(
-        "--slices",
-        type=int,
-        default=0,
-        metavar="N",
-        help="with --at: N neighbours of slice Z on either side (%(default)s)",
-    )
-    made.add_argument("--roi", metavar="X0:X1,Y0:Y1[,Z0:Z1]", help="a part of the image, ends excluded (all of it)")
-    made.add_argument(
-        "--overlap", type=float, default=0.5, metavar="P", help="share of a window its neighbours see too (%(default)s)"
-    )
-    made.add_argument("--seed", type=int, default=0, help="seed of the random numbers (%(default)s)")
-    made.add_argument("--steps", type=int, metavar="S", help="steps of the sampler (the model's own)")
-    made.add_argument(
-        "--raters",
-        default="single",
-        metavar="WHO",
-        help="single: each sample is one reader's; all: the panel's consensus; or a list such as 0,2 (%(default)s)",
-    )
-    made.add_argument(
-        "--stratified",
-        action="store_true",
-        help="spread whether raters mark anything evenly over the samples instead of drawing it for each by itself",
-    )
-    made.add_argument(
-        "--threshold", type=float, metavar="T", help="a pixel is marked from this probability on (argmax)"
-    )
-    made.add_argument("--spacing", metavar="ROW,COLUMN", help="mm a pixel of a picture, for areas in mm² (unknown)")
-    made.add_argument(
-        "--intensity",
-        metavar="RULE",
-        help="how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they "
-        "are as in training (the model's own rule)",
-    )
-
-
-def _add_writing(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … or auto (%(default)s)")
-    made.add_argument("-o", dest="output", type=Path, metavar="DIR", help="where to write (nothing is written)")
-    made.add_argument(
-        "--identify",
-        action="store_true",
-        help="name the patient, the study and the path of a DICOM series in summary.json",
-    )
-    made.add_argument(
-        "--max-bytes",
-        type=int,
-        default=2 << 30,
-        metavar="BYTES",
-        help="refuse files that hold or claim more, before they are read (%(default)s)",
-    )
-    made.add_argument("--overwrite", action="store_true", help="replace the results of an earlier call in DIR")
-    made.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -122,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
     from modiff.io.limits import Limits
     from modiff.io.scan import read_channels
 
-    places = {name: numbers(getattr(args, name), f"--{name}", kind, counts) for name, kind, counts in _NUMBERS}
-    if args.slices and args.at is None:
+    at, spacing = _numbers(args.at, "--at", int, (2, 3)), _numbers(args.spacing, "--spacing", float, (2,))
+    if args.slices and at is None:
         raise ConfigError("needs a place", field="--slices", found=args.slices, hint="Give --at X,Y,Z too")
     raters = _raters(args.raters)
     # What can be refused without torch and a model is refused before they are loaded.
@@ -131,84 +96,43 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.output, overwrite=args.overwrite)
     scan = read_channels(args.image, limits=Limits(max_bytes=args.max_bytes))
 
-    from modiff.cli.sample_scan import is_slid, sample_scan
+    from modiff.prediction.predict import Settings, predict
     from modiff.prediction.predictor import Predictor
+    from modiff.prediction.privacy import called
+    from modiff.prediction.show import show
+    from modiff.prediction.write import write_prediction
 
+    same = {name: getattr(args, name) for name in _SETTINGS}
+    settings = Settings(at=at, spacing=spacing, raters=raters, **same)
     predictor = Predictor.from_path(args.model, device=args.device)
-    if is_slid(scan, predictor, args):
-        sample_scan(scan, predictor, args, raters=raters, **places)
+    with _progress(args) as progress:
+        prediction = predict(scan, predictor, settings, progress=progress)
+    content = _about(args, predictor, prediction)
+    if args.output is None:
+        content |= prediction.to_dict()
     else:
-        _sample_image(scan, predictor, args, raters=raters, **places)
+        title = f"{Path(called(scan)).name}   model {args.model}, {args.n} samples, seed {args.seed}"
+        content = write_prediction(args.output, prediction, about=content, title=title, overwrite=args.overwrite)
+    for note in content["warnings"]:
+        print(f"modiff: warning: {called(scan)}: {note}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        show(prediction.summary, args.output)
     return 0
 
 
-def _sample_image(
-    image: Any, predictor: Predictor, args: argparse.Namespace, *, raters: Any, at: Any, spacing: Any
-) -> None:
-    """One window of one picture."""
-    from modiff.prediction.results import describe_input, write_results
-    from modiff.prediction.show import show_image
-
-    _set_image(predictor, image, at, args.intensity)
-    predictor.sample(args.n, seed=args.seed, steps=args.steps, raters=raters, stratified=args.stratified)
-    summary = predictor.summary(threshold=args.threshold, spacing=spacing or image.spacing)
-    about = {**about_image(args, image, predictor), **describe_input(predictor), "at": at}
-    if args.output is not None:
-        title = f"{image.path.name}   model {args.model}, {args.n} samples, seed {args.seed}"
-        about = write_results(args.output, predictor, summary, about=about, title=title, overwrite=args.overwrite)
-    else:
-        about |= summary.to_dict()
-    if args.json:
-        print_json(about)
-    else:
-        show_image(summary, args.output)
-
-
-def _set_image(predictor: Predictor, image: ImageFile, at: list[Any] | None, intensity: str | None) -> None:
-    """Errors name the file; warnings are a line each."""
-    from modiff.prediction.predictor import PredictionWarning
-
-    with warnings.catch_warnings(), errors_name(image.path):
-        warnings.simplefilter("ignore", PredictionWarning)
-        predictor.set_image(image.array, at=at, intensity=intensity)
-    print_warnings(predictor.notes, image.path)
-
-
-@contextmanager
-def errors_name(path: Path | str) -> Iterator[None]:
-    """An error about the image's content or a place in it names the file."""
-    from modiff.errors import DataError
-
-    try:
-        yield
-    except DataError as error:
-        if error.path is not None or error.field not in ("image", "at", "--roi"):
-            raise
-        raise type(error)(str(error), path=path) from error
-
-
-def print_warnings(notes: Sequence[str], path: Path | str) -> None:
-    """A line each on the error stream."""
-    import sys
-
-    for note in notes:
-        print(f"modiff: warning: {path}: {note}", file=sys.stderr)
-
-
-def print_json(content: dict[str, Any]) -> None:
-    """The summary as it stands in summary.json."""
-    print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
-
-
-def about_call(args: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
-    """How the samples were made, but for the image."""
+def _about(args: argparse.Namespace, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
+    """How the samples were made."""
     from modiff.config import to_dict
     from modiff.devices import device_name
     from modiff.evaluation import provenance
+    from modiff.prediction.privacy import describe_source, public_command
 
     config = None if predictor.config is None else to_dict(predictor.config)
+    scan, command = prediction.scan, provenance.command_line()
     return {
-        "command": provenance.command_line(),
+        "command": public_command(command, scan, args.image[0], identify=args.identify),
         "date": provenance.now(),
         "versions": provenance.versions(),
         "device": device_name(predictor.device),
@@ -217,51 +141,49 @@ def about_call(args: argparse.Namespace, predictor: Predictor) -> dict[str, Any]
             "fingerprint": provenance.model_fingerprint(predictor.model, config),
             "card": predictor.card,
         },
-        "seed": args.seed,
-        "steps": args.steps,
-        "raters": args.raters,
-        "stratified": args.stratified,
+        **prediction.settings.drawing(),
+        "image": describe_source(scan, args.image, identify=args.identify),
     }
 
 
-def about_image(args: argparse.Namespace, image: ImageFile, predictor: Predictor) -> dict[str, Any]:
-    """How the samples of a picture were made."""
-    return {
-        **about_call(args, predictor),
-        "image": {
-            "path": str(image.path),
-            "format": image.format,
-            "type": str(image.dtype),
-            "channels": image.array.shape[0],
-            "sha256": image.sha256,
-        },
-    }
-
-
-def numbers(text: str | None, field: str, kind: type[int] | type[float], counts: tuple[int, ...]) -> list[Any] | None:
+def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts: tuple[int, ...]) -> Any:
     """Numbers between commas; ConfigError for another form or count."""
     from modiff.errors import ConfigError
 
     if text is None:
         return None
     try:
-        values = [kind(part) for part in text.split(",")]
+        values = tuple(kind(part) for part in text.split(","))
     except ValueError:
-        values = []
+        values = ()
     if len(values) not in counts:
         expected = "whole numbers, such as 120,85 or 120,85,40" if kind is int else "two numbers, such as 0.7,0.7"
         raise ConfigError("cannot be understood", field=field, found=repr(text), expected=expected)
     return values
 
 
-def _raters(text: str) -> Any:
+def _raters(text: str) -> RaterChoice:
     from modiff.errors import ConfigError
 
     if text in ("single", "all"):
-        return text
+        return cast("RaterChoice", text)
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigError(
             "cannot be understood", field="--raters", found=repr(text), expected="single, all or a list such as 0,2"
         ) from error
+
+
+@contextmanager
+def _progress(args: argparse.Namespace) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on the error stream of a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty() or args.json:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("windows", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,12 +1,18 @@
-"""Predictor: set an image once, draw any number of hypotheses, summarise them."""
+"""Predictor: set an image or a volume once, draw any number of hypotheses, summarise them.
+
+A hypothesis is one reading of all that is looked at. All its windows share one seed, hence one rater, one draw of
+presence (a window is marked where the drawn number is below its probability, so the same rater is as bold everywhere)
+and one random field: noise is a function of row and column in the scan, the same in each slice, so that neighbouring
+windows and slices start from the same noise and differ only by what the model sees around them. Through the slices of
+one lesion the probability of presence is freed of valleys, so that no reading has a hole in its middle.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +23,10 @@ from torch import Tensor
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
 from modiff.methods.base import Segmenter
+from modiff.prediction.plan import Merged, Plan, plan_windows
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.values import Values
-from modiff.prediction.window import Window
+from modiff.prediction.windows import OVERLAP, Box, Window
 from modiff.rng import seeds_for
 from modiff.types import DataSpec, RaterChoice, Samples
 
@@ -27,7 +34,8 @@ if TYPE_CHECKING:
     from modiff.config import RunConfig
     from modiff.methods.weights import LoadedModel
 
-MAX_MAPS = 4 << 30  # bytes of maps, drawn as one batch
+MAX_MAPS = 4 << 30  # bytes of maps that are held
+_AT_ONCE = 16 << 20  # values of maps made in one call of the model
 
 
 class PredictionWarning(UserWarning):
@@ -35,17 +43,13 @@ class PredictionWarning(UserWarning):
 
 
 class Predictor:
-    """Hypotheses for one image at a time: `set_image`, `sample` as often as needed, `summary`, `reset`.
+    """Hypotheses for one image or volume at a time: `set_image`, `sample` as often as needed, `summary`, `reset`.
 
     A sample is a function of (weights, image, seed, index): the first n of 2n samples are the n samples.
     """
 
     def __init__(
-        self,
-        model: LoadedModel | Segmenter,
-        *,
-        device: str | torch.device = "cpu",
-        data: DataSpec | None = None,
+        self, model: LoadedModel | Segmenter, *, device: str | torch.device = "cpu", data: DataSpec | None = None
     ) -> None:
         """From a loaded model or a bare Segmenter. data: what is known of its training data, by default what the model
         says. device: "auto" is a GPU if there is one. Raises ConfigError for one that is not there."""
@@ -67,47 +71,56 @@ class Predictor:
 
     def reset(self) -> None:
         """Forgets the image and its samples."""
-        self.window: Window | None = None
-        self.input: np.ndarray | None = None
-        self.case: str | None = None
-        self.notes: tuple[str, ...] = ()  # what differs from the training data: the warnings of set_image
-        self.intensity: str | None = None  # the rule that made the values
+        self.plan: Plan | None = None
+        self.values: Values | None = None  # what the model sees
+        self.case = ""  # names the random numbers
+        self.notes: tuple[str, ...] = ()  # what differs from the training data: the warnings
         self.samples: Samples | None = None
-        self._encoding: Any = None
+        self._spacing: tuple[float, ...] | None = None
+        self._encoded: dict[int, list[Any]] = {}  # by how many windows are encoded at once
 
     def set_image(
         self,
         image: np.ndarray | Tensor,
         *,
         at: Sequence[int] | None = None,
+        slices: int = 0,
+        roi: Box | None = None,
+        overlap: float = OVERLAP,
         case: str | None = None,
         intensity: str | None = None,
+        spacing: Sequence[float] | None = None,
     ) -> Predictor:
-        """Encodes `image` (H,W) or (C,H,W), once for all samples to come.
+        """Takes an image (H,W) or (C,H,W), or a volume (C,Z,H,W), for all samples to come.
 
-        A window of the training size is cut so that its pixel (H//2, W//2) is the image's pixel `at` = (x, y), by
-        default the image's own centre; outside the image it sees the image's reflection. An image larger than the
-        training size needs `at`. intensity: how to make the values, by default as the model's data (`IntensityRule`);
-        "ready" says that they are. Bounds are those of the whole image, as in import (`Values`). case: names the random
-        numbers; by default the image's content does: its path and file format do not matter, and two images do not
-        share their noise. Warns (PredictionWarning) of what differs from the training data. Raises DataError.
+        at: (x, y), of a volume (x, y, z): a window of the training size is cut so that its pixel (H//2, W//2) is that
+        one, on slice z and `slices` neighbours on either side; outside the image it sees the image's reflection. roi: a
+        box; windows of the training size are slid over it, neighbours share `overlap` of what they look at. Without
+        either all is looked at, which must not be larger than the training size. intensity: how to make the values, by
+        default as the model's data (`IntensityRule`); "ready" says that they are. Bounds are those of the whole image,
+        as in import (`Values`). spacing: mm of a pixel (row, column) or voxel (slice, row, column). case: names the
+        random numbers; by default the image's content does: its path and file format do not matter, and two images do
+        not share their noise. Warns (PredictionWarning) of what differs from the training data. Raises DataError,
+        ConfigError.
         """
         self.reset()
         array = _numpy(image)
-        pixels = _channels(array, self.model.channels)
-        frame = (pixels.shape[-2], pixels.shape[-1])
-        window = Window.centred(frame, self.size or frame, self._position(frame, at))
-        values = Values(pixels[:, None], self.data, intensity, picture=True)
-        seen, notes = values.cut(0, window), values.notes
-        if window.padded:
-            width, height = window.size[1], window.size[0]
-            notes.append(f"the image ends inside the {width}×{height} window: beyond it the model sees its reflection")
-        for note in notes:
-            warnings.warn(note, PredictionWarning, stacklevel=2)
-        with torch.inference_mode():
-            self._encoding = self.model.encode(torch.from_numpy(seen)[None].to(self.device))
-        self.input, self.window, self.notes, self.intensity = seen, window, tuple(notes), values.rule
-        self.case = case if case is not None else content_hash(array)
+        scan = _channels(array, self.model.channels)
+        shape = (scan.shape[1], scan.shape[2], scan.shape[3])
+        if at is None and roi is None:
+            self._check_size(shape[1:], array.ndim)
+        options: dict[str, Any] = {"at": at, "slices": slices, "roi": roi, "overlap": overlap}
+        plan = plan_windows(self.model, self.data, shape, image=array.ndim < 4, **options)
+        self._check_memory(1, plan)
+        if scan.dtype.kind == "f" and not np.isfinite(scan).all():
+            raise DataError("has values that are not finite", field="image", found="NaN or infinity")
+        values = Values(scan, self.data, intensity, picture=plan.image, span=plan.box.spans[0])
+        notes = self._differences(plan, spacing)
+        if len(plan.jobs) == 1:
+            self._encoded = {1: [self._encode(values, plan.jobs)]}
+        self.plan, self.values, self.case = plan, values, case if case is not None else content_hash(array)
+        self._spacing = None if spacing is None else tuple(spacing)
+        self._warn([*notes, *values.notes])
         return self
 
     def sample(
@@ -118,76 +131,155 @@ class Predictor:
         steps: int | None = None,
         raters: RaterChoice = "single",
         stratified: bool = False,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Samples:
-        """n hypotheses in one batch: maps (1,N,K,h,w) in the image's own frame, 0 outside the window, on the CPU.
+        """n hypotheses, on the CPU: of an image maps (1,N,K,h,w) in its own frame, of a volume (1,N,K,z,h,w) within the
+        box that is looked at; 0 where no window looks.
 
-        raters: "single" (each sample is one reader's), "all" (the panel's consensus), or a list of raters. stratified:
-        presence from a low-discrepancy sequence, which a few samples represent better than independent draws. Raises
-        DataError before `set_image`, ConfigError for settings that make no sense or that the method does not have.
+        raters: "single" (each sample is one rater's), "all" (the panel's consensus), or a list of raters. stratified:
+        presence from a low-discrepancy sequence, which a few samples represent better than independent draws. progress:
+        called with windows done and in all. Raises DataError before `set_image`, ConfigError for settings that are out
+        of range or that the method does not have.
         """
-        if self.window is None or self.case is None:
+        plan, values = self.plan, self.values
+        if plan is None or values is None:
             raise DataError("no image is set", hint="Call set_image first")
-        options = check_settings(self.model, n, steps, raters, stratified)
-        self._check_memory(n)
-        with torch.inference_mode():
-            seeds = seeds_for(seed, [self.case], self.device)
-            drawn = self.model.sample(self._encoding, n, seeds=seeds, steps=steps, raters=raters, **options)
-        # Copies made outside inference mode are ordinary tensors, which a caller may do anything with.
-        moved = {name: value.to("cpu", copy=True) for name, value in vars(drawn).items() if isinstance(value, Tensor)}
-        self.samples = replace(drawn, **{**moved, "maps": self.window.put_back(moved["maps"].float())})
+        check_settings(self.model, n, steps, raters, stratified)
+        self._check_memory(n, plan)
+        merged, done = Merged(plan, n, self.model.classes), 0
+        at_once = max(1, _AT_ONCE // (n * self.model.classes * math.prod(plan.windows[0].size)))
+        for part, encoding in self._encodings(plan, values, at_once):
+            seeds = seeds_for(seed, [self.case], self.device).expand(len(part))
+            origin = None
+            if plan.placed and self.model.places_noise:
+                origin = torch.tensor([(window.top, window.left) for _, window in part], device=self.device)
+            with torch.inference_mode():
+                drawn = self.model.sample(
+                    encoding, n, seeds=seeds, steps=steps, raters=raters, stratified=stratified, origin=origin
+                )
+            merged.add(part, drawn)
+            done += len(part)
+            if progress is not None:
+                progress(done, len(plan.jobs))
+        self._warn(values.notes)  # some show in single windows only
+        self.samples = merged.samples()
         return self.samples
 
-    def summary(self, *, threshold: float | None = None, spacing: Sequence[float] | None = None) -> Summary:
-        """What the last samples say together; `summarise` explains. spacing: (row, column) mm of the image's pixels;
-        without it areas are in pixels only. Raises DataError before `sample`."""
+    def summary(
+        self, *, threshold: float | None = None, spacing: Sequence[float] | None = None, voxel_mm3: float | None = None
+    ) -> Summary:
+        """What the last samples say together; `summarise` explains. spacing: mm of the image's pixels (row, column) or
+        the volume's voxels (slice, row, column), by default that of `set_image`. Raises DataError before `sample`."""
         if self.samples is None:
             raise DataError("no samples are drawn", hint="Call set_image and sample first")
-        return summarise(self.samples, classes=self.data.classes, spacing=spacing, threshold=threshold)
+        return summarise(
+            self.samples,
+            classes=self.data.classes,
+            spacing=spacing if spacing is not None else self._spacing,
+            voxel_mm3=voxel_mm3,
+            threshold=threshold,
+        )
 
-    def _check_memory(self, n: int) -> None:
-        assert self.window is not None
-        size = 4 * n * self.model.classes * math.prod(self.window.image)
+    @torch.inference_mode()
+    def _encode(self, values: Values, jobs: Sequence[tuple[int, Window]]) -> Any:
+        seen = np.stack([values.cut(z, window) for z, window in jobs])
+        return self.model.encode(torch.from_numpy(seen).to(self.device))
+
+    def _encodings(
+        self, plan: Plan, values: Values, at_once: int
+    ) -> Iterator[tuple[Sequence[tuple[int, Window]], Any]]:
+        """Slices and windows, `at_once` of them, and what the model makes of them.
+
+        Slices of one lesion are judged together where the model can, and kept for the next samples.
+        """
+        jobs = plan.jobs
+        at_once = min(at_once, len(jobs))
+        parts = [jobs[first : first + at_once] for first in range(0, len(jobs), at_once)]
+        if plan.at is None and len(jobs) > 1:
+            yield from ((part, self._encode(values, part)) for part in parts)
+            return
+        if at_once not in self._encoded:
+            with torch.inference_mode():
+                joined = self.model.join_slices([self._encode(values, part) for part in parts])
+            self._encoded = {at_once: joined}
+        yield from zip(parts, self._encoded[at_once], strict=True)
+
+    def _differences(self, plan: Plan, spacing: Sequence[float] | None) -> list[str]:
+        notes, window = [], plan.windows[0]
+        if self.data.prompted and plan.at is None and (plan.slid or plan.box.size[0] > 1):
+            notes.append(
+                "the model was trained on crops centred on a lesion and is slid over a whole scan: it takes the middle "
+                "of each window for a lesion and marks what is none; give the place with --at"
+            )
+        if window.padded and not plan.slid:
+            width, height = window.size[1], window.size[0]
+            notes.append(f"the image ends inside the {width}×{height} window: beyond it the model sees its reflection")
+        if plan.slid and not self.model.places_noise:
+            notes.append(
+                "the method draws its noise per window: neighbouring windows of a hypothesis may not fit together"
+            )
+        trained = self.data.spacing
+        if trained is not None and spacing is not None:
+            ratio = [float(own) / float(seen) for own, seen in zip(spacing[-2:], trained, strict=True)]
+            if max(ratio) > 1.25 or min(ratio) < 0.8:
+                own, seen = ("×".join(f"{value:.3g}" for value in pair) for pair in (spacing[-2:], trained))
+                notes.append(
+                    f"pixels are {own} mm, those of the training data {seen} mm: things look larger or smaller"
+                )
+        return notes
+
+    def _warn(self, notes: Sequence[str]) -> None:
+        """Warns the caller's caller of what is new."""
+        fresh = [note for note in notes if note not in self.notes]
+        self.notes += tuple(fresh)
+        for note in fresh:
+            warnings.warn(note, PredictionWarning, stacklevel=3)
+
+    def _check_memory(self, n: int, plan: Plan) -> None:
+        size = 4 * n * self.model.classes * math.prod(plan.frame)
         if size > MAX_MAPS:
             raise ConfigError(
                 "too many for the memory",
                 field="n",
                 found=f"{n} samples, {size >> 20} MiB of maps",
                 expected=f"at most {MAX_MAPS >> 20} MiB",
+                hint="Give fewer samples, or a part of the scan with --roi or --at",
             )
 
-    def _position(self, frame: tuple[int, int], at: Sequence[int] | None) -> tuple[int, int] | None:
-        if at is not None:
-            if len(at) != 2 or not all(isinstance(value, (int, np.integer)) for value in at):
-                raise DataError("is not a pixel", field="at", found=at, expected="(x, y), whole numbers")
-            return int(at[0]), int(at[1])
+    def _check_size(self, frame: tuple[int, int], dimensions: int) -> None:
         if self.size is None or (frame[0] <= self.size[0] and frame[1] <= self.size[1]):
-            return None
-        lesion = self.data.prompted
+            return
+        place, words = ("(x, y)", "X,Y") if dimensions < 4 else ("(x, y, z)", "X,Y,Z")
         raise DataError(
             "is larger than what the model was trained on",
             field="image",
             found=f"{frame[1]}×{frame[0]}",
             expected=f"at most {self.size[1]}×{self.size[0]}, or the position to look at",
-            hint=f"Give --at X,Y (in Python at=(x, y)), {'the pixel of the lesion' if lesion else 'a pixel'}",
+            hint=f"Give --at {words} (in Python at={place}, or a roi to slide over), "
+            f"{'the pixel of the lesion' if self.data.prompted else 'a pixel'}",
         )
 
 
-def check_settings(
-    model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool
-) -> dict[str, Any]:
-    """The optional arguments of `model.sample`; raises ConfigError for settings that make no sense or that the method
-    does not have."""
+def check_settings(model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool) -> None:
+    """Raises ConfigError for settings of `model.sample` that are out of range or that the method does not have."""
     _whole(n, "n", 1)
     if steps is not None:
         _whole(steps, "steps", 1)
-    _check_raters(raters, model.raters)
+    if isinstance(raters, str):
+        if raters not in ("single", "all"):
+            raise ConfigError("no such choice", field="raters", found=repr(raters), expected="single, all or a list")
+    else:
+        for rater in raters:
+            _whole(rater, "raters", 0)
+        if not raters or len(set(raters)) != len(raters) or max(raters) >= model.raters:
+            expected = f"of 0 to {model.raters - 1}, once each"
+            raise ConfigError("no such subset", field="raters", found=list(raters), expected=expected)
     model.check_request(steps=steps, raters=raters, stratified=stratified)
-    return {"stratified": stratified}
 
 
 def content_hash(image: np.ndarray) -> str:
-    """SHA-256 of an image's type, shape (C,H,W) and values: the same whatever file it came from."""
-    array = np.ascontiguousarray(image if image.ndim == 3 else image[None])
+    """SHA-256 of an image's type, shape and values (slices as channels): the same whatever file it came from."""
+    array = np.ascontiguousarray(image.reshape(-1, *image.shape[-2:]))
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(array.tobytes())
@@ -197,46 +289,33 @@ def content_hash(image: np.ndarray) -> str:
 def _numpy(image: np.ndarray | Tensor) -> np.ndarray:
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy()
-    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3) or 0 in image.shape:
+    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3, 4) or 0 in image.shape:
         found = getattr(image, "shape", type(image).__name__)
-        raise DataError("is not a 2-D image", field="image", found=found, expected="(H,W) or (C,H,W)")
+        expected = "(H,W), (C,H,W) or (C,Z,H,W)"
+        raise DataError("is not an image or a volume", field="image", found=found, expected=expected)
     if image.dtype.kind not in "uif":
         raise DataError("is not an array of numbers", field="image", found=image.dtype, expected="integer or float")
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise DataError("has values that are not finite", field="image", found="NaN or infinity")
     return image
 
 
 def _channels(array: np.ndarray, channels: int) -> np.ndarray:
-    """(C,H,W) with the model's C; a colour picture whose three colours are equal is a grey one."""
-    array = array if array.ndim == 3 else array[None]
-    if array.shape[0] == 3 and channels == 1 and (array == array[:1]).all():
-        return array[:1]
-    if array.shape[0] != channels:
-        last = array.shape[-1] == channels
+    """(C,Z,H,W) with the model's C; a colour picture whose three colours are equal is a grey one."""
+    found = array[None] if array.ndim == 2 else array
+    if found.ndim == 3:
+        if len(found) == 3 and channels == 1 and (found == found[:1]).all():
+            found = found[:1]
+        found = found[:, None]
+    if len(found) != channels:
         raise DataError(
             "has other channels than the model",
             field="image",
-            found=f"{array.shape[0]} of shape {array.shape}",
+            found=f"{len(found)} of shape {array.shape}",
             expected=f"{channels}",
-            hint="Channels come first: (C,H,W)" if last else None,
+            hint="Channels come first: (C,H,W)" if array.shape[-1] == channels else None,
         )
-    return array
+    return found
 
 
 def _whole(value: object, field: str, least: int) -> None:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise ConfigError("is not possible", field=field, found=repr(value), expected=f"a whole number ≥ {least}")
-
-
-def _check_raters(raters: RaterChoice, count: int) -> None:
-    if isinstance(raters, str):
-        if raters not in ("single", "all"):
-            raise ConfigError("no such choice", field="raters", found=repr(raters), expected="single, all or a list")
-        return
-    for rater in raters:
-        _whole(rater, "raters", 0)
-    if not raters or len(set(raters)) != len(raters) or max(raters) >= count:
-        raise ConfigError(
-            "no such subset", field="raters", found=list(raters), expected=f"of 0 to {count - 1}, once each"
-        )
+        raise ConfigError("is out of range", field=field, found=repr(value), expected=f"a whole number ≥ {least}")

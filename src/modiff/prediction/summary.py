@@ -1,4 +1,4 @@
-"""What a set of samples says together: mean, uncertainty, agreement, areas, presence and the distinct hypotheses."""
+"""What a set of samples says together: mean, uncertainty, agreement, sizes, presence and the distinct hypotheses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from modiff.errors import ConfigError, DataError
 from modiff.types import Samples
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the area
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of areas and volumes
 SAME_HYPOTHESIS = 0.5  # average IoU from which samples are one hypothesis; LIDC's raters agree on a nodule by .63
 
 
@@ -23,8 +23,8 @@ class Hypothesis:
     """One of the distinct readings that the samples show.
 
     probability: the summed weights of its samples. members: their indices. medoid: the index of the sample that stands
-    for them, of the largest weighted mean IoU with the others. mask: that sample's (K,H,W) bool. nothing: no sample of
-    it marks a pixel.
+    for them, of the largest weighted mean IoU with the others. mask: that sample's (K,…) bool. nothing: no sample of it
+    marks a pixel.
     """
 
     probability: float
@@ -36,14 +36,15 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of N samples of one image; K foreground classes.
+    """Of N samples of one image or scan; K foreground classes. "…" is (H,W) of an image, (z,h,w) of a scan.
 
-    mean: (K,H,W) weighted mean of the probability maps. consensus: (K,H,W) bool, the mean map's argmax (K = 1: > 0.5).
-    entropy: (H,W) bits a pixel of the mean map over the K classes and the background. agreement: weighted mean IoU of
+    mean: (K,…) weighted mean of the probability maps. consensus: (K,…) bool, the mean map's argmax (K = 1: > 0.5).
+    entropy: (…) bits per pixel of the mean map over the K classes and the background. agreement: weighted mean IoU of
     two different samples, of those classes that either marks (1 where both mark nothing); None for one sample.
-    masks: (N,K,H,W) bool, the samples by argmax or `threshold`. weights: (N,). presence: probability that a rater marks
-    anything, from the model's own head or from the share of samples that mark something, as `presence_from` says.
-    hypotheses: from the most to the least probable; "nothing there" is one. spacing: (row, column) mm a pixel or None.
+    masks: (N,K,…) bool, the samples by argmax or `threshold`. weights: (N,). presence: probability that a rater marks
+    anything, from the model's own head or from the fraction of samples that mark something, as `presence_from` says.
+    hypotheses: from the most to the least probable; "nothing there" is one. spacing: mm of a pixel (row, column), or
+    None where it is not known; of a voxel (slice, row, column). voxel_mm3: volume of a voxel; None of an image.
     """
 
     mean: np.ndarray
@@ -57,20 +58,38 @@ class Summary:
     hypotheses: tuple[Hypothesis, ...]
     classes: tuple[str, ...]
     threshold: float | None
-    spacing: tuple[float, float] | None
+    spacing: tuple[float, ...] | None
+    voxel_mm3: float | None = None
 
     @property
     def areas(self) -> np.ndarray:
-        """(N,K) pixels that each sample marks as each class."""
-        return self.masks.sum((2, 3))
+        """(N,K) pixels, or voxels, that each sample marks as each class."""
+        return self.masks.sum(tuple(range(2, self.masks.ndim)))
 
     @property
     def pixel_area(self) -> float | None:
-        """mm² a pixel, None where the spacing is not known."""
-        return None if self.spacing is None else self.spacing[0] * self.spacing[1]
+        """mm² of a pixel, None where the spacing is not known."""
+        return None if self.spacing is None else self.spacing[-2] * self.spacing[-1]
+
+    @property
+    def unit(self) -> tuple[str, float]:
+        """What sizes are given in, and the size of a pixel or voxel: mm³ of a scan, else mm² where known, else px."""
+        if self.voxel_mm3 is not None:
+            return "mm³", self.voxel_mm3
+        return ("px", 1.0) if self.pixel_area is None else ("mm²", self.pixel_area)
+
+    def size_text(self, hypothesis: Hypothesis) -> str:
+        """What a hypothesis marks, in words."""
+        unit, factor = self.unit
+        return "nothing there" if hypothesis.nothing else f"{int(hypothesis.mask.sum()) * factor:.0f} {unit}"
+
+    def key_slice(self) -> int:
+        """The slice of a scan's maps on which the samples mark most; the middle one where they mark nothing."""
+        marked = self.weights @ self.masks.sum((1, 3, 4))
+        return int(marked.argmax()) if marked.max() > 0 else len(marked) // 2
 
     def area_quantiles(self, kind: int, *, marked: bool = False) -> np.ndarray | None:
-        """Quantiles (`QUANTILES`) in pixels of class `kind`'s area over all samples, or only those that mark it.
+        """Quantiles (`QUANTILES`) in pixels or voxels of class `kind` over all samples, or only those that mark it.
 
         The smallest area whose samples and smaller ones together reach the quantile's weight; None for no sample.
         """
@@ -83,10 +102,16 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: everything but the maps."""
+        spacing: Any = None if self.spacing is None else list(self.spacing)
+        scale = {"spacing_mm": spacing}
+        if self.voxel_mm3 is not None:
+            spacing = dict(zip(("slice", "row", "column"), spacing, strict=True))
+            scale = {"spacing_mm": spacing, "voxel_mm3": self.voxel_mm3}
+        size = "area_px" if self.voxel_mm3 is None else "volume_mm3"
         return {
             "n": len(self.weights),
             "threshold": "argmax" if self.threshold is None else self.threshold,
-            "spacing_mm": None if self.spacing is None else list(self.spacing),
+            **scale,
             "presence": {"probability": self.presence, "from": self.presence_from},
             "agreement_iou": self.agreement,
             "entropy_bits": {"total": float(self.entropy.sum()), "max": float(self.entropy.max())},
@@ -94,43 +119,63 @@ class Summary:
             "hypotheses": [self._describe(hypothesis) for hypothesis in self.hypotheses],
             "classes": {name: self._describe_class(kind) for kind, name in enumerate(self.classes)},
             "samples": [
-                {"weight": float(weight), "area_px": dict(zip(self.classes, map(int, areas), strict=True))}
-                for weight, areas in zip(self.weights, self.areas, strict=True)
+                {"weight": float(weight), size: self._sizes(counts)[size]}
+                for weight, counts in zip(self.weights, self.areas, strict=True)
             ],
         }
 
     def _describe(self, hypothesis: Hypothesis) -> dict[str, Any]:
-        areas = hypothesis.mask.sum((1, 2))
         return {
             "probability": hypothesis.probability,
             "nothing": hypothesis.nothing,
             "samples": list(hypothesis.members),
             "medoid": hypothesis.medoid,
-            "area_px": dict(zip(self.classes, map(int, areas), strict=True)),
-            "area_mm2": self._in_mm2(areas),
+            **self._sizes(hypothesis.mask.reshape(len(self.classes), -1).sum(1)),
         }
+
+    def _sizes(self, counts: np.ndarray) -> dict[str, dict[str, Any] | None]:
+        """Pixels or voxels (K,), by class: as they are counted, and in mm² (None where not known) or mm³."""
+        unit, factor = self.unit
+        scaled = (
+            None if unit == "px" else {name: float(n) * factor for name, n in zip(self.classes, counts, strict=True)}
+        )
+        names = ("area_px", "area_mm2") if self.voxel_mm3 is None else ("voxels", "volume_mm3")
+        return dict(zip(names, (dict(zip(self.classes, map(int, counts), strict=True)), scaled), strict=True))
 
     def _describe_class(self, kind: int) -> dict[str, Any]:
-        marks = self.areas[:, kind] > 0
-        found: dict[str, Any] = {
-            "marked_by_samples": float(self.weights[marks].sum()),
-            "consensus_area_px": int(self.consensus[kind].sum()),
-        }
-        for name, marked in (("area", False), ("area_where_marked", True)):
-            pixels = self.area_quantiles(kind, marked=marked)
-            for unit, factor in (("px", 1.0), ("mm2", self.pixel_area)):
+        counts, weights = self.areas[:, kind], self.weights
+        found: dict[str, Any] = {"marked_by_samples": float(weights[counts > 0].sum())}
+        consensus = int(self.consensus[kind].sum())
+        if self.voxel_mm3 is None:
+            found["consensus_area_px"] = consensus
+            what, units = "area", [("px", 1.0), ("mm2", self.pixel_area)]
+        else:
+            mean = float(np.average(counts, weights=weights))
+            sizes = {
+                "consensus_mm3": consensus,
+                "mean_map_mm3": float(self.mean[kind].sum(dtype=np.float64)),
+                "mean_mm3": mean,
+                "standard_deviation_mm3": float(np.sqrt(np.average((counts - mean) ** 2, weights=weights))),
+            }
+            found |= {name: float(size) * self.voxel_mm3 for name, size in sizes.items()}
+            what, units = "volume", [("mm3", self.voxel_mm3)]
+        for name, marked in ((what, False), (f"{what}_where_marked", True)):
+            quantiles = self.area_quantiles(kind, marked=marked)
+            for unit, factor in units:
                 if factor is not None:
-                    found[f"{name}_{unit}"] = None if pixels is None else _by_quantile(pixels * factor)
+                    found[f"{name}_{unit}"] = None if quantiles is None else _by_quantile(quantiles * factor)
         return found
-
-    def _in_mm2(self, areas: np.ndarray) -> dict[str, float] | None:
-        if self.pixel_area is None:
-            return None
-        return dict(zip(self.classes, (float(area * self.pixel_area) for area in areas), strict=True))
 
 
 def _by_quantile(values: np.ndarray) -> dict[str, float]:
     return {f"q{100 * q:02.0f}": float(value) for q, value in zip(QUANTILES, values, strict=True)}
+
+
+def percent(probability: float) -> str:
+    """A probability in whole percent; a small one is not rounded to none, nor a large one to certainty."""
+    if 0 < probability < 0.01:
+        return "< 1 %"
+    return "> 99 %" if 0.99 < probability < 1 - 1e-9 else f"{100 * probability:.0f} %"
 
 
 def summarise(
@@ -138,38 +183,53 @@ def summarise(
     *,
     classes: Sequence[str] | None = None,
     spacing: Sequence[float] | None = None,
+    voxel_mm3: float | None = None,
     threshold: float | None = None,
     item: int = 0,
 ) -> Summary:
-    """The Summary of image `item` of a batch. classes: K names. spacing: (row, column) mm. threshold: of the samples'
-    masks, by default their argmax. Raises DataError for names, weights or spacing that do not fit, ConfigError for a
-    threshold outside (0,1]."""
+    """The Summary of item `item` of a batch: of an image with maps (B,N,K,H,W), or of a scan with (B,N,K,z,h,w).
+
+    classes: K names. spacing: mm of a pixel (row, column) or voxel (slice, row, column), which a scan needs. voxel_mm3:
+    volume of a voxel, by default that of a right-angled one. threshold: of the samples' masks, by default their argmax.
+    Raises DataError for names, weights or spacing that do not fit, ConfigError for a threshold outside (0,1].
+    """
     from modiff.metrics.binarise import binarise
 
     if threshold is not None and not 0 < threshold <= 1:
-        raise ConfigError("is not possible", field="threshold", found=threshold, expected="0 < threshold ≤ 1")
+        raise ConfigError("is out of range", field="threshold", found=threshold, expected="0 < threshold ≤ 1")
     maps = samples.maps[item].detach().cpu().float()
+    frame = tuple(maps.shape[2:])
+    spacing = _spacing(spacing, len(frame))
+    if len(frame) == 3 and voxel_mm3 is None:
+        voxel_mm3 = math.prod(spacing or ())
+    maps = maps.flatten(2, -2)  # slices one below the other: what follows does not ask where a voxel lies
     weights = _weights(samples, item)
     names = _names(classes, maps.shape[1])
-    masks = binarise(maps[None], threshold)[0]
+    flat = binarise(maps[None], threshold)[0]
     mean = _mean(maps, weights)
-    iou = _sample_iou(masks)
+    iou = _sample_iou(flat)
     own = None if samples.presence is None else float(samples.presence[item])
-    share = float(weights[samples.present[item].cpu()].sum())
+    fraction = float(weights[samples.present[item].cpu()].sum())
+
+    def shaped(values: Tensor) -> np.ndarray:
+        return values.numpy().reshape(*values.shape[:-2], *frame)
+
+    masks = shaped(flat)
     return Summary(
-        mean=mean.float().numpy(),
+        mean=shaped(mean.float()),
         # Weights such as 1/14 do not sum exactly: a tie is background whatever the rounding.
-        consensus=binarise((mean - 1e-9).clamp(min=0)[None, None], None)[0, 0].numpy(),
-        entropy=entropy_bits(mean).float().numpy(),
+        consensus=shaped(binarise((mean - 1e-9).clamp(min=0)[None, None], None)[0, 0]),
+        entropy=shaped(entropy_bits(mean).float()),
         agreement=_agreement(iou, weights.numpy()),
-        masks=masks.numpy(),
+        masks=masks,
         weights=weights.numpy(),
-        presence=share if own is None else own,
+        presence=fraction if own is None else own,
         presence_from="samples" if own is None else "model",
-        hypotheses=group(masks.numpy(), iou, weights.numpy()),
+        hypotheses=group(masks, iou, weights.numpy()),
         classes=names,
         threshold=threshold,
-        spacing=_spacing(spacing),
+        spacing=spacing,
+        voxel_mm3=voxel_mm3,
     )
 
 
@@ -180,9 +240,9 @@ def entropy_bits(mean: Tensor) -> Tensor:
 
 
 def group(masks: np.ndarray, iou: np.ndarray, weights: np.ndarray) -> tuple[Hypothesis, ...]:
-    """Distinct hypotheses of masks (N,K,H,W) with pairwise IoU (N,N): average-linkage clusters of a mean IoU of at
+    """Distinct hypotheses of masks (N,K,…) with pairwise IoU (N,N): average-linkage clusters of a mean IoU of at
     least `SAME_HYPOTHESIS`; samples that mark nothing are a group of their own. Most probable first."""
-    empty = np.logical_not(masks.any((1, 2, 3)))
+    empty = np.logical_not(masks.any(tuple(range(1, masks.ndim))))
     groups = [np.flatnonzero(empty)] if empty.any() else []
     marked = np.flatnonzero(~empty)
     if marked.size == 1:
@@ -253,9 +313,10 @@ def _names(classes: Sequence[str] | None, count: int) -> tuple[str, ...]:
     return tuple(map(str, classes))
 
 
-def _spacing(spacing: Sequence[float] | None) -> tuple[float, float] | None:
-    if spacing is None:
+def _spacing(spacing: Sequence[float] | None, sides: int) -> tuple[float, ...] | None:
+    if spacing is None and sides == 2:
         return None
-    if len(spacing) != 2 or not all(math.isfinite(value) and value > 0 for value in spacing):
-        raise DataError("is not possible", field="spacing", found=spacing, expected="two lengths in mm above 0")
-    return float(spacing[0]), float(spacing[1])
+    if spacing is None or len(spacing) != sides or not all(math.isfinite(mm) and mm > 0 for mm in spacing):
+        expected = f"{sides} lengths in mm above 0"
+        raise DataError("is not possible", field="spacing", found=spacing, expected=expected)
+    return tuple(map(float, spacing))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from modiff.data.intensity import IntensityRule, convert
-from modiff.prediction.window import Window
+from modiff.prediction.windows import Window
 from modiff.types import DataSpec
 
 
 class Values:
     """What the model sees of `array` (C,Z,H,W) through windows.
 
-    data: what is known of the model's training data. picture: 8- and 16-bit unsigned values run to full
-    scale and have no units, which those of a scan have. span: the slices that will be looked at.
+    data: what is known of the model's training data. picture: 8- and 16-bit unsigned values run to full scale and have
+    no units, which those of a scan have. span: the slices that will be looked at.
 
     Bounds are those of the whole image: percentiles of all its slices, channel by channel, and minimum and maximum of
     each slice. A model of lesion crops (prompt `centre`) is the one exception to `minmax-slice`: its crops were
@@ -22,13 +22,7 @@ class Values:
     """
 
     def __init__(
-        self,
-        array: np.ndarray,
-        data: DataSpec,
-        intensity: str | None,
-        *,
-        picture: bool,
-        span: tuple[int, int] | None = None,
+        self, array: np.ndarray, data: DataSpec, intensity: str | None, *, picture: bool, span: tuple[int, int]
     ) -> None:
         trained = self.trained = data.intensity
         self.rule = intensity if intensity is not None else trained
@@ -38,13 +32,12 @@ class Values:
             self.notes.append("the model does not say how its training values were made: taken as they are")
         elif trained is not None and self.rule not in (trained, trained.partition(":")[0], "ready"):
             self.notes.append(f"values were made by {self.rule}, those of the training data by {trained}")
-        first, last = span or (0, array.shape[1])
-        part = array[:, first:last]
-        self._first, self._each_window = first, False
-        if self._parsed.kind == "minmax-slice" and data.prompted:
-            self._values, self._each_window = part, True
+        self._first, part = span[0], array[:, slice(*span)]
+        self._each_window = self._parsed.kind == "minmax-slice" and data.prompted
+        if self._each_window:
+            self._values = part
         elif self._parsed.kind == "percentiles":
-            self._values = self._made(array)[:, first:last]
+            self._values = self._made(array)[:, slice(*span)]
         else:
             units = self._parsed.kind == "window" and not picture
             self._values = self._made(part.astype(np.float32) if units else part)

@@ -1,17 +1,57 @@
-"""Windows cover what they should, and are merged as MONAI merges them."""
+"""Windows are cut exactly, whatever lies outside, cover what they should, and are merged as MONAI merges them."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modiff.errors import ConfigError, DataError
-from modiff.prediction.region import Box, place
-from modiff.prediction.tiling import importance, starts, windows_over
+from modiff.prediction.windows import Box, Window, importance, place, starts, windows_over
 
 SIDES = st.integers(1, 90)
+
+sides = st.integers(1, 20)
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> Window:
+    h, w = draw(sides), draw(sides)
+    at = draw(st.integers(0, w - 1)), draw(st.integers(0, h - 1))
+    return Window.centred((h, w), (draw(sides), draw(sides)), at)
+
+
+@given(windows())
+@settings(max_examples=200, deadline=None)
+def test_what_it_shows_is_what_it_covers(window):
+    image = np.arange(1.0, 1 + window.image[0] * window.image[1]).reshape(window.image)
+    np.testing.assert_array_equal(window.cut(image)[window.inside], image[window.covered])
+
+
+@given(windows())
+@settings(max_examples=200, deadline=None)
+def test_the_cut_is_the_padded_image(window):
+    image = np.arange(1.0, 1 + window.image[0] * window.image[1]).reshape(window.image)
+    far = 64
+    padded = np.pad(image, far, mode="reflect")
+    top, left = window.top + far, window.left + far
+    expected = padded[top : top + window.size[0], left : left + window.size[1]]
+    np.testing.assert_array_equal(window.cut(image), expected)
+
+
+@given(windows())
+@settings(max_examples=100, deadline=None)
+def test_it_is_padded_where_it_shows_less_than_its_size(window):
+    rows, columns = window.covered
+    shows = (rows.stop - rows.start) * (columns.stop - columns.start)
+    assert window.padded == (shows < window.size[0] * window.size[1])
+    assert shows >= 1
+
+
+def test_the_pixel_pointed_at_lies_at_the_middle():
+    window = Window.centred((50, 70), (8, 6), (20, 10))
+    assert (window.top + 4, window.left + 3) == (10, 20)
 
 
 @given(SIDES, SIDES, st.sampled_from([0.0, 0.25, 0.5, 0.75]))

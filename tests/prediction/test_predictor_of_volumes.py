@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,9 @@ from modiff.methods.presence.head import marking_probability
 from modiff.methods.presence.slices import join_laws, without_valleys
 from modiff.methods.registry import build
 from modiff.nn.windows import field
+from modiff.prediction.plan import Plan
 from modiff.prediction.predictor import PredictionWarning, Predictor
-from modiff.prediction.region import Box
-from modiff.prediction.volume_summary import summarise_volume
-from modiff.prediction.volumes import VolumeSamples, plan_windows, sample_volume
+from modiff.prediction.windows import Box
 from modiff.rng import normal, seeds_for
 from modiff.types import DataSpec, Samples
 
@@ -31,15 +30,30 @@ SIZE = (32, 32)
 DATA: dict[str, Any] = {"size": SIZE, "intensity": "unit", "prompt": None, "classes": ("lesion",), "spacing": None}
 
 
-def draw(
-    model: Any, array: np.ndarray, n: int = 4, *, data: dict[str, Any] | None = None, **options: Any
-) -> VolumeSamples:
+@dataclass
+class Drawn:
+    """The samples of one volume, without the dimension of the batch."""
+
+    maps: torch.Tensor
+    present: torch.Tensor
+    raters: torch.Tensor | None
+    presence: float | None
+    plan: Plan
+    notes: tuple[str, ...]
+
+
+def draw(model: Any, array: np.ndarray, n: int = 4, *, data: dict[str, Any] | None = None, **options: Any) -> Drawn:
     predictor = Predictor(model, data=spec({**DATA, **(data or {})}))
-    planned = {key: options.pop(key) for key in ("at", "slices", "roi", "overlap") if key in options}
+    drawing = {key: options.pop(key) for key in ("seed", "steps", "raters", "stratified") if key in options}
+    if "at" not in options:
+        options.setdefault("roi", Box.whole(array.shape[1:]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PredictionWarning)
-        plan = plan_windows(predictor, array.shape[-3:], **planned)
-        return sample_volume(predictor, array, plan, n, **options)
+        found = predictor.set_image(array, **options).sample(n, **drawing)
+    raters = None if found.raters is None else found.raters[0]
+    presence = None if found.presence is None else float(found.presence[0])
+    assert predictor.plan is not None
+    return Drawn(found.maps[0], found.present[0], raters, presence, predictor.plan, predictor.notes)
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -267,6 +281,13 @@ class TestAt:
         shown = torch.cat(model.shown)[:, 0].numpy()
         np.testing.assert_array_equal(shown, array[0, 2:5, 9:41, 24:56])
 
+    def test_its_slices_are_encoded_once_for_all_samples(self):
+        model = Local()
+        predictor = Predictor(model, data=spec(DATA)).set_image(noise((1, 7, 60, 70)), at=(40, 25, 3), slices=1)
+        few, many = predictor.sample(2), predictor.sample(4)
+        assert torch.equal(few.maps, many.maps[:, :2])
+        assert len(model.shown) == 1
+
     def test_slices_end_with_the_scan(self):
         assert draw(Local(), noise((1, 7, 60, 70)), at=(40, 25, 6), slices=2).plan.box.spans[0] == (4, 7)
 
@@ -301,9 +322,8 @@ class TestPlaceOfThings:
 class TestNotes:
     def test_a_model_of_lesion_crops_says_so_when_it_is_slid(self):
         predictor = Predictor(Local(), data=spec({**DATA, "prompt": "centre"}))
-        plan = plan_windows(predictor, (1, 60, 70))
         with pytest.warns(PredictionWarning, match="centred on a lesion"):
-            sample_volume(predictor, noise((1, 1, 60, 70)), plan, 1)
+            predictor.set_image(noise((1, 1, 60, 70)), roi=Box.whole((1, 60, 70)))
 
     def test_and_not_when_it_is_told_where(self):
         samples = draw(Local(), noise((1, 5, 60, 70)), 1, data={"prompt": "centre"}, at=(30, 30, 2), slices=1)
@@ -358,70 +378,10 @@ class TestRefused:
         with pytest.raises(ConfigError, match="--roi"):
             draw(Local(), np.broadcast_to(np.float32(0), (1, 300, 4096, 4096)))
 
+    def test_a_larger_one_needs_a_place_or_a_part(self):
+        with pytest.raises(DataError, match="--at X,Y,Z"):
+            Predictor(Local(), data=spec(DATA)).set_image(noise((1, 2, 33, 32)))
+
     def test_no_samples(self):
-        with pytest.raises(ConfigError, match="n: is not possible"):
+        with pytest.raises(ConfigError, match="n: is out of range"):
             draw(Local(), noise((1, 1, 32, 32)), 0)
-
-
-class TestSummary:
-    def samples(self, masks: np.ndarray, **options: Any) -> VolumeSamples:
-        class Fixed(Local):
-            def sample(self, image_or_encoding: Any, n: int, **more: Any) -> Any:
-                made = super().sample(image_or_encoding, n, **more)
-                made.maps = torch.from_numpy(masks[:, :, self.z]).float()[None]
-                made.present, made.presence = made.maps.flatten(2).any(-1), None
-                self.z += 1
-                return made
-
-        model = Fixed(classes=masks.shape[1])
-        model.z = 0
-        plan_data = {"size": masks.shape[-2:]}
-        array = np.zeros((1, *masks.shape[2:]), np.float32)
-        import modiff.prediction.volumes as room
-
-        before, room._AT_ONCE = room._AT_ONCE, 1
-        try:
-            return draw(model, array, len(masks), data=plan_data)
-        finally:
-            room._AT_ONCE = before
-
-    def masks(self) -> np.ndarray:
-        made = np.zeros((4, 1, 3, 8, 8), bool)
-        made[0, 0, :2, :4, :4] = True  # 32 voxels
-        made[1, 0, :2, :4, :5] = True  # 40
-        made[2, 0, 2, 5:, 5:] = True  # 9, elsewhere
-        return made  # and one that marks nothing
-
-    def test_volumes_are_in_mm3(self):
-        summary = summarise_volume(self.samples(self.masks()), voxel_mm3=0.5, spacing=(2, 0.5, 0.5), classes=["lesion"])
-        found = summary.to_dict()
-        assert [item["volume_mm3"]["lesion"] for item in found["samples"]] == [16, 20, 4.5, 0]
-        assert found["classes"]["lesion"]["mean_mm3"] == pytest.approx(np.mean([16, 20, 4.5, 0]))
-        assert found["classes"]["lesion"]["standard_deviation_mm3"] == pytest.approx(np.std([16, 20, 4.5, 0]))
-        assert found["classes"]["lesion"]["mean_map_mm3"] == pytest.approx(np.mean([16, 20, 4.5, 0]))
-
-    def test_hypotheses_are_grouped_in_three_dimensions(self):
-        summary = summarise_volume(self.samples(self.masks()), voxel_mm3=0.5, spacing=(2, 0.5, 0.5))
-        assert [hypothesis.members for hypothesis in summary.hypotheses] == [(0, 1), (2,), (3,)]
-        assert [hypothesis.probability for hypothesis in summary.hypotheses] == pytest.approx([0.5, 0.25, 0.25])
-        assert [hypothesis.nothing for hypothesis in summary.hypotheses] == [False, False, True]
-        np.testing.assert_array_equal(summary.mask_of(summary.hypotheses[1]), self.masks()[2])
-
-    def test_maps_are_those_of_numpy(self):
-        masks = self.masks()
-        summary = summarise_volume(self.samples(masks), voxel_mm3=1, spacing=(1, 1, 1))
-        np.testing.assert_allclose(summary.mean, masks.mean(0), atol=1e-6)
-        np.testing.assert_array_equal(summary.masks, masks)
-        np.testing.assert_array_equal(summary.consensus, masks.mean(0) > 0.5)
-        p = masks.mean(0)[0]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            entropy = np.nan_to_num(-p * np.log2(p)) + np.nan_to_num(-(1 - p) * np.log2(1 - p))
-        np.testing.assert_allclose(summary.entropy, entropy, atol=1e-6)
-
-    def test_the_slice_to_show_is_the_one_with_most(self):
-        masks = np.zeros((2, 1, 5, 8, 8), bool)
-        masks[0, 0, 3, 2:6, 2:6], masks[1, 0, 1, 2:4, 2:4] = True, True
-        summary = summarise_volume(self.samples(masks), voxel_mm3=1, spacing=(1, 1, 1))
-        assert summary.key_slice() == 3
-        one = summary.of_slice(self.samples(masks), 3)
-        np.testing.assert_array_equal(one.masks[:, 0], masks[:, 0, 3])

@@ -1,0 +1,198 @@
+"""Where a model looks: windows of an image, boxes and places of a scan, and windows slid over what is larger."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from modiff.errors import ConfigError, DataError
+
+OVERLAP = 0.5  # fraction of a window that its neighbour sees too
+Area = tuple[slice, slice]  # rows, columns
+Span = tuple[int, int]  # first, end
+
+_SPAN = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*")
+_LEAST = 1e-3
+_SIGMA = 0.125  # of the Gaussian that weighs a window's pixels, in window sides: MONAI's and nnU-Net's choice
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of `size` (H,W) whose upper left pixel is (top, left) of an `image` (h,w); it may reach outside."""
+
+    image: tuple[int, int]
+    size: tuple[int, int]
+    top: int
+    left: int
+
+    @classmethod
+    def centred(cls, image: tuple[int, int], size: tuple[int, int], at: tuple[int, int]) -> Window:
+        """The window whose pixel (H//2, W//2) is the image's pixel `at` = (x, y)."""
+        return cls(image, size, at[1] - size[0] // 2, at[0] - size[1] // 2)
+
+    def within(self, rows: Span, columns: Span) -> tuple[Area, Area]:
+        """Where it meets rows × columns of the image: in coordinates of that part, and in its own."""
+        part, own = [], []
+        for (low, high), corner, side in zip((rows, columns), (self.top, self.left), self.size, strict=True):
+            begin, end = max(low, corner), max(low, corner, min(high, corner + side))
+            part.append(slice(begin - low, end - low))
+            own.append(slice(begin - corner, end - corner))
+        return (part[0], part[1]), (own[0], own[1])
+
+    @property
+    def covered(self) -> Area:
+        """Rows and columns of the image that it shows."""
+        return self.within((0, self.image[0]), (0, self.image[1]))[0]
+
+    @property
+    def inside(self) -> Area:
+        """Its own rows and columns that lie in the image."""
+        return self.within((0, self.image[0]), (0, self.image[1]))[1]
+
+    @property
+    def padded(self) -> bool:
+        """It reaches outside the image."""
+        rows, columns = self.inside
+        return (rows.stop - rows.start, columns.stop - columns.start) != self.size
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """(…,h,w) -> (…,H,W): outside the image its reflection, which keeps the texture that the model knows."""
+        rows = _reflected(self.top, self.size[0], self.image[0])
+        columns = _reflected(self.left, self.size[1], self.image[1])
+        return image[..., rows[:, None], columns]
+
+
+def _reflected(start: int, length: int, size: int) -> np.ndarray:
+    """Indices start … start+length−1 mirrored into [0, size) about the first and last pixel, as often as needed."""
+    if size == 1:
+        return np.zeros(length, dtype=np.intp)
+    period = 2 * (size - 1)
+    index = np.arange(start, start + length) % period
+    return np.minimum(index, period - index)
+
+
+@dataclass(frozen=True)
+class Box:
+    """Voxels z0 ≤ z < z1, y0 ≤ y < y1, x0 ≤ x < x1 of a scan of `shape` (Z,H,W); spans are in that order."""
+
+    shape: tuple[int, int, int]
+    spans: tuple[Span, Span, Span]
+
+    @classmethod
+    def whole(cls, shape: tuple[int, int, int]) -> Box:
+        """All of a scan."""
+        return cls(shape, ((0, shape[0]), (0, shape[1]), (0, shape[2])))
+
+    @classmethod
+    def parse(cls, text: str, shape: tuple[int, int, int]) -> Box:
+        """`X0:X1,Y0:Y1[,Z0:Z1]`, counted from 0, ends excluded; all slices without Z. Raises DataError."""
+        spans = [_SPAN.fullmatch(part) for part in text.split(",")]
+        if len(spans) not in (2, 3) or not all(spans):
+            expected = "X0:X1,Y0:Y1 or X0:X1,Y0:Y1,Z0:Z1"
+            raise DataError("cannot be understood", field="--roi", found=repr(text), expected=expected)
+        found = [(int(span[1]), int(span[2])) for span in spans if span is not None]
+        if len(found) == 2:
+            found.append((0, shape[0]))
+        for name, (low, high), size in zip("XYZ", found, reversed(shape), strict=True):
+            if not low < high <= size:
+                expected = f"0 ≤ {name}0 < {name}1 ≤ {size}"
+                raise DataError("does not lie in the image", field="--roi", found=f"{low}:{high}", expected=expected)
+        return cls(shape, (found[2], found[1], found[0]))
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(z,h,w) voxels."""
+        z, y, x = (high - low for low, high in self.spans)
+        return z, y, x
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """To cut the box out of an array (…,Z,H,W)."""
+        z, y, x = (slice(low, high) for low, high in self.spans)
+        return z, y, x
+
+    def framed(self, values: np.ndarray) -> np.ndarray:
+        """(…,h,w) of the box's slices -> (…,H,W): whole slices, 0 outside."""
+        whole = np.zeros((*values.shape[:-2], *self.shape[1:]), dtype=values.dtype)
+        whole[(..., *self.slices[1:])] = values
+        return whole
+
+    def put_back(self, values: np.ndarray) -> np.ndarray:
+        """(…,z,h,w) of the box -> (…,Z,H,W) of the scan, 0 outside."""
+        if self.size == self.shape:
+            return values
+        whole = np.zeros((*values.shape[:-3], *self.shape), dtype=values.dtype)
+        whole[(..., *self.slices)] = values
+        return whole
+
+
+def place(at: Sequence[int], shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """`at` = (x, y[, z]) checked against a scan (Z,H,W); z may be left out of a scan of one slice. Raises DataError."""
+    found, sides = ",".join(map(str, at)), shape[::-1]
+    if len(at) == 2 and shape[0] == 1:
+        at, sides = (*at, 0), (*sides[:2], 1)
+    if len(at) != 3:
+        expected = "X,Y, whole numbers" if shape[0] == 1 else f"X,Y,Z: the scan has {shape[0]} slices"
+        raise DataError("does not say where to look", field="at", found=found, expected=expected)
+    whole = all(isinstance(value, int | np.integer) and not isinstance(value, bool) for value in at)
+    if not whole or not all(0 <= value < side for value, side in zip(at, sides, strict=True)):
+        limits = ", ".join(f"0 ≤ {name} < {side}" for name, side in zip("XYZ", sides, strict=True))
+        raise DataError("lies outside the image", field="at", found=found, expected=f"whole numbers, {limits}")
+    return int(at[0]), int(at[1]), int(at[2])
+
+
+def starts(low: int, high: int, patch: int, overlap: float) -> list[int]:
+    """First pixels of patches that cover low … high−1: evenly apart, the last one ends at `high`.
+
+    A stretch shorter than a patch gets one, about its middle.
+    """
+    if high - low <= patch:
+        return [(low + high) // 2 - patch // 2]
+    step = max(1, int(patch * (1 - overlap)))
+    return [*range(low, high - patch, step), high - patch]
+
+
+def windows_over(
+    rows: Span,
+    columns: Span,
+    image: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    reach: tuple[int, int],
+    overlap: float = OVERLAP,
+    centred: bool = False,
+) -> list[Window]:
+    """Windows of `size` (H,W) whose middle parts of `reach` (h,w) cover rows × columns of an image.
+
+    centred: a window's middle means something to the model and stays where it is; otherwise windows that reach out of
+    the image move inside as far as they can. Raises ConfigError for an overlap outside [0,1).
+    """
+    if not 0 <= overlap < 1:
+        raise ConfigError("is out of range", field="overlap", found=overlap, expected="0 ≤ overlap < 1")
+    sides = []
+    for span, total, side, part in zip((rows, columns), image, size, reach, strict=True):
+        corners = [start - (side - part) // 2 for start in starts(*span, part, overlap)]
+        if not centred and part == side <= total:
+            corners = sorted({min(max(corner, 0), total - side) for corner in corners})
+        sides.append(corners)
+    return [Window(image, size, top, left) for top in sides[0] for left in sides[1]]
+
+
+def importance(size: tuple[int, int], reach: tuple[int, int]) -> np.ndarray:
+    """(H,W) float32 weights of a window's pixels in the merged map: a Gaussian over its middle part `reach`, else 0.
+
+    A model sees most around the middle of what it is shown. Every weight within the reach is at least 1/1000 (the
+    largest is 1), so that a pixel that one window alone sees has that window's value.
+    """
+    factors = []
+    for side, part in zip(size, reach, strict=True):
+        away = (np.arange(part) - (part - 1) / 2) / (_SIGMA * part)
+        line = np.zeros(side)
+        begin = (side - part) // 2
+        line[begin : begin + part] = np.exp(-(away**2) / 2)
+        factors.append(line)
+    weights = np.outer(*factors)
+    return np.where(weights > 0, np.maximum(weights, _LEAST), 0).astype(np.float32)

@@ -1,0 +1,126 @@
+"""Figures of hypotheses name every one of them, and show the slices of a scan that matter."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from described import spec
+from local import Local
+from PIL import Image
+
+from modiff.io.volume import Volume
+from modiff.prediction import figures
+from modiff.prediction.figures import overlay
+from modiff.prediction.predict import Prediction, Settings, predict
+from modiff.prediction.predictor import Predictor
+from modiff.prediction.summary import Summary, summarise
+from modiff.prediction.windows import Window
+from modiff.types import Samples
+from modiff.viz.figures import png
+
+
+def disc(size: int, row: float, column: float, radius: float) -> np.ndarray:
+    rows, columns = np.mgrid[:size, :size]
+    return np.hypot(rows - row, columns - column) <= radius
+
+
+def summary_of(masks: list[np.ndarray], **more: object) -> Summary:
+    maps = torch.from_numpy(np.stack(masks)).float()[None, :, None]
+    return summarise(Samples.uniform(maps), **more)
+
+
+class TestOverlay:
+    whole = Window((64, 64), (64, 64), 0, 0)
+    image = np.random.default_rng(0).random((1, 64, 64), dtype=np.float32)
+
+    def text(self, summary: Summary, window: Window | None = None) -> str:
+        figure = overlay(self.image, summary, window or self.whole, title="the title")
+        png(figure)
+        legends = [label.get_text() for legend in figure.legends for label in legend.get_texts()]
+        titles = [axes.get_title() for axes in figure.axes]
+        return "\n".join([*legends, *titles, *(text.get_text() for text in figure.texts)])
+
+    def test_every_hypothesis_is_named_with_its_probability(self):
+        masks = [disc(64, 30, 30, 8)] * 5 + [disc(64, 30, 30, 3)] * 3 + [np.zeros((64, 64))] * 2
+        text = self.text(summary_of(masks, spacing=(0.5, 0.5)))
+        assert "50 %   49 mm²" in text
+        assert "30 %   7 mm²" in text
+        assert "20 %   nothing there" in text
+        assert "the title" in text
+
+    def test_what_is_not_drawn_is_counted(self):
+        masks = [disc(64, 6 + 6 * i, 6 + 6 * i, 2) for i in range(10)]
+        assert "4 rarer hypotheses, not drawn: 40 % together" in self.text(summary_of(masks))
+
+    def test_an_image_that_nobody_marks_is_drawn(self):
+        assert "100 %   nothing there" in self.text(summary_of([np.zeros((64, 64))] * 3))
+
+    def test_several_classes_are_drawn(self):
+        maps = torch.zeros(1, 2, 3, 64, 64)
+        maps[0, 0, 0, 5:9, 5:9] = maps[0, 0, 2, 20:30, 30:50] = maps[0, 1, 1, 5:9, 5:9] = 1
+        self.text(summarise(Samples.uniform(maps)))
+
+    @pytest.mark.parametrize("window", [Window((30, 40), (64, 64), -17, -12), Window((100, 64), (64, 64), 60, -30)])
+    def test_only_the_images_own_part_of_the_window_is_shown(self, window):
+        self.text(summary_of([np.ones(window.image)]), window)
+        figure = overlay(self.image, summary_of([np.ones(window.image)]), window)
+        rows, columns = window.covered
+        shown = figure.axes[0].images[0].get_array()
+        assert shown is not None
+        assert shown.shape == (rows.stop - rows.start, columns.stop - columns.start)
+        assert figure.axes[0].get_xticklabels()[0].get_text() == str(columns.start)
+
+
+def predicted(array: np.ndarray, **asked: Any) -> Prediction:
+    predictor = Predictor(Local(wiggle=0), data=spec({"size": (32, 32), "intensity": "unit", "classes": ["lesion"]}))
+    return predict(Volume(array[None], np.eye(4), Path("scan.nii"), "NIfTI"), predictor, Settings(n=2, **asked))
+
+
+def scan(marked: list[int], slices: int = 40) -> np.ndarray:
+    values = np.zeros((slices, 60, 60), np.float32)
+    values[marked, 20:30, 35:50] = 1
+    return values
+
+
+def titles(monkeypatch: pytest.MonkeyPatch, array: np.ndarray, **options: Any) -> list[str]:
+    shown: list[str] = []
+    plain = figures.contact_sheet
+
+    def watched(rows: Any, **more: Any) -> Any:
+        shown.extend(cell.title for row in rows for cell in row)
+        return plain(rows, **more)
+
+    monkeypatch.setattr(figures, "contact_sheet", watched)
+    figures.slices_figure(predicted(array, **options))
+    return shown
+
+
+def test_the_sheet_shows_the_marked_slices_and_one_on_either_side(monkeypatch):
+    assert titles(monkeypatch, scan([5, 6, 7])) == [f"slice {z}" for z in (4, 5, 6, 7, 8)]
+
+
+def test_slices_are_numbered_as_in_the_scan(monkeypatch):
+    shown = titles(monkeypatch, scan([5, 6, 7]), roi="10:58,10:40,6:20")
+    assert shown == ["slice 6", "slice 7", "slice 8"]
+
+
+def test_many_slices_are_shown_in_part(monkeypatch):
+    shown = titles(monkeypatch, scan(list(range(40))))
+    assert len(shown) == figures.MAX_SLICES
+    assert (shown[0], shown[-1]) == ("slice 0", "slice 39")
+
+
+def test_one_slice_stands_for_a_scan_in_which_nothing_is_marked(monkeypatch):
+    assert titles(monkeypatch, scan([])) == ["slice 20"]
+
+
+@pytest.mark.parametrize("marked", [[5, 6, 7], []])
+def test_both_figures_are_png(marked):
+    prediction = predicted(scan(marked))
+    for data in (figures.key_figure(prediction), figures.slices_figure(prediction)):
+        assert Image.open(io.BytesIO(data)).format == "PNG"
