@@ -1,7 +1,7 @@
-"""Pictures that a radiologist can read: grey images in one stated window, thin contours, maps that hide nothing.
+"""Figures that a radiologist can read: grey images in one stated window, thin contours, maps that hide nothing.
 
-Drawn on matplotlib's Agg canvas without pyplot, so nothing is shared between figures or threads. Colours are Okabe and
-Ito's, which colour-blind readers tell apart; a second sign (line style, label) always goes with them.
+Drawn on matplotlib's Agg canvas without pyplot, so nothing is shared between figures or threads. A second sign (line
+style, label) always goes with a colour.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modiff.viz.palette import COLOURS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito (2008), the bright ones first: they stand on dark tissue.
-COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 CLASS_STYLES = ("solid", "dashed", "dotted", "dashdot")
-LEVELS = ((0.1, "#56B4E9"), (0.5, "#F0E442"), (0.9, "#D55E00"))  # isolines of a probability map
+LEVELS = ((0.1, COLOURS[1]), (0.5, COLOURS[2]), (0.9, COLOURS[5]))  # isolines of a probability map
 HEAT = "magma"  # uniform to the eye and monotonous in lightness, so it survives grey printing
 _DPI = 110
 

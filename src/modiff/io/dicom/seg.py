@@ -35,8 +35,6 @@ _TYPES = {
     "tumour": ("108369006", "Neoplasm"),
     "lesion": ("52988006", "Lesion"),
 }
-# Okabe and Ito's colours, as in the pictures: colour-blind readers tell them apart.
-_COLOURS = ((230, 159, 0), (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 158, 115), (213, 94, 0), (0, 114, 178))
 _REFERRED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 _MAY_BE_EMPTY = (  # of type 2 in PS3.3 C.7.1.1 and C.7.2.1
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
@@ -45,14 +43,19 @@ _MAY_BE_EMPTY = (  # of type 2 in PS3.3 C.7.1.1 and C.7.2.1
 _CATEGORY = ("49755003", "Morphologically Abnormal Structure")
 
 
+RGB = tuple[int, int, int]  # 0 to 255
+
+
 @dataclass(frozen=True)
 class Segment:
-    """One segment of a BINARY object: mask (z,H,W) bool, its label, the class it shows and a description."""
+    """One segment of a BINARY object: mask (z,H,W) bool, its label, the class it shows, a description and the colour
+    that a viewer should use."""
 
     mask: np.ndarray
     label: str
     kind: str
     description: str = ""
+    colour: RGB | None = None
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,24 @@ class Maker:
 
 
 def write_fractional_seg(
-    path: str | Path, maps: np.ndarray, volume: Volume, *, first: int, classes: Sequence[str], maker: Maker
+    path: str | Path,
+    maps: np.ndarray,
+    volume: Volume,
+    *,
+    first: int,
+    classes: Sequence[str],
+    maker: Maker,
+    colours: Sequence[RGB] | None = None,
 ) -> Path:
     """Writes probability maps (K,z,H,W) in [0,1] of the slices from `first` on as one FRACTIONAL object.
 
-    One segment a class, in steps of 1/255. Raises DataError for a volume that is no DICOM series or whose headers lack
-    what a segmentation must carry.
+    One segment per class, in steps of 1/255. colours: one per class, for viewers. Raises DataError for a volume that is
+    no DICOM series or whose headers lack what a segmentation must carry.
     """
-    segments = [_describe(i + 1, name, name, maker, "probability") for i, name in enumerate(classes)]
+    segments = [
+        _describe(i + 1, name, name, maker, "probability", None if colours is None else colours[i])
+        for i, name in enumerate(classes)
+    ]
     pixels = np.moveaxis(np.clip(maps, 0, 1), 0, -1).astype(np.float32)
     return _write(path, pixels, segments, volume, first, maker, "FRACTIONAL", "Probability that a reader marks a voxel")
 
@@ -86,7 +99,8 @@ def write_binary_seg(
     Raises DataError as `write_fractional_seg`.
     """
     described = [
-        _describe(i + 1, segment.label, segment.kind, maker, segment.description) for i, segment in enumerate(segments)
+        _describe(i + 1, segment.label, segment.kind, maker, segment.description, segment.colour)
+        for i, segment in enumerate(segments)
     ]
     pixels = np.stack([segment.mask for segment in segments], axis=-1).astype(np.uint8)
     return _write(path, pixels, described, volume, first, maker, "BINARY", "Plausible segmentations of one scan")
@@ -177,7 +191,9 @@ def _completed(header: Dataset, thickness: float) -> Dataset:
     return made
 
 
-def _describe(number: int, label: str, kind: str, maker: Maker, description: str) -> SegmentDescription:
+def _describe(
+    number: int, label: str, kind: str, maker: Maker, description: str, colour: RGB | None
+) -> SegmentDescription:
     import highdicom as hd
     from pydicom.sr.coding import Code
 
@@ -194,7 +210,7 @@ def _describe(number: int, label: str, kind: str, maker: Maker, description: str
             version=maker.version,
             parameters=dict(maker.parameters) or None,
         ),
-        display_color=hd.color.CIELabColor.from_rgb(*_COLOURS[(number - 1) % len(_COLOURS)]),
+        display_color=None if colour is None else hd.color.CIELabColor.from_rgb(*colour),
     )
     if description:
         made.SegmentDescription = description[:1024]
