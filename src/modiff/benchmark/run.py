@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,10 @@ def benchmark(
     with alone(folder):
         before = read_state(folder) if (folder / STATE).exists() else None
         state = merge_state(before, settings, rows, described, _made(device), folder)
-        start = _Start(rows, data, folder, state, images, device, deadline, say, bar, quiet)
+        by_key = {row.key: row for row in rows}
+        todo = [state.runs[row.folder(*at)] for at in product(settings.seeds, folds) for row in rows]
+        where = (data, folder, images, folds[0])
+        start = _Start(by_key, todo, settings, state, *where, device, deadline, say, bar, quiet)
         start.check()
         with suppress(_Stopped):
             start.work()
@@ -118,29 +122,26 @@ def _made(device: torch.device) -> dict[str, Any]:
     }
 
 
+@dataclass
 class _Start:
-    """One start of a benchmark: the runs that are asked for go from waiting over training and trained to done."""
+    """One start of a benchmark: the runs that are asked for go from waiting over training and trained to done.
 
-    def __init__(
-        self,
-        rows: Sequence[Row],
-        data: Path,
-        folder: Path,
-        state: State,
-        images: MemoryStore,
-        device: torch.device,
-        deadline: float | None,
-        say: Say,
-        bar: Bar,
-        quiet: bool,
-    ) -> None:
-        """images: of the first fold's split that is scored. deadline: on the monotonic clock."""
-        self.rows = {row.key: row for row in rows}
-        self.data, self.folder, self.state, self.settings = data, folder, state, state.settings
-        self.images, self.fold = images, state.folds[0]  # the images in memory, and their fold
-        self.device, self.deadline = device, deadline
-        self.say, self.bar, self.quiet = say, bar, quiet
-        self.todo = [state.runs[row.folder(*at)] for at in product(self.settings.seeds, state.folds) for row in rows]
+    images: those in memory, of the split of `fold` that is scored. deadline: on the monotonic clock.
+    """
+
+    rows: dict[str, Row]
+    todo: list[Run]
+    settings: BenchmarkSettings
+    state: State
+    data: Path
+    folder: Path
+    images: MemoryStore
+    fold: int | None
+    device: torch.device
+    deadline: float | None
+    say: Say
+    bar: Bar
+    quiet: bool
 
     def check(self) -> None:
         """ConfigError for a run that was begun with other settings; what was done and is damaged is done again."""

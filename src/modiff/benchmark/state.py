@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from modiff.benchmark.plan import EVERYONE, PRESETS, BenchmarkSettings, Row, preset_of
+from modiff.benchmark.plan import EVERYONE, BenchmarkSettings, Row, preset_of
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.files import write_text
 
@@ -219,8 +219,9 @@ def _facts(row: Row, settings: BenchmarkSettings, cost: dict[str, float] | None)
     names = {EVERYONE, row.method, row.key} | ({"modiff"} if row.control else set())
     typed = [change for change in settings.changes if change.partition(".")[0] in names]
     if row.control:
-        typed.append(f"parts of modiff, preset {settings.presets.get('modiff') or PRESETS['modiff']}")
-    return RowFacts(row.title, row.method, row.tables, preset_of(row, settings), tuple(typed), cost)
+        typed.append(f"parts of modiff, preset {preset_of('modiff', 'modiff', settings)}")
+    preset = preset_of(row.key, row.method, settings)
+    return RowFacts(row.title, row.method, row.tables, preset, tuple(typed), cost)
 
 
 def _changed(before: BenchmarkSettings, now: BenchmarkSettings, names: Collection[str]) -> list[str]:

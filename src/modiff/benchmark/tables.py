@@ -19,7 +19,7 @@ from modiff.benchmark.figure import CaseFigure, draw_cases
 from modiff.benchmark.numbers import BEST, MEASURED, PUBLISHED, SAME, Number, Numbers, read_numbers
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
 from modiff.benchmark.published import INFERRED, dataset_of
-from modiff.benchmark.state import State, read_state
+from modiff.benchmark.state import DONE, State, read_state
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError, ModiffError
 from modiff.evaluation import words
@@ -183,7 +183,7 @@ def _content(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseF
 def facts(numbers: Numbers) -> list[tuple[str, str]]:
     """How the benchmark was made, name and value."""
     state, settings = numbers.state, numbers.state.settings
-    made = [run.made or state.made for run in state.runs.values() if run.status == "done"]
+    made = [run.made or state.made for run in state.runs.values() if run.status == DONE]
 
     def each(name: str) -> str:
         """What the runs were made with; several where they differ."""
@@ -205,10 +205,7 @@ def facts(numbers: Numbers) -> list[tuple[str, str]]:
     if state.folds == (None,):
         del found["Folds"]
     rows = [
-        (
-            row.title,
-            "; ".join([f"{key}, preset {row.preset or 'none'}", *([", ".join(row.changes)] * bool(row.changes))]),
-        )
+        (row.title, f"{key}, preset {row.preset or 'none'}{'; ' if row.changes else ''}{', '.join(row.changes)}")
         for key, row in state.rows.items()
     ]
     return [*found.items(), *rows]

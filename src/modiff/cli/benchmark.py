@@ -167,19 +167,7 @@ def _settings(args: argparse.Namespace) -> BenchmarkSettings:
         if not (name and equals and preset):
             raise ConfigError("is not a preset", field="--presets", found=repr(text), expected="METHOD=PRESET")
         presets[name] = preset
-    return BenchmarkSettings(
-        budget=args.budget,
-        seeds=tuple(range(args.seeds)),
-        batch_size=args.batch_size,
-        augment=not args.no_augment,
-        ns=tuple(args.ns),
-        thresholds=tuple(args.thresholds),
-        metrics=tuple(args.metrics),
-        split=args.split,
-        folds=args.folds,
-        limit=args.limit,
-        presets=presets,
-        changes=tuple(args.changes),
-        accelerator=args.accelerator,
-        devices=args.devices,
-    )
+    names = ("budget", "batch_size", "ns", "thresholds", "metrics", "split", "folds", "limit", "changes", "accelerator")
+    given = {name: getattr(args, name) for name in (*names, "devices")}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return BenchmarkSettings(seeds=tuple(range(args.seeds)), augment=not args.no_augment, presets=presets, **given)
