@@ -1,4 +1,4 @@
-"""A table of a page, from tables.csv as `modiff tables` writes it.
+"""A table of a page, from tables.csv as `modiff benchmark` writes it.
 
 python tools/benchmark_table.py results/phantom/tables.csv --table methods --into docs/comparison.md --mark lidc-time
 """
@@ -53,7 +53,7 @@ def block(path: Path, table: str, protocol: str, threshold: str) -> str:
     one = next(line for line in lines if line["kind"] == "measured")
     columns = sorted({(line["metric"], int(line["n"])) for line in lines})
     rule = "argmax" if (protocol, threshold) == ("standard", "0.5") else f"p ≥ {threshold}"
-    extra = ["images seen", "parameters", f"s an image, n = {columns[0][1]}"]
+    extra = ["images seen", "parameters", f"seconds/image (n = {columns[0][1]})"]
     names = [f"{NAMES[metric]}, n = {n}" for metric, n in columns]
     made = [
         f"Protocol `{protocol}`, {rule}, split {one['split']}, {one['images']} images of {one['patients']} patients, "

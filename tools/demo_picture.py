@@ -15,11 +15,11 @@ from scipy.spatial.distance import cdist
 
 import modiff
 from modiff.prediction.summary import Summary
-from modiff.report.cases import part_of_interest
-from modiff.viz.figures import COLOURS, Cell, Contour, contact_sheet, png
+from modiff.viz.figures import Cell, contact_sheet, png
+from modiff.viz.sheets import SAMPLE, CloseUp, part_of_interest
 
 SAMPLES, SHOWN = 16, 8  # drawn, and shown one by one
-SMALLEST = 30  # pixels of a reader's mask: outlines that can be told apart on a small picture
+SMALLEST = 30  # pixels of a rater's mask: outlines that can be told apart on a small picture
 GREYS, HUES = 48, 208  # of the PNG's palette: the picture travels with the repository
 
 
@@ -40,24 +40,16 @@ def choose(store: modiff.Store) -> list[int]:
 
 def cells(store: modiff.Store, row: int, image: np.ndarray, summary: Summary) -> list[list[Cell]]:
     """Two lines: the image, its raters, their mean, the model's mean map and uncertainty; and the samples."""
-    masks = store.masks(row) > 0
-    part = part_of_interest(masks.any(0) | summary.masks.any((0, 1)))
-    near = image[0][part]
-    frame = np.zeros(image.shape[1:], bool)
-    frame[part] = True
-
-    def outlined(mask: np.ndarray, title: str, colour: str) -> Cell:
-        found = (Contour(mask[part], colour),) if mask.any() else ()
-        return Cell(near, contours=found, title=title if found else f"{title}: nothing")
-
-    raters = [outlined(mask, f"reader {i + 1}", COLOURS[0]) for i, mask in enumerate(masks)]
-    samples = [outlined(mask[0], f"sample {i + 1}", COLOURS[1]) for i, mask in enumerate(summary.masks[:SHOWN])]
+    masks, read = store.masks(row)[:, None] > 0, store.read[row]
+    close = CloseUp(image[0], part_of_interest(masks.any((0, 1)) | summary.masks.any((0, 1))))
     maps = [
-        Cell(near, isolines=masks.mean(0)[part], title="mean of readers"),
-        Cell(near, isolines=summary.mean[0][part], title="mean of samples"),
-        Cell(near, heat=summary.entropy[part], title="uncertainty"),
+        close.probability(masks[read].mean((0, 1)), "mean of raters"),
+        close.probability(summary.mean[0], "mean of samples"),
+        close.heat(summary.entropy, 1.0, "uncertainty"),
     ]
-    return [[Cell(image[0], contours=(Contour(frame, "white", 0.8),), title="image"), *raters, *maps], samples]
+    raters = close.raters(masks, read, [f"rater {i + 1}" for i in range(len(masks))])
+    samples = [close.outlined(mask, SAMPLE, f"sample {i + 1}") for i, mask in enumerate(summary.masks[:SHOWN])]
+    return [[close.whole(), *raters, *maps], samples]
 
 
 def shrink(picture: bytes) -> Image.Image:

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from modiff.benchmark import run as room
+from modiff.benchmark.numbers import read_numbers
 from modiff.benchmark.plan import BenchmarkSettings, rows_of
-from modiff.benchmark.run import Reporter, benchmark
+from modiff.benchmark.run import benchmark
 from modiff.benchmark.state import read_state
-from modiff.benchmark.tables import write_tables
-from modiff.benchmark.tables_data import build_tables
-from modiff.benchmark.tables_words import facts
+from modiff.benchmark.tables import facts, write_tables
 from modiff.cli import main
 from modiff.data.phantom.case import PhantomConfig, write_phantom
 from modiff.errors import ConfigError, DataError
@@ -124,7 +123,7 @@ def test_what_was_lost_of_a_finished_run_is_made_again(store, finished, tmp_path
     assert state.counts()["done"] == 4
     assert trained == retrained
     assert (folder / "prob_unet-seed0" / "weights.safetensors").read_bytes() == before
-    build_tables(folder, read_state(folder), resamples=10)
+    read_numbers(folder, read_state(folder), resamples=10)
 
 
 def test_an_evaluation_with_other_scoring_is_made_again(store, finished, tmp_path):
@@ -132,9 +131,9 @@ def test_an_evaluation_with_other_scoring_is_made_again(store, finished, tmp_pat
     command = ["evaluate", str(folder / "prob_unet-seed0"), "--data", str(store), "-n", "4", "--metrics", "ged"]
     assert main(command) == 0
     with pytest.raises(DataError, match="not this benchmark's evaluation"):
-        build_tables(folder, read_state(folder), resamples=10)
+        read_numbers(folder, read_state(folder), resamples=10)
     benchmark(rows_of(METHODS), settings(seeds=(0, 1)), store, folder)
-    build_tables(folder, read_state(folder), resamples=10)
+    read_numbers(folder, read_state(folder), resamples=10)
 
 
 def test_other_scoring_of_some_rows_only_is_refused(store, finished):
@@ -169,11 +168,12 @@ def test_a_command_is_finished_when_what_it_asks_for_is(store, finished, tmp_pat
     content = json.loads((folder / "benchmark.json").read_text())
     content["runs"][-1]["status"] = "waiting"  # cflow, seed 1
     (folder / "benchmark.json").write_text(json.dumps(content))
-    assert main(["benchmark", "--data", str(store), *WORDS, "--seeds", "1", "-o", str(folder)]) == 0
+    words = [*WORDS, "--cases", "0"]
+    assert main(["benchmark", "--data", str(store), *words, "--seeds", "1", "-o", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "1 done ->" in said
     assert "not asked for now: 1 waiting, 2 done" in said
-    assert "goes on" not in said
+    assert "resumes" not in said
 
 
 def test_two_starts_at_once_are_refused(store, tmp_path):
@@ -216,7 +216,7 @@ def test_a_run_keeps_how_it_was_made_when_others_are_added(store, tmp_path, monk
     runs = read_state(tmp_path).runs
     assert runs["prob_unet-seed0"].made == {"device": "one"}
     assert runs["cflow-seed0"].made == {"device": "another"}
-    assert ("Device", "one; another") in facts(build_tables(tmp_path, read_state(tmp_path), resamples=10))
+    assert ("Device", "one; another") in facts(read_numbers(tmp_path, read_state(tmp_path), resamples=10))
 
 
 def test_an_interrupted_benchmark_goes_on_where_it_was(store, tmp_path, trained):
@@ -225,7 +225,7 @@ def test_an_interrupted_benchmark_goes_on_where_it_was(store, tmp_path, trained)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        benchmark(rows_of(METHODS), settings(), store, tmp_path, report=Reporter(say=interrupt))
+        benchmark(rows_of(METHODS), settings(), store, tmp_path, say=interrupt)
     assert {run.name: run.status for run in read_state(tmp_path).runs.values()} == {
         "prob_unet-seed0": "done",
         "cflow-seed0": "trained",
@@ -257,7 +257,7 @@ def test_a_failing_method_is_written_down_and_the_others_finish(store, tmp_path,
 
 
 def test_a_method_may_be_added(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "_attempt", lambda work, row, run, label: setattr(run, "status", "done"))
+    monkeypatch.setattr(room._Start, "attempt", lambda start, run, label: setattr(run, "status", "done"))
     benchmark(rows_of(["prob_unet"]), settings(**ONE), store, tmp_path)
     state = benchmark(rows_of(["cflow"]), settings(changes=TINY[2:]), store, tmp_path)
     assert list(state.runs) == ["prob_unet-seed0", "cflow-seed0"]
@@ -345,15 +345,27 @@ def test_a_run_folder_outside_the_benchmark_is_refused(finished, tmp_path):
 
 def test_the_commands(store, finished, capsys):
     words = ["--data", str(store), *WORDS, "cflow", "--set", TINY[2], "--seeds", "2", "-o", str(finished)]
-    assert main(["benchmark", *words]) == 0
-    assert "4 done" in capsys.readouterr().out
-    assert main(["tables", str(finished), "--cases", "1", "--samples", "2"]) == 0
+    assert main(["benchmark", *words, "--cases", "1", "--samples", "2"]) == 0
     out = capsys.readouterr().out
+    assert "4 done" in out
     assert "standard protocol, argmax" in out
     files = sorted(path.name for path in (finished / "tables").iterdir())
     assert files == ["figure2-1.png", "tables.csv", "tables.html", "tables.md"]
-    assert main(["tables", str(finished), "--cases", "0"]) == 0
-    assert sorted(path.name for path in (finished / "tables").iterdir()) == ["tables.csv", "tables.html", "tables.md"]
+
+
+def test_the_tables_are_written_again_without_a_training(finished, tmp_path, trained):
+    (tmp_path / "figure2-1.png").touch()  # of an earlier call
+    assert main(["benchmark", "-o", str(finished), "--tables", str(tmp_path), "--cases", "0"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tables.csv", "tables.html", "tables.md"]
+    assert trained == []
+
+
+@pytest.mark.parametrize("option", ["--data", "--budget"])
+def test_a_training_needs_data_and_a_budget(store, tmp_path, capsys, option):
+    words = {"--data": str(store), "--budget": "8img", "--methods": "cflow", "-o": str(tmp_path / "made")}
+    del words[option]
+    assert main(["benchmark", *(word for pair in words.items() for word in pair)]) == 2
+    assert f"{option}: is needed to train" in capsys.readouterr().err
 
 
 def test_a_figure_that_cannot_be_drawn_does_not_cost_the_tables(store, finished, tmp_path):
@@ -366,5 +378,5 @@ def test_a_figure_that_cannot_be_drawn_does_not_cost_the_tables(store, finished,
 
 def test_a_file_is_no_place_for_tables(finished, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         write_tables(finished, tmp_path / "file")

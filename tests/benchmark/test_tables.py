@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from modiff.benchmark import tables as room
+from modiff.benchmark.numbers import read_numbers
+from modiff.benchmark.plan import BenchmarkSettings
 from modiff.benchmark.state import RowFacts, Run, State, write_state
-from modiff.benchmark.tables import write_tables
-from modiff.benchmark.tables_data import build_tables
-from modiff.benchmark.tables_words import findings, notes
-from modiff.benchmark.tables_write import as_csv, markdown, markdown_text
+from modiff.benchmark.tables import as_csv, markdown_text, tables_of, write_tables
 from modiff.errors import DataError
-from modiff.evaluation.bootstrap import differences_from, mean_interval
+from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
 from modiff.evaluation.records import Result, write_result
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import ImageTable, Quantity, records_of, write_csv
@@ -46,14 +46,13 @@ def result_of(folder, name, values, *, metrics=("ged",), n=16):
     write_result(Result(made, table.counts(), records_of(table, resamples=50)), target)
 
 
-def state_of(rows, *, seeds=(0,), source=LIDC, metrics=("ged",), tables=("methods",)):
+def state_of(rows, *, seeds=(0,), source=LIDC, metrics=("ged",), tables=("methods",), n=16):
     """The state of a benchmark in which all of `rows` (key: title) are done."""
-    settings = {"budget": "20m", "batch_size": 32, "augment": True, "split": "test", "seeds": list(seeds)}
-    settings |= {"ns": [16], "thresholds": [0.5, 0.9], "metrics": list(metrics), "limit": None}
+    settings = BenchmarkSettings("20m", tuple(seeds), ns=(n,), metrics=metrics)
     state = State(settings, {"source": source, "fingerprint": "f", "path": "gone.h5"}, {"versions": {"modiff": "1"}})
     for key, title in rows.items():
         cost = {"parameters": 1234567, "evaluations": 5, "gflop_image": 1.0, "gflop_sample": 0.5}
-        state.rows[key] = RowFacts(title, key, list(tables), None, [], cost)
+        state.rows[key] = RowFacts(title, key, tables, None, (), cost)
         for seed in seeds:
             name = f"{key}-seed{seed}"
             state.runs[name] = Run(name, key, seed, "done", None, 1000 + seed, 10, 60.0)
@@ -62,7 +61,16 @@ def state_of(rows, *, seeds=(0,), source=LIDC, metrics=("ged",), tables=("method
 
 def built(folder, state, **more):
     write_state(state, folder)
-    return build_tables(folder, state, **more)
+    return read_numbers(folder, state, **more)
+
+
+def markdown(numbers):
+    return room.markdown(numbers, tables_of(numbers))
+
+
+def records(numbers, **wanted):
+    """The numbers whose columns are as wanted."""
+    return [number for number in numbers.numbers if all(getattr(number, key) == wanted[key] for key in wanted)]
 
 
 def plain(offset):
@@ -77,26 +85,31 @@ def two(tmp_path):
     return tmp_path, state_of({"a": "A", "b": "B"}, seeds=(0, 1))
 
 
-def first(tables):
-    return {line.key: line.cells["ged", 16] for line in tables.tables[0].lines}
+def first(numbers, metric="ged"):
+    """The measured numbers of the first table by row."""
+    wanted = {"kind": "measured", "table": "methods", "protocol": "standard", "threshold": 0.5, "metric": metric}
+    return {number.row: number for number in records(numbers, **wanted)}
 
 
 def test_a_cell_is_the_mean_over_seeds_and_images_with_its_interval_over_patients(two):
     cell = first(built(*two))["a"]
-    assert cell.interval == mean_interval(BASE + 0.01, PATIENTS)
-    assert cell.interval.value == pytest.approx(0.41)
-    assert (cell.interval.images, cell.interval.patients) == (12, 6)
+    found = Interval(cell.value, cell.ci_low, cell.ci_high, cell.images, cell.patients)
+    assert found == mean_interval(BASE + 0.01, PATIENTS)
+    assert cell.value == pytest.approx(0.41)
+    assert (cell.images, cell.patients) == (12, 6)
 
 
 def test_the_seeds_means_stand_apart_from_the_interval(two):
-    assert first(built(*two))["a"].seeds == pytest.approx((0.40, 0.42))
+    cell = first(built(*two))["a"]
+    assert (cell.seeds, cell.seed_low, cell.seed_high) == (2, pytest.approx(0.40), pytest.approx(0.42))
 
 
 def test_the_best_is_compared_with_every_other_on_the_same_images(two):
     cells = first(built(*two))
     assert (cells["a"].verdict, cells["b"].verdict) == ("best", "worse")
     expected = differences_from(np.stack([BASE + 0.01, BASE + 0.11]), 0, PATIENTS)[1]
-    assert cells["b"].difference == expected
+    found = (cells["b"].difference_from_best, cells["b"].difference_ci_low, cells["b"].difference_ci_high)
+    assert found == (expected.value, expected.low, expected.high)
     assert expected.value == pytest.approx(0.1)
 
 
@@ -106,7 +119,7 @@ def test_what_is_not_outside_the_paired_interval_is_said_so(tmp_path):
     result_of(tmp_path, "b-seed0", plain(np.roll(noise, 1) + np.repeat([0.2, -0.2], 6)))
     tables = built(tmp_path, state_of({"a": "A", "b": "B"}))
     assert first(tables)["b"].verdict == "same"
-    assert findings(tables.tables[0]) == ["GED ↓, n = 16: A has the best mean; not shown to differ from it: B."]
+    assert tables_of(tables)[0].findings == ("GED ↓, n = 16: A has the best mean; not shown to differ from it: B.",)
     assert "0.405 ≈" in markdown(tables)
 
 
@@ -114,10 +127,7 @@ def test_more_is_better_where_the_metric_says_so(tmp_path):
     result_of(tmp_path, "a-seed0", plain(0.0), metrics=("hm_iou",))
     result_of(tmp_path, "b-seed0", plain(0.1), metrics=("hm_iou",))
     tables = built(tmp_path, state_of({"a": "A", "b": "B"}, metrics=("hm_iou",)))
-    assert {line.key: line.cells["hm_iou", 16].verdict for line in tables.tables[0].lines} == {
-        "a": "worse",
-        "b": "best",
-    }
+    assert {key: cell.verdict for key, cell in first(tables, "hm_iou").items()} == {"a": "worse", "b": "best"}
 
 
 def test_the_best_is_chosen_where_all_have_a_value(tmp_path):
@@ -126,23 +136,27 @@ def test_the_best_is_chosen_where_all_have_a_value(tmp_path):
     result_of(tmp_path, "a-seed0", plain(0.0))
     result_of(tmp_path, "b-seed0", lambda *_: easy)
     cells = first(built(tmp_path, state_of({"a": "A", "b": "B"})))
-    assert cells["b"].interval.value < cells["a"].interval.value
+    assert cells["b"].value < cells["a"].value
     assert (cells["a"].verdict, cells["b"].undefined) == ("best", 6)
-    assert cells["a"].shared == (pytest.approx(BASE[:6].mean()), 6)  # what they are compared by stands in the cell
+    # What they are compared by stands in the cell.
+    assert cells["a"].value_where_all_defined == pytest.approx(BASE[:6].mean())
+    assert cells["a"].images_where_all_defined == 6
 
 
 def test_majority_vote_stands_below_and_is_not_compared(two):
-    table = built(*two).tables[0]
-    assert [line.key for line in table.references] == ["majority_vote"]
-    cell = table.references[0].cells["ged", 16]
-    assert (cell.interval.value, cell.verdict, table.references[0].cost) == (0.5, None, None)
+    numbers = built(*two)
+    table = tables_of(numbers)[0]
+    assert [row.title for row in table.rows] == ["A", "B", "majority vote, repeated"]
+    found = {(c.row, c.value, c.verdict, c.parameters) for c in records(numbers, kind="reference")}
+    assert found == {("majority_vote", 0.5, None, None)}
 
 
 def test_each_protocol_and_threshold_has_its_own_table(tmp_path):
     numbers = dict(zip(WAYS, (0.0, 0.1, 0.2, 0.3), strict=True))
     result_of(tmp_path, "a-seed0", lambda protocol, threshold, _: BASE + numbers[protocol, threshold])
     tables = built(tmp_path, state_of({"a": "A"}))
-    found = {(t.protocol, t.threshold): t.lines[0].cells["ged", 16].interval.value for t in tables.tables}
+    found = {(c.protocol, c.threshold): c.value for c in records(tables, kind="measured")}
+    assert len(tables_of(tables)) == len(WAYS)
     assert found == pytest.approx({way: 0.4 + offset for way, offset in numbers.items()})
 
 
@@ -158,9 +172,9 @@ def test_a_metric_without_a_threshold_stands_where_it_was_measured_only(tmp_path
         ]
         file.write_text("\n".join(",".join(row[i] for i in keep) for row in text) + "\n")
     tables = built(tmp_path, state_of({"a": "A"}, metrics=("ged", "ncc")))
-    columns = {(table.protocol, table.threshold): table.columns for table in tables.tables}
-    assert columns["standard", 0.9] == (("ged", 16),)
-    assert columns["standard", 0.5] == (("ged", 16), ("ncc", 16))
+    heads = {table.title: table.heads[1:3] for table in tables_of(tables)}
+    assert heads["standard protocol, argmax"] == ("GED ↓, n = 16", "NCC ↑, n = 16")
+    assert heads["standard protocol, p ≥ 0.9"] == ("GED ↓, n = 16", "parameters")
 
 
 def test_published_numbers_stand_under_their_own_protocol_and_threshold_only(two):
@@ -189,8 +203,7 @@ def test_table_three_has_its_own_published_rows(tmp_path):
     keys = {"modiff": "MoDiff", "modiff-mca": "MoDiff, MCA only"}
     for key in keys:
         result_of(tmp_path, f"{key}-seed0", plain(0.0), n=32)
-    state = state_of(keys, tables=("ablations",))
-    state.settings["ns"] = [32]
+    state = state_of(keys, tables=("ablations",), n=32)
     tables = built(tmp_path, state)
     printed = [row for row in csv.DictReader(io.StringIO(as_csv(tables))) if row["kind"] == "published"]
     assert [row["title"] for row in printed] == ["MoDiff", "MoDiff, MCA only", "MoDiff, LDF only"]
@@ -201,7 +214,7 @@ def test_table_three_has_its_own_published_rows(tmp_path):
 def test_modiff_alone_makes_no_table_of_ablations(tmp_path):
     result_of(tmp_path, "modiff-seed0", plain(0.0))
     state = state_of({"modiff": "MoDiff"}, tables=("methods", "ablations", "edges"))
-    assert {table.group for table in built(tmp_path, state).tables} == {"methods"}
+    assert {number.table for number in built(tmp_path, state).numbers} == {"methods"}
 
 
 def test_csv_has_the_mean_that_rows_of_unequal_images_are_compared_by(tmp_path):
@@ -218,9 +231,10 @@ def test_seeds_that_are_defined_on_different_images_are_told_of(tmp_path):
     gaps = np.where(np.arange(12) < 6, BASE, np.nan)
     result_of(tmp_path, "a-seed0", plain(0.0))
     result_of(tmp_path, "a-seed1", lambda protocol, threshold, metric: gaps)
-    cell = first(built(tmp_path, state_of({"a": "A"}, seeds=(0, 1))))["a"]
-    assert (cell.undefined, cell.partly) == (0, 6)
-    assert "6 undefined at some seed" in notes(("ged", 16), cell)
+    numbers = built(tmp_path, state_of({"a": "A"}, seeds=(0, 1)))
+    cell = first(numbers)["a"]
+    assert (cell.undefined, cell.undefined_at_some_seed) == (0, 6)
+    assert "6 undefined at some seed" in tables_of(numbers)[0].rows[0].cells[0].notes
 
 
 def test_csv_has_what_is_needed_to_read_a_number(two):
@@ -257,7 +271,7 @@ def test_runs_that_failed_are_named(two):
     state.runs["b-seed1"] = replace(state.runs["b-seed1"], status="failed", error="RuntimeError: no <b>memory</b>")
     tables = built(folder, state)
     assert tables.left_out == ("b-seed1: failed, RuntimeError: no <b>memory</b>",)
-    assert tables.tables[0].lines[1].seeds == (0,)
+    assert first(tables)["b"].seeds == 1
 
 
 def test_nothing_finished_is_an_error(tmp_path):
@@ -292,7 +306,7 @@ def test_rows_that_are_equal_are_best_together(tmp_path):
         result_of(tmp_path, name, plain(0.0))
     tables = built(tmp_path, state_of({"a": "A", "b": "B"}))
     assert [cell.verdict for cell in first(tables).values()] == ["best", "best"]
-    assert findings(tables.tables[0]) == ["GED ↓, n = 16: A, B have the best mean alike."]
+    assert tables_of(tables)[0].findings == ("GED ↓, n = 16: A, B have the best mean alike.",)
 
 
 NASTY = "A|B <script>alert(1)</script> & *c*_d_ `e` [f](g) \\ \n# h"

@@ -9,12 +9,11 @@ import shutil
 import numpy as np
 import pytest
 
+from modiff.benchmark.numbers import read_numbers
 from modiff.benchmark.plan import BenchmarkSettings, rows_of
 from modiff.benchmark.run import benchmark
 from modiff.benchmark.state import read_state
-from modiff.benchmark.tables import write_tables
-from modiff.benchmark.tables_data import build_tables
-from modiff.benchmark.tables_words import facts
+from modiff.benchmark.tables import facts, write_tables
 from modiff.cli import main
 from modiff.config import build_config
 from modiff.data.phantom.case import PhantomConfig, write_phantom
@@ -159,21 +158,21 @@ def test_a_benchmark_has_a_run_per_method_seed_and_fold(store, finished):
 
 
 def test_tables_pool_the_patients_of_all_folds(store, finished):
-    tables = build_tables(finished, read_state(finished), resamples=10)
+    tables = read_numbers(finished, read_state(finished), resamples=10)
     assert (tables.images, tables.patients, tables.split) == (18, 9, "test of folds 0, 1, 2")
-    table = next(table for table in tables.tables if (table.protocol, table.threshold) == ("standard", 0.5))
+    here = [n for n in tables.numbers if (n.row, n.protocol, n.threshold) == ("cflow", "standard", 0.5)]
     column = "ged|model|standard|n=2|steps=1|threshold=0.5"
     files = [finished / f"cflow-seed0-fold{fold}" / "evaluation" / f"fold{fold}-test.csv" for fold in FOLDS]
     values = [float(row[column]) for file in files for row in scored(file).values()]
-    line = next(line for line in table.lines if line.key == "cflow")
-    assert line.cells["ged", 2].interval.value == pytest.approx(np.mean(values), abs=1e-12)
-    assert line.seeds == (0,)
+    (number,) = here
+    assert (number.metric, number.n, number.seeds) == ("ged", 2, 1)
+    assert number.value == pytest.approx(np.mean(values), abs=1e-12)
 
 
 def test_tables_say_that_they_are_of_folds(finished, tmp_path):
     write_tables(finished, tmp_path, cases=1, samples=2, resamples=10)
     assert all("test of folds 0, 1, 2" in (tmp_path / name).read_text() for name in ("tables.md", "tables.csv"))
-    tables = build_tables(finished, read_state(finished), resamples=10)
+    tables = read_numbers(finished, read_state(finished), resamples=10)
     assert any(name == "Folds" and text.startswith("0, 1, 2") for name, text in facts(tables))
 
 
@@ -181,17 +180,17 @@ def test_a_method_that_lacks_a_fold_is_named_and_left_out(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "copy")
     state = read_state(folder)
     state.runs["cflow-seed0-fold2"].status = "failed"
-    tables = build_tables(folder, state, resamples=10)
-    assert {line.key for table in tables.tables for line in table.lines} == {"prob_unet"}
+    tables = read_numbers(folder, state, resamples=10)
+    assert {number.row for number in tables.numbers if number.kind == "measured"} == {"prob_unet"}
     assert "cflow-seed0-fold0: done, but not every fold of this method and seed is" in tables.left_out
     state.runs["prob_unet-seed0-fold0"].status = "waiting"
     with pytest.raises(DataError, match="no method has finished every fold"):
-        build_tables(folder, state, resamples=10)
+        read_numbers(folder, state, resamples=10)
 
 
 def test_a_folder_of_folds_is_not_one_of_splits(store, finished):
     plain = BenchmarkSettings("8img", (0,), batch_size=4, ns=(2,), metrics=("ged",), accelerator="cpu", changes=SETS)
-    with pytest.raises(ConfigError, match="different settings; found folds: True → None"):
+    with pytest.raises(ConfigError, match="different settings; found folds: True → False"):
         benchmark(rows_of(["prob_unet", "cflow"]), plain, store, finished)
 
 

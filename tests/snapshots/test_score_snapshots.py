@@ -84,13 +84,12 @@ def test_the_score_of_probabilities_in_an_archive(modiff, store: Path, tmp_path:
 
 @pytest.fixture(scope="module")
 def benchmark(modiff, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods, a seed each, six steps of four images; tables and one picture."""
+    """Two methods, a seed each, six steps of four images; and tables."""
     folder = tmp_path_factory.mktemp("benchmark") / "b"
     common = ["--budget", "24img", "--batch-size", 4, "--seeds", 1, "-n", 4, "--accelerator", "cpu", "--quiet"]
     settings = [word for name in NARROW for word in ("--set", name)]
     methods = ["--methods", "modiff", "prob_unet", "--presets", "modiff=quick"]
-    modiff("benchmark", "--data", store, *methods, *common, *settings, "-o", folder)
-    modiff("tables", folder, "--cases", 0)
+    modiff("benchmark", "--data", store, *methods, *common, *settings, "--cases", 0, "-o", folder)
     return folder
 
 
@@ -109,7 +108,7 @@ def test_the_tables_of_a_benchmark(benchmark: Path) -> None:
     rows = [[cell.strip() for cell in line.strip("| ").split(" |")] for line in lines if line.startswith("| ")]
     found, timed = [], None
     for row in rows:
-        timed = next((i for i, cell in enumerate(row) if cell.startswith("s ")), timed)
+        timed = next((i for i, cell in enumerate(row) if cell.startswith("seconds")), timed)
         found.append([values(cell) for place, cell in enumerate(row) if place != timed])
     check("benchmark-md", {"headings": [line for line in lines if line.startswith("#")], "rows": found}, rel=2e-2)
 

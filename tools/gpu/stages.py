@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 STARTED = time.monotonic()
 RESERVE = 20.0  # seconds that loading the data and saving take beside the training that is limited
-UNFINISHED = 3  # exit status: all is well and saved, the same command goes on
+UNFINISHED = 3  # exit status: all is well and saved, the same command resumes
 
 
 class TimeOver(Exception):
@@ -50,14 +50,14 @@ def options(parser: argparse.ArgumentParser, *, ns: tuple[int, ...]) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="STORE", help="the store, with train, val and test")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where everything goes")
     parser.add_argument("--budget", default="20m", help="of training, each method: 90s, 20m, 2h or 50000img (20m)")
-    parser.add_argument("--max-time", help="end this start after 90s, 20m or 2h; the same command goes on")
-    parser.add_argument("--batch-size", type=int, help="images a step (the preset's)")
+    parser.add_argument("--max-time", help="end this start after 90s, 20m or 2h; the same command resumes")
+    parser.add_argument("--batch-size", type=int, help="images per step (the preset's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--precision", choices=("auto", "32-true", "bf16-mixed"), default="auto", help="auto: bf16 on recent GPUs"
     )
-    parser.add_argument("-n", dest="ns", nargs="+", type=int, default=ns, help=f"samples an image ({_list(ns)})")
+    parser.add_argument("-n", dest="ns", nargs="+", type=int, default=ns, help=f"samples per image ({_list(ns)})")
     parser.add_argument("--threshold", nargs="+", type=float, default=(0.5, 0.9), help="besides the protocols' own")
     parser.add_argument("--metrics", nargs="+", help="all, or names as `modiff evaluate` takes them")
     parser.add_argument("--limit", type=int, metavar="IMAGES", help="score only a fixed subset of the test images")
@@ -77,31 +77,20 @@ def _list(numbers: tuple[int, ...]) -> str:
 
 
 def nested(changes: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """["model.unet.base=96"] -> {"model": {"unet": {"base": 96}}}; ConfigError for what is no setting."""
-    import yaml
-
-    from modiff.errors import ConfigError
+    """["model.unet.base=96"] -> {"model": {"unet": {"base": 96}}}; ConfigError for what is not a setting."""
+    from modiff.config.fields import merge, setting
 
     made: dict[str, Any] = {}
     for change in changes:
-        name, equals, value = change.partition("=")
-        if not equals or not name:
-            raise ConfigError("is not a setting", field="--set", found=repr(change), expected="NAME=VALUE")
-        *groups, last = name.split(".")
-        place = made
-        for group in groups:
-            place = place.setdefault(group, {})
-        place[last] = yaml.safe_load(value)
+        merge(made, setting(change))
     return made
 
 
 def device_name(args: argparse.Namespace) -> str:
     """cpu or cuda."""
-    import torch
+    from modiff.devices import choose_device
 
-    if args.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return str(args.device)
+    return choose_device(args.device, field="--device").type
 
 
 def configuration(args: argparse.Namespace, *, method: str, preset: str | None, file: Path | None = None) -> RunConfig:

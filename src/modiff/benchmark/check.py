@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from modiff.benchmark.state import Run, State, typed
+from modiff.benchmark.state import Run, State
 from modiff.data.splits import fold_split
 from modiff.errors import DataError
 from modiff.evaluation.records import read_result
 from modiff.evaluation.results import read_results
 from modiff.evaluation.run import FOLDER
-from modiff.evaluation.settings import EvaluationSettings
 from modiff.methods.run_folder import WEIGHTS
-
-
-def scoring_of(state: State) -> EvaluationSettings:
-    """How the benchmark scores."""
-    return typed(state.settings).evaluation()
 
 
 def evaluation_of(folder: Path, run: Run, state: State) -> Path:
@@ -28,20 +21,16 @@ def evaluation_of(folder: Path, run: Run, state: State) -> Path:
 
     Raises DataError where there is none, where it is damaged, and where it is of something else.
     """
-    split = fold_split(run.fold, str(state.settings["split"]))
-    path = folder / run.name / FOLDER / f"{scoring_of(state).name(split)}.json"
-    made = read_result(path).made
-    expected = {
-        "model": run.name,
-        "store": state.data.get("fingerprint"),
-        "split": split,
-        **_plain(scoring_of(state).to_dict()),
-    }
+    scoring, split = state.settings.evaluation(), fold_split(run.fold, state.settings.split)
+    path = folder / run.name / FOLDER / f"{scoring.name(split)}.json"
+    made = read_result(path).made  # its model, store and settings are objects, where they are there
+    expected = {"model": run.name, "store": state.data.get("fingerprint"), "split": split}
+    expected |= json.loads(json.dumps(scoring.to_dict()))
     found = {
-        "model": _of(made, "model", "name"),
-        "store": _of(made, "store", "fingerprint"),
+        **made.get("settings", {}),
+        "model": made.get("model", {}).get("name"),
+        "store": made.get("store", {}).get("fingerprint"),
         "split": made.get("split"),
-        **_plain(made.get("settings")),
     }
     for field, value in expected.items():
         if found.get(field) != value:
@@ -72,13 +61,3 @@ def has_weights(folder: Path) -> bool:
             return True
     except (OSError, SafetensorError):
         return False
-
-
-def _of(made: dict[str, Any], group: str, name: str) -> Any:
-    found = made.get(group)
-    return found.get(name) if isinstance(found, dict) else None
-
-
-def _plain(settings: Any) -> dict[str, Any]:
-    """As JSON has it: lists, not tuples."""
-    return json.loads(json.dumps(settings)) if isinstance(settings, dict) else {}

@@ -18,15 +18,7 @@ if TYPE_CHECKING:
 Changes = dict[str, Any]
 METHODS, ABLATIONS, EDGES, CONTROLS = "methods", "ablations", "edges", "controls"
 FILTERS = ("canny", "gaussian", "roberts", "prewitt", "sobel")
-PRESETS = {
-    "modiff": "lidc",
-    "ccdm": "ccdm",
-    "cimd": "cimd",
-    "prob_unet": "prob_unet",
-    "cflow": "cflow",
-    "mose": "mose",
-}
-"""the packaged preset that each method is trained with, unless another is named"""
+MODIFF_PRESET = "lidc"  # unless another is named; the others are trained with the packaged preset of their own name
 EVERYONE = "all"  # in place of a method's name in a setting
 CONTROL_STEM = 4  # where MoDiff's own preset has none
 _SHARED = ("seed", "method", "preset", "training.budget", "training.batch_size", "training.augment", "trainer")
@@ -54,25 +46,18 @@ def _known() -> dict[str, Row]:
     rows = {key: Row(key, key, method.title, (METHODS,)) for key, method in methods.items()}
     off = {"enabled": False}
     rows["modiff"] = Row("modiff", "modiff", "MoDiff", (METHODS, ABLATIONS, EDGES, CONTROLS))
-    for name, title, model in (
-        ("neither", "MoDiff, neither", {"ldf": off, "mca": off}),
-        ("mca", "MoDiff, MCA only", {"ldf": off}),
-        ("ldf", "MoDiff, LDF only", {"mca": off}),
-    ):
-        rows[f"modiff-{name}"] = Row(f"modiff-{name}", "modiff", title, (ABLATIONS,), {"model": model})
+    parts = {"neither": ("neither", {"ldf": off, "mca": off}), "mca": ("MCA only", {"ldf": off})}
+    for name, (title, model) in {**parts, "ldf": ("LDF only", {"mca": off})}.items():
+        rows[f"modiff-{name}"] = Row(f"modiff-{name}", "modiff", f"MoDiff, {title}", (ABLATIONS,), {"model": model})
     for name in FILTERS:
         title, changes = f"MoDiff, {name.capitalize()} for LDF", {"model": {"ldf": {"filter": name}}}
         rows[f"modiff-{name}"] = Row(f"modiff-{name}", "modiff", title, (EDGES,), changes)
     for key in ("ccdm", "cimd"):
         title = methods[key].title
         rows[key] = Row(key, key, title, (METHODS, CONTROLS))
-        for control, words in (
-            ("stem", "MoDiff's stem"),
-            ("hurdle", "MoDiff's hurdle"),
-            ("both", "MoDiff's stem, hurdle and prompt"),
-        ):
+        for control, parts_of_modiff in {"stem": "stem", "hurdle": "hurdle", "both": "stem, hurdle and prompt"}.items():
             name = f"{key}-{control}"
-            rows[name] = Row(name, key, f"{title} with {words}", (CONTROLS,), control=control)
+            rows[name] = Row(name, key, f"{title} with MoDiff's {parts_of_modiff}", (CONTROLS,), control=control)
     return rows
 
 
@@ -117,43 +102,33 @@ class BenchmarkSettings(BenchmarkConfig):
     def evaluation(self) -> EvaluationSettings:
         """How every run is scored."""
         from modiff.evaluation.settings import EvaluationSettings
+        from modiff.metrics.protocols import PROTOCOLS
 
-        return EvaluationSettings(
-            ns=self.ns, thresholds=self.thresholds, metrics=self.metrics, limit=self.limit, protocols=_protocols()
-        )
-
-
-def _protocols() -> tuple[str, ...]:
-    from modiff.metrics.protocols import PROTOCOLS
-
-    return tuple(PROTOCOLS)
+        shared = {name: getattr(self, name) for name in ("ns", "thresholds", "metrics", "limit")}
+        return EvaluationSettings(protocols=tuple(PROTOCOLS), **shared)
 
 
 def configure(row: Row, settings: BenchmarkSettings, seed: int) -> RunConfig:
     """The configuration of one run: preset < settings of all < of the method < the row's own < settings of the row."""
     from modiff.config import build_config
 
+    shared = {
+        "seed": seed,
+        "training": {"budget": settings.budget, "batch_size": settings.batch_size, "augment": settings.augment},
+        "trainer": {"accelerator": settings.accelerator, "devices": settings.devices},
+    }
     changes: Changes = {}
-    for layer in _layers(row, settings):
+    for layer in (*_layers(row, settings), shared):
         merge(changes, layer)
-    merge(
-        changes,
-        {
-            "seed": seed,
-            "training": {
-                "budget": settings.budget,
-                "batch_size": settings.batch_size,
-                "augment": settings.augment,
-            },
-            "trainer": {"accelerator": settings.accelerator, "devices": settings.devices},
-        },
-    )
-    return build_config(method=row.method, preset=preset_of(row, settings), changes=changes)
+    return build_config(method=row.method, preset=preset_of(row.key, row.method, settings), changes=changes)
 
 
-def preset_of(row: Row, settings: BenchmarkSettings) -> str | None:
-    """The preset that a row starts from."""
-    return settings.presets.get(row.key) or settings.presets.get(row.method) or PRESETS.get(row.method)
+def preset_of(name: str, method: str, settings: BenchmarkSettings) -> str | None:
+    """The preset that a row starts from; None for a method without one."""
+    from modiff.config import presets
+
+    usual = MODIFF_PRESET if method == "modiff" else method
+    return settings.presets.get(name) or settings.presets.get(method) or (usual if usual in presets() else None)
 
 
 def _layers(row: Row, settings: BenchmarkSettings) -> list[Changes]:

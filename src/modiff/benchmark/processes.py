@@ -36,7 +36,11 @@ def train_in_processes(
         return "interrupted"
     if code:
         raise CheckpointError("training ended with an error, printed above", path=folder, found=f"exit status {code}")
-    return None if _spent(config, folder) else "time of this start over"
+    seconds, images = parse_budget(config.training.budget)
+    card = read_json(folder / CARD)
+    # The card has tenths of seconds.
+    spent = card["seconds"] >= (seconds or 0.0) - 0.1 if images is None else card["images_seen"] >= images
+    return None if spent else "time of this start over"
 
 
 def _ended(words: list[str]) -> int:
@@ -48,11 +52,3 @@ def _ended(words: list[str]) -> int:
             process.terminate()
             process.wait()
             raise
-
-
-def _spent(config: RunConfig, folder: Path) -> bool:
-    seconds, images = parse_budget(config.training.budget)
-    card = read_json(folder / CARD)
-    if images is not None:
-        return int(card["images_seen"]) >= images
-    return float(card["seconds"]) >= (seconds or 0.0) - 0.1  # the card has tenths

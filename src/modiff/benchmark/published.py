@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
 
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES
-from modiff.benchmark.tables_data import BenchmarkTable, Column
 from modiff.metrics.protocols import PROTOCOLS
-from modiff.metrics.published import PublishedValue, Source, published
+from modiff.metrics.published import PublishedValue, published
 
 _TABLES = {ABLATIONS: "Table 3", EDGES: "Table 4"}  # of MoDiff's paper
 _PAPER = "MoDiff:"
 FULL_MODEL = "MoDiff"
-
-
-@dataclass
-class PublishedLine:
-    """A method's printed numbers in the columns of a table. inferred: the source does not state the protocol."""
-
-    method: str
-    source: Source
-    inferred: bool
-    parameters: int | None
-    evaluations: int | None
-    values: dict[Column, float] = field(default_factory=dict)
+INFERRED = "; its protocol is inferred"
 
 
 def dataset_of(source: str) -> str | None:
@@ -33,19 +21,26 @@ def dataset_of(source: str) -> str | None:
     return "ms_mri" if source.startswith("ISBI 2015 longitudinal MS") else None
 
 
-def published_beside(table: BenchmarkTable, source: str) -> list[PublishedLine]:
-    """The printed numbers of this table's protocol, in its columns; none at another threshold than the protocol's."""
+def published_beside(
+    group: str, protocol: str, threshold: float, columns: Collection[tuple[str, int]], source: str
+) -> Iterator[tuple[PublishedValue, str]]:
+    """The printed numbers of a table's protocol with their sources; none at another threshold than the protocol's.
+
+    columns: (metric, n) of the table. source: of the store. Numbers of one method and source follow each other.
+    """
     dataset = dataset_of(source)
-    if dataset is None or table.threshold != PROTOCOLS[table.protocol].threshold:
-        return []
-    lines: dict[tuple[str, Source], PublishedLine] = {}
-    for value in published(dataset=dataset, protocol=table.protocol):
-        column = (value.metric, value.n)
-        if column not in table.columns or not _belongs(value, table.group):
-            continue
-        made = PublishedLine(value.method, value.source, not value.protocol_stated, value.parameters, value.steps)
-        lines.setdefault((value.method, value.source), made).values[column] = value.value
-    return list(lines.values())
+    if dataset is None or threshold != PROTOCOLS[protocol].threshold:
+        return
+    found = [
+        value
+        for value in published(dataset=dataset, protocol=protocol)
+        if (value.metric, value.n) in columns and _belongs(value, group)
+    ]
+    order = list(dict.fromkeys((value.method, value.source) for value in found))
+    for value in sorted(found, key=lambda value: order.index((value.method, value.source))):
+        cited = (value.source.title, value.source.reference, value.source.table)
+        inferred = "" if value.protocol_stated else INFERRED
+        yield value, f"{', '.join(part for part in cited if part)}; {value.source.data}{inferred}"
 
 
 def _belongs(value: PublishedValue, group: str) -> bool:
@@ -54,8 +49,3 @@ def _belongs(value: PublishedValue, group: str) -> bool:
         full = value.source.title.startswith(_PAPER) and value.method == FULL_MODEL
         return full or (own and value.source.table == _TABLES[group])
     return not own and group != CONTROLS
-
-
-def cited(source: Source) -> str:
-    """A source in a line."""
-    return ", ".join(part for part in (source.title, source.reference, source.table) if part)

@@ -1,31 +1,89 @@
-"""The paper's tables from a benchmark's folder: Markdown, CSV, a page, and Figure 2."""
+"""The paper's tables from a benchmark's folder: Markdown, CSV, a page, and Figure 2.
+
+One table per group of rows, protocol and threshold, so that no column mixes any of them.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from modiff.benchmark.figure import Picture, pictures
-from modiff.benchmark.state import State, read_state
-from modiff.benchmark.tables_data import Tables, build_tables
-from modiff.benchmark.tables_html import page
-from modiff.benchmark.tables_write import as_csv, markdown
+import pandas as pd
+from markupsafe import Markup
+
+from modiff.benchmark.figure import CaseFigure, draw_cases
+from modiff.benchmark.numbers import BEST, MEASURED, PUBLISHED, SAME, Number, Numbers, read_numbers
+from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
+from modiff.benchmark.published import INFERRED, dataset_of
+from modiff.benchmark.state import DONE, State, read_state
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError, ModiffError
+from modiff.evaluation import words
 from modiff.evaluation.files import write_text
 from modiff.io.files import replacing
+from modiff.metrics.protocols import PROTOCOLS
+from modiff.viz.html import environment, render
 
 FOLDER = "tables"  # of a benchmark's folder
 MARKDOWN, CSV, PAGE, FIGURE = "tables.md", "tables.csv", "tables.html", "figure2"
+SAME_SIGN = "≈"
+_GROUPS = {
+    METHODS: "Methods",
+    ABLATIONS: "Parts of MoDiff",
+    EDGES: "Edge filters in place of the LDF",
+    CONTROLS: "Controls: what MoDiff's stem, hurdle and prompt do for others",
+}
+_METHODS_TABLE = {"lidc": "Table 1", "ms_mri": "Table 2", None: "as Tables 1 and 2"}
+_CONVENTIONS = {
+    "standard": "GED with self-pairs, HM-IoU by optimal matching",
+    "paper": "GED without self-pairs, which can be negative, HM-IoU by greedy matching",
+}
+_SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
+Column = tuple[str, int]  # metric, n
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number with what stands below it: interval, range over seeds, undefined images."""
+
+    value: str
+    notes: tuple[str, ...]
+    best: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table. after: plain cells that follow the numbers; empty where nothing is known, as for references."""
+
+    title: str
+    cells: tuple[Cell | None, ...]
+    after: tuple[str, ...]
+    before: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table in words. findings: for each column, which row is best. published: printed numbers, or None."""
+
+    group: str
+    title: str
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[Row, ...]
+    findings: tuple[str, ...] = ()
+    published: Table | None = None
 
 
 @dataclass(frozen=True)
 class WrittenTables:
     """What was written. note: why there is no figure, where there is none."""
 
-    tables: Tables
+    tables: tuple[Table, ...]
+    left_out: tuple[str, ...]
     files: tuple[Path, ...]
     note: str | None
 
@@ -49,25 +107,27 @@ def write_tables(
     target = folder / FOLDER if output is None else Path(output)
     state = read_state(folder)
     if target.exists() and not target.is_dir():
-        raise DataError("is no folder", path=target, expected="a folder, or nothing yet")
-    tables = build_tables(folder, state, resamples=resamples)
+        raise DataError("is not a folder", path=target, expected="a folder, or nothing yet")
+    numbers = read_numbers(folder, state, resamples=resamples)
     drawn, note = _drawn(folder, state, data, cases, samples, say)
-    names = [f"{FIGURE}-{i}.png" for i in range(1, len(drawn) + 1)]
-    _remove_stale(target, len(drawn))
-    for name, picture in zip(names, drawn, strict=True):
+    files = {f"{FIGURE}-{i}.png": figure for i, figure in enumerate(drawn, 1)}
+    for stale in target.glob(f"{FIGURE}-*.png"):  # of an earlier call that drew more cases
+        if stale.name not in files and re.fullmatch(rf"{FIGURE}-\d+\.png", stale.name):
+            stale.unlink()
+    for name, figure in files.items():
         with replacing(target / name) as beside:
-            beside.write_bytes(picture.data)
-    told = [(name, picture.words) for name, picture in zip(names, drawn, strict=True)]
-    write_text(target / MARKDOWN, markdown(tables, pictures=told))
-    write_text(target / CSV, as_csv(tables))
-    write_text(target / PAGE, page(tables, pictures=[(picture.data, picture.words) for picture in drawn]))
-    return WrittenTables(tables, tuple(target / name for name in (MARKDOWN, CSV, PAGE, *names)), note)
+            beside.write_bytes(figure.image)
+    tables = tables_of(numbers)
+    write_text(target / MARKDOWN, markdown(numbers, tables, files))
+    write_text(target / CSV, as_csv(numbers))
+    write_text(target / PAGE, render("tables.html.j2", **_content(numbers, tables, files)))
+    return WrittenTables(tables, numbers.left_out, tuple(target / name for name in (MARKDOWN, CSV, PAGE, *files)), note)
 
 
 def _drawn(
     folder: Path, state: State, data: str | Path | None, cases: int, samples: int, say: Callable[[str], None]
-) -> tuple[list[Picture], str | None]:
-    """The pictures, or why there are none: the tables do not need the store."""
+) -> tuple[list[CaseFigure], str | None]:
+    """The figures, or why there are none: the tables do not need the store."""
     if cases < 1:
         return [], None
     from modiff.data.loading import load
@@ -76,7 +136,7 @@ def _drawn(
     path = Path(data or str(state.data.get("path", "")))
     if data is None and not path.is_file():
         return [], f"no Figure 2: the store {path} is not there; --data says where it is"
-    images = load(path, fold_split(state.folds[0], str(state.settings["split"])))
+    images = load(path, fold_split(state.folds[0], state.settings.split))
     if images.fingerprint != state.data.get("fingerprint"):
         raise DataError(
             "is not the store of this benchmark",
@@ -85,16 +145,188 @@ def _drawn(
             expected=str(state.data.get("fingerprint"))[:12],
         )
     try:
-        return pictures(folder, state, images, cases=cases, samples=samples, say=say), None
+        return draw_cases(folder, state, images, cases=cases, samples=samples, say=say), None
     except (ModiffError, RuntimeError, ValueError, OSError) as error:  # the tables are wanted even so
-        words = " ".join(str(error).split())
-        return [], f"no Figure 2: {type(error).__name__}: {words[:300]}"
+        return [], f"no Figure 2: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _remove_stale(target: Path, count: int) -> None:
-    """Pictures of an earlier call that drew more cases."""
-    if target.is_dir():
-        for file in target.iterdir():
-            match = re.fullmatch(rf"{FIGURE}-(\d+)\.png", file.name)
-            if match and int(match[1]) > count:
-                file.unlink()
+def as_csv(numbers: Numbers) -> str:
+    """Every number of every table in a line of its own; empty where it does not apply."""
+    return pd.DataFrame(numbers.numbers, dtype=object).to_csv(index=False, lineterminator="\n")
+
+
+def markdown(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseFigure] | None = None) -> str:
+    """All tables as one Markdown page. figures: by file name."""
+    made = environment().overlay(autoescape=False, finalize=markdown_text)
+    return made.get_template("tables.md.j2").render(_content(numbers, tables, figures or {})).strip() + "\n"
+
+
+def markdown_text(text: object) -> str:
+    """Text that Markdown shows as it is, in one line: neither markup, HTML nor the end of a table's cell."""
+    if isinstance(text, Markup):
+        return text
+    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _SPECIAL.sub(r"\\\1", line)
+
+
+def _content(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseFigure]) -> dict[str, Any]:
+    """What both templates show."""
+    return {
+        "title": "Benchmark",
+        "facts": facts(numbers),
+        "left_out": numbers.left_out,
+        "tables": tables,
+        "figures": figures,
+    }
+
+
+def facts(numbers: Numbers) -> list[tuple[str, str]]:
+    """How the benchmark was made, name and value."""
+    state, settings = numbers.state, numbers.state.settings
+    made = [run.made or state.made for run in state.runs.values() if run.status == DONE]
+
+    def each(name: str) -> str:
+        """What the runs were made with; several where they differ."""
+        found = [one.get(name) or "unknown" for one in made]
+        texts = [", ".join(f"{k} {v}" for k, v in one.items()) if isinstance(one, dict) else str(one) for one in found]
+        return "; ".join(dict.fromkeys(texts))
+
+    found = {
+        "Data": f"{state.data.get('source', '')} (fingerprint {str(state.data.get('fingerprint'))[:12]})",
+        "Scored": f"split {numbers.split}, {numbers.images} images of {numbers.patients} patients",
+        "Budget": f"{settings.budget} per training, batches of {settings.batch_size}",
+        "Seeds": f"{', '.join(map(str, state.seeds))}; a seed has the same batches for every method",
+        "Folds": f"{', '.join(map(str, state.folds))}: every method is trained once per fold without its patients and "
+        "scored on them; the images of all are pooled",
+        "Device": each("device"),
+        "Versions": each("versions"),
+        "Commit": each("commit"),
+    }
+    if state.folds == (None,):
+        del found["Folds"]
+    rows = [
+        (row.title, f"{key}, preset {row.preset or 'none'}{'; ' if row.changes else ''}{', '.join(row.changes)}")
+        for key, row in state.rows.items()
+    ]
+    return [*found.items(), *rows]
+
+
+def head(column: Column) -> str:
+    """A column's name, e.g. "GED ↓, n = 16"."""
+    metric, n = column
+    arrow = {True: " ↑", False: " ↓", None: ""}[words.HIGHER_IS_BETTER.get(metric)]
+    return f"{words.METRICS.get(metric, metric)}{arrow}, n = {n}"
+
+
+def tables_of(numbers: Numbers) -> tuple[Table, ...]:
+    """The tables in words, in the order of the paper's."""
+    by_table = groupby(numbers.numbers, key=lambda number: (number.table, number.protocol, number.threshold))
+    return tuple(_table(*at, list(own), numbers) for at, own in by_table)
+
+
+def _table(group: str, protocol: str, threshold: float, own: list[Number], numbers: Numbers) -> Table:
+    """own: the numbers of this table."""
+    measured = [number for number in own if number.kind == MEASURED]
+    printed = [number for number in own if number.kind == PUBLISHED]
+    columns = list(dict.fromkeys((number.metric, number.n) for number in measured))
+    ns = list(dict.fromkeys(n for _, n in columns))
+    settings = numbers.state.settings
+    dataset = dataset_of(str(numbers.state.data.get("source", "")))
+    paper = {METHODS: _METHODS_TABLE[dataset], ABLATIONS: "Table 3", EDGES: "Table 4"}.get(group)
+    masks = PROTOCOLS[protocol].threshold_text(threshold)
+    title = f"{protocol} protocol, {masks}"
+    rows = groupby((number for number in own if number.kind != PUBLISHED), key=lambda number: number.row)
+    return Table(
+        group=_GROUPS[group] + (f" ({paper})" if paper else ""),
+        title=title,
+        caption=f"{title} ({_CONVENTIONS[protocol]}); n = {', '.join(map(str, ns))}; split {numbers.split}, "
+        f"{numbers.images} images of {numbers.patients} patients; budget {settings.budget} per training, batches of "
+        f"{settings.batch_size}, the same in every row. Value, 95 % interval over patients, range over seeds.",
+        heads=(
+            "method",
+            *map(head, columns),
+            "parameters",
+            f"GFLOP/image (n = {max(ns)})",
+            "evaluations per sample",
+            f"seconds/image (n = {max(ns)})",
+            "images seen",
+            "seeds",
+        ),
+        rows=tuple(_row(list(row), columns) for _, row in rows),
+        findings=tuple(said for column in columns if (said := _finding(column, measured))),
+        published=_published(printed, columns, title) if printed else None,
+    )
+
+
+def _row(numbers: Sequence[Number], columns: Sequence[Column]) -> Row:
+    """numbers: of one row of a table."""
+    by_column = {(number.metric, number.n): _cell(number) for number in numbers}
+    last = max(numbers, key=lambda number: number.n)
+    seen = dict.fromkeys(f"{end:,}" for end in (last.images_seen_low, last.images_seen_high) if end is not None)
+    costs = (
+        _text(last.parameters, ",.0f"),
+        _text(last.gflop, ",.0f" if (last.gflop or 0) >= 100 else ".3g"),
+        _text(last.evaluations, ".0f"),
+        _text(last.seconds_per_image, ".3g"),
+        " to ".join(seen),
+        _text(last.seeds, "d"),
+    )
+    return Row(last.title, tuple(map(by_column.get, columns)), costs)
+
+
+def _text(value: float | None, style: str) -> str:
+    return "" if value is None else format(value, style)
+
+
+def _cell(number: Number) -> Cell:
+    digits = words.decimals(number.metric)
+    value = words.number(number.value, digits=digits) + (f" {SAME_SIGN}" if number.verdict == SAME else "")
+    notes = []
+    if number.value is not None:
+        notes.append(words.ends(number.ci_low, number.ci_high, digits=digits))
+        if (number.seeds or 0) > 1:
+            notes.append(f"seeds {words.ends(number.seed_low, number.seed_high, digits=digits)}")
+        if number.undefined:
+            notes.append(f"{number.undefined} undefined")
+        if number.undefined_at_some_seed:
+            notes.append(f"{number.undefined_at_some_seed} undefined at some seed")
+        mean, images = number.value_where_all_defined, number.images_where_all_defined
+        if mean is not None and images != number.images:
+            notes.append(f"{words.number(mean, digits=digits)} on the {images} images that all rows have")
+    return Cell(value, tuple(notes), number.verdict == BEST)
+
+
+def _finding(column: Column, measured: Sequence[Number]) -> str | None:
+    """In words: which row of a column is best and which are not shown to differ from it; None where none is best."""
+    verdicts = {number.title: number.verdict for number in measured if (number.metric, number.n) == column}
+    best, same = ([title for title, found in verdicts.items() if found == verdict] for verdict in (BEST, SAME))
+    if not best:
+        return None
+    said = f"{head(column)}: {', '.join(best)} {'has the best mean' if len(best) == 1 else 'have the best mean alike'}"
+    if len(best) == len(verdicts):
+        return f"{said}."
+    if None in verdicts.values():
+        return f"{said}; too few patients to say which differences are more than chance."
+    if same:
+        return f"{said}; not shown to differ from it: {', '.join(same)}."
+    return f"{said}; every other row is worse, its interval leaving out 0."
+
+
+def _published(printed: Sequence[Number], columns: Sequence[Column], title: str) -> Table:
+    """The printed numbers, in the columns of the table."""
+    rows = []
+    for (method, source), own in groupby(printed, key=lambda number: (number.title, str(number.source))):
+        by_column = {(number.metric, number.n): number for number in own}
+        first = next(iter(by_column.values()))
+        inferred = source.endswith(INFERRED)
+        cells = [Cell(f"{by_column[column].value:g}", (), False) if column in by_column else None for column in columns]
+        after = (_text(first.parameters, ","), _text(first.evaluations, "d"), source.removesuffix(INFERRED))
+        rows.append(Row(method + ("*" if inferred else ""), tuple(cells), after))
+    return Table(
+        group="",
+        title="published",
+        caption=f"Published under the {title}. Other images, longer training, other code: for orientation, not for "
+        "comparison. * The source does not state its protocol; its numbers are consistent with it.",
+        heads=("published", *map(head, columns), "parameters", "evaluations per sample", "source"),
+        rows=tuple(rows),
+    )

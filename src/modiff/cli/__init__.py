@@ -24,8 +24,7 @@ VERBS = {
     "score": ("score", "samples that any program made, from files, scored by all metrics"),
     "compare": ("compare", "paired differences between methods on the same images, with intervals and a plot"),
     "plot": ("plot", "quality against seconds an image, of one model at several numbers of steps or of several models"),
-    "benchmark": ("benchmark", "several methods trained and scored alike, with the same budget and batches; resumable"),
-    "tables": ("tables", "a benchmark as tables with intervals: methods, ablations, edge filters; sample pictures"),
+    "benchmark": ("benchmark", "several methods trained and scored alike, tables with intervals; resumable"),
     "sample": ("sample", "the hypotheses for an image of yours, with their probabilities"),
     "report": ("report", "one self-contained HTML page about a run"),
 }

@@ -5,13 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from modiff.evaluation.records import Record
 
 _EPILOG = """\
-Writes phantom.h5, the run, evaluation/, sample/ and report.html to DIR. Interrupted, the same command goes on. The
+Writes phantom.h5, the run, evaluation/, sample/ and report.html to DIR. Interrupted, the same command resumes. The
 simulated raters' true distribution is known, so the scores can be read against a perfect model's.
 """
 PRESET = "quick"
@@ -29,7 +25,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     made.add_argument("--budget", metavar="T", help="training time or images, such as 60s, 5m, 20000img (the preset's)")
     made.add_argument("--patients", type=int, default=600, help="simulated patients, five images each (%(default)s)")
     made.add_argument("--seed", type=int, default=0, help="seed of data, weights and samples (%(default)s)")
-    made.add_argument("-n", type=int, default=16, help="samples an image when scoring (%(default)s)")
+    made.add_argument("-n", type=int, default=16, help="samples per image when scoring (%(default)s)")
     made.add_argument("--quiet", action="store_true", help="no progress bars")
     return made
 
@@ -43,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.evaluation.show import results_table, wide_console
     from modiff.methods.weights import load_model
     from modiff.report.run import write_report
+    from modiff.report.tables import sentence
     from modiff.training.loop import train
 
     folder: Path = args.output
@@ -53,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     result = train(build_config(preset=PRESET, changes=changes), store, folder, quiet=args.quiet)
     print(f"trained: {result.images:,} images in {result.seconds:.0f} s ({result.reason})")
     if result.signalled or not result.finished:
-        print("the same command goes on from here")
+        print("the same command resumes")
         return 130
     loaded, images = load_model(folder), load(store, "test")
     settings = EvaluationSettings(ns=(args.n,), control=True, seed=args.seed)
@@ -63,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     wide_console().print(results_table(written.result))
     _sample(folder, store)
     page = write_report(folder, data=store, split="test")
-    print(_verdict(written.result.results, args.n))
+    print(sentence(written.result))
     print(f"report: {page}")
     return 0
 
@@ -106,24 +103,3 @@ def _sample(folder: Path, store: Path) -> None:
     write_png(picture, image)
     words = ["sample", str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
     cli.main(words)
-
-
-def _verdict(records: list[Record], n: int) -> str:
-    """One line: GED of the model, of the majority vote and of a perfect model; whether the model is better."""
-
-    def find(metric: str, predictor: str) -> Record:
-        wanted = {"metric": metric, "predictor": predictor, "protocol": "standard", "n": n, "stratum": "all"}
-        return next(r for r in records if all(getattr(r, key) == value for key, value in wanted.items()))
-
-    model, vote, perfect = (find("ged", who) for who in ("model", "majority_vote", "iid_reference"))
-    difference = find("ged_minus_majority_vote", "model")
-    if difference.ci_low is None or difference.ci_high is None:
-        interval, better = f"{difference.value:+.3f} (too few patients for an interval)", False
-    else:
-        interval = f"{difference.value:+.3f} [{difference.ci_low:+.3f}, {difference.ci_high:+.3f}]"
-        better = difference.ci_high < 0
-    return (
-        f"GED (standard, n = {n}, {model.images} test images): model {model.value:.3f}, "
-        f"majority vote {vote.value:.3f}, i.i.d. reference {perfect.value:.3f}; model − majority vote {interval}: "
-        + ("better than the majority vote" if better else "not shown to be better than the majority vote")
-    )

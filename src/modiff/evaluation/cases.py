@@ -1,4 +1,4 @@
-"""Which cases of a split are shown, and which part of them."""
+"""Which cases of a split are shown."""
 
 from __future__ import annotations
 
@@ -45,21 +45,3 @@ def pictured(image: np.ndarray, info: StoreInfo) -> np.ndarray:
     """The channel that is shown, (H,W); all three of a colour image, (3,H,W)."""
     colour = tuple(name.lower() for name in info.channels) == _COLOUR_CHANNELS
     return image if colour else image[0]
-
-
-def part_of_interest(marks: np.ndarray) -> tuple[slice, slice]:
-    """The square (or all) of an image that holds whatever is marked in `marks` (H,W) bool, with a margin.
-
-    At least three eighths of the image's shorter side; around the centre where nothing is marked.
-    """
-    height, width = marks.shape
-    rows, columns = np.flatnonzero(marks.any(1)), np.flatnonzero(marks.any(0))
-    top, bottom = (rows[0], rows[-1]) if rows.size else (height // 2, height // 2)
-    left, right = (columns[0], columns[-1]) if columns.size else (width // 2, width // 2)
-    side = max(bottom - top + 1, right - left + 1)
-    side = int(min(max(side + 2 * max(4, side // 4), 3 * min(height, width) // 8), height, width))
-    y = int(np.clip((top + bottom + 1 - side) // 2, 0, height - side))
-    x = int(np.clip((left + right + 1 - side) // 2, 0, width - side))
-    if bottom >= y + side or right >= x + side or top < y or left < x:
-        return slice(0, height), slice(0, width)
-    return slice(y, y + side), slice(x, x + side)

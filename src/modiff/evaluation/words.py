@@ -21,6 +21,7 @@ STRATA = {
     "some_empty": "some raters marked nothing",
     "none": "nobody marked",
 }
+FEW = "under 5 patients"  # in place of an interval
 
 
 def metric(record: Record) -> str:
@@ -64,15 +65,18 @@ def number(value: float | None, *, signed: bool = False, digits: int = 3) -> str
     return f"{rounded:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
+def ends(low: float | None, high: float | None, *, signed: bool = False, digits: int = 3) -> str:
+    """Both ends of a 95 % interval, or why there is none."""
+    if low is None or high is None:
+        return FEW
+    return " to ".join(number(end, signed=signed, digits=digits) for end in (low, high))
+
+
 def interval(record: Record) -> str:
-    """The 95 % interval, or why there is none."""
+    """The 95 % interval, or why there is none; nothing for a value that is undefined."""
     if record.value is None:
         return ""
-    if record.ci_low is None or record.ci_high is None:
-        return "under 5 patients"
-    signed, digits = is_difference(record), decimals(record.metric)
-    ends = (number(end, signed=signed, digits=digits) for end in (record.ci_low, record.ci_high))
-    return " to ".join(ends)
+    return ends(record.ci_low, record.ci_high, signed=is_difference(record), digits=decimals(record.metric))
 
 
 def value(record: Record) -> str:

@@ -75,6 +75,16 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG with its text as text; the same figure gives the same bytes, on the same matplotlib."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "modiff"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
 def draw(axes: Axes, cell: Cell, *, window: tuple[float, float] = (0.0, 1.0)) -> None:
     """Draws `cell`: values from `window[0]` (black) to `window[1]` (white), the same for all cells of a figure."""
     show_image(axes, cell.image, window=window)
@@ -89,7 +99,7 @@ def draw(axes: Axes, cell: Cell, *, window: tuple[float, float] = (0.0, 1.0)) ->
             style = CLASS_STYLES[kind % len(CLASS_STYLES)]
             outline(axes, mask, contour.colour, width=contour.width, style=style)
     if cell.title:
-        axes.set_title(cell.title, fontsize=7, pad=3)
+        axes.set_title(cell.title, fontsize=7, pad=3, parse_math=False)
 
 
 def show_image(axes: Axes, image: np.ndarray, *, window: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -140,14 +150,18 @@ def contact_sheet(
     row_titles: Sequence[str] = (),
     window: tuple[float, float] = (0.0, 1.0),
     inches: float = 1.4,
+    below: float = 0.0,
 ) -> Figure:
-    """Rows of cells side by side, all in the same window; None leaves a gap. inches: width of a cell."""
+    """Rows of cells side by side, all in the same window; None leaves a gap.
+
+    inches: width of a cell. below: of the room left below the rows.
+    """
     gap, title = 0.03, 0.19
     margin = 0.1 + 0.062 * max(map(len, row_titles), default=0)
     heights = [_cell_height(row, inches) for row in rows]
     titled = [title if any(cell is not None and cell.title for cell in row) else 0.0 for row in rows]
     figure = new_figure(
-        margin + max(map(len, rows)) * (inches + gap), sum(heights) + sum(titled) + gap * (len(rows) + 1)
+        margin + max(map(len, rows)) * (inches + gap), sum(heights) + sum(titled) + gap * (len(rows) + 1) + below
     )
     bottom = float(figure.get_size_inches()[1])
     for i, row in enumerate(rows):
@@ -158,7 +172,8 @@ def contact_sheet(
             axes = axes_at(figure, (margin + j * (inches + gap), bottom, inches, heights[i]))
             draw(axes, cell, window=window)
             if j == 0 and i < len(row_titles):
-                axes.set_ylabel(row_titles[i], fontsize=7, rotation=0, ha="right", va="center", labelpad=4)
+                label = axes.set_ylabel(row_titles[i], fontsize=7, rotation=0, ha="right", va="center", labelpad=4)
+                label.set_parse_math(False)
     return figure
 
 

@@ -436,7 +436,7 @@ def test_a_thumbnail_shows_each_outline_in_its_colour() -> None:
     import io
 
     view = View(_picture(0), np.stack([_blob(), _blob(3, 2)]), ("a", "b"))
-    array = np.asarray(Image.open(io.BytesIO(thumbnail(view))))
+    array = np.asarray(Image.open(io.BytesIO(thumbnail(view))).convert("RGB"))
     colours = {tuple(colour) for colour in array.reshape(-1, 3).tolist()}
     assert {(0xE6, 0x9F, 0x00), (0x56, 0xB4, 0xE9)} <= colours
 

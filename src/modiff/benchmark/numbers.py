@@ -1,0 +1,272 @@
+"""Every number of a benchmark: one per row of methods, group, protocol, threshold, metric and n.
+
+A number is the mean over images of each image's mean over the seeds; its interval is by bootstrap over patients, and
+the range over seeds stands beside it. What is best in a column of a table is compared with every other row on the same
+images, by intervals that hold for all pairs of rows at once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modiff.benchmark.check import evaluation_of
+from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
+from modiff.benchmark.published import published_beside
+from modiff.benchmark.state import COSTS, DONE, Run, State
+from modiff.config.evaluation import RESAMPLES
+from modiff.errors import DataError
+from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
+from modiff.evaluation.compare_inputs import Method, pooled, read_methods
+from modiff.evaluation.score_names import NAMES, columns_of
+from modiff.evaluation.table import BASELINE, REFERENCE, Quantity
+
+MEASURED, REFERENCES, PUBLISHED = "measured", "reference", "published"
+BEST, SAME, WORSE = "best", "same", "worse"
+_TITLES = {BASELINE: "majority vote, repeated", REFERENCE: "i.i.d. reference: samples are fresh raters"}
+_ROLES = {(ABLATIONS, "modiff"): "MoDiff, both", (EDGES, "modiff"): "MoDiff, its own LDF"}
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a table: the columns of tables.csv, None where one does not apply.
+
+    kind: "measured", "reference" (majority vote and i.i.d. reference, which are not compared) or "published". value:
+    the mean over images, ci_low and ci_high its 95 % interval over patients, seed_low and seed_high the range of the
+    seeds' means. difference_from_best: on the images where every row has a value; the best row is best on them.
+    verdict: "best", or equal to it; "same", the interval of the difference holds 0; "worse", it does not; None where
+    there is no interval or nothing to compare. undefined: images on which no seed has a value; undefined_at_some_seed:
+    those on which some seed has one and another has not, so that the seeds' means are over different images.
+    value_where_all_defined: where some row is undefined on some image, the mean over the images that all rows have, on
+    which they are compared. images_seen: in training, fewest and most over the seeds. seconds_per_image: to draw n
+    samples. source: of a published number.
+    """
+
+    table: str
+    kind: str
+    row: str | None
+    title: str
+    protocol: str
+    threshold: float
+    metric: str
+    n: int
+    value: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    seeds: int | None = None
+    seed_low: float | None = None
+    seed_high: float | None = None
+    difference_from_best: float | None = None
+    difference_ci_low: float | None = None
+    difference_ci_high: float | None = None
+    verdict: str | None = None
+    images: int | None = None
+    patients: int | None = None
+    undefined: int | None = None
+    undefined_at_some_seed: int | None = None
+    value_where_all_defined: float | None = None
+    images_where_all_defined: int | None = None
+    split: str | None = None
+    budget: str | None = None
+    images_seen_low: int | None = None
+    images_seen_high: int | None = None
+    parameters: float | None = None
+    gflop: float | None = None
+    evaluations: float | None = None
+    seconds_per_image: float | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """All numbers of a benchmark in the order of its tables, and what they were made of."""
+
+    state: State
+    numbers: tuple[Number, ...]
+    split: str
+    images: int
+    patients: int
+    left_out: tuple[str, ...]
+
+
+def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES) -> Numbers:
+    """The numbers of the runs that are done; DataError where none is, and where results are not of the same images."""
+    folder, runs = Path(folder), state.complete()
+    if not runs:
+        what = "no method has finished every fold" if state.counts()[DONE] else "no run is finished"
+        hint = "`modiff benchmark` resumes"
+        raise DataError(what, path=folder, found=state.counted() or "no runs", hint=hint)
+    by_row = _read(folder, runs, state)
+    first = next(iter(by_row.values()))[0]
+    ways = sorted({way[:2] for way in first.ways()}, key=lambda way: (way[0] != "standard", way))
+    numbers: list[Number] = []
+    for group in (METHODS, ABLATIONS, EDGES, CONTROLS):
+        keys = [key for key, facts in state.rows.items() if group in facts.tables and key in by_row]
+        if group != METHODS and not any(state.rows[key].tables == (group,) for key in keys):
+            continue  # MoDiff alone is no table of ablations
+        for way in ways if keys else ():
+            numbers += _table(group, *way, {key: by_row[key] for key in keys}, state, resamples)
+    used, table = {run.name for run in runs}, first.table
+    left_out = tuple(_left_out(run) for run in state.runs.values() if run.name not in used)
+    return Numbers(state, tuple(numbers), table.split, len(table), len(set(table.patients)), left_out)
+
+
+def _read(folder: Path, runs: Sequence[Run], state: State) -> dict[str, list[Method]]:
+    """The results by row, one for each seed; of folds, the patients held out by each are pooled."""
+    parts: dict[tuple[str, int], list[Method]] = {}
+    for fold in state.folds:
+        own = [run for run in runs if run.fold == fold]
+        files = [evaluation_of(folder, run, state) for run in own]
+        for run, method in zip(own, read_methods(files, [run.name for run in own]), strict=True):
+            parts.setdefault((run.row, run.seed), []).append(method)
+    split = f"{state.settings.split} of folds {', '.join(map(str, state.folds))}"
+    by_row: dict[str, list[Method]] = {}
+    for (row, _), found in parts.items():
+        by_row.setdefault(row, []).append(found[0] if len(found) == 1 else pooled(found, split))
+    return by_row
+
+
+def _left_out(run: Run) -> str:
+    if run.status == DONE:
+        return f"{run.name}: done, but not every fold of this method and seed is"
+    return f"{run.name}: {run.status}" + (f", {run.error}" if run.error else "")
+
+
+def _table(
+    group: str, protocol: str, threshold: float, rows: dict[str, list[Method]], state: State, resamples: int
+) -> Iterator[Number]:
+    """The numbers of one table, row by row: those measured, the references, those published."""
+    every = [method for methods in rows.values() for method in methods]
+    first = every[0].table
+    columns = [
+        (metric, n)
+        for n in state.settings.ns
+        for metric in columns_of(state.settings.metrics)
+        if all(((protocol, threshold, n), metric) in method.columns for method in every)
+    ]
+
+    def measured(
+        kind: str, row: str, title: str, column: tuple[str, int], values: NDArray[np.float64]
+    ) -> tuple[Number, NDArray[np.float64]]:
+        """A number that is compared with nothing yet, and its values by image. values: (seeds, images)."""
+        mean = mean_of_seeds(values)
+        interval = mean_interval(mean, first.patients, resamples=resamples)
+        undefined = int(np.isnan(mean).sum())
+        number = Number(
+            *(group, kind, row, title, protocol, threshold, *column),
+            value=interval.value,
+            ci_low=interval.low,
+            ci_high=interval.high,
+            images=interval.images,
+            patients=interval.patients,
+            undefined=undefined,
+            undefined_at_some_seed=int(np.isnan(values).any(0).sum()) - undefined,
+            split=first.split,
+        )
+        return number, mean
+
+    compared: dict[tuple[str, int], dict[str, Number]] = {}
+    for metric, n in columns:
+        found, means = {}, {}
+        for key, methods in rows.items():
+            values = np.stack([method.columns[(protocol, threshold, n), metric] for method in methods])
+            title = _ROLES.get((group, key), state.rows[key].title)
+            number, means[key] = measured(MEASURED, key, title, (metric, n), values)
+            found[key] = _with_costs(_with_seeds(number, values, first.patients), methods, state)
+        compared[metric, n] = _compared(found, means, first.patients, resamples)
+    yield from (compared[column][key] for key in rows for column in columns)
+    for predictor, title in _TITLES.items():
+        for metric, n in columns:
+            drawn = first.columns.get(Quantity(protocol, threshold, n, None, predictor, metric))
+            if drawn is not None:
+                yield measured(REFERENCES, predictor, title, (metric, n), drawn[None])[0]
+    source = str(state.data.get("source", ""))
+    for printed, cited in published_beside(group, protocol, threshold, columns, source):
+        yield Number(
+            *(group, PUBLISHED, None, printed.method, protocol, threshold, printed.metric, printed.n, printed.value),
+            parameters=printed.parameters,
+            evaluations=printed.steps,
+            source=cited,
+        )
+
+
+def _with_seeds(number: Number, values: NDArray[np.float64], patients: Sequence[str]) -> Number:
+    """values: (seeds, images)."""
+    intervals = (mean_interval(row, patients, resamples=1) for row in values)
+    means = [found.value for found in intervals if found.value is not None]
+    return replace(number, seeds=len(values), seed_low=min(means, default=None), seed_high=max(means, default=None))
+
+
+def _with_costs(number: Number, methods: Sequence[Method], state: State) -> Number:
+    """With what the row cost. methods: its results, one for each seed."""
+    seen = [run.images for run in state.complete() if run.row == number.row and run.images is not None]
+    seconds = []
+    for result in (part.result for method in methods for part in method.parts or (method,)):
+        drawn = (
+            record.seconds_per_image for record in result.results if (record.predictor, record.n) == ("model", number.n)
+        )
+        seconds += [taken for taken in drawn if taken is not None][-1:]
+    cost = state.rows[str(number.row)].cost or {}
+    if not all(isinstance(cost.get(name), int | float) for name in COSTS):
+        cost = {}
+    return replace(
+        number,
+        budget=state.settings.budget,
+        images_seen_low=min(seen, default=None),
+        images_seen_high=max(seen, default=None),
+        parameters=cost.get("parameters"),
+        gflop=cost["gflop_image"] + number.n * cost["gflop_sample"] if cost else None,
+        evaluations=cost.get("evaluations"),
+        seconds_per_image=sum(seconds) / len(seconds) if seconds else None,
+    )
+
+
+def _compared(
+    numbers: dict[str, Number], means: dict[str, NDArray[np.float64]], patients: Sequence[str], resamples: int
+) -> dict[str, Number]:
+    """The numbers of one column by row, each with its difference from the best. means: (images,) of each row."""
+    common = ~np.isnan(np.stack(list(means.values()))).any(0)
+    shared = {key: mean[common] for key, mean in means.items()}
+    if not common.all():
+        for key, own in shared.items():
+            mean = float(own.mean()) if own.size else None
+            images = int(common.sum())
+            numbers[key] = replace(numbers[key], value_where_all_defined=mean, images_where_all_defined=images)
+    if len(numbers) < 2 or not common.any():
+        return numbers
+    higher = NAMES[next(iter(numbers.values())).metric][1]
+    best = (max if higher else min)(shared, key=lambda key: float(shared[key].mean()))
+    owners = np.asarray(patients)[common].tolist()
+    apart = differences_from(np.stack(list(shared.values())), list(shared).index(best), owners, resamples=resamples)
+    for key, difference in zip(shared, apart, strict=True):
+        if key == best:
+            numbers[key] = replace(numbers[key], verdict=BEST)
+            continue
+        numbers[key] = replace(
+            numbers[key],
+            difference_from_best=difference.value,
+            difference_ci_low=difference.low,
+            difference_ci_high=difference.high,
+            verdict=_verdict(difference),
+        )
+    return numbers
+
+
+def mean_of_seeds(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(seeds, images) -> (images,): the mean of the seeds that are defined on an image; NaN where none is."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Mean of empty slice")
+        return np.nanmean(values, axis=0)
+
+
+def _verdict(difference: Interval) -> str | None:
+    if difference.value is not None and abs(difference.value) < 1e-12:
+        return BEST
+    if difference.low is None or difference.high is None:
+        return None
+    return SAME if difference.low <= 0 <= difference.high else WORSE
