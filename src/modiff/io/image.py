@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import warnings
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import replacing
+from modiff.io.files import sha256_of, write_bytes
 from modiff.io.limits import Limits
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def read_image(path: str | Path, *, limits: Limits | None = None) -> ImageFile:
         raise DataError("is not an image that can be read", path=path, found=_guess(start), expected=_EXPECTED)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError("has values that are not finite", path=path, found="NaN or infinity")
-    return ImageFile(np.ascontiguousarray(array), path, kind, _sha256(path))
+    return ImageFile(np.ascontiguousarray(array), path, kind, sha256_of(path))
 
 
 def png_bytes(array: np.ndarray) -> bytes:
@@ -102,10 +101,7 @@ def png_bytes(array: np.ndarray) -> bytes:
 
 def write_png(path: str | Path, array: np.ndarray) -> Path:
     """Writes `array` as `png_bytes` does; the file exists whole or not at all."""
-    data = png_bytes(array)
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-    return Path(path)
+    return write_bytes(path, png_bytes(array))
 
 
 def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
@@ -204,8 +200,3 @@ def _guess(start: bytes) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import replacing
+from modiff.io.files import write_bytes
 from modiff.io.volume import Volume
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def write_nifti(path: str | Path, values: np.ndarray, like: Volume, *, descripti
     data = image.to_bytes()
     if path.name.endswith(".gz"):
         data = gzip.compress(data, _LEVEL, mtime=0)  # the same values are the same bytes, whenever written
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-    return path
+    return write_bytes(path, data)
 
 
 def _header_of(volume: Volume) -> Nifti1Header | None:

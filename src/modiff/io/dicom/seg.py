@@ -18,7 +18,7 @@ import numpy as np
 from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
 from modiff.io.dicom.series import DicomSource
-from modiff.io.files import replacing
+from modiff.io.files import write_bytes
 from modiff.io.volume import Volume
 
 if TYPE_CHECKING:
@@ -104,7 +104,6 @@ def _write(
 ) -> Path:
     import highdicom as hd
 
-    path = Path(path)
     headers = _headers(volume, first, pixels.shape[:3])
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd but legal values in the source, quoting them
@@ -137,9 +136,7 @@ def _write(
             ) from None
         buffer = io.BytesIO()
         made.save_as(buffer, enforce_file_format=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-    return path
+    return write_bytes(path, buffer.getvalue())
 
 
 def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> list[Dataset]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from modiff.errors import DataError
 from modiff.io.dicom.geometry import affine_of, check_even, check_same_grid, in_order, plane_of
 from modiff.io.dicom.header import check_image, numbers, read_header, read_with_pixels, text
 from modiff.io.dicom.meta import is_dicom, quiet, read_meta
+from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 from modiff.io.volume import Volume
 
@@ -73,7 +73,7 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
         affine=affine_of(planes),
         path=path,
         format="DICOM",
-        sha256={files[place].name: _sha256(files[place]) for place in kept},
+        sha256={files[place].name: sha256_of(files[place]) for place in kept},
         source=DicomSource(tuple(map(_decodable, headers)), tuple(files[place] for place in kept)),
     )
 
@@ -127,7 +127,7 @@ def _without_copies(files: Sequence[Path], headers: Sequence[FileDataset], order
     kept: dict[str, int] = {}
     for place in order:
         before = kept.setdefault(text(headers[place], "SOPInstanceUID") or f"file {place}", place)
-        if before != place and _sha256(files[before]) != _sha256(files[place]):
+        if before != place and sha256_of(files[before]) != sha256_of(files[place]):
             found = f"{files[before].name} and {files[place].name}"
             raise DataError(
                 "two files claim to be one slice", path=files[place].parent, field="SOPInstanceUID", found=found
@@ -206,8 +206,3 @@ def _decodable(header: FileDataset) -> FileDataset:
             except Exception:
                 del header[tag]
     return header
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
