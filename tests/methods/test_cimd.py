@@ -183,6 +183,6 @@ def test_four_images_are_learnt_with_every_raters_mode_and_its_frequency():
     unet = {**TINY["unet"], "base": 12, "groups": 3, "attention": []}
     small_latents = {"latent_widths": [4, 4], "schedule": "cosine"}
     model = small("cimd", raters=4, unet=unet, steps=100, sampling_steps=25, **small_latents)
-    train(model, two_opinions(), steps=250, rate=5e-3)
+    train(model, two_opinions(), steps=500, rate=5e-3)
     shares = opinion_shares(model, two_opinions()).mean(0)
     torch.testing.assert_close(shares, torch.tensor([0.25, 0.25, 0.5, 0.0]), atol=0.12, rtol=0)

@@ -118,7 +118,7 @@ class TestPredictor:
         parsed = IntensityRule.for_import(rule)
         low, high = (end[:, 0] for end in parsed.bounds(image[None, None]))
         stored = store_values(image[None] if rule == "unit" else stretch(image[None], low, high)) / 65535
-        made = Predictor(model, data={**data, "prompt": "none", "intensity": rule})
+        made = Predictor(model, data=spec({**data, "prompt": "none", "intensity": rule}))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PredictionWarning)
             window = made.set_image(image, at=at).window
@@ -131,7 +131,7 @@ class TestPredictor:
     def test_an_image_is_seen_as_a_volume_of_one_slice_is(self, model, data, rule, prompt, dtype):
         image = np.random.default_rng(0).integers(0, 200, (1, 100, 100)).astype(dtype)
         image = image if dtype == np.uint8 else image / dtype(200)
-        made = Predictor(model, data={**data, "prompt": prompt, "intensity": rule})
+        made = Predictor(model, data=spec({**data, "prompt": prompt, "intensity": rule}))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PredictionWarning)
             made.set_image(image, at=(30, 50))

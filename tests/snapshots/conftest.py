@@ -6,7 +6,6 @@ public names of `modiff` only. `pinned.py` says how values are compared and how 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,6 @@ import pytest
 import torch
 
 from modiff.cli import main
-
-for room in ("data", "io"):  # the makers of LIDC folders and DICOM series live there
-    sys.path.append(str(Path(__file__).parents[1] / room))
 
 
 def run(*words: object) -> None:

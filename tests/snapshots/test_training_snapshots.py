@@ -58,13 +58,14 @@ def test_the_names_and_shapes_of_weights(trained: dict[str, Path]) -> None:
 
 
 def test_the_weights_after_two_steps(trained: dict[str, Path]) -> None:
-    """Adam's first steps follow the signs of gradients, which rounding decides where they are nearly 0."""
+    """Adam's first steps follow the signs of gradients, which rounding decides where they are nearly 0: elsewhere,
+    tensors that start at 0 are known by their size only."""
     found = {}
     for method, folder in trained.items():
         own = weights(folder)
         norms = [float(np.linalg.norm(value.astype(np.float64))) for value in own.values()]  # in `state-dict`'s order
         found[method] = {"norms": norms, "all": {"bits": sha256(*own.values())}}
-    check("weights-two-steps", found, rel=1e-2)
+    check("weights-two-steps", found, rel=1e-2, near=1e-3)
 
 
 @pytest.mark.parametrize(

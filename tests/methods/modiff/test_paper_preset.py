@@ -9,6 +9,7 @@ from modiff_helpers import batch
 from modiff.config import build_config
 from modiff.methods.registry import build
 from modiff.training.ema import EMA
+from modiff.types import DataSpec
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def config():
 def model(config):
     """For data with a prompt, which it must not see."""
     torch.manual_seed(0)
-    return build("modiff", config.model, channels=1, classes=1, raters=4, prompt=True)
+    return build("modiff", config.model, DataSpec.of(prompt="centre"))
 
 
 def test_it_has_neither_prompt_nor_presence_head(model):

@@ -15,8 +15,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
-def check(name: str, value: Any, *, rel: float = 1e-4) -> None:
-    """Fails with the first places in which `value` differs from the snapshot `name`."""
+def check(name: str, value: Any, *, rel: float = 1e-4, near: float = SMALLEST) -> None:
+    """Fails with the first places in which `value` differs from the snapshot `name`. rel, near: relative and absolute
+    tolerance of numbers on other machines."""
     path = FOLDER / f"{name}.json"
     found = json.loads(json.dumps(value, allow_nan=True))
     if UPDATE:
@@ -58,7 +59,9 @@ def check(name: str, value: Any, *, rel: float = 1e-4) -> None:
         return
     stored = json.loads(path.read_text())
     home = stored["machine"] == here()
-    wrong = list(_differences(stored["value"], found, "", EXACT if home else rel, home))
+    tolerance = (EXACT, SMALLEST) if home else (rel, near)
+    close = partial(math.isclose, rel_tol=tolerance[0], abs_tol=tolerance[1])
+    wrong = list(_differences(stored["value"], found, "", close, home))
     assert not wrong, f"{name}: {len(wrong)} differences, first " + "; ".join(wrong[:5])
 
 
@@ -80,21 +83,21 @@ def _dumps(value: Any, depth: int = 3) -> str:
     return "{\n" + ",\n".join(f"{json.dumps(key)}: {_dumps(item, depth - 1)}" for key, item in value.items()) + "\n}"
 
 
-def _differences(old: Any, new: Any, where: str, rel: float, home: bool) -> Iterator[str]:
+def _differences(old: Any, new: Any, where: str, close: Callable[[float, float], bool], home: bool) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             if key not in old or key not in new:
                 yield f"{where}/{key} is {'new' if key in new else 'gone'}"
             elif home or key != "bits":
-                yield from _differences(old[key], new[key], f"{where}/{key}", rel, home)
+                yield from _differences(old[key], new[key], f"{where}/{key}", close, home)
     elif isinstance(old, list) and isinstance(new, list):
         if len(old) != len(new):
             yield f"{where} has {len(new)} items, had {len(old)}"
         for place, (a, b) in enumerate(zip(old, new, strict=False)):
-            yield from _differences(a, b, f"{where}[{place}]", rel, home)
+            yield from _differences(a, b, f"{where}[{place}]", close, home)
     elif isinstance(old, float) and isinstance(new, (int, float)) and not isinstance(new, bool):
         both_undefined = math.isnan(old) and math.isnan(new)
-        if not both_undefined and not math.isclose(old, new, rel_tol=rel, abs_tol=SMALLEST):
+        if not both_undefined and not close(old, new):
             yield f"{where} is {new!r}, was {old!r}"
     elif type(old) is not type(new) or old != new:
         yield f"{where} is {new!r}, was {old!r}"
