@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from modiff.io.files import MANIFEST, output_folder
-from modiff.io.nifti_writer import write_nifti
+from modiff.io.nifti import write_nifti
 from modiff.io.volume import Volume
 from modiff.prediction.results import Seen, endings, write_image_results
 from modiff.prediction.summary import Hypothesis, Summary, summarise
