@@ -89,6 +89,7 @@ def test_scaled_values_are_those_of_nibabel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", "<>")
 def test_scaled_values_are_floats_that_hold_them(tmp_path: Path, dtype: str, expected: str, order: str) -> None:
     image = nib.Nifti1Image(_array(dtype=dtype), AFFINE, nib.Nifti1Header(endianness=order))
+    image.set_data_dtype(dtype)
     image.header.set_slope_inter(0.5, 1.0)
     nib.save(image, tmp_path / "a.nii")
     assert read_nifti(tmp_path / "a.nii").array.dtype == np.dtype(expected)
