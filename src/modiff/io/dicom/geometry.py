@@ -13,7 +13,7 @@ from modiff.errors import DataError
 from modiff.io.dicom.header import numbers
 
 if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
+    from pydicom.dataset import Dataset
 
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits
 _SAME_PLACE_MM = 1e-3
@@ -49,16 +49,11 @@ class Plane:
         return float(self.position @ self.normal)
 
 
-def plane_of(path: Path, header: FileDataset) -> Plane:
+def plane_of(path: Path, header: Dataset) -> Plane:
     """A slice's place; raises DataError where it is missing or makes no sense."""
     position = numbers(path, header, "ImagePositionPatient", 3)
     cosines = numbers(path, header, "ImageOrientationPatient", 6)
     spacing = numbers(path, header, "PixelSpacing", 2)
-    fields = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    for field, value in zip(fields, (position, cosines, spacing), strict=True):
-        if value is None:
-            raise DataError("missing: the file does not say where it lies", path=path, field=field)
-    assert position is not None and cosines is not None and spacing is not None  # noqa: PT018
     right, down = np.array(cosines[:3]), np.array(cosines[3:])
     lengths = np.linalg.norm(right), np.linalg.norm(down)
     if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(right @ down)) > _SAME_DIRECTION:
@@ -78,11 +73,11 @@ def plane_of(path: Path, header: FileDataset) -> Plane:
     )
 
 
-def _thickness(path: Path, header: FileDataset) -> float:
+def _thickness(path: Path, header: Dataset) -> float:
     for field in ("SpacingBetweenSlices", "SliceThickness"):
-        value = numbers(path, header, field, 1)
-        if value is not None and _SPACING_MM[0] <= abs(value[0]) <= _SPACING_MM[1]:
-            return abs(value[0])
+        (value,) = numbers(path, header, field, 1, (0.0,))
+        if _SPACING_MM[0] <= abs(value) <= _SPACING_MM[1]:
+            return abs(value)
     return 1.0
 
 

@@ -13,14 +13,23 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.dicom.geometry import affine_of, check_even, check_same_grid, in_order, plane_of
-from modiff.io.dicom.header import check_image, numbers, read_header, read_with_pixels, text
-from modiff.io.dicom.meta import is_dicom, quiet, read_meta
+from modiff.io.dicom.header import (
+    check_image,
+    is_dicom,
+    numbers,
+    other_kind,
+    quiet,
+    read_header,
+    read_meta,
+    read_with_pixels,
+    text,
+)
 from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 from modiff.io.volume import Volume
 
 if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
+    from pydicom.dataset import Dataset
 
 MAX_FILES = 4096
 
@@ -33,7 +42,7 @@ class DicomSource:
     and nowhere else.
     """
 
-    headers: tuple[FileDataset, ...] = field(repr=False)
+    headers: tuple[Dataset, ...] = field(repr=False)
     files: tuple[Path, ...]
 
     @property
@@ -54,14 +63,11 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
     limits = limits or Limits()
     path, files = _files(path_or_files)
     headers = [read_header(file, limits) for file in files]
-    for file in files:
-        read_meta(file).check_image(file)
-    sizes = [file.stat().st_size for file in files]
-    for file, header, size in zip(files, headers, sizes, strict=True):
-        check_image(file, header, limits, size)
+    for file, header in zip(files, headers, strict=True):
+        check_image(file, header, limits)
     _check_one_series(path, headers)
     shape = (len(files), int(headers[0].Rows), int(headers[0].Columns))
-    limits.check_declared(path, shape, 4, sum(sizes))
+    limits.check_declared(path, shape, 4, sum(file.stat().st_size for file in files))
     planes = [plane_of(file, header) for file, header in zip(files, headers, strict=True)]
     check_same_grid(path, planes)
     kept = _without_copies(files, headers, in_order(planes))
@@ -98,7 +104,7 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
         entries = list(islice(path.iterdir(), MAX_FILES + 1))
         _check_count(path, len(entries))
         files = sorted(
-            entry for entry in entries if entry.is_file() and is_dicom(entry) and read_meta(entry).may_be_image
+            entry for entry in entries if entry.is_file() and is_dicom(entry) and not other_kind(read_meta(entry))
         )
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", path=path) from error
@@ -112,7 +118,7 @@ def _check_count(path: Path, count: int) -> None:
         raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
 
 
-def _check_one_series(path: Path, headers: Sequence[FileDataset]) -> None:
+def _check_one_series(path: Path, headers: Sequence[Dataset]) -> None:
     series = Counter(text(header, "SeriesInstanceUID") for header in headers)
     if len(series) > 1:
         found = f"{len(series)} series of {', '.join(map(str, list(series.values())[:5]))} slices"
@@ -122,7 +128,7 @@ def _check_one_series(path: Path, headers: Sequence[FileDataset]) -> None:
             raise DataError("slices differ", path=path, field=name, found=values[:5], expected="one value")
 
 
-def _without_copies(files: Sequence[Path], headers: Sequence[FileDataset], order: Sequence[int]) -> list[int]:
+def _without_copies(files: Sequence[Path], headers: Sequence[Dataset], order: Sequence[int]) -> list[int]:
     """Slices in order, an exact copy of a file left out; two different files that claim one identity are refused."""
     kept: dict[str, int] = {}
     for place in order:
@@ -135,7 +141,7 @@ def _without_copies(files: Sequence[Path], headers: Sequence[FileDataset], order
     return list(kept.values())
 
 
-def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, list[FileDataset]]:
+def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, list[Dataset]]:
     """Rescaled slices (Z,H,W) and their headers."""
     headers, slices, padding = [], [], []
     for file in files:
@@ -150,14 +156,14 @@ def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, lis
     return array, headers
 
 
-def _rescaled(path: Path, header: FileDataset, stored: np.ndarray) -> np.ndarray:
+def _rescaled(path: Path, header: Dataset, stored: np.ndarray) -> np.ndarray:
     """slope · stored + intercept (PS3.3 C.11.1): int16 where it fits, else int32; float32 with a fraction."""
     if "ModalityLUTSequence" in header:
         raise DataError(
             "values go through a table", path=path, field="ModalityLUTSequence", expected="slope and intercept"
         )
-    (slope,) = numbers(path, header, "RescaleSlope", 1) or (1.0,)
-    (intercept,) = numbers(path, header, "RescaleIntercept", 1) or (0.0,)
+    (slope,) = numbers(path, header, "RescaleSlope", 1, (1.0,))
+    (intercept,) = numbers(path, header, "RescaleIntercept", 1, (0.0,))
     if slope == 0:
         raise DataError("makes all values the same", path=path, field="RescaleSlope", found=slope)
     if not (slope.is_integer() and intercept.is_integer()):
@@ -171,7 +177,7 @@ def _rescaled(path: Path, header: FileDataset, stored: np.ndarray) -> np.ndarray
     raise DataError("values beyond 32 bits", path=path, field="RescaleSlope", found=f"{low} to {high}")
 
 
-def _is_padding(path: Path, header: FileDataset, stored: np.ndarray) -> np.ndarray:
+def _is_padding(path: Path, header: Dataset, stored: np.ndarray) -> np.ndarray:
     """(H,W) bool: pixels that stand for "outside the scan" (PS3.3 C.7.5.1.1.2).
 
     Scanners write the value as unsigned for signed pixels (63536 for -2000): the bits count, not the number.
@@ -194,7 +200,7 @@ def _as_stored(value: int, dtype: np.dtype) -> int:
     return value - (1 << bits) if dtype.kind == "i" and value >= 1 << (bits - 1) else value
 
 
-def _decodable(header: FileDataset) -> FileDataset:
+def _decodable(header: Dataset) -> Dataset:
     """The header without elements whose bytes make no value: whoever copies it later would stumble over them."""
     with quiet():
         for tag in list(header.keys()):
