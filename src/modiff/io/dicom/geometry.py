@@ -61,24 +61,16 @@ def plane_of(path: Path, header: Dataset) -> Plane:
         raise DataError("no directions", path=path, field="ImageOrientationPatient", found=cosines, expected=expected)
     low, high = _SPACING_MM
     if not low <= min(spacing) <= max(spacing) <= high:
-        raise DataError(
-            "no distances", path=path, field="PixelSpacing", found=spacing, expected=f"{low:g} to {high:g} mm"
-        )
+        expected = f"{low:g} to {high:g} mm"
+        raise DataError("no distances", path=path, field="PixelSpacing", found=spacing, expected=expected)
     if max(map(abs, position)) > _FAR_MM:
         raise DataError("no place in a room", path=path, field="ImagePositionPatient", found=position)
     right = right / lengths[0]
     down = down - (down @ right) * right
-    return Plane(
-        np.array(position), right, down / np.linalg.norm(down), (spacing[0], spacing[1]), _thickness(path, header)
-    )
-
-
-def _thickness(path: Path, header: Dataset) -> float:
-    for field in ("SpacingBetweenSlices", "SliceThickness"):
-        (value,) = numbers(path, header, field, 1, (0.0,))
-        if _SPACING_MM[0] <= abs(value) <= _SPACING_MM[1]:
-            return abs(value)
-    return 1.0
+    fields = ("SpacingBetweenSlices", "SliceThickness")
+    stated = (abs(value) for field in fields for value in numbers(path, header, field, 1, (0.0,)))
+    thickness = next((value for value in stated if low <= value <= high), 1.0)
+    return Plane(np.array(position), right, down / np.linalg.norm(down), (spacing[0], spacing[1]), thickness)
 
 
 def check_same_grid(path: Path, planes: Sequence[Plane]) -> None:
@@ -87,9 +79,8 @@ def check_same_grid(path: Path, planes: Sequence[Plane]) -> None:
     for plane in planes[1:]:
         turned = max(np.abs(plane.right - first.right).max(), np.abs(plane.down - first.down).max())
         if turned > _SAME_DIRECTION:
-            raise DataError(
-                "slices are not parallel", path=path, field="ImageOrientationPatient", hint="Is a scout among them?"
-            )
+            hint = "Is a scout among them?"
+            raise DataError("slices are not parallel", path=path, field="ImageOrientationPatient", hint=hint)
         if np.abs(np.subtract(plane.spacing, first.spacing)).max() > 1e-4 * max(first.spacing):
             found = f"{first.spacing} and {plane.spacing}"
             raise DataError("slices differ in pixel spacing", path=path, field="PixelSpacing", found=found)
@@ -107,27 +98,21 @@ def check_even(path: Path, planes: Sequence[Plane]) -> None:
     heights = np.array([plane.height for plane in planes])
     steps = np.diff(heights)
     if (steps < _SAME_PLACE_MM).any():
-        raise DataError("several slices in one place", path=path, found=_places(heights[:-1][steps < _SAME_PLACE_MM]))
+        found = _listed(heights[:-1][steps < _SAME_PLACE_MM], "{:.2f}")
+        raise DataError("several slices in one place", path=path, found=found)
     usual = float(np.median(steps))
     positions = np.stack([plane.position for plane in planes])
     off = np.abs(positions - np.linspace(positions[0], positions[-1], len(planes))).max(1) > _EVEN * usual
     if not off.any():
         return
-    wide = np.flatnonzero(np.abs(steps - usual) > _EVEN * usual)
-    if not wide.size:
-        found = _places(heights[off])
-        raise DataError("slices are not on one line", path=path, field="ImagePositionPatient", found=found)
-    gaps = [
-        f"{step:.2f} mm from {low:.2f} to {low + step:.2f}"
-        for low, step in zip(heights[wide], steps[wide], strict=True)
-    ]
-    raise DataError(
-        "slices are missing" if (steps[wide] > 1.5 * usual).any() else "slices are unevenly spaced",
-        path=path,
-        field="ImagePositionPatient",
-        found=", ".join(gaps[:5]) + (" …" if len(gaps) > 5 else ""),
-        expected=f"{usual:.2f} mm between all",
-    )
+    field = "ImagePositionPatient"
+    wide = np.abs(steps - usual) > _EVEN * usual
+    if not wide.any():
+        raise DataError("slices are not on one line", path=path, field=field, found=_listed(heights[off], "{:.2f}"))
+    what = "slices are missing" if (steps[wide] > 1.5 * usual).any() else "slices are unevenly spaced"
+    gaps = np.stack([steps, heights[:-1], heights[1:]], 1)[wide]
+    found = _listed(gaps, "{:.2f} mm from {:.2f} to {:.2f}")
+    raise DataError(what, path=path, field=field, found=found, expected=f"{usual:.2f} mm between all")
 
 
 def affine_of(planes: Sequence[Plane]) -> np.ndarray:
@@ -140,5 +125,7 @@ def affine_of(planes: Sequence[Plane]) -> np.ndarray:
     return affine
 
 
-def _places(heights: np.ndarray) -> str:
-    return ", ".join(f"{height:.2f}" for height in heights[:5]) + (" …" if heights.size > 5 else "")
+def _listed(rows: np.ndarray, words: str) -> str:
+    """The first five rows, in words."""
+    listed = [words.format(*np.atleast_1d(row)) for row in rows[:5]]
+    return ", ".join(listed) + (" …" if len(rows) > 5 else "")

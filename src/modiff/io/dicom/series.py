@@ -91,31 +91,25 @@ def read_slice(path: str | Path, *, limits: Limits | None = None) -> np.ndarray:
 
 def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
     """What errors name, and the files of the series."""
-    if not isinstance(given, str | Path):
-        files = [Path(file) for file in given]
-        if not files:
-            raise DataError("no file was given", expected="the files of a DICOM series")
-        _check_count(files[0].parent, len(files))
-        return files[0].parent if len(files) > 1 else files[0], files
-    path = Path(given)
-    if not path.is_dir():
-        return path, [path]
+    files = list(map(Path, [given] if isinstance(given, str | Path) else given))
+    if not files:
+        raise DataError("no file was given", expected="the files of a DICOM series")
+    path = files[0].parent if len(files) > 1 else files[0]
+    folder = isinstance(given, str | Path) and path.is_dir()
     try:
-        entries = list(islice(path.iterdir(), MAX_FILES + 1))
-        _check_count(path, len(entries))
-        files = sorted(
-            entry for entry in entries if entry.is_file() and is_dicom(entry) and not other_kind(read_meta(entry))
-        )
+        if folder:
+            files = list(islice(path.iterdir(), MAX_FILES + 1))
+        if len(files) > MAX_FILES:
+            raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
+        if folder:
+            files = sorted(
+                file for file in files if file.is_file() and is_dicom(file) and not other_kind(read_meta(file))
+            )
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", path=path) from error
     if not files:
         raise DataError("no DICOM image in this folder", path=path, hint="Give the folder that holds the slices")
     return path, files
-
-
-def _check_count(path: Path, count: int) -> None:
-    if count > MAX_FILES:
-        raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
 
 
 def _check_one_series(path: Path, headers: Sequence[Dataset]) -> None:
@@ -134,10 +128,8 @@ def _without_copies(files: Sequence[Path], headers: Sequence[Dataset], order: Se
     for place in order:
         before = kept.setdefault(text(headers[place], "SOPInstanceUID") or f"file {place}", place)
         if before != place and sha256_of(files[before]) != sha256_of(files[place]):
-            found = f"{files[before].name} and {files[place].name}"
-            raise DataError(
-                "two files claim to be one slice", path=files[place].parent, field="SOPInstanceUID", found=found
-            )
+            path, found = files[place].parent, f"{files[before].name} and {files[place].name}"
+            raise DataError("two files claim to be one slice", path=path, field="SOPInstanceUID", found=found)
     return list(kept.values())
 
 
@@ -149,7 +141,7 @@ def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, lis
         headers.append(header)
         padding.append(_is_padding(file, header, stored))
         slices.append(_rescaled(file, header, stored))
-    array = np.stack([part.astype(np.result_type(*{part.dtype for part in slices}), copy=False) for part in slices])
+    array = np.stack(slices)
     padded = np.stack(padding)
     if padded.any() and not padded.all():
         array[padded] = array[~padded].min()
@@ -159,18 +151,15 @@ def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, lis
 def _rescaled(path: Path, header: Dataset, stored: np.ndarray) -> np.ndarray:
     """slope · stored + intercept (PS3.3 C.11.1): int16 where it fits, else int32; float32 with a fraction."""
     if "ModalityLUTSequence" in header:
-        raise DataError(
-            "values go through a table", path=path, field="ModalityLUTSequence", expected="slope and intercept"
-        )
+        what, expected = "values go through a table", "slope and intercept"
+        raise DataError(what, path=path, field="ModalityLUTSequence", expected=expected)
     (slope,) = numbers(path, header, "RescaleSlope", 1, (1.0,))
     (intercept,) = numbers(path, header, "RescaleIntercept", 1, (0.0,))
     if slope == 0:
         raise DataError("makes all values the same", path=path, field="RescaleSlope", found=slope)
     if not (slope.is_integer() and intercept.is_integer()):
         return (stored * slope + intercept).astype(np.float32)
-    low, high = sorted(
-        (int(stored.min()) * int(slope) + int(intercept), int(stored.max()) * int(slope) + int(intercept))
-    )
+    low, high = sorted(int(value) * int(slope) + int(intercept) for value in (stored.min(), stored.max()))
     for kind in (np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(kind)
@@ -185,19 +174,13 @@ def _is_padding(path: Path, header: Dataset, stored: np.ndarray) -> np.ndarray:
     fields = ("PixelPaddingValue", "PixelPaddingRangeLimit")
     try:
         with quiet():
-            raw = [header[field].value for field in fields if field in header]
-            bounds = [_as_stored(int(value), stored.dtype) for value in raw if isinstance(value, int)]
+            values = [header[field].value for field in fields if field in header]
+            bounds = np.array([int(value) for value in values if isinstance(value, int)]).astype(stored.dtype)
     except Exception:
         raise DataError("no whole number", path=path, field=fields[0]) from None
-    if not bounds:
+    if not bounds.size:
         return np.zeros(stored.shape, bool)
-    return (stored >= min(bounds)) & (stored <= max(bounds))
-
-
-def _as_stored(value: int, dtype: np.dtype) -> int:
-    bits = 8 * dtype.itemsize
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if dtype.kind == "i" and value >= 1 << (bits - 1) else value
+    return (stored >= bounds.min()) & (stored <= bounds.max())
 
 
 def _decodable(header: Dataset) -> Dataset:
@@ -205,10 +188,9 @@ def _decodable(header: Dataset) -> Dataset:
     with quiet():
         for tag in list(header.keys()):
             try:
-                for element in [header[tag]]:
-                    if element.VR == "SQ":
-                        for item in element.value:
-                            list(item.iterall())
+                element = header[tag]
+                for item in element.value if element.VR == "SQ" else ():
+                    list(item.iterall())
             except Exception:
                 del header[tag]
     return header
