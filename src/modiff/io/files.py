@@ -107,9 +107,8 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_dir():
         raise DataError("is a file", path=path, field="output", expected="a folder")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise DataError(
-            "the folder has files already", path=path, field="output", hint="Use --overwrite to replace them"
-        )
+        hint = "Use --overwrite to replace them"
+        raise DataError("the folder has files already", path=path, field="output", hint=hint)
 
 
 def _move_into(temporary: Path, path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,14 +22,13 @@ from modiff.io.limits import Limits
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.pixels.decoders.base import Decoder
-    from pydicom.uid import UID
 
 # Largest real headers (private tags of MR scanners) are below 1 MiB; one of empty items alone takes 100 times its size.
 MAX_HEADER_BYTES = 2 << 20
 # Each element or item takes a read or two, and up to 50 µs; longer sequences are left out unread.
 MAX_READS = 60_000
 MAX_SEQUENCE_BYTES = 256 << 10
+_UNDEFINED = 0xFFFFFFFF  # a length that is not known beforehand
 _PIXELS = 0x7FE00010
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXELS)  # floats, doubles, whole numbers
 
@@ -116,9 +115,8 @@ def read_with_pixels(path: Path, limits: Limits | None = None) -> tuple[Dataset,
     with _opened(path, limits.check_file(path)) as file:
         header = _header(path, file)
         check_image(path, header, limits)
-        decoder = _decoder(path, header.file_meta.TransferSyntaxUID)
         _attach_pixels(path, header, file)
-    stored = _decode(path, header, decoder)
+    stored = _decode(path, header)
     del header.PixelData
     return header, stored
 
@@ -130,9 +128,8 @@ def numbers(
     try:
         with quiet():
             value = header.get(field)
-            if value is None or value == "" or (count > 1 and len(value) == 0):
-                value = default
-            found = None if value is None else tuple(map(float, value if isinstance(value, Iterable) else [value]))
+            missing = value is None or value == "" or (count > 1 and len(value) == 0)
+            found = default if missing else tuple(map(float, [value] if count == 1 else value))
     except Exception:
         raise DataError("not numbers", path=path, field=field) from None
     if found is None:
@@ -144,7 +141,7 @@ def numbers(
 
 def integer(path: Path, header: Dataset, field: str, default: int | None = None) -> int:
     """A whole number of the header; raises DataError where it is none, or missing without a default."""
-    (value,) = numbers(path, header, field, 1, None if default is None else (default,))
+    (value,) = numbers(path, header, field, 1, None if default is None else (float(default),))
     if not value.is_integer():
         raise DataError("no whole number", path=path, field=field)
     return int(value)
@@ -170,10 +167,9 @@ def other_kind(meta: FileMetaDataset) -> str:
 
 def check_image(path: Path, header: Dataset, limits: Limits) -> None:
     """Raises DataError unless the header declares one grey frame of whole numbers that fits into the limits."""
-    if other := other_kind(header.file_meta):  # the pixels of a dose mean otherwise
-        raise DataError("is no image", path=path, found=other, expected="a slice with pixels")
-    if "Rows" not in header or "Columns" not in header:
-        raise DataError("holds no image", path=path, expected="a slice with pixels")
+    other = other_kind(header.file_meta)  # the pixels of a dose mean otherwise
+    if other or "Rows" not in header or "Columns" not in header:
+        raise DataError("holds no image", path=path, found=other or None, expected="a slice with pixels")
     frames = integer(path, header, "NumberOfFrames", 1)
     if frames != 1:
         hint = "Convert it to NIfTI, or to one file per slice"
@@ -223,20 +219,9 @@ def _header(path: Path, file: _Bounded) -> Dataset:
     for element in list(header.elements()):
         # A sequence of known length is kept as bytes until it is asked for: then a long one takes seconds and memory.
         known = getattr(element, "length", 0)  # only elements that are still bytes have it
-        if element.VR in ("SQ", "UN", None) and MAX_SEQUENCE_BYTES < known < 0xFFFFFFFF:
+        if element.VR in ("SQ", "UN", None) and MAX_SEQUENCE_BYTES < known < _UNDEFINED:
             del header[element.tag]
     return header
-
-
-def _decoder(path: Path, syntax: UID) -> Decoder:
-    """What turns pixels into values; raises DataError where no package for it is known."""
-    from pydicom.pixels import get_decoder
-
-    try:
-        return get_decoder(syntax)
-    except NotImplementedError:
-        name = "an unknown one" if syntax.name == str(syntax) else syntax.name
-        raise DataError("a transfer syntax that cannot be decoded", path=path, found=name) from None
 
 
 def _attach_pixels(path: Path, header: Dataset, file: _Bounded) -> None:
@@ -249,9 +234,10 @@ def _attach_pixels(path: Path, header: Dataset, file: _Bounded) -> None:
     element = next(data_element_generator(file, bool(implicit), bool(little)), None)
     if not isinstance(element, RawDataElement) or element.tag != _PIXELS or element.VR not in ("OB", "OW", "UN", None):
         raise DataError("has no whole-number pixels", path=path, field="PixelData")
-    if not header.file_meta.TransferSyntaxUID.is_encapsulated:
+    held, length = len(element.value or b""), element.length
+    if length != _UNDEFINED:  # plain pixels
         rows, columns, bits = (integer(path, header, name) for name in ("Rows", "Columns", "BitsAllocated"))
-        needed, length, held = rows * columns * bits // 8, element.length, len(element.value or b"")
+        needed = rows * columns * bits // 8
         if length not in (needed, needed + needed % 2):
             raise DataError("pixels do not fit the size", path=path, field="PixelData", found=length, expected=needed)
         if held != length:
@@ -259,23 +245,27 @@ def _attach_pixels(path: Path, header: Dataset, file: _Bounded) -> None:
     header[_PIXELS] = element
 
 
-def _decode(path: Path, header: Dataset, decoder: Decoder) -> np.ndarray:
+def _decode(path: Path, header: Dataset) -> np.ndarray:
+    """Stored values (H,W); raises DataError, with what to install, where they cannot be decoded."""
     from pydicom.encaps import get_frame
+    from pydicom.pixels import get_decoder
 
     syntax, shape = header.file_meta.TransferSyntaxUID, (int(header.Rows), int(header.Columns))
-    array = None
+    array, needed = None, ""
     try:
         with quiet():
+            decoder = get_decoder(syntax)
+            needed = "; ".join(decoder.missing_dependencies)
             # A compressed picture inside that is larger than the header says would be inflated before anyone notices.
             stream = get_frame(header.PixelData, 0, number_of_frames=1) if syntax.is_encapsulated else b""
             found = codestream_size(stream) or shape
             if found == shape:
                 array, _ = decoder.as_array(header, raw=True, index=0)
     except Exception as error:
-        needed = "; ".join(decoder.missing_dependencies)
+        name = "an unknown transfer syntax" if syntax.name == str(syntax) else syntax.name
         hint = f"Install what one of these needs: {needed}" if needed else None
-        what, name = "pixels cannot be decoded", type(error).__name__
-        raise DataError(what, path=path, field=syntax.name, found=name, hint=hint) from None
+        what, kind = "pixels cannot be decoded", type(error).__name__
+        raise DataError(what, path=path, field=name, found=kind, hint=hint) from None
     if array is None or array.shape != shape:
         found = found if array is None else array.shape
         raise DataError("pixels do not fit the size", path=path, field="PixelData", found=found, expected=shape)

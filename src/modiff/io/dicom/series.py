@@ -74,14 +74,9 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
     planes = [planes[place] for place in kept]
     check_even(path, planes)
     array, headers = _read_slices([files[place] for place in kept], limits)
-    return Volume(
-        array=array[None],
-        affine=affine_of(planes),
-        path=path,
-        format="DICOM",
-        sha256={files[place].name: sha256_of(files[place]) for place in kept},
-        source=DicomSource(tuple(map(_decodable, headers)), tuple(files[place] for place in kept)),
-    )
+    source = DicomSource(tuple(map(_decodable, headers)), tuple(files[place] for place in kept))
+    digests = {file.name: sha256_of(file) for file in source.files}
+    return Volume(array[None], affine_of(planes), path, "DICOM", digests, source)
 
 
 def read_slice(path: str | Path, *, limits: Limits | None = None) -> np.ndarray:
