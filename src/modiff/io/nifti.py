@@ -6,17 +6,16 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from modiff.errors import DataError
 from modiff.io.files import sha256_of, write_bytes
 from modiff.io.limits import Limits
 from modiff.io.volume import Volume
-
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Header
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -70,9 +69,6 @@ def read_nifti(path: str | Path, *, limits: Limits | None = None) -> Volume:
 
 def _header(path: Path, head: bytes) -> Nifti1Header:
     """nibabel's header, unchecked: it would repair odd ones and so hide what is wrong with them."""
-    from nibabel.nifti1 import Nifti1Header
-    from nibabel.nifti2 import Nifti2Header
-
     kinds = {kind.sizeof_hdr: kind for kind in (Nifti1Header, Nifti2Header)}
     little, big = int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
     kind = kinds.get(little) or kinds.get(big)
@@ -193,9 +189,6 @@ def write_nifti(path: str | Path, values: np.ndarray, like: Volume, *, descripti
     person) and its extensions are not copied. description, intent: what the values are. Raises DataError for values
     that are not on the grid.
     """
-    from nibabel.nifti1 import Nifti1Header, Nifti1Image
-    from nibabel.nifti2 import Nifti2Header, Nifti2Image
-
     path = Path(path)
     if not path.name.endswith(SUFFIXES):
         raise DataError("is no name of a NIfTI file", path=path, expected=".nii or .nii.gz")

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from modiff.errors import DataError
 from modiff.io.dicom.header import numbers
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits
 _SAME_PLACE_MM = 1e-3

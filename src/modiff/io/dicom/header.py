@@ -13,15 +13,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import get_frame
+from pydicom.filereader import data_element_generator, read_dataset
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from modiff.errors import DataError
 from modiff.io.limits import Limits
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset, FileMetaDataset
 
 # Largest real headers (private tags of MR scanners) are below 1 MiB; one of empty items alone takes 100 times its size.
 MAX_HEADER_BYTES = 2 << 20
@@ -78,7 +80,8 @@ def _opened(path: Path, size: int) -> Iterator[_Bounded]:
     except DataError:
         raise
     except Exception as error:
-        refusal = file.refusal if file else f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        reason = getattr(error, "strerror", None)  # the system's; pydicom's own errors have none
+        refusal = (file and file.refusal) or (reason and f"cannot be read ({reason})")
         if refusal:
             raise DataError(refusal, path=path) from None
         raise DataError("is damaged, or not DICOM", path=path, found=type(error).__name__) from None
@@ -97,6 +100,11 @@ def read_meta(path: Path) -> FileMetaDataset:
     """
     with _opened(path, path.stat().st_size) as file:
         return _meta(path, file)
+
+
+def is_image(path: Path) -> bool:
+    """Whether the file is DICOM and, as far as its group 2 says, an image: reports and plans may lie beside slices."""
+    return is_dicom(path) and not other_kind(read_meta(path))
 
 
 def read_header(path: Path, limits: Limits | None = None) -> Dataset:
@@ -158,8 +166,6 @@ def text(header: Dataset, field: str) -> str:
 
 def other_kind(meta: FileMetaDataset) -> str:
     """What a file holds that is known to be no image, such as a dose or a report; else empty."""
-    from pydicom.uid import UID
-
     with quiet():
         uid = UID(text(meta, "MediaStorageSOPClassUID"))
         return "" if uid.name == uid or "Image Storage" in uid.name else uid.name
@@ -191,9 +197,6 @@ def check_image(path: Path, header: Dataset, limits: Limits) -> None:
 
 
 def _meta(path: Path, file: _Bounded) -> FileMetaDataset:
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.filereader import read_dataset
-
     if file.read(132)[128:] != b"DICM":
         raise DataError("is not DICOM", path=path, expected="the mark DICM after 128 bytes")
     meta = FileMetaDataset(read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2))
@@ -206,15 +209,10 @@ def _meta(path: Path, file: _Bounded) -> FileMetaDataset:
 
 
 def _header(path: Path, file: _Bounded) -> Dataset:
-    from pydicom.filereader import read_dataset
-    from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
-
     meta = _meta(path, file)
-    implicit, little = (
-        (meta.TransferSyntaxUID == ImplicitVRLittleEndian),
-        (meta.TransferSyntaxUID != ExplicitVRBigEndian),
-    )
-    header = read_dataset(file, implicit, little, stop_when=lambda tag, vr, length: tag in _PIXEL_TAGS)
+    syntax = meta.TransferSyntaxUID
+    order = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    header = read_dataset(file, *order, stop_when=lambda tag, vr, length: tag in _PIXEL_TAGS)
     header.file_meta = meta
     for element in list(header.elements()):
         # A sequence of known length is kept as bytes until it is asked for: then a long one takes seconds and memory.
@@ -226,9 +224,6 @@ def _header(path: Path, file: _Bounded) -> Dataset:
 
 def _attach_pixels(path: Path, header: Dataset, file: _Bounded) -> None:
     """Reads the pixel element at which the header ended, and nothing behind it."""
-    from pydicom.dataelem import RawDataElement
-    from pydicom.filereader import data_element_generator
-
     file.limit = file.size
     implicit, little = header.original_encoding
     element = next(data_element_generator(file, bool(implicit), bool(little)), None)
@@ -247,9 +242,6 @@ def _attach_pixels(path: Path, header: Dataset, file: _Bounded) -> None:
 
 def _decode(path: Path, header: Dataset) -> np.ndarray:
     """Stored values (H,W); raises DataError, with what to install, where they cannot be decoded."""
-    from pydicom.encaps import get_frame
-    from pydicom.pixels import get_decoder
-
     syntax, shape = header.file_meta.TransferSyntaxUID, (int(header.Rows), int(header.Columns))
     array, needed = None, ""
     try:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.sr.coding import Code
 
 from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
@@ -22,7 +25,6 @@ from modiff.io.volume import Volume
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
-    from pydicom.dataset import Dataset
 
 LEVELS = 255  # a probability is stored in steps of 1/255
 _MANUFACTURER = "modiff"
@@ -132,8 +134,6 @@ def _write(path: str | Path, segments: Sequence[Segment], volume: Volume, first:
 
 def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> Sequence[Dataset]:
     """The source's headers of the slices first … first+z-1, with what a segmentation must carry and may carry empty."""
-    from pydicom.dataset import FileDataset
-
     source = volume.source
     if not isinstance(source, DicomSource):
         raise DataError("is no DICOM series", path=volume.path, found=volume.format, expected="DICOM")
@@ -165,7 +165,6 @@ def missing_reference(volume: Volume) -> str | None:
 def _described(place: int, segment: Segment, maker: Maker) -> SegmentDescription:
     """How the standard describes the segment at a place, counted from 0."""
     import highdicom as hd
-    from pydicom.sr.coding import Code
 
     code = next((code for word, code in _TYPES.items() if word in segment.kind.lower()), _TYPES["lesion"])
     made = hd.seg.SegmentDescription(
@@ -189,7 +188,5 @@ def _described(place: int, segment: Segment, maker: Maker) -> SegmentDescription
 
 def _keyword(error: Exception) -> str | None:
     """The header's keyword that an error speaks of, if it does: a name of the standard, never a value."""
-    from pydicom.datadict import tag_for_keyword
-
     words = str(error).replace("'", " ").replace('"', " ").split()
     return next((word for word in words if tag_for_keyword(word) is not None), None)
