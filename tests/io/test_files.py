@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modiff.errors import DataError
-from modiff.io import output_folder, replacing
+from modiff.io.files import output_folder, replacing, sha256_of, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -27,6 +27,16 @@ def test_a_finished_write_replaces_the_file(tmp_path):
             temporary.write_text(text)
         assert path.read_text() == text
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_text_is_written_as_it_is(tmp_path):
+    path = write_text(tmp_path / "new" / "file.txt", "ä\r\nb\n")
+    assert path.read_bytes() == b"\xc3\xa4\r\nb\n"
+
+
+def test_the_digest_is_of_the_files_bytes(tmp_path):
+    path = write_text(tmp_path / "file.txt", "abc")  # FIPS 180-2, appendix B.1
+    assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_folder_appears_when_it_is_finished(tmp_path):

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from modiff.errors import DataError
-from modiff.io import Limits, png_bytes, read_image, write_png
+from modiff.io.image import png_bytes, read_image, write_png
+from modiff.io.limits import Limits
 
 GREY8 = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
 GREY16 = np.arange(35, dtype=np.uint16).reshape(5, 7) * 1873
@@ -121,9 +122,9 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     add("header only", whole[:20], "not a readable PNG")
     add("bomb", forged_png(13_000, 13_000), "more data than the file can hold")
     add("enormous", forged_png(60_000, 60_000), "decompression bomb")
-    add("endless side", forged_png(70_000, 1), "too many pixels a side")
-    add("16-bit colour", forged_png(4, 4, depth=16, colour=2), "16 bits a colour")
-    add("one bit", forged_png(8, 8, depth=1), "one bit a pixel")
+    add("endless side", forged_png(70_000, 1), "too many pixels per side")
+    add("16-bit colour", forged_png(4, 4, depth=16, colour=2), "16 bits per colour")
+    add("one bit", forged_png(8, 8, depth=1), "one bit per pixel")
     add("gzip", b"\x1f\x8b" + bytes(30), "a gzip file")
     add("dicom", bytes(128) + b"DICM" + bytes(300), "DICOM")
     add(
@@ -141,7 +142,7 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     add("several pages", pages.getvalue(), "several pages")
     colour = io.BytesIO()
     tifffile.imwrite(colour, np.zeros((8, 8, 3), np.uint16), photometric="rgb")
-    add("deep colour tiff", colour.getvalue(), "8 bits a colour|not a readable TIFF")
+    add("deep colour tiff", colour.getvalue(), "8 bits per colour|not a readable TIFF")
     glass = io.BytesIO()
     Image.new("RGBA", (3, 3), (9, 9, 9, 128)).save(glass, "PNG")
     add("see-through", glass.getvalue(), "transparent")

@@ -85,6 +85,16 @@ def test_scaled_values_are_those_of_nibabel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_nifti(path).array[0].T, nib.load(path).get_fdata())
 
 
+@pytest.mark.parametrize(("dtype", "expected"), [("i2", "f4"), ("f4", "f4"), ("i4", "f8"), ("f8", "f8")])
+@pytest.mark.parametrize("order", "<>")
+def test_scaled_values_are_floats_that_hold_them(tmp_path: Path, dtype: str, expected: str, order: str) -> None:
+    image = nib.Nifti1Image(_array(dtype=dtype), AFFINE, nib.Nifti1Header(endianness=order))
+    image.set_data_dtype(dtype)
+    image.header.set_slope_inter(0.5, 1.0)
+    nib.save(image, tmp_path / "a.nii")
+    assert read_nifti(tmp_path / "a.nii").array.dtype == np.dtype(expected)
+
+
 @pytest.mark.parametrize("slope", [0.0, float("nan"), float("inf")])
 def test_a_slope_that_is_none_leaves_integers(tmp_path: Path, slope: float) -> None:
     path = _patch(_save(tmp_path / "a.nii", _array()), 112, "2f", slope, 5.0)
@@ -162,6 +172,13 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     array[0, 0, 0] = np.nan
     with pytest.raises(DataError, match="finite"):
         read_nifti(_save(tmp_path / "a.nii", array))
+
+
+def test_what_follows_a_gzip_member_and_is_none_is_refused(tmp_path: Path) -> None:
+    path = _save(tmp_path / "a.nii.gz", _array())
+    path.write_bytes(path.read_bytes() + b"trailing")
+    with pytest.raises(DataError, match="damaged gzip"):
+        read_nifti(path)
 
 
 def test_a_stream_that_goes_on_is_refused(tmp_path: Path) -> None:

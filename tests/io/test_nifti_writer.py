@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from modiff.errors import DataError
-from modiff.io.nifti import read_nifti
-from modiff.io.nifti_writer import write_nifti
+from modiff.io.nifti import read_nifti, write_nifti
 from modiff.io.volume import Volume
 
 SPACING = (0.7, 1.1, 2.5)

@@ -12,7 +12,7 @@ from series_files import write_series
 from modiff.errors import DataError
 from modiff.io.image import ImageFile, write_png
 from modiff.io.limits import Limits
-from modiff.io.scan import read_channels, read_scan
+from modiff.io.scan import read_any, read_channels
 from modiff.io.volume import Volume
 
 VALUES = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
@@ -29,41 +29,41 @@ def files(tmp_path) -> dict[str, Path]:
 
 
 def test_pictures_are_images(files):
-    assert isinstance(read_scan(files["picture.png"]), ImageFile)
+    assert isinstance(read_any(files["picture.png"]), ImageFile)
 
 
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "two.nii"])
 @pytest.mark.parametrize("renamed", [False, True])
 def test_nifti_is_a_volume_whatever_its_name(files, name, renamed):
     path = files[name].rename(files[name].with_name("image.dat")) if renamed else files[name]
-    volume = read_scan(path)
+    volume = read_any(path)
     assert isinstance(volume, Volume)
     assert volume.format == "NIfTI"
     np.testing.assert_array_equal(volume.array[0], VALUES)
 
 
 def test_a_folder_is_a_series(files):
-    volume = read_scan(files["series"])
+    volume = read_any(files["series"])
     assert volume.format == "DICOM"
     np.testing.assert_array_equal(volume.array[0], VALUES)
 
 
 def test_a_dicom_file_is_one_slice_whatever_its_name(files):
     path = sorted(files["series"].iterdir())[1]
-    volume = read_scan(path.rename(path.with_name("IM0001")))
+    volume = read_any(path.rename(path.with_name("IM0001")))
     np.testing.assert_array_equal(volume.array, VALUES[None, 1:2])
 
 
 @pytest.mark.parametrize(("name", "message"), [("none.nii", "no such file"), ("none", "no such file")])
 def test_what_is_not_there_is_said_so(tmp_path, name, message):
     with pytest.raises(DataError, match=message):
-        read_scan(tmp_path / name)
+        read_any(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["picture.png", "scan.nii", "scan.nii.gz", "series"])
 def test_limits_hold_for_all(files, name):
     with pytest.raises(DataError):
-        read_scan(files[name], limits=Limits(max_bytes=20))
+        read_any(files[name], limits=Limits(max_bytes=20))
 
 
 class TestChannels:

@@ -1,7 +1,5 @@
-"""Files at the edge: pictures and arrays in, results out. Nothing here imports torch."""
+"""Files at the edge: pictures and scans in, results out. Nothing here imports torch."""
 
-from modiff.io.files import output_folder, replacing
-from modiff.io.image import ImageFile, png_bytes, read_image, write_png
-from modiff.io.limits import Limits
+from modiff.io.image import ImageFile, read_image, write_png
 
-__all__ = ["ImageFile", "Limits", "output_folder", "png_bytes", "read_image", "replacing", "write_png"]
+__all__ = ["ImageFile", "read_image", "write_png"]

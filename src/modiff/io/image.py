@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import warnings
@@ -13,28 +12,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import replacing
+from modiff.io.files import sha256_of, write_bytes
 from modiff.io.limits import Limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Pillow's modes that are grey or colour pictures: bytes a value, channels. A palette is resolved to colour.
-_MODES = {
-    "L": (1, 1),
-    "LA": (1, 2),
-    "RGB": (1, 3),
-    "RGBA": (1, 4),
-    "P": (1, 4),
-    "I;16": (2, 1),
-    "I;16B": (2, 1),
-    "I;16L": (2, 1),
-    "I": (4, 1),
-    "F": (4, 1),
-}
+# Bytes a pixel takes in those of Pillow's modes that are grey or colour pictures; a palette is resolved to colour.
+_BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
-_EXPECTED = "PNG, TIFF or NPY"
+_OTHERS = {  # how files begin that are often taken for images
+    b"\xff\xd8\xff": "JPEG, whose compression changes values",
+    b"\x1f\x8b": "a gzip file",
+    b"PK": "a zip file",
+    b"\x89HDF": "HDF5",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+}
 
 
 @dataclass(frozen=True)
@@ -74,15 +69,18 @@ def read_image(path: str | Path, *, limits: Limits | None = None) -> ImageFile:
     if start.startswith(b"\x93NUMPY"):
         kind, array = "NPY", _read_npy(path, limits, file_bytes)
     elif start.startswith(b"\x89PNG\r\n\x1a\n"):
-        _refuse_deep_colour(path, start)
+        if start[24:25] == b"\x10" and start[25:26] != b"\0":  # Pillow reads such colour as 8 bits without a word
+            raise DataError("has 16 bits per colour", path=path, expected="8-bit RGB, or 16-bit grey")
         kind, array = "PNG", _read_pillow(path, "PNG", limits, file_bytes)
     elif start.startswith(_TIFF_STARTS):
         kind, array = "TIFF", _read_pillow(path, "TIFF", limits, file_bytes)
     else:
-        raise DataError("is not an image that can be read", path=path, found=_guess(start), expected=_EXPECTED)
+        other = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
+        found = "DICOM" if start[128:132] == b"DICM" else "NIfTI" if start[344:347] in (b"n+1", b"ni1") else other
+        raise DataError("is not an image that can be read", path=path, found=found, expected="PNG, TIFF or NPY")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError("has values that are not finite", path=path, found="NaN or infinity")
-    return ImageFile(np.ascontiguousarray(array), path, kind, _sha256(path))
+    return ImageFile(np.ascontiguousarray(array), path, kind, sha256_of(path))
 
 
 def png_bytes(array: np.ndarray) -> bytes:
@@ -102,10 +100,7 @@ def png_bytes(array: np.ndarray) -> bytes:
 
 def write_png(path: str | Path, array: np.ndarray) -> Path:
     """Writes `array` as `png_bytes` does; the file exists whole or not at all."""
-    data = png_bytes(array)
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-    return Path(path)
+    return write_bytes(path, png_bytes(array))
 
 
 def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
@@ -144,33 +139,29 @@ def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int) -> np.n
         raise
     except Exception as error:  # a damaged picture makes the decoder raise nearly anything; none of it is a fault here
         raise DataError(f"is not a readable {kind}", path=path, found=_first_line(error)) from error
-    if array.dtype.byteorder not in ("=", "|"):
-        array = array.astype(array.dtype.newbyteorder("="))
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if inverted:  # Pillow inverts 8-bit pictures of this kind and leaves 16-bit ones
         array = np.iinfo(array.dtype).max - array
-    return array[None] if array.ndim == 2 else _opaque(path, array)
+    if array.ndim == 2:
+        return array[None]
+    if array.shape[2] in (2, 4):  # an alpha channel that hides nothing is dropped
+        if (array[..., -1] != 255).any():
+            raise DataError("is partly transparent", path=path, expected="opaque grey or RGB")
+        array = array[..., :-1]
+    return np.moveaxis(array, 2, 0)
 
 
 def _check_picture(path: Path, image: Image, limits: Limits, file_bytes: int) -> None:
     if image.mode == "1":
-        raise DataError("has one bit a pixel: a mask, not an image", path=path, expected="8 or 16 bits, grey")
-    if image.mode not in _MODES:
+        raise DataError("has one bit per pixel: a mask, not an image", path=path, expected="8 or 16 bits, grey")
+    if image.mode not in _BYTES:
         raise DataError("has an unsuitable colour mode", path=path, found=image.mode, expected="grey or RGB")
     pages = getattr(image, "n_frames", 1)
     if pages != 1:
         raise DataError("has several pages", path=path, found=f"{pages} pages", expected="one image")
     if image.mode in ("RGB", "RGBA") and max(_tag(image, _TIFF_BITS), default=8) > 8:
-        raise DataError("has more than 8 bits a colour", path=path, expected="8-bit RGB, or 16-bit grey")
-    itemsize, channels = _MODES[image.mode]
-    width, height = image.size
-    limits.check_declared(path, (height, width), itemsize * channels, file_bytes)
-
-
-def _refuse_deep_colour(path: Path, start: bytes) -> None:
-    """Pillow reads 16-bit colour and 16-bit grey with transparency as 8 bits without a word."""
-    depth, colour = start[24:25], start[25:26]
-    if depth == b"\x10" and colour != b"\x00":
-        raise DataError("has 16 bits a colour", path=path, expected="8-bit RGB, or 16-bit grey")
+        raise DataError("has more than 8 bits per colour", path=path, expected="8-bit RGB, or 16-bit grey")
+    limits.check_declared(path, image.size[::-1], _BYTES[image.mode], file_bytes)
 
 
 def _tag(image: Image, tag: int) -> tuple[int, ...]:
@@ -179,33 +170,5 @@ def _tag(image: Image, tag: int) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _opaque(path: Path, array: np.ndarray) -> np.ndarray:
-    """(H,W,C) -> (1 or 3,H,W): an alpha channel that hides nothing is dropped, one that does is refused."""
-    if array.shape[2] in (2, 4):
-        if (array[..., -1] != 255).any():
-            raise DataError("is partly transparent", path=path, expected="opaque grey or RGB")
-        array = array[..., :-1]
-    return np.moveaxis(array, 2, 0)
-
-
-def _guess(start: bytes) -> str:
-    known = (
-        (start.startswith(b"\xff\xd8\xff"), "JPEG, whose compression changes values"),
-        (start[128:132] == b"DICM", "DICOM"),
-        (start[344:348] in (b"n+1\0", b"ni1\0"), "NIfTI"),
-        (start.startswith(b"\x1f\x8b"), "a gzip file"),
-        (start.startswith(b"PK"), "a zip file"),
-        (start.startswith(b"\x89HDF"), "HDF5"),
-        (start.startswith(b"BM"), "BMP"),
-        (start.startswith(b"GIF8"), "GIF"),
-    )
-    return next((name for true, name in known if true), "an unknown format")
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

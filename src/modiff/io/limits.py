@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,10 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on a file from outside, checked on its header alone."""
+    """Bounds on a file from outside, checked on its header or directory alone."""
 
     max_bytes: int = 2048 * MIB  # of the decoded pixels, and of the file itself
-    max_side: int = 65_535  # pixels a side: the largest that DICOM and TIFF readers agree on
+    max_side: int = 65_535  # pixels per side: the largest that DICOM and TIFF readers agree on
     max_ratio: float = 200.0  # decoded bytes to file bytes: beyond it a large file is taken for a decompression bomb
     ratio_free: int = 64 * MIB  # decoded bytes up to which any ratio is allowed: blank pictures compress well
 
@@ -34,32 +35,20 @@ class Limits:
 
     def check_declared(self, path: Path, shape: tuple[int, ...], itemsize: int, file_bytes: int) -> None:
         """Raises DataError where the header's `shape` of `itemsize`-byte values is empty, too large or implausible."""
-        if any(side < 1 for side in shape):
-            raise DataError("has no pixels", path=path, field="size", found=_times(shape))
+        sides, declared = "×".join(map(str, shape)), math.prod(shape) * itemsize
+        if min(shape) < 1:
+            raise DataError("has no pixels", path=path, field="size", found=sides)
         if max(shape) > self.max_side:
-            raise DataError(
-                "too many pixels a side", path=path, field="size", found=_times(shape), expected=f"≤ {self.max_side}"
-            )
-        declared = itemsize
-        for side in shape:
-            declared *= side
+            expected = f"≤ {self.max_side}"
+            raise DataError("too many pixels per side", path=path, field="size", found=sides, expected=expected)
         if declared > self.max_bytes:
-            raise DataError(
-                "declares more data than allowed",
-                path=path,
-                field="size",
-                found=f"{_times(shape)}, {declared} bytes",
-                expected=f"≤ {self.max_bytes} bytes",
-            )
-        if declared > self.ratio_free and declared > self.max_ratio * file_bytes:
-            raise DataError(
-                "declares far more data than the file can hold",
-                path=path,
-                field="size",
-                found=f"{declared} bytes from {file_bytes}",
-                expected=f"a ratio ≤ {self.max_ratio:g}",
-            )
+            found, expected = f"{sides}, {declared} bytes", f"≤ {self.max_bytes} bytes"
+            raise DataError("declares more data than allowed", path=path, field="size", found=found, expected=expected)
+        self.check_ratio(path, declared, file_bytes)
 
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
+    def check_ratio(self, path: str | Path, declared: int, packed: int, *, field: str | None = "size") -> None:
+        """Raises DataError where `declared` bytes are said to come from `packed` ones and no real data do."""
+        if declared > self.ratio_free and declared > self.max_ratio * packed:
+            what = "would inflate beyond reason: declares far more data than the file can hold"
+            found, expected = f"{declared} bytes from {packed}", f"a ratio ≤ {self.max_ratio:g}"
+            raise DataError(what, path=path, field=field, found=found, expected=expected)

@@ -17,19 +17,15 @@ _SAME_MM = 1e-3  # a thousandth of a millimetre apart is rounding
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0")
 
 
-def read_scan(path: str | Path, *, limits: Limits | None = None) -> ImageFile | Volume:
+def read_any(path: str | Path, *, limits: Limits | None = None) -> ImageFile | Volume:
     """An ImageFile for PNG, TIFF and NPY; a Volume for NIfTI and DICOM, which say where their voxels lie.
 
     A folder is a DICOM series. A file is recognised by its first bytes; a gzip file is NIfTI. Raises DataError as the
     readers do.
     """
     path = Path(path)
-    if path.is_dir():
-        from modiff.io.dicom.series import read_dicom_series
-
-        return read_dicom_series(path, limits=limits)
     start = _start(path)
-    if start[128:132] == b"DICM":
+    if path.is_dir() or start[128:132] == b"DICM":
         from modiff.io.dicom.series import read_dicom_series
 
         return read_dicom_series(path, limits=limits)
@@ -44,30 +40,26 @@ def read_scan(path: str | Path, *, limits: Limits | None = None) -> ImageFile | 
 def read_channels(paths: Sequence[str | Path], *, limits: Limits | None = None) -> ImageFile | Volume:
     """One scan, or several NIfTI files on one grid as the channels of one volume, in the order given.
 
-    The first file's header is what results are written by. Raises DataError where grids differ, as `read_scan`
+    The first file's header is what results are written by. Raises DataError where grids differ, as `read_any`
     otherwise.
     """
-    first = read_scan(paths[0], limits=limits)
     if len(paths) == 1:
-        return first
-    volumes = [_channel(paths[0], first)]
-    for path in paths[1:]:
-        volume = _channel(path, read_scan(path, limits=limits))
-        if volume.shape != volumes[0].shape:
-            expected = volumes[0].shape
-            raise DataError("is on another grid than the first", path=path, found=volume.shape, expected=expected)
-        if np.abs(volume.affine - volumes[0].affine).max() > _SAME_MM:
-            found = volume.affine.round(4).tolist()
+        return read_any(paths[0], limits=limits)
+    volumes: list[Volume] = []
+    for path in paths:
+        scan = read_any(path, limits=limits)
+        if not isinstance(scan, Volume) or scan.format != "NIfTI":
+            what = "several files are the channels of one scan"
+            raise DataError(what, path=path, found=scan.format, expected="NIfTI")
+        first = volumes[0] if volumes else scan
+        if scan.shape != first.shape:
+            raise DataError("is on another grid than the first", path=path, found=scan.shape, expected=first.shape)
+        if np.abs(scan.affine - first.affine).max() > _SAME_MM:
+            found = scan.affine.round(4).tolist()
             raise DataError("is on another grid than the first", path=path, field="affine", found=found)
-        volumes.append(volume)
+        volumes.append(scan)
     digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
     return replace(volumes[0], array=np.concatenate([volume.array for volume in volumes]), sha256=digests)
-
-
-def _channel(path: str | Path, scan: ImageFile | Volume) -> Volume:
-    if not isinstance(scan, Volume) or scan.format != "NIfTI":
-        raise DataError("several files are the channels of one scan", path=path, found=scan.format, expected="NIfTI")
-    return scan
 
 
 def _start(path: Path) -> bytes:

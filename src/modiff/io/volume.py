@@ -37,10 +37,8 @@ class Volume:
         affine = np.asarray(self.affine, dtype=np.float64)
         usable = affine.shape == (4, 4) and bool(np.isfinite(affine).all()) and affine[3].tolist() == [0, 0, 0, 1]
         if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-            found = affine.tolist()
-            raise DataError(
-                "no usable geometry", path=self.path, field="affine", found=found, expected="an invertible (4,4)"
-            )
+            found, expected = affine.tolist(), "an invertible (4,4)"
+            raise DataError("no usable geometry", path=self.path, field="affine", found=found, expected=expected)
         object.__setattr__(self, "affine", affine)
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 from modiff._version import __version__
 from modiff.io.files import MANIFEST, output_folder
 from modiff.io.image import write_png
-from modiff.io.nifti_writer import write_nifti
+from modiff.io.nifti import write_nifti
 from modiff.io.volume import Volume
 from modiff.prediction.predict import Prediction
 from modiff.prediction.summary import Summary, percent

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from modiff.errors import DataError
 from modiff.io.dicom.header import numbers
-
-if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
 
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits
 _SAME_PLACE_MM = 1e-3
@@ -49,16 +46,11 @@ class Plane:
         return float(self.position @ self.normal)
 
 
-def plane_of(path: Path, header: FileDataset) -> Plane:
+def plane_of(path: Path, header: Dataset) -> Plane:
     """A slice's place; raises DataError where it is missing or makes no sense."""
     position = numbers(path, header, "ImagePositionPatient", 3)
     cosines = numbers(path, header, "ImageOrientationPatient", 6)
     spacing = numbers(path, header, "PixelSpacing", 2)
-    fields = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    for field, value in zip(fields, (position, cosines, spacing), strict=True):
-        if value is None:
-            raise DataError("missing: the file does not say where it lies", path=path, field=field)
-    assert position is not None and cosines is not None and spacing is not None  # noqa: PT018
     right, down = np.array(cosines[:3]), np.array(cosines[3:])
     lengths = np.linalg.norm(right), np.linalg.norm(down)
     if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(right @ down)) > _SAME_DIRECTION:
@@ -66,24 +58,16 @@ def plane_of(path: Path, header: FileDataset) -> Plane:
         raise DataError("no directions", path=path, field="ImageOrientationPatient", found=cosines, expected=expected)
     low, high = _SPACING_MM
     if not low <= min(spacing) <= max(spacing) <= high:
-        raise DataError(
-            "no distances", path=path, field="PixelSpacing", found=spacing, expected=f"{low:g} to {high:g} mm"
-        )
+        expected = f"{low:g} to {high:g} mm"
+        raise DataError("no distances", path=path, field="PixelSpacing", found=spacing, expected=expected)
     if max(map(abs, position)) > _FAR_MM:
         raise DataError("no place in a room", path=path, field="ImagePositionPatient", found=position)
     right = right / lengths[0]
     down = down - (down @ right) * right
-    return Plane(
-        np.array(position), right, down / np.linalg.norm(down), (spacing[0], spacing[1]), _thickness(path, header)
-    )
-
-
-def _thickness(path: Path, header: FileDataset) -> float:
-    for field in ("SpacingBetweenSlices", "SliceThickness"):
-        value = numbers(path, header, field, 1)
-        if value is not None and _SPACING_MM[0] <= abs(value[0]) <= _SPACING_MM[1]:
-            return abs(value[0])
-    return 1.0
+    fields = ("SpacingBetweenSlices", "SliceThickness")
+    stated = (abs(value) for field in fields for value in numbers(path, header, field, 1, (0.0,)))
+    thickness = next((value for value in stated if low <= value <= high), 1.0)
+    return Plane(np.array(position), right, down / np.linalg.norm(down), (spacing[0], spacing[1]), thickness)
 
 
 def check_same_grid(path: Path, planes: Sequence[Plane]) -> None:
@@ -92,9 +76,8 @@ def check_same_grid(path: Path, planes: Sequence[Plane]) -> None:
     for plane in planes[1:]:
         turned = max(np.abs(plane.right - first.right).max(), np.abs(plane.down - first.down).max())
         if turned > _SAME_DIRECTION:
-            raise DataError(
-                "slices are not parallel", path=path, field="ImageOrientationPatient", hint="Is a scout among them?"
-            )
+            hint = "Is a scout among them?"
+            raise DataError("slices are not parallel", path=path, field="ImageOrientationPatient", hint=hint)
         if np.abs(np.subtract(plane.spacing, first.spacing)).max() > 1e-4 * max(first.spacing):
             found = f"{first.spacing} and {plane.spacing}"
             raise DataError("slices differ in pixel spacing", path=path, field="PixelSpacing", found=found)
@@ -112,27 +95,21 @@ def check_even(path: Path, planes: Sequence[Plane]) -> None:
     heights = np.array([plane.height for plane in planes])
     steps = np.diff(heights)
     if (steps < _SAME_PLACE_MM).any():
-        raise DataError("several slices in one place", path=path, found=_places(heights[:-1][steps < _SAME_PLACE_MM]))
+        found = _listed(heights[:-1][steps < _SAME_PLACE_MM], "{:.2f}")
+        raise DataError("several slices in one place", path=path, found=found)
     usual = float(np.median(steps))
     positions = np.stack([plane.position for plane in planes])
     off = np.abs(positions - np.linspace(positions[0], positions[-1], len(planes))).max(1) > _EVEN * usual
     if not off.any():
         return
-    wide = np.flatnonzero(np.abs(steps - usual) > _EVEN * usual)
-    if not wide.size:
-        found = _places(heights[off])
-        raise DataError("slices are not on one line", path=path, field="ImagePositionPatient", found=found)
-    gaps = [
-        f"{step:.2f} mm from {low:.2f} to {low + step:.2f}"
-        for low, step in zip(heights[wide], steps[wide], strict=True)
-    ]
-    raise DataError(
-        "slices are missing" if (steps[wide] > 1.5 * usual).any() else "slices are unevenly spaced",
-        path=path,
-        field="ImagePositionPatient",
-        found=", ".join(gaps[:5]) + (" …" if len(gaps) > 5 else ""),
-        expected=f"{usual:.2f} mm between all",
-    )
+    field = "ImagePositionPatient"
+    wide = np.abs(steps - usual) > _EVEN * usual
+    if not wide.any():
+        raise DataError("slices are not on one line", path=path, field=field, found=_listed(heights[off], "{:.2f}"))
+    what = "slices are missing" if (steps[wide] > 1.5 * usual).any() else "slices are unevenly spaced"
+    gaps = np.stack([steps, heights[:-1], heights[1:]], 1)[wide]
+    found = _listed(gaps, "{:.2f} mm from {:.2f} to {:.2f}")
+    raise DataError(what, path=path, field=field, found=found, expected=f"{usual:.2f} mm between all")
 
 
 def affine_of(planes: Sequence[Plane]) -> np.ndarray:
@@ -145,5 +122,7 @@ def affine_of(planes: Sequence[Plane]) -> np.ndarray:
     return affine
 
 
-def _places(heights: np.ndarray) -> str:
-    return ", ".join(f"{height:.2f}" for height in heights[:5]) + (" …" if heights.size > 5 else "")
+def _listed(rows: np.ndarray, words: str) -> str:
+    """The first five rows, in words."""
+    listed = [words.format(*np.atleast_1d(row)) for row in rows[:5]]
+    return ", ".join(listed) + (" …" if len(rows) > 5 else "")

@@ -1,159 +1,161 @@
 """One DICOM file from anyone: its header, then its pixels, each within bounds that hold before memory is taken.
 
-Values of a header may name a patient. No message here repeats one: errors name the field, and what pydicom said is
-dropped.
+pydicom parses the elements, of a file that ends where it ends and of which only a header's worth is read; it never
+inflates one. Values of a header may name a patient. No message here repeats one: errors name the field, and what
+pydicom said is dropped.
 """
 
 from __future__ import annotations
 
 import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import get_frame
+from pydicom.filereader import data_element_generator, read_dataset
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from modiff.errors import DataError
-from modiff.io.dicom.meta import quiet, read_meta
 from modiff.io.limits import Limits
-
-if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
-    from pydicom.pixels.decoders.base import Decoder
 
 # Largest real headers (private tags of MR scanners) are below 1 MiB; one of empty items alone takes 100 times its size.
 MAX_HEADER_BYTES = 2 << 20
 # Each element or item takes a read or two, and up to 50 µs; longer sequences are left out unread.
 MAX_READS = 60_000
 MAX_SEQUENCE_BYTES = 256 << 10
-_PIXEL_TAG = b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"
-_PYLIBJPEG = "pip install pylibjpeg pylibjpeg-libjpeg"
-_OPENJPEG = "pip install pylibjpeg pylibjpeg-openjpeg"
-_PACKAGES = {  # transfer syntax -> what decodes it
-    "1.2.840.10008.1.2.4.50": _PYLIBJPEG,
-    "1.2.840.10008.1.2.4.51": _PYLIBJPEG,
-    "1.2.840.10008.1.2.4.57": _PYLIBJPEG,
-    "1.2.840.10008.1.2.4.70": _PYLIBJPEG,
-    "1.2.840.10008.1.2.4.80": "pip install pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pip install pyjpegls",
-    "1.2.840.10008.1.2.4.90": _OPENJPEG,
-    "1.2.840.10008.1.2.4.91": _OPENJPEG,
-    "1.2.840.10008.1.2.4.201": _OPENJPEG,
-    "1.2.840.10008.1.2.4.202": _OPENJPEG,
-    "1.2.840.10008.1.2.4.203": _OPENJPEG,
-}
+_UNDEFINED = 0xFFFFFFFF  # a length that is not known beforehand
+_PIXELS = 0x7FE00010
+_PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXELS)  # floats, doubles, whole numbers
 
 
-class _Bounded(io.RawIOBase):
-    """A file that ends where it ends, whatever lengths it declares, and of which only a header's worth is read."""
+class _Bounded(io.BufferedReader):
+    """A file that ends where it ends, whatever lengths it declares, and of which only `limit` bytes are read."""
 
-    def __init__(self, file: BinaryIO, size: int, path: Path) -> None:
-        self._file, self._size, self._path, self._reads = file, size, path, 0
-        self.refusal: DataError | None = None  # pydicom turns some errors into others: the first one is kept
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(io.FileIO(path))
+        self.size, self.limit, self._reads = size, MAX_HEADER_BYTES, 0
+        self.refusal = ""  # pydicom turns some errors into others
 
     def read(self, count: int | None = -1) -> bytes:
-        at = self._file.tell()
-        left = max(self._size - at, 0)
+        at = self.tell()
+        left = max(self.size - at, 0)
         count = left if count is None or count < 0 else min(count, left)
         self._reads += 1
-        if at + count > MAX_HEADER_BYTES:
-            expected = f"at most {MAX_HEADER_BYTES} bytes"
-            self.refusal = DataError("the header is too large", path=self._path, expected=expected)
+        if at + count > self.limit:
+            self.refusal = f"the header is too large: beyond {self.limit} bytes"
         elif self._reads > MAX_READS:
-            self.refusal = DataError("the header has too many elements", path=self._path)
+            self.refusal = f"the header has too many elements: beyond {MAX_READS} reads"
         if self.refusal:
-            raise self.refusal
-        return self._file.read(count)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
+            raise OSError(self.refusal)
+        return super().read(count)
 
 
-def read_header(path: Path, limits: Limits | None = None) -> FileDataset:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """pydicom neither warns nor logs inside: its words quote values, which may be a patient's."""
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+@contextmanager
+def _opened(path: Path, size: int) -> Iterator[_Bounded]:
+    """The file, and a DataError for whatever damaged bytes provoke in pydicom, which would quote them."""
+    file = None
+    try:
+        with quiet(), _Bounded(path, size) as file:
+            yield file
+    except DataError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None)  # the system's; pydicom's own errors have none
+        refusal = (file and file.refusal) or (reason and f"cannot be read ({reason})")
+        if refusal:
+            raise DataError(refusal, path=path) from None
+        raise DataError("is damaged, or not DICOM", path=path, found=type(error).__name__) from None
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file has DICOM's mark behind its preamble."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def read_meta(path: Path) -> FileMetaDataset:
+    """A file's group 2, which says how it is encoded and what kind of object it is (PS3.10 7.1).
+
+    Raises DataError for a file that is not DICOM, does not say how it is encoded, or is deflated.
+    """
+    with _opened(path, path.stat().st_size) as file:
+        return _meta(path, file)
+
+
+def is_image(path: Path) -> bool:
+    """Whether the file is DICOM and, as far as its group 2 says, an image: reports and plans may lie beside slices."""
+    return is_dicom(path) and not other_kind(read_meta(path))
+
+
+def read_header(path: Path, limits: Limits | None = None) -> Dataset:
     """All of a file's elements before its pixels; raises DataError for what is no DICOM, damaged or out of bounds."""
-    return _read(path, limits or Limits(), pixels=False)
+    with _opened(path, (limits or Limits()).check_file(path)) as file:
+        return _header(path, file)
 
 
-def read_with_pixels(path: Path, limits: Limits | None = None) -> tuple[FileDataset, np.ndarray]:
+def read_with_pixels(path: Path, limits: Limits | None = None) -> tuple[Dataset, np.ndarray]:
     """Header and stored values (H,W) of a grey single-frame image, in an integer type as wide as the file's.
 
     Raises DataError as `read_header`; for what has no pixels, colours, several frames or floats; for declared sizes
     that the data does not have; and for a transfer syntax that cannot be decoded, naming the package to install.
     """
-    header = _read(path, limits or Limits(), pixels=True)
+    limits = limits or Limits()
+    with _opened(path, limits.check_file(path)) as file:
+        header = _header(path, file)
+        check_image(path, header, limits)
+        _attach_pixels(path, header, file)
     stored = _decode(path, header)
     del header.PixelData
     return header, stored
 
 
-def _read(path: Path, limits: Limits, *, pixels: bool) -> FileDataset:
-    size = limits.check_file(path)
-    try:
-        read_meta(path)
-        with path.open("rb") as file, quiet():
-            header = _parse(_Bounded(file, size, path))
-            header.buffer = None
-            _drop_long_sequences(header)
-            if pixels:
-                check_image(path, header, limits, size)
-                _decoder(path, header)
-                _attach_pixels(path, header, file)
-            return header
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror or type(error).__name__})", path=path) from None
-    except Exception as error:  # pydicom raises whatever damaged bytes provoke, and quotes them
-        raise DataError("is damaged, or not DICOM", path=path, found=type(error).__name__) from None
-
-
-def _parse(bounded: _Bounded) -> FileDataset:
-    from pydicom import dcmread
-
-    try:
-        return dcmread(bounded, stop_before_pixels=True, force=False)
-    except Exception as error:
-        raise (bounded.refusal or error) from None
-
-
-def _drop_long_sequences(header: FileDataset) -> None:
-    """A sequence of known length is kept as bytes until it is asked for: then a long one takes seconds and memory."""
-    for element in list(header.elements()):
-        known = getattr(element, "length", 0)  # only elements that are still bytes have it
-        if element.VR in ("SQ", "UN", None) and MAX_SEQUENCE_BYTES < known < 0xFFFFFFFF:
-            del header[element.tag]
-
-
-def integer(path: Path, header: FileDataset, field: str, default: int | None = None) -> int:
-    """A whole number of the header; raises DataError where it is none, or missing without a default."""
+def numbers(
+    path: Path, header: Dataset, field: str, count: int, default: tuple[float, ...] | None = None
+) -> tuple[float, ...]:
+    """`count` finite numbers of the header, `default` where it has none; raises DataError for others and none."""
     try:
         with quiet():
             value = header.get(field)
-            if value is None or value == "":
-                value = default
-            return int(value)
-    except Exception:
-        raise DataError("missing, or no whole number", path=path, field=field) from None
-
-
-def numbers(path: Path, header: FileDataset, field: str, count: int) -> tuple[float, ...] | None:
-    """`count` finite numbers of the header, or None where the field is missing or empty; raises DataError otherwise."""
-    try:
-        with quiet():
-            value = header.get(field)
-            if value is None or value == "" or (count > 1 and len(value) == 0):
-                return None
-            found = tuple(float(part) for part in ([value] if count == 1 else value))
+            missing = value is None or value == "" or (count > 1 and len(value) == 0)
+            found = default if missing else tuple(map(float, [value] if count == 1 else value))
     except Exception:
         raise DataError("not numbers", path=path, field=field) from None
+    if found is None:
+        raise DataError("is missing", path=path, field=field)
     if len(found) != count or not np.isfinite(found).all():
         raise DataError("not finite, or too few or too many", path=path, field=field, expected=f"{count} numbers")
     return found
 
 
-def text(header: FileDataset, field: str) -> str:
+def integer(path: Path, header: Dataset, field: str, default: int | None = None) -> int:
+    """A whole number of the header; raises DataError where it is none, or missing without a default."""
+    (value,) = numbers(path, header, field, 1, None if default is None else (float(default),))
+    if not value.is_integer():
+        raise DataError("no whole number", path=path, field=field)
+    return int(value)
+
+
+def text(header: Dataset, field: str) -> str:
     """A short text of the header such as a UID, stripped; empty where it is missing or cannot be decoded."""
     try:
         with quiet():
@@ -162,19 +164,27 @@ def text(header: FileDataset, field: str) -> str:
         return ""
 
 
-def check_image(path: Path, header: FileDataset, limits: Limits, size: int) -> None:
+def other_kind(meta: FileMetaDataset) -> str:
+    """What a file holds that is known to be no image, such as a dose or a report; else empty."""
+    with quiet():
+        uid = UID(text(meta, "MediaStorageSOPClassUID"))
+        return "" if uid.name == uid or "Image Storage" in uid.name else uid.name
+
+
+def check_image(path: Path, header: Dataset, limits: Limits) -> None:
     """Raises DataError unless the header declares one grey frame of whole numbers that fits into the limits."""
-    if "Rows" not in header or "Columns" not in header:
-        raise DataError("holds no image", path=path, expected="a slice with pixels")
+    other = other_kind(header.file_meta)  # the pixels of a dose mean otherwise
+    if other or "Rows" not in header or "Columns" not in header:
+        raise DataError("holds no image", path=path, found=other or None, expected="a slice with pixels")
     frames = integer(path, header, "NumberOfFrames", 1)
     if frames != 1:
-        many = "Convert it to NIfTI, or to one file a slice"
-        raise DataError("is a multi-frame object", path=path, found=f"{frames} frames", expected="one", hint=many)
+        hint = "Convert it to NIfTI, or to one file per slice"
+        raise DataError("is a multi-frame object", path=path, found=f"{frames} frames", expected="one", hint=hint)
     samples, kind = integer(path, header, "SamplesPerPixel", 1), text(header, "PhotometricInterpretation")
     if samples != 1 or kind != "MONOCHROME2":
-        hint = "Low values are bright in MONOCHROME1: invert it first" if kind == "MONOCHROME1" else None
-        found = f"{samples} samples a pixel" if samples != 1 else kind[:16] or "nothing"
-        raise DataError("is no plain grey image", path=path, found=found, expected="MONOCHROME2", hint=hint)
+        found = f"{samples} samples per pixel" if samples != 1 else kind[:16] or "nothing"
+        dark = "Low values are bright in MONOCHROME1: invert it first" if kind == "MONOCHROME1" else None
+        raise DataError("is no plain grey image", path=path, found=found, expected="MONOCHROME2", hint=dark)
     allocated, stored = integer(path, header, "BitsAllocated"), integer(path, header, "BitsStored")
     if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
         raise DataError("bits that cannot be read", path=path, field="BitsAllocated", found=f"{stored} of {allocated}")
@@ -183,86 +193,75 @@ def check_image(path: Path, header: FileDataset, limits: Limits, size: int) -> N
     if integer(path, header, "PixelRepresentation") not in (0, 1):
         raise DataError("neither unsigned nor signed", path=path, field="PixelRepresentation", expected="0 or 1")
     shape = integer(path, header, "Rows"), integer(path, header, "Columns")
-    limits.check_declared(path, shape, allocated // 8, size)
+    limits.check_declared(path, shape, allocated // 8, path.stat().st_size)
 
 
-def _attach_pixels(path: Path, header: FileDataset, file: BinaryIO) -> None:
-    """Reads the pixel element at which the header ended, and nothing behind it that an uncompressed image needs not."""
-    from pydicom.dataelem import DataElement
+def _meta(path: Path, file: _Bounded) -> FileMetaDataset:
+    if file.read(132)[128:] != b"DICM":
+        raise DataError("is not DICOM", path=path, expected="the mark DICM after 128 bytes")
+    meta = FileMetaDataset(read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2))
+    if not text(meta, "TransferSyntaxUID"):
+        raise DataError("does not say how it is encoded", path=path, field="TransferSyntaxUID")
+    if "Deflate" in meta.TransferSyntaxUID.name:
+        hint = "Inflate it first, e.g. by `dcmconv +te` of DCMTK"
+        raise DataError("deflated DICOM is refused: its size is not known beforehand", path=path, hint=hint)
+    return meta
 
-    syntax = header.file_meta.TransferSyntaxUID
-    order = "little" if header.original_encoding[1] else "big"
-    tag = file.read(4)
-    if tag not in _PIXEL_TAG:
+
+def _header(path: Path, file: _Bounded) -> Dataset:
+    meta = _meta(path, file)
+    syntax = meta.TransferSyntaxUID
+    order = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    header = read_dataset(file, *order, stop_when=lambda tag, vr, length: tag in _PIXEL_TAGS)
+    header.file_meta = meta
+    for element in list(header.elements()):
+        # A sequence of known length is kept as bytes until it is asked for: then a long one takes seconds and memory.
+        known = getattr(element, "length", 0)  # only elements that are still bytes have it
+        if element.VR in ("SQ", "UN", None) and MAX_SEQUENCE_BYTES < known < _UNDEFINED:
+            del header[element.tag]
+    return header
+
+
+def _attach_pixels(path: Path, header: Dataset, file: _Bounded) -> None:
+    """Reads the pixel element at which the header ended, and nothing behind it."""
+    file.limit = file.size
+    implicit, little = header.original_encoding
+    element = next(data_element_generator(file, bool(implicit), bool(little)), None)
+    if not isinstance(element, RawDataElement) or element.tag != _PIXELS or element.VR not in ("OB", "OW", "UN", None):
         raise DataError("has no whole-number pixels", path=path, field="PixelData")
-    if header.original_encoding[0]:
-        vr, length = "OW", int.from_bytes(file.read(4), "little")
-    else:
-        vr = file.read(4)[:2].decode("ascii")
-        length = int.from_bytes(file.read(4), order)  # type: ignore[arg-type]  # mypy wants a literal
-    if vr not in ("OB", "OW", "UN"):
-        raise DataError("has no whole-number pixels", path=path, field="PixelData", found="another type")
-    if syntax.is_encapsulated:
-        data = file.read()  # at most the file's size, which the limits have seen
-    else:
+    held, length = len(element.value or b""), element.length
+    if length != _UNDEFINED:  # plain pixels
         rows, columns, bits = (integer(path, header, name) for name in ("Rows", "Columns", "BitsAllocated"))
         needed = rows * columns * bits // 8
         if length not in (needed, needed + needed % 2):
             raise DataError("pixels do not fit the size", path=path, field="PixelData", found=length, expected=needed)
-        data = file.read(length)
-        if len(data) != length:
-            raise DataError("is cut short", path=path, field="PixelData", found=len(data), expected=length)
-    element = DataElement(0x7FE00010, "OB" if vr == "UN" else vr, data)
-    element.is_undefined_length = syntax.is_encapsulated
-    header.add(element)
+        if held != length:
+            raise DataError("is cut short", path=path, field="PixelData", found=held, expected=length)
+    header[_PIXELS] = element
 
 
-def _decoder(path: Path, header: FileDataset) -> Decoder:
-    """What turns the pixels into values; raises DataError, with the package to install, where there is none."""
-    from pydicom.pixels import get_decoder
-
-    syntax = header.file_meta.TransferSyntaxUID
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        name = "an unknown one" if syntax.name == str(syntax) else syntax.name
-        raise DataError("a transfer syntax that cannot be decoded", path=path, found=name) from None
-    if not decoder.is_available:
-        hint = _PACKAGES.get(str(syntax))
-        raise DataError("a transfer syntax that cannot be decoded here", path=path, found=syntax.name, hint=hint)
-    return decoder
-
-
-def _decode(path: Path, header: FileDataset) -> np.ndarray:
-    decoder = _decoder(path, header)
-    syntax = header.file_meta.TransferSyntaxUID
+def _decode(path: Path, header: Dataset) -> np.ndarray:
+    """Stored values (H,W); raises DataError, with what to install, where they cannot be decoded."""
+    syntax, shape = header.file_meta.TransferSyntaxUID, (int(header.Rows), int(header.Columns))
+    array, needed = None, ""
     try:
         with quiet():
-            if syntax.is_encapsulated:
-                _check_codestream(path, header)
-            array, _ = decoder.as_array(header, raw=True, index=0)
-    except DataError:
-        raise
+            decoder = get_decoder(syntax)
+            needed = "; ".join(decoder.missing_dependencies)
+            # A compressed picture inside that is larger than the header says would be inflated before anyone notices.
+            stream = get_frame(header.PixelData, 0, number_of_frames=1) if syntax.is_encapsulated else b""
+            found = codestream_size(stream) or shape
+            if found == shape:
+                array, _ = decoder.as_array(header, raw=True, index=0)
     except Exception as error:
-        package = _PACKAGES.get(str(syntax))
-        hint = f"If others read it: {package}" if package else None
-        found = type(error).__name__
-        raise DataError("pixels cannot be decoded", path=path, field=syntax.name, found=found, hint=hint) from None
-    shape = integer(path, header, "Rows"), integer(path, header, "Columns")
-    if array.shape != shape:
-        raise DataError("pixels do not fit the size", path=path, field="PixelData", found=array.shape, expected=shape)
+        name = "an unknown transfer syntax" if syntax.name == str(syntax) else syntax.name
+        hint = f"Install what one of these needs: {needed}" if needed else None
+        what, kind = "pixels cannot be decoded", type(error).__name__
+        raise DataError(what, path=path, field=name, found=kind, hint=hint) from None
+    if array is None or array.shape != shape:
+        found = found if array is None else array.shape
+        raise DataError("pixels do not fit the size", path=path, field="PixelData", found=found, expected=shape)
     return np.array(array, dtype=array.dtype.newbyteorder("="))
-
-
-def _check_codestream(path: Path, header: FileDataset) -> None:
-    """A compressed picture inside that is larger than the header says would be inflated before anyone notices."""
-    from pydicom.encaps import get_frame
-
-    frame = get_frame(header.PixelData, 0, number_of_frames=1)
-    declared = integer(path, header, "Rows"), integer(path, header, "Columns")
-    found = codestream_size(frame)
-    if found is not None and found != declared:
-        raise DataError("pixels do not fit the size", path=path, field="PixelData", found=found, expected=declared)
 
 
 def codestream_size(frame: bytes) -> tuple[int, int] | None:

@@ -7,23 +7,24 @@ so they carry its identity: they are as confidential as the series itself.
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.sr.coding import Code
 
 from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
 from modiff.io.dicom.series import DicomSource
-from modiff.io.files import replacing
+from modiff.io.files import write_bytes
 from modiff.io.volume import Volume
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
-    from pydicom.dataset import Dataset
 
 LEVELS = 255  # a probability is stored in steps of 1/255
 _MANUFACTURER = "modiff"
@@ -35,20 +36,21 @@ _TYPES = {
     "tumour": ("108369006", "Neoplasm"),
     "lesion": ("52988006", "Lesion"),
 }
+RGB = tuple[int, int, int]  # 0 to 255
 _REFERRED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 _MAY_BE_EMPTY = (  # of type 2 in PS3.3 C.7.1.1 and C.7.2.1
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
-_CATEGORY = ("49755003", "Morphologically Abnormal Structure")
-
-
-RGB = tuple[int, int, int]  # 0 to 255
+_KINDS = {  # -> description and series number: high ones stand behind the scanner's own in a viewer's list
+    "FRACTIONAL": ("Probability that a reader marks a voxel", 9001),
+    "BINARY": ("Plausible segmentations of one scan", 9002),
+}
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment of a BINARY object: mask (z,H,W) bool, its label, the class it shows, a description and the colour
+    """One segment: mask (z,H,W), bool in a BINARY object; its label, the class it shows, a description and the colour
     that a viewer should use."""
 
     mask: np.ndarray
@@ -81,14 +83,14 @@ def write_fractional_seg(
     """Writes probability maps (K,z,H,W) in [0,1] of the slices from `first` on as one FRACTIONAL object.
 
     One segment per class, in steps of 1/255. colours: one per class, for viewers. Raises DataError for a volume that is
-    no DICOM series or whose headers lack what a segmentation must carry.
+    not a DICOM series or whose headers lack what a segmentation must carry.
     """
+    own: Sequence[RGB | None] = colours or [None] * len(classes)
     segments = [
-        _describe(i + 1, name, name, maker, "probability", None if colours is None else colours[i])
-        for i, name in enumerate(classes)
+        Segment(np.clip(one, 0, 1), name, name, "probability", colour)
+        for name, one, colour in zip(classes, maps, own, strict=True)
     ]
-    pixels = np.moveaxis(np.clip(maps, 0, 1), 0, -1).astype(np.float32)
-    return _write(path, pixels, segments, volume, first, maker, "FRACTIONAL", "Probability that a reader marks a voxel")
+    return _write(path, segments, volume, first, maker, "FRACTIONAL")
 
 
 def write_binary_seg(
@@ -98,38 +100,24 @@ def write_binary_seg(
 
     Raises DataError as `write_fractional_seg`.
     """
-    described = [
-        _describe(i + 1, segment.label, segment.kind, maker, segment.description, segment.colour)
-        for i, segment in enumerate(segments)
-    ]
-    pixels = np.stack([segment.mask for segment in segments], axis=-1).astype(np.uint8)
-    return _write(path, pixels, described, volume, first, maker, "BINARY", "Plausible segmentations of one scan")
+    return _write(path, segments, volume, first, maker, "BINARY")
 
 
-def _write(
-    path: str | Path,
-    pixels: np.ndarray,
-    segments: Sequence[SegmentDescription],
-    volume: Volume,
-    first: int,
-    maker: Maker,
-    kind: str,
-    description: str,
-) -> Path:
+def _write(path: str | Path, segments: Sequence[Segment], volume: Volume, first: int, maker: Maker, kind: str) -> Path:
     import highdicom as hd
 
-    path = Path(path)
+    pixels = np.stack([segment.mask for segment in segments], axis=-1)
     headers = _headers(volume, first, pixels.shape[:3])
-    with quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd but legal values in the source, quoting them
+    description, series_number = _KINDS[kind]
+    with quiet():
         try:
             made = hd.seg.Segmentation(
                 source_images=headers,
-                pixel_array=pixels,
+                pixel_array=pixels.astype(np.float32 if kind == "FRACTIONAL" else np.uint8),
                 segmentation_type=kind,
-                segment_descriptions=segments,
+                segment_descriptions=[_described(i, segment, maker) for i, segment in enumerate(segments)],
                 series_instance_uid=hd.UID(),
-                series_number=_series_number(kind),
+                series_number=series_number,
                 sop_instance_uid=hd.UID(),
                 instance_number=1,
                 manufacturer=_MANUFACTURER,
@@ -138,37 +126,42 @@ def _write(
                 device_serial_number=maker.serial[:64],
                 fractional_type="PROBABILITY",
                 max_fractional_value=LEVELS,
-                content_description=description[:64],
+                content_description=description,
                 content_label=f"MODIFF_{kind}"[:16],
-                series_description=f"modiff: {description}"[:64],
+                series_description=f"modiff: {description}",
                 omit_empty_frames=True,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # The words of the library may quote values of the headers, a patient's among them.
-            expected = "headers that a segmentation can refer to"
-            raise DataError(
-                "cannot be referred to", path=volume.path, field=_missing(error), expected=expected
-            ) from None
+            field, expected = _keyword(error), "headers that a segmentation can refer to"
+            raise DataError("cannot be referred to", path=volume.path, field=field, expected=expected) from None
         buffer = io.BytesIO()
         made.save_as(buffer, enforce_file_format=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-    return path
+    return write_bytes(path, buffer.getvalue())
 
 
-def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> list[Dataset]:
-    """The source's headers of the slices first … first+z−1."""
+def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> Sequence[Dataset]:
+    """The source's headers of the slices first … first+z-1, with what a segmentation must carry and may carry empty."""
     source = volume.source
     if not isinstance(source, DicomSource):
         raise DataError("is no DICOM series", path=volume.path, found=volume.format, expected="DICOM")
-    headers: list[Dataset] = list(source.headers[first : first + shape[0]])
+    headers = source.headers[first : first + shape[0]]
     if len(headers) != shape[0] or shape[1:] != volume.shape[1:]:
         expected = f"slices within {volume.shape}"
         raise DataError("is on another grid", path=volume.path, field="values", found=shape, expected=expected)
-    name = missing_reference(volume)
-    if name is not None:
+    if name := missing_reference(volume):
         raise DataError("is missing: a segmentation must refer to it", path=volume.path, field=name)
-    return [_completed(header, volume.spacing[0]) for header in headers]
+    completed = []
+    for header in headers:
+        made = FileDataset("", {}, file_meta=header.file_meta)  # not a copy: that would share its elements
+        made.update(header)
+        for name in _MAY_BE_EMPTY:  # files without identity often lack it
+            if name not in made:
+                setattr(made, name, None)
+        if made.get("SliceThickness") is None:
+            made.SliceThickness = f"{volume.spacing[0]:.6g}"
+        completed.append(made)
+    return completed
 
 
 def missing_reference(volume: Volume) -> str | None:
@@ -177,32 +170,16 @@ def missing_reference(volume: Volume) -> str | None:
     return next((name for name in _REFERRED if not all(getattr(header, name, None) for header in headers)), None)
 
 
-def _completed(header: Dataset, thickness: float) -> Dataset:
-    """A header with what a segmentation must carry and may carry empty: files without identity often lack it."""
-    from pydicom.dataset import FileDataset
-
-    made = FileDataset("", {}, file_meta=header.file_meta)  # not a copy: that would share its elements
-    made.update(header)
-    for name in _MAY_BE_EMPTY:
-        if name not in made:
-            setattr(made, name, None)
-    if made.get("SliceThickness") is None:
-        made.SliceThickness = f"{thickness:.6g}"
-    return made
-
-
-def _describe(
-    number: int, label: str, kind: str, maker: Maker, description: str, colour: RGB | None
-) -> SegmentDescription:
+def _described(place: int, segment: Segment, maker: Maker) -> SegmentDescription:
+    """How the standard describes the segment at a place, counted from 0."""
     import highdicom as hd
-    from pydicom.sr.coding import Code
 
-    word = next((word for word in _TYPES if word in kind.lower()), "lesion")
+    code = next((code for word, code in _TYPES.items() if word in segment.kind.lower()), _TYPES["lesion"])
     made = hd.seg.SegmentDescription(
-        segment_number=number,
-        segment_label=label[:64],
-        segmented_property_category=Code(_CATEGORY[0], "SCT", _CATEGORY[1]),
-        segmented_property_type=Code(_TYPES[word][0], "SCT", _TYPES[word][1]),
+        segment_number=place + 1,
+        segment_label=segment.label[:64],
+        segmented_property_category=Code("49755003", "SCT", "Morphologically Abnormal Structure"),
+        segmented_property_type=Code(code[0], "SCT", code[1]),
         algorithm_type="AUTOMATIC",
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=maker.name,
@@ -210,21 +187,14 @@ def _describe(
             version=maker.version,
             parameters=dict(maker.parameters) or None,
         ),
-        display_color=None if colour is None else hd.color.CIELabColor.from_rgb(*colour),
+        display_color=None if segment.colour is None else hd.color.CIELabColor.from_rgb(*segment.colour),
     )
-    if description:
-        made.SegmentDescription = description[:1024]
+    if segment.description:
+        made.SegmentDescription = segment.description[:1024]
     return made
 
 
-def _series_number(kind: str) -> int:
-    """High numbers stand behind the scanner's own in a viewer's list."""
-    return {"FRACTIONAL": 9001, "BINARY": 9002}[kind]
-
-
-def _missing(error: Exception) -> str | None:
+def _keyword(error: Exception) -> str | None:
     """The header's keyword that an error speaks of, if it does: a name of the standard, never a value."""
-    from pydicom.datadict import tag_for_keyword
-
-    words: list[Any] = str(error).replace("'", " ").replace('"', " ").split()
+    words = str(error).replace("'", " ").replace('"', " ").split()
     return next((word for word in words if tag_for_keyword(word) is not None), None)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from modiff.errors import DataError
 from modiff.io.dicom.geometry import affine_of, check_even, check_same_grid, in_order, plane_of
-from modiff.io.dicom.header import check_image, numbers, read_header, read_with_pixels, text
-from modiff.io.dicom.meta import is_dicom, quiet, read_meta
+from modiff.io.dicom.header import check_image, is_image, numbers, quiet, read_header, read_with_pixels, text
+from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 from modiff.io.volume import Volume
-
-if TYPE_CHECKING:
-    from pydicom.dataset import FileDataset
 
 MAX_FILES = 4096
 
@@ -33,7 +29,7 @@ class DicomSource:
     and nowhere else.
     """
 
-    headers: tuple[FileDataset, ...] = field(repr=False)
+    headers: tuple[Dataset, ...] = field(repr=False)
     files: tuple[Path, ...]
 
     @property
@@ -54,28 +50,20 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
     limits = limits or Limits()
     path, files = _files(path_or_files)
     headers = [read_header(file, limits) for file in files]
-    for file in files:
-        read_meta(file).check_image(file)
-    sizes = [file.stat().st_size for file in files]
-    for file, header, size in zip(files, headers, sizes, strict=True):
-        check_image(file, header, limits, size)
+    for file, header in zip(files, headers, strict=True):
+        check_image(file, header, limits)
     _check_one_series(path, headers)
     shape = (len(files), int(headers[0].Rows), int(headers[0].Columns))
-    limits.check_declared(path, shape, 4, sum(sizes))
+    limits.check_declared(path, shape, 4, sum(file.stat().st_size for file in files))
     planes = [plane_of(file, header) for file, header in zip(files, headers, strict=True)]
     check_same_grid(path, planes)
     kept = _without_copies(files, headers, in_order(planes))
     planes = [planes[place] for place in kept]
     check_even(path, planes)
     array, headers = _read_slices([files[place] for place in kept], limits)
-    return Volume(
-        array=array[None],
-        affine=affine_of(planes),
-        path=path,
-        format="DICOM",
-        sha256={files[place].name: _sha256(files[place]) for place in kept},
-        source=DicomSource(tuple(map(_decodable, headers)), tuple(files[place] for place in kept)),
-    )
+    source = DicomSource(tuple(map(_decodable, headers)), tuple(files[place] for place in kept))
+    digests = {file.name: sha256_of(file) for file in source.files}
+    return Volume(array[None], affine_of(planes), path, "DICOM", digests, source)
 
 
 def read_slice(path: str | Path, *, limits: Limits | None = None) -> np.ndarray:
@@ -85,21 +73,18 @@ def read_slice(path: str | Path, *, limits: Limits | None = None) -> np.ndarray:
 
 def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
     """What errors name, and the files of the series."""
-    if not isinstance(given, str | Path):
-        files = [Path(file) for file in given]
-        if not files:
-            raise DataError("no file was given", expected="the files of a DICOM series")
-        _check_count(files[0].parent, len(files))
-        return files[0].parent if len(files) > 1 else files[0], files
-    path = Path(given)
-    if not path.is_dir():
-        return path, [path]
+    files = list(map(Path, [given] if isinstance(given, str | Path) else given))
+    if not files:
+        raise DataError("no file was given", expected="the files of a DICOM series")
+    path = files[0].parent if len(files) > 1 else files[0]
+    folder = isinstance(given, str | Path) and path.is_dir()
     try:
-        entries = list(islice(path.iterdir(), MAX_FILES + 1))
-        _check_count(path, len(entries))
-        files = sorted(
-            entry for entry in entries if entry.is_file() and is_dicom(entry) and read_meta(entry).may_be_image
-        )
+        if folder:
+            files = list(islice(path.iterdir(), MAX_FILES + 1))
+        if len(files) > MAX_FILES:
+            raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
+        if folder:
+            files = sorted(file for file in files if file.is_file() and is_image(file))
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", path=path) from error
     if not files:
@@ -107,12 +92,7 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
     return path, files
 
 
-def _check_count(path: Path, count: int) -> None:
-    if count > MAX_FILES:
-        raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
-
-
-def _check_one_series(path: Path, headers: Sequence[FileDataset]) -> None:
+def _check_one_series(path: Path, headers: Sequence[Dataset]) -> None:
     series = Counter(text(header, "SeriesInstanceUID") for header in headers)
     if len(series) > 1:
         found = f"{len(series)} series of {', '.join(map(str, list(series.values())[:5]))} slices"
@@ -122,20 +102,18 @@ def _check_one_series(path: Path, headers: Sequence[FileDataset]) -> None:
             raise DataError("slices differ", path=path, field=name, found=values[:5], expected="one value")
 
 
-def _without_copies(files: Sequence[Path], headers: Sequence[FileDataset], order: Sequence[int]) -> list[int]:
+def _without_copies(files: Sequence[Path], headers: Sequence[Dataset], order: Sequence[int]) -> list[int]:
     """Slices in order, an exact copy of a file left out; two different files that claim one identity are refused."""
     kept: dict[str, int] = {}
     for place in order:
         before = kept.setdefault(text(headers[place], "SOPInstanceUID") or f"file {place}", place)
-        if before != place and _sha256(files[before]) != _sha256(files[place]):
-            found = f"{files[before].name} and {files[place].name}"
-            raise DataError(
-                "two files claim to be one slice", path=files[place].parent, field="SOPInstanceUID", found=found
-            )
+        if before != place and sha256_of(files[before]) != sha256_of(files[place]):
+            path, found = files[place].parent, f"{files[before].name} and {files[place].name}"
+            raise DataError("two files claim to be one slice", path=path, field="SOPInstanceUID", found=found)
     return list(kept.values())
 
 
-def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, list[FileDataset]]:
+def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, list[Dataset]]:
     """Rescaled slices (Z,H,W) and their headers."""
     headers, slices, padding = [], [], []
     for file in files:
@@ -143,35 +121,32 @@ def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, lis
         headers.append(header)
         padding.append(_is_padding(file, header, stored))
         slices.append(_rescaled(file, header, stored))
-    array = np.stack([part.astype(np.result_type(*{part.dtype for part in slices}), copy=False) for part in slices])
+    array = np.stack(slices)
     padded = np.stack(padding)
     if padded.any() and not padded.all():
         array[padded] = array[~padded].min()
     return array, headers
 
 
-def _rescaled(path: Path, header: FileDataset, stored: np.ndarray) -> np.ndarray:
+def _rescaled(path: Path, header: Dataset, stored: np.ndarray) -> np.ndarray:
     """slope · stored + intercept (PS3.3 C.11.1): int16 where it fits, else int32; float32 with a fraction."""
     if "ModalityLUTSequence" in header:
-        raise DataError(
-            "values go through a table", path=path, field="ModalityLUTSequence", expected="slope and intercept"
-        )
-    (slope,) = numbers(path, header, "RescaleSlope", 1) or (1.0,)
-    (intercept,) = numbers(path, header, "RescaleIntercept", 1) or (0.0,)
+        what, expected = "values go through a table", "slope and intercept"
+        raise DataError(what, path=path, field="ModalityLUTSequence", expected=expected)
+    (slope,) = numbers(path, header, "RescaleSlope", 1, (1.0,))
+    (intercept,) = numbers(path, header, "RescaleIntercept", 1, (0.0,))
     if slope == 0:
         raise DataError("makes all values the same", path=path, field="RescaleSlope", found=slope)
     if not (slope.is_integer() and intercept.is_integer()):
         return (stored * slope + intercept).astype(np.float32)
-    low, high = sorted(
-        (int(stored.min()) * int(slope) + int(intercept), int(stored.max()) * int(slope) + int(intercept))
-    )
+    low, high = sorted(int(value) * int(slope) + int(intercept) for value in (stored.min(), stored.max()))
     for kind in (np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(kind)
     raise DataError("values beyond 32 bits", path=path, field="RescaleSlope", found=f"{low} to {high}")
 
 
-def _is_padding(path: Path, header: FileDataset, stored: np.ndarray) -> np.ndarray:
+def _is_padding(path: Path, header: Dataset, stored: np.ndarray) -> np.ndarray:
     """(H,W) bool: pixels that stand for "outside the scan" (PS3.3 C.7.5.1.1.2).
 
     Scanners write the value as unsigned for signed pixels (63536 for -2000): the bits count, not the number.
@@ -179,35 +154,23 @@ def _is_padding(path: Path, header: FileDataset, stored: np.ndarray) -> np.ndarr
     fields = ("PixelPaddingValue", "PixelPaddingRangeLimit")
     try:
         with quiet():
-            raw = [header[field].value for field in fields if field in header]
-            bounds = [_as_stored(int(value), stored.dtype) for value in raw if isinstance(value, int)]
+            values = [header[field].value for field in fields if field in header]
+            bounds = np.array([int(value) for value in values if isinstance(value, int)]).astype(stored.dtype)
     except Exception:
         raise DataError("no whole number", path=path, field=fields[0]) from None
-    if not bounds:
+    if not bounds.size:
         return np.zeros(stored.shape, bool)
-    return (stored >= min(bounds)) & (stored <= max(bounds))
+    return (stored >= bounds.min()) & (stored <= bounds.max())
 
 
-def _as_stored(value: int, dtype: np.dtype) -> int:
-    bits = 8 * dtype.itemsize
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if dtype.kind == "i" and value >= 1 << (bits - 1) else value
-
-
-def _decodable(header: FileDataset) -> FileDataset:
+def _decodable(header: Dataset) -> Dataset:
     """The header without elements whose bytes make no value: whoever copies it later would stumble over them."""
     with quiet():
         for tag in list(header.keys()):
             try:
-                for element in [header[tag]]:
-                    if element.VR == "SQ":
-                        for item in element.value:
-                            list(item.iterall())
+                element = header[tag]
+                for item in element.value if element.VR == "SQ" else ():
+                    list(item.iterall())
             except Exception:
                 del header[tag]
     return header
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,8 +13,7 @@ from modiff.data.importers.lidc_dicom.xml import MAX_BYTES, series_uid_of
 from modiff.data.importers.sources import FolderSource, open_source
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.dicom.header import read_header, text
-from modiff.io.dicom.meta import is_dicom
+from modiff.io.dicom.header import is_dicom, read_header, text
 
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.dicom.geometry import Plane, check_same_grid, in_order, plane_of
-from modiff.io.dicom.header import check_image, read_header, text
-from modiff.io.dicom.meta import is_dicom, read_meta
+from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
 from modiff.io.dicom.series import MAX_FILES
 from modiff.io.limits import Limits
 
@@ -62,12 +61,12 @@ def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
     found: dict[str, dict[str, CtSlice]] = {}
     limits = Limits()
     for path in files:
-        if not is_dicom(path) or read_meta(path).sop_class not in (_CT, ""):
+        if not is_dicom(path) or text(read_meta(path), "MediaStorageSOPClassUID") not in (_CT, ""):
             continue
         header = read_header(path, limits)
         if text(header, "SOPClassUID") != _CT:
             continue
-        check_image(path, header, limits, path.stat().st_size)
+        check_image(path, header, limits)
         one = CtSlice(
             path, text(header, "SOPInstanceUID"), plane_of(path, header), (int(header.Rows), int(header.Columns))
         )
