@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,7 +22,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to; it takes the place of `path` when the block ends without an error."""
     path = Path(path)
     _make(path.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise DataError(f"cannot be written ({error.strerror or error})", path=path) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -30,6 +34,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Writes UTF-8 text, line ends as they are: the file holds what it held before or all of `text`."""
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Writes bytes: the file holds what it held before or all of `data`. Makes its folder; returns its path."""
+    path = Path(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return path
+
+
+def sha256_of(path: str | Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
