@@ -80,19 +80,20 @@ def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Trains and says how it ended."""
+    from lightning.fabric.utilities import rank_zero_only
+
     from modiff.training.loop import train
 
-    limit = None
-    if args.max_time is not None:
-        limit, images = parse_budget(args.max_time)
-        if images is not None:
-            raise ConfigError("is not a time", field="--max-time", found=args.max_time, expected="90s, 20m or 2h")
+    say = rank_zero_only(print)  # the first of several processes says it for all
+    limit, images = parse_budget(args.max_time) if args.max_time is not None else (None, None)
+    if images is not None:
+        raise ConfigError("is not a time", field="--max-time", found=args.max_time, expected="90s, 20m or 2h")
     result = train(args.config, args.data, args.output, fold=args.fold, max_seconds=limit)
     validation = "" if result.validation is None else f", validation loss {result.validation:.4f}"
-    print(
+    say(
         f"{result.reason}: {result.steps:,} steps, {result.images:,} images, "
         f"{result.seconds / 60:.1f} min{validation} -> {result.folder}"
     )
     if not result.finished:
-        print("the same command resumes from here")
+        say("the same command resumes from here")
     return 0 if result.finished or result.reason != "interrupted" else 130

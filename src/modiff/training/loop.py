@@ -279,7 +279,8 @@ def _begin(config: RunConfig, described: DataSpec, folder: Path, *, first: bool)
 
 def _fabric(config: RunConfig) -> Fabric:
     """Devices and processes; ConfigError where this machine does not have them or a batch does not divide over them."""
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     settings, size = config.trainer, config.training.batch_size
     try:
         fabric = Fabric(
