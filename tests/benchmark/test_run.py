@@ -22,7 +22,6 @@ from modiff.data.phantom.case import PhantomConfig, write_phantom
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.records import read_result
 from modiff.io.files import alone
-from modiff.training import callbacks
 from modiff.training import loop as training
 
 TINY = (
@@ -142,13 +141,13 @@ def test_other_scoring_of_some_rows_only_is_refused(store, finished):
 
 
 def test_a_signal_while_a_training_is_saved_ends_the_benchmark(store, tmp_path, monkeypatch):
-    real = callbacks.save_weights
+    real = training.save_weights
 
     def signalled(*given):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)
 
-    monkeypatch.setattr(callbacks, "save_weights", signalled)
+    monkeypatch.setattr(training, "save_weights", signalled)
     state = benchmark(rows_of(METHODS), settings(), store, tmp_path)
     assert [run.status for run in state.runs.values()] == ["trained", "waiting"]
 

@@ -11,15 +11,8 @@ import pytest
 import torch
 
 from modiff.methods.run_folder import write_config
+from modiff.training.checkpoint import read_checkpoint
 from modiff.training.loop import train
-
-SCRIPT = """
-import sys
-from modiff.config import build_config
-from modiff.training.loop import train
-if __name__ == "__main__":
-    train(build_config(file=sys.argv[1]), sys.argv[2], sys.argv[3], quiet=True)
-"""
 
 
 @pytest.mark.slow
@@ -30,14 +23,15 @@ def test_two_processes_take_the_steps_of_one(store, settings, tmp_path):
     one = replace(settings, model=replace(settings.model, presence=still), training=short)
     two = replace(one, trainer=replace(one.trainer, devices=2))
     write_config(tmp_path / "two.yaml", two)
-    script = tmp_path / "go.py"
-    script.write_text(SCRIPT)
     train(one, store, tmp_path / "one", quiet=True)
-    words = [sys.executable, str(script), str(tmp_path / "two.yaml"), str(store), str(tmp_path / "two")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    words = ["train", "--config", str(tmp_path / "two.yaml"), "--data", str(store), "-o", str(tmp_path / "two")]
+    done = subprocess.run(
+        [sys.executable, "-m", "modiff", *words], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    first, second = (torch.load(tmp_path / n / "training.ckpt", weights_only=True) for n in ("one", "two"))
-    assert first["global_step"] == second["global_step"] == 4
-    assert first["state_dict"].keys() == second["state_dict"].keys()
-    assert all(torch.isfinite(v).all() for v in second["state_dict"].values())
+    assert done.stdout.count("budget spent: 4 steps, 16 images") == 1  # the first process alone speaks
+    first, second = (read_checkpoint(tmp_path / name / "training.ckpt") for name in ("one", "two"))
+    assert first["step"] == second["step"] == 4
+    assert first["model"].keys() == second["model"].keys()
+    assert all(torch.isfinite(value).all() for value in second["model"].values())
     assert len(Path(tmp_path / "two" / "log.jsonl").read_text().splitlines()) == 2  # the first process alone writes

@@ -45,7 +45,8 @@ def one(method: str, args: argparse.Namespace, deadline: stages.Deadline) -> Non
 def write_summary(output: Path, methods: list[str]) -> Path:
     """The scores that are there, as Markdown."""
     from modiff.evaluation.records import read_result
-    from modiff.methods.run_folder import read_json, write_text
+    from modiff.io.files import write_text
+    from modiff.methods.run_folder import read_json
 
     lines = ["| method | images seen | scores of | means over images |", "|---|---|---|---|"]
     for method in methods:

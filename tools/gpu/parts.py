@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from modiff.errors import CheckpointError
-from modiff.methods.run_folder import atomic, read_json, write_text
+from modiff.io.files import write_bytes, write_text
+from modiff.methods.run_folder import read_json
 
 LIMIT = 15  # MiB a part: below 16, with room for what a carrier wraps around it
 
@@ -40,8 +41,7 @@ def split(folder: Path, target: Path, *, limit: int = LIMIT, skip: Iterable[str]
         whole.seek(0)
         while piece := whole.read(limit << 20):
             path = target / f"{folder.name}.tar.{len(listed):03d}"
-            with atomic(path) as temporary:
-                temporary.write_bytes(piece)
+            write_bytes(path, piece)
             listed.append({"name": path.name, "bytes": len(piece), "sha256": hashlib.sha256(piece).hexdigest()})
     manifest = target / f"{folder.name}.json"
     write_text(manifest, json.dumps({"folder": folder.name, "parts": listed}, indent=1) + "\n")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-if TYPE_CHECKING:
-    import jsonargparse
+import jsonargparse
 
-    from modiff.config import RunConfig
+from modiff.config import RunConfig, build_config, parse_budget, presets
+from modiff.errors import ConfigError
+from modiff.methods.registry import METHODS
 
 _DESCRIPTION = """\
 Train a method on split "train" of a store, validating on "val". The run folder gets the configuration, a metrics log,
-the training checkpoint and the weights. The same command again goes on where the last one stopped, to the bit on a
-CPU. Ctrl-C or SIGTERM ends at the step's end with a good checkpoint."""
+the training checkpoint and the weights. The same command again resumes where the last one stopped, to the bit on a CPU.
+Ctrl-C or SIGTERM ends at the step's end with a good checkpoint."""
 _EPILOG = """\
 Settings come in this order, the later ones winning: defaults, --preset, --config FILE, flags. The values shown in
 brackets are those in force with the --method, --preset and --config given beside --help."""
@@ -38,11 +40,6 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _parse(prog: str, words: list[str], chosen: argparse.Namespace) -> argparse.Namespace:
-    import jsonargparse
-
-    from modiff.config import build_config
-    from modiff.errors import ConfigError
-
     config = build_config(method=chosen.method, preset=chosen.preset, file=chosen.config)
     full = _full_parser(prog, config)
     try:
@@ -50,21 +47,11 @@ def _parse(prog: str, words: list[str], chosen: argparse.Namespace) -> argparse.
         made = full.instantiate(parsed)
     except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
         raise ConfigError(str(error).replace("\n", " "), hint=f"`{prog} --help` explains every setting") from error
-    return argparse.Namespace(
-        config=_with(config, made),
-        data=parsed.data,
-        output=parsed.output,
-        fold=parsed.fold,
-        max_time=parsed.max_time,
-    )
+    parsed.config = replace(config, seed=made.seed, model=made.model, training=made.training, trainer=made.trainer)
+    return parsed
 
 
 def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
-    import jsonargparse
-
-    from modiff.config import presets
-    from modiff.methods.registry import METHODS
-
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     full = jsonargparse.ArgumentParser(
         prog=prog,
@@ -84,36 +71,29 @@ def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
     full.add_argument(
         "--fold", type=int, default=None, help="hold out this fold of the store, train and validate on the others"
     )
-    full.add_argument("--max-time", default=None, help="end this start after 90s, 20m or 2h; the next goes on")
+    full.add_argument("--max-time", default=None, help="end this start after 90s, 20m or 2h; the next resumes")
     full.add_argument("--seed", type=int, default=config.seed, help="seed of weights, data order, augmentation, noise")
     for group in ("model", "training", "trainer"):
         full.add_argument(f"--{group}", type=type(getattr(config, group)), default=getattr(config, group))
     return full
 
 
-def _with(config: RunConfig, made: Any) -> RunConfig:
-    from dataclasses import replace
-
-    return replace(config, seed=made.seed, model=made.model, training=made.training, trainer=made.trainer)
-
-
 def run(args: argparse.Namespace) -> int:
     """Trains and says how it ended."""
-    from modiff.config import parse_budget
-    from modiff.errors import ConfigError
+    from lightning.fabric.utilities import rank_zero_only
+
     from modiff.training.loop import train
 
-    limit = None
-    if args.max_time is not None:
-        limit, images = parse_budget(args.max_time)
-        if images is not None:
-            raise ConfigError("is not a time", field="--max-time", found=args.max_time, expected="90s, 20m or 2h")
+    say = rank_zero_only(print)  # the first of several processes says it for all
+    limit, images = parse_budget(args.max_time) if args.max_time is not None else (None, None)
+    if images is not None:
+        raise ConfigError("is not a time", field="--max-time", found=args.max_time, expected="90s, 20m or 2h")
     result = train(args.config, args.data, args.output, fold=args.fold, max_seconds=limit)
     validation = "" if result.validation is None else f", validation loss {result.validation:.4f}"
-    print(
+    say(
         f"{result.reason}: {result.steps:,} steps, {result.images:,} images, "
         f"{result.seconds / 60:.1f} min{validation} -> {result.folder}"
     )
     if not result.finished:
-        print("the same command goes on from here")
+        say("the same command resumes from here")
     return 0 if result.finished or result.reason != "interrupted" else 130

@@ -77,7 +77,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """Devices and precision, passed to Lightning."""
+    """Where it runs and what it is logged to: nothing here changes what is computed but the precision."""
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """what to run on"""
@@ -87,6 +87,8 @@ class TrainerConfig:
     """machines"""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bfloat16 where the device computes with it natively, else float32"""
+    logger: Literal["none", "tensorboard", "mlflow"] = "none"
+    """where the metrics log is shown besides log.jsonl; needs the extra of that name"""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
 from modiff.data.augment import random_dihedral
 from modiff.data.loading import MemoryStore
@@ -30,43 +27,23 @@ def batch_rows(seed: int, index: int, size: int, count: int) -> torch.Tensor:
     return rows
 
 
-class TrainingBatches(IterableDataset):
-    """Batches without end from step `start()` on, each process its own share of every batch.
+class TrainingBatches:
+    """Batch i of a run for any i, each process its own share of every batch.
 
-    size: images a batch over all processes. start: asked when iteration begins, so that a resumed run goes on where it
-    stopped. augment: flips and quarter turns.
+    size: images a batch over all processes. augment: flips and quarter turns.
     """
 
     def __init__(
-        self,
-        store: MemoryStore,
-        *,
-        seed: int,
-        size: int,
-        augment: bool,
-        start: Callable[[], int],
-        rank: int = 0,
-        world: int = 1,
+        self, store: MemoryStore, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
     ) -> None:
         self.store, self.seed, self.size, self.augment = store, seed, size, augment
-        self.start, self.rank, self.world = start, rank, world
+        self.rank, self.world = rank, world
 
     def batch(self, index: int) -> Batch:
         """Batch `index` of the run, this process's share of it."""
         rows = batch_rows(self.seed, index, self.size, len(self.store))[self.rank :: self.world]
         made = self.store.batch(rows)
         return random_dihedral(made, generator(self.seed, "augment", index, self.rank)) if self.augment else made
-
-    def __iter__(self) -> Iterator[Batch]:
-        index = self.start()
-        while True:
-            yield self.batch(index)
-            index += 1
-
-
-def training_loader(batches: TrainingBatches) -> DataLoader:
-    """A loader that hands the batches on as they are."""
-    return DataLoader(batches, batch_size=None, num_workers=0)
 
 
 def validation_batches(store: MemoryStore, *, images: int, size: int, rank: int = 0, world: int = 1) -> list[Batch]:

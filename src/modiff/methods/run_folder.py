@@ -1,52 +1,23 @@
-"""A run folder: config.yaml, data.json, log.jsonl, training.ckpt, weights.safetensors, card.json; saves are atomic."""
+"""A run folder: config.yaml, data.json, log.jsonl, training.ckpt, weights.safetensors, card.json."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from modiff.config import RunConfig, config_from_dict, read_yaml, to_dict
 from modiff.data.loading import MemoryStore
-from modiff.errors import CheckpointError, ConfigError, DataError
+from modiff.errors import CheckpointError, DataError
+from modiff.io.files import write_text
 from modiff.types import DataSpec
 
 CONFIG, DATA, LOG, CHECKPOINT = "config.yaml", "data.json", "log.jsonl", "training.ckpt"
 WEIGHTS, CARD = "weights.safetensors", "card.json"
 
-# Settings that may differ when a run is taken up again: they change how long and where it runs, not what it computes.
+# Settings that may differ when a run is resumed: they change how long and where it runs, not what it computes.
 _FREE = ("training.budget", "training.save_every", "training.log_every", "trainer.")
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it on success and removed on failure."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise ConfigError("cannot be written to", path=path.parent, found=error.strerror or str(error)) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def write_config(path: Path, config: RunConfig) -> None:
@@ -85,6 +56,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError("is not a JSON object", path=path, found=type(data).__name__)
     return data
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    """A JSON object that people can read."""
+    write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
@@ -129,9 +105,3 @@ def truncate_log(path: Path, step: int) -> None:
         except (ValueError, KeyError, TypeError):
             break
     write_text(path, "".join(f"{line}\n" for line in kept))
-
-
-def save_atomically(save: Callable[[str], None], path: Path) -> None:
-    """Runs a function that writes to the path it is given, then moves the result into place."""
-    with atomic(path) as temporary:
-        save(str(temporary))

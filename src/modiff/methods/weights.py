@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from modiff.config import RunConfig
 from modiff.errors import CheckpointError
+from modiff.io.files import replacing, sha256_of
+from modiff.methods import run_folder as files
 from modiff.methods.base import Segmenter
-from modiff.methods.registry import METHODS, build
-from modiff.methods.run_folder import (
-    CARD,
-    CONFIG,
-    DATA,
-    WEIGHTS,
-    atomic,
-    read_config,
-    read_data,
-    read_json,
-    write_config,
-    write_text,
-)
+from modiff.methods.registry import build
 from modiff.types import DataSpec
 
 
@@ -64,28 +54,24 @@ def model_folder(path_or_name: str | Path) -> Path:
     raise CheckpointError(
         "no such run folder or packaged model",
         path=path_or_name,
-        expected=f"a folder with {WEIGHTS}, or one of {', '.join(packaged_models()) or 'none packaged'}",
+        expected=f"a folder with {files.WEIGHTS}, or one of {', '.join(packaged_models()) or 'none packaged'}",
     )
 
 
 def load_model(path_or_name: str | Path) -> LoadedModel:
     """Loads a model; raises CheckpointError where the folder is incomplete or its weights do not fit."""
     folder = model_folder(path_or_name)
-    if not (folder / WEIGHTS).is_file():
-        hint = "Train first: modiff train" if (folder / CONFIG).exists() else None
-        raise CheckpointError("holds no weights", path=folder, expected=WEIGHTS, hint=hint)
-    config, data = read_config(folder / CONFIG), read_data(folder / DATA)
+    if not (folder / files.WEIGHTS).is_file():
+        hint = "Train first: modiff train" if (folder / files.CONFIG).exists() else None
+        raise CheckpointError("holds no weights", path=folder, expected=files.WEIGHTS, hint=hint)
+    config, data = files.read_config(folder / files.CONFIG), files.read_data(folder / files.DATA)
     model = build(config.method, config.model, data)
-    _load_weights(model, folder / WEIGHTS)
-    card = read_json(folder / CARD) if (folder / CARD).exists() else {}
-    fingerprint = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, fingerprint)
+    _load_weights(model, folder / files.WEIGHTS)
+    card = files.read_json(folder / files.CARD) if (folder / files.CARD).exists() else {}
+    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, sha256_of(folder / files.WEIGHTS))
 
 
 def _load_weights(model: Segmenter, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -95,46 +81,31 @@ def _load_weights(model: Segmenter, path: Path) -> None:
         if name not in state:
             raise CheckpointError("lacks a tensor that the configuration asks for", path=path, field=name)
         if state[name].shape != value.shape:
-            raise CheckpointError(
-                "has a tensor of another shape",
-                path=path,
-                field=name,
-                found=tuple(state[name].shape),
-                expected=tuple(value.shape),
-            )
+            found, wanted = tuple(state[name].shape), tuple(value.shape)
+            raise CheckpointError("has a tensor of another shape", path=path, field=name, found=found, expected=wanted)
         if value.is_floating_point() and not torch.isfinite(state[name]).all():
             raise CheckpointError("has values that are not finite", path=path, field=name)
-    surplus = sorted(state.keys() - expected.keys())
-    if surplus:
-        raise CheckpointError(
-            "has tensors that the configuration does not know", path=path, found=", ".join(surplus[:3])
-        )
+    if surplus := sorted(state.keys() - expected.keys()):
+        names = ", ".join(surplus[:3])
+        raise CheckpointError("has tensors that the configuration does not know", path=path, found=names)
     model.load_state_dict({name: state[name].to(expected[name].dtype) for name in expected})
 
 
 def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Writes tensors as safetensors, floating ones as `dtype`, whole or not at all."""
-    from safetensors.torch import save_file
-
     made = {
         name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in state.items()
     }
-    with atomic(path) as temporary:
+    with replacing(path) as temporary:
         save_file(made, temporary, metadata={"format": "pt"})
 
 
 def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bfloat16, card: dict[str, Any]) -> Path:
     """Copies a run's model into a folder of its own: 16-bit weights, configuration, data description and card."""
     loaded = load_model(source)
-    save_weights(loaded.model.state_dict(), target / WEIGHTS, dtype=dtype)
-    write_config(target / CONFIG, loaded.config)
-    data = {key: value for key, value in loaded.data.to_dict().items() if key != "path"}
-    write_text(target / DATA, json.dumps(data, indent=1) + "\n")
-    write_text(target / CARD, json.dumps(loaded.card | card, indent=1) + "\n")
+    save_weights(loaded.model.state_dict(), target / files.WEIGHTS, dtype=dtype)
+    files.write_config(target / files.CONFIG, loaded.config)
+    files.write_json(target / files.DATA, {key: value for key, value in loaded.data.to_dict().items() if key != "path"})
+    files.write_json(target / files.CARD, loaded.card | card)
     return target
-
-
-def method_title(config: RunConfig) -> str:
-    """The method's name as people write it."""
-    return METHODS[config.method].title

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import signal
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning.fabric import Fabric
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch.utils.data import DataLoader
+from torch import Tensor
 
 from modiff._version import __version__
 from modiff.config import RunConfig, check_ranges
-from modiff.data.batches import TrainingBatches, training_loader, validation_batches
-from modiff.data.loading import MemoryStore, load
+from modiff.data.batches import TrainingBatches, generator, validation_batches
+from modiff.data.loading import load
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
-from modiff.devices import automatic_precision
-from modiff.errors import CheckpointError, ConfigError
+from modiff.devices import automatic_precision, device_name
+from modiff.errors import ConfigError, TrainingError
 from modiff.io.files import alone
 from modiff.methods import run_folder as files
-from modiff.methods.registry import build
-from modiff.methods.weights import method_title, save_weights
+from modiff.methods.base import Segmenter
+from modiff.methods.registry import METHODS, build
+from modiff.methods.weights import save_weights
 from modiff.rng import seed_for
-from modiff.training.callbacks import Average, Clock, MetricsLog, ProgressLine, Saver
-from modiff.training.module import TrainingModule
-from modiff.types import DataSpec
+from modiff.training.budget import SPENT, Clock
+from modiff.training.checkpoint import read_checkpoint, write_checkpoint
+from modiff.training.ema import EMA
+from modiff.training.log import MetricsLog, check_logger, open_logger, progress_line
+from modiff.training.schedule import Schedule, make_optimizer
+from modiff.types import Batch, DataSpec
 
 _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint", "fold")
 
@@ -45,7 +43,7 @@ _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint"
 class TrainingResult:
     """How a start ended.
 
-    finished: the budget is spent; otherwise the same command goes on. signalled: a signal asked to end, before the last
+    finished: the budget is spent; otherwise the same command resumes. signalled: a signal asked to end, before the last
     step or while its result was saved.
     """
 
@@ -57,6 +55,167 @@ class TrainingResult:
     seconds: float
     validation: float | None
     signalled: bool = False
+
+
+class Run:
+    """A run at one of its steps: model, optimiser, learning rate, moving average, clock and log.
+
+    Step i depends on (seed, i), the weights and the optimiser's state alone, so that resuming is exact. With a budget
+    of time, a cosine decay makes the learning rate depend on the clock as well.
+
+    step, images: so far, over all processes. rate, terms: learning rate and loss of the last step. validation: the last
+    validation's loss.
+    """
+
+    def __init__(
+        self, fabric: Fabric, model: Segmenter, data: DataSpec, config: RunConfig, folder: Path, clock: Clock
+    ) -> None:
+        self.fabric, self.model, self.data, self.config = fabric, model, data, config
+        self.folder, self.clock = folder, clock
+        self.log = MetricsLog(folder / files.LOG if fabric.is_global_zero else None, config.training.log_every)
+        self.schedule = Schedule(config.training)
+        self.shared, self.optimizer = fabric.setup(model, make_optimizer(model, config.training))
+        self.shared.mark_forward_method("training_loss")
+        self.average = EMA(model, config.training.ema_decay)
+        self.step, self.rate = 0, 0.0
+        self.terms: dict[str, Tensor] = {}
+        self.validation: float | None = None
+        automatic, precision = automatic_precision(config.trainer.accelerator), config.trainer.precision
+        self._half = (automatic if precision == "auto" else precision) == "bf16-mixed"
+        self._parts: dict[str, Any] = {
+            "model": model,
+            "optimizer": self.optimizer,
+            "average": self.average.module,
+            "plateau": self.schedule.plateau,
+            "plateau_rate": self.schedule.own,
+        }
+
+    @property
+    def images(self) -> int:
+        """Images of all optimiser steps so far, over all processes."""
+        return self.step * self.config.training.batch_size
+
+    def advance(self, batch: Batch) -> None:
+        """One optimiser step; the global generator serves dropout alone and is reseeded from the step."""
+        torch.manual_seed(seed_for(self.config.seed, "dropout", self.step, self.fabric.global_rank))
+        self.optimizer.zero_grad()
+        terms = self._loss(self.shared, batch, "loss", self.step)
+        self.terms = {name: value.detach() for name, value in terms.items()}
+        self.fabric.backward(terms["loss"])
+        self.rate = self.schedule.rate(self.step, self.clock.progress(self.images))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        if self.config.training.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.training.gradient_clip)
+        self.optimizer.step()
+        self.average.update(self.model, self.step)
+        self.step += 1
+
+    def _loss(self, model: Any, batch: Batch, purpose: str, index: int) -> dict[str, Tensor]:
+        device = self.fabric.device
+        rng = generator(self.config.seed, purpose, index, self.fabric.global_rank, device=device)
+        # Casts are not cached: one that was made where a method runs its network without gradients would have none.
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._half, cache_enabled=False):
+            terms: dict[str, Tensor] = model.training_loss(batch.to(device), rng=rng)
+        return terms
+
+    @torch.no_grad()
+    def validate(self, batches: list[Batch]) -> dict[str, float]:
+        """The averaged weights' loss and its terms, over all processes, with the same times and noise every time."""
+        sums: dict[str, Any] = {"images": 0.0}
+        for index, batch in enumerate(batches):
+            sums["images"] += len(batch)
+            for name, value in self._loss(self.average.module, batch, "validation", index).items():
+                sums[name] = sums.get(name, 0.0) + value * len(batch)
+        parts = [{name: float(value) for name, value in sums.items()}] * self.fabric.world_size
+        if len(parts) > 1:
+            torch.distributed.all_gather_object(parts, parts[0])
+        names = dict.fromkeys(name for part in parts for name in part)  # a process without images has no terms
+        total = {name: sum(part.get(name, 0.0) for part in parts) for name in names}
+        images = total.pop("images")
+        self.validation = total["loss"] / images
+        return {name: value / images for name, value in total.items()}
+
+    def check_finite(self) -> None:
+        """TrainingError where the loss is not a number any more; what was saved before stays."""
+        if not math.isfinite(loss := float(self.terms["loss"])):
+            field = f"step {self.step}"
+            hint = "Lower training.learning_rate, or set training.gradient_clip; the last save is kept"
+            raise TrainingError("the loss is not finite any more", path=self.folder, field=field, found=loss, hint=hint)
+
+    def fit(self, batches: TrainingBatches, fixed: list[Batch], *, quiet: bool) -> None:
+        """Steps, each with what follows it (log, validation, save), until the clock says that this start ends.
+
+        batches: its `batch(i)` is batch i of the run, on whatever device. fixed: what validations look at.
+        """
+        settings, clock, first = self.config.training, self.clock, self.fabric.is_global_zero
+        name, mlflow = self.config.trainer.logger if first else "none", self.log.state["run"]
+        with (
+            clock.running(),
+            progress_line(shown=first and not quiet) as show,
+            open_logger(name, self.folder, step=self.step, run=mlflow) as self.log.logger,
+        ):
+            stop, begun = False, self.images
+            while not stop:
+                self.advance(batches.batch(self.step))
+                stop = clock.stops(self.images, self.fabric)
+                if self.step % settings.log_every == 0:
+                    self.check_finite()
+                self.log.add(self._place(), self.rate, self.terms)
+                show(clock.progress(self.images), lambda: self._text(begun))
+                due = self.step % settings.validate_every == 0
+                with clock.paused() if due or stop else nullcontext():
+                    terms = self.validate(fixed) if due or stop else {}
+                    # A start that ends between two validations validates once more; the schedule and the log must not
+                    # see it, or a run would depend on where it was interrupted.
+                    if due:
+                        self.schedule.validated(terms["loss"])
+                        self.log.write(self._place(), {f"val/{name}": value for name, value in terms.items()})
+                    if stop or self.step % settings.save_every == 0:
+                        self.save()
+
+    def _place(self) -> dict[str, float]:
+        return {"step": self.step, "images": self.images, "seconds": self.clock.seconds}
+
+    def _text(self, begun: int) -> str:
+        speed = (self.images - begun) / max(self.clock.seconds - self.clock.before, 1e-6)
+        validation = "" if self.validation is None else f", val {self.validation:.3f}"
+        return f"{self.images:,} images, {speed:.0f}/s, loss {float(self.terms['loss']):.3f}{validation}"
+
+    def save(self) -> None:
+        """Writes averaged weights, card and checkpoint, each whole or not at all; all processes call it."""
+        self.check_finite()
+        # Weights first: should the second write fail, the checkpoint is the older one and the run resumes from it.
+        if self.fabric.is_global_zero:
+            save_weights(self.average.state, self.folder / files.WEIGHTS)
+            files.write_json(self.folder / files.CARD, self.card())
+            parts = {name: part.state_dict() for name, part in self._parts.items()}
+            own = {"step": self.step, "seconds": self.clock.seconds, "validation": self.validation}
+            write_checkpoint(self.folder / files.CHECKPOINT, own | parts | {"log": self.log.state})
+        self.fabric.barrier()
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Takes over what a checkpoint holds."""
+        self.step, self.validation, self.log.state = saved["step"], saved["validation"], saved["log"]
+        for name, part in self._parts.items():
+            part.load_state_dict(saved[name])
+
+    def card(self) -> dict[str, Any]:
+        """The model card's facts so far."""
+        return {
+            "method": METHODS[self.config.method].title,
+            "preset": self.config.preset,
+            "trained_on": {key: value for key, value in self.data.to_dict().items() if key in _TRAINED_ON},
+            "images_seen": self.images,
+            "seconds": round(self.clock.seconds, 1),
+            "steps": self.step,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "validation_loss": self.validation,
+            "device": device_name(self.fabric.device),
+            "versions": {"modiff": __version__, "torch": torch.__version__},
+            "date": datetime.now(UTC).date().isoformat(),
+            "not_for": "not a medical device; research only",
+        }
 
 
 def train(
@@ -73,186 +232,68 @@ def train(
     Raises CheckpointError where `folder` is another run's, DataError where another process trains in it.
     """
     check_ranges(config)
-    folder = Path(folder)
+    check_logger(config.trainer.logger)
+    folder, settings = Path(folder), config.training
     with Store.open(data) as store:
         training, validation = (load(store, fold_split(fold, split)) for split in ("train", "val"))
     described = files.describe_data(training, Path(data).resolve(), fold=fold)
     torch.manual_seed(seed_for(config.seed, "weights"))
     model = build(config.method, config.model, described)
-    module = TrainingModule(model, config.training, config.seed)
-    clock = Clock(max_seconds)
-    saver = Saver(folder, config.training.save_every, lambda m: _card(config, described, m))
-    log = MetricsLog(folder, config.training.log_every)
-    trainer = _trainer(config, folder, [Average(), clock, log, ProgressLine(quiet=quiet), saver])
-    if trainer.world_size > 1 and config.training.batch_size % trainer.world_size:
-        raise ConfigError(
-            "does not divide over the devices",
-            field="training.batch_size",
-            found=config.training.batch_size,
-            expected=f"a multiple of {trainer.world_size}",
-        )
-    with alone(folder) if trainer.is_global_zero else nullcontext():  # one start, of however many processes
-        spent = _begin(trainer, module, config, described, folder)
-        if spent is not None:
-            return spent
-        _fit(trainer, module, training, validation, config, folder)
-    reason = clock.reason or "ended"
+    fabric = _fabric(config)
+    with alone(folder) if fabric.is_global_zero else nullcontext():  # one start, of however many processes
+        saved = _begin(config, described, folder, first=fabric.is_global_zero)
+        clock = Clock(settings.budget, max_seconds, before=saved["seconds"] if saved else 0.0)
+        if saved and clock.progress(images := saved["step"] * settings.batch_size) >= 1.0:
+            reason = "budget already spent"
+            if fabric.is_global_zero:
+                save_weights(saved["average"], folder / files.WEIGHTS)  # they may be gone or damaged since
+            return TrainingResult(folder, True, reason, saved["step"], images, clock.seconds, saved["validation"])
+        fabric.launch()  # the other processes of this machine start here, and come this far by themselves
+        run = Run(fabric, model, described, config, folder, clock)
+        if saved:
+            run.load(saved)
+            saved.clear()  # as large as the run itself
+        share = {"size": settings.batch_size, "rank": fabric.global_rank, "world": fabric.world_size}
+        batches = TrainingBatches(training, seed=config.seed, augment=settings.augment, **share)
+        fixed = validation_batches(validation, images=settings.validation_images, **share)
+        run.fit(batches, fixed, quiet=quiet)
+    finished = clock.reason == SPENT
     return TrainingResult(
-        folder,
-        reason == "budget spent",
-        reason,
-        trainer.global_step,
-        module.images_seen,
-        module.seconds,
-        module.validation,
-        clock.signalled,
+        folder, finished, clock.reason, run.step, run.images, clock.seconds, run.validation, clock.signalled
     )
 
 
-def _begin(
-    trainer: Trainer, module: TrainingModule, config: RunConfig, described: DataSpec, folder: Path
-) -> TrainingResult | None:
-    """Readies the folder for this start; the result where nothing is left to train."""
-    step, done = -1, False
-    if (folder / files.CHECKPOINT).exists():
+def _begin(config: RunConfig, described: DataSpec, folder: Path, *, first: bool) -> dict[str, Any] | None:
+    """Readies the folder for this start; the checkpoint's content where there is one. first: of the processes."""
+    saved, path = None, folder / files.CHECKPOINT
+    if path.exists():
         files.check_resumable(folder, config, described)
-        step, done = _saved_progress(folder / files.CHECKPOINT, module)
+        saved = read_checkpoint(path)
     # Written when all else is known to be right: a start that was refused leaves nothing that refuses the next.
     files.write_config(folder / files.CONFIG, config)
-    files.write_text(folder / files.DATA, json.dumps(described.to_dict(), indent=1) + "\n")
-    if trainer.is_global_zero:
-        files.truncate_log(folder / files.LOG, step)
-    if not done:
-        return None
-    if trainer.is_global_zero:
-        _restore_weights(folder)
-    images = step * config.training.batch_size
-    return TrainingResult(folder, True, "budget already spent", step, images, module.seconds_before, None)
+    files.write_json(folder / files.DATA, described.to_dict())
+    if first:
+        files.truncate_log(folder / files.LOG, saved["step"] if saved is not None else -1)
+    return saved
 
 
-def _fit(
-    trainer: Trainer,
-    module: TrainingModule,
-    training: MemoryStore,
-    validation: MemoryStore,
-    config: RunConfig,
-    folder: Path,
-) -> None:
-    settings, checkpoint = config.training, folder / files.CHECKPOINT
-    batches = TrainingBatches(
-        training,
-        seed=config.seed,
-        size=settings.batch_size,
-        augment=settings.augment,
-        start=lambda: module.global_step,
-        rank=trainer.global_rank,
-        world=trainer.world_size,
-    )
-    fixed = validation_batches(
-        validation,
-        images=settings.validation_images,
-        size=settings.batch_size,
-        rank=trainer.global_rank,
-        world=trainer.world_size,
-    )
-    loader = training_loader(batches)
-    val_loader: Any = DataLoader(fixed, batch_size=None)  # type: ignore[arg-type]
-    with warnings.catch_warnings(), _signals_given_back():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
-        saved = str(checkpoint) if checkpoint.exists() else None
-        trainer.fit(module, loader, val_loader, ckpt_path=saved, weights_only=True)
-
-
-@contextmanager
-def _signals_given_back() -> Iterator[None]:
-    """The handlers as they were, once the last save is written."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def _fabric(config: RunConfig) -> Fabric:
+    """Devices and processes; ConfigError where this machine does not have them or a batch does not divide over them."""
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    settings, size = config.trainer, config.training.batch_size
     try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _trainer(config: RunConfig, folder: Path, callbacks: list[Any]) -> Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    settings, training = config.trainer, config.training
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        return _make_trainer(
+        fabric = Fabric(
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.num_nodes,
             strategy="ddp_find_unused_parameters_true" if settings.devices * settings.num_nodes > 1 else "auto",
-            precision=automatic_precision(settings.accelerator) if settings.precision == "auto" else settings.precision,
-            max_steps=-1,
-            max_epochs=-1,
-            val_check_interval=training.validate_every,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            gradient_clip_val=training.gradient_clip or None,
-            use_distributed_sampler=False,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=str(folder),
-            callbacks=callbacks,
         )
-
-
-def _make_trainer(**settings: Any) -> Trainer:
-    try:
-        return Trainer(**settings)
-    except MisconfigurationException as error:
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise ConfigError("does not fit this machine", field="trainer", found=str(error)) from error
-
-
-def _saved_progress(path: Path, module: TrainingModule) -> tuple[int, bool]:
-    """The checkpoint's step, and whether the budget is spent already."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        step, seconds = int(state["global_step"]), float(state["modiff"]["seconds"])
-    except Exception as error:  # torch.load raises many kinds on a damaged file
-        raise CheckpointError(
-            "is not a training checkpoint",
-            path=path,
-            found=type(error).__name__,
-            hint="Delete it to start the run again",
-        ) from error
-    module.seconds_before = seconds
-    images = step * module.config.batch_size
-    if module.budget_images is not None:
-        return step, images >= module.budget_images
-    return step, seconds >= (module.budget_seconds or 0.0)
-
-
-def _restore_weights(folder: Path) -> None:
-    """Writes the weights again, from the checkpoint, where they are gone or damaged."""
-    try:
-        load_file(folder / files.WEIGHTS)
-    except (OSError, SafetensorError):
-        state = torch.load(folder / files.CHECKPOINT, map_location="cpu", weights_only=True)
-        save_weights(state["modiff"]["ema"], folder / files.WEIGHTS)
-
-
-def _card(config: RunConfig, data: DataSpec, module: TrainingModule) -> dict[str, Any]:
-    """The model card's facts so far."""
-    return {
-        "method": method_title(config),
-        "preset": config.preset,
-        "trained_on": {key: value for key, value in data.to_dict().items() if key in _TRAINED_ON},
-        "images_seen": module.images_seen,
-        "seconds": round(module.seconds, 1),
-        "steps": module.global_step,
-        "parameters": sum(parameter.numel() for parameter in module.model.parameters()),
-        "validation_loss": module.validation,
-        "device": torch.cuda.get_device_name()
-        if module.device.type == "cuda"
-        else f"CPU, {torch.get_num_threads()} threads",
-        "versions": {"modiff": __version__, "torch": torch.__version__},
-        "date": datetime.now(UTC).date().isoformat(),
-        "not_for": "not a medical device; research only",
-    }
+    if size % fabric.world_size:
+        expected = f"a multiple of {fabric.world_size}"
+        raise ConfigError(
+            "does not divide over the devices", field="training.batch_size", found=size, expected=expected
+        )
+    return fabric

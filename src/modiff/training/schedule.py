@@ -1,0 +1,46 @@
+"""The optimiser, and the learning rate of each of its steps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from modiff.config import TrainingConfig
+
+_COSINE_END = 0.05  # of the learning rate, at the end of the budget
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
+    """Adam, or AdamW where there is weight decay; biases and gains do not decay."""
+    if not config.weight_decay:
+        return Adam(model.parameters(), lr=config.learning_rate, fused=True)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+class Schedule:
+    """A step's learning rate: warm-up times decay, which is ReduceLROnPlateau, a cosine over the budget, or none."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        # On an optimiser of its own, which steps nothing: its rate is one factor of the step's rate.
+        self.own = SGD([torch.zeros(1, requires_grad=True)], lr=config.learning_rate)
+        self.plateau = ReduceLROnPlateau(self.own, factor=config.plateau_factor, patience=config.plateau_patience)
+
+    def rate(self, step: int, progress: float) -> float:
+        """Of optimiser step number `step`, counted from 0. progress: fraction of the budget that is spent, 0 to 1."""
+        rate: float = self.own.param_groups[0]["lr"]
+        if self.config.decay == "cosine":
+            rate *= _COSINE_END + (1 - _COSINE_END) * 0.5 * (1 + math.cos(math.pi * progress))
+        return rate * min(1.0, (step + 1) / max(1, self.config.warmup))
+
+    def validated(self, loss: float) -> None:
+        """Takes note of a validation's loss."""
+        if self.config.decay == "plateau":
+            self.plateau.step(loss)
