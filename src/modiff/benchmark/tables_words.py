@@ -142,14 +142,9 @@ def notes(column: Column, cell: Cell) -> list[str]:
     interval = cell.interval
     if interval.value is None:
         return []
-    found = []
-    if interval.low is None or interval.high is None:
-        found.append("under 5 patients")
-    else:
-        found.append(f"{words.number(interval.low, digits=digits)} to {words.number(interval.high, digits=digits)}")
+    found = [words.ends(interval.low, interval.high, digits=digits)]
     if len(cell.seeds) > 1:
-        ends = (min(cell.seeds), max(cell.seeds))
-        found.append("seeds " + " to ".join(words.number(end, digits=digits) for end in ends))
+        found.append(f"seeds {words.ends(min(cell.seeds), max(cell.seeds), digits=digits)}")
     if cell.undefined:
         found.append(f"{cell.undefined} undefined")
     if cell.partly:
