@@ -110,7 +110,7 @@ def test_files_of_two_models_are_two_lines_in_the_order_given(tmp_path, one):
 
 def test_two_models_of_one_name_are_told_apart_by_their_files(tmp_path, one):
     other = write(tmp_path / "again.json", model="m2")
-    assert [line.name for line in tradeoff_of([one, other]).lines] == ["one (one)", "one (again)"]
+    assert [line.name for line in tradeoff_of([one, other]).lines] == ["one, one", "one, again"]
 
 
 def test_one_model_on_two_devices_is_two_lines_with_a_note(tmp_path, one):

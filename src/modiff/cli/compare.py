@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -59,17 +59,18 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("no such stratum", field="--stratum", found=args.stratum, expected=", ".join(STRATA))
     if args.seed < 0:
         raise ConfigError("is negative", field="--seed", found=args.seed, expected="0 or more")
-    return _seconds(args) if args.seconds else _differences(args)
+    asked = {"protocol": args.protocols, "n": args.ns, "threshold": args.thresholds}
+    wanted = {name: values for name, values in asked.items() if values is not None}
+    return _seconds(args, wanted) if args.seconds else _differences(args, wanted)
 
 
-def _differences(args: argparse.Namespace) -> int:
+def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
     from modiff.evaluation import provenance
     from modiff.evaluation.compare import compare, differences_frame, figure_of, write_comparison
-    from modiff.evaluation.results import Wanted, read_methods
+    from modiff.evaluation.results import read_methods
     from modiff.evaluation.show import text_table
     from modiff.viz.comparison import save
 
-    wanted = Wanted(*(None if value is None else tuple(value) for value in (args.protocols, args.ns, args.thresholds)))
     methods = read_methods(args.results, args.names, split=args.split, wanted=wanted)
     comparison = compare(methods, args.metrics, seed=args.seed)
     made = {
@@ -89,18 +90,18 @@ def _differences(args: argparse.Namespace) -> int:
     return _print(tables, comparison.notes, written, figure)
 
 
-def _seconds(args: argparse.Namespace) -> int:
+def _seconds(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
     from modiff.errors import ConfigError
     from modiff.evaluation.results import find_result
     from modiff.evaluation.show import text_table
     from modiff.evaluation.tradeoff import figure_of, points_frame, tradeoff_of
     from modiff.viz.comparison import save
 
-    asked = {"metric": args.metrics, "n": args.ns, "protocol": args.protocols, "threshold": args.thresholds}
+    asked = wanted | ({"metric": args.metrics} if args.metrics else {})
     for name, values in asked.items():
-        if values is not None and len(values) != 1:
+        if len(values) != 1:
             raise ConfigError("takes one value with --seconds", field=name, found=" ".join(map(str, values)))
-    chosen = {name: values[0] for name, values in asked.items() if values is not None}
+    chosen = {name: value for name, (value,) in asked.items()}
     files = [find_result(path, args.split) for path in args.results]
     tradeoff = tradeoff_of(files, **chosen, stratum=args.stratum, names=args.names)
     figure = save(figure_of(tradeoff), args.output / f"seconds.{args.format}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from modiff.errors import DataError
-from modiff.evaluation.records import Record, Result, read_result
+from modiff.evaluation.records import Result, read_result
 from modiff.evaluation.run import FOLDER
-from modiff.evaluation.table import ImageTable, Quantity, read_csv, records_of
+from modiff.evaluation.table import ImageTable, read_csv, records_of
 
 MODEL = "model"
 Way = tuple[str, float, int]  # protocol, threshold, n
@@ -43,20 +45,6 @@ class Method:
         return {metric for _, metric in self.columns}
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What of the results is compared; None is everything."""
-
-    protocols: tuple[str, ...] | None = None
-    ns: tuple[int, ...] | None = None
-    thresholds: tuple[float, ...] | None = None
-
-    def has(self, quantity: Quantity) -> bool:
-        """Whether a column is of it."""
-        pairs = ((self.protocols, quantity.protocol), (self.ns, quantity.n), (self.thresholds, quantity.threshold))
-        return all(asked is None or value in asked for asked, value in pairs)
-
-
 def read_results(path: str | Path) -> tuple[Result, ImageTable]:
     """The result in `path`, a JSON, and the table of images beside it; DataError where they do not say the same."""
     path = Path(path)
@@ -67,15 +55,11 @@ def read_results(path: str | Path) -> tuple[Result, ImageTable]:
         found, expected = f"{len(table)} images", f"{known} as {path.name} says"
         raise DataError("not of this result", path=beside, found=found, expected=expected)
 
-    def which(record: Record) -> tuple[object, ...]:
-        of = record.protocol, record.threshold, record.n, record.steps
-        return record.metric, record.predictor, *of, record.stratum
-
+    which = attrgetter("metric", "predictor", "protocol", "threshold", "n", "steps", "stratum")
     told = {which(record): record.value for record in result.results}
     for record in records_of(table, resamples=1):
-        mean, expected_mean = (
-            math.nan if v is None else v for v in (record.value, told.get(which(record), record.value))
-        )
+        values = (record.value, told.get(which(record), record.value))
+        mean, expected_mean = (math.nan if value is None else value for value in values)
         if not np.isclose(mean, expected_mean, rtol=1e-9, atol=1e-12, equal_nan=True):
             raise DataError(
                 "not of this result",
@@ -111,11 +95,12 @@ def read_methods(
     names: Sequence[str] | None = None,
     *,
     split: str | None = None,
-    wanted: Wanted | None = None,
+    wanted: Mapping[str, Collection[str | int | float]] | None = None,
 ) -> list[Method]:
     """The methods of some results: one each, or one for each number of sampler steps where a result has several.
 
     names: one per path; by default what the results call their models, or their files where these are the same.
+    wanted: of the protocol, n and threshold, those that are compared; by default all.
     Raises DataError for what is not a result, and where the results are not of the same thing, saying what differs.
     """
     files = [find_result(path, split) for path in paths]
@@ -123,34 +108,41 @@ def read_methods(
         raise DataError("one name per result", field="names", found=len(names), expected=len(files))
     results = [read_results(file) for file in files]
     own = [result.text("model", "name") or file.parent.name for file, (result, _) in zip(files, results, strict=True)]
-    unique = [
-        name if own.count(name) == 1 else str(file.with_suffix("")) for name, file in zip(own, files, strict=True)
-    ]
+    called = names or distinct(own, [str(file.with_suffix("")) for file in files])
     methods: list[Method] = []
-    for label, file, read in zip(names or unique, files, results, strict=True):
-        methods += _methods(label, file, *read, wanted or Wanted())
+    for label, file, read in zip(called, files, results, strict=True):
+        methods += _methods(label, file, *read, wanted or {})
     for method in methods[1:]:
         check_alike(methods[0], method, _ASPECTS)
     methods = [_ordered_as(methods[0].table, method) for method in methods]
-    called = [method.name for method in methods]
-    again = sorted({name for name in called if called.count(name) > 1})
+    again = [name for name, count in Counter(method.name for method in methods).items() if count > 1]
     if again:
         raise DataError("two methods of one name", field="names", found=again[0], hint="--names tells them apart.")
     return methods
 
 
-def _methods(label: str, file: Path, result: Result, table: ImageTable, wanted: Wanted) -> list[Method]:
+def distinct(names: Sequence[str], *more: Sequence[str]) -> list[str]:
+    """Each name, or where others are the same, with the first of `more` that tells all of them apart."""
+    found = []
+    for i, name in enumerate(names):
+        alike = [k for k, other in enumerate(names) if other == name]
+        telling = (texts for texts in more if len({texts[k] for k in alike}) == len(alike))
+        found.append(name if len(alike) == 1 else f"{name}, {next(telling, more[-1])[i]}")
+    return found
+
+
+def _methods(
+    label: str, file: Path, result: Result, table: ImageTable, wanted: Mapping[str, Collection[Any]]
+) -> list[Method]:
+    model = [quantity for quantity in table.columns if quantity.predictor == MODEL]
     by_steps: dict[int | None, dict[tuple[Way, str], np.ndarray]] = {}
-    for quantity, values in table.columns.items():
-        if quantity.predictor == MODEL and wanted.has(quantity):
+    for quantity in model:
+        if all(getattr(quantity, field) in values for field, values in wanted.items()):
             way = (quantity.protocol, quantity.threshold, quantity.n)
-            by_steps.setdefault(quantity.steps, {})[way, quantity.metric] = values
+            by_steps.setdefault(quantity.steps, {})[way, quantity.metric] = table.columns[quantity]
     if not by_steps:
-        model = [quantity for quantity in table.columns if quantity.predictor == MODEL]
-        parts = (("protocols", {q.protocol for q in model}), ("n", {q.n for q in model}))
-        found = "; ".join(f"{name} {_list(values)}" for name, values in parts)
-        offer = f"{found}; thresholds {_list({q.threshold for q in model})}"
-        raise DataError("nothing of what is to be compared", path=file, found=offer)
+        parts = [f"{field} {_list({getattr(q, field) for q in model})}" for field in ("protocol", "n", "threshold")]
+        raise DataError("nothing of what is to be compared", path=file, found="; ".join(parts))
     several = len(by_steps) > 1
     return [
         Method(f"{label}, {steps} steps" if several else label, file, result, table, columns)

@@ -6,7 +6,7 @@ metric, protocol, n or threshold. Only the seconds may be of different devices, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import words
 from modiff.evaluation.records import STRATA, Record, Result, is_label, read_result, select
-from modiff.evaluation.results import MODEL, Aspect, check_alike
+from modiff.evaluation.results import MODEL, Aspect, check_alike, distinct
 from modiff.evaluation.table import BASELINE, REFERENCE
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.viz.comparison import draw_tradeoff
@@ -135,7 +135,12 @@ def tradeoff_of(
     for source in sources:
         check_alike(sources[0], source, _aspects(stratum))
         groups.setdefault(source.key, []).append(source)
-    called = _names([group[0] for group in groups.values()])
+    ones = [group[0] for group in groups.values()]
+    for one in ones:
+        if one.given is not None and len({other.key[0] for other in ones if other.given == one.given}) > 1:
+            raise ConfigError("two models of one name", field="names", found=one.given)
+    ways = ([of(one) for one in ones] for of in (lambda s: s.device, lambda s: s.path.stem, lambda s: str(s.path)))
+    called = distinct([one.name for one in ones], *ways)
     lines = tuple(_line(name, group) for name, group in zip(called, groups.values(), strict=True))
     references = (*sources[0].reference(BASELINE), *sources[0].reference(REFERENCE))
     images, patients = (sources[0].count(of, stratum) or 0 for of in ("images", "patients"))
@@ -182,24 +187,6 @@ def _aspects(stratum: str) -> Iterator[Aspect]:
 
 def _figures(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.6g}" for value in values) or "none"
-
-
-def _names(sources: Sequence[_Source]) -> list[str]:
-    """A name per line: the model's, and where several have it also the device, the file or its path."""
-    ways: tuple[Callable[[_Source], str], ...] = (
-        lambda s: s.name,
-        lambda s: f"{s.name}, {s.device}",
-        lambda s: f"{s.name} ({s.path.stem})",
-        lambda s: f"{s.name} ({s.path})",
-    )
-    names = []
-    for source in sources:
-        alike = [other for other in sources if other.name == source.name]
-        if source.given is not None and len({other.key[0] for other in alike}) > 1:
-            raise ConfigError("two models of one name", field="names", found=source.given)
-        way = next((way for way in ways if len({way(other) for other in alike}) == len(alike)), ways[-1])
-        names.append(way(source))
-    return names
 
 
 def _line(name: str, group: Sequence[_Source]) -> Line:
