@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from modiff.benchmark import tables as room
@@ -33,11 +34,14 @@ VOTE = np.full(12, 0.5)
 def result_of(folder, name, values, *, metrics=("ged",), n=16):
     """An evaluation as `modiff evaluate` writes it. values: function of protocol, threshold and metric."""
     cases = [f"c{i}" for i in range(12)]
-    table = ImageTable("test", cases, PATIENTS, ["all_marked"] * 12, [4] * 12, seconds={(5, n): 0.25})
+    columns = {}
     for protocol, threshold in WAYS:
         for metric in metrics:
-            table.columns[Quantity(protocol, threshold, n, 5, "model", metric)] = values(protocol, threshold, metric)
-            table.columns[Quantity(protocol, threshold, n, None, "majority_vote", metric)] = VOTE
+            columns[Quantity(protocol, threshold, n, 5, "model", metric)] = values(protocol, threshold, metric)
+            columns[Quantity(protocol, threshold, n, None, "majority_vote", metric)] = VOTE
+    images = {"case": cases, "patient": PATIENTS, "stratum": ["all_marked"] * 12, "raters": [4] * 12}
+    table = ImageTable.of("test", images, pd.DataFrame(columns))
+    table.seconds = {(5, n): 0.25}
     scoring = EvaluationSettings(ns=(n,), thresholds=(0.5, 0.9), metrics=metrics).to_dict()
     made = {"split": "test", "store": {"fingerprint": "f"}, "model": {"name": name}, "date": "today"}
     made["settings"] = scoring

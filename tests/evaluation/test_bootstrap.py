@@ -96,7 +96,7 @@ def test_a_pair_with_one_undefined_value_does_not_count():
 
 
 def test_values_and_patients_must_go_together():
-    with pytest.raises(ValueError, match="one patient a value"):
+    with pytest.raises(ValueError, match="one patient per value"):
         mean_interval([1.0, 2.0], ["a"])
 
 

@@ -14,9 +14,9 @@ from modiff.cli import main
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.bootstrap import mean_interval, pooled_difference, pooled_error_interval
 from modiff.evaluation.compare import compare
-from modiff.evaluation.compare_inputs import Wanted, find_result, read_methods
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import Result, write_result
+from modiff.evaluation.results import find_result, read_methods
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import Quantity, write_csv
 
@@ -133,13 +133,13 @@ def test_results_of_different_things_are_refused_and_it_says_what_differs(tmp_pa
 
 def test_a_comparison_can_be_narrowed_to_what_both_have(tmp_path, iid):
     other = write(tmp_path, Majority(), settings=replace(SETTINGS, ns=(8,), protocols=("standard",)))
-    comparison = compare(read_methods([iid, other], wanted=Wanted(protocols=("standard",), ns=(8,))))
+    comparison = compare(read_methods([iid, other], wanted={"protocol": ["standard"], "n": [8]}))
     assert {(row.protocol, row.n) for row in comparison.differences} == {("standard", 8)}
 
 
 def test_narrowing_to_nothing_says_what_there_is(iid):
     with pytest.raises(DataError, match=r"n 4, 8"):
-        read_methods([iid, iid], ["a", "b"], wanted=Wanted(ns=(99,)))
+        read_methods([iid, iid], ["a", "b"], wanted={"n": [99]})
 
 
 def test_undefined_images_are_left_out_of_both_and_counted(tmp_path):

@@ -19,8 +19,8 @@ from modiff.config import build_config
 from modiff.data.phantom.case import PhantomConfig, write_phantom
 from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError, DataError
-from modiff.evaluation.compare_inputs import read_methods
 from modiff.evaluation.records import read_result
+from modiff.evaluation.results import read_methods
 from modiff.training.loop import train
 
 SETS = ("all.training.validation_images=4", "prob_unet.model.channels=[4, 8]", "cflow.model.channels=[4, 8]")

@@ -179,14 +179,15 @@ def run_folder(tmp_path, monkeypatch):
     return folder
 
 
-def test_the_command_writes_into_the_run_folder_and_names_everything_on_each_line(store, run_folder, capsys):
+def test_the_command_writes_into_the_run_folder_and_names_everything_above_its_numbers(store, run_folder, capsys):
     command = ["evaluate", str(run_folder), "--data", str(store), "-n", "2", "4", "--device", "cpu", "--control"]
     assert main(command) == 0
     assert files(run_folder / "evaluation") == ["test.csv", "test.json"]
-    lines = [line for line in capsys.readouterr().out.splitlines() if " GED " in line]
-    assert any("standard" in line and "argmax" in line and "test" in line and " 24 " in line for line in lines)
-    assert any("paper" in line and "p ≥ 0.9" in line and " to " in line for line in lines)
-    assert any("shuffled − majority vote" in line for line in lines)
+    title, *rest = capsys.readouterr().out.splitlines()
+    assert title.strip() == "standard protocol, argmax, split test, all images"
+    assert " 24 " in next(line for line in rest if " GED " in line)
+    assert "paper protocol, p ≥ 0.9, split test, all images" in map(str.strip, rest)
+    assert any("shuffled −" in line and " to " in line for line in rest)
 
 
 def test_the_commands_options_reach_the_records(store, run_folder, tmp_path):

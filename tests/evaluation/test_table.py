@@ -6,6 +6,7 @@ import csv
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -49,7 +50,8 @@ def test_csv_has_a_row_an_image_and_named_columns(table, tmp_path):
 
 
 def test_csv_gives_back_every_value_to_the_bit(table, tmp_path):
-    table.columns[Quantity("paper", 0.9, 3, None, "model", "ged")][2] = np.nan
+    table = replace(table, frame=table.frame.copy())
+    table.frame.loc[table.cases[2], Quantity("paper", 0.9, 3, None, "model", "ged")] = np.nan
     again = read_csv(write_csv(table, tmp_path / "val.csv"), "val")
     assert set(again.columns) == set(table.columns)
     for quantity, values in table.columns.items():
@@ -63,7 +65,36 @@ def test_records_follow_from_the_csv_alone(table, tmp_path):
     assert records_of(again, resamples=50) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n", "case,patient,stratum,raters,ged|model|standard|n=3|threshold=0.5\nx\n"])
+HEAD = "case,patient,stratum,raters,ged|model|standard|n=3|threshold=0.5"
+
+
+@given(st.lists(st.floats(), min_size=1, max_size=9))
+def test_a_cell_is_the_shortest_text_of_its_number(tmp_path_factory, numbers):
+    quantity = Quantity("standard", 0.5, 3, None, "model", "ged")
+    cases = [f'c"{i},' for i in range(len(numbers))]
+    images = {"case": cases, "patient": cases, "stratum": ["none"] * len(cases), "raters": [2] * len(cases)}
+    table = ImageTable.of("val", images, pd.DataFrame({quantity: numbers}, dtype=np.float64))
+    path = write_csv(table, tmp_path_factory.mktemp("csv") / "val.csv")
+    quoted = [f'"c""{i},"' for i in range(len(numbers))]
+    expected = ["" if np.isnan(number) else repr(number) for number in numbers]
+    lines = [f"{case},{case},none,2,{number}" for case, number in zip(quoted, expected, strict=True)]
+    assert path.read_text() == "\n".join([HEAD, *lines, ""])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a,b\n",
+        f"{HEAD}\nx\n",
+        f"{HEAD}\nx,p,none,2,0.5,1\n",
+        f"{HEAD}\nx,p,none,two,0.5\n",
+        f"{HEAD}\nx,p,none,2,half\n",
+        f"{HEAD}\nx,p,none,2,0.5\nx,p,none,2,0.5\n",
+        f"{HEAD},ged|model|standard|n=3|threshold=0.5\n",
+        f"{HEAD},ged\n",
+    ],
+)
 def test_a_file_that_is_no_such_table_is_refused(tmp_path, text):
     path = tmp_path / "x.csv"
     path.write_text(text)

@@ -22,7 +22,7 @@ from modiff.benchmark.state import COSTS, DONE, Run, State
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
-from modiff.evaluation.compare_inputs import Method, pooled, read_methods
+from modiff.evaluation.results import Method, pooled, read_methods
 from modiff.evaluation.score_names import NAMES, columns_of
 from modiff.evaluation.table import BASELINE, REFERENCE, Quantity
 

@@ -17,6 +17,7 @@ from modiff.config.evaluation import RESAMPLES
 
 MIN_PATIENTS = 5  # fewer clusters say nothing about how patients differ
 LEVEL = 0.95
+_ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)  # quantiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,14 @@ class Interval:
     patients: int
 
 
-def mean_interval(
-    values: ArrayLike, patients: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
-) -> Interval:
-    """Mean of the defined (not NaN) values, one an image, with its interval by bootstrap over patients.
+def mean_interval(values: ArrayLike, patients: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Mean of the defined (not NaN) values, one per image, with its interval by bootstrap over patients.
 
     The same data gives the same interval whatever the order of images.
     """
     given, names = np.asarray(values, dtype=np.float64), np.asarray(patients, dtype=str)
     if given.shape != names.shape or given.ndim != 1:
-        raise ValueError(f"one patient a value: {given.shape} values, {names.shape} patients")
+        raise ValueError(f"one patient per value: {given.shape} values, {names.shape} patients")
     defined = ~np.isnan(given)
     given, names = given[defined], names[defined]
     if not given.size:
@@ -52,16 +51,16 @@ def mean_interval(
     mean = float(sums.sum() / counts.sum())
     if unique.size < MIN_PATIENTS:
         return Interval(mean, None, None, given.size, unique.size)
-    low, high = _percentiles(sums, counts, seed, resamples, level)
+    low, high = _percentiles(sums, counts, seed, resamples)
     return Interval(mean, low, high, given.size, unique.size)
 
 
 def _percentiles(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int, resamples: int, level: float
+    sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int, resamples: int
 ) -> tuple[float, float]:
     taken = _taken(sums.size, seed, resamples)
     means = (taken @ sums) / (taken @ counts)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, _ENDS)
     return float(low), float(high)
 
 
@@ -87,7 +86,6 @@ def differences_from(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> list[Interval]:
     """Mean of each of (rows, images) less that of row `best`, with intervals that hold for all pairs of rows at once.
 
@@ -103,7 +101,7 @@ def differences_from(
     if len(counts) < MIN_PATIENTS:
         return [Interval(float(value), None, None, rows.shape[1], len(counts)) for value in found]
     one, other = np.triu_indices(len(rows), k=1)
-    c = _largest_deviation(sums[:, one] - sums[:, other], counts, _taken(len(counts), seed, resamples), level)
+    c = _largest_deviation(sums[:, one] - sums[:, other], counts, _taken(len(counts), seed, resamples))
     _, errors = _ratios(sums - sums[:, [best]], counts, np.ones((1, len(counts))))
     return [
         Interval(float(value), float(value - half), float(value + half), rows.shape[1], len(counts))
@@ -114,9 +112,7 @@ def differences_from(
 _FEW = 2.776  # Student's t at 95 % of five patients, where every pair differs on fewer
 
 
-def _largest_deviation(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], taken: NDArray[np.float64], level: float
-) -> float:
+def _largest_deviation(sums: NDArray[np.float64], counts: NDArray[np.float64], taken: NDArray[np.float64]) -> float:
     """The level's quantile over resamples of max |resampled mean − mean| / its error, over (patients, pairs) sums."""
     known = (np.abs(sums) > 1e-12).sum(0) >= MIN_PATIENTS
     if not known.any():
@@ -126,7 +122,7 @@ def _largest_deviation(
     moved = np.abs(drawn - means)
     # A resample that misses all patients on whom a pair differs has no error: then nothing is too far.
     deviation = np.divide(moved, errors, out=np.full_like(moved, np.inf), where=errors > 1e-12)
-    largest = float(np.quantile(deviation.max(1), level, method="lower"))
+    largest = float(np.quantile(deviation.max(1), LEVEL, method="lower"))
     return largest if np.isfinite(largest) else float(np.max(deviation[np.isfinite(deviation)], initial=_FEW))
 
 
@@ -147,17 +143,16 @@ def pooled_error_interval(
     classes: int = 1,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> Interval:
     """Σ over columns of |mean over images|, divided by classes, with its interval by bootstrap over patients.
 
-    values: (images, columns), e.g. each image's share in the bins of a calibration error; rows with NaN are left out.
+    values: (images, columns), e.g. each image's part in the bins of a calibration error; rows with NaN are left out.
     Noise makes such a sum too large, and resampling adds noise once more, so percentiles would lie above the truth: the
     interval is the basic one (2·value − percentiles, not below 0), widened where needed to hold the value.
     """
     given, names = np.asarray(values, dtype=np.float64), np.asarray(patients, dtype=str)
     if given.ndim != 2 or names.shape != given.shape[:1]:
-        raise ValueError(f"one patient a row: {given.shape} values, {names.shape} patients")
+        raise ValueError(f"one patient per row: {given.shape} values, {names.shape} patients")
     defined = ~np.isnan(given).any(1)
     sums, counts = _clusters(given[defined], names[defined])
     images = int(counts.sum())
@@ -167,7 +162,7 @@ def pooled_error_interval(
     if len(counts) < MIN_PATIENTS:
         return Interval(value, None, None, images, len(counts))
     means = resampled_means(sums, counts, seed=seed, resamples=resamples)
-    low, high = np.quantile(np.abs(means).sum(1) / classes, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.abs(means).sum(1) / classes, _ENDS)
     return Interval(
         value, min(value, max(0.0, 2 * value - float(high))), max(value, 2 * value - float(low)), images, len(counts)
     )
@@ -197,7 +192,6 @@ def pooled_difference(
     classes: int = 1,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> tuple[Interval, float | None, float | None]:
     """Difference a − b of two pooled errors (see `pooled_error_interval`) on the same images, and both errors.
 
@@ -220,5 +214,5 @@ def pooled_difference(
     if len(counts) < MIN_PATIENTS:
         return Interval(one - other, None, None, images, len(counts)), one, other
     drawn = errors(resampled_means(sums, counts, seed=seed, resamples=resamples))
-    low, high = np.quantile(drawn[0] - drawn[1], [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(drawn[0] - drawn[1], _ENDS)
     return Interval(one - other, float(low), float(high), images, len(counts)), one, other

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import ConfigError
-from modiff.evaluation.bootstrap import (
-    LEVEL,
-    Interval,
-    mean_interval,
-    paired_difference,
-    pooled_difference,
-)
-from modiff.evaluation.compare_inputs import Method, Way, shared_metrics
-from modiff.evaluation.files import write_text
-from modiff.evaluation.records import STRATA
+from modiff.evaluation import words
+from modiff.evaluation.bootstrap import LEVEL, Interval, mean_interval, paired_difference, pooled_difference
+from modiff.evaluation.records import STRATA, write_json
+from modiff.evaluation.results import Method, Way
 from modiff.evaluation.score_names import COLUMNS, FIRST, GAP, NAMES, POOLED, rank
-from modiff.evaluation.score_pooled import PooledError, pooled
+from modiff.evaluation.score_pooled import pooled
+from modiff.viz.comparison import Panel, draw_differences
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_ROWS = 60  # of a panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,39 +75,36 @@ def compare(
     if len(methods) < 2:
         raise ConfigError("needs two methods", field="results", found=len(methods), expected="2 or more")
     chosen, notes = _metrics(methods, metrics)
-    table = methods[0].table
-    differences = []
-    for stratum in STRATA:
-        rows = table.rows(stratum)
-        if not rows.any():
-            continue
-        patients = [table.patients[i] for i in np.flatnonzero(rows)]
-        for way in sorted(methods[0].ways(), key=lambda way: (way[0] != "standard", way)):
-            for metric in chosen:
-                for a, b in combinations(methods, 2):
-                    found = _difference(a, b, way, metric, rows, patients, seed=seed, resamples=resamples)
-                    if found is not None:
-                        differences.append(_described(a, b, way, metric, stratum, int(rows.sum()), *found))
     if len(methods) > 2:
         notes.append("intervals are not widened for the number of comparisons")
+    differences = [
+        found
+        for stratum in STRATA
+        if methods[0].table.rows(stratum).any()
+        for way in sorted(methods[0].ways(), key=lambda way: (way[0] != "standard", way))
+        for metric in chosen
+        for a, b in combinations(methods, 2)
+        if (found := _difference(a, b, way, metric, stratum, seed, resamples)) is not None
+    ]
     return Comparison(tuple(methods), differences, tuple(notes))
 
 
 def _metrics(methods: Sequence[Method], asked: Iterable[str] | None) -> tuple[list[str], list[str]]:
     """Metrics of records in the order of tables, and what is to be said of those left out."""
-    every, some = shared_metrics(methods)
+    every = set.intersection(*(method.metrics() for method in methods))
+    some = set.union(*(method.metrics() for method in methods)) - every
     has = {metric for metric in every if not metric.startswith(GAP)}
     has |= {"ece"} if any(metric.startswith(GAP) for metric in every) else set()
     has |= {"presence_ece"} if {"presence_samples", "presence_raters"} <= has else set()
     names = list(FIRST) if asked is None else list(asked)
     if "all" in names:
         chosen = {metric for metric in has if NAMES.get(metric, ("", None))[1] is not None}
-        notes = [f"only some results have {', '.join(some)}"] if some else []
-        return sorted(chosen, key=rank), notes
+        alone = sorted(metric for metric in some if not metric.startswith(GAP))
+        return sorted(chosen, key=rank), [f"only some results have {', '.join(alone)}"] if alone else []
     for name in names:
         if name not in COLUMNS:
             raise ConfigError("no such metric", field="metrics", found=name, expected=f"all, {', '.join(COLUMNS)}")
-    parts = {part for name in names for part in _records_of(name)}
+    parts = {part for name in names for part in _with_a_better_side(name)}
     if not parts & has:
         expected = ", ".join(sorted(has, key=rank)) or "metrics that all have"
         raise ConfigError("not in every result", field="metrics", found=", ".join(names), expected=expected)
@@ -117,65 +112,45 @@ def _metrics(methods: Sequence[Method], asked: Iterable[str] | None) -> tuple[li
     return sorted(parts & has, key=rank), [f"not in every result: {', '.join(missing)}"] if missing else []
 
 
-def _records_of(name: str) -> tuple[str, ...]:
+def _with_a_better_side(name: str) -> list[str]:
     """The metrics of records that a name asks for, those with a better side."""
-    if name == "presence":
-        return ("presence_ece",)
-    return ("ece",) if name == "ece" else tuple(part for part in COLUMNS[name] if NAMES[part][1] is not None)
+    parts = {"presence": ("presence_ece",), "ece": ("ece",)}.get(name, COLUMNS[name])
+    return [part for part in parts if NAMES[part][1] is not None]
 
 
 def _difference(
-    a: Method,
-    b: Method,
-    way: Way,
-    metric: str,
-    rows: np.ndarray,
-    patients: list[str],
-    *,
-    seed: int,
-    resamples: int,
-) -> tuple[Interval, float | None, float | None] | None:
-    """The difference and both means; None where the metric is not measured in this way (no threshold enters it)."""
+    a: Method, b: Method, way: Way, metric: str, stratum: str, seed: int, resamples: int
+) -> Difference | None:
+    """The difference a − b; None where the metric is not measured in this way (no threshold enters it)."""
+    table, rows = a.table, a.table.rows(stratum)
+    patients = table.frame["patient"][rows].tolist()
+    value_a: float | None
+    value_b: float | None
     if metric in POOLED:
-        ours, theirs = _pooled(a, way, metric), _pooled(b, way, metric)
+        columns = [{name: values for (at, name), values in m.columns.items() if at == way} for m in (a, b)]
+        ours, theirs = (pooled(found).get(metric) for found in columns)
         if ours is None or theirs is None:
             return None
-        gaps = (ours.gaps[rows], theirs.gaps[rows])
-        return pooled_difference(*gaps, patients, classes=ours.classes, seed=seed, resamples=resamples)
-    if (way, metric) not in a.columns or (way, metric) not in b.columns:
+        gaps, classes = (ours.gaps[rows], theirs.gaps[rows]), ours.classes
+        interval, value_a, value_b = pooled_difference(*gaps, patients, classes=classes, seed=seed, resamples=resamples)
+    elif (way, metric) in a.columns and (way, metric) in b.columns:
+        x, y = a.columns[way, metric][rows], b.columns[way, metric][rows]
+        both = ~np.isnan(x - y)
+        value_a, value_b = (
+            mean_interval(np.where(both, values, np.nan), patients, resamples=1).value for values in (x, y)
+        )
+        interval = paired_difference(x, y, patients, seed=seed, resamples=resamples)
+    else:
         return None
-    x, y = a.columns[way, metric][rows], b.columns[way, metric][rows]
-    both = ~np.isnan(x - y)
-    means = [mean_interval(np.where(both, values, np.nan), patients, resamples=1).value for values in (x, y)]
-    return paired_difference(x, y, patients, seed=seed, resamples=resamples), means[0], means[1]
-
-
-def _pooled(method: Method, way: Way, metric: str) -> PooledError | None:
-    return pooled({name: values for (at, name), values in method.columns.items() if at == way}).get(metric)
-
-
-def _described(
-    a: Method,
-    b: Method,
-    way: Way,
-    metric: str,
-    stratum: str,
-    images: int,
-    interval: Interval,
-    value_a: float | None,
-    value_b: float | None,
-) -> Difference:
     return Difference(
-        metric=metric,
-        a=a.name,
-        b=b.name,
-        protocol=way[0],
-        threshold=way[1],
-        n=way[2],
-        split=a.table.split,
+        metric,
+        a.name,
+        b.name,
+        *way,
+        split=table.split,
         stratum=stratum,
         images=interval.images,
-        undefined=images - interval.images,
+        undefined=int(rows.sum()) - interval.images,
         patients=interval.patients,
         value_a=value_a,
         value_b=value_b,
@@ -194,7 +169,7 @@ def _better(interval: Interval, metric: str, a: str, b: str) -> str | None:
 
 
 def write_comparison(comparison: Comparison, path: str | Path, *, made: dict[str, Any]) -> Path:
-    """Writes a comparison as JSON, a difference a line; the file is there whole or not at all."""
+    """Writes a comparison as JSON, one difference per line; the file is there whole or not at all."""
     methods = [
         {
             "name": method.name,
@@ -206,6 +181,53 @@ def write_comparison(comparison: Comparison, path: str | Path, *, made: dict[str
     ]
     store = comparison.methods[0].result.made.get("store")
     head = {**made, "level": LEVEL, "store": store, "methods": methods, "notes": list(comparison.notes)}
-    rows = ",\n  ".join(json.dumps(asdict(row), allow_nan=False) for row in comparison.differences)
-    made_text = json.dumps(head, indent=1, ensure_ascii=False).replace("\n", "\n ")
-    return write_text(path, f'{{\n "schema": {SCHEMA},\n "made": {made_text},\n "differences": [\n  {rows}\n ]\n}}\n')
+    return write_json(path, head, None, "differences", comparison.differences)
+
+
+def differences_frame(comparison: Comparison, a: str, b: str, stratum: str = "all") -> pd.DataFrame:
+    """The cells of a table of two methods, a row per difference; indexed by protocol, threshold and n."""
+    rows, index = [], []
+    for row in comparison.differences:
+        if (row.a, row.b, row.stratum) == (a, b, stratum):
+            digits = words.decimals(row.metric)
+            cells = {
+                "a − b": f"{a} − {b}",
+                "metric": words.METRICS[row.metric],
+                "protocol": row.protocol,
+                "threshold": words.masks_by(row.metric, row.protocol, row.threshold),
+                "n": row.n,
+                "split": row.split,
+                "stratum": words.STRATA[row.stratum],
+                "images": row.images,
+                "undefined": row.undefined or "",
+                "a": words.number(row.value_a, digits=digits),
+                "b": words.number(row.value_b, digits=digits),
+                "difference": words.number(row.difference, signed=True, digits=digits),
+                words.INTERVAL: words.ends(row.ci_low, row.ci_high, signed=True, digits=digits),
+                "better": row.better or (words.NONE if row.ci_low is None else "not shown"),
+            }
+            rows.append(cells)
+            index.append(f"{row.protocol} {row.threshold} {row.n}")
+    return pd.DataFrame(rows, index=index)
+
+
+def figure_of(comparison: Comparison, stratum: str = "all") -> Figure:
+    """A panel per metric, a line per pair of methods, protocol, threshold and n."""
+    rows = [row for row in comparison.differences if row.stratum == stratum and row.difference is not None]
+    panels = []
+    for metric in dict.fromkeys(row.metric for row in rows):
+        shown = [row for row in rows if row.metric == metric][:_MOST_ROWS]
+        labels = []
+        for row in shown:
+            how = words.masks_by(metric, row.protocol, row.threshold)
+            setting = row.protocol if how == words.NONE else f"{row.protocol}, {how}"
+            labels.append(f"{row.a} − {row.b}\n{setting}, n = {row.n}")
+        partly = any(row.undefined for row in shown)
+        defined = f" (defined on {min(row.images for row in shown)})" if partly else ""
+        side = "→" if NAMES[metric][1] else "←"
+        sides = [0 if row.better is None else 1 if row.better == row.a else -1 for row in shown]
+        frame = pd.DataFrame(shown).assign(label=labels, side=sides)
+        panels.append(Panel(words.METRICS[metric] + defined, f"a − b   ({side} a is better)", frame))
+    images = rows[0].images + rows[0].undefined if rows else 0
+    title = f"Paired differences on {images} images, split {rows[0].split}" if rows else "Nothing is defined"
+    return draw_differences(panels, f"{title}, {words.STRATA[stratum]}; 95 % intervals over patients")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Record:
     """One number: a metric's mean over the images of a stratum, with its 95 % interval.
 
     metric: "ged", "hm_iou", …; "<metric>_minus_<other>" is the mean paired difference predictor − other on the same
-    images. n: samples an image. steps: of the sampler, None where the predictor takes none. threshold: at which
+    images. n: samples per image. steps: of the sampler, None where the predictor takes none. threshold: at which
     probabilities became masks (0.5: the most probable class, ties to the background). images, patients: those on which
     the metric is defined, which the value is a mean over. value: None where it is defined on no image.
     ci_low, ci_high: bootstrap over patients, None under five of them. seconds_per_image: to draw the n samples.
@@ -49,9 +49,24 @@ class Record:
 
 
 KEYS = tuple(field.name for field in fields(Record))
-_TEXT = ("metric", "predictor", "protocol", "split", "stratum")
-_COUNT = ("n", "images", "patients")
-_OBJECTS = ("versions", "store", "model", "settings")  # of made
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# By the type of a record's field: what its JSON may be, and how an error says so.
+_KINDS: dict[object, tuple[Callable[[object], bool], str]] = {
+    "str": (lambda value: isinstance(value, str), "text"),
+    "int": (_is_count, "a whole number of 0 or more"),
+    "int | None": (lambda value: value is None or _is_count(value), "a whole number or null"),
+    "float": (_is_number, "a number"),
+    "float | None": (lambda value: value is None or _is_number(value), "a number or null"),
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,18 @@ class Result:
         """How many images of the record's stratum have no value of its metric."""
         return self.strata.get(record.stratum, {}).get("images", record.images) - record.images
 
+    def text(self, *names: str) -> str | None:
+        """One printable line of how it was made, e.g. text("model", "name"); None where there is none."""
+        found: Any = self.made
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if is_label(found) else None
+
+
+def is_label(value: object) -> bool:
+    """Whether it is one printable line of text, fit to name a method."""
+    return isinstance(value, str) and value.isprintable() and bool(value.strip())
+
 
 def _finite(value: Any) -> Any:
     """JSON knows neither NaN nor infinity: null."""
@@ -76,18 +103,23 @@ def _finite(value: Any) -> Any:
         return None
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def write_json(path: str | Path, made: Mapping[str, Any], strata: object, name: str, rows: Iterable[Any]) -> Path:
+    """Writes made, strata (unless None) and, as `name`, dataclasses, one a line; the file is there whole or not at all.
+
+    Numbers that are not finite become null.
+    """
+    lines = ",\n  ".join(json.dumps(_finite(asdict(row)), allow_nan=False) for row in rows)
+    how = json.dumps(_finite(made), indent=1, allow_nan=False, ensure_ascii=False).replace("\n", "\n ")
+    counts = "" if strata is None else f' "strata": {json.dumps(strata)},\n'
+    return write_text(path, f'{{\n "schema": {SCHEMA},\n "made": {how},\n{counts} "{name}": [\n  {lines}\n ]\n}}\n')
 
 
 def write_result(result: Result, path: str | Path) -> Path:
-    """Writes an evaluation as JSON, a record a line; the file is there whole or not at all."""
-    rows = ",\n  ".join(json.dumps(_finite(asdict(record)), allow_nan=False) for record in result.results)
-    made = json.dumps(_finite(result.made), indent=1, allow_nan=False, ensure_ascii=False).replace("\n", "\n ")
-    strata = json.dumps(result.strata)
-    body = f'{{\n "schema": {SCHEMA},\n "made": {made},\n "strata": {strata},\n "results": [\n  {rows}\n ]\n}}\n'
-    return write_text(path, body)
+    """Writes an evaluation as JSON, one record per line; the file is there whole or not at all."""
+    return write_json(path, result.made, result.strata, "results", result.results)
 
 
 def read_result(path: str | Path) -> Result:
@@ -97,63 +129,46 @@ def read_result(path: str | Path) -> Result:
         DataError: not JSON, keys that are missing or unknown, values of the wrong type.
     """
     path = Path(path)
+
+    def need(
+        good: bool, message: str, field: str | None = None, *, found: object = None, expected: object = None
+    ) -> None:
+        if not good:
+            raise DataError(message, path=path, field=field, found=found, expected=expected)
+
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise DataError("there is no such evaluation", path=path, hint="`modiff evaluate` makes one.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError("not an evaluation's JSON", path=path, found=error) from None
-    if not isinstance(content, dict) or not {"schema", "made", "strata", "results"} <= content.keys():
-        raise DataError("not an evaluation", path=path, expected="an object with schema, made, strata and results")
-    if content["schema"] != SCHEMA:
-        raise DataError("unknown schema", path=path, field="schema", found=content["schema"], expected=SCHEMA)
-    made, strata, results = content["made"], content["strata"], content["results"]
-    for name, value in (
-        ("made", made),
-        *((f"made.{key}", made.get(key, {})) for key in _OBJECTS if isinstance(made, dict)),
-    ):
-        if not isinstance(value, dict):
-            raise DataError("not an object", path=path, field=name, found=type(value).__name__)
-    if not isinstance(strata, dict) or not all(
-        isinstance(c, dict) and all(map(_is_count, c.values())) for c in strata.values()
-    ):
-        raise DataError("not an object of counts", path=path, field="strata")
-    if not isinstance(results, list):
-        raise DataError("not a list", path=path, field="results", found=type(results).__name__)
-    return Result(made, strata, [_record(row, path, f"results[{i}]") for i, row in enumerate(results)])
+    parts = ("schema", "made", "strata", "results")
+    good = isinstance(content, dict) and set(parts) <= content.keys()
+    need(good, "not an evaluation", expected="an object with schema, made, strata and results")
+    schema, made, strata, results = (content[part] for part in parts)
+    need(schema == SCHEMA, "unknown schema", "schema", found=schema, expected=SCHEMA)
+    need(isinstance(made, dict), "not an object", "made", found=type(made).__name__)
+    for name in ("versions", "store", "model", "settings"):
+        group = made.get(name, {})
+        need(isinstance(group, dict), "not an object", f"made.{name}", found=type(group).__name__)
+    counts = strata.values() if isinstance(strata, dict) else [None]
+    good = all(isinstance(found, dict) and all(map(_is_count, found.values())) for found in counts)
+    need(good, "not an object of counts", "strata")
+    need(isinstance(results, list), "not a list", "results", found=type(results).__name__)
+    for i, row in enumerate(results):
+        keys = sorted(row) if isinstance(row, dict) else type(row).__name__
+        need(keys == sorted(KEYS), "not a record", f"results[{i}]", found=keys, expected=", ".join(KEYS))
+        for item in fields(Record):
+            fits, expected = _KINDS[item.type]
+            value, where = row[item.name], f"results[{i}].{item.name}"
+            need(fits(value), "wrong value", where, found=repr(value), expected=expected)
+        stratum, where = row["stratum"], f"results[{i}].stratum"
+        need(stratum in STRATA, "unknown stratum", where, found=stratum, expected=", ".join(STRATA))
+    return Result(made, strata, [Record(**row) for row in results])
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _record(row: Any, path: Path, field: str) -> Record:
-    if not isinstance(row, dict) or set(row) != set(KEYS):
-        found = sorted(row) if isinstance(row, dict) else type(row).__name__
-        raise DataError("not a record", path=path, field=field, found=found, expected=", ".join(KEYS))
-    for key, value in row.items():
-        if key in _TEXT:
-            good, expected = isinstance(value, str), "text"
-        elif key in _COUNT:
-            good, expected = _is_count(value), "a whole number of 0 or more"
-        elif key == "steps":
-            good, expected = value is None or _is_count(value), "a whole number or null"
-        else:
-            good, expected = value is None or _is_number(value), "a number or null"
-        if not good or (key == "threshold" and value is None):
-            raise DataError("wrong value", path=path, field=f"{field}.{key}", found=repr(value), expected=expected)
-    if row["stratum"] not in STRATA:
-        expected = ", ".join(STRATA)
-        raise DataError("unknown stratum", path=path, field=f"{field}.stratum", found=row["stratum"], expected=expected)
-    return Record(**row)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def select(records: Iterable[Record], **wanted: Any) -> list[Record]:
@@ -161,13 +176,5 @@ def select(records: Iterable[Record], **wanted: Any) -> list[Record]:
     unknown = set(wanted) - set(KEYS)
     if unknown:
         raise TypeError(f"a record has no {', '.join(sorted(unknown))}")
-
-    def matches(record: Record) -> bool:
-        return all(
-            getattr(record, key) in value
-            if isinstance(value, Sequence | set) and not isinstance(value, str)
-            else getattr(record, key) == value
-            for key, value in wanted.items()
-        )
-
-    return [record for record in records if matches(record)]
+    asked = {key: value if isinstance(value, list | tuple | set) else (value,) for key, value in wanted.items()}
+    return [record for record in records if all(getattr(record, key) in among for key, among in asked.items())]

@@ -7,19 +7,20 @@ Nothing here knows models: whoever scores samples (a trained model, or files tha
 from __future__ import annotations
 
 import csv
-import io
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
-from modiff.evaluation.bootstrap import Interval, mean_interval
+from modiff.evaluation.bootstrap import mean_interval
 from modiff.evaluation.files import write_text
 from modiff.evaluation.records import DIFFERENCE, STRATA, Record
 from modiff.evaluation.score_names import GAP, NAMES, rank
@@ -29,6 +30,7 @@ REFERENCE = "iid_reference"
 BASELINE = "majority_vote"
 ONE_RATER = "one_rater"
 UNREAD = "unread"
+_IMAGE = ("patient", "stratum", "raters")  # what a row says of its image, before its values
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,39 +66,69 @@ class Quantity:
             raise DataError("not a column of values", field=name, expected="metric|predictor|protocol|n=…") from None
 
 
-@dataclass
+@dataclass(eq=False)
 class ImageTable:
-    """One row an image. columns: values by quantity, NaN where undefined; raters: how many read the image.
+    """One row per image, which nobody changes.
 
-    stratum: "all_marked" (every rater who read it marked something), "some_empty", "none" (nobody did).
-    seconds: by steps and n, the mean time to draw n samples of an image.
+    frame: indexed by case; patient, stratum, raters (how many read the image), then a column of float64 per `Quantity`,
+    NaN where undefined. stratum: "all_marked" (every rater who read it marked something), "some_empty", "none" (nobody
+    did). seconds: by steps and n, the mean time to draw n samples of an image.
     """
 
     split: str
-    cases: list[str]
-    patients: list[str]
-    strata: list[str]
-    raters: list[int]
-    columns: dict[Quantity, NDArray[np.float64]] = field(default_factory=dict)
+    frame: pd.DataFrame
     seconds: dict[tuple[int | None, int], float] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, split: str, images: Mapping[str, Iterable[object]], values: pd.DataFrame) -> ImageTable:
+        """A table from case, patient, stratum and raters of each image, and values, a column per quantity or its name.
+
+        Raises DataError for two images or columns of one name and for a column's name that is not a quantity's.
+        """
+        index = pd.Index(list(images["case"]), dtype=object, name="case")
+        columns = values.columns.map(lambda name: Quantity.parse(name) if isinstance(name, str) else name)
+        for kind, names in (("image", index), ("column", columns)):
+            if not names.is_unique:
+                raise DataError(f"two {kind}s of one name", found=names[names.duplicated()][0])
+        frame = pd.DataFrame({name: list(images[name]) for name in _IMAGE}, index=index).astype({"raters": int})
+        return cls(split, pd.concat([frame, values.set_axis(index).set_axis(columns, axis=1)], axis=1))
+
     def __len__(self) -> int:
-        return len(self.cases)
+        return len(self.frame)
+
+    @cached_property
+    def columns(self) -> dict[Quantity, NDArray[np.float64]]:
+        """The values alone: (images,) of each quantity."""
+        return {label: self.frame[label].to_numpy() for label in self.frame if isinstance(label, Quantity)}
+
+    @property
+    def cases(self) -> list[str]:
+        """Each image's name."""
+        return self.frame.index.tolist()
+
+    @property
+    def patients(self) -> list[str]:
+        """Each image's patient."""
+        return self.frame["patient"].tolist()
+
+    @property
+    def strata(self) -> list[str]:
+        """Each image's stratum."""
+        return self.frame["stratum"].tolist()
+
+    @property
+    def raters(self) -> list[int]:
+        """How many raters read each image."""
+        return self.frame["raters"].tolist()
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images and patients of each stratum, whether or not a metric is defined on them."""
-        found = {}
-        for stratum in STRATA:
-            rows = self.rows(stratum)
-            found[stratum] = {
-                "images": int(rows.sum()),
-                "patients": len({self.patients[i] for i in np.flatnonzero(rows)}),
-            }
-        return found
+        parts = {stratum: self.frame["patient"][self.rows(stratum)] for stratum in STRATA}
+        return {stratum: {"images": len(part), "patients": part.nunique()} for stratum, part in parts.items()}
 
     def rows(self, stratum: str) -> NDArray[np.bool_]:
         """(images,) which rows belong to the stratum."""
-        return np.array([stratum in ("all", own) for own in self.strata], dtype=bool)
+        return (self.frame["stratum"] == stratum).to_numpy(dtype=bool) | (stratum == "all")
 
 
 def strata_of(marked: Tensor, read: Tensor) -> list[str]:
@@ -116,83 +148,66 @@ def strata_of(marked: Tensor, read: Tensor) -> list[str]:
 
 
 def records_of(table: ImageTable, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Record]:
-    """The records of every quantity and stratum, and of the paired differences from what stands beside the model.
+    """The records of every quantity and stratum, and of the paired differences from the references.
 
     The i.i.d. reference describes images that were not chosen by their marks: it has the stratum "all" only.
     """
+    columns = {**table.columns, **_differences(table)}
+    means = {quantity: values for quantity, values in columns.items() if not quantity.metric.startswith(GAP)}
+    sets: dict[Quantity, dict[str, NDArray[np.float64]]] = {}  # columns by metric of each set of samples
+    for quantity, values in table.columns.items():
+        sets.setdefault(replace(quantity, metric=""), {})[quantity.metric] = values
     together = {
         replace(quantity, metric=metric): error
-        for quantity, errors in _by_sample_set(table).items()
-        for metric, error in pooled(errors).items()
+        for quantity, found in sets.items()
+        for metric, error in pooled(found).items()
     }
-    table = _with_differences(table)
-    means = {quantity: values for quantity, values in table.columns.items() if not quantity.metric.startswith(GAP)}
     records = []
     for quantity in sorted([*means, *together], key=_reading_order):
         reference = quantity.predictor == REFERENCE or quantity.metric.endswith(DIFFERENCE + REFERENCE)
+        drawn = quantity.predictor == "model" and DIFFERENCE not in quantity.metric
         for stratum in ("all",) if reference else STRATA:
             rows = table.rows(stratum)
             if not rows.any():
                 continue
-            patients = [table.patients[i] for i in np.flatnonzero(rows)]
+            patients = table.frame["patient"][rows].tolist()
             if quantity in means:
                 interval = mean_interval(means[quantity][rows], patients, seed=seed, resamples=resamples)
             else:
                 interval = together[quantity].interval(rows, patients, seed=seed, resamples=resamples)
-            records.append(_record(table, quantity, stratum, interval))
+            record = Record(
+                **asdict(quantity),
+                split=table.split,
+                stratum=stratum,
+                images=interval.images,
+                patients=interval.patients,
+                value=interval.value,
+                ci_low=interval.low,
+                ci_high=interval.high,
+                seconds_per_image=table.seconds.get((quantity.steps, quantity.n)) if drawn else None,
+            )
+            records.append(record)
     return records
 
 
-def _by_sample_set(table: ImageTable) -> dict[Quantity, dict[str, NDArray[np.float64]]]:
-    """Columns by metric, of each set of samples and way to make masks of it (a quantity without a metric)."""
-    found: dict[Quantity, dict[str, NDArray[np.float64]]] = {}
-    for quantity, values in table.columns.items():
-        found.setdefault(replace(quantity, metric=""), {})[quantity.metric] = values
-    return found
-
-
-def _record(table: ImageTable, quantity: Quantity, stratum: str, interval: Interval) -> Record:
-    drawn = quantity.predictor == "model" and DIFFERENCE not in quantity.metric
-    return Record(
-        metric=quantity.metric,
-        predictor=quantity.predictor,
-        protocol=quantity.protocol,
-        n=quantity.n,
-        steps=quantity.steps,
-        threshold=quantity.threshold,
-        split=table.split,
-        stratum=stratum,
-        images=interval.images,
-        patients=interval.patients,
-        value=interval.value,
-        ci_low=interval.low,
-        ci_high=interval.high,
-        seconds_per_image=table.seconds.get((quantity.steps, quantity.n)) if drawn else None,
-    )
-
-
-def _with_differences(table: ImageTable) -> ImageTable:
-    """The table with a column for each difference of a predictor that draws samples from those that do not."""
-    columns = dict(table.columns)
+def _differences(table: ImageTable) -> dict[Quantity, NDArray[np.float64]]:
+    """A column for each difference of a predictor that draws samples from those that do not."""
+    found = {}
     for quantity, values in table.columns.items():
         if quantity.predictor in (BASELINE, ONE_RATER, REFERENCE) or NAMES.get(quantity.metric, ("", None))[1] is None:
             continue
         for other in (BASELINE, REFERENCE):
-            beside = Quantity(quantity.protocol, quantity.threshold, quantity.n, None, other, quantity.metric)
-            if beside in table.columns:
-                metric = f"{quantity.metric}{DIFFERENCE}{other}"
-                difference = Quantity(
-                    quantity.protocol, quantity.threshold, quantity.n, quantity.steps, quantity.predictor, metric
-                )
-                columns[difference] = values - table.columns[beside]
-    return ImageTable(table.split, table.cases, table.patients, table.strata, table.raters, columns, table.seconds)
+            beside = table.columns.get(replace(quantity, steps=None, predictor=other))
+            if beside is not None:
+                found[replace(quantity, metric=f"{quantity.metric}{DIFFERENCE}{other}")] = values - beside
+    return found
 
 
 _PREDICTOR_ORDER = {"model": 0, "shuffled": 1, BASELINE: 2, ONE_RATER: 3, REFERENCE: 4}
 
 
 def _reading_order(quantity: Quantity) -> tuple[object, ...]:
-    """Standard before paper; within it by threshold, n and metric, what stands beside the model right below it."""
+    """Standard before paper; within it by threshold, n and metric, references right below the model."""
     predictor = _PREDICTOR_ORDER.get(quantity.predictor, 0)
     metric, difference, _ = quantity.metric.partition(DIFFERENCE)
     steps = -1 if quantity.steps is None else quantity.steps
@@ -200,20 +215,12 @@ def _reading_order(quantity: Quantity) -> tuple[object, ...]:
     return (protocol, quantity.threshold, quantity.n, bool(difference), rank(metric), quantity.metric, predictor, steps)
 
 
-_FIXED = ("case", "patient", "stratum", "raters")
-
-
 def write_csv(table: ImageTable, path: str | Path) -> Path:
-    """Writes a row an image: case, patient, stratum, raters, and a column a quantity; undefined values are empty."""
+    """Writes case, patient, stratum, raters and a column per quantity, a row per image; undefined values are empty."""
     quantities = sorted(table.columns, key=_reading_order)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_FIXED, *(quantity.name for quantity in quantities)])
-    for i, case in enumerate(table.cases):
-        values = (float(table.columns[quantity][i]) for quantity in quantities)
-        cells = ("" if math.isnan(value) else repr(value) for value in values)
-        writer.writerow([case, table.patients[i], table.strata[i], table.raters[i], *cells])
-    return write_text(path, text.getvalue())
+    header = [*_IMAGE, *(quantity.name for quantity in quantities)]
+    frame = table.frame[[*_IMAGE, *quantities]].set_axis(header, axis=1)
+    return write_text(path, frame.to_csv(lineterminator="\n"))
 
 
 def read_csv(path: str | Path, split: str) -> ImageTable:
@@ -228,43 +235,30 @@ def read_csv(path: str | Path, split: str) -> ImageTable:
             header, *rows = csv.reader(file)
     except (OSError, ValueError, csv.Error) as error:
         raise DataError("not a table of images", path=path, found=error) from None
-    if tuple(header[: len(_FIXED)]) != _FIXED:
-        raise DataError("not a table of images", path=path, found=header[:4], expected=", ".join(_FIXED))
-    quantities = [Quantity.parse(name) for name in header[len(_FIXED) :]]
+    fixed, names = header[:4], header[4:]
+    if fixed != ["case", *_IMAGE]:
+        raise DataError("not a table of images", path=path, found=fixed, expected=", ".join(["case", *_IMAGE]))
     if any(len(row) != len(header) for row in rows):
         raise DataError("a row that does not fit its header", path=path, expected=f"{len(header)} cells")
     try:
-        values = np.array([[float(cell or "nan") for cell in row[len(_FIXED) :]] for row in rows], dtype=np.float64)
-        raters = [int(row[3]) for row in rows]
-    except (ValueError, IndexError) as error:
+        values = np.array([[float(cell or "nan") for cell in row[4:]] for row in rows], dtype=np.float64)
+        images = {name: [row[i] for row in rows] for i, name in enumerate(fixed)}
+        return ImageTable.of(split, images, pd.DataFrame(values.reshape(len(rows), len(names)), columns=names))
+    except DataError as error:
+        raise DataError("not a table of images", path=path, found=error) from None
+    except ValueError as error:
         raise DataError("a row that does not fit its header", path=path, found=error) from None
-    columns = {quantity: values[:, i].copy() for i, quantity in enumerate(quantities)} if rows else {}
-    return ImageTable(
-        split, [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], raters, columns
-    )
 
 
-def assemble(split: str, rows: Iterable[Mapping[str, object]], extra: Mapping[str, Mapping[str, float]]) -> ImageTable:
+def assemble(split: str, rows: Iterable[Mapping[str, Any]], extra: Mapping[str, Mapping[str, float]]) -> ImageTable:
     """A table from rows {"case", "patient", "stratum", "raters", "values": {column name: value or None}}.
 
     extra: by case, further values that were found while another case was worked on. Images that nobody read have
     nothing to be scored against and are left out.
     """
     rows = [row for row in rows if row["stratum"] != UNREAD]
-    names = sorted(
-        {name for row in rows for name in _values(row)} | {name for values in extra.values() for name in values}
-    )
-    columns = {Quantity.parse(name): np.full(len(rows), np.nan) for name in names}
-    for i, row in enumerate(rows):
-        found = {**_values(row), **extra.get(str(row["case"]), {})}
-        for name, value in found.items():
-            columns[Quantity.parse(name)][i] = math.nan if value is None else value
-    text = {key: [str(row[key]) for row in rows] for key in ("case", "patient", "stratum")}
-    raters = [int(str(row["raters"])) for row in rows]
-    return ImageTable(split, text["case"], text["patient"], text["stratum"], raters, columns)
-
-
-def _values(row: Mapping[str, object]) -> dict[str, float | None]:
-    values = row["values"]
-    assert isinstance(values, dict)
-    return values
+    names = {name for row in (*(row["values"] for row in rows), *extra.values()) for name in row}
+    found = [{**row["values"], **extra.get(row["case"], {})} for row in rows]
+    images = {key: [row[key] for row in rows] for key in ("case", *_IMAGE)}
+    values = pd.DataFrame(found, index=range(len(rows)), columns=sorted(names), dtype=np.float64)
+    return ImageTable.of(split, images, values)

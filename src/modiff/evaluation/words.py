@@ -6,6 +6,9 @@ from modiff.evaluation.records import DIFFERENCE, Record
 from modiff.evaluation.score_names import NAMES, WITHOUT_THRESHOLD
 from modiff.metrics.protocols import PROTOCOLS
 
+INTERVAL = "95 % interval"
+NONE = "–"  # where something does not enter
+FEW = "under 5 patients"
 METRICS = {metric: name for metric, (name, _) in NAMES.items()}
 HIGHER_IS_BETTER = {metric: better for metric, (_, better) in NAMES.items() if better is not None}
 PREDICTORS = {
@@ -44,12 +47,16 @@ def is_difference(record: Record) -> bool:
 
 def threshold(record: Record) -> str:
     """How probabilities became masks: "argmax", "p ≥ 0.9"; "–" where that does not enter."""
-    metric_ = record.metric.partition(DIFFERENCE)[0]
-    if record.predictor in ("majority_vote", "one_rater", "iid_reference") or metric_ in WITHOUT_THRESHOLD:
-        return "–"
-    if record.protocol in PROTOCOLS:
-        return PROTOCOLS[record.protocol].threshold_text(record.threshold)
-    return f"p ≥ {record.threshold:g}"
+    if record.predictor in ("majority_vote", "one_rater", "iid_reference"):
+        return NONE
+    return masks_by(record.metric.partition(DIFFERENCE)[0], record.protocol, record.threshold)
+
+
+def masks_by(metric: str, protocol: str, threshold: float) -> str:
+    """How probabilities became the masks that a metric is of: "argmax", "p ≥ 0.9"; "–" where it takes none."""
+    if metric in WITHOUT_THRESHOLD:
+        return NONE
+    return PROTOCOLS[protocol].threshold_text(threshold) if protocol in PROTOCOLS else f"p ≥ {threshold:g}"
 
 
 def decimals(metric: str) -> int:
@@ -82,3 +89,29 @@ def interval(record: Record) -> str:
 def value(record: Record) -> str:
     """The value; differences with their sign."""
     return number(record.value, signed=is_difference(record), digits=decimals(record.metric))
+
+
+def row(record: Record, undefined: int = 0) -> dict[str, object]:
+    """The cells of a table's row, by column. undefined: images of the stratum on which the metric is not defined."""
+    seconds = record.seconds_per_image
+    return {
+        "stratum": STRATA[record.stratum],
+        "metric": metric(record),
+        "predictor": predictor(record),
+        "protocol": record.protocol,
+        "threshold": threshold(record),
+        "n": record.n,
+        "steps": NONE if record.steps is None else record.steps,
+        "split": record.split,
+        "images": record.images,
+        "undefined": undefined or "",
+        "seconds per image": NONE if seconds is None else f"{seconds:.3g}",
+        "value": value(record),
+        INTERVAL: interval(record),
+    }
+
+
+def with_direction(metric: str) -> str:
+    """E.g. "GED (lower is better)"."""
+    name, higher = METRICS.get(metric, metric), HIGHER_IS_BETTER.get(metric)
+    return name if higher is None else f"{name} ({'higher' if higher else 'lower'} is better)"

@@ -1,0 +1,177 @@
+"""Figures of a comparison: paired differences with their intervals, and quality against seconds."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modiff.errors import ConfigError, DataError
+from modiff.io.files import replacing
+from modiff.viz.figures import COLOURS, new_figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg", ".pdf")
+_SIDE_COLOURS = {1: COLOURS[6], -1: COLOURS[5], 0: "#777777"}
+_GREY = "#5a666c"
+# Dark enough on white, the most different first; six colours and seven markers make 42 different lines.
+_LINES = tuple(COLOURS[i] for i in (6, 5, 4, 3, 0, 1))
+_MARKERS = "osD^vPX"
+_STYLES = ("dashed", "dotted")
+# Where a number may stand from its point, across and along in points of type.
+_SIDES = tuple(
+    (x * a, y * b) for x, y in ((4, 4), (4, 12), (12, 4), (4, 20), (20, 4)) for a in (1, -1) for b in (1, -1)
+)
+# One figure is the same bytes every day.
+_UNDATED: dict[str, dict[str, Any]] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Writes a figure as PNG, SVG or PDF by the name's end, whole or not at all; the same figure, the same bytes.
+
+    Raises ConfigError for another end, DataError where it cannot be written.
+    """
+    import matplotlib
+
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise ConfigError("not a figure's name", path=path, found=kind or "no suffix", expected=", ".join(FORMATS))
+    options: Any = {"svg.fonttype": "none", "svg.hashsalt": "modiff", "pdf.fonttype": 42}
+    try:
+        with matplotlib.rc_context(options), replacing(path) as beside:
+            figure.savefig(beside, format=kind[1:], dpi=150, metadata=_UNDATED[kind])
+    except OSError as error:
+        raise DataError(f"cannot be written ({error.strerror or error})", path=path) from None
+    return path
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One metric's differences.
+
+    across: what the axis shows. rows: label, difference, ci_low, ci_high (None: no interval), side (1: the first method
+    is better, −1: the second, 0: not shown).
+    """
+
+    title: str
+    across: str
+    rows: pd.DataFrame
+
+
+def draw_differences(panels: Sequence[Panel], title: str) -> Figure:
+    """A panel per metric, in each a line per difference with its interval, coloured by which side is better."""
+    columns = min(3, max(1, len(panels)))
+    lines = -(-max(1, len(panels)) // columns)
+    height = 1.6 + 0.34 * max((len(panel.rows) for panel in panels), default=1)
+    figure = new_figure(3.2 + 3.6 * columns, height * lines)
+    figure.set_layout_engine("constrained")
+    figure.suptitle(_plain(title), fontsize=10)
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for i, (axis, panel) in enumerate(zip(axes.flat, panels, strict=False)):
+        rows, places = panel.rows, np.arange(len(panel.rows))
+        colours = rows["side"].map(_SIDE_COLOURS).tolist()
+        axis.hlines(places, rows["ci_low"].astype(float), rows["ci_high"].astype(float), colours, linewidth=2)
+        axis.scatter(rows["difference"].astype(float), places, s=25, c=colours, zorder=3)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        left = panels[i - i % columns].rows["label"]
+        named = i % columns == 0 or list(left) != list(rows["label"])
+        axis.set_yticks(places, map(_plain, rows["label"]) if named else [""] * len(rows), fontsize=8)
+        axis.set_title(panel.title, fontsize=10)
+        axis.set_xlabel(panel.across, fontsize=8)
+        axis.margins(x=0.1)
+        _frame(axis, "x")
+    return figure
+
+
+def _frame(axes: Axes, grid: Any) -> None:
+    axes.tick_params(axis="both" if grid == "both" else "x", labelsize=8)
+    axes.grid(axis=grid, alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_tradeoff(
+    curves: Mapping[str, pd.DataFrame],
+    levels: Mapping[str, float],
+    *,
+    title: str,
+    across: str,
+    up: str,
+    caption: str,
+) -> Figure:
+    """A value against seconds on a logarithmic axis, a line per model, with its steps at each point.
+
+    curves: by name, rows of steps (None: takes none), seconds_per_image, value, ci_low and ci_high (None: no interval).
+    levels: horizontal lines by what the legend says of them.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    names = [textwrap.fill(_plain(name), 60) for name in curves]
+    said = textwrap.wrap(_plain(caption), 118)
+    columns = max(1, min(3, 84 // (max(map(len, [*names, *levels])) + 6)))
+    rows = -(-len([*names, *levels]) // columns) + sum(name.count("\n") for name in names)
+    figure = new_figure(7.6, 4.9 + 0.18 * rows + 0.155 * len(said))
+    figure.set_layout_engine("constrained")
+    axes = figure.add_subplot()
+    for i, (name, points) in enumerate(zip(names, curves.values(), strict=True)):
+        x, y, low, high = (points[key].astype(float) for key in ("seconds_per_image", "value", "ci_low", "ci_high"))
+        look: dict[str, Any] = {"color": _LINES[i % len(_LINES)], "marker": _MARKERS[i % len(_MARKERS)]}
+        axes.plot(x, y, **look, markersize=6, linewidth=1.4, label=name, zorder=3)
+        axes.vlines(x, low, high, color=look["color"], linewidth=1.6, alpha=0.75)
+    for (name, value), style in zip(levels.items(), _STYLES, strict=False):
+        axes.axhline(value, color=_GREY, linewidth=1.1, linestyle=style, zorder=1, label=name)
+    seconds = np.concatenate([points["seconds_per_image"].astype(float) for points in curves.values()])
+    axes.set_xscale("log")
+    axes.set_xlim(seconds.min() / 1.6, seconds.max() * 1.8)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(y=0.12)
+    axes.set_ylabel(up, fontsize=9)
+    axes.set_xlabel(across, fontsize=9)
+    _frame(axes, "both")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, fontsize=8, frameon=False)
+    figure.suptitle(_plain(title), fontsize=11, x=0.01, ha="left")
+    figure.supxlabel("\n".join(said), fontsize=7.5, x=0.01, ha="left", color=_GREY)
+    figure.draw_without_rendering()  # the layout decides where points lie
+    _write_steps(axes, curves)
+    return figure
+
+
+def _write_steps(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
+    """The number of steps beside each point, on the first side where it hides no point and no other number."""
+    from matplotlib.transforms import Bbox
+
+    places = [rows[["seconds_per_image", "value"]].to_numpy(dtype=float) for rows in curves.values()]
+    pixels = axes.transData.transform(np.concatenate(places))
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels]
+    for rows in curves.values():
+        for steps, x, y in rows[["steps", "seconds_per_image", "value"]].dropna().itertuples(index=False):
+            note = axes.annotate(f"{steps:g}", (x, y), fontsize=8, zorder=4)
+            note.set(in_layout=False, anncoords="offset points")
+            for across, along in _SIDES:
+                note.set(ha="left" if across > 0 else "right", va="bottom" if along > 0 else "top")
+                note.xyann = (across, along)
+                if not note.get_window_extent().count_overlaps(taken):
+                    break
+            taken.append(note.get_window_extent())
+
+
+def _plain(text: str) -> str:
+    """A dollar would begin mathematics."""
+    return text.replace("$", r"\$")
