@@ -11,7 +11,7 @@ from typing import Any
 
 from modiff.benchmark.plan import BenchmarkSettings, Row
 from modiff.errors import ConfigError, DataError
-from modiff.evaluation.files import write_text
+from modiff.io.files import write_text
 
 STATE = "benchmark.json"
 SCHEMA = 1

@@ -14,8 +14,7 @@ from modiff.benchmark.tables_html import page
 from modiff.benchmark.tables_write import as_csv, markdown
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError, ModiffError
-from modiff.evaluation.files import write_text
-from modiff.io.files import replacing
+from modiff.io.files import replacing, write_text
 
 FOLDER = "tables"  # of a benchmark's folder
 MARKDOWN, CSV, PAGE, FIGURE = "tables.md", "tables.csv", "tables.html", "figure2"

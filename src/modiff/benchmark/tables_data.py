@@ -23,10 +23,10 @@ from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
 from modiff.evaluation.compare_inputs import Method, pooled, read_methods
-from modiff.evaluation.score_names import NAMES, columns_of
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import BASELINE, REFERENCE, Quantity
 from modiff.metrics.protocols import PROTOCOLS
+from modiff.metrics.registry import NAMES, columns_of
 
 Column = tuple[str, int]  # metric, n
 BEST, SAME, WORSE = "best", "same", "worse"

@@ -21,10 +21,9 @@ from modiff.evaluation.bootstrap import (
     pooled_difference,
 )
 from modiff.evaluation.compare_inputs import Method, Way, shared_metrics
-from modiff.evaluation.files import write_text
 from modiff.evaluation.records import STRATA
-from modiff.evaluation.score_names import COLUMNS, FIRST, GAP, NAMES, POOLED, rank
-from modiff.evaluation.score_pooled import PooledError, pooled
+from modiff.io.files import write_text
+from modiff.metrics.registry import COLUMNS, FIRST, GAP, NAMES, POOLED, PooledError, pooled, rank
 
 SCHEMA = 1
 
@@ -71,7 +70,7 @@ def compare(
 ) -> Comparison:
     """Every pair of methods, every protocol, threshold and n, every stratum.
 
-    metrics: names of `score_names.COLUMNS`, or "all"; by default GED and HM-IoU.
+    metrics: names of `registry.COLUMNS`, or "all"; by default GED and HM-IoU.
     Raises ConfigError for fewer than two methods or a metric that not all of them have.
     """
     if len(methods) < 2:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from modiff.errors import DataError
+from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import Result
 from modiff.evaluation.results import read_results
-from modiff.evaluation.run import FOLDER
-from modiff.evaluation.score_names import GAP
 from modiff.evaluation.table import ImageTable, Quantity
+from modiff.metrics.registry import GAP
 
 MODEL = "model"
 Way = tuple[str, float, int]  # protocol, threshold, n
@@ -75,7 +75,7 @@ def find_result(path: str | Path, split: str | None = None) -> Path:
     if len(named) == 1 or (len(found) == 1 and split is None):
         return (named or found)[0]
     if not found:
-        raise DataError("no result here", path=path, expected="what `modiff evaluate` or `modiff score` wrote")
+        raise DataError("no result here", path=path, expected="what `modiff evaluate` wrote")
     names = ", ".join(str(file.relative_to(path)) for file in found)
     raise DataError("several results", path=path, found=names, hint="Name the file in place of the folder")
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from modiff.evaluation import words
 from modiff.evaluation.compare import Comparison, Difference
-from modiff.evaluation.score_names import NAMES, WITHOUT_THRESHOLD
 from modiff.io.files import replacing
 from modiff.metrics.protocols import PROTOCOLS
+from modiff.metrics.registry import NAMES, WITHOUT_THRESHOLD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,9 +15,9 @@ from typing import Any
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import words
 from modiff.evaluation.records import STRATA, Record, Result, read_result, select
-from modiff.evaluation.score_names import WITHOUT_THRESHOLD
 from modiff.evaluation.table import BASELINE, REFERENCE
 from modiff.metrics.protocols import PROTOCOLS
+from modiff.metrics.registry import WITHOUT_THRESHOLD
 
 MODEL = "model"
 _UNNAMED = "unnamed device"
@@ -191,7 +191,7 @@ def _wanted(path: Path, result: Result, asked: Asked) -> list[Record]:
     if not drawable and all(record.value is None for record in found):
         raise DataError("defined on no image", path=path, field=asked.metric)
     if not drawable:
-        hint = "`modiff evaluate` measures them; `modiff score` cannot."
+        hint = "`modiff evaluate` measures them for a model, not for files."
         raise DataError("no seconds an image", path=path, field="seconds_per_image", hint=hint)
     return drawable
 

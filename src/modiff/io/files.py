@@ -32,6 +32,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> Path:
+    """Writes UTF-8 text so that the file holds either what it held before or all of `text`; makes its folder."""
+    path = Path(path)
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
 @contextmanager
 def alone(folder: str | Path) -> Iterator[None]:
     """The folder is this process's to write to until the block ends; DataError where another holds it.

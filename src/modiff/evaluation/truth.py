@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -31,7 +30,7 @@ class TruthCase:
 class Truth(ABC):
     """Raters' masks case by case.
 
-    path: where they are. split. classes: K. cases: names. patients: one a case. notes: what a reader should know.
+    path: where they are. split. classes: K. cases: names. patients: one a case. notes: what is to be known of them.
     """
 
     path: Path
@@ -52,6 +51,12 @@ class Truth(ABC):
     def close(self) -> None:
         """Lets go of the files."""
         return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 class StoreTruth(Truth):
@@ -152,27 +157,21 @@ class FileTruth(Truth):
 
 def read_patients(path: str | Path) -> dict[str, str]:
     """Case -> patient from a CSV file with these two columns; raises DataError."""
-    path = Path(path)
+    import pandas as pd
+
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError("not a table of patients", path=path, found=error) from None
-    if not {"case", "patient"} <= set(header):
-        raise DataError("not a table of patients", path=path, found=", ".join(header), expected="case, patient")
-    case, patient = header.index("case"), header.index("patient")
-    found: dict[str, str] = {}
-    for row in rows:
-        if len(row) != len(header) or not row[patient]:
-            raise DataError("a row that does not fit its header", path=path, found=row)
-        if found.setdefault(row[case], row[patient]) != row[patient]:
-            raise DataError("a case of two patients", path=path, field=row[case])
-    return found
-
-
-def image_names(case: str, slices: int) -> Sequence[str]:
-    """An image is its case; the slices of a volume are images of their own."""
-    return [case] if slices == 1 else [f"{case}/slice-{z:03d}" for z in range(slices)]
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["case", "patient"], index_col=False)
+    except (OSError, ValueError) as error:
+        found = str(error).splitlines()[0]
+        raise DataError("is not a table of patients", path=path, found=found, expected="case, patient") from None
+    incomplete = table[table.isna().any(axis=1) | (table["patient"] == "")]
+    if len(incomplete):
+        raise DataError("a case without a patient", path=path, field=str(incomplete["case"].iloc[0]))
+    table = table.drop_duplicates()
+    several = table["case"][table["case"].duplicated()]
+    if len(several):
+        raise DataError("a case of two patients", path=path, field=several.iloc[0])
+    return dict(zip(table["case"], table["patient"], strict=True))
 
 
 def is_store(path: Path) -> bool:
