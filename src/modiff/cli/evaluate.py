@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modiff.evaluation.evaluate import Progress, Written
     from modiff.evaluation.settings import EvaluationSettings
-    from modiff.evaluation.truth import Truth
 
 _EPILOG = """\
 FILES  a folder with a sub-folder per case and a PNG or NIfTI file per sample (or the folders that `modiff sample`
@@ -26,26 +25,30 @@ Writes <split>.csv, a row per image, and <split>.json, how it was made and a rec
 interrupted evaluation of a model resumes with the same command. Several devices share its images:
 torchrun --nproc-per-node 2 -m modiff evaluate …
 """
-# Options of one kind of source with their defaults; those of EvaluationSettings have their own (None here).
-_OF_MODEL: dict[str, Any] = {
-    "data": None,
-    "fold": "own",
-    "steps": None,
-    "control": None,
-    "device": "auto",
-    "batch_size": None,
-    "restart": False,
+_Options = dict[str, tuple[Any, dict[str, Any]]]
+_KINDS = ("auto", "masks", "probabilities")
+# Options of one kind of source: default and help. What is a field of EvaluationSettings has its default there.
+_OF_MODEL: _Options = {
+    "data": (None, {"metavar": "STORE", "help": "the store, as `modiff import` writes it"}),
+    "fold": ("own", {"metavar": "K", "help": "the split within this fold; none: the store's own (the run's own fold)"}),
+    "steps": (None, {"nargs": "+", "type": int, "metavar": "S", "help": "steps of the sampler (the model's own)"}),
+    "control": (None, {"action": "store_true", "help": "also score samples drawn for another patient's image"}),
+    "device": ("auto", {"help": "auto, cpu, cuda, cuda:1 … (auto: a GPU if there is one)"}),
+    "batch_size": (None, {"type": int, "metavar": "IMAGES", "help": "images at once; changes speed only"}),
+    "restart": (False, {"action": "store_true", "help": "throw away what an interrupted evaluation left"}),
 }
-_OF_FILES: dict[str, Any] = {
-    "truth": None,
-    "name": None,
-    "values": "auto",
-    "truth_values": "masks",
-    "classes": 1,
-    "patients": None,
-    "unread_missing": False,
-    "allow_missing": False,
-}
+_OF_FILES: _Options = {
+    "truth": (None, {"type": Path, "metavar": "TRUTH", "help": "the raters' masks, see below"}),
+    "name": (None, {"help": "what the method is called (the name of FILES)"}),
+    "values": ("auto", {"choices": _KINDS, "help": "what the numbers of the samples are (auto)"}),
+    "truth_values": ("masks", {"choices": _KINDS[:2], "help": "the same of the raters' files (masks)"}),
+    "classes": (1, {"type": int, "metavar": "K", "help": "foreground classes, where TRUTH is not a store (1)"}),
+    "patients": (None, {"type": Path, "metavar": "CSV", "help": "columns case and patient, where TRUTH is not a store "
+                        "(the first part of a case's name)"}),
+    "unread_missing": (False, {"action": "store_true", "help": "a case with fewer raters' files than others was not "
+                               "read by the rest"}),
+    "allow_missing": (False, {"action": "store_true", "help": "leave out cases without predictions"}),
+}  # fmt: skip
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -59,77 +62,30 @@ def parser(prog: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,  # an option that is not given is not there
     )
-    made.add_argument(
-        "source", metavar="MODEL or FILES", help="a run folder or a packaged model's name; or samples, see below"
-    )
-    made.add_argument("--split", default="test", help="the split of the store (test)")
-    made.add_argument(
-        "-n", dest="ns", nargs="+", type=int, metavar="N", help="samples per image; the largest is drawn once (16 32)"
-    )
-    made.add_argument("--protocol", dest="protocols", nargs="+", metavar="P", help="standard, paper (both)")
-    made.add_argument(
-        "--threshold",
-        dest="thresholds",
-        nargs="+",
-        type=float,
-        metavar="T",
-        help="further thresholds; 0.5 is argmax under standard, which uses it anyway, and paper uses 0.9 (none)",
-    )
-    made.add_argument(
-        "--metrics",
-        nargs="+",
-        metavar="M",
-        help="all, or names: ged, hm_iou, ncc, ci, dmax, soft_dice, ece … as docs/metrics.md lists them (ged hm_iou)",
-    )
-    made.add_argument(
-        "--one-rater", action="store_true", help="also score each rater's mask against the other raters (for FILES: on)"
-    )
-    made.add_argument("--limit", type=int, metavar="IMAGES", help="a fixed subset, the same at every call (all)")
-    made.add_argument("--seed", type=int, help="of the samples, or of the draw of subsets, and of the bootstrap (0)")
-    made.add_argument(
-        "-o",
-        dest="output",
-        type=Path,
-        default=None,
-        metavar="DIR",
-        help="where to write (MODEL/evaluation, FILES-scores)",
-    )
-    _add_model(made.add_argument_group("a model's samples"))
-    _add_files(made.add_argument_group("samples in files"))
+    add = made.add_argument
+    add("source", metavar="MODEL or FILES", help="a run folder or a packaged model's name; or samples, see below")
+    add("--split", default="test", help="the split of the store (test)")
+    number = "samples per image; the largest is drawn once (16 32)"
+    add("-n", dest="ns", nargs="+", type=int, metavar="N", help=number)
+    add("--protocol", dest="protocols", nargs="+", metavar="P", help="standard, paper (both)")
+    further = "further thresholds; 0.5 is argmax under standard, which uses it anyway, and paper uses 0.9 (none)"
+    add("--threshold", dest="thresholds", nargs="+", type=float, metavar="T", help=further)
+    names = "all, or names: ged, hm_iou, ncc, ci, dmax, soft_dice, ece … as docs/metrics.md lists them (ged hm_iou)"
+    add("--metrics", nargs="+", metavar="M", help=names)
+    add("--one-rater", action="store_true", help="also score each rater's mask against the others (for FILES: always)")
+    add("--limit", type=int, metavar="IMAGES", help="a fixed subset, the same at every call (all)")
+    add("--seed", type=int, help="of the samples, or of the draw of subsets, and of the bootstrap (0)")
+    where = "where to write (MODEL/evaluation, FILES-scores)"
+    add("-o", dest="output", type=Path, default=None, metavar="DIR", help=where)
+    for title, options in (("a model's samples", _OF_MODEL), ("samples in files", _OF_FILES)):
+        group = made.add_argument_group(title)
+        for name, (_, how) in options.items():
+            group.add_argument(_flag(name), **how)
     return made
 
 
-def _add_model(made: argparse._ArgumentGroup) -> None:
-    made.add_argument("--data", metavar="STORE", help="the store, as `modiff import` writes it")
-    made.add_argument(
-        "--fold", metavar="K", help="the split within this fold; none: the store's own (the run's own fold)"
-    )
-    made.add_argument("--steps", nargs="+", type=int, metavar="S", help="steps of the sampler (the model's own)")
-    made.add_argument("--control", action="store_true", help="also score samples drawn for another patient's image")
-    made.add_argument("--device", help="auto, cpu, cuda, cuda:1 … (auto: a GPU if there is one)")
-    made.add_argument("--batch-size", type=int, metavar="IMAGES", help="images at once; changes speed only")
-    made.add_argument("--restart", action="store_true", help="throw away what an interrupted evaluation left")
-
-
-def _add_files(made: argparse._ArgumentGroup) -> None:
-    kinds = ("auto", "masks", "probabilities")
-    made.add_argument("--truth", type=Path, metavar="TRUTH", help="the raters' masks, see below")
-    made.add_argument("--name", help="what the method is called (the name of FILES)")
-    made.add_argument("--values", choices=kinds, help="what the numbers of the samples are (auto)")
-    made.add_argument("--truth-values", choices=kinds[:2], help="the same of the raters' files (masks)")
-    made.add_argument("--classes", type=int, metavar="K", help="foreground classes, where TRUTH is not a store (1)")
-    made.add_argument(
-        "--patients",
-        type=Path,
-        metavar="CSV",
-        help="columns case and patient, where TRUTH is not a store (the first part of a case's name)",
-    )
-    made.add_argument(
-        "--unread-missing",
-        action="store_true",
-        help="a case with fewer raters' files than others was not read by the rest",
-    )
-    made.add_argument("--allow-missing", action="store_true", help="leave out cases without predictions")
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -157,20 +113,17 @@ def _is_model(source: str) -> bool:
     return True
 
 
-def _options(
-    args: argparse.Namespace, own: Mapping[str, Any], others: Mapping[str, Any], *, what: str, needs: str
-) -> dict[str, Any]:
+def _options(args: argparse.Namespace, what: str, own: _Options, others: _Options, needs: str) -> dict[str, Any]:
     """The options of one kind of source; ConfigError for one of the other kind, and without the one it needs."""
     from modiff.errors import ConfigError
 
     given = vars(args)
     for name in others:
         if name in given:
-            found = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"is not an option where {what} scored", path=args.source, field=found)
+            raise ConfigError(f"is not an option where {what} scored", path=args.source, field=_flag(name))
     if needs not in given:
-        raise ConfigError(f"is needed where {what} scored", path=args.source, field=f"--{needs}", found="nothing")
-    return {name: given.get(name, default) for name, default in own.items()}
+        raise ConfigError(f"is needed where {what} scored", path=args.source, field=_flag(needs), found="nothing")
+    return {name: given.get(name, default) for name, (default, _) in own.items()}
 
 
 def _settings(args: argparse.Namespace, **fixed: Any) -> EvaluationSettings:
@@ -191,15 +144,13 @@ def _of_model(args: argparse.Namespace) -> Written | None:
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder, split_to_score
     from modiff.methods.weights import load_model
 
-    given = _options(args, _OF_MODEL, _OF_FILES, what="a model is", needs="data")
+    given = _options(args, "a model is", _OF_MODEL, _OF_FILES, needs="data")
     settings = _settings(args)
     if given["batch_size"] is not None and given["batch_size"] < 1:
         raise ConfigError("too small", field="--batch-size", found=given["batch_size"], expected="1 or more")
     folder = args.output or (Path(args.source) / FOLDER if Path(args.source).is_dir() else None)
     if folder is None:
-        raise ConfigError(
-            "a packaged model has no folder to write to", field="-o", found="nothing", expected="a folder"
-        )
+        raise ConfigError("a packaged model has no folder to write to", field="-o", expected="a folder")
     loaded = load_model(args.source)
     split = split_to_score(loaded, given["data"], args.split, given["fold"])
     images = load(given["data"], split)
@@ -226,12 +177,15 @@ def _of_files(args: argparse.Namespace) -> Written:
     from modiff.evaluation.evaluate import evaluate_files
     from modiff.evaluation.predictions import open_maps
     from modiff.evaluation.predictions.values import Values
+    from modiff.evaluation.truth import open_truth
 
-    given = _options(args, _OF_FILES, _OF_MODEL, what="files are", needs="truth")
+    given = _options(args, "files are", _OF_FILES, _OF_MODEL, needs="truth")
     settings = _settings(args, one_rater=True)
     path = Path(args.source).resolve()
     stem = path.name if path.is_dir() else path.stem
-    with _truth(args.split, given) as truth, open_maps(args.source) as samples, _bar("Scoring", "cases") as progress:
+    about = {name: given[name] for name in ("classes", "truth_values", "patients", "unread_missing")}
+    truth = open_truth(given["truth"], args.split, **about)
+    with truth, open_maps(args.source) as samples, _bar("Scoring", "cases") as progress:
         return evaluate_files(
             samples,
             truth,
@@ -242,26 +196,6 @@ def _of_files(args: argparse.Namespace) -> Written:
             allow_missing=given["allow_missing"],
             progress=progress,
         )
-
-
-def _truth(split: str, given: Mapping[str, Any]) -> Truth:
-    from modiff.errors import ConfigError
-    from modiff.evaluation.predictions import open_maps
-    from modiff.evaluation.predictions.values import Values
-    from modiff.evaluation.truth import FileTruth, StoreTruth, is_store, read_patients
-
-    if is_store(given["truth"]):
-        if given["patients"] is not None:
-            raise ConfigError("a store says whose its images are", field="--patients", found=given["patients"])
-        return StoreTruth(given["truth"], split)
-    if not 1 <= given["classes"] <= 255:
-        raise ConfigError("number of classes", field="--classes", found=given["classes"], expected="1 to 255")
-    patients = None if given["patients"] is None else read_patients(given["patients"])
-    values = Values(given["truth_values"], given["classes"])
-    missing = given["unread_missing"]
-    return FileTruth(
-        open_maps(given["truth"]), given["classes"], values=values, patients=patients, unread_missing=missing
-    )
 
 
 def _show(written: Written) -> None:

@@ -6,14 +6,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
 from modiff.data.store import Store
-from modiff.errors import DataError
-from modiff.evaluation.predictions.base import MapSource
-from modiff.evaluation.predictions.values import Values
+from modiff.errors import ConfigError, DataError
+from modiff.evaluation.predictions import open_maps
+from modiff.evaluation.predictions.base import Closing, MapSource
+from modiff.evaluation.predictions.values import Meaning, Values
 
 FOLDER_SPLIT = "all"  # what a folder's one split is called
 
@@ -27,7 +27,7 @@ class TruthCase:
     affine: np.ndarray | None = None
 
 
-class Truth(ABC):
+class Truth(Closing, ABC):
     """Raters' masks case by case.
 
     path: where they are. split. classes: K. cases: names. patients: one a case. notes: what is to be known of them.
@@ -47,16 +47,6 @@ class Truth(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash of the content; of a folder, of the cases that were read."""
-
-    def close(self) -> None:
-        """Lets go of the files."""
-        return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 class StoreTruth(Truth):
@@ -174,7 +164,28 @@ def read_patients(path: str | Path) -> dict[str, str]:
     return dict(zip(table["case"], table["patient"], strict=True))
 
 
-def is_store(path: Path) -> bool:
+def open_truth(
+    path: str | Path,
+    split: str,
+    *,
+    classes: int = 1,
+    truth_values: Meaning = "masks",
+    patients: Path | None = None,
+    unread_missing: bool = False,
+) -> Truth:
+    """A split of a store, or files with `classes` foreground classes and a table of patients; see `FileTruth`."""
+    if _is_store(Path(path)):
+        if patients is not None:
+            raise ConfigError("a store says whose its images are", field="--patients", found=patients)
+        return StoreTruth(path, split)
+    if not 1 <= classes <= 255:
+        raise ConfigError("number of classes", field="--classes", found=classes, expected="1 to 255")
+    known = None if patients is None else read_patients(patients)
+    values = Values(truth_values, classes)
+    return FileTruth(open_maps(path), classes, values=values, patients=known, unread_missing=unread_missing)
+
+
+def _is_store(path: Path) -> bool:
     """Whether a file says of itself that it is a store."""
     import h5py
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from modiff.metrics import functional as F
 from modiff.metrics.protocols import Protocol
 
+T = TypeVar("T")
 Values = dict[str, Tensor]
 
 
@@ -54,9 +56,7 @@ class SampleSet:
 
     def __init__(self, maps: Tensor, masks: Tensor, read: Tensor | None = None, weights: Tensor | None = None) -> None:
         self.maps, self.masks, self.read, self.weights = maps, masks, read, weights
-        self._binarised: dict[str, tuple[Tensor, F.PairwiseDistances]] = {}
-        self._views: dict[tuple[str, int], View] = {}
-        self._values: dict[tuple[object, ...], Values] = {}
+        self._found: dict[tuple[object, ...], Any] = {}
 
     def way(self, protocol: Protocol, threshold: float) -> str:
         """How masks are made of the samples, in words: equal for equal masks."""
@@ -67,15 +67,13 @@ class SampleSet:
         way = self.way(protocol, threshold)
 
         def binarised() -> tuple[Tensor, F.PairwiseDistances]:
-            if way not in self._binarised:
-                binary = protocol.binarise(self.maps, threshold)
-                self._binarised[way] = binary, F.PairwiseDistances.of(binary, self.masks, read=self.read)
-            return self._binarised[way]
+            binary = protocol.binarise(self.maps, threshold)
+            return binary, F.PairwiseDistances.of(binary, self.masks, read=self.read)
 
-        return self._views.setdefault((way, n), View(self, n, binarised))
+        return self.once(("view", way, n), lambda: View(self, n, lambda: self.once(("masks", way), binarised)))
 
-    def once(self, key: tuple[object, ...], compute: Callable[[], Values]) -> Values:
-        """The values of `key`, computed when they are first asked for."""
-        if key not in self._values:
-            self._values[key] = compute()
-        return self._values[key]
+    def once(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
+        """What `compute` gives, computed when `key` is first asked for."""
+        if key not in self._found:
+            self._found[key] = compute()
+        return self._found[key]
