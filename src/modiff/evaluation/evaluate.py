@@ -177,7 +177,7 @@ def evaluate_to_folder(
     device = torch.device(device)
     check_fit(loaded, images, data)
     target = Path(folder) / f"{settings.name(split)}.json"
-    model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, _plain(loaded.config))}
+    model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, loaded.config)}
     store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
     made = _made(settings, split, store, model, device) | {"notes": notes(loaded, images, split)}
     identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split}
@@ -256,12 +256,6 @@ def _made(
         **({} if fold is None else {"fold": fold}),
         "settings": settings.to_dict(),
     }
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    from modiff.config import to_dict
-
-    return config if isinstance(config, dict) else to_dict(config)
 
 
 def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:

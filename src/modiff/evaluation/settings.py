@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modiff.config.evaluation import EvaluationConfig
+from modiff.config.fields import to_dict
 from modiff.errors import ConfigError
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.metrics.registry import chosen
@@ -51,15 +52,6 @@ class EvaluationSettings(EvaluationConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, thresholds by protocol."""
-        return {
-            "n": list(self.ns),
-            "steps": list(self.steps),
-            "protocols": list(self.protocols),
-            "thresholds": {protocol: list(self.thresholds_of(protocol)) for protocol in self.protocols},
-            "seed": self.seed,
-            "limit": self.limit,
-            "control": self.control,
-            "resamples": self.resamples,
-            "metrics": list(self.metrics),
-            "one_rater": self.one_rater,
-        }
+        plain = to_dict(self)
+        thresholds = {protocol: list(self.thresholds_of(protocol)) for protocol in self.protocols}
+        return {"n": plain.pop("ns")} | plain | {"thresholds": thresholds}

@@ -30,7 +30,7 @@ class TruthCase:
 class Truth(Closing, ABC):
     """Raters' masks case by case.
 
-    path: where they are. split. classes: K. cases: names. patients: one a case. notes: what is to be known of them.
+    path: where they are. split. classes: K. cases: names. patients: one per case. notes: what is to be known of them.
     """
 
     path: Path
@@ -82,7 +82,7 @@ class StoreTruth(Truth):
 
 
 class FileTruth(Truth):
-    """Files with one map a rater.
+    """Files with one map per rater.
 
     patients: of each case; without it the first part of the case's name, or the case itself where names have one part.
     unread_missing: a case with fewer raters than others was not read by the rest; else it is refused.
