@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -91,17 +92,20 @@ class NpzMaps(MapSource):
         self._npz.close()
 
 
+def own_array(npz: Npz) -> str:
+    """The array that holds the maps, in a file of one case."""
+    name = next((name for name in _OWN if name in npz.names), npz.names[0] if len(npz.names) == 1 else None)
+    if name is None:
+        found, expected = ", ".join(npz.names[:8]), " or ".join(_OWN)
+        raise DataError("which array?", path=npz.path, found=found, expected=expected)
+    return name
+
+
 def read_one_npz(path: Path, case: str) -> RawMaps:
     """The maps of one case in a file of its own, such as samples.npz of `modiff sample`, with weights if it has any."""
-    npz = Npz(path)
-    try:
-        name = next((name for name in _OWN if name in npz.names), npz.names[0] if len(npz.names) == 1 else None)
-        if name is None:
-            raise DataError("which array?", path=path, found=", ".join(npz.names[:8]), expected=" or ".join(_OWN))
-        array = stacked(case, str(path), npz.read(name))
+    with closing(Npz(path)) as npz:
+        array = stacked(case, str(path), npz.read(own_array(npz)))
         weights = npz.read("weights").astype(np.float64).reshape(-1) if "weights" in npz.names else None
-    finally:
-        npz.close()
     if weights is not None and len(weights) != len(array):
         raise DataError("one weight per sample", path=path, field="weights", found=len(weights), expected=len(array))
     return RawMaps(case, str(path), tuple(map(str, range(len(array)))), array, weights=weights)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.evaluation.predictions.arrays import Npz, read_one_npz
+from modiff.evaluation.predictions.arrays import Npz, own_array, read_one_npz
 from modiff.evaluation.predictions.base import FORMATS, MapSource, RawMaps
 
 _PICTURES = (".png", ".tif", ".tiff", ".npy")
@@ -103,12 +104,8 @@ class FolderMaps(MapSource):
         """The number of files, or of maps in the NPZ."""
         if case not in self._npz:
             return len(self._files[case])
-        npz = Npz(self._npz[case])
-        try:
-            name = next((name for name in ("maps", "samples", "masks") if name in npz.names), npz.names[0])
-            return (npz.shape(name) or (0,))[0]
-        finally:
-            npz.close()
+        with closing(Npz(self._npz[case])) as npz:
+            return (npz.shape(own_array(npz)) or (0,))[0]
 
 
 def check_place(
