@@ -19,11 +19,12 @@ from torch import Tensor
 
 from modiff.data.loading import MemoryStore, load
 from modiff.evaluation import provenance, words
-from modiff.evaluation.files import write_text
 from modiff.evaluation.records import STRATA, Record, Result, select, write_result
-from modiff.evaluation.scoring import merge, rows_of, score_references, score_samples
+from modiff.evaluation.references import score_references
+from modiff.evaluation.scoring import rows_of, score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import ImageTable, assemble, records_of, strata_of, write_csv
+from modiff.io.files import write_text
 from modiff.metrics.functional import majority_vote
 from modiff.rng import fold, normal, sample_seeds, seeds_for, uniform
 
@@ -88,12 +89,12 @@ def score(images: MemoryStore, split: str, settings: EvaluationSettings) -> tupl
     for start in track(chunks, "Scoring", console=Console(stderr=True), transient=True):
         batch = images.batch(range(start, min(start + CHUNK, len(images))))
         seeds = seeds_for(settings.seed, batch.case)
-        parts = [score_references(batch.masks, batch.read, settings)]
+        columns = score_references(batch.masks, batch.read, settings)
         for name, (_, draw) in PREDICTORS.items():
             samples = draw(batch.masks, seeds, max(settings.ns))
-            parts.append(score_samples(samples, batch.masks, batch.read, settings, predictor=name))
+            columns |= score_samples(samples, batch.masks, batch.read, settings, predictor=name)
         strata = strata_of(batch.marked, batch.read)
-        for i, values in enumerate(rows_of(merge(parts), len(batch))):
+        for i, values in enumerate(rows_of(columns, len(batch))):
             case, patient = batch.case[i], images.patients[start + i]
             row = {"case": case, "patient": patient, "stratum": strata[i], "raters": batch.masks.shape[1]}
             finished.append({**row, "values": values})

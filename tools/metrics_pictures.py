@@ -115,7 +115,7 @@ def ged_picture(scene: Scene) -> Figure:
         found[:SAMPLES, :SAMPLES].mean(),
         found[SAMPLES:, SAMPLES:].mean(),
     )
-    v, u = (float(pairs.ged(estimator=kind)) for kind in ("v", "u"))
+    v, u = (float(F.ged(pairs, estimator=kind)) for kind in ("v", "u"))
     axis.set_title(
         f"V: 2·{cross:.2f} (S–Y) − {within:.2f} (S–S) − {between:.2f} (Y–Y) = {v:.3f}\n"
         f"U, without the diagonal: {u:.3f}".replace("-", "−"),
@@ -139,7 +139,7 @@ def matching_picture(scene: Scene) -> Figure:
         free.remove(best)
         greedy[best, rater] = 1
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    values = [float(pairs.hm_iou(matching=kind)) for kind in ("optimal", "greedy")]
+    values = [float(F.hm_iou(pairs, matching=kind)) for kind in ("optimal", "greedy")]
     titles = (f"optimal, lcm = {size} pairs: {values[0]:.3f}", f"greedy, {RATERS} pairs: {values[1]:.3f}")
     for axis, used, title in zip(figure.subplots(1, 2), (optimal, greedy), titles, strict=True):
         for s, r in np.argwhere(used > 0):
@@ -320,7 +320,7 @@ def calibration_picture(samples: Tensor, masks: Tensor) -> Figure:
         axes[0].plot(
             x, y, style, color=colour, markersize=4, label=f"{name}: ECE {float(F.pooled_calibration_error(sums)):.4f}"
         )
-        shares = F.presence_shares(own, masks)
+        shares = F.presence_fractions(own, masks)
         bins = F.presence_bins(shares)
         used = bins[:, 0] > 0
         x, y = (bins[used, k] / bins[used, 0] for k in (1, 2))
@@ -347,11 +347,13 @@ def floor_picture(samples: Tensor, masks: Tensor) -> Figure:
     majority = F.PairwiseDistances.of(F.majority_vote(masks)[:, None], masks)
     figure = Figure(figsize=(7.2, 2.9), layout="constrained")
     for axis, kind, name in zip(figure.subplots(1, 2), ("v", "u"), ("standard (V)", "paper (U)"), strict=True):
-        perfect = [float(pairs.subset(n).ged(estimator=kind).mean()) for n in numbers]
-        reference = [float(pairs.iid_reference(n, estimator=kind).mean()) for n in numbers]
+        perfect = [float(F.ged(pairs.subset(n), estimator=kind).mean()) for n in numbers]
+        reference = [float(F.iid_reference(pairs, n, estimator=kind).mean()) for n in numbers]
         axis.plot(numbers, perfect, "o", color="#0072b2", label="a perfect model")
         axis.plot(numbers, reference, color="k", linewidth=1, label="i.i.d. reference")
-        axis.axhline(float(majority.ged(estimator=kind).mean()), color="#d55e00", linestyle="--", label="majority vote")
+        axis.axhline(
+            float(F.ged(majority, estimator=kind).mean()), color="#d55e00", linestyle="--", label="majority vote"
+        )
         axis.set_xscale("log", base=2)
         axis.set_xticks(numbers, [str(n) for n in numbers], fontsize=7)
         axis.tick_params(labelsize=7)

@@ -71,8 +71,8 @@ def ours(samples: Tensor, masks: Tensor) -> np.ndarray:
     for start in range(0, len(masks), CHUNK):
         part = slice(start, start + CHUNK)
         pairs = functional.PairwiseDistances.of(samples[part], masks[part])
-        four = [pairs.ged(estimator=p.ged_estimator) for p in PROTOCOLS.values()]
-        four += [pairs.hm_iou(matching=p.matching) for p in PROTOCOLS.values()]
+        four = [functional.ged(pairs, estimator=p.ged_estimator) for p in PROTOCOLS.values()]
+        four += [functional.hm_iou(pairs, matching=p.matching) for p in PROTOCOLS.values()]
         found.append(torch.stack(four, 1))
     return torch.cat(found).numpy()
 
@@ -94,7 +94,7 @@ def everything(samples: Tensor, masks: Tensor) -> dict[str, float]:
             timed("ged, hm_iou, ci", lambda b=binary, y=y, protocol=protocol: _sets(b, y, protocol))
             timed(f"ncc by {protocol.ncc}", lambda p=p, y=y, kind=protocol.ncc: functional.ncc(p, y, kind=kind))
             timed("hd95, surface distance", lambda b=binary, y=y: functional.surface_distances(b, y))
-            timed("presence", lambda b=binary, y=y: functional.presence_shares(b, y))
+            timed("presence", lambda b=binary, y=y: functional.presence_fractions(b, y))
         timed("soft dice", lambda p=p, y=y: functional.soft_dice(p, y))
         timed("brier", lambda p=p, y=y: functional.brier(p, y))
         timed("calibration", lambda p=p, y=y: functional.expected_calibration_error(p, y))
@@ -105,8 +105,8 @@ def everything(samples: Tensor, masks: Tensor) -> dict[str, float]:
 
 def _sets(binary: Tensor, masks: Tensor, protocol: Protocol) -> None:
     pairs = functional.PairwiseDistances.of(binary, masks)
-    pairs.ged(estimator=protocol.ged_estimator)
-    pairs.hm_iou(matching=protocol.matching)
+    functional.ged(pairs, estimator=protocol.ged_estimator)
+    functional.hm_iou(pairs, matching=protocol.matching)
     functional.collective_insight(binary, masks, pairs=pairs)
 
 

@@ -62,7 +62,7 @@ def one(comparison, metric="ged", way=STANDARD, stratum="all"):
 
 def test_a_difference_is_the_mean_over_images_of_a_minus_b(iid, majority):
     methods = read_methods([iid, majority])
-    quantity = Quantity(*STANDARD, None, "model", "ged")
+    quantity = Quantity(*STANDARD, 1, "model", "ged")
     a, b = (
         evaluate(m, discs(40, 10), SETTINGS, split="test").table.columns[quantity] for m in (IidRaters(), Majority())
     )

@@ -38,10 +38,10 @@ def test_scores_are_those_of_the_metrics_on_the_models_own_samples():
     for n in (4, 8):
         samples = binarise(maps[:, :n], None)
         expected = functional.ged(samples, batch.masks, estimator="v").numpy()
-        np.testing.assert_allclose(table.columns[Quantity("standard", 0.5, n, None, "model", "ged")], expected)
+        np.testing.assert_allclose(table.columns[Quantity("standard", 0.5, n, 1, "model", "ged")], expected)
         samples = binarise(maps[:, :n], 0.9)
         expected = functional.hm_iou(samples, batch.masks, matching="greedy").numpy()
-        np.testing.assert_allclose(table.columns[Quantity("paper", 0.9, n, None, "model", "hm_iou")], expected)
+        np.testing.assert_allclose(table.columns[Quantity("paper", 0.9, n, 1, "model", "hm_iou")], expected)
 
 
 def test_the_largest_n_is_drawn_once_for_each_image():
@@ -69,7 +69,7 @@ def test_another_seed_draws_other_samples():
     split = discs()
     a = evaluate(Soft(), split, SMALL, split="test").table
     b = evaluate(Soft(), split, replace(SMALL, seed=1), split="test").table
-    quantity = Quantity("standard", 0.5, 8, None, "model", "ged")
+    quantity = Quantity("standard", 0.5, 8, 1, "model", "ged")
     assert not np.allclose(a.columns[quantity], b.columns[quantity])
 
 
@@ -77,14 +77,18 @@ def test_a_majority_model_scores_as_the_majority_vote():
     table = evaluate(Majority(), discs(), SMALL, split="test").table
     for quantity, values in table.columns.items():
         if quantity.predictor == "model":
-            np.testing.assert_allclose(values, table.columns[replace(quantity, predictor="majority_vote")], atol=1e-12)
+            np.testing.assert_allclose(
+                values, table.columns[replace(quantity, predictor="majority_vote", steps=None)], atol=1e-12
+            )
 
 
 def test_with_fewer_samples_than_raters_the_majority_model_still_does():
     table = evaluate(Majority(), discs(), replace(SMALL, ns=(1, 3)), split="test").table
     for quantity, values in table.columns.items():
         if quantity.predictor == "model":
-            np.testing.assert_allclose(values, table.columns[replace(quantity, predictor="majority_vote")], atol=1e-12)
+            np.testing.assert_allclose(
+                values, table.columns[replace(quantity, predictor="majority_vote", steps=None)], atol=1e-12
+            )
 
 
 def test_raters_drawn_at_random_are_better_than_the_majority_with_certainty():
@@ -106,7 +110,7 @@ def test_samples_of_another_patient_are_not():
 def test_the_control_scores_the_raters_of_one_image_against_samples_of_another_patient():
     split = discs()
     table = evaluate(IidRaters(), split, replace(SMALL, control=True), split="test").table
-    quantity = Quantity("standard", 0.5, 8, None, "shuffled", "ged")
+    quantity = Quantity("standard", 0.5, 8, 1, "shuffled", "ged")
     batch = split.batch(range(24))
     samples = IidRaters().draw(batch.image, 8, seeds_for(0, batch.case)).maps > 0.5
     for i in range(24):
@@ -190,8 +194,8 @@ def test_each_number_of_steps_is_its_own_evaluation():
 
 
 def test_the_models_own_steps_are_recorded_by_their_number():
-    records = evaluate(IidRaters(), discs(), SMALL, split="test", default_steps=7).records
-    assert {record.steps for record in select(records, predictor="model")} == {7}
+    records = evaluate(Soft(), discs(), SMALL, split="test").records
+    assert {record.steps for record in select(records, predictor="model")} == {Soft().default_steps}
     assert {record.steps for record in select(records, predictor="majority_vote")} == {None}
 
 

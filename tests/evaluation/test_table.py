@@ -45,13 +45,13 @@ def test_csv_has_a_row_an_image_and_named_columns(table, tmp_path):
     with write_csv(table, tmp_path / "val.csv").open() as file:
         header, *rows = csv.reader(file)
     assert header[:4] == ["case", "patient", "stratum", "raters"]
-    assert "ged|model|standard|n=3|threshold=0.5" in header
+    assert "ged|model|standard|n=3|steps=1|threshold=0.5" in header
     assert [row[0] for row in rows] == table.cases
 
 
 def test_csv_gives_back_every_value_to_the_bit(table, tmp_path):
     table = replace(table, frame=table.frame.copy())
-    table.frame.loc[table.cases[2], Quantity("paper", 0.9, 3, None, "model", "ged")] = np.nan
+    table.frame.loc[table.cases[2], Quantity("paper", 0.9, 3, 1, "model", "ged")] = np.nan
     again = read_csv(write_csv(table, tmp_path / "val.csv"), "val")
     assert set(again.columns) == set(table.columns)
     for quantity, values in table.columns.items():

@@ -15,7 +15,7 @@ from torch import Tensor
 from modiff.data.loading import load
 from modiff.data.store_format import StoreInfo
 from modiff.data.store_writer import StoreWriter
-from modiff.evaluation.run import FOLDER, evaluate_to_folder
+from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.methods.base import Segmenter
 from modiff.rng import fold, sample_seeds, uniform

@@ -85,7 +85,7 @@ def test_an_empty_mask_and_an_image_that_was_not_read_are_told_apart(images):
 
 
 def test_samples_are_those_that_the_evaluation_draws(images):
-    from modiff.evaluation.evaluate import draw
+    from modiff.evaluation.source import draw
 
     batch = images.batch([2])
     summary = cases._summary(batch, cases.Drawing(Discs().eval(), seed=7), images.info)

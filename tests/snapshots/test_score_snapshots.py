@@ -70,7 +70,7 @@ def test_the_score_of_a_folder_of_pictures(modiff, store: Path, tmp_path: Path) 
         (tmp_path / "png" / case).mkdir(parents=True)
         for place, mask in enumerate(masks):
             Image.fromarray(255 * mask).save(tmp_path / "png" / case / f"sample-{place}.png")
-    modiff("score", tmp_path / "png", "--truth", store, "-n", 2, 4, "-o", tmp_path / "out")
+    modiff("evaluate", tmp_path / "png", "--truth", store, "-n", 2, 4, "-o", tmp_path / "out")
     check("score-png", {"json": result(tmp_path / "out"), "csv": table(tmp_path / "out/test.csv")})
 
 
@@ -78,7 +78,7 @@ def test_the_score_of_probabilities_in_an_archive(modiff, store: Path, tmp_path:
     maps = {case: masks * 0.75 + 0.125 for case, masks in raters(store).items()}
     np.savez(tmp_path / "maps.npz", **maps)
     words = ["-n", 4, "--threshold", 0.3, "--metrics", "ged", "ncc", "ci", "ece", "-o", tmp_path / "out"]
-    modiff("score", tmp_path / "maps.npz", "--truth", store, *words)
+    modiff("evaluate", tmp_path / "maps.npz", "--truth", store, *words)
     check("score-npz", {"json": result(tmp_path / "out"), "csv": table(tmp_path / "out/test.csv")})
 
 

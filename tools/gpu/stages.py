@@ -140,7 +140,7 @@ def trained(config: RunConfig, args: argparse.Namespace, folder: Path, deadline:
 def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int | None, ...], until: Deadline) -> None:
     """Scores the test split, a file for each number of steps, going on where an earlier start stopped."""
     from modiff.data.loading import load
-    from modiff.evaluation.run import evaluate_to_folder
+    from modiff.evaluation.evaluate import evaluate_to_folder
     from modiff.methods.weights import load_model
 
     loaded, images = load_model(model), load(args.data, "test")

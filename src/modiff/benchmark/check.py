@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 from modiff.benchmark.state import Run, State
 from modiff.data.splits import fold_split
 from modiff.errors import DataError
+from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import read_result
 from modiff.evaluation.results import read_results
-from modiff.evaluation.run import FOLDER
 from modiff.methods.run_folder import WEIGHTS
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from modiff.benchmark.state import DONE, Run, State
 from modiff.evaluation.cases import choose, pictured, strata
-from modiff.evaluation.evaluate import draw
 from modiff.evaluation.selection import subset
+from modiff.evaluation.source import draw
 from modiff.methods.weights import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.viz.figures import class_styles, contact_sheet, png

@@ -23,8 +23,8 @@ from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
 from modiff.evaluation.results import Method, pooled, read_methods
-from modiff.evaluation.score_names import NAMES, columns_of
 from modiff.evaluation.table import BASELINE, REFERENCE, Quantity
+from modiff.metrics.registry import NAMES, columns_of
 
 MEASURED, REFERENCES, PUBLISHED = "measured", "reference", "published"
 BEST, SAME, WORSE = "best", "same", "worse"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from modiff.config.evaluation import BenchmarkConfig
 from modiff.config.fields import addresses, merge, setting
 from modiff.errors import ConfigError
-from modiff.evaluation.score_names import columns_of
+from modiff.metrics.registry import columns_of
 
 if TYPE_CHECKING:
     from modiff.config import RunConfig

@@ -40,9 +40,8 @@ from modiff.data.store import Store
 from modiff.devices import choose_device, device_name
 from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation import provenance
-from modiff.evaluation.files import write_text
-from modiff.evaluation.run import FOLDER, evaluate_to_folder
-from modiff.io.files import alone
+from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
+from modiff.io.files import alone, write_text
 from modiff.methods.run_folder import (
     CARD,
     CHECKPOINT,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from modiff.benchmark.plan import EVERYONE, BenchmarkSettings, Row, preset_of
 from modiff.errors import ConfigError, DataError
-from modiff.evaluation.files import write_text
+from modiff.io.files import write_text
 
 STATE = "benchmark.json"
 SCHEMA = 1

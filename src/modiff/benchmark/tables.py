@@ -23,8 +23,7 @@ from modiff.benchmark.state import DONE, State, read_state
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError, ModiffError
 from modiff.evaluation import words
-from modiff.evaluation.files import write_text
-from modiff.io.files import replacing
+from modiff.io.files import replacing, write_text
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.viz.html import environment, render
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 _EPILOG = """\
-A RESULT is the JSON that `modiff evaluate` or `modiff score` wrote, with its CSV beside it, or their folder, or a run
+A RESULT is the JSON that `modiff evaluate` wrote, with its CSV beside it, or their folder, or a run
 folder. Results of different data, images, split, protocol, n or threshold are refused, and the error says what differs;
 --protocol, -n and --threshold narrow the comparison to what both have. A result with several numbers of sampler steps
 is several methods. Every pair is compared, a − b in the order given.

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Each step is the verb of its name, called as a library."""
     from modiff.config import build_config
     from modiff.data.loading import load
-    from modiff.evaluation.run import FOLDER, evaluate_to_folder
+    from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
     from modiff.evaluation.settings import EvaluationSettings
     from modiff.evaluation.show import results_table, wide_console
     from modiff.methods.weights import load_model

@@ -17,8 +17,7 @@ from modiff.evaluation import words
 from modiff.evaluation.bootstrap import LEVEL, Interval, mean_interval, paired_difference, pooled_difference
 from modiff.evaluation.records import STRATA, write_json
 from modiff.evaluation.results import Method, Way
-from modiff.evaluation.score_names import COLUMNS, FIRST, GAP, NAMES, POOLED, rank
-from modiff.evaluation.score_pooled import pooled
+from modiff.metrics.registry import COLUMNS, FIRST, GAP, NAMES, POOLED, pooled, rank
 from modiff.viz.comparison import Panel, draw_differences
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def compare(
 ) -> Comparison:
     """Every pair of methods, every protocol, threshold and n, every stratum.
 
-    metrics: names of `score_names.COLUMNS`, or "all"; by default GED and HM-IoU.
+    metrics: names of `registry.COLUMNS`, or "all"; by default GED and HM-IoU.
     Raises ConfigError for fewer than two methods or a metric that not all of them have.
     """
     if len(methods) < 2:

@@ -1,54 +1,41 @@
-"""A model's samples for every image of a split, scored: a row an image, and the records that follow from the rows."""
+"""Samples scored: what `modiff evaluate` does for a model and for files. A row per image; records; CSV and JSON."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from modiff.errors import DataError
+from modiff.data.splits import USUAL, fold_of, fold_split
+from modiff.data.store import Store
+from modiff.devices import device_name
+from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
-from modiff.evaluation.records import Record
+from modiff.evaluation import provenance
+from modiff.evaluation.predictions.base import MapSource
+from modiff.evaluation.predictions.values import Values
+from modiff.evaluation.records import Record, Result, write_result
+from modiff.evaluation.references import score_references
 from modiff.evaluation.resume import PartialRows, Row
-from modiff.evaluation.scoring import merge, rows_of, score_references, score_samples
-from modiff.evaluation.selection import derangement, subset
+from modiff.evaluation.scoring import Columns, rows_of, score_samples
 from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import UNREAD, ImageTable, assemble, records_of, strata_of
-from modiff.rng import seeds_for
-from modiff.types import Batch
+from modiff.evaluation.source import FileSamples, Images, ModelSamples, Sampled, SampleSource
+from modiff.evaluation.table import UNREAD, ImageTable, assemble, records_of, strata_of, write_csv
+from modiff.evaluation.truth import Truth
 
 if TYPE_CHECKING:
+    from modiff.data.loading import MemoryStore
     from modiff.methods.base import Segmenter
-    from modiff.types import Samples
+    from modiff.methods.weights import LoadedModel
 
-# Samples that are drawn at once: 1 GiB or so of activations on a CPU at 128×128, and enough to keep a GPU busy.
-SAMPLES_AT_ONCE = {"cpu": 128, "cuda": 1024}
-
-_TIMED, _TIMED_SECONDS = 32, 60.0  # images and seconds that the time of a smaller n is measured on
+FOLDER = "evaluation"  # of a run folder
 
 Progress = Callable[[int, int], None]
-
-
-class Images(Protocol):
-    """What an evaluation needs of a split: `modiff.data.loading.MemoryStore` has it."""
-
-    @property
-    def cases(self) -> Sequence[str]:
-        """Names, one an image."""
-
-    @property
-    def patients(self) -> Sequence[str]:
-        """The patient of each image."""
-
-    def batch(self, rows: Sequence[int]) -> Batch:
-        """The images at these rows."""
 
 
 @dataclass
@@ -60,22 +47,13 @@ class Evaluation:
     unread: int = 0
 
 
-@dataclass
-class _Work:
-    """What the loop over batches needs."""
+@dataclass(frozen=True)
+class Written:
+    """A result and the files that hold it."""
 
-    model: Segmenter
-    images: Images
-    settings: EvaluationSettings
-    device: torch.device
-    batch_size: int
-    rows: list[int]
-    default_steps: int | None
-    control: dict[int, int]
-
-    def steps(self) -> list[tuple[int | None, int | None]]:
-        """Steps as asked for, and as recorded: the model's default is recorded by its number."""
-        return [(steps, self.default_steps if steps is None else steps) for steps in self.settings.steps]
+    result: Result
+    json: Path
+    csv: Path
 
 
 def evaluate(
@@ -86,39 +64,87 @@ def evaluate(
     split: str,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
-    default_steps: int | None = None,
     resume: PartialRows | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Draws samples of every image, scores them and what stands beside them, in float64.
+    """Draws samples for every image and scores them together with the reference predictors, in float64.
 
     Sample i of a case is a function of (weights, image, settings.seed, i): rows depend neither on the batch size nor on
     the number of processes, which share the images, each scored once. With `resume`, finished rows are kept on disk
-    and an interrupted evaluation continues. default_steps: what the model does when steps are not given, for the
-    records. progress: called with (images done, images in all) by this process.
+    and an interrupted evaluation resumes. progress: called with (images done, images in all) by this process.
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
     settings = settings or EvaluationSettings()
-    device = torch.device(device)
-    at_once = SAMPLES_AT_ONCE.get(device.type, SAMPLES_AT_ONCE["cpu"])
-    chosen = _rows(images, settings)
-    work = _Work(
-        model=model,
-        images=images,
-        settings=settings,
-        device=device,
-        batch_size=batch_size or max(1, at_once // max(settings.ns)),
-        rows=chosen,
-        default_steps=default_steps,
-        control=_control(images, chosen, settings),
-    )
+    source = ModelSamples(model, images, settings, device=torch.device(device), batch_size=batch_size)
     was_training = model.training
-    model.eval().to(work.device)
+    model.eval().to(source.device)
     try:
-        rows = _all_rows(work, resume, progress)
-        seconds = processes.from_first(lambda: _seconds(work, rows))
+        found = _rows(source, settings, resume, progress)
+        rows = [found[case] for case in source.cases]
+        seconds = processes.from_first(lambda: source.seconds(rows))
     finally:
         model.train(was_training)
+    return _evaluation(rows, settings, split, seconds)
+
+
+def _rows(
+    source: SampleSource, settings: EvaluationSettings, resume: PartialRows | None, progress: Progress | None
+) -> dict[str, Row]:
+    """A row for each image by its name, from all processes and earlier starts."""
+    finished = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
+    mine = source.todo(finished)
+    new: list[Row] = []
+
+    def report(done: int) -> None:
+        if progress:
+            progress(len(finished) + done, len(finished) + len(mine))
+
+    report(0)
+    with resume if resume and mine else nullcontext() as kept:
+        for done, sampled in source.batches(mine):
+            rows = _score(sampled, settings)
+            if kept:
+                kept.append(rows)
+            new += rows
+            report(done)
+    return finished | {row["case"]: row for row in processes.gather(new)}
+
+
+def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
+    """Finished rows of one batch of images."""
+    masks, read, other = sampled.masks, sampled.read, sampled.control
+    columns, seconds = score_references(masks, read, settings), {}
+    controls: Columns = {}
+    for drawn in sampled.draws:
+        score = partial(score_samples, drawn.maps, settings=settings, steps=drawn.steps, weights=drawn.weights)
+        columns |= score(masks, read)
+        if other:
+            controls |= score(other.masks, other.read, predictor="shuffled")
+        if drawn.seconds is not None:
+            seconds[str(drawn.steps)] = drawn.seconds
+    count = len(masks)
+    values, strata = rows_of(columns, count), strata_of(masks.flatten(2).any(-1) & read, read)
+    raters = read.sum(1).tolist()
+    rows: list[Row] = [
+        {
+            "case": sampled.cases[i],
+            "patient": sampled.patients[i],
+            "stratum": strata[i],
+            "raters": raters[i],
+            "values": values[i],
+            "seconds": seconds,
+        }
+        for i in range(count)
+    ]
+    if other:
+        for row, case, found in zip(rows, other.case, rows_of(controls, count), strict=True):
+            row["control"] = {"case": case, "values": found}
+    return rows
+
+
+def _evaluation(
+    rows: list[Row], settings: EvaluationSettings, split: str, seconds: dict[tuple[int | None, int], float]
+) -> Evaluation:
     control = {row["control"]["case"]: row["control"]["values"] for row in rows if "control" in row}
     table = assemble(split, rows, control)
     table.seconds = seconds
@@ -126,123 +152,152 @@ def evaluate(
     return Evaluation(table, records_of(table, seed=settings.seed, resamples=settings.resamples), unread)
 
 
-def _rows(images: Images, settings: EvaluationSettings) -> list[int]:
-    """The rows to score."""
-    if not len(images.cases):
-        raise DataError("the split has no images", field="split")
-    if len(set(images.cases)) != len(images.cases):
-        raise DataError("case names repeat: rows could not be told apart", field="case")
-    return subset(images.cases, settings.limit)
+def evaluate_to_folder(
+    loaded: LoadedModel,
+    images: MemoryStore,
+    folder: str | Path,
+    settings: EvaluationSettings | None = None,
+    *,
+    split: str,
+    data: str | Path,
+    model_name: str,
+    device: torch.device | str = "cpu",
+    batch_size: int | None = None,
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Evaluates a model and writes <name>.csv and <name>.json to `folder`; an interrupted evaluation resumes.
+
+    images: the split, in memory; data: the store it is of. The name is `settings.name(split)`. restart: throw away what
+    an interrupted evaluation left. Every process calls this; the first one writes.
+    Raises DataError where the model does not fit the images, CheckpointError where an unfinished evaluation is of
+    another model, data set or setting.
+    """
+    settings = settings or EvaluationSettings()
+    device = torch.device(device)
+    check_fit(loaded, images, data)
+    target = Path(folder) / f"{settings.name(split)}.json"
+    model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, loaded.config)}
+    store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
+    made = _made(settings, split, store, model, device) | {"notes": notes(loaded, images, split)}
+    identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split}
+    resume = PartialRows(target, identity | {"device": device.type, **settings.to_dict()}, processes.rank())
+    if restart:
+        processes.from_first(resume.discard)
+    evaluation = evaluate(
+        loaded.model,
+        images,
+        settings,
+        split=split,
+        device=device,
+        batch_size=batch_size,
+        resume=resume,
+        progress=progress,
+    )
+
+    def write() -> Written:
+        written = _write(evaluation, made, target)
+        resume.discard()
+        return written
+
+    return processes.from_first(write)
 
 
-def _control(images: Images, rows: list[int], settings: EvaluationSettings) -> dict[int, int]:
-    """Whose raters are scored against the samples of each row, if at all."""
-    if not settings.control:
-        return {}
-    cases, patients = [images.cases[row] for row in rows], [images.patients[row] for row in rows]
-    others = derangement(cases, patients, settings.seed)
-    return {row: rows[other] for row, other in zip(rows, others, strict=True)}
+def evaluate_files(
+    predictions: MapSource,
+    truth: Truth,
+    folder: str | Path,
+    settings: EvaluationSettings,
+    *,
+    name: str,
+    values: Values,
+    allow_missing: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Scores samples in files against every case of the truth and writes <split>.csv and <split>.json to `folder`.
+
+    name: of the method. values: how the numbers of the predictions are read. allow_missing: cases without predictions
+    are left out, and a note says how many; else they are refused. progress: (cases done, cases in all).
+    Raises DataError that names the case where predictions and truth do not fit, and for unequal cases.
+    """
+    source = FileSamples(predictions, truth, settings, values=values, allow_missing=allow_missing)
+    rows = list(_rows(source, settings, None, progress).values())
+    evaluation = _evaluation(rows, settings, truth.split, {})
+    if not len(evaluation.table):
+        raise DataError("nobody read any of these images", path=truth.path)
+    where = str(predictions.path.resolve())
+    model = {"name": name, "fingerprint": source.fingerprint(), "samples": where}
+    store = {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()}
+    made = _made(settings, truth.split, store, model, torch.device("cpu")) | {"notes": [*truth.notes, *source.notes]}
+    return _write(evaluation, made, Path(folder) / f"{settings.name(truth.split)}.json")
 
 
-def _all_rows(work: _Work, resume: PartialRows | None, progress: Progress | None) -> list[Row]:
-    """Rows of every image, in the order of the split, from all processes and earlier starts."""
-    earlier = processes.from_first(resume.read) if resume else []
-    finished = {row["case"]: row for row in earlier}
-    todo = [row for row in work.rows if work.images.cases[row] not in finished]
-    mine = processes.share(todo)
-    new: list[Row] = []
-
-    def finish(rows: list[Row]) -> None:
-        new.extend(rows)
-        if progress:
-            progress(len(finished) + len(new), len(finished) + len(mine))
-
-    if progress:
-        progress(len(finished), len(finished) + len(mine))
-    with resume if resume and mine else nullcontext() as kept:
-        for start in range(0, len(mine), work.batch_size):
-            rows = _score(work, mine[start : start + work.batch_size])
-            if kept:
-                kept.append(rows)
-            finish(rows)
-    finished |= {row["case"]: row for row in processes.gather(new)}
-    return [finished[work.images.cases[row]] for row in work.rows]
+def _write(evaluation: Evaluation, made: dict[str, Any], target: Path) -> Written:
+    result = Result(made | {"unread": evaluation.unread}, evaluation.table.counts(), evaluation.records)
+    table = write_csv(evaluation.table, target.with_suffix(".csv"))
+    return Written(result, write_result(result, target), table)
 
 
-def _score(work: _Work, rows: list[int]) -> list[Row]:
-    """Finished rows of one batch of images."""
-    batch = work.images.batch(rows).to(work.device)
-    other = work.images.batch([work.control[row] for row in rows]).to(work.device) if work.control else None
-    parts, controls, seconds = [score_references(batch.masks, batch.read, work.settings)], [], {}
-    for steps, recorded in work.steps():
-        samples, taken = draw(work.model, batch, max(work.settings.ns), work.settings.seed, steps)
-        score = partial(score_samples, samples.maps, settings=work.settings, steps=recorded, weights=_unequal(samples))
-        parts.append(score(batch.masks, batch.read))
-        if other:
-            controls.append(score(other.masks, other.read, predictor="shuffled"))
-        seconds[str(recorded)] = taken / len(rows)
-    values = rows_of(merge(parts), len(rows))
-    strata = strata_of(batch.marked, batch.read)
-    readers = batch.read.sum(1).tolist()
-    finished: list[Row] = [
-        {
-            "case": work.images.cases[row],
-            "patient": work.images.patients[row],
-            "stratum": strata[i],
-            "raters": readers[i],
-            "values": values[i],
-            "seconds": seconds,
-        }
-        for i, row in enumerate(rows)
-    ]
-    if other:
-        for row, case, found in zip(finished, other.case, rows_of(merge(controls), len(rows)), strict=True):
-            row["control"] = {"case": case, "values": found}
-    return finished
+def _made(
+    settings: EvaluationSettings, split: str, store: dict[str, str], model: dict[str, str], device: torch.device
+) -> dict[str, Any]:
+    fold = fold_of(split)[0]
+    return {
+        "command": provenance.command_line(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "device": device_name(device),
+        "processes": processes.count(),
+        "store": store,
+        "model": model,
+        "date": provenance.now(),
+        "seed": settings.seed,
+        "split": split,
+        **({} if fold is None else {"fold": fold}),
+        "settings": settings.to_dict(),
+    }
 
 
-@torch.inference_mode()
-def draw(model: Segmenter, batch: Batch, n: int, seed: int, steps: int | None) -> tuple[Samples, float]:
-    """n samples of each image of a batch and the seconds that took, encoding included."""
-    seeds = seeds_for(seed, batch.case, device=batch.image.device)
-    _wait(batch.image.device)
-    start = time.perf_counter()
-    samples = model.sample(model.encode(batch.image), n, seeds=seeds, steps=steps)
-    _wait(batch.image.device)
-    return samples, time.perf_counter() - start
+def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:
+    """Raises DataError unless the images have the channels and classes that the model was built for."""
+    model, info = loaded.model, images.info
+    for field, needs, has in (
+        ("channels", model.channels, len(info.channels)),
+        ("classes", model.classes, len(info.classes)),
+    ):
+        if needs != has:
+            raise DataError("does not fit the model", path=data, field=field, found=has, expected=needs)
 
 
-def _wait(device: torch.device) -> None:
-    """A GPU works on after the call returns; the clock must not."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def split_to_score(loaded: LoadedModel, data: str | Path, split: str, fold: str = "own") -> str:
+    """The name of the split that `modiff evaluate` scores.
+
+    fold: a number; "none", the store's own splits; "own", the fold that the model was trained without, where the store
+    is the one it was trained on. Raises ConfigError for anything else.
+    """
+    if fold == "own":
+        trained, (inside, _) = loaded.data.fold, fold_of(split)
+        if not isinstance(trained, int) or inside is not None or split not in USUAL:
+            return split
+        with Store.open(data) as store:
+            same = store.fingerprint() == loaded.data.fingerprint
+        return fold_split(trained, split) if same else split
+    if fold == "none":
+        return split
+    if not fold.isdecimal():
+        raise ConfigError("is not a fold", field="--fold", found=fold, expected="its number, or none")
+    return fold_split(int(fold), split)
 
 
-def _unequal(samples: Samples) -> Tensor | None:
-    """The samples' weights where they differ; equal weights take the exact assignment, not a linear programme."""
-    weights = samples.weights
-    return None if torch.allclose(weights, weights[:, :1].expand_as(weights)) else weights
-
-
-def _seconds(work: _Work, rows: list[Row]) -> dict[tuple[int | None, int], float]:
-    """Seconds to draw n samples of an image: the largest n as measured on all, smaller ones on the first of them."""
-    found: dict[tuple[int | None, int], float] = {}
-    *smaller, largest = work.settings.ns
-    for steps, recorded in work.steps():
-        times = [row["seconds"][str(recorded)] for row in rows]
-        found[recorded, largest] = math.fsum(times) / len(times)
-        for n in smaller:
-            found[recorded, n] = _time(work, n, steps)
+def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
+    """How the images differ from those that the model was trained on, or that they may be the same, in words."""
+    found = []
+    for field, there in (("intensity", images.info.intensity), ("prompt", images.info.prompt)):
+        trained = getattr(loaded.data, field)
+        if trained is not None and trained != there:
+            found.append(f"the model was trained on data of {field} {trained}, this store has {there}")
+    own, scored = loaded.data.fold, fold_of(split)[0]
+    if own != scored and images.fingerprint == loaded.data.fingerprint:
+        trained = "the store's own split train" if own is None else f"all folds but {own}"
+        found.append(f"the model was trained on {trained}: it may have seen images of {split}")
     return found
-
-
-def _time(work: _Work, n: int, steps: int | None) -> float:
-    """Seconds an image over whole batches, until there are enough images or a minute is over."""
-    timed, taken = 0, 0.0
-    for start in range(0, min(_TIMED, len(work.rows)), work.batch_size):
-        if taken > _TIMED_SECONDS:
-            break
-        batch = work.images.batch(work.rows[start : start + work.batch_size]).to(work.device)
-        taken += draw(work.model, batch, n, work.settings.seed, steps)[1]
-        timed += len(batch)
-    return taken / timed

@@ -1,4 +1,4 @@
-"""How a result was made: what a reader needs to believe it and to make it again."""
+"""How a result was made: what is needed to believe it and to make it again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from modiff.config.fields import to_dict
 
 VERSIONS = ("torch", "numpy", "scipy", "lightning")
 
@@ -64,13 +67,17 @@ def versions() -> dict[str, str]:
 
 
 def model_fingerprint(model: nn.Module, config: Any = None) -> str:
-    """A hash of weights and configuration: equal for models that draw the same samples."""
+    """A hash of weights and configuration, settings or plain data: equal for models that draw the same samples."""
     digest = hashlib.sha256(type(model).__qualname__.encode())
-    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    digest.update(json.dumps(config, sort_keys=True, default=_plain).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"\x1f{name}\x1f{tuple(tensor.shape)}\x1f{tensor.dtype}\x1f".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return to_dict(value) if is_dataclass(value) else str(value)
 
 
 def now() -> str:

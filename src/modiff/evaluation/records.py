@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modiff.errors import DataError
-from modiff.evaluation.files import write_text
+from modiff.io.files import write_text
 
 SCHEMA = 1
 PREDICTORS = ("model", "majority_vote", "one_rater", "iid_reference", "shuffled")

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from modiff.errors import DataError
+from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import Result, read_result
-from modiff.evaluation.run import FOLDER
 from modiff.evaluation.table import ImageTable, read_csv, records_of
 
 MODEL = "model"

@@ -1,15 +1,13 @@
-"""Rows of an evaluation in progress: appended to a file as they come, so that the same command continues.
+"""Rows of an evaluation in progress: appended to a file as they come, so that the same command resumes.
 
 The first line says what the rows are of; rows of another model, data set or setting are never mixed in. Each process
-appends to a file of its own; whoever continues reads them all.
+appends to a file of its own; whoever resumes reads them all.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from modiff.errors import CheckpointError
@@ -69,30 +67,20 @@ class PartialRows:
 
     def __enter__(self) -> PartialRows:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_line(self._path)
+        whole = self._path.read_bytes().rfind(b"\n") + 1 if self._path.exists() else 0
         self._file = self._path.open("a", encoding="utf-8")
-        if self._file.tell() == 0:
-            self._append({"identity": self.identity})
+        self._file.truncate(whole)  # a line that was cut off is written again
+        if not whole:
+            self.append([{"identity": self.identity}])
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     def append(self, rows: list[Row]) -> None:
-        """Adds finished rows; they survive the program's end."""
-        self._append(*rows)
-
-    def _append(self, *rows: Row) -> None:
-        self._file.write("".join(json.dumps(_nulls(row), allow_nan=False) + "\n" for row in rows))
+        """Adds finished rows; they survive the program's end. An undefined value is NaN here, which Python reads."""
+        self._file.write("".join(json.dumps(row) + "\n" for row in rows))
         self._file.flush()
-
-
-def _nulls(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _nulls(item) for key, item in value.items()}
-    return value
 
 
 def _whole_lines(path: Path) -> list[Row]:
@@ -109,15 +97,6 @@ def _whole_lines(path: Path) -> list[Row]:
             )
         rows.append(row)
     return rows
-
-
-def _cut_torn_line(path: Path) -> None:
-    if path.exists():
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
 
 
 def _short(value: Any) -> str:

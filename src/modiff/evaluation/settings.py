@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from modiff.config.evaluation import EvaluationConfig
+from modiff.config.fields import to_dict
 from modiff.errors import ConfigError
-from modiff.evaluation.score_names import COLUMNS
 from modiff.metrics.protocols import PROTOCOLS
+from modiff.metrics.registry import chosen
 
 
 @dataclass(frozen=True)
 class EvaluationSettings(EvaluationConfig):
-    """`EvaluationConfig` in one order, each value once; ConfigError for a metric or protocol that there is not."""
+    """`EvaluationConfig` in one order, each value once; ConfigError for an unknown metric or protocol."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "metrics", _metrics(self.metrics))
-        object.__setattr__(self, "ns", tuple(sorted(set(self.ns))))
-        object.__setattr__(self, "thresholds", tuple(sorted(set(self.thresholds))))
-        object.__setattr__(self, "steps", _unique(self.steps))
-        object.__setattr__(self, "protocols", _unique(self.protocols))
+        in_order = {
+            "metrics": chosen(self.metrics),
+            "ns": sorted(set(self.ns)),
+            "thresholds": sorted(set(self.thresholds)),
+            "steps": dict.fromkeys(self.steps),
+            "protocols": dict.fromkeys(self.protocols),
+        }
+        for name, values in in_order.items():
+            object.__setattr__(self, name, tuple(values))
         for protocol in self.protocols:
             if protocol not in PROTOCOLS:
                 raise ConfigError("no such protocol", field="protocol", found=protocol, expected=" or ".join(PROTOCOLS))
@@ -48,27 +52,6 @@ class EvaluationSettings(EvaluationConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, thresholds by protocol."""
-        return {
-            "n": list(self.ns),
-            "steps": list(self.steps),
-            "protocols": list(self.protocols),
-            "thresholds": {protocol: list(self.thresholds_of(protocol)) for protocol in self.protocols},
-            "seed": self.seed,
-            "limit": self.limit,
-            "control": self.control,
-            "resamples": self.resamples,
-            "metrics": list(self.metrics),
-            "one_rater": self.one_rater,
-        }
-
-
-def _metrics(asked: Iterable[str]) -> tuple[str, ...]:
-    """The metrics asked for, in the order of tables."""
-    names = set(asked)
-    for name in sorted(names - {"all", *COLUMNS}):
-        raise ConfigError("no such metric", field="metrics", found=name, expected=f"all, {', '.join(COLUMNS)}")
-    return tuple(name for name in COLUMNS if name in names or "all" in names)
-
-
-def _unique(values: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(values))
+        plain = to_dict(self)
+        thresholds = {protocol: list(self.thresholds_of(protocol)) for protocol in self.protocols}
+        return {"n": plain.pop("ns")} | plain | {"thresholds": thresholds}

@@ -20,11 +20,10 @@ from torch import Tensor
 
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
-from modiff.evaluation.bootstrap import mean_interval
-from modiff.evaluation.files import write_text
+from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
 from modiff.evaluation.records import DIFFERENCE, STRATA, Record
-from modiff.evaluation.score_names import GAP, NAMES, rank
-from modiff.evaluation.score_pooled import pooled
+from modiff.io.files import write_text
+from modiff.metrics.registry import GAP, NAMES, pooled, rank
 
 REFERENCE = "iid_reference"
 BASELINE = "majority_vote"
@@ -174,7 +173,10 @@ def records_of(table: ImageTable, *, seed: int = 0, resamples: int = RESAMPLES) 
             if quantity in means:
                 interval = mean_interval(means[quantity][rows], patients, seed=seed, resamples=resamples)
             else:
-                interval = together[quantity].interval(rows, patients, seed=seed, resamples=resamples)
+                error = together[quantity]
+                interval = pooled_error_interval(
+                    error.gaps[rows], patients, classes=error.classes, seed=seed, resamples=resamples
+                )
             record = Record(
                 **asdict(quantity),
                 split=table.split,

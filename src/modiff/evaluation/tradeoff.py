@@ -162,7 +162,7 @@ def _source(path: Path, given: str | None, asked: dict[str, Any]) -> _Source:
     if not source.points and all(record.value is None for record in found):
         raise DataError("defined on no image", path=path, field=asked["metric"])
     if not source.points:
-        hint = "`modiff evaluate` measures them; `modiff score` cannot."
+        hint = "`modiff evaluate` measures them for a model, not for files."
         raise DataError("no seconds per image", path=path, field="seconds_per_image", hint=hint)
     return source
 

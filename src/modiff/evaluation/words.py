@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from modiff.evaluation.records import DIFFERENCE, Record
-from modiff.evaluation.score_names import NAMES, WITHOUT_THRESHOLD
 from modiff.metrics.protocols import PROTOCOLS
+from modiff.metrics.registry import NAMES, WITHOUT_THRESHOLD
 
 INTERVAL = "95 % interval"
 NONE = "–"  # where something does not enter

@@ -1,4 +1,4 @@
-"""Metrics for segmentation where experts disagree: `functional` (one value an image) and torchmetrics classes.
+"""Metrics for segmentation where experts disagree: `functional` (one value per image) and torchmetrics classes.
 
 Names load what they need when they are first used: reading published numbers does not import torch.
 """
@@ -8,19 +8,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-_PUBLIC = {
-    "PROTOCOLS": "protocols",
-    "Protocol": "protocols",
-    "CalibrationError": "torchmetrics",
-    "ConsensusSurface": "torchmetrics",
-    "CrossCorrelation": "torchmetrics",
-    "EnergyDistance": "torchmetrics",
-    "HungarianIoU": "torchmetrics",
-    "Insight": "torchmetrics",
-    "MeanMapMetrics": "torchmetrics",
-    "PresenceCalibration": "torchmetrics",
-    "SampleSetMetrics": "torchmetrics",
-}
 __all__ = [
     "PROTOCOLS",
     "CalibrationError",
@@ -55,6 +42,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name == "functional":
         return importlib.import_module("modiff.metrics.functional")
-    if name not in _PUBLIC:
+    if name not in __all__:
         raise AttributeError(f"module 'modiff.metrics' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"modiff.metrics.{_PUBLIC[name]}"), name)
+    module = "protocols" if name in ("PROTOCOLS", "Protocol") else "torchmetrics"
+    return getattr(importlib.import_module(f"modiff.metrics.{module}"), name)

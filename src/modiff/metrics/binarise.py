@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional._checks import check_probabilities
+from modiff.metrics.functional.ops import check_probabilities
 
 
 def binarise(samples: Tensor, threshold: float | None) -> Tensor:

@@ -1,14 +1,14 @@
-"""torchmetrics classes over the functional core: they only collect, so processes reduce as torchmetrics does.
+"""torchmetrics classes of the registry's metrics: they only collect, so processes reduce as torchmetrics does.
 
 `update` takes probability maps (or masks) of samples (B,N,K,H,W), masks (B,R,K,H,W), read (B,R) or None and, where the
-metric has weights, weights (B,N) or None. Values are kept one an image; `compute` gives for each name of the metric its
-mean over the images where it is defined, and the numbers of images and of undefined values.
+metrics have a weighted form, weights (B,N) or None. One value per image is kept; `compute` gives for each name its mean
+over the images where it is defined, and the numbers of images and of undefined values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,53 +17,82 @@ from torchmetrics import Metric
 from modiff.errors import MetricError
 from modiff.metrics import functional as F
 from modiff.metrics.functional.calibration import BINS
-from modiff.metrics.protocols import Protocol, protocol
+from modiff.metrics.protocols import PROTOCOLS, Protocol, protocol
+from modiff.metrics.registry import COLUMNS, METRICS, values
+from modiff.metrics.sample_set import SampleSet
 
 
-class PerImageMetric(Metric):
-    """Base: lists of values one an image, concatenated over processes.
+class RegistryMetric(Metric):
+    """Metrics of the registry under a protocol, one value per image, concatenated over processes.
 
-    names: of the values. reduction "summary": `compute` returns {name: mean, name_images: n, name_undefined: n};
-    "none": {name: (images,) float64}, in the order of processes and then of updates.
+    threshold: where masks are made, None is the protocol's own. n: the first n samples, for each n given; names are
+    then "<name>_<n>". reduction "summary": `compute` returns {name: mean, name_images: n, name_undefined: n}; "none":
+    {name: (images,) float64}, in the order of processes and then of updates.
+    A subclass says which metrics; `extra` are names that its `per_set` adds to their columns.
     """
 
+    metrics: ClassVar[tuple[str, ...]]
+    extra: ClassVar[tuple[str, ...]] = ()
     is_differentiable = False
     higher_is_better: bool | None = None
     full_state_update = False
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Which side is better, where that is the same for all of the metrics."""
+        super().__init_subclass__(**more)
+        sides = {column.higher_is_better for name in cls.metrics for column in METRICS[name].outputs} - {None}
+        cls.higher_is_better = sides.pop() if len(sides) == 1 else None
+
     def __init__(
-        self, names: Iterable[str], reduction: Literal["summary", "none"] = "summary", **torchmetrics: Any
+        self,
+        protocol_name: str,
+        *,
+        threshold: float | None = None,
+        n: int | Iterable[int] | None = None,
+        reduction: Literal["summary", "none"] = "summary",
+        **torchmetrics: Any,
     ) -> None:
         super().__init__(**torchmetrics)
         if reduction not in ("summary", "none"):
             raise MetricError("no such reduction", field="reduction", found=reduction, expected="summary or none")
         self.set_dtype(torch.float64)  # also of the empty state of a process that got no images
-        self.names, self.reduction = tuple(names), reduction
+        self.protocol: Protocol = protocol(protocol_name)
+        self.threshold = self.protocol.threshold if threshold is None else threshold
+        self.n = (n,) if isinstance(n, int) else None if n is None else tuple(n)
+        self.reduction = reduction
+        kinds = [*(column for name in self.metrics for column in COLUMNS[name]), *self.extra]
+        self.names = tuple(kinds) if self.n is None else tuple(f"{kind}_{k}" for kind in kinds for k in self.n)
         for name in self.names:
             self.add_state(f"values_{name}", default=[], dist_reduce_fx="cat")
 
-    def per_image(
-        self, samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Each name's (B,) values of one batch."""
-        raise NotImplementedError
+    def per_set(self, samples: SampleSet, n: int) -> dict[str, Tensor]:
+        """(B,) values of the first n samples of a batch, by name."""
+        found: dict[str, Tensor] = {}
+        for name in self.metrics:
+            found |= values(samples, name, self.protocol, self.threshold, n)
+        return found
 
     def update(self, samples: Tensor, masks: Tensor, read: Tensor | None = None, weights: Tensor | None = None) -> None:
-        """Adds a batch; raises MetricError."""
-        for name, values in self.per_image(samples, masks, read, weights).items():
-            getattr(self, f"values_{name}").append(values.double())
+        """Adds a batch; raises MetricError, also for weights that a metric cannot use."""
+        greedy = "hm_iou" in self.metrics and self.protocol.matching == "greedy"
+        if weights is not None and (greedy or not all(METRICS[name].weighted for name in self.metrics)):
+            raise MetricError("this metric has no weighted form", field="weights", expected="None")
+        of_batch = SampleSet(samples, masks, read, weights)
+        for n in self.n or samples.shape[1:2]:
+            for name, found in self.per_set(of_batch, n).items():
+                getattr(self, f"values_{name}_{n}" if self.n else f"values_{name}").append(found.double())
 
     def compute(self) -> dict[str, Tensor]:
         """The summary, or the values themselves; see the class."""
         found: dict[str, Tensor] = {}
         for name in self.names:
-            values = self._collected(name)
+            of_images = self._collected(name)
             if self.reduction == "none":
-                found[name] = values
+                found[name] = of_images
                 continue
-            undefined = values.isnan()
-            found[name] = values[~undefined].mean()
-            found[f"{name}_images"] = torch.tensor(len(values))
+            undefined = of_images.isnan()
+            found[name] = of_images[~undefined].mean()
+            found[f"{name}_images"] = torch.tensor(len(of_images))
             found[f"{name}_undefined"] = undefined.sum()
         return found
 
@@ -75,147 +104,86 @@ class PerImageMetric(Metric):
         return torch.cat(state) if state else torch.zeros(0, dtype=torch.float64, device=self.device)
 
 
-class _UnderProtocol(PerImageMetric):
-    """A metric whose conventions a protocol names, for the first n samples for each n asked for."""
-
-    kinds: tuple[str, ...]
-
-    def __init__(
-        self,
-        protocol_name: str,
-        *,
-        threshold: float | None = None,
-        n: int | Iterable[int] | None = None,
-        reduction: Literal["summary", "none"] = "summary",
-        **torchmetrics: Any,
-    ) -> None:
-        self.n = None if n is None else (n,) if isinstance(n, int) else tuple(n)
-        names = self.kinds if self.n is None else tuple(f"{kind}_{n}" for kind in self.kinds for n in self.n)
-        super().__init__(names, reduction, **torchmetrics)
-        self.protocol: Protocol = protocol(protocol_name)
-        self.threshold = threshold
-
-    def _values(self, pairs: F.PairwiseDistances, weights: Tensor | None) -> dict[str, Tensor]:
-        raise NotImplementedError
-
-    def per_image(
-        self, samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None
-    ) -> dict[str, Tensor]:
-        pairs = F.PairwiseDistances.of(self.protocol.binarise(samples, self.threshold), masks, read=read)
-        if self.n is None:
-            return self._values(pairs, weights)
-        values: dict[str, Tensor] = {}
-        for n in self.n:
-            first = None if weights is None else weights[:, :n]
-            values |= {f"{kind}_{n}": value for kind, value in self._values(pairs.subset(n), first).items()}
-        return values
-
-
-class EnergyDistance(_UnderProtocol):
+class EnergyDistance(RegistryMetric):
     """GED under a protocol ("standard": V, "paper": U), of all samples or the first n; see `functional.ged`."""
 
-    higher_is_better = False
-    kinds = ("ged",)
-
-    def _values(self, pairs: F.PairwiseDistances, weights: Tensor | None) -> dict[str, Tensor]:
-        return {"ged": pairs.ged(estimator=self.protocol.ged_estimator, weights=weights)}
+    metrics = ("ged",)
 
 
-class HungarianIoU(_UnderProtocol):
+class HungarianIoU(RegistryMetric):
     """HM-IoU under a protocol ("standard": optimal, "paper": greedy, no weights); see `functional.hm_iou`."""
 
-    higher_is_better = True
-    kinds = ("hm_iou",)
-
-    def _values(self, pairs: F.PairwiseDistances, weights: Tensor | None) -> dict[str, Tensor]:
-        return {"hm_iou": pairs.hm_iou(matching=self.protocol.matching, weights=weights)}
+    metrics = ("hm_iou",)
 
 
-class SampleSetMetrics(_UnderProtocol):
+class SampleSetMetrics(RegistryMetric):
     """GED, HM-IoU, both diversities, D_max and the i.i.d. reference from one count of the overlaps."""
 
-    kinds = ("ged", "hm_iou", "sample_diversity", "rater_diversity", "dmax", "iid_reference")
+    metrics = ("ged", "hm_iou", "sample_diversity", "rater_diversity", "dmax")
+    extra = ("iid_reference",)
 
-    def _values(self, pairs: F.PairwiseDistances, weights: Tensor | None) -> dict[str, Tensor]:
-        estimator = self.protocol.ged_estimator
-        return {
-            "ged": pairs.ged(estimator=estimator, weights=weights),
-            "hm_iou": pairs.hm_iou(matching=self.protocol.matching, weights=weights),
-            "sample_diversity": pairs.sample_diversity(estimator=estimator, weights=weights),
-            "rater_diversity": pairs.rater_diversity(estimator=estimator),
-            "dmax": pairs.dmax(),
-            "iid_reference": pairs.iid_reference(pairs.n, estimator=estimator),
-        }
+    def per_set(self, samples: SampleSet, n: int) -> dict[str, Tensor]:
+        """As the base, with the expected GED of n fresh raters."""
+        pairs = samples.view(self.protocol, self.threshold, n).pairs
+        reference = F.iid_reference(pairs, n, estimator=self.protocol.ged_estimator)
+        return super().per_set(samples, n) | {"iid_reference": reference}
 
 
-class CrossCorrelation(PerImageMetric):
+class CrossCorrelation(RegistryMetric):
     """NCC under a protocol ("standard": pixels, "paper": rows) of the maps as they are; see `functional.ncc`.
 
-    ncc_degenerate is the number of readers an image whose correlation was settled by rule.
+    ncc_degenerate is the number of raters per image whose correlation was settled by rule.
     """
 
-    higher_is_better = True
+    metrics = ("ncc",)
+    extra = ("ncc_degenerate",)
 
-    def __init__(self, protocol_name: str, **options: Any) -> None:
-        super().__init__(("ncc", "ncc_degenerate"), **options)
-        self.protocol: Protocol = protocol(protocol_name)
-
-    def per_image(
-        self, samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None
-    ) -> dict[str, Tensor]:
-        _no_weights(weights)
-        result = F.ncc_result(samples, masks, read=read, kind=self.protocol.ncc)
-        return {"ncc": result.value, "ncc_degenerate": result.degenerate}
+    def per_set(self, samples: SampleSet, n: int) -> dict[str, Tensor]:
+        """NCC and how often it was settled by rule, from one computation."""
+        found = F.ncc_result(samples.maps[:, :n], samples.masks, read=samples.read, kind=self.protocol.ncc)
+        return {"ncc": found.value, "ncc_degenerate": found.degenerate}
 
 
-class Insight(PerImageMetric):
+class Insight(RegistryMetric):
     """CI and its three parts at a protocol's threshold; see `functional.collective_insight`."""
 
-    higher_is_better = True
-
-    def __init__(self, protocol_name: str, *, threshold: float | None = None, **options: Any) -> None:
-        super().__init__(("ci", "ci_sensitivity", "ci_dmax", "ci_agreement"), **options)
-        self.protocol: Protocol = protocol(protocol_name)
-        self.threshold = threshold
-
-    def per_image(
-        self, samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None
-    ) -> dict[str, Tensor]:
-        _no_weights(weights)
-        parts = F.collective_insight(self.protocol.binarise(samples, self.threshold), masks, read=read)
-        return dict(zip(self.names, parts, strict=True))
+    metrics = ("ci",)
 
 
-class MeanMapMetrics(PerImageMetric):
+class MeanMapMetrics(RegistryMetric):
     """Soft Dice, Brier score, NCC and AUROC of the uncertainty map, of the samples' mean map as it is."""
 
+    metrics = ("soft_dice", "brier", "uncertainty_ncc", "uncertainty_auroc")
+
     def __init__(self, **options: Any) -> None:
-        super().__init__(("soft_dice", "brier", "uncertainty_ncc", "uncertainty_auroc"), **options)
-
-    def per_image(
-        self, samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None
-    ) -> dict[str, Tensor]:
-        functions = (F.soft_dice, F.brier, F.uncertainty_ncc, F.uncertainty_auroc)
-        values = (function(samples, masks, read=read, weights=weights) for function in functions)
-        return dict(zip(self.names, values, strict=True))
+        super().__init__(next(iter(PROTOCOLS)), **options)  # they are the same under every protocol
 
 
-class ConsensusSurface(PerImageMetric):
+class ConsensusSurface(RegistryMetric):
     """HD95 and average surface distance, in pixels, of the majorities; see `functional.surface_distances`."""
 
-    higher_is_better = False
+    metrics = ("hd95", "average_surface_distance")
 
-    def __init__(self, protocol_name: str, *, threshold: float | None = None, **options: Any) -> None:
-        super().__init__(("hd95", "average_surface_distance"), **options)
-        self.protocol: Protocol = protocol(protocol_name)
-        self.threshold = threshold
 
-    def per_image(
-        self, samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None
-    ) -> dict[str, Tensor]:
-        _no_weights(weights)
-        distances = F.surface_distances(self.protocol.binarise(samples, self.threshold), masks, read=read)
-        return dict(zip(self.names, distances, strict=True))
+class PresenceCalibration(RegistryMetric):
+    """Calibration over images of the fraction of samples that mark anything; see `functional.presence_fractions`.
+
+    The summary adds "presence_ece", the calibration error over images.
+    """
+
+    metrics = ("presence",)
+
+    def __init__(self, protocol_name: str, *, bins: int = BINS, **options: Any) -> None:
+        super().__init__(protocol_name, **options)
+        self.bins = bins
+
+    def compute(self) -> dict[str, Tensor]:
+        """As the base; with the summary also the calibration error."""
+        found = super().compute()
+        if self.reduction == "summary":
+            presence = F.Presence(*(self._collected(name) for name in self.names))
+            found["presence_ece"] = F.presence_calibration_error(presence, self.bins)
+        return found
 
 
 class CalibrationError(Metric):
@@ -250,36 +218,3 @@ class CalibrationError(Metric):
         """The pooled error and the number of images it is of."""
         error = F.pooled_calibration_error(self.sums[None])
         return {"ece": error, "ece_images": self.images[0], "ece_undefined": self.images[1]}
-
-
-class PresenceCalibration(PerImageMetric):
-    """Calibration over images of the share of samples that mark anything; see `functional.presence_shares`.
-
-    The summary adds "presence_ece", the calibration error over images.
-    """
-
-    higher_is_better = False
-
-    def __init__(self, protocol_name: str, *, threshold: float | None = None, bins: int = BINS, **options: Any) -> None:
-        super().__init__(("presence_samples", "presence_raters"), **options)
-        self.protocol: Protocol = protocol(protocol_name)
-        self.threshold, self.bins = threshold, bins
-
-    def per_image(
-        self, samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None
-    ) -> dict[str, Tensor]:
-        binary = self.protocol.binarise(samples, self.threshold)
-        return dict(zip(self.names, F.presence_shares(binary, masks, read=read, weights=weights), strict=True))
-
-    def compute(self) -> dict[str, Tensor]:
-        """As the base; with the summary also the calibration error."""
-        found = super().compute()
-        if self.reduction == "summary":
-            shares = F.Presence(*(self._collected(name) for name in self.names))
-            found["presence_ece"] = F.presence_calibration_error(shares, self.bins)
-        return found
-
-
-def _no_weights(weights: Tensor | None) -> None:
-    if weights is not None:
-        raise MetricError("this metric has no weighted form", field="weights", expected="None")

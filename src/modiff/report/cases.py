@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from modiff.evaluation.cases import choose, pictured, strata
-from modiff.evaluation.evaluate import draw
+from modiff.evaluation.source import draw
 from modiff.evaluation.table import UNREAD
 from modiff.types import Batch
 from modiff.viz.figures import LEVELS, Cell, contact_sheet, png

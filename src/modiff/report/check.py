@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modiff.data.check.findings import Finding, Report, View
-from modiff.evaluation.files import write_text
+from modiff.io.files import write_text
 from modiff.viz.figures import contact_sheet, png
 from modiff.viz.html import render
 from modiff.viz.sheets import everyones_outlines, part_of_interest, rater_colour

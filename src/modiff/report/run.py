@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.errors import CheckpointError, DataError, ModiffError
-from modiff.evaluation.files import write_text
+from modiff.evaluation.evaluate import FOLDER, check_fit
 from modiff.evaluation.records import Result, read_result
-from modiff.evaluation.run import FOLDER, check_fit
 from modiff.evaluation.table import ImageTable, read_csv
+from modiff.io.files import write_text
 from modiff.methods.run_folder import LOG, WEIGHTS
 from modiff.report import cases, tables
 from modiff.viz.curves import charts, read_log

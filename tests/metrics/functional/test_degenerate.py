@@ -35,7 +35,7 @@ PER_IMAGE = {
     "calibration": F.expected_calibration_error,
     "uncertainty_ncc": F.uncertainty_ncc,
     "uncertainty_auroc": F.uncertainty_auroc,
-    "presence": lambda s, y, read: F.presence_shares(s, y, read=read).raters,
+    "presence": lambda s, y, read: F.presence_fractions(s, y, read=read).raters,
     "rater_diversity": lambda s, y, read: F.rater_diversity(y, read=read),
     "iid_reference": lambda s, y, read: F.iid_reference(y, 4, read=read),
     "hd95": F.hd95,

@@ -15,7 +15,7 @@ from scipy.stats import pearsonr
 from torch import Tensor
 
 from modiff.metrics import functional as F
-from modiff.metrics.functional import _maps
+from modiff.metrics.functional import mean_map
 
 Sets = tuple[Tensor, Tensor]
 
@@ -73,7 +73,7 @@ def test_auroc_is_the_share_of_pairs_ordered_rightly(pixels: list[tuple[int, boo
         if positive and not negative
     ]
     expected = np.mean(pairs) if pairs else np.nan
-    assert _maps.auroc(scores.float(), labels.bool()).item() == pytest.approx(expected, nan_ok=True)
+    assert mean_map._auroc(scores.float(), labels.bool()).item() == pytest.approx(expected, nan_ok=True)
 
 
 def test_uncertainty_of_the_raters_themselves_agrees_fully() -> None:
@@ -134,7 +134,7 @@ def test_presence_counts_samples_and_readers_that_mark_anything() -> None:
     masks = torch.zeros(1, 4, 2, 3, 3).bool()
     masks[0, 0, 1, 0, 0] = masks[0, 1, 0, 2, 2] = True
     read = torch.tensor([[True, True, True, False]])
-    shares = F.presence_shares(masks, masks, read=read)
+    shares = F.presence_fractions(masks, masks, read=read)
     assert (shares.samples.item(), shares.raters.item()) == (0.5, pytest.approx(2 / 3))
 
 
@@ -181,6 +181,25 @@ def test_boundary_distances_are_those_of_monai(seed: int, spacing: tuple[float, 
     average = compute_average_surface_distance(*pair, symmetric=True, **options).mean()
     assert ours.hd95.item() == pytest.approx(hausdorff.item(), abs=1e-5)
     assert ours.average.item() == pytest.approx(average.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_boundary_distances_are_those_of_all_pairs_of_pixels(seed: int) -> None:
+    samples, masks = (x[:, :1, :1] for x in blobs(seed))
+    scale = np.array([0.7, 1.3])
+    edges = [np.argwhere(boundary(x[0, 0, 0].numpy())) * scale for x in (samples, masks)]
+    apart = np.linalg.norm(edges[0][:, None] - edges[1], axis=-1)
+    there, back = apart.min(1), apart.min(0)
+    ours = F.surface_distances(samples, masks, spacing=scale.tolist())
+    assert ours.hd95.item() == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), abs=1e-5)
+    assert ours.average.item() == pytest.approx(np.concatenate([there, back]).mean(), abs=1e-5)
+
+
+def boundary(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask of which a neighbour, of four, is not of it."""
+    around = np.pad(mask, 1)
+    inside = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return mask & ~inside
 
 
 def test_each_image_has_its_own_spacing() -> None:

@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from modiff.metrics import functional as F
-from modiff.metrics.functional import pairwise
+from modiff.metrics.functional import ops
 
 Sets = tuple[Tensor, Tensor]
 ALL_METRICS = {
@@ -214,7 +214,7 @@ def test_a_subset_of_the_counts_is_the_count_of_the_subset(sets: Sets, data: st.
 @given(mask_sets())
 def test_both_ways_to_count_overlaps_agree(sets: Sets) -> None:
     both = torch.cat(sets, dim=1)
-    assert torch.equal(pairwise._products(both.flatten(3)), F.PairwiseDistances.of(*sets).common)
+    assert torch.equal(ops._products(both.flatten(3)), F.PairwiseDistances.of(*sets).common)
 
 
 @pytest.mark.parametrize("metric", ["ged", "hm_iou", "dmax", "ncc", "soft_dice", "brier", "uncertainty_ncc"])

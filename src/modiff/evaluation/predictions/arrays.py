@@ -1,10 +1,11 @@
-"""Maps in one file: NPZ with an array a case, or HDF5 with a dataset a case or one for all."""
+"""Maps in one file: NPZ with an array per case, or HDF5 with a dataset per case or one for all."""
 
 from __future__ import annotations
 
 import math
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -42,7 +43,7 @@ class Npz:
             return _guarded(self.path, lambda: self._header(name, file))[0]
 
     def read(self, name: str) -> np.ndarray:
-        """An array; raises DataError where it is damaged, larger than it may be, or no array of numbers."""
+        """An array; raises DataError where it is damaged, larger than it may be, or not an array of numbers."""
         with self._open(name) as file:
             shape, columns_first, dtype = _guarded(self.path, lambda: self._header(name, file))
             data = _guarded(self.path, file.read)
@@ -68,13 +69,13 @@ class Npz:
 
 
 class NpzMaps(MapSource):
-    """An NPZ file with one array (N,H,W) or (N,K,H,W) a case, named as the case."""
+    """An NPZ file with one array (N,H,W) or (N,K,H,W) per case, named as the case."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._npz = path, Npz(path)
         if {_CASES, _SAMPLES} <= set(self._npz.names):
             hint = "Or write an HDF5 file, which may hold `samples` and `case`."
-            raise DataError("arrays for all cases at once", path=path, expected="an array a case", hint=hint)
+            raise DataError("arrays for all cases at once", path=path, expected="an array per case", hint=hint)
         self.cases = self._named(self._npz.names)
 
     def read(self, case: str) -> RawMaps:
@@ -91,24 +92,27 @@ class NpzMaps(MapSource):
         self._npz.close()
 
 
+def own_array(npz: Npz) -> str:
+    """The array that holds the maps, in a file of one case."""
+    name = next((name for name in _OWN if name in npz.names), npz.names[0] if len(npz.names) == 1 else None)
+    if name is None:
+        found, expected = ", ".join(npz.names[:8]), " or ".join(_OWN)
+        raise DataError("which array?", path=npz.path, found=found, expected=expected)
+    return name
+
+
 def read_one_npz(path: Path, case: str) -> RawMaps:
     """The maps of one case in a file of its own, such as samples.npz of `modiff sample`, with weights if it has any."""
-    npz = Npz(path)
-    try:
-        name = next((name for name in _OWN if name in npz.names), npz.names[0] if len(npz.names) == 1 else None)
-        if name is None:
-            raise DataError("which array?", path=path, found=", ".join(npz.names[:8]), expected=" or ".join(_OWN))
-        array = stacked(case, str(path), npz.read(name))
+    with closing(Npz(path)) as npz:
+        array = stacked(case, str(path), npz.read(own_array(npz)))
         weights = npz.read("weights").astype(np.float64).reshape(-1) if "weights" in npz.names else None
-    finally:
-        npz.close()
     if weights is not None and len(weights) != len(array):
-        raise DataError("one weight a sample", path=path, field="weights", found=len(weights), expected=len(array))
+        raise DataError("one weight per sample", path=path, field="weights", found=len(weights), expected=len(array))
     return RawMaps(case, str(path), tuple(map(str, range(len(array)))), array, weights=weights)
 
 
 class Hdf5Maps(MapSource):
-    """An HDF5 file: a dataset (N,H,W) or (N,K,H,W) a case, whose path is the case; or `case` (n,) and `samples` (n,…).
+    """HDF5: a dataset (N,H,W) or (N,K,H,W) per case, whose path is the case; or `case` (n,) and `samples` (n,…).
 
     Links, and data that lies in other files, are not followed.
     """
@@ -138,7 +142,7 @@ class Hdf5Maps(MapSource):
             return {name: (data, None) for name, data in found.items()}
         cases, samples = found[_CASES], found[_SAMPLES]
         if cases.ndim != 1 or samples.shape[:1] != cases.shape:
-            raise DataError("one name a case", path=self.path, field=_CASES, found=f"{cases.shape}, {samples.shape}")
+            raise DataError("one name per case", path=self.path, field=_CASES, found=f"{cases.shape}, {samples.shape}")
         names = [name.decode() if isinstance(name, bytes) else str(name) for name in cases[...]]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)

@@ -9,14 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 import numpy as np
 
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
 
-FORMATS = "a folder (a sub-folder a case, a PNG or NIfTI file a map), an NPZ or an HDF5 file"
+FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), an NPZ or an HDF5 file"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,21 @@ class RawMaps:
     weights: np.ndarray | None = None
 
 
-class MapSource(ABC):
+class Closing:
+    """What holds files open until its block ends."""
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class MapSource(Closing, ABC):
     """A set of cases on disk, a context manager. path: where. cases: their names, sorted."""
 
     path: Path
@@ -48,16 +62,6 @@ class MapSource(ABC):
     @abstractmethod
     def count(self, case: str) -> int:
         """How many maps a case has, without reading them where that is possible."""
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        return
-
-    def __enter__(self) -> MapSource:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
 
     def _named(self, names: Sequence[str]) -> tuple[str, ...]:
         """Case names, checked; raises DataError where there are none."""

@@ -1,14 +1,16 @@
-"""Maps in a folder: a sub-folder a case, a file a map; or an NPZ a case, as `modiff sample` writes it."""
+"""Maps in a folder: a sub-folder per case, a file per map; or an NPZ per case, as `modiff sample` writes it."""
 
 from __future__ import annotations
 
 import os
+import re
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.evaluation.predictions.arrays import Npz, read_one_npz
+from modiff.evaluation.predictions.arrays import Npz, own_array, read_one_npz
 from modiff.evaluation.predictions.base import FORMATS, MapSource, RawMaps
 
 _PICTURES = (".png", ".tif", ".tiff", ".npy")
@@ -102,12 +104,8 @@ class FolderMaps(MapSource):
         """The number of files, or of maps in the NPZ."""
         if case not in self._npz:
             return len(self._files[case])
-        npz = Npz(self._npz[case])
-        try:
-            name = next((name for name in ("maps", "samples", "masks") if name in npz.names), npz.names[0])
-            return (npz.shape(name) or (0,))[0]
-        finally:
-            npz.close()
+        with closing(Npz(self._npz[case])) as npz:
+            return (npz.shape(own_array(npz)) or (0,))[0]
 
 
 def check_place(
@@ -137,7 +135,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _one_bit(path: Path) -> np.ndarray | None:
-    """(H,W) bool of a PNG with one bit a pixel, which images never have and masks may; None for any other file."""
+    """(H,W) bool of a PNG with one bit per pixel, which images never have and masks may; None for any other file."""
     from PIL import Image
 
     with path.open("rb") as file:
@@ -147,23 +145,14 @@ def _one_bit(path: Path) -> np.ndarray | None:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return np.asarray(image.convert("1"), dtype=bool)
-    except Exception as error:  # a damaged picture makes the decoder raise nearly anything
+    except Exception as error:  # a damaged file makes the decoder raise nearly anything
         raise DataError("is not a readable PNG", path=path, found=str(error)[:200]) from error
 
 
 def _natural(name: str) -> tuple[object, ...]:
     """sample-2 before sample-10."""
-    parts: list[tuple[int, int | str]] = []
-    digits = ""
-    for character in f"{name}\0":
-        if character.isdecimal():
-            digits += character
-            continue
-        if digits:
-            parts.append((0, int(digits)))
-            digits = ""
-        parts.append((1, character))
-    return (*parts, name)
+    texts_and_numbers = enumerate(re.split(r"(\d+)", f"{name}\0"))
+    return (*(int(part) if place % 2 else part for place, part in texts_and_numbers), name)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -1,9 +1,23 @@
-"""Pure, batched metrics: one float64 value an image, NaN where it is undefined; reductions come after.
+"""Pure, batched metrics: one float64 value per image, NaN where it is undefined; reductions come after.
 
 Shapes everywhere: samples (B,N,K,H,W), masks (B,R,K,H,W), read (B,R) or None, K foreground classes.
 """
 
-from modiff.metrics.functional.agreement import (
+from modiff.metrics.functional.calibration import (
+    Presence,
+    calibration_bins,
+    calibration_gaps,
+    expected_calibration_error,
+    pooled_calibration_error,
+    presence_bins,
+    presence_calibration_error,
+    presence_fractions,
+    presence_gaps,
+)
+from modiff.metrics.functional.ci import CollectiveInsight, best_dice, collective_insight, dmax
+from modiff.metrics.functional.ged import ged, iid_reference, rater_diversity, sample_diversity
+from modiff.metrics.functional.hm_iou import hm_iou
+from modiff.metrics.functional.mean_map import (
     QUBIQ_LEVELS,
     brier,
     soft_dice,
@@ -11,34 +25,9 @@ from modiff.metrics.functional.agreement import (
     uncertainty_map,
     uncertainty_ncc,
 )
-from modiff.metrics.functional.calibration import (
-    Presence,
-    calibration_bins,
-    expected_calibration_error,
-    pooled_calibration_error,
-    presence_bins,
-    presence_calibration_error,
-    presence_shares,
-)
-from modiff.metrics.functional.consensus import majority_vote
-from modiff.metrics.functional.insight import CollectiveInsight, collective_insight
 from modiff.metrics.functional.ncc import NccResult, ncc, ncc_result
-from modiff.metrics.functional.pairwise import PairwiseDistances, pairwise_iou
-from modiff.metrics.functional.sets import (
-    best_dice,
-    dmax,
-    ged,
-    hm_iou,
-    iid_reference,
-    rater_diversity,
-    sample_diversity,
-)
-from modiff.metrics.functional.surface import (
-    SurfaceDistances,
-    average_surface_distance,
-    hd95,
-    surface_distances,
-)
+from modiff.metrics.functional.ops import PairwiseDistances, majority_vote, pairwise_iou
+from modiff.metrics.functional.surface import SurfaceDistances, average_surface_distance, hd95, surface_distances
 
 __all__ = [
     "QUBIQ_LEVELS",
@@ -51,6 +40,7 @@ __all__ = [
     "best_dice",
     "brier",
     "calibration_bins",
+    "calibration_gaps",
     "collective_insight",
     "dmax",
     "expected_calibration_error",
@@ -65,7 +55,8 @@ __all__ = [
     "pooled_calibration_error",
     "presence_bins",
     "presence_calibration_error",
-    "presence_shares",
+    "presence_fractions",
+    "presence_gaps",
     "rater_diversity",
     "sample_diversity",
     "soft_dice",

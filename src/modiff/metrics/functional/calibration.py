@@ -1,4 +1,4 @@
-"""Are probabilities shares? Of pixels (expected calibration error) and of readers who mark anything at all."""
+"""Calibration: pixel-wise ECE, and calibration of lesion presence."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional._checks import any_of, check_maps, check_sets, check_weights, reader_mean, reader_weights
-from modiff.metrics.functional._maps import mean_map
+from modiff.metrics.functional.ops import (
+    any_of,
+    check_maps,
+    check_sets,
+    check_weights,
+    rater_mean,
+    rater_weights,
+    sample_mean,
+)
 
 BINS = 10  # of equal width on [0,1]
 
@@ -19,21 +26,29 @@ def calibration_bins(
 ) -> Tensor:
     """Sums for reliability curves: (B,K,bins,3) float64 = number of pixels, Σp and Σq by bins of p.
 
-    samples: (B,N,K,H,W) probabilities or masks, p their mean; q the mean of the readers' masks (B,R,K,H,W). Sums of
+    samples: (B,N,K,H,W) probabilities or masks, p their mean; q the mean of the raters' masks (B,R,K,H,W). Sums of
     images add up to the sums of the data set. Σq is NaN for an image that nobody read. Raises MetricError.
     """
     samples, masks, read = check_maps(samples, masks, read)
-    return _bin(mean_map(samples, weights).flatten(2), reader_mean(masks, read).flatten(2), bins)
+    return _bin(sample_mean(samples, weights).flatten(2), rater_mean(masks, read).flatten(2), bins)
 
 
 def _bin(p: Tensor, q: Tensor, bins: int) -> Tensor:
-    """(..., P) predicted and observed shares -> (..., bins, 3)."""
+    """(..., P) predicted and observed fractions -> (..., bins, 3)."""
     if bins < 1:
         raise MetricError("needs a bin", field="bins", found=bins, expected="bins >= 1")
-    # The small addition keeps a share such as 3/10, or a mean of float32 maps, in the bin that starts there.
-    which = (p * bins + 1e-6).long().clamp_(0, bins - 1)
+    # The small addition keeps a fraction such as 3/10, or a mean of float32 maps, in the bin that starts there.
+    which = (p.nan_to_num() * bins + 1e-6).long().clamp_(0, bins - 1)
     sums = [p.new_zeros(*p.shape[:-1], bins).scatter_add_(-1, which, x) for x in (torch.ones_like(p), p, q)]
     return torch.stack(sums, -1)
+
+
+def calibration_gaps(sums: Tensor) -> Tensor:
+    """Σp − Σq of each bin as a fraction of all that is binned: (..., bins, 3) -> (..., bins).
+
+    The error of a data set is the sum over bins of |the mean gap over images|.
+    """
+    return (sums[..., 1] - sums[..., 2]) / sums[..., 0].sum(-1, keepdim=True)
 
 
 def pooled_calibration_error(sums: Tensor) -> Tensor:
@@ -63,34 +78,39 @@ def expected_calibration_error(
 
 
 class Presence(NamedTuple):
-    """Each (B,) float64. samples: the (weighted) share of samples that mark anything, any class. raters: of readers."""
+    """The fraction of samples (weighted) and of raters that mark anything, of any class: each (B,) float64."""
 
     samples: Tensor
     raters: Tensor
 
 
-def presence_shares(
+def presence_fractions(
     samples: Tensor, masks: Tensor, *, read: Tensor | None = None, weights: Tensor | None = None
 ) -> Presence:
-    """The share of samples and of readers that mark anything at all; NaN for readers where nobody read.
+    """The fraction of samples and of raters that mark anything at all; NaN for raters where nobody read.
 
     samples: (B,N,K,H,W) masks; other shapes as `ged`. Raises MetricError.
     """
     samples, masks, read = check_sets(samples, masks, read)
     drawn = any_of(samples.flatten(2), -1).double()
     marked = any_of(masks.flatten(2), -1).double()
-    return Presence((drawn * check_weights(weights, samples)).sum(1), (marked * reader_weights(read)).sum(1))
+    return Presence((drawn * check_weights(weights, samples)).sum(1), (marked * rater_weights(read)).sum(1))
 
 
-def presence_bins(shares: Presence, bins: int = BINS) -> Tensor:
-    """Reliability of presence over images: (bins,3) float64 = number of images, Σ predicted, Σ observed share.
+def presence_gaps(presence: Presence, bins: int = BINS) -> Tensor:
+    """Predicted − observed fraction of each image, in the bin of the predicted one: (B,bins), NaN where nobody read."""
+    return calibration_gaps(_bin(presence.samples[:, None], presence.raters[:, None], bins))
+
+
+def presence_bins(presence: Presence, bins: int = BINS) -> Tensor:
+    """Reliability of presence over images: (bins,3) float64 = number of images, Σ predicted, Σ observed fraction.
 
     Images that nobody read are left out.
     """
-    known = ~shares.raters.isnan()
-    return _bin(shares.samples[known], shares.raters[known], bins)
+    known = ~presence.raters.isnan()
+    return _bin(presence.samples[known], presence.raters[known], bins)
 
 
-def presence_calibration_error(shares: Presence, bins: int = BINS) -> Tensor:
-    """Scalar: Σ_b n_b/n·|mean predicted − mean observed share of present lesions| over images; NaN without images."""
-    return _error(presence_bins(shares, bins))
+def presence_calibration_error(presence: Presence, bins: int = BINS) -> Tensor:
+    """Scalar: Σ_b n_b/n·|mean predicted − mean observed fraction that marks| over images; NaN without images."""
+    return _error(presence_bins(presence, bins))

@@ -9,15 +9,21 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional._checks import any_of, check_maps, image_chunks, reader_weights
-from modiff.metrics.functional._maps import correlation, mean_map
+from modiff.metrics.functional.ops import (
+    any_of,
+    check_maps,
+    correlation,
+    image_chunks,
+    rater_weights,
+    sample_mean,
+)
 
 _EPS = 1e-8  # inside the logarithm, as PHiSeg has it
 _ZERO_STD = 1e-9  # stands for a zero deviation in the row variant, as its script has it
 
 
 class NccResult(NamedTuple):
-    """value: (B,) NCC. degenerate: (B,) int64, readers whose correlation was settled by rule, a map being constant."""
+    """value: (B,) NCC. degenerate: (B,) int64, raters whose correlation was settled by rule, a map being constant."""
 
     value: Tensor
     degenerate: Tensor
@@ -43,7 +49,7 @@ def ncc(
 def ncc_result(
     samples: Tensor, masks: Tensor, *, read: Tensor | None = None, kind: Literal["pixel", "row"] = "pixel"
 ) -> NccResult:
-    """`ncc` with the number of readers an image whose correlation was degenerate."""
+    """`ncc` with the number of raters per image whose correlation was degenerate."""
     samples, masks, read = check_maps(samples, masks, read)
     if kind not in ("pixel", "row"):
         raise MetricError("no such kind of NCC", field="kind", found=kind, expected="pixel or row")
@@ -55,7 +61,7 @@ def ncc_result(
     for part in image_chunks(len(masks), copies // max(1, len(masks))):
         value, flat = by_kind(samples[part], masks[part].double())
         use = read[part]
-        values.append((torch.where(use, value, 0.0) * reader_weights(use)).sum(1))
+        values.append((torch.where(use, value, 0.0) * rater_weights(use)).sum(1))
         degenerate.append((flat & use).sum(1))
     if not values:
         return NccResult(torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64))
@@ -64,10 +70,10 @@ def ncc_result(
 
 def _mean_and_log(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Means over the samples of p and of log(p + ε), (b,N,K,H,W) -> twice (b,K,H,W) float64."""
-    mean = mean_map(maps, None)
-    if maps.dtype == torch.bool:  # two values only: no logarithm a pixel and sample
+    mean = sample_mean(maps, None)
+    if maps.dtype == torch.bool:  # two values only: no logarithm per pixel and sample
         return mean, mean * math.log(1 + _EPS) + (1 - mean) * math.log(_EPS)
-    return mean, mean_map((maps + _EPS).log_(), None)
+    return mean, sample_mean((maps + _EPS).log_(), None)
 
 
 def _pixel(samples: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,16 +1,16 @@
-"""The samples' mean map against the raters' mean label: soft Dice, Brier score, agreement of the uncertainties."""
+"""The samples' mean map against the raters' mean label: soft Dice, Brier score, and agreement of the uncertainties."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional._checks import check_maps, reader_mean
-from modiff.metrics.functional._maps import auroc, correlation, mean_map
+from modiff.metrics.functional.ops import check_maps, correlation, rater_mean, sample_mean
 
 QUBIQ_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -18,9 +18,9 @@ Uncertainty = Literal["variance", "entropy"]
 
 
 def _mean_maps(samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The mean map of the samples and of the readers, each (B,K,H,W) float64; the latter NaN where nobody read."""
+    """The mean map of the samples and of the raters, each (B,K,H,W) float64; the latter NaN where nobody read."""
     samples, masks, read = check_maps(samples, masks, read)
-    return mean_map(samples, weights), reader_mean(masks, read)
+    return sample_mean(samples, weights), rater_mean(masks, read)
 
 
 def soft_dice(
@@ -31,7 +31,7 @@ def soft_dice(
     weights: Tensor | None = None,
     levels: Sequence[float] | None = QUBIQ_LEVELS,
 ) -> Tensor:
-    """Dice of the samples' mean map p with the readers' mean label q: (B,) float64, class mean; higher is better.
+    """Dice of the samples' mean map p with the raters' mean label q: (B,) float64, class mean; higher is better.
 
     samples: (B,N,K,H,W) probabilities or masks; other shapes as `ged`. levels: the mean over these of the Dice of
     {p > level} and {q > level}, Dice(∅,∅) = 1 (QUBIQ; D-Persona's Dice_soft); None: 2·Σpq / Σ(p² + q²), 1 only where
@@ -51,9 +51,9 @@ def soft_dice(
 
 
 def brier(samples: Tensor, masks: Tensor, *, read: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
-    """Mean over pixels and classes of (p − q)², p the samples' mean map, q the readers' mean; (B,) float64.
+    """Mean over pixels and classes of (p − q)², p the samples' mean map, q the raters' mean; (B,) float64.
 
-    Shapes as `soft_dice`; lower is better, 0 for p = q. Against single readers it would be larger by their variance
+    Shapes as `soft_dice`; lower is better, 0 for p = q. Against single raters it would be larger by their variance
     q·(1 − q), whatever the model. NaN for an image that nobody read. Source: Brier 1950. Raises MetricError.
     """
     p, q = _mean_maps(samples, masks, read, weights)
@@ -78,7 +78,7 @@ def uncertainty_ncc(
     weights: Tensor | None = None,
     kind: Uncertainty = "variance",
 ) -> Tensor:
-    """Correlation over pixels of the samples' uncertainty map with that of the readers: (B,) float64, in [−1,1].
+    """Correlation over pixels of the samples' uncertainty map with that of the raters: (B,) float64, in [−1,1].
 
     Shapes as `soft_dice`. Two constant maps (all agree in both) correlate by 1, a constant one with another by 0. NaN
     for an image that nobody read. Raises MetricError.
@@ -95,13 +95,33 @@ def uncertainty_auroc(
     weights: Tensor | None = None,
     kind: Uncertainty = "variance",
 ) -> Tensor:
-    """How well the samples' uncertainty ranks pixels where readers disagree above the rest: (B,) float64 AUROC.
+    """How well the samples' uncertainty ranks pixels where raters disagree above the rest: (B,) float64 AUROC.
 
     Shapes as `soft_dice`. 0.5 is chance, and what samples that all agree score. NaN where no pixel or every pixel is
-    disputed, as with one reader or none. Raises MetricError.
+    disputed, as with one rater or none. Raises MetricError.
     """
     p, q = _mean_maps(samples, masks, read, weights)
     disputed = ((q > 0) & (q < 1)).any(1).flatten(1)
     # float32 joins values that are equal but for rounding, such as 0.3·0.7 and 0.7·0.3.
     score = uncertainty_map(p, kind).flatten(1).float()
-    return auroc(score, disputed)
+    return _auroc(score, disputed)
+
+
+def _auroc(score: Tensor, positive: Tensor) -> Tensor:
+    """Area under the ROC curve with ties counted half: (B,P) scores and bool labels -> (B,) float64.
+
+    NaN for an image without positives or without negatives.
+    """
+    scores, labels = score.cpu().numpy(), positive.cpu().numpy()
+    values = [_auroc_of_one(*pair) for pair in zip(scores, labels, strict=True)]
+    return torch.tensor(values, dtype=torch.float64, device=score.device)
+
+
+def _auroc_of_one(score: np.ndarray, positive: np.ndarray) -> float:
+    """Mann and Whitney: the fraction of pairs, one of each kind, that the score orders rightly, ties counted half."""
+    negatives = np.sort(score[~positive])
+    chosen = score[positive]
+    if not len(negatives) or not len(chosen):
+        return float("nan")
+    below = np.searchsorted(negatives, chosen, side="left") + np.searchsorted(negatives, chosen, side="right")
+    return float(below.mean() / (2 * len(negatives)))

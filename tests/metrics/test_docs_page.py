@@ -10,9 +10,9 @@ import pytest
 import torch
 from oracles import discs
 
-from modiff.evaluation.score_names import COLUMNS
 from modiff.metrics import functional
 from modiff.metrics.published import published
+from modiff.metrics.registry import COLUMNS
 from modiff.rng import seeds_for
 
 ROOT = Path(__file__).parents[2]

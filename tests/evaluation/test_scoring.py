@@ -15,14 +15,14 @@ from modiff.errors import ConfigError
 from modiff.evaluation.bootstrap import pooled_error_interval
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import select
-from modiff.evaluation.score_names import COLUMNS, GAP, NAMES, POOLED
-from modiff.evaluation.score_pooled import pooled
-from modiff.evaluation.scoring import score_references, score_samples
+from modiff.evaluation.references import score_references
+from modiff.evaluation.scoring import score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import Quantity
 from modiff.metrics import PROTOCOLS
 from modiff.metrics import functional as F
 from modiff.metrics.binarise import binarise
+from modiff.metrics.registry import COLUMNS, GAP, NAMES, POOLED, pooled
 
 ALL = EvaluationSettings(ns=(3, 6), metrics=("all",), one_rater=True, resamples=50)
 
@@ -64,7 +64,7 @@ def test_columns_of_masks_are_those_of_the_functional_core(batch, maps, scored, 
     binary, masks = protocol.binarise(maps[:, :n]), batch.masks
     insight = F.collective_insight(binary, masks)
     surface = F.surface_distances(binary, masks)
-    shares = F.presence_shares(binary, masks)
+    shares = F.presence_fractions(binary, masks)
     expected = {
         "ged": F.ged(binary, masks, estimator=protocol.ged_estimator),
         "hm_iou": F.hm_iou(binary, masks, matching=protocol.matching),
@@ -118,7 +118,7 @@ def test_pooled_errors_are_those_of_the_functional_core(batch, maps, scored):
     (ece,) = select(table.records, metric="ece", **wanted)
     (presence,) = select(table.records, metric="presence_ece", **wanted)
     assert ece.value == pytest.approx(float(F.pooled_calibration_error(F.calibration_bins(own, split.masks))), abs=1e-9)
-    shares = F.presence_shares(binarise(own, None), split.masks)
+    shares = F.presence_fractions(binarise(own, None), split.masks)
     assert presence.value == pytest.approx(float(F.presence_calibration_error(shares)), abs=1e-9)
 
 
@@ -209,11 +209,10 @@ def test_a_pooled_value_ignores_noise_that_cancels():
 
 
 def test_the_command_asks_for_metrics_by_name():
-    from modiff.cli.evaluate import parser
-    from modiff.cli.scoring_options import settings_of
+    from modiff.cli.evaluate import _settings, parser
 
     words = ["run", "--data", "x.h5", "--metrics", "dmax", "ged", "--one-rater"]
-    settings = settings_of(parser("modiff evaluate").parse_args(words))
+    settings = _settings(parser("modiff evaluate").parse_args(words))
     assert settings.metrics == ("ged", "dmax")
     assert settings.one_rater
 
@@ -238,4 +237,5 @@ def test_calibration_errors_of_several_classes_are_their_mean():
     columns = score_samples(maps, masks, torch.ones(5, 2, dtype=torch.bool), settings)
     error = pooled({quantity.metric: values.numpy() for quantity, values in columns.items()})["ece"]
     expected = float(F.pooled_calibration_error(F.calibration_bins(maps, masks)))
-    assert error.interval(np.ones(5, bool), list("abcde"), seed=0, resamples=10).value == pytest.approx(expected)
+    found = pooled_error_interval(error.gaps, list("abcde"), classes=error.classes, resamples=10)
+    assert found.value == pytest.approx(expected)

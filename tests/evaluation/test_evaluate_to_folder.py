@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +16,8 @@ from modiff.data.loading import load
 from modiff.data.store_format import StoreInfo
 from modiff.data.store_writer import StoreWriter
 from modiff.errors import CheckpointError, DataError
+from modiff.evaluation.evaluate import evaluate_to_folder
 from modiff.evaluation.records import read_result, select
-from modiff.evaluation.run import evaluate_to_folder
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import read_csv
 
@@ -171,11 +170,10 @@ def test_equal_runs_give_equal_records(store, tmp_path):
 @pytest.fixture
 def run_folder(tmp_path, monkeypatch):
     """A run folder whose model is the oracle, and no other model."""
-    exported = ModuleType("modiff.methods.weights")
-    exported.load_model = lambda path: loaded()
-    monkeypatch.setitem(sys.modules, "modiff.methods.weights", exported)
+    monkeypatch.setattr("modiff.methods.weights.load_model", lambda path: loaded())
     folder = tmp_path / "run"
     folder.mkdir()
+    (folder / "config.yaml").touch()
     return folder
 
 
@@ -209,8 +207,30 @@ def test_what_cannot_be_done_is_one_line(store, run_folder, capsys, wrong):
 
 
 def test_a_packaged_model_needs_a_folder_for_its_results(store, run_folder, capsys):
-    assert main(["evaluate", "no-such-folder", "--data", str(store)]) == 2
+    assert main(["evaluate", "lidc", "--data", str(store)]) == 2
     assert "-o" in capsys.readouterr().err
+
+
+def test_what_is_neither_a_model_nor_samples_is_refused(store, run_folder, capsys):
+    assert main(["evaluate", "no-such-folder", "--data", str(store)]) == 2
+    assert "no-such-folder: neither a model nor samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--truth", "x"], ["--data", "x", "--values", "masks"]])
+def test_options_of_files_are_refused_for_a_model(run_folder, capsys, words):
+    assert main(["evaluate", str(run_folder), *words]) == 2
+    assert f"{words[-2]}: is not an option where a model is scored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--data", "x"], ["--truth", "x", "--control"]])
+def test_options_of_a_model_are_refused_for_files(tmp_path, capsys, words):
+    assert main(["evaluate", str(tmp_path), *words]) == 2
+    assert "is not an option where files are scored" in capsys.readouterr().err
+
+
+def test_a_store_to_score_on_is_asked_for(run_folder, capsys):
+    assert main(["evaluate", str(run_folder)]) == 2
+    assert "--data: is needed where a model is scored" in capsys.readouterr().err
 
 
 def test_help_states_the_settings_defaults():

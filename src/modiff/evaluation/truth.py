@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from modiff.data.store import Store
-from modiff.errors import DataError
-from modiff.evaluation.predictions.base import MapSource
-from modiff.evaluation.predictions.values import Values
+from modiff.errors import ConfigError, DataError
+from modiff.evaluation.predictions import open_maps
+from modiff.evaluation.predictions.base import Closing, MapSource
+from modiff.evaluation.predictions.values import Meaning, Values
 
 FOLDER_SPLIT = "all"  # what a folder's one split is called
 
@@ -28,10 +27,10 @@ class TruthCase:
     affine: np.ndarray | None = None
 
 
-class Truth(ABC):
+class Truth(Closing, ABC):
     """Raters' masks case by case.
 
-    path: where they are. split. classes: K. cases: names. patients: one a case. notes: what a reader should know.
+    path: where they are. split. classes: K. cases: names. patients: one per case. notes: what is to be known of them.
     """
 
     path: Path
@@ -48,10 +47,6 @@ class Truth(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A hash of the content; of a folder, of the cases that were read."""
-
-    def close(self) -> None:
-        """Lets go of the files."""
-        return
 
 
 class StoreTruth(Truth):
@@ -87,7 +82,7 @@ class StoreTruth(Truth):
 
 
 class FileTruth(Truth):
-    """Files with one map a rater.
+    """Files with one map per rater.
 
     patients: of each case; without it the first part of the case's name, or the case itself where names have one part.
     unread_missing: a case with fewer raters than others was not read by the rest; else it is refused.
@@ -152,30 +147,45 @@ class FileTruth(Truth):
 
 def read_patients(path: str | Path) -> dict[str, str]:
     """Case -> patient from a CSV file with these two columns; raises DataError."""
-    path = Path(path)
+    import pandas as pd
+
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError("not a table of patients", path=path, found=error) from None
-    if not {"case", "patient"} <= set(header):
-        raise DataError("not a table of patients", path=path, found=", ".join(header), expected="case, patient")
-    case, patient = header.index("case"), header.index("patient")
-    found: dict[str, str] = {}
-    for row in rows:
-        if len(row) != len(header) or not row[patient]:
-            raise DataError("a row that does not fit its header", path=path, found=row)
-        if found.setdefault(row[case], row[patient]) != row[patient]:
-            raise DataError("a case of two patients", path=path, field=row[case])
-    return found
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["case", "patient"], index_col=False)
+    except (OSError, ValueError) as error:
+        found = str(error).splitlines()[0]
+        raise DataError("is not a table of patients", path=path, found=found, expected="case, patient") from None
+    incomplete = table[table.isna().any(axis=1) | (table["patient"] == "")]
+    if len(incomplete):
+        raise DataError("a case without a patient", path=path, field=str(incomplete["case"].iloc[0]))
+    table = table.drop_duplicates()
+    several = table["case"][table["case"].duplicated()]
+    if len(several):
+        raise DataError("a case of two patients", path=path, field=several.iloc[0])
+    return dict(zip(table["case"], table["patient"], strict=True))
 
 
-def image_names(case: str, slices: int) -> Sequence[str]:
-    """An image is its case; the slices of a volume are images of their own."""
-    return [case] if slices == 1 else [f"{case}/slice-{z:03d}" for z in range(slices)]
+def open_truth(
+    path: str | Path,
+    split: str,
+    *,
+    classes: int = 1,
+    truth_values: Meaning = "masks",
+    patients: Path | None = None,
+    unread_missing: bool = False,
+) -> Truth:
+    """A split of a store, or files with `classes` foreground classes and a table of patients; see `FileTruth`."""
+    if _is_store(Path(path)):
+        if patients is not None:
+            raise ConfigError("a store says whose its images are", field="--patients", found=patients)
+        return StoreTruth(path, split)
+    if not 1 <= classes <= 255:
+        raise ConfigError("number of classes", field="--classes", found=classes, expected="1 to 255")
+    known = None if patients is None else read_patients(patients)
+    values = Values(truth_values, classes)
+    return FileTruth(open_maps(path), classes, values=values, patients=known, unread_missing=unread_missing)
 
 
-def is_store(path: Path) -> bool:
+def _is_store(path: Path) -> bool:
     """Whether a file says of itself that it is a store."""
     import h5py
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from modiff.data.phantom.case import PhantomConfig, make_case
-from modiff.evaluation.bootstrap import mean_interval, paired_difference
+from modiff.evaluation.bootstrap import mean_interval, paired_difference, pooled_error_interval
 from modiff.evaluation.records import select
-from modiff.evaluation.score_pooled import pooled
-from modiff.evaluation.scoring import rows_of, score_references, score_samples
+from modiff.evaluation.references import score_references
+from modiff.evaluation.scoring import rows_of, score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import Quantity, assemble, records_of, strata_of
+from modiff.metrics.registry import pooled
 
 PATIENTS, IMAGES = 50, 3
 NS = (4, 16, 64)
@@ -77,5 +78,5 @@ def test_its_pooled_calibration_error_goes_to_zero_with_n(table):
 def test_a_wrong_model_keeps_its_calibration_error(table):
     """The same gaps of every image in one direction do not cancel, however many images there are."""
     gaps = {name: np.full(len(table), 0.01) for name in ("calibration_gap_1_0", "calibration_gap_1_5")}
-    found = pooled(gaps)["ece"].interval(np.ones(len(table), bool), table.patients, seed=0, resamples=100)
+    found = pooled_error_interval(pooled(gaps)["ece"].gaps, table.patients, resamples=100)
     assert found.value == pytest.approx(0.02)

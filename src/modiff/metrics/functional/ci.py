@@ -1,4 +1,4 @@
-"""CI, the collective insight score of CIMD, and its three parts."""
+"""CI, the collective insight score of CIMD, and its three parts: combined sensitivity, D_max, diversity agreement."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modiff.metrics.functional._checks import any_of, check_sets
-from modiff.metrics.functional.pairwise import PairwiseDistances
+from modiff.metrics.functional.ops import PairwiseDistances, any_of, check_sets
 
 
 class CollectiveInsight(NamedTuple):
@@ -28,25 +27,41 @@ def collective_insight(
     samples: (B,N,K,H,W) masks. masks: (B,R,K,H,W). read: (B,R). pairs: the overlaps of the same sets, if at hand.
     S_c = |∪Y ∩ ∪S| / |∪Y|: 1 where both are empty, undefined where only ∪Y is. D_max: see `dmax`. D_a = 1 −
     (|V_min,Y − V_min,S| + |V_max,Y − V_max,S|)/2, V over pairs of different masks the variance of their difference
-    over pixels; undefined with fewer than two readers or samples. The parts are class means, CI is formed of these.
+    over pixels; undefined with fewer than two raters or samples. The parts are class means, CI is formed of these.
     NaN where undefined, for CI if one part or one class is; the three parts say which.
     Source: Rahman et al. 2023 (CIMD), section 3.3. Raises MetricError.
     """
     samples, masks, read = check_sets(samples, masks, read)
     pairs = PairwiseDistances.of(samples, masks, read=read) if pairs is None else pairs
     sensitivity = _combined_sensitivity(samples, masks, read)
-    dmax, agreement = pairs.dmax(), _diversity_agreement(pairs)
-    total = sensitivity + dmax + agreement
-    ci = 3 * sensitivity * dmax * agreement / torch.where(total == 0, 1.0, total)
-    return CollectiveInsight(ci, sensitivity, dmax, agreement)
+    best, agreement = dmax(pairs), _diversity_agreement(pairs)
+    total = sensitivity + best + agreement
+    ci = 3 * sensitivity * best * agreement / torch.where(total == 0, 1.0, total)
+    return CollectiveInsight(ci, sensitivity, best, agreement)
+
+
+def best_dice(
+    samples: Tensor | PairwiseDistances, masks: Tensor | None = None, *, read: Tensor | None = None
+) -> Tensor:
+    """Each rater's best Dice over the samples: (B,R) float64, Dice(∅,∅) = 1, class mean; NaN where not read."""
+    pairs = PairwiseDistances.of(samples, masks, read=read)
+    return pairs.dice.amax(1).where(pairs.read, torch.nan)
+
+
+def dmax(samples: Tensor | PairwiseDistances, masks: Tensor | None = None, *, read: Tensor | None = None) -> Tensor:
+    """Mean over the raters of their best Dice over the samples: (B,) float64, NaN for an image that nobody read.
+
+    Source: CIMD (Rahman et al. 2023), "maximum Dice matching". Raises MetricError.
+    """
+    return best_dice(samples, masks, read=read).nanmean(1)
 
 
 def _combined_sensitivity(samples: Tensor, masks: Tensor, read: Tensor) -> Tensor:
     drawn = any_of(samples, 1).flatten(2)
     marked = any_of(masks & read[:, :, None, None, None], 1).flatten(2)
     area, common = marked.sum(-1).double(), (drawn & marked).sum(-1).double()
-    share = torch.where(drawn.any(-1) | (area > 0), common / area, 1.0)  # 0/0 is NaN: only the samples mark something
-    return torch.where(read.any(1), share.mean(1), torch.nan)
+    covered = torch.where(drawn.any(-1) | (area > 0), common / area, 1.0)  # 0/0 is NaN: only the samples mark something
+    return torch.where(read.any(1), covered.mean(1), torch.nan)
 
 
 def _diversity_agreement(pairs: PairwiseDistances) -> Tensor:
@@ -58,11 +73,8 @@ def _diversity_agreement(pairs: PairwiseDistances) -> Tensor:
     of_raters = variance[..., pairs.n :, pairs.n :]
     both_read = (pairs.read[:, :, None] & pairs.read[:, None, :])[:, None]
     all_samples = torch.ones_like(of_samples, dtype=torch.bool)
-    gaps = [
-        (left - right).abs()
-        for left, right in zip(_extremes(of_raters, both_read), _extremes(of_samples, all_samples), strict=True)
-    ]
-    return (1 - (gaps[0] + gaps[1]) / 2).mean(1)
+    (low, high), (other_low, other_high) = _extremes(of_raters, both_read), _extremes(of_samples, all_samples)
+    return (1 - ((low - other_low).abs() + (high - other_high).abs()) / 2).mean(1)
 
 
 def _extremes(values: Tensor, use: Tensor) -> tuple[Tensor, Tensor]:
