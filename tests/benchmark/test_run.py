@@ -19,7 +19,8 @@ from modiff.benchmark.tables import write_tables
 from modiff.benchmark.tables_data import build_tables
 from modiff.benchmark.tables_words import facts
 from modiff.cli import main
-from modiff.data.phantom.case import PhantomConfig, write_phantom
+from modiff.config.phantom import PhantomConfig
+from modiff.data.importers.phantom import write_phantom
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.records import read_result
 from modiff.io.files import alone

@@ -17,7 +17,8 @@ from modiff.benchmark.tables_data import build_tables
 from modiff.benchmark.tables_words import facts
 from modiff.cli import main
 from modiff.config import build_config
-from modiff.data.phantom.case import PhantomConfig, write_phantom
+from modiff.config.phantom import PhantomConfig
+from modiff.data.importers.phantom import write_phantom
 from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.compare_inputs import read_methods

@@ -60,6 +60,12 @@ class Limits:
                 expected=f"a ratio ≤ {self.max_ratio:g}",
             )
 
+    def check_ratio(self, path: str | Path, declared: int, file_bytes: int) -> None:
+        """Raises DataError where `file_bytes` would inflate to more bytes, `declared`, than any real data does."""
+        if declared > self.ratio_free and declared > self.max_ratio * max(file_bytes, 1):
+            found, expected = f"{declared} bytes from {file_bytes}", f"a ratio ≤ {self.max_ratio:g}"
+            raise DataError("would inflate beyond reason", path=path, found=found, expected=expected)
+
 
 def _times(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))

@@ -309,7 +309,7 @@ def _spoil(root: Path, what: str) -> Sequence[str]:
         _png(root / "p1" / "a" / "image.png", _picture()[:8])
         for rater in ("ann", "bob"):
             _png(root / "p1" / "a" / f"rater-{rater}.png", _mask((8, 10)))
-        return "another size", "--size"
+        return "different sizes", "--size"
     if what == "two":
         np.save(root / "p1" / "a" / "image.npy", _picture())
         return ("a second image",)

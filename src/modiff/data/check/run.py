@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from modiff.data.check.content import Case, ContentChecks
 from modiff.data.check.findings import Finding, Report, View
 from modiff.data.splits import lacking
 from modiff.data.store import Store
-from modiff.errors import DataError, ModiffError
+from modiff.errors import ConfigError, DataError, ModiffError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
@@ -151,22 +150,17 @@ class _StoreViews:
 
 def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
     """By way of a temporary store, whose thumbnails are kept for what was found."""
-    from modiff.data.importers.base import IMPORTERS, importer
-    from modiff.errors import ConfigError
+    from modiff.data.importers.base import IMPORTERS, import_parser, run_import
 
     if kind not in IMPORTERS:
         expected = ", ".join(["store", *IMPORTERS])
         raise ConfigError("no such source", field="--as", found=kind, expected=expected)
-    module, parser = importer(kind), argparse.ArgumentParser(prog=f"modiff import {kind}")
-    module.add_arguments(parser)
     with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
         store = Path(folder, "checked.h5")
-        args = parser.parse_args([str(path), "-o", str(store), *words])
+        args = import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
         try:
-            module.run(args)
-        except ConfigError:
-            raise
-        except ModiffError as error:
+            run_import(kind, args)
+        except DataError as error:
             return Report(str(path), f"{kind} data", [Finding("error", "cannot be imported", str(error))])
         report = check_store(store, called=str(path))
         report.what = f"{kind} data, {report.what}"

@@ -20,15 +20,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from scipy.special import expit
 
-from modiff._version import __version__
 from modiff.config.phantom import PhantomConfig
 from modiff.data.phantom.lesion import ANGLES, Lesion, draw_lesion, opacity, outlines
 from modiff.data.phantom.texture import (
@@ -41,23 +37,9 @@ from modiff.data.phantom.texture import (
     scanner_noise,
     surroundings,
 )
-from modiff.data.splits import make_folds
 from modiff.data.store_format import StoreInfo
-from modiff.data.store_writer import StoreWriter
 from modiff.errors import ConfigError, DataError
 from modiff.rng import seed_for
-
-__all__ = [
-    "WINDOW",
-    "PhantomCase",
-    "PhantomConfig",
-    "case_name",
-    "config_of",
-    "load_phantom_case",
-    "make_case",
-    "split_of",
-    "write_phantom",
-]
 
 VERSION = 1  # of the simulation: it rises whenever the same seed gives other images or masks
 WINDOW = (-1000.0, 400.0)  # HU shown as 0 and 255
@@ -81,9 +63,14 @@ def split_of(patient: int) -> str:
     return "test" if place in _TEST else "val" if place in _VAL else "train"
 
 
+def patient_name(patient: int) -> str:
+    """The name in the store of a patient, by number."""
+    return f"phantom-{patient:05d}"
+
+
 def case_name(patient: int, index: int) -> str:
     """The name in the store of a patient's image."""
-    return f"phantom-{patient:05d}/{index:03d}"
+    return f"{patient_name(patient)}/{index:03d}"
 
 
 def place_of(name: str) -> tuple[int, int]:
@@ -150,7 +137,7 @@ def make_case(config: PhantomConfig, patient: int, index: int) -> PhantomCase:
         expected = f"patients below {config.patients}, images below {config.images_per_patient}"
         raise DataError("not among the simulated", field="case", found=case_name(patient, index), expected=expected)
     name = case_name(patient, index)
-    person = name.partition("/")[0]
+    person = patient_name(patient)
     grid = Grid(config.size, config.spacing)
     lung = Patient.draw(np.random.default_rng(seed_for(config.seed, "phantom", person)))
     rng = np.random.default_rng(seed_for(config.seed, "phantom", name))
@@ -211,20 +198,9 @@ def load_phantom_case(config: PhantomConfig, name: str) -> PhantomCase:
     return make_case(config, *place_of(name))
 
 
-def write_phantom(
-    path: str | Path,
-    config: PhantomConfig,
-    *,
-    folds: int | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> Path:
-    """Writes the store of all of `config`'s cases, marked or not, and returns its path.
-
-    Splits are by patient (`split_of`); folds: how many patients are dealt into as well; every reader reads every image;
-    `progress` shows a bar on standard error. Raises DataError where `path` exists and `overwrite` is false.
-    """
-    info = StoreInfo(
+def info_of(config: PhantomConfig) -> StoreInfo:
+    """What the store of `config`'s cases says of itself."""
+    return StoreInfo(
         channels=("CT",),
         classes=("nodule",),
         raters=tuple(f"reader {number + 1}" for number in range(config.raters)),
@@ -234,15 +210,5 @@ def write_phantom(
         spacing=(config.spacing, config.spacing),
         source=config.source,
         licence="none needed: simulated, shows nobody",
-        importer=f"phantom {VERSION} (modiff {__version__})",
+        importer=f"phantom {VERSION}",
     )
-    everyone = np.ones(config.raters, bool)
-    places = [(patient, index) for patient in range(config.patients) for index in range(config.images_per_patient)]
-    shown = track(places, "Simulating", console=Console(stderr=True), transient=True, disable=not progress)
-    patients = (case_name(patient, 0).partition("/")[0] for patient in range(config.patients))
-    dealt = None if folds is None else make_folds(patients, folds)
-    with StoreWriter(path, info, overwrite=overwrite, folds=dealt) as writer:
-        for patient, index in shown:
-            case = make_case(config, patient, index)
-            writer.add(case.image, case.masks, everyone, case=case.name, patient=case.patient, split=case.split)
-    return Path(path)

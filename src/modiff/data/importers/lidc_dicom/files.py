@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 
 from modiff.config.data import CropRule
 from modiff.data.importers.lidc_dicom.xml import MAX_BYTES, series_uid_of
-from modiff.data.importers.sources import FolderSource, open_source
+from modiff.data.importers.sources import FolderSource, open_source, read_bytes
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.dicom.header import read_header, text
 from modiff.io.dicom.meta import is_dicom
+from modiff.io.limits import Limits
 
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 
@@ -39,13 +40,7 @@ class XmlFile:
                 return source.read(self.inside)
             finally:
                 source.close()
-        try:
-            size = self.path.stat().st_size
-            if size > MAX_BYTES:
-                raise DataError("too large for an LIDC XML", path=self.path, found=f"{size} bytes")
-            return self.path.read_bytes()
-        except OSError as error:
-            raise DataError("cannot be read", path=self.path, found=error.strerror) from error
+        return read_bytes(self.path, Limits(max_bytes=MAX_BYTES))
 
 
 @dataclass(frozen=True)
