@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -85,13 +86,12 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
             report = Report(called or str(path), _words(store))
             store.verify()
             report.findings += _content(store)
-            if called is None:  # else a temporary store, whose splits nobody asked for
-                report.findings += _splits(store)
-            report.view = _StoreViews(path)
+            if called is None and (text := lacking(store.split_names())):  # else nobody asked for these splits
+                report.findings.append(Finding("note", "an empty split", text))
+            report.view = partial(_view, path)
     except ModiffError as error:
-        return Report(
-            called or str(path), "a store that cannot be read", [Finding("error", "damaged store", str(error))]
-        )
+        what, found = "a store that cannot be read", Finding("error", "damaged store", str(error))
+        return Report(called or str(path), what, [found])
     return report
 
 
@@ -119,11 +119,6 @@ def _content(store: Store) -> Iterator[Finding]:
         yield Finding("note", "one rater", "a single rater's masks say nothing about how raters differ")
 
 
-def _splits(store: Store) -> Iterator[Finding]:
-    if text := lacking(store.split_names()):
-        yield Finding("note", "an empty split", text)
-
-
 def _outside(store: Store, row: int, masks: np.ndarray) -> Iterator[Finding]:
     """Marks on padding: the outline reached beyond what was cut out, or lies wrong."""
     valid = store.geometry(row).valid
@@ -134,18 +129,11 @@ def _outside(store: Store, row: int, masks: np.ndarray) -> Iterator[Finding]:
         yield Finding("warning", "marks on padding", "a rater marks where the image is padding", str(store.cases[row]))
 
 
-class _StoreViews:
-    """Case -> thumbnail, read when it is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self, case: str) -> View | None:
-        with Store.open(self._path) as store:
-            rows = np.flatnonzero(store.cases == case)
-            if not rows.size:
-                return None
-            return View(store.image(int(rows[0]))[0], store.masks(int(rows[0])), store.info.raters)
+def _view(path: Path, case: str) -> View | None:
+    """A case's thumbnail, read when it is asked for."""
+    with Store.open(path) as store:
+        rows = np.flatnonzero(store.cases == case)
+        return View(store.image(rows[0])[0], store.masks(rows[0]), store.info.raters) if rows.size else None
 
 
 def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:

@@ -31,7 +31,10 @@ IMPORTERS = {
     "lidc-hdf5": ("lidc_arrays.LidcHdf5", "LIDC-IDRI nodule crops in data_lidc.hdf5, as CCDM and PHiSeg make it"),
     "cimd-folder": ("cimd.Cimd", "slices in the layout of CIMD's code: JPEG images and masks"),
     "isbi-ms": ("isbi_ms.IsbiMs", "MS lesions of the ISBI 2015 challenge: NIfTI, two raters, four modalities"),
-    "folder": ("folder.Folder", "your own images and masks of several raters: png, tif, npy, NIfTI or DICOM in folders"),
+    "folder": (
+        "folder.Folder",
+        "your own images and masks of several raters: png, tif, npy, NIfTI or DICOM in folders",
+    ),
     "phantom": ("phantom.Phantom", "simulated nodules with simulated raters whose true distribution is known"),
 }
 _AHEAD = 64  # items that threads read ahead
@@ -97,6 +100,32 @@ class Importer(Generic[Item]):
 
     def close(self, *, done: bool) -> None:
         """Lets go of the source; done: the store was made."""
+
+
+def lidc_info(
+    source: Importer,
+    words: str,
+    raters: int,
+    intensity: str,
+    read: Mapping[str, str],
+    spacing: tuple[float, float] | None = None,
+) -> StoreInfo:
+    """What a store of LIDC-IDRI's nodule crops says of itself, whatever form they came in."""
+    from modiff.data.store_format import StoreInfo
+
+    return StoreInfo(
+        channels=("CT",),
+        classes=("nodule",),
+        raters=tuple(f"radiologist {slot}" for slot in range(1, raters + 1)),
+        exchangeable_raters=True,
+        intensity=intensity,
+        prompt="centre",
+        spacing=spacing,
+        source=words,
+        licence="CC BY 3.0",
+        importer=source.version,
+        provenance=read,
+    )
 
 
 def importer(name: str) -> type[Importer]:

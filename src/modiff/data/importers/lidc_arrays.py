@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from modiff.data.importers.base import Case, Importer
+from modiff.data.importers.base import Case, Importer, lidc_info
 from modiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from modiff.data.store_format import StoreInfo
 
 SOURCE = "LIDC-IDRI nodule crops; Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
-LICENCE = "CC BY 3.0"
 INTENSITY = "source:values in [0,1], as distributed in data_lidc.pickle"
 _SLACK = 1e-6  # by which rounded values may leave their range
 _FIELDS = ("image", "masks", "series_uid")
@@ -65,7 +64,7 @@ class LidcPickle(Importer[str]):
         self.items = list(self.entries)
 
     def describe(self) -> StoreInfo:
-        return _info(self.path, len(self.entries[self.items[0]]["masks"]), self.version)
+        return _describe(self, len(self.entries[self.items[0]]["masks"]))
 
     def patients(self) -> Iterable[str]:
         return {self._patient(name) for name in self.items}
@@ -172,7 +171,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
         raters = {group.labels.shape[3 if group.last else 1] for group in self.groups.values()}
         if len(raters) != 1:
             raise DataError("groups with different numbers of raters", path=self.path, found=sorted(raters))
-        return _info(self.path, raters.pop(), self.version)
+        return _describe(self, raters.pop())
 
     def patients(self) -> Iterable[str]:
         return self.splits({})
@@ -253,22 +252,10 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return found
 
 
-def _info(path: Path, raters: int, version: str) -> StoreInfo:
-    from modiff.data.store_format import StoreInfo
+def _describe(source: LidcPickle | LidcHdf5, raters: int) -> StoreInfo:
     from modiff.io.files import sha256_of
 
-    return StoreInfo(
-        channels=("CT",),
-        classes=("nodule",),
-        raters=tuple(f"radiologist {slot}" for slot in range(1, raters + 1)),
-        exchangeable_raters=True,
-        intensity=INTENSITY,
-        prompt="centre",
-        source=SOURCE,
-        licence=LICENCE,
-        importer=version,
-        provenance={path.name: sha256_of(path)},
-    )
+    return lidc_info(source, SOURCE, raters, INTENSITY, {source.path.name: sha256_of(source.path)})
 
 
 def _image(values: np.ndarray, low: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from modiff.data.importers.base import Case, Importer, check_whole
+from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
 from modiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from modiff.data.store_format import StoreInfo
 
 SOURCE = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
-LICENCE = "CC BY 3.0"
 INTENSITY = "minmax-slice:8 bits, each slice scaled on its own by whoever made the crops"
 # The extremes that a slice was stretched by may lie outside the square: its values cannot be made again from it alone.
 CUT_INTENSITY = "source:each slice scaled on its own by whoever made the crops, before its centre was cut out"
@@ -96,23 +95,12 @@ class LidcPng(Importer[Crop]):
 
     def describe(self) -> StoreInfo:
         from modiff.data.importers.sources import free_name
-        from modiff.data.store_format import StoreInfo
 
         centre, known = self.args.centre, dict[str, str]()
         for source in self.sources:
             known[free_name(source.path.resolve().name, known)] = source.sha256()
-        return StoreInfo(
-            channels=("CT",),
-            classes=("nodule",),
-            raters=tuple(f"radiologist {slot}" for slot in range(1, self.raters + 1)),
-            exchangeable_raters=True,
-            intensity=INTENSITY if centre is None else CUT_INTENSITY,
-            prompt="centre",
-            source=SOURCE + (f"; central {centre}×{centre} pixels" if centre else ""),
-            licence=LICENCE,
-            importer=self.version,
-            provenance=known,
-        )
+        words = SOURCE + (f"; central {centre}×{centre} pixels" if centre else "")
+        return lidc_info(self, words, self.raters, CUT_INTENSITY if centre else INTENSITY, known)
 
     def patients(self) -> Iterable[str]:
         return {crop.patient for crop in self.items}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modiff.data.importers.base import Case, Importer, check_whole
+from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
 from modiff.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from modiff.data.store_format import StoreInfo
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
-LICENCE = "CC BY 3.0"
 
 
 class LidcDicom(Importer["Job"]):
@@ -126,22 +125,9 @@ class LidcDicom(Importer["Job"]):
         return made
 
     def describe(self) -> StoreInfo:
-        from modiff.data.store_format import StoreInfo
-
-        spacing, window = self.rule.spacing, self.rule.window
-        return StoreInfo(
-            channels=("CT",),
-            classes=("nodule",),
-            raters=tuple(f"radiologist {slot}" for slot in range(1, self.raters + 1)),
-            exchangeable_raters=True,
-            intensity=f"window:{window[0]:g}:{window[1]:g}",
-            prompt="centre",
-            spacing=None if spacing is None else (spacing, spacing),
-            source=SOURCE,
-            licence=LICENCE,
-            importer=self.version,
-            provenance=self.used,
-        )
+        (low, high), side = self.rule.window, self.rule.spacing
+        spacing = None if side is None else (side, side)
+        return lidc_info(self, SOURCE, self.raters, f"window:{low:g}:{high:g}", self.used, spacing)
 
     def patients(self) -> Iterable[str]:
         return self.used
