@@ -1,4 +1,4 @@
-"""The multi-rater store: one HDF5 file a data set. `Store` reads, `StoreWriter` makes; `layout` says what is inside."""
+"""The multi-rater store: one HDF5 file per data set. `Store` reads, `StoreWriter` makes; `store_format` is the layout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Geometry:
     """Where one image lies; None where unknown.
 
     affine: (4,4) pixel (column, row, slice) to mm. slice_index: within its volume. valid: (top, left, bottom, right),
-    half-open, the part that is not padding. spacing: mm a pixel (row, column).
+    half-open, the part that is not padding. spacing: mm per pixel (row, column).
     """
 
     affine: np.ndarray | None

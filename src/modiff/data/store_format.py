@@ -2,7 +2,7 @@
 
 A store may come from anyone. Nothing of it is trusted: links, references and foreign filters are refused, declared
 sizes are compared with the file's size before memory is taken, and chunks are inflated by a bounded zlib rather than by
-HDF5, whose own filter grows its buffer for as long as the stream goes on.
+HDF5, whose own filter grows its buffer for as long as the stream lasts.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _text(value: Any) -> str:
 
 
 def read_info(file: h5py.File) -> StoreInfo:
-    """The reverse of `write_info`; raises DataError for a file that is no store or of another schema."""
+    """The reverse of `write_info`; raises DataError for a file that is not a store or of another schema."""
     if "format" not in file.attrs or _text(attribute(file, "format", "S", 0)) != FORMAT:
         raise DataError("an HDF5 file, but not a store", expected="a store written by `modiff import`")
     schema = int(attribute(file, "schema", "iu", 0))
@@ -220,7 +220,7 @@ def table_of(file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ..
 
 
 def checked_slices(file: h5py.File, name: str, count: int, kinds: str) -> h5py.Dataset:
-    """`image` or `masks`: (n, ·, H, W), one chunk a slice, all present, deflated (and shuffled) and nothing else."""
+    """`image` or `masks`: (n, ·, H, W), one chunk per slice, all present, deflated (and shuffled) and nothing else."""
     found = dataset(file, name)
     shape, itemsize = found.shape, found.dtype.itemsize
     if len(shape) != 4 or shape[0] != count or min(shape) < 1 or found.dtype.kind not in kinds:

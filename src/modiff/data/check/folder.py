@@ -152,7 +152,7 @@ class _FolderCheck:
                 yield Finding("warning", "a pixel size far off", text, case)
 
 
-# What the reader says of a case as a whole; anything else is about a file that cannot be read.
+# What `FolderReader` says of a case as a whole; anything else is about a file that cannot be read.
 _OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
 
 

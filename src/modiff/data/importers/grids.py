@@ -35,7 +35,7 @@ Valid = tuple[int, int, int, int]
 class Grid:
     """Voxels (C,Z,H,W) and their place, where the format states it.
 
-    affine: (4,4) voxel (column, row, slice) to RAS+ mm. spacing: mm a pixel (row, column).
+    affine: (4,4) voxel (column, row, slice) to RAS+ mm. spacing: mm per pixel (row, column).
     """
 
     array: np.ndarray

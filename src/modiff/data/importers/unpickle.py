@@ -35,7 +35,7 @@ _MAX_STACK = 64  # arrays in one list: raters of a slice
 
 
 class _Refused(Exception):
-    """What this reader does not do; becomes a DataError with the file's name."""
+    """What `read_pickle` does not do; becomes a DataError with the file's name."""
 
 
 class _Dtype:

@@ -1,18 +1,18 @@
-"""The embedded data: simulated nodules read by simulated readers whose true distribution is known.
+"""The embedded data: simulated nodules read by simulated raters whose true distribution is known.
 
-**What the truth is conditional on.** `PhantomCase.draw_masks` draws from the distribution of readers' masks given the
+**What the truth is conditional on.** `PhantomCase.draw_masks` draws from the distribution of raters' masks given the
 image *and the lesion that was rendered into it*. A model sees the image alone: the best it can reach is that
 distribution averaged over the lesions that could have made the image, which is a little wider, and whose energy
-distance to the truth is a little above 0. Noise and texture are low enough that a lesion which most readers mark is
+distance to the truth is a little above 0. Noise and texture are low enough that a lesion which most raters mark is
 plain to see (its signal is 30 or more times the noise; see `_VISIBLE`), so the two nearly agree. They differ most at
 lesions that hardly anyone marks.
 
-**What readers disagree about.** Whether there is a lesion at all: the log-odds rise with its visibility, i.e. contrast
-and size against noise. Where it ends: a reader counts a ground-glass halo in or out, follows an attached vessel or not,
+**What raters disagree about.** Whether there is a lesion at all: the log-odds rise with its visibility, i.e. contrast
+and size against noise. Where it ends: a rater counts a ground-glass halo in or out, follows an attached vessel or not,
 traces spicules or smooths them, and sets the margin at an own threshold, so masks differ by whole margins (modes), not
-by pixel noise. A reader is a fresh person at each image: the readers of an image are independent and identically
+by pixel noise. A rater is a fresh person at each image: the raters of an image are independent and identically
 distributed given the image, hence exchangeable, and images are kept whether anybody marks them or not. The expected
-energy distance of N fresh readers to M others is then exactly d·(1/N + 1/M), d the expected distance of two readers.
+energy distance of N fresh raters to M others is then exactly d·(1/N + 1/M), d the expected distance of two raters.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from modiff.rng import seed_for
 
 VERSION = 1  # of the simulation: it rises whenever the same seed gives other images or masks
 WINDOW = (-1000.0, 400.0)  # HU shown as 0 and 255
-_VISIBLE = 30.0  # signal-to-noise ratio at which half of the readers mark a lesion
+_VISIBLE = 30.0  # signal-to-noise ratio at which half of the raters mark a lesion
 _STEEPNESS = 4.5  # rise of the log-odds of marking with the logarithm of the signal-to-noise ratio
 _TEST, _VAL, _CYCLE = (1, 11, 21), (2, 17), 30  # a tenth of the patients are test, a fifteenth val
 _CASE = re.compile(r"phantom-([0-9]{5,9})/([0-9]{3,9})")
 
 
 def config_of(info: StoreInfo) -> PhantomConfig:
-    """The configuration from which a store was made; DataError where it is no phantom, or one of another version."""
+    """The configuration from which a store was made; DataError for any but a phantom of this version."""
     made_by = f"phantom {VERSION}"
     if info.importer.partition(" (")[0] != made_by:
         raise DataError("not simulated by this version", field="importer", found=info.importer, expected=made_by)
@@ -83,10 +83,10 @@ def place_of(name: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class PhantomCase:
-    """One image with the distribution of readers' masks given it.
+    """One image with the distribution of raters' masks given it.
 
-    image: (1,H,W) uint8, linear in HU over `WINDOW`. masks: (R,H,W) bool, the store's readers, R independent draws.
-    visibility: log-odds that a fresh reader marks anything. lesion: what was rendered.
+    image: (1,H,W) uint8, linear in HU over `WINDOW`. masks: (R,H,W) bool, the store's raters, R independent draws.
+    visibility: log-odds that a fresh rater marks anything. lesion: what was rendered.
     """
 
     name: str
@@ -101,15 +101,15 @@ class PhantomCase:
 
     @property
     def presence_probability(self) -> float:
-        """The exact probability that a fresh reader marks anything."""
+        """The exact probability that a fresh rater marks anything."""
         return float(expit(self.visibility))
 
     def draw_masks(self, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """(n,H,W) bool: independent masks of n fresh readers, alike in distribution; empty where one marks nothing."""
+        """(n,H,W) bool: independent masks of n fresh raters, alike in distribution; empty where one marks nothing."""
         if n < 0:
             raise ConfigError("cannot draw", field="n", found=n, expected="0 or more masks")
         marks = rng.logistic(size=n) + self.visibility > 0
-        # Every disc of this radius holds a pixel's centre: a reader who marks leaves a mask that is not empty.
+        # Every disc of this radius holds a pixel's centre: a rater who marks leaves a mask that is not empty.
         radius = np.maximum(outlines(self.lesion, n, rng), 0.71 * self.grid.spacing)
         distance, angle = _polar(self.grid, self.lesion.centre)
         near = np.flatnonzero(distance.ravel() <= radius.max(initial=0.0))
@@ -120,7 +120,7 @@ class PhantomCase:
 
     @cached_property
     def masks(self) -> NDArray[np.bool_]:
-        """(R,H,W) bool: the readers' masks that the store holds."""
+        """(R,H,W) bool: the raters' masks that the store holds."""
         return self.draw_masks(self.raters, np.random.default_rng(self.seed))
 
 

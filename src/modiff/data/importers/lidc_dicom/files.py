@@ -55,7 +55,7 @@ class Job:
 
 
 def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule) -> tuple[list[Job], int]:
-    """One job a patient, in order of their names, and how many XML files of `xml` are about no series that is here.
+    """One job per patient, in order of their names, and how many XML files of `xml` are about no series that is here.
 
     An XML in a patient's folder goes to that patient. One of `xml` (folders or zip archives) goes to the patient who
     has the series that it names; for that, each folder's first slice is asked which series it is of. Raises DataError.

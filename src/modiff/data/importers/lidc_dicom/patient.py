@@ -31,7 +31,7 @@ class PatientCrops:
 
     case: (n,) names. image: (n,H,W) uint8. masks: (n,R,H,W) bool, one per session. sessions: (n,), of each crop's
     series, whose masks come first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2).
-    notes: what a reader of the log should know. sha256: of the files that were used.
+    notes: what a person who reads the log should know. sha256: of the files that were used.
     """
 
     case: np.ndarray
@@ -94,7 +94,7 @@ def _readings(job: Job, all_series: Sequence[CtSeries], notes: list[str]) -> tup
 
 
 def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> list[Nodule]:
-    """Physical nodules of a series from what its readers outlined on the slices that are there."""
+    """Physical nodules of a series from what its raters outlined on the slices that are there."""
     place_of = {one.sop_uid: place for place, one in enumerate(series.slices)}
     marked: list[Marked] = []
     for reader, session in enumerate(sessions):

@@ -48,7 +48,7 @@ def _cross_rows(toggles: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> None
 
 
 def fill(regions: Iterable[Region], shape: tuple[int, int], where: str) -> np.ndarray:
-    """One reader's outline of one nodule on one slice, (H,W) bool: what its inclusions enclose, less its holes.
+    """One rater's outline of one nodule on one slice, (H,W) bool: what its inclusions enclose, less its holes.
 
     Raises DataError where a region leaves the slice.
     """
