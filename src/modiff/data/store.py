@@ -1,4 +1,4 @@
-"""The multi-rater store: one HDF5 file per data set. `Store` reads, `StoreWriter` makes; `store_format` is the layout."""
+"""The multi-rater store: one HDF5 file per data set. `Store` reads what `StoreWriter` makes, by `store_format`."""
 
 from __future__ import annotations
 

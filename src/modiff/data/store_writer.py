@@ -20,6 +20,12 @@ from modiff.errors import DataError
 from modiff.io.files import located, workers
 
 
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raises DataError where a store exists that is not to be replaced: known before any work is done."""
+    if path.exists() and not overwrite:
+        raise DataError("exists already", path=path, hint="Give another name, or --overwrite.")
+
+
 class _Item(NamedTuple):
     image: bytes
     masks: bytes
@@ -55,8 +61,7 @@ class StoreWriter:
         self._stored = 0
 
     def __enter__(self) -> StoreWriter:
-        if self.path.exists() and not self._overwrite:
-            raise DataError("exists already", path=self.path, hint="Give another name, or --overwrite.")
+        check_free(self.path, overwrite=self._overwrite)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Since 1.10 HDF5 can checksum its own metadata, which is how a damaged file is noticed.

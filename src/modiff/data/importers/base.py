@@ -12,10 +12,11 @@ import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from modiff.errors import ConfigError, DataError
+from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +42,7 @@ _AHEAD = 64  # items that threads read ahead
 _SEEDS = 100  # that are tried for an advice
 
 Item = TypeVar("Item")
+Arguments = Mapping[str, Mapping[str, Any]]  # name or --option -> what `ArgumentParser.add_argument` takes
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Importer(Generic[Item]):
     """
 
     version: ClassVar[str]  # of the importer, for the store's record
+    arguments: ClassVar[Arguments]  # what the source needs to be known; the output and the splits are added for all
     split_options: ClassVar[tuple[str, ...]] = ("splits", "val", "test", "split-seed", "folds")
     dealt: ClassVar[str] = "patients"  # whom val and test take a fraction of
     threads: ClassVar[bool] = False  # whether items may be read several at a time
@@ -75,18 +78,13 @@ class Importer(Generic[Item]):
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """What the source needs to be known; the output and the splits are added for all."""
-        raise NotImplementedError
-
     def describe(self) -> StoreInfo:
         """What the store says of itself, its provenance being the source's files."""
         raise NotImplementedError
 
-    def patients(self) -> Iterable[str]:
-        """Everyone who has a case."""
-        raise NotImplementedError
+    def patients(self) -> set[str]:
+        """Everyone who has a case: the items' patients."""
+        return set(map(attrgetter("patient"), self.items))
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
         """Patient -> split: by --splits or the hash, unless the source has splits of its own."""
@@ -140,7 +138,8 @@ def import_parser(name: str, prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog, description=inspect.getdoc(kind), formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kind.add_arguments(parser)
+    for option, details in kind.arguments.items():
+        parser.add_argument(option, **details)
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="the store to write, e.g. data.h5")
     parser.add_argument("--overwrite", action="store_true", help="replace the store if it exists")
     from modiff.config.data import SplitConfig
@@ -160,6 +159,8 @@ def import_parser(name: str, prog: str) -> argparse.ArgumentParser:
 
 def run_import(name: str, args: argparse.Namespace) -> Path:
     """Makes the store that `args` of `import_parser` describe and returns its path; raises DataError, ConfigError."""
+    from modiff.data.store_writer import check_free
+
     path, rule = Path(args.output), _rule(args)
     check_free(path, overwrite=args.overwrite)
     source, done = importer(name)(args), False
@@ -235,12 +236,6 @@ def _read(source: Importer) -> Iterator[Iterable[Case]]:
                     ahead[place % _AHEAD] = pool.submit(source.read, source.items[place + _AHEAD])
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raises DataError where a store exists that is not to be replaced."""
-    if path.exists() and not overwrite:
-        raise DataError("exists already", path=path, hint="Give another name, or --overwrite.")
 
 
 def _rule(args: argparse.Namespace) -> Mapping[str, str] | SplitRule:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from modiff.data.importers.base import Case, Importer
+from modiff.data.importers.base import Arguments, Case, Importer
 from modiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -47,19 +47,19 @@ class Cimd(Importer["Item"]):
     dealt = "training"
     threads = True
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("root", metavar="ROOT", help="the folder that holds training and testing")
-        parser.add_argument("--table", metavar="CSV", help="columns case, patient and perhaps split")
-        parser.add_argument("--class-name", default="lesion", metavar="NAME", help="what is marked (%(default)s)")
-        same = "label<r> is the same person everywhere (MS data)"
-        parser.add_argument("--identifiable", action="store_true", help=same)
-        prompt = "whether an image's centre says which lesion is meant (default %(default)s, as in LIDC's crops)"
-        parser.add_argument("--prompt", choices=("centre", "none"), default="centre", help=prompt)
-        parser.add_argument(
-            "--source", default=SOURCE, metavar="WORDS", help="what the data is, for the store's record"
-        )
-        parser.add_argument("--licence", default="unknown", metavar="WORDS", help="its licence")
+    arguments: ClassVar[Arguments] = {
+        "root": {"metavar": "ROOT", "help": "the folder that holds training and testing"},
+        "--table": {"metavar": "CSV", "help": "columns case, patient and perhaps split"},
+        "--class-name": {"default": "lesion", "metavar": "NAME", "help": "what is marked (default %(default)s)"},
+        "--identifiable": {"action": "store_true", "help": "label<r> is the same person everywhere (MS data)"},
+        "--prompt": {
+            "choices": ("centre", "none"),
+            "default": "centre",
+            "help": "whether an image's centre says which lesion is meant (default %(default)s, as in LIDC's crops)",
+        },
+        "--source": {"default": SOURCE, "metavar": "WORDS", "help": "what the data is, for the store's record"},
+        "--licence": {"default": "unknown", "metavar": "WORDS", "help": "its licence"},
+    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         from modiff.data.importers.grids import JPEG
@@ -88,6 +88,7 @@ class Cimd(Importer["Item"]):
             raise DataError("masks are missing", path=where, found=f"no {', '.join(missing)}")
 
     def describe(self) -> StoreInfo:
+        """Channels and raters as the files number them, the rest as the options say."""
         from modiff.data.importers.sources import digest_below
         from modiff.data.store_format import StoreInfo
 
@@ -104,10 +105,8 @@ class Cimd(Importer["Item"]):
             provenance=digest_below(self.root, [path for item in self.items for path in item.files]),
         )
 
-    def patients(self) -> Iterable[str]:
-        return {item.patient for item in self.items}
-
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
+        """The table's; else testing is test, and training is dealt into train and val."""
         from dataclasses import replace
 
         from modiff.data.importers.layout import two_splits
@@ -128,6 +127,7 @@ class Cimd(Importer["Item"]):
         return {item.patient: item.split for item in placed if item.split}
 
     def read(self, item: Item) -> list[Case]:
+        """One slice: its channels, and every rater's mask cut at half of full scale."""
         import numpy as np
 
         from modiff.data.importers.grids import read_jpeg

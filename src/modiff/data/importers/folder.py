@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from modiff.data.importers.base import Case, Importer, check_whole
+from modiff.data.importers.base import Arguments, Case, Importer, check_whole
 from modiff.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -167,39 +167,59 @@ class Folder(Importer["Item"]):
 
     version = "folder 1"
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("root", metavar="ROOT", help="the folder")
-
-        def add(name: str, help: str, **more: Any) -> None:
-            parser.add_argument(f"--{name}", help=help, **more)
-
-        images = "where images lie, with {case} and perhaps {patient}, {slice}, {channel} and *; may be given again"
-        add("image", images, action="append", metavar="PATTERN")
-        add("mask", "where masks lie, with {case} and {rater}; may be given again", action="append", metavar="PATTERN")
-        add("table", "patient, split and readers of each case", metavar="CSV")
-        absent = "what an absent mask means: an error (default), the rater marked nothing, or did not read the case"
-        add("missing", absent, choices=("refuse", "empty", "unread"), default="refuse")
-        value = "the class that a mask's value stands for; again for each value; without it 0 and 1, or 0 and 255"
-        add("label", value, action="append", default=[], metavar="VALUE=CLASS")
-        one = "name of the one class where no --label is given (default %(default)s)"
-        add("foreground", one, default="foreground", metavar="NAME")
-        rules = (
-            "unit (8 or 16 bits, or floats in [0,1], as they are; the default), minmax-slice, window:LOW:HIGH, or "
-            "percentiles:LOW:HIGH of the volume"
-        )
-        add("intensity", rules, default="unit", metavar="RULE")
-        add("resample", "move masks on other grids onto the image's", choices=("nearest",))
-        planes = "how volumes are cut: as stored (default), or turned to a plane of the patient"
-        add("plane", planes, choices=("native", "axial", "coronal", "sagittal"), default="native")
-        add("all-slices", "also keep slices of volumes that nobody marked", action="store_true")
-        add("size", "crop or pad every slice about its centre, e.g. 128x128", metavar="HxW")
-        prompt = "centre: an image's centre says which lesion the raters judged (default %(default)s)"
-        add("prompt", prompt, choices=("none", "centre"), default="none")
-        add("exchangeable", "rater names are slots, not persons", action="store_true")
-        add("max-bytes", "largest file or volume that is read (default 2 GiB)", type=int, metavar="N")
-        add("source", "what the data is, for the store's record", default="own data", metavar="WORDS")
-        add("licence", "its licence", default="unknown", metavar="WORDS")
+    arguments: ClassVar[Arguments] = {
+        "root": {"metavar": "ROOT", "help": "the folder"},
+        "--image": {
+            "action": "append",
+            "metavar": "PATTERN",
+            "help": "where images lie, with {case} and perhaps {patient}, {slice}, {channel} and *; may be given again",
+        },
+        "--mask": {
+            "action": "append",
+            "metavar": "PATTERN",
+            "help": "where masks lie, with {case} and {rater}; may be given again",
+        },
+        "--table": {"metavar": "CSV", "help": "patient, split and readers of each case"},
+        "--missing": {
+            "choices": ("refuse", "empty", "unread"),
+            "default": "refuse",
+            "help": "what an absent mask means: an error (default), the rater marked nothing, or did not read the case",
+        },
+        "--label": {
+            "action": "append",
+            "default": [],
+            "metavar": "VALUE=CLASS",
+            "help": "the class that a mask's value stands for; again for each value; without it 0 and 1, or 0 and 255",
+        },
+        "--foreground": {
+            "default": "foreground",
+            "metavar": "NAME",
+            "help": "name of the one class where no --label is given (default %(default)s)",
+        },
+        "--intensity": {
+            "default": "unit",
+            "metavar": "RULE",
+            "help": "unit (8 or 16 bits, or floats in [0,1], as they are; the default), minmax-slice, window:LOW:HIGH, "
+            "or percentiles:LOW:HIGH of the volume",
+        },
+        "--resample": {"choices": ("nearest",), "help": "move masks on other grids onto the image's"},
+        "--plane": {
+            "choices": ("native", "axial", "coronal", "sagittal"),
+            "default": "native",
+            "help": "how volumes are cut: as stored (default), or turned to a plane of the patient",
+        },
+        "--all-slices": {"action": "store_true", "help": "also keep slices of volumes that nobody marked"},
+        "--size": {"metavar": "HxW", "help": "crop or pad every slice about its centre, e.g. 128x128"},
+        "--prompt": {
+            "choices": ("none", "centre"),
+            "default": "none",
+            "help": "centre: an image's centre says which lesion the raters judged (default %(default)s)",
+        },
+        "--exchangeable": {"action": "store_true", "help": "rater names are slots, not persons"},
+        "--max-bytes": {"type": int, "metavar": "N", "help": "largest file or volume that is read (default 2 GiB)"},
+        "--source": {"default": "own data", "metavar": "WORDS", "help": "what the data is, for the store's record"},
+        "--licence": {"default": "unknown", "metavar": "WORDS", "help": "its licence"},
+    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         from modiff.data.intensity import IntensityRule
@@ -213,6 +233,7 @@ class Folder(Importer["Item"]):
             self.reader.readers(item)
 
     def describe(self) -> StoreInfo:
+        """Channels, classes and raters as files and --label name them, the rest as the options say."""
         from modiff.data.importers.sources import digest_below
         from modiff.data.store_format import StoreInfo
 
@@ -230,10 +251,8 @@ class Folder(Importer["Item"]):
             provenance=digest_below(reader.root, [path for item in self.items for path in item.files]),
         )
 
-    def patients(self) -> Iterable[str]:
-        return {item.patient for item in self.items}
-
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
+        """The table's, or as for other sources."""
         from modiff.data.importers.layout import two_splits
 
         for fault in two_splits(self.items, self.args.table):
@@ -246,6 +265,7 @@ class Folder(Importer["Item"]):
         return own or super().splits(rule)
 
     def read(self, item: Item) -> Iterator[Case]:
+        """The slices of a case's image or volume, with every rater's mask; raises the first fault."""
         import numpy as np
 
         from modiff.data.importers.grids import cut, resample

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from modiff.data.importers.base import Case, Importer
+from modiff.data.importers.base import Arguments, Case, Importer
 from modiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -62,16 +62,25 @@ class IsbiMs(Importer[Scan]):
 
     version = "isbi-ms 1"
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("root", metavar="ROOT", help="the folder that holds training01 to training05")
-        fit = "crop about the centre, or resize the whole slice"
-        parser.add_argument("--fit", choices=("crop", "resize"), required=True, help=fit)
-        size = "of the slices (default %(default)s, the paper's)"
-        parser.add_argument("--size", default="128x128", metavar="HxW", help=size)
-        percentiles = "of each volume, that become 0 and 1 (default %(default)s)"
-        parser.add_argument("--percentiles", default="1:99", metavar="LOW:HIGH", help=percentiles)
-        parser.add_argument("--all-slices", action="store_true", help="also slices that neither rater marked")
+    arguments: ClassVar[Arguments] = {
+        "root": {"metavar": "ROOT", "help": "the folder that holds training01 to training05"},
+        "--fit": {
+            "choices": ("crop", "resize"),
+            "required": True,
+            "help": "crop about the centre, or resize the whole slice",
+        },
+        "--size": {
+            "default": "128x128",
+            "metavar": "HxW",
+            "help": "of the slices (default %(default)s, the paper's)",
+        },
+        "--percentiles": {
+            "default": "1:99",
+            "metavar": "LOW:HIGH",
+            "help": "of each volume, that become 0 and 1 (default %(default)s)",
+        },
+        "--all-slices": {"action": "store_true", "help": "also slices that neither rater marked"},
+    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         from modiff.data.importers.folder import parse_size
@@ -82,6 +91,7 @@ class IsbiMs(Importer[Scan]):
         self.items = find_scans(Path(args.root))
 
     def describe(self) -> StoreInfo:
+        """Modalities as channels, two raters who keep their names."""
         from modiff.data.importers.sources import digest_below
         from modiff.data.store_format import StoreInfo
 
@@ -100,10 +110,8 @@ class IsbiMs(Importer[Scan]):
             ),
         )
 
-    def patients(self) -> Iterable[str]:
-        return {scan.patient for scan in self.items}
-
     def read(self, item: Scan) -> Iterator[Case]:
+        """The axial slices of a scan."""
         from modiff.data.importers.grids import cut
 
         image, masks = _volume(item)

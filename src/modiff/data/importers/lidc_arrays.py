@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from modiff.data.importers.base import Case, Importer, lidc_info
+from modiff.data.importers.base import Arguments, Case, Importer, lidc_info
 from modiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -49,11 +49,15 @@ class LidcPickle(Importer[str]):
 
     version = "lidc-pickle 1"
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("file", metavar="PICKLE", help="data_lidc.pickle")
-        most = "largest file that is read (default 16 GiB)"
-        parser.add_argument("--max-bytes", type=int, default=_MAX_PICKLE, metavar="N", help=most)
+    arguments: ClassVar[Arguments] = {
+        "file": {"metavar": "PICKLE", "help": "data_lidc.pickle"},
+        "--max-bytes": {
+            "type": int,
+            "default": _MAX_PICKLE,
+            "metavar": "N",
+            "help": "largest file that is read (default 16 GiB)",
+        },
+    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         from modiff.data.importers.unpickle import read_pickle
@@ -64,9 +68,11 @@ class LidcPickle(Importer[str]):
         self.items = list(self.entries)
 
     def describe(self) -> StoreInfo:
+        """With as many raters as the first slice has masks."""
         return _describe(self, len(self.entries[self.items[0]]["masks"]))
 
-    def patients(self) -> Iterable[str]:
+    def patients(self) -> set[str]:
+        """The series, or who the names begin with."""
         return {self._patient(name) for name in self.items}
 
     def _patient(self, name: str) -> str:
@@ -74,6 +80,7 @@ class LidcPickle(Importer[str]):
         return found[0] if found else self.entries[name]["series_uid"]
 
     def read(self, item: str) -> list[Case]:
+        """One entry, its values checked."""
         from modiff.data.importers.unpickle import as_array
         from modiff.io.files import located
 
@@ -127,9 +134,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
     version = "lidc-hdf5 1"
     split_options = ()
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("file", metavar="HDF5", help="data_lidc.hdf5")
+    arguments: ClassVar[Arguments] = {"file": {"metavar": "HDF5", "help": "data_lidc.hdf5"}}
 
     def __init__(self, args: argparse.Namespace) -> None:
         import h5py
@@ -168,15 +173,14 @@ class LidcHdf5(Importer[tuple[str, int]]):
             raise DataError(what, path=self.path, found=found) from error
 
     def describe(self) -> StoreInfo:
+        """With as many raters as all groups have."""
         raters = {group.labels.shape[3 if group.last else 1] for group in self.groups.values()}
         if len(raters) != 1:
             raise DataError("groups with different numbers of raters", path=self.path, found=sorted(raters))
         return _describe(self, raters.pop())
 
-    def patients(self) -> Iterable[str]:
-        return self.splits({})
-
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
+        """The file's groups; raises DataError for a series in two of them."""
         places: dict[str, str] = {}
         for split, group in self.groups.items():
             for uid in set(group.uids.tolist()):
@@ -186,6 +190,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
         return places
 
     def read(self, item: tuple[str, int]) -> Iterator[Case]:
+        """A block of rows of a group, from the row that the item names."""
         import numpy as np
 
         from modiff.io.files import located
@@ -204,6 +209,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
             yield Case(f"{patient}/{split}-{row:05d}", patient, made, masks)
 
     def close(self, *, done: bool) -> None:
+        """Closes the file."""
         self._file.close()
 
 

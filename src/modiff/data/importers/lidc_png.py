@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
+from modiff.data.importers.base import Arguments, Case, Importer, check_whole, lidc_info
 from modiff.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,11 +73,14 @@ class LidcPng(Importer[Crop]):
     version = "lidc-slices 1"
     threads = True
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("paths", nargs="+", metavar="SOURCE", help="zip archives or folders in the layout above")
-        centre = "keep only the central square of so many pixels (the whole image)"
-        parser.add_argument("--centre", type=int, metavar="SIDE", help=centre)
+    arguments: ClassVar[Arguments] = {
+        "paths": {"nargs": "+", "metavar": "SOURCE", "help": "zip archives or folders in the layout above"},
+        "--centre": {
+            "type": int,
+            "metavar": "SIDE",
+            "help": "keep only the central square of so many pixels (the whole image)",
+        },
+    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         from modiff.data.importers.sources import open_source
@@ -94,6 +97,7 @@ class LidcPng(Importer[Crop]):
             raise
 
     def describe(self) -> StoreInfo:
+        """As whoever made the crops left them; --centre changes what can be said of their values."""
         from modiff.data.importers.sources import free_name
 
         centre, known = self.args.centre, dict[str, str]()
@@ -102,10 +106,8 @@ class LidcPng(Importer[Crop]):
         words = SOURCE + (f"; central {centre}×{centre} pixels" if centre else "")
         return lidc_info(self, words, self.raters, CUT_INTENSITY if centre else INTENSITY, known)
 
-    def patients(self) -> Iterable[str]:
-        return {crop.patient for crop in self.items}
-
     def read(self, item: Crop) -> list[Case]:
+        """One slice with every rater's mask, or its central square."""
         import numpy as np
 
         pixels = {
@@ -138,6 +140,7 @@ class LidcPng(Importer[Crop]):
         return pixels[..., top : top + side, left : left + side]
 
     def close(self, *, done: bool) -> None:
+        """Closes the archives."""
         for source in self.sources:
             source.close()
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from modiff.config.phantom import PhantomConfig
-from modiff.data.importers.base import Case, Importer, check_free, write_store
+from modiff.data.importers.base import Arguments, Case, Importer, write_store
 
 if TYPE_CHECKING:
     from modiff.data.splits import SplitRule
     from modiff.data.store_format import StoreInfo
+
+_USUAL = PhantomConfig()
 
 
 class Phantom(Importer[tuple[int, int]]):
@@ -30,19 +32,22 @@ class Phantom(Importer[tuple[int, int]]):
 
     split_options = ("folds",)
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+    arguments: ClassVar[Arguments] = {
+        f"--{name.replace('_', '-')}": {
+            "type": type(getattr(_USUAL, name)),
+            "default": getattr(_USUAL, name),
+            "metavar": metavar,
+            "help": f"{words} (default %(default)s)",
+        }
         for name, metavar, words in (
             ("size", "PIXELS", "width and height of the images"),
             ("spacing", "MM", "width of a pixel"),
             ("raters", "R", "raters per image"),
             ("patients", "N", "number of patients"),
-            ("images-per-patient", "N", "images per patient"),
+            ("images_per_patient", "N", "images per patient"),
             ("seed", "SEED", "seed of all that is simulated"),
-        ):
-            usual = getattr(PhantomConfig(), name.replace("-", "_"))
-            text = f"{words} (default %(default)s)"
-            parser.add_argument(f"--{name}", type=type(usual), default=usual, metavar=metavar, help=text)
+        )
+    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
@@ -51,21 +56,19 @@ class Phantom(Importer[tuple[int, int]]):
         self.items = [(patient, index) for patient in patients for index in images]
 
     def describe(self) -> StoreInfo:
+        """What is simulated, and by which options: `config_of` reads them back."""
         from modiff.data.phantom.case import info_of
 
         return info_of(self.config)
 
-    def patients(self) -> Iterable[str]:
-        from modiff.data.phantom.case import patient_name
-
-        return map(patient_name, range(self.config.patients))
-
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
-        from modiff.data.phantom.case import split_of
+        """By the patients' numbers, so that stores of any size agree."""
+        from modiff.data.phantom.case import patient_name, split_of
 
-        return dict(zip(self.patients(), map(split_of, range(self.config.patients)), strict=True))
+        return {patient_name(number): split_of(number) for number in range(self.config.patients)}
 
     def read(self, item: tuple[int, int]) -> list[Case]:
+        """The image of that patient and number, simulated."""
         from modiff.data.phantom.case import make_case
 
         made = make_case(self.config, *item)
@@ -87,6 +90,5 @@ def write_phantom(
     false.
     """
     path, source = Path(path), Phantom(argparse.Namespace(**asdict(config)))
-    check_free(path, overwrite=overwrite)
     write_store(source, path, {}, folds=folds, overwrite=overwrite, progress=progress)
     return path

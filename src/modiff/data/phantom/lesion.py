@@ -113,7 +113,7 @@ def draw_lesion(rng: np.random.Generator) -> Lesion:
 
 
 def opacity(lesion: Lesion, distance: Array, angle: NDArray[np.intp]) -> Array:
-    """(H,W) fraction of air that the lesion displaces; pixels given by mm from its centre and by index into `ANGLES`."""
+    """(H,W) fraction of air that the lesion displaces; pixels by mm from its centre and by index into `ANGLES`."""
     core = np.maximum(lesion.core, 0.35) + lesion.spikes
     solid = lesion.opacity * expit((core[angle] - distance) / max(lesion.margin, 0.1))
     if not lesion.halo_opacity:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
+from modiff.data.importers.base import Arguments, Case, Importer, check_whole, lidc_info
 from modiff.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -49,16 +49,22 @@ class LidcDicom(Importer["Job"]):
 
     version = "lidc-dicom 1"
 
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        def add(name: str, help: str, **more: object) -> None:
-            parser.add_argument(name, help=help, **more)  # type: ignore[arg-type]
-
-        add("folders", "folders in the layout above", nargs="+", metavar="FOLDER")
-        add("--xml", "more folders or zip archives with XML", nargs="+", default=[], metavar="PATH")
-        add("--spacing", "mm per pixel of all crops; without it the scanner's", type=float, metavar="MM")
-        add("--keep-going", "leave out patients that fail, and list them", action="store_true")
-        add("--jobs", "patients at a time; without it as many as there are cores", type=int, metavar="N")
+    arguments: ClassVar[Arguments] = {
+        "folders": {"nargs": "+", "metavar": "FOLDER", "help": "folders in the layout above"},
+        "--xml": {
+            "nargs": "+",
+            "default": [],
+            "metavar": "PATH",
+            "help": "more folders or zip archives with XML",
+        },
+        "--spacing": {"type": float, "metavar": "MM", "help": "mm per pixel of all crops; without it the scanner's"},
+        "--keep-going": {"action": "store_true", "help": "leave out patients that fail, and list them"},
+        "--jobs": {
+            "type": int,
+            "metavar": "N",
+            "help": "patients at a time; without it as many as there are cores",
+        },
+    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         from rich.console import Console
@@ -125,14 +131,13 @@ class LidcDicom(Importer["Job"]):
         return made
 
     def describe(self) -> StoreInfo:
+        """With as many raters as the series with most sessions has, and the files of each patient."""
         (low, high), side = self.rule.window, self.rule.spacing
         spacing = None if side is None else (side, side)
         return lidc_info(self, SOURCE, self.raters, f"window:{low:g}:{high:g}", self.used, spacing)
 
-    def patients(self) -> Iterable[str]:
-        return self.used
-
     def read(self, item: Job) -> Iterator[Case]:
+        """A patient's crops; slots beyond a series' sessions did not read it."""
         import numpy as np
 
         made = self._loaded(item)
@@ -144,6 +149,7 @@ class LidcDicom(Importer["Job"]):
             yield Case(case, item.patient, made.image[row][None], masks[row], read, place)
 
     def close(self, *, done: bool) -> None:
+        """Says who was left out; what was kept is needed no longer once the store is made."""
         if done:
             if self._left_out:
                 self._say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
