@@ -85,11 +85,9 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 @cache
 def importer_options(source: str) -> set[str]:
     """The options of `modiff import SOURCE`."""
-    from modiff.data.importers.base import importer
+    from modiff.data.importers.base import import_parser
 
-    parser = argparse.ArgumentParser()
-    importer(source).add_arguments(parser)
-    return options_of(parser)
+    return options_of(import_parser(source, "modiff import"))
 
 
 @cache
@@ -216,7 +214,8 @@ def test_pictures_are_small() -> None:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what `modiff demo` leaves, of few patients and a step of training: runs/demo."""
     from modiff.config import build_config
-    from modiff.data.phantom.case import PhantomConfig, write_phantom
+    from modiff.config.phantom import PhantomConfig
+    from modiff.data.importers.phantom import write_phantom
     from modiff.training.loop import train
 
     top = tmp_path_factory.mktemp("docs")

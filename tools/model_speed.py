@@ -207,7 +207,8 @@ def jobs(args: argparse.Namespace, store: Path) -> list[Job]:
 def simulate(path: Path, size: int) -> Path:
     """A store of simulated nodules that somebody marks, as LIDC's crops are chosen: all of them are denoised."""
     from modiff.config.phantom import PhantomConfig
-    from modiff.data.phantom.case import make_case, write_phantom
+    from modiff.data.importers.phantom import write_phantom
+    from modiff.data.phantom.case import make_case
     from modiff.data.store import Store
     from modiff.data.store_writer import StoreWriter
 
