@@ -283,7 +283,7 @@ def _score(work: _Work, row: Row, run: Run) -> None:
 
 
 def _cost(work: _Work, row: Row, run: Run) -> dict[str, float]:
-    """What `modiff describe` says of this configuration on images of this store."""
+    """What `modiff info METHOD` says of this configuration on images of this store."""
     from modiff.config import to_dict
     from modiff.methods.cost import describe
 

@@ -8,13 +8,16 @@ float64, since 1 − ᾱ of little noise is small.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from modiff import rng
+from modiff.diffusion.process import START, STEP, Field, Predict, Process, reverse
 from modiff.diffusion.schedule import Schedule, check_times
 from modiff.errors import ConfigError
 
@@ -117,14 +120,15 @@ def sample(
     contradict each other.
     """
     levels = _sampling_levels(times, schedule, sampler, eta, output)
-    on_device = times.to(device=x_T.device, dtype=torch.float32)
-    x = x_T
-    for index, (t, s) in enumerate(itertools.pairwise(levels[:-1])):
-        x0_probs = denoise(x, on_device[index]).to(x.dtype)
+
+    def advance(index: int, x: Tensor, x0_probs: Tensor) -> Tensor:
+        x0_probs, t, s = x0_probs.to(x.dtype), levels[index], levels[index + 1]
+        if index == len(levels) - 2:
+            return x0_probs if output == "confidence" else majority(x0_probs)
         probs = posterior(x, x0_probs, t, s) if sampler == "ancestral" else low_noise_probs(x, x0_probs, t, s, eta=eta)
-        x = sample_categorical(probs, uniform(index))
-    final = denoise(x, on_device[-2]).to(x.dtype)
-    return final if output == "confidence" else majority(final)
+        return sample_categorical(probs, uniform(index))
+
+    return reverse(denoise, x_T, times, advance)
 
 
 def _sampling_levels(times: Tensor, schedule: Schedule, sampler: str, eta: float, output: str) -> list[float]:
@@ -135,8 +139,8 @@ def _sampling_levels(times: Tensor, schedule: Schedule, sampler: str, eta: float
         if value not in known:
             raise ConfigError(f"no such {field}", field=field, found=repr(value), expected=", ".join(known))
     if not 0 <= eta <= 1 or (eta and sampler == "ancestral"):
-        expected = "0: the posterior has no such share" if sampler == "ancestral" else "a number from 0 to 1"
-        raise ConfigError("impossible share of fresh noise", field="eta", found=eta, expected=expected)
+        expected = "0: the posterior has no such fraction" if sampler == "ancestral" else "a number from 0 to 1"
+        raise ConfigError("impossible fraction of fresh noise", field="eta", found=eta, expected=expected)
     t = check_times(times)
     if t[-1] != 0:
         raise ConfigError("categorical sampling ends at the clean map", field="times", found=float(t[-1]), expected="0")
@@ -160,3 +164,49 @@ def _scale(value: Tensor, x: Tensor) -> Tensor:
 
 def _one_hot(index: Tensor, like: Tensor) -> Tensor:
     return torch.zeros(like.shape, dtype=like.dtype, device=like.device).scatter_(1, index[:, None], 1)
+
+
+@dataclass(frozen=True)
+class CategoricalProcess(Process):
+    """x_0 is (B,1+K,H,W), the background first; a prediction is the belief P(x_0 | x_t), of x_0's shape.
+
+    `loss` needs t as steps of the chain. sampler, output: of `sample`.
+    """
+
+    sampler: CategoricalSampler = "ancestral"
+    output: Output = "confidence"
+
+    def from_labels(self, labels: Tensor) -> Tensor:
+        return torch.cat([(1 - labels.sum(1, keepdim=True)).clamp_min(0), labels], 1)
+
+    def to_labels(self, x0: Tensor) -> Tensor:
+        return x0[:, 1:]
+
+    def to_network(self, x: Tensor) -> Tensor:
+        return x[:, 1:] * 2 - 1
+
+    def from_network(self, maps: Tensor) -> Tensor:
+        return self.from_labels((maps + 1) / 2)
+
+    def noise(self, x0: Tensor, rng: Generator) -> Tensor:
+        """(B,H,W) uniform in [0,1)."""
+        return torch.rand((len(x0), *x0.shape[2:]), generator=rng, device=rng.device).to(x0.device)
+
+    def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """One-hot x_t."""
+        return sample_categorical(q_probs(x0, self.schedule.alpha_bar(t)), noise)
+
+    def loss(self, prediction: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """(B,) KL of the posteriors of step t to t − 1, summed over pixels (`posterior_kl`)."""
+        return posterior_kl(x_t, x0, prediction, self.schedule.alpha_bar(t), self.schedule.alpha_bar(t - 1))
+
+    def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return prediction
+
+    def _draw(self, field: Field, *stream: int) -> Tensor:
+        return field.draw(rng.uniform, 1, *stream)[:, 0]
+
+    def _reverse(self, predict: Predict, times: Tensor, draw: Callable[..., Tensor]) -> Tensor:
+        x_T, noise = uniform_noise(draw(START), self.classes + 1), partial(draw, STEP)
+        sampler, output = self.sampler, self.output
+        return sample(predict, x_T, times, self.schedule, uniform=noise, sampler=sampler, output=output)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -63,6 +63,9 @@ class Schedule:
     name: the curve. steps: T of the discrete chain. input_scale: b multiplies the SNR by b² (arXiv 2504.05977); b < 1:
     more noise at every t. zero_terminal_snr: moves and scales √ᾱ so that nothing is left
     at t = 1 (Lin et al. 2024, Algorithm 1, with ᾱ(0) = 1 held). Raises ConfigError for values that make no schedule.
+
+    Times t are in [0,1], or int64 steps 0 … T of the chain. What is read at float32 times is float32 on their device,
+    anything else float64 on the CPU; all is computed in float64.
     """
 
     name: ScheduleName
@@ -85,20 +88,20 @@ class Schedule:
             )
 
     def alpha_bar(self, t: Tensor) -> Tensor:
-        """ᾱ(t) of t's shape, falling from 1 at t = 0; float64 inside, returned as float64 if t is, else float32."""
-        return _narrow(self._alpha_bar(_widen(t)), t)
+        """ᾱ(t) of t's shape, falling from 1 at t = 0."""
+        return _narrow(self._alpha_bar(t), t)
 
     def alpha(self, t: Tensor) -> Tensor:
-        """√ᾱ(t), the factor of the clean map; dtype as `alpha_bar`."""
-        return _narrow(self._alpha_bar(_widen(t)).sqrt(), t)
+        """√ᾱ(t), the factor of the clean map."""
+        return _narrow(self._alpha_bar(t).sqrt(), t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """√(1 − ᾱ(t)), the noise's standard deviation; dtype as `alpha_bar`."""
-        return _narrow((1 - self._alpha_bar(_widen(t))).sqrt(), t)
+        """√(1 − ᾱ(t)), the noise's standard deviation."""
+        return _narrow((1 - self._alpha_bar(t)).sqrt(), t)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """log(ᾱ/(1 − ᾱ)): +inf at t = 0, and −inf at t = 1 with zero terminal SNR; dtype as `alpha_bar`."""
-        return _narrow(torch.logit(self._alpha_bar(_widen(t))), t)
+        """log(ᾱ/(1 − ᾱ)): +inf at t = 0, and −inf at t = 1 with zero terminal SNR."""
+        return _narrow(torch.logit(self._alpha_bar(t)), t)
 
     def grid(self) -> Tensor:
         """(T+1,) float64: ᾱ at t = 0, 1/T … 1, the cumulative products of 1 − β; the first is 1."""
@@ -110,7 +113,10 @@ class Schedule:
         return 1 - grid[1:] / grid[:-1]
 
     def _alpha_bar(self, t: Tensor) -> Tensor:
-        curve = _CURVES[self.name]
+        """ᾱ in float64."""
+        if not t.is_floating_point():
+            return self.grid()[t.cpu()]
+        t, curve = _widen(t), _CURVES[self.name]
         # Exactly 1 at t = 0 whatever the last digit of a machine's cosine: 1 − ᾱ stands under square roots.
         alpha_bar = torch.where(t <= 0, 1.0, curve(t).clamp(0, 1))
         if self.zero_terminal_snr:
@@ -134,17 +140,7 @@ def _widen(t: Tensor) -> Tensor:
 
 
 def _narrow(value: Tensor, t: Tensor) -> Tensor:
-    return value if t.dtype == torch.float64 else value.to(torch.float32).to(t.device)
-
-
-def make_schedule(**settings: Any) -> Schedule:
-    """A Schedule from settings as they stand in a configuration; raises ConfigError for a name that is none."""
-    known = Schedule.__dataclass_fields__
-    if unknown := [key for key in settings if key not in known]:
-        raise ConfigError("no such setting of a schedule", field=unknown[0], expected=", ".join(known))
-    if "name" not in settings:
-        raise ConfigError("which noise schedule?", field="name", expected=", ".join(_CURVES))
-    return Schedule(**settings)
+    return value.to(torch.float32).to(t.device) if t.is_floating_point() and t.dtype != torch.float64 else value
 
 
 def time_steps(n: int, *, steps_total: int = 250, spacing: Spacing = "uniform") -> Tensor:
@@ -175,5 +171,5 @@ def check_times(times: Tensor) -> Tensor:
     t = times.detach().to("cpu", torch.float64)
     # Written so that NaN fails.
     if not (t.ndim == 1 and len(t) > 1 and bool((t.diff() < 0).all()) and bool(t[-1] >= 0) and bool(t[0] <= 1)):
-        raise ConfigError("not a way from noise to a map", field="times", expected="1 ≥ t_0 > t_1 > … > t_n ≥ 0")
+        raise ConfigError("do not lead from noise to a map", field="times", expected="1 ≥ t_0 > t_1 > … > t_n ≥ 0")
     return t
