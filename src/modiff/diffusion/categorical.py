@@ -18,23 +18,22 @@ from torch import Generator, Tensor
 
 from modiff import rng
 from modiff.diffusion.process import START, STEP, Field, Predict, Process, reverse
-from modiff.diffusion.schedule import Schedule, check_times
+from modiff.diffusion.schedule import Factor, Schedule, check_choice, check_times, expand
 from modiff.errors import ConfigError
 
 CategoricalSampler = Literal["ancestral", "ddim"]
 Output = Literal["confidence", "majority"]
-Level = Tensor | float
 
 _SMALLEST = 1e-12  # CCDM clamps probabilities here before the logarithm
 
 
-def q_probs(x0_probs: Tensor, alpha_bar: Level) -> Tensor:
+def q_probs(x0_probs: Tensor, alpha_bar: Factor) -> Tensor:
     """(B,K,H,W) probabilities of x_t given x_0: Cat(ᾱ·x_0 + (1 − ᾱ)/K)."""
     level = _level(alpha_bar)
     return _scale(level, x0_probs) + _factor((1 - level) / x0_probs.shape[1], x0_probs)
 
 
-def posterior(x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Level) -> Tensor:
+def posterior(x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Factor, alpha_bar_s: Factor) -> Tensor:
     """(B,K,H,W) probabilities of x_s for s < t, given one-hot x_t and a belief about x_0.
 
     Exact for any s < t: the mixture of posteriors Σ_k q(x_s | x_t, x_0 = k)·P(x_0 = k), not the posterior of the mixed
@@ -51,7 +50,7 @@ def posterior(x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Le
 
 
 def low_noise_probs(
-    x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Level, *, eta: float = 0.0
+    x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Factor, alpha_bar_s: Factor, *, eta: float = 0.0
 ) -> Tensor:
     """(B,K,H,W) probabilities of x_s for s < t by the non-Markov step of multinomial DDIM (Song et al. 2021, App. A).
 
@@ -65,7 +64,7 @@ def low_noise_probs(
     return _scale(kept, x_t) + _scale(s - kept * t, x0_probs) + constant
 
 
-def posterior_kl(x_t: Tensor, x0: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Level) -> Tensor:
+def posterior_kl(x_t: Tensor, x0: Tensor, x0_probs: Tensor, alpha_bar_t: Factor, alpha_bar_s: Factor) -> Tensor:
     """(B,) loss: KL(q(x_s | x_t, x_0) ‖ posterior under the predicted x0_probs), summed over pixels, in nats.
 
     x_t and x0 are one-hot. With ᾱ_s = 1 (the chain's first step) it is the cross-entropy of x0_probs (CCDM, Eq. 9).
@@ -132,12 +131,8 @@ def sample(
 
 
 def _sampling_levels(times: Tensor, schedule: Schedule, sampler: str, eta: float, output: str) -> list[float]:
-    for field, value, known in (
-        ("sampler", sampler, get_args(CategoricalSampler)),
-        ("output", output, get_args(Output)),
-    ):
-        if value not in known:
-            raise ConfigError(f"no such {field}", field=field, found=repr(value), expected=", ".join(known))
+    check_choice("sampler", sampler, get_args(CategoricalSampler))
+    check_choice("output", output, get_args(Output))
     if not 0 <= eta <= 1 or (eta and sampler == "ancestral"):
         expected = "0: the posterior has no such fraction" if sampler == "ancestral" else "a number from 0 to 1"
         raise ConfigError("impossible fraction of fresh noise", field="eta", found=eta, expected=expected)
@@ -147,15 +142,14 @@ def _sampling_levels(times: Tensor, schedule: Schedule, sampler: str, eta: float
     return list(map(float, schedule.alpha_bar(t)))
 
 
-def _level(alpha_bar: Level) -> Tensor:
+def _level(alpha_bar: Factor) -> Tensor:
     """ᾱ as given; numbers become float64 so that 1 − ᾱ keeps its digits."""
     return alpha_bar if isinstance(alpha_bar, Tensor) else torch.tensor(alpha_bar, dtype=torch.float64)
 
 
-def _factor(value: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B,1,…,1) in like's dtype on its device; a 0-dim tensor of the CPU meets tensors of any device."""
-    value = value.to(like.dtype)
-    return value.to(like.device).view(-1, *[1] * (like.ndim - 1)) if value.ndim == 1 else value
+def _factor(value: Tensor, like: Tensor) -> Factor:
+    """In like's type; a 0-dim tensor of the CPU meets tensors of any device."""
+    return expand(value.to(like.dtype), like)
 
 
 def _scale(value: Tensor, x: Tensor) -> Tensor:
@@ -203,10 +197,10 @@ class CategoricalProcess(Process):
     def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return prediction
 
-    def _draw(self, field: Field, *stream: int) -> Tensor:
-        return field.draw(rng.uniform, 1, *stream)[:, 0]
+    def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:
+        def draw(*stream: int) -> Tensor:
+            return field.draw(rng.uniform, 1, *stream)[:, 0]
 
-    def _reverse(self, predict: Predict, times: Tensor, draw: Callable[..., Tensor]) -> Tensor:
         x_T, noise = uniform_noise(draw(START), self.classes + 1), partial(draw, STEP)
         sampler, output = self.sampler, self.output
         return sample(predict, x_T, times, self.schedule, uniform=noise, sampler=sampler, output=output)

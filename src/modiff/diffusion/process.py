@@ -95,13 +95,8 @@ class Process(ABC):
 
     def sample(self, predict: Predict, field: Field, steps: int) -> Tensor:
         """(M,K,H,W) labels drawn in so many steps. predict(x_t, t) -> a prediction, as `clean` takes it; t is 0-dim."""
-        x0 = self._reverse(predict, self.times(steps), lambda *stream: self._draw(field, *stream))
-        return self.to_labels(x0)
+        return self.to_labels(self._reverse(predict, field, self.times(steps)))
 
     @abstractmethod
-    def _draw(self, field: Field, *stream: int) -> Tensor:
-        """A step's random numbers."""
-
-    @abstractmethod
-    def _reverse(self, predict: Predict, times: Tensor, draw: Callable[..., Tensor]) -> Tensor:
-        """x_0 by the process's sampler, from draw(START) and draw(STEP, i)."""
+    def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:
+        """x_0 by the process's sampler, with the field's streams START and (STEP, i)."""

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, get_args
 from torch import Tensor
 
 from modiff.diffusion.process import reverse
-from modiff.diffusion.schedule import Schedule, check_times
+from modiff.diffusion.schedule import Schedule, check_choice, check_times
 from modiff.errors import ConfigError
 
 Sampler = Literal["ancestral", "ddim", "dpm++"]
@@ -78,10 +78,7 @@ def _levels(times: Tensor, schedule: Schedule) -> list[_Level]:
 
 
 def _steps(levels: list[_Level], sampler: Sampler, eta: float) -> list[_Step]:
-    if sampler not in get_args(Sampler):
-        raise ConfigError(
-            "no such sampler", field="sampler", found=repr(sampler), expected=", ".join(get_args(Sampler))
-        )
+    check_choice("sampler", sampler, get_args(Sampler))
     if not 0 <= eta <= 1 or (eta and sampler == "dpm++"):
         expected = "0: DPM-Solver++ adds no noise" if sampler == "dpm++" else "a number from 0 to 1"
         raise ConfigError("impossible fraction of fresh noise", field="eta", found=eta, expected=expected)

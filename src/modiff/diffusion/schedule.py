@@ -7,14 +7,16 @@ of T steps is the same function read at t = k/T, so that a model trained on eith
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 
 import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError
 
+Factor = Tensor | float
 ScheduleName = Literal["cosine", "linear", "sigmoid"]
 Spacing = Literal["uniform", "trailing", "quadratic"]
 
@@ -74,10 +76,7 @@ class Schedule:
     zero_terminal_snr: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in _CURVES:
-            raise ConfigError(
-                "no such noise schedule", field="schedule", found=repr(self.name), expected=", ".join(_CURVES)
-            )
+        check_choice("schedule", self.name, _CURVES)
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ConfigError(
                 "the chain needs a length", field="steps", found=repr(self.steps), expected="a whole number ≥ 1"
@@ -143,6 +142,24 @@ def _narrow(value: Tensor, t: Tensor) -> Tensor:
     return value.to(torch.float32).to(t.device) if t.is_floating_point() and t.dtype != torch.float64 else value
 
 
+def check_choice(field: str, value: object, known: Iterable[str]) -> None:
+    """ConfigError unless the value is one of the names that are known."""
+    names = list(known)
+    if value not in names:
+        raise ConfigError(f"no such {field}", field=field, found=repr(value), expected=", ".join(names))
+
+
+@overload
+def expand(factor: Tensor, x: Tensor) -> Tensor: ...
+@overload
+def expand(factor: Factor, x: Tensor) -> Factor: ...
+def expand(factor: Factor, x: Tensor) -> Factor:
+    """(B,) -> (B,1,…,1) in x's type on its device, so that each item's factor meets maps of any rank; else as it is."""
+    if isinstance(factor, Tensor) and factor.ndim == 1 and x.ndim > 1:
+        return factor.to(x.dtype).to(x.device).view(-1, *[1] * (x.ndim - 1))
+    return factor
+
+
 def time_steps(n: int, *, steps_total: int = 250, spacing: Spacing = "uniform") -> Tensor:
     """(n+1,) float64 times from 1 down to 0, for n evaluations of a model; k/T exactly where n = T = `steps_total`.
 
@@ -150,10 +167,7 @@ def time_steps(n: int, *, steps_total: int = 250, spacing: Spacing = "uniform") 
     quadratic: steps of the chain at T·(k/n)², close together where little noise is left (Song et al. 2021, App. D.2).
     Raises ConfigError for n < 1, and for more steps than the chain has where times are steps of the chain.
     """
-    if spacing not in get_args(Spacing):
-        raise ConfigError(
-            "no such spacing of times", field="spacing", found=repr(spacing), expected=", ".join(get_args(Spacing))
-        )
+    check_choice("spacing", spacing, get_args(Spacing))
     if n < 1 or (n > steps_total and spacing != "uniform"):
         limit = "≥ 1" if spacing == "uniform" else f"from 1 to {steps_total}, the chain's length"
         raise ConfigError("impossible number of sampling steps", field="steps", found=n, expected=limit)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from modiff.diffusion.gaussian import GaussianProcess, to_x0
-from modiff.diffusion.process import START, STEP, Predict, reverse
-from modiff.diffusion.schedule import Schedule, check_times
+from modiff.diffusion.process import START, STEP, Field, Predict, reverse
+from modiff.diffusion.schedule import Schedule, check_times, expand
+from modiff.rng import normal
 
 _BIN = 1 / 255  # half the width of a grey value of 8 bits on [−1, 1], in which the decoder of the bound counts
 _SMALLEST = 1e-12
@@ -75,11 +76,11 @@ def bound_term(x0: Tensor, x_t: Tensor, x0_predicted: Tensor, v: Tensor, step: T
     grid = schedule.grid()
     now, before = grid[step], grid[step - 1]
     clean, kept = before.sqrt() * (1 - now / before) / (1 - now), (now / before).sqrt() * (1 - before) / (1 - now)
-    low, high = (_expand(bound[step - 1], x0) for bound in log_variance_bounds(schedule))
-    clean, kept = _expand(clean, x0), _expand(kept, x0)
+    low, high = (expand(bound[step - 1], x0) for bound in log_variance_bounds(schedule))
+    clean, kept = expand(clean, x0), expand(kept, x0)
     predicted, log_var = clean * x0_predicted + kept * x_t, interpolate(v, low, high)
     divergence = gaussian_kl(clean * x0 + kept * x_t, low, predicted, log_var)
-    first = _expand(step == 1, x0).bool()
+    first = (step == 1).to(x0.device).view(-1, *[1] * (x0.ndim - 1))
     value = torch.where(first, decoder_nll(x0, predicted, log_var), divergence)
     return value.flatten(1).mean(1) / math.log(2)
 
@@ -113,10 +114,6 @@ def sample(
     return reverse(denoise, x_T, times, advance)
 
 
-def _expand(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(like.dtype).to(like.device).view(-1, *[1] * (like.ndim - 1))
-
-
 @dataclass(frozen=True)
 class LearnedVarianceProcess(GaussianProcess):
     """A prediction is (B,2K,H,W): ε̂, and the place v of the variance. sampler "ddim" does without the variance."""
@@ -128,18 +125,19 @@ class LearnedVarianceProcess(GaussianProcess):
     def bound(self, prediction: Tensor, x0: Tensor, x_t: Tensor, step: Tensor) -> Tensor:
         """(B,) the bound's term of a step of the chain (`bound_term`); ε̂ is detached, so that it trains v alone."""
         eps, v = prediction.chunk(2, 1)
-        clean = to_x0(eps.detach(), x_t, *self.factors(x_t, step), "eps")
+        clean = to_x0(eps.detach(), x_t, *self.factors(step), "eps")
         return bound_term(x0, x_t, clean, v, step, self.schedule)
 
     def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return super().clean(prediction.chunk(2, 1)[0], x_t, t)
 
-    def _reverse(self, predict: Predict, times: Tensor, draw: Callable[..., Tensor]) -> Tensor:
+    def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:
         if self.sampler == "ddim":
-            return super()._reverse(predict, times, draw)
+            return super()._reverse(predict, field, times)
 
         def denoise(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             prediction = predict(x_t, t)
             return self.clean(prediction, x_t, t), prediction.chunk(2, 1)[1]
 
+        draw = partial(field.draw, normal, self.classes)
         return sample(denoise, draw(START), times, self.schedule, noise=partial(draw, STEP))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,18 +14,6 @@ from modiff.nn import losses, windows
 from modiff.nn.layers import ResBlock, image_centre, position_channels
 from modiff.nn.unet import hourglass
 from modiff.types import Batch, DataSpec
-
-
-@dataclass
-class PresenceAnswer:
-    """What the head says of B images.
-
-    logits: (B,R+1) of the number of markers where raters are exchangeable, (B,R) of each rater's marking otherwise.
-    label_map: (B,K,H,W) logits of the mean label map.
-    """
-
-    logits: Tensor
-    label_map: Tensor
 
 
 class PresenceHead(nn.Module):
@@ -79,8 +65,11 @@ class PresenceHead(nn.Module):
         """Window sides are multiples of this."""
         return self.config.stem * 2 ** (len(self.config.multipliers) - 1)
 
-    def forward(self, image: Tensor, centre: Tensor | None = None) -> PresenceAnswer:
-        """image: (B,C,H,W); centre: (B,2) of the prompt in pixels, the image's middle by default."""
+    def forward(self, image: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B,R+1) of the number of markers, or (B,R) of each rater's marking; (B,K,H,W) of the mean label map.
+
+        image: (B,C,H,W); centre: (B,2) of the prompt in pixels, the image's middle by default.
+        """
         if self.prompt:
             centre = image_centre(image) if centre is None else centre
             image = torch.cat([image * 2 - 1, position_channels(image.shape[-2], image.shape[-1], centre)], 1)
@@ -90,7 +79,7 @@ class PresenceHead(nn.Module):
         bottom, fine = hourglass(x, self.encoder, self.decoder, mode="nearest")
         label_map = self.map_out(fine)
         logits = self.head(self._pool(bottom, fine, label_map, centre))
-        return PresenceAnswer(logits.float(), F.pixel_shuffle(label_map.float(), self.config.stem))
+        return logits.float(), F.pixel_shuffle(label_map.float(), self.config.stem)
 
     def window_size(self, image: Tensor) -> tuple[int, int]:
         """Sides of the part of (B,C,H,W) images that the head looks at."""
@@ -108,14 +97,14 @@ class PresenceHead(nn.Module):
         corner = windows.random_corner(centre, size, shape, jitter=self.config.jitter, anywhere=0.0, rng=rng)
         corner = corner.to(image.device)
         seen = intensity_noise(windows.cut(image, corner, size), self.config.intensity_augmentation, rng)
-        answer = self(seen, centre - corner)
+        logits, label_map = self(seen, centre - corner)
         label = masks.sum(1) / batch.read.sum(1).clamp_min(1)[:, None, None, None]
         label = windows.cut(label, corner, size)
         known = batch.read.any(1).float()
         known = known / known.mean().clamp_min(1e-6)
-        log_p = log_likelihood(answer.logits, batch.marked, batch.read, tables=self.tables)
-        dense = self.ce_weight * losses.cross_entropy(answer.label_map, label)
-        dense = dense + self.dice_weight * losses.soft_dice_loss(losses.probabilities(answer.label_map), label)
+        log_p = log_likelihood(logits, batch.marked, batch.read, tables=self.tables)
+        dense = self.ce_weight * losses.cross_entropy(label_map, label)
+        dense = dense + self.dice_weight * losses.soft_dice_loss(losses.probabilities(label_map), label)
         return {"presence": -losses.weighted_mean(log_p, known), "map": losses.weighted_mean(dense, known)}
 
     def distribution(self, image: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,9 +118,9 @@ class PresenceHead(nn.Module):
         offset = middle - (torch.tensor(size, device=middle.device) - 1) / 2
         turns = 8 if self.config.dihedral_average and size[0] == size[1] and bool((offset.abs() < 1e-3).all()) else 1
         views = torch.cat([dihedral(seen, turn) for turn in range(turns)])
-        answer = self(views, middle.repeat(turns, 1))
-        each = answer.logits.softmax(1) if self.exchangeable else torch.sigmoid(answer.logits)
-        return each.unflatten(0, (turns, len(image))).mean(0), torch.sigmoid(answer.label_map[: len(image)])
+        logits, label_map = self(views, middle.repeat(turns, 1))
+        each = logits.softmax(1) if self.exchangeable else torch.sigmoid(logits)
+        return each.unflatten(0, (turns, len(image))).mean(0), torch.sigmoid(label_map[: len(image)])
 
     def _pool(self, bottom: Tensor, fine: Tensor, label_map: Tensor, centre: Tensor | None) -> Tensor:
         """Features of the whole window, of its middle or strongest place, and of where the label map is."""
