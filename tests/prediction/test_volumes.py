@@ -204,7 +204,7 @@ class TestMoDiff:
         chance = torch.tensor([0.1, 0.6, 0.2, 0.9, 0.3, 0.8, 0.4])[:, None]
         laws = torch.cat([1 - chance, chance * torch.full((7, 4), 0.25)], 1).split([3, 3, 1])
         parts = torch.rand(7, 1, 64, 64).split([3, 3, 1])
-        alone = [replace(model.encode(part), law=law) for part, law in zip(parts, laws, strict=True)]
+        alone = [replace(model.encode(part), presence=law) for part, law in zip(parts, laws, strict=True)]
         joined = model.join_slices(alone)
         seeds = seeds_for(0, ["x"])
 
