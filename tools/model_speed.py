@@ -110,10 +110,8 @@ def _draw(model: Any, image: Any, job: Job, *, forced: bool, seed: int) -> tuple
     start = time.perf_counter()
     with torch.inference_mode():
         encoding = model.encode(image)
-        if forced:  # the law of an image that all raters mark
-            law = torch.zeros_like(encoding.law)
-            law[:, -1] = 1.0
-            encoding = replace(encoding, law=law)
+        if forced:
+            encoding = model.surely_present(encoding)
         samples = model.sample(encoding, job["n"], seeds=seeds)
     _wait(job)
     return time.perf_counter() - start, int(samples.present.sum())

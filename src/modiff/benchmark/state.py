@@ -20,7 +20,7 @@ WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "do
 _STATUSES = (WAITING, TRAINING, TRAINED, DONE, FAILED)
 _FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
 _SCORING = ("ns", "thresholds", "metrics", "limit")
-COSTS = ("parameters", "evaluations", "gflop_image", "gflop_sample")  # of a row, as `modiff describe` counts them
+COSTS = ("parameters", "evaluations", "gflop_image", "gflop_sample")  # of a row, as `modiff info METHOD` counts them
 _LATER = {"made", "fold", "folds"}  # older files lack them, and those without folds the last two
 _T = TypeVar("_T")
 

@@ -1,4 +1,4 @@
-"""`modiff info STORE`: what is in a store."""
+"""`modiff info STORE`: what is in a store. `modiff info METHOD`: what a method costs (`info_method`)."""
 
 from __future__ import annotations
 
@@ -12,30 +12,39 @@ if TYPE_CHECKING:
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The arguments of `modiff info`."""
+    from modiff.cli import info_method
+
     made = argparse.ArgumentParser(
         prog=prog,
         description="What is in a store: cases, patients, raters, splits, how many raters mark and how far they agree, "
-        "where the data comes from, its licence and its fingerprint.",
+        "where the data comes from, its licence and its fingerprint. Or what methods cost: parameters, operations and "
+        "network evaluations.",
+        epilog=info_method.EPILOG,
     )
-    made.add_argument("store", metavar="STORE", help="a store written by `modiff import`")
+    what = "a store written by `modiff import`; or methods, presets or run folders"
+    made.add_argument("what", nargs="+", metavar="STORE|METHOD", help=what)
     made.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
     made.add_argument("--verify", action="store_true", help="also check the content against the fingerprint")
     made.add_argument("--contact-sheet", metavar="PNG", help="draw random cases with every rater's outlines")
     made.add_argument("--split", help="draw the contact sheet's cases from this split only")
     made.add_argument("--cases", type=int, default=12, metavar="N", help="cases on it (default %(default)s)")
     made.add_argument("--seed", type=int, default=0, help="which cases are drawn (default %(default)s)")
+    info_method.add_arguments(made)
     return made
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the description, and draws the contact sheet where one is wanted."""
+    from modiff.cli import info_method
     from modiff.data.describe import describe
     from modiff.data.store import Store
     from modiff.errors import ConfigError
 
+    if len(args.what) > 1 or info_method.is_model(args.what[0]):
+        return info_method.run(args)
     if args.cases < 1:
         raise ConfigError("number of cases", field="--cases", found=args.cases, expected="1 or more")
-    with Store.open(args.store) as store:
+    with Store.open(args.what[0]) as store:
         if args.verify:
             store.verify()
         described = describe(store)
