@@ -18,7 +18,7 @@ import pytest
 from modiff.cli import VERBS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
@@ -230,7 +230,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/simulated-data.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/python.md", "docs/simulated-data.md"])
 def test_python_examples_run(
     page: str, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,5 +240,5 @@ def test_python_examples_run(
     assert found
     names: dict[str, Any] = {"__name__": "example"}
     for block in found:
-        exec(compile(block, page, "exec"), names)
+        exec(compile(block, page, "exec", dont_inherit=True), names)
     assert capsys.readouterr().out
