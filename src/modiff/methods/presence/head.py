@@ -1,4 +1,4 @@
-"""The presence head: a network that says how many raters mark anything at all (paper abstract and §1)."""
+"""The presence hurdle's network: how many raters mark anything at all (paper abstract and §1); `draw` samples it."""
 
 from __future__ import annotations
 
