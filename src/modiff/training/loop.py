@@ -264,7 +264,7 @@ def train(
 
 
 def _begin(config: RunConfig, described: DataSpec, folder: Path, *, first: bool) -> dict[str, Any] | None:
-    """Readies the folder for this start; the checkpoint's content where there is one. first: the process that writes."""
+    """Readies the folder for this start; a checkpoint's content if there is one. first: the process that writes."""
     saved, path = None, folder / files.CHECKPOINT
     if path.exists():
         files.check_resumable(folder, config, described)
