@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction
     from modiff.prediction.predictor import Predictor
+    from modiff.prediction.summary import Summary
     from modiff.types import RaterChoice
 
 _EPILOG = """\
@@ -96,10 +97,8 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.output, overwrite=args.overwrite)
     scan = read_channels(args.image, limits=Limits(max_bytes=args.max_bytes))
 
-    from modiff.prediction.predict import Settings, predict
+    from modiff.prediction.predict import Settings, called, predict
     from modiff.prediction.predictor import Predictor
-    from modiff.prediction.privacy import called
-    from modiff.prediction.show import show
     from modiff.prediction.write import write_prediction
 
     same = {name: getattr(args, name) for name in _SETTINGS}
@@ -118,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        show(prediction.summary, args.output)
+        _show(prediction.summary, args.output)
     return 0
 
 
@@ -127,7 +126,7 @@ def _about(args: argparse.Namespace, predictor: Predictor, prediction: Predictio
     from modiff.config import to_dict
     from modiff.devices import device_name
     from modiff.evaluation import provenance
-    from modiff.prediction.privacy import describe_source, public_command
+    from modiff.prediction.write import describe_source, public_command
 
     config = None if predictor.config is None else to_dict(predictor.config)
     scan, command = prediction.scan, provenance.command_line()
@@ -144,6 +143,34 @@ def _about(args: argparse.Namespace, predictor: Predictor, prediction: Predictio
         **prediction.settings.drawing(),
         "image": describe_source(scan, args.image, identify=args.identify),
     }
+
+
+def _show(summary: Summary, output: Path | None) -> None:
+    """Prints the distinct hypotheses of an image or scan, presence, agreement and areas or volumes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from modiff.prediction.summary import percent
+
+    console = Console(highlight=False, markup=False)
+    table = Table(title=f"Distinct hypotheses of {len(summary.weights)} samples", title_justify="left")
+    for name in ("probability", "marks", "samples"):
+        table.add_column(name, justify="right")
+    for hypothesis in summary.hypotheses:
+        table.add_row(percent(hypothesis.probability), summary.size_text(hypothesis), str(len(hypothesis.members)))
+    console.print(table)
+    source = "model's own" if summary.presence_from == "model" else "fraction of samples"
+    console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})")
+    if summary.agreement is not None:
+        console.print(f"Agreement of two samples (mean IoU): {summary.agreement:.2f}")
+    what, (unit, factor) = "Area" if summary.voxel_mm3 is None else "Volume", summary.unit
+    for kind, name in enumerate(summary.classes):
+        sizes = summary.area_quantiles(kind, marked=True)
+        if sizes is not None:
+            low, _, middle, _, high = (f"{size * factor:.0f}" for size in sizes)
+            console.print(f"{what} of {name} where marked: median {middle} {unit}, 5 % to 95 % {low} to {high}")
+    if output is not None:
+        console.print(f"Written to {output}: overlay.png shows them", soft_wrap=True)
 
 
 def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts: tuple[int, ...]) -> Any:

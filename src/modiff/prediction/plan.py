@@ -1,4 +1,5 @@
-"""The plan of a prediction: which windows of a scan are looked at, and how their maps are merged into one."""
+"""The plan of a prediction: which windows of a scan are looked at, what the model sees through them, and how its maps
+are merged into one."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modiff.data.intensity import IntensityRule, convert
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter
 from modiff.prediction.windows import OVERLAP, Box, Window, importance, place, windows_over
@@ -40,11 +42,6 @@ class Plan:
     def jobs(self) -> list[tuple[int, Window]]:
         """Every slice with every window."""
         return [(z, window) for z in range(*self.box.spans[0]) for window in self.windows]
-
-    @property
-    def frame(self) -> tuple[int, ...]:
-        """The shape of a map: (H,W) of an image, (z,h,w) of a scan's box."""
-        return self.box.shape[1:] if self.image else self.box.size
 
     @property
     def area(self) -> Window:
@@ -93,6 +90,48 @@ def plan_windows(
     rows, columns = window.covered
     spans = (max(0, z - slices), min(shape[0], z + slices + 1)), (rows.start, rows.stop), (columns.start, columns.stop)
     return Plan(Box(shape, spans), (window,), np.ones(size, np.float32), (x, y, z), image, placed=not image)
+
+
+class Values:
+    """What the model sees of `array` (C,Z,H,W) through the windows of a plan: made of the whole of it, and then cut.
+
+    data: what is known of the model's training data. 8- and 16-bit unsigned values of an image run to full scale and
+    have no units, which those of a scan have.
+
+    Bounds are those of the whole image: percentiles of all its slices, channel by channel, and minimum and maximum of
+    each slice. A model of lesion crops (prompt `centre`) is the one exception to `minmax-slice`: its crops were
+    stretched one by one, and so are its windows.
+    rule, trained: the rule applied and the model's own. notes: what differs from the rule; `cut` may add to them.
+    """
+
+    def __init__(self, array: np.ndarray, data: DataSpec, intensity: str | None, plan: Plan) -> None:
+        trained = self.trained = data.intensity
+        self.rule = intensity if intensity is not None else trained
+        self._parsed = IntensityRule.parse(self.rule if self.rule is not None else "unit")
+        self.notes: list[str] = []
+        if self.rule is None:
+            self.notes.append("the model does not say how its training values were made: taken as they are")
+        elif trained is not None and self.rule not in (trained, trained.partition(":")[0], "ready"):
+            self.notes.append(f"values were made by {self.rule}, those of the training data by {trained}")
+        kind, shown = self._parsed.kind, plan.box.slices[0]
+        self._first, self._each_window = shown.start, kind == "minmax-slice" and data.prompted
+        if self._each_window:
+            self._values = array[:, shown]
+        elif kind == "percentiles":
+            self._values = self._made(array)[:, shown]
+        else:
+            units = kind == "window" and not plan.image
+            self._values = self._made(array[:, shown].astype(np.float32) if units else array[:, shown])
+
+    def cut(self, z: int, window: Window) -> np.ndarray:
+        """(C,H,W) float32 in [0,1]: slice z through `window`."""
+        seen = window.cut(self._values[:, z - self._first])
+        return self._made(seen) if self._each_window else seen
+
+    def _made(self, values: np.ndarray) -> np.ndarray:
+        made, notes = convert(values, self._parsed)
+        self.notes += [note for note in notes if note not in self.notes]
+        return made
 
 
 class Merged:

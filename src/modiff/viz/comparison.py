@@ -5,13 +5,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modiff.errors import ConfigError, DataError
-from modiff.io.files import replacing
 from modiff.viz.figures import COLOURS, new_figure
 
 if TYPE_CHECKING:
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = (".png", ".svg", ".pdf")
 _SIDE_COLOURS = {1: COLOURS[6], -1: COLOURS[5], 0: "#777777"}
 _GREY = "#5a666c"
 # Dark enough on white, the most different first; six colours and seven markers make 42 different lines.
@@ -30,32 +26,6 @@ _STYLES = ("dashed", "dotted")
 _SIDES = tuple(
     (x * a, y * b) for x, y in ((4, 4), (4, 12), (12, 4), (4, 20), (20, 4)) for a in (1, -1) for b in (1, -1)
 )
-# One figure is the same bytes every day.
-_UNDATED: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
-    ".svg": {"Date": None},
-    ".pdf": {"CreationDate": None},
-}
-
-
-def save(figure: Figure, path: str | Path) -> Path:
-    """Writes a figure as PNG, SVG or PDF by the name's end, whole or not at all; the same figure, the same bytes.
-
-    Raises ConfigError for another end, DataError where it cannot be written.
-    """
-    import matplotlib
-
-    path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in FORMATS:
-        raise ConfigError("not a figure's name", path=path, found=kind or "no suffix", expected=", ".join(FORMATS))
-    options: Any = {"svg.fonttype": "none", "svg.hashsalt": "modiff", "pdf.fonttype": 42}
-    try:
-        with matplotlib.rc_context(options), replacing(path) as beside:
-            figure.savefig(beside, format=kind[1:], dpi=150, metadata=_UNDATED[kind])
-    except OSError as error:
-        raise DataError(f"cannot be written ({error.strerror or error})", path=path) from None
-    return path
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modiff.viz.figures import new_figure, svg
-from modiff.viz.palette import COLOURS
+from modiff.viz.figures import COLOURS, encoded, legend, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +53,7 @@ class Chart:
 
     def svg(self) -> bytes:
         """The figure as SVG; the same curves give the same bytes."""
-        return svg(draw_chart(self))
+        return encoded(draw_chart(self), "svg")
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
@@ -69,12 +68,9 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
         except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
-            rows.append({str(key): float(value) for key, value in row.items() if _is_finite(value)})
+            numbers = {name: value for name, value in row.items() if type(value) in (int, float)}  # a bool is not one
+            rows.append({name: float(value) for name, value in numbers.items() if abs(value) < 1e300})
     return rows
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def charts(rows: Sequence[dict[str, float]]) -> list[Chart]:
@@ -84,23 +80,17 @@ def charts(rows: Sequence[dict[str, float]]) -> list[Chart]:
         return []
     groups: dict[str, list[Curve]] = {}
     for name in sorted({key for row in rows for key in row} - set(AXES)):
-        points = [(row[axis], row[name]) for row in rows if axis in row and name in row]
+        points = sorted((row[axis], row[name]) for row in rows if axis in row and name in row)
         if len(points) < 2:
             continue
-        x, y = zip(*_thinned(sorted(points)), strict=True)
+        # Means of neighbouring points, so that no more are drawn than can be seen.
+        size = math.ceil(len(points) / MAX_POINTS)
+        chunks = [list(zip(*points[i : i + size], strict=True)) for i in range(0, len(points), size)]
+        x, y = (tuple(math.fsum(chunk[i]) / len(chunk[i]) for chunk in chunks) for i in (0, 1))
         part, _, quantity = name.rpartition("/")
         groups.setdefault(quantity, []).append(Curve(part or name, x, y))
     order = sorted(groups, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
     return [Chart(quantity, AXES[axis], tuple(groups[quantity])) for quantity in order[:MAX_CHARTS]]
-
-
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Means of neighbouring points, so that no more are drawn than can be seen."""
-    size = math.ceil(len(points) / MAX_POINTS)
-    if size == 1:
-        return points
-    parts = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(math.fsum(x for x, _ in part) / len(part), math.fsum(y for _, y in part) / len(part)) for part in parts]
 
 
 def draw_chart(chart: Chart) -> Figure:
@@ -125,10 +115,7 @@ def draw_chart(chart: Chart) -> Figure:
     axes.tick_params(labelsize=8, which="both")
     axes.grid(axis="y", color="#e3e8ea")
     axes.set_axisbelow(True)
-    for side in ("left", "top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["left", "top", "right"]].set_visible(False)
     if len(chart.curves) > 1 or chart.curves[0].name != chart.title:
-        legend = axes.legend(loc="best", fontsize=8, frameon=True, framealpha=0.8, edgecolor="none")
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        legend(axes, loc="best", fontsize=8, frameon=True, framealpha=0.8, edgecolor="none")
     return figure

@@ -18,7 +18,7 @@ from modiff.data.check.run import check, detect
 from modiff.data.phantom.case import PhantomConfig, write_phantom
 from modiff.data.store_writer import StoreWriter
 from modiff.errors import DataError
-from modiff.report.check import thumbnail, write_page
+from modiff.report.data import thumbnail, write_page
 
 SIDE = 40
 
