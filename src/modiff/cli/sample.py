@@ -8,13 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction
     from modiff.prediction.predictor import Predictor
     from modiff.prediction.summary import Summary
-    from modiff.types import RaterChoice
 
 _EPILOG = """\
 IMAGE is a PNG, TIFF or NPY file, (H,W) or (C,H,W); a NIfTI file of two or three dimensions (and channels); one DICOM
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     at, spacing = _numbers(args.at, "--at", int, (2, 3)), _numbers(args.spacing, "--spacing", float, (2,))
     if args.slices and at is None:
         raise ConfigError("needs a place", field="--slices", found=args.slices, hint="Give --at X,Y,Z too")
-    raters = _raters(args.raters)
+    raters = args.raters if args.raters in ("single", "all") else _numbers(args.raters, "--raters", int)
     # What can be refused without torch and a model is refused before they are loaded.
     if args.output is not None:
         check_output(args.output, overwrite=args.overwrite)
@@ -173,8 +172,8 @@ def _show(summary: Summary, output: Path | None) -> None:
         console.print(f"Written to {output}: overlay.png shows them", soft_wrap=True)
 
 
-def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts: tuple[int, ...]) -> Any:
-    """Numbers between commas; ConfigError for another form or count."""
+def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts: tuple[int, ...] = ()) -> Any:
+    """Numbers between commas; ConfigError for another form, or another count than one of `counts`."""
     from modiff.errors import ConfigError
 
     if text is None:
@@ -183,23 +182,14 @@ def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts
         values = tuple(kind(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) not in counts:
-        expected = "whole numbers, such as 120,85 or 120,85,40" if kind is int else "two numbers, such as 0.7,0.7"
-        raise ConfigError("cannot be understood", field=field, found=repr(text), expected=expected)
+    if not values or (counts and len(values) not in counts):
+        expected = {
+            "--at": "whole numbers, such as 120,85 or 120,85,40",
+            "--spacing": "two numbers, such as 0.7,0.7",
+            "--raters": "single, all or a list such as 0,2",
+        }
+        raise ConfigError("cannot be understood", field=field, found=repr(text), expected=expected[field])
     return values
-
-
-def _raters(text: str) -> RaterChoice:
-    from modiff.errors import ConfigError
-
-    if text in ("single", "all"):
-        return cast("RaterChoice", text)
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(
-            "cannot be understood", field="--raters", found=repr(text), expected="single, all or a list such as 0,2"
-        ) from error
 
 
 @contextmanager

@@ -81,8 +81,7 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
         single.append(close.contours(*_contours([hyp], colours, covered), title=words))
     figure = contact_sheet([panels, [], single], inches=(_LARGE, _KEYS, _SMALL), title=title, left=0.3)
     whole, distinct, mean, entropy = figure.axes[:4]
-    _locate(whole, window)
-    _scale_bar(whole, summary, close.image.shape[1:])
+    _locate(whole, window, summary.spacing)
     lines = [
         ("none" if hyp.nothing else colours[hyp.medoid], percent(hyp.probability) + " nothing there" * hyp.nothing)
         for hyp in sorted(shown, key=lambda hyp: hyp.nothing)
@@ -120,22 +119,17 @@ def _contours(
     return [Contour(hyp.mask[(slice(None), *part)], colours[hyp.medoid], width) for hyp in drawn]
 
 
-def _locate(axes: Axes, window: Window) -> None:
-    """Where in the whole image a panel lies, at its axes."""
+def _locate(axes: Axes, window: Window, spacing: tuple[float, ...] | None) -> None:
+    """Where in the whole image a panel lies, at its axes, and a scale bar."""
+    sides = []
     for bounds, set_ticks in zip(window.covered, (axes.set_yticks, axes.set_xticks), strict=True):
-        last = bounds.stop - bounds.start - 1
-        ticks = sorted({0, last // 2, last})
+        sides.append(bounds.stop - bounds.start)
+        ticks = sorted({0, (sides[-1] - 1) // 2, sides[-1] - 1})
         set_ticks(ticks, [str(bounds.start + tick) for tick in ticks])
     axes.tick_params(labelsize=6, length=2, pad=1)
-
-
-def _scale_bar(axes: Axes, summary: Summary, shape: tuple[int, ...]) -> None:
-    if summary.spacing is None:
-        return
-    across = shape[1] * summary.spacing[1]
-    length = next((mm for mm in (50, 20, 10, 5, 2, 1) if mm < across / 3), None)
-    if length is None:
-        return
-    y, x = shape[0] * 0.95, shape[1] * 0.04
-    axes.plot([x, x + length / summary.spacing[1]], [y, y], color="white", linewidth=1.5)
-    axes.text(x, y - shape[0] * 0.02, f"{length} mm", color="white", fontsize=6, va="bottom")
+    pixel = 0.0 if spacing is None else spacing[1]
+    length = next((mm for mm in (50, 20, 10, 5, 2, 1) if mm < sides[1] * pixel / 3), None)
+    if length is not None:
+        y, x = sides[0] * 0.95, sides[1] * 0.04
+        axes.plot([x, x + length / pixel], [y, y], color="white", linewidth=1.5)
+        axes.text(x, y - sides[0] * 0.02, f"{length} mm", color="white", fontsize=6, va="bottom")

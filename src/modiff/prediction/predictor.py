@@ -23,9 +23,9 @@ from torch import Tensor
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
 from modiff.methods.base import Segmenter
-from modiff.prediction.plan import Merged, Plan, Values, plan_windows
+from modiff.prediction.plan import Job, Plan, Values, merge, plan_windows
 from modiff.prediction.summary import Summary, summarise
-from modiff.prediction.windows import OVERLAP, Box, Window
+from modiff.prediction.windows import OVERLAP, Box
 from modiff.rng import seeds_for
 from modiff.types import DataSpec, RaterChoice, Samples
 
@@ -104,11 +104,19 @@ class Predictor:
         """
         self.reset()
         array, scan = _read(image, self.model.channels)
-        shape = (scan.shape[1], scan.shape[2], scan.shape[3])
-        if at is None and roi is None and self.size is not None:
-            self._check_size(shape, self.size, image=array.ndim < 4)
-        options: dict[str, Any] = {"at": at, "slices": slices, "roi": roi, "overlap": overlap}
-        plan = plan_windows(self.model, self.data, shape, image=array.ndim < 4, **options)
+        shape, flat = (scan.shape[1], scan.shape[2], scan.shape[3]), array.ndim < 4
+        height, width = self.size or shape[1:]
+        if at is None and roi is None and (shape[1] > height or shape[2] > width):
+            place, words = ("(x, y)", "X,Y") if flat else ("(x, y, z)", "X,Y,Z")
+            pixel = "the pixel of the lesion" if self.data.prompted else "a pixel"
+            raise DataError(
+                "is larger than what the model was trained on",
+                field="image",
+                found=f"{shape[2]}×{shape[1]}",
+                expected=f"at most {width}×{height}, or the position to look at",
+                hint=f"Give --at {words} (in Python at={place}, or a roi to slide over), {pixel}",
+            )
+        plan = plan_windows(self.model, self.data, shape, at=at, slices=slices, roi=roi, overlap=overlap, image=flat)
         self._check_memory(1, plan)
         if scan.dtype.kind == "f" and not np.isfinite(scan).all():
             raise DataError("has values that are not finite", field="image", found="NaN or infinity")
@@ -143,9 +151,10 @@ class Predictor:
             raise DataError("no image is set", hint="Call set_image first")
         check_settings(self.model, n, steps, raters, stratified)
         self._check_memory(n, plan)
-        jobs, merged = plan.jobs, Merged(plan, n, self.model.classes)
-        at_once = max(1, _AT_ONCE // (n * self.model.classes * math.prod(plan.windows[0].size)))
-        at_once = min(at_once, len(jobs))
+        jobs = plan.jobs
+        options: dict[str, Any] = {"steps": steps, "raters": raters, "stratified": stratified}
+        room = _AT_ONCE // (n * self.model.classes * math.prod(plan.windows[0].size))
+        at_once = min(max(1, room), len(jobs))
         parts = [jobs[first : first + at_once] for first in range(0, len(jobs), at_once)]
         encodings: Iterator[Any] = (self._encode(values, part) for part in parts)
         if plan.at is not None or len(jobs) == 1:
@@ -154,19 +163,21 @@ class Predictor:
                 with torch.inference_mode():
                     self._encoded = {at_once: self.model.join_slices(list(encodings))}
             encodings = iter(self._encoded[at_once])
-        seeds, origin, done = seeds_for(seed, [self.case], self.device), None, 0
-        for part, encoding in zip(parts, encodings, strict=True):
-            if plan.placed and self.model.places_noise:
-                origin = torch.tensor([(window.top, window.left) for _, window in part], device=self.device)
-            options: dict[str, Any] = {"steps": steps, "raters": raters, "stratified": stratified, "origin": origin}
-            with torch.inference_mode():
-                drawn = self.model.sample(encoding, n, seeds=seeds.expand(len(part)), **options)
-            merged.add(part, drawn)
-            done += len(part)
-            if progress is not None:
-                progress(done, len(jobs))
+
+        def drawn() -> Iterator[tuple[list[Job], Samples]]:
+            seeds, origin, done = seeds_for(seed, [self.case], self.device), None, 0
+            for part, encoding in zip(parts, encodings, strict=True):
+                if plan.placed and self.model.places_noise:
+                    origin = torch.tensor([(window.top, window.left) for _, window in part], device=self.device)
+                with torch.inference_mode():
+                    found = self.model.sample(encoding, n, seeds=seeds.expand(len(part)), origin=origin, **options)
+                yield part, found
+                done += len(part)
+                if progress is not None:
+                    progress(done, len(jobs))
+
+        self.samples = merge(plan, n, self.model.classes, drawn())
         self._warn(values.notes)  # some show in single windows only
-        self.samples = merged.samples()
         return self.samples
 
     def summary(
@@ -181,7 +192,7 @@ class Predictor:
         return summarise(self.samples, classes=self.data.classes, **options)
 
     @torch.inference_mode()
-    def _encode(self, values: Values, jobs: Sequence[tuple[int, Window]]) -> Any:
+    def _encode(self, values: Values, jobs: Sequence[Job]) -> Any:
         seen = np.stack([values.cut(z, window) for z, window in jobs])
         return self.model.encode(torch.from_numpy(seen).to(self.device))
 
@@ -226,19 +237,6 @@ class Predictor:
                 expected=f"at most {MAX_MAPS >> 20} MiB",
                 hint="Give fewer samples, or a part of the scan with --roi or --at",
             )
-
-    def _check_size(self, shape: tuple[int, int, int], most: tuple[int, int], *, image: bool) -> None:
-        if shape[1] <= most[0] and shape[2] <= most[1]:
-            return
-        place, words = ("(x, y)", "X,Y") if image else ("(x, y, z)", "X,Y,Z")
-        raise DataError(
-            "is larger than what the model was trained on",
-            field="image",
-            found=f"{shape[2]}×{shape[1]}",
-            expected=f"at most {most[1]}×{most[0]}, or the position to look at",
-            hint=f"Give --at {words} (in Python at={place}, or a roi to slide over), "
-            f"{'the pixel of the lesion' if self.data.prompted else 'a pixel'}",
-        )
 
 
 def check_settings(model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool) -> None:

@@ -102,12 +102,11 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: everything but the maps."""
-        spacing: Any = None if self.spacing is None else list(self.spacing)
-        scale = {"spacing_mm": spacing}
+        size = "area_px"
+        scale: dict[str, Any] = {"spacing_mm": self.spacing and list(self.spacing)}
         if self.voxel_mm3 is not None:
-            spacing = dict(zip(("slice", "row", "column"), spacing, strict=True))
-            scale = {"spacing_mm": spacing, "voxel_mm3": self.voxel_mm3}
-        size = "area_px" if self.voxel_mm3 is None else "volume_mm3"
+            spacing = dict(zip(("slice", "row", "column"), self.spacing or (), strict=True))
+            size, scale = "volume_mm3", {"spacing_mm": spacing, "voxel_mm3": self.voxel_mm3}
         return {
             "n": len(self.weights),
             "threshold": "argmax" if self.threshold is None else self.threshold,

@@ -56,7 +56,12 @@ def write_prediction(
                 content["warnings"] += _write_segmentations(folder, scan, prediction, about["model"]["fingerprint"])
             (folder / "slices.png").write_bytes(slices_figure(prediction))
         else:
-            _write_arrays(folder / "samples.npz", prediction)
+            samples, summary = prediction.samples, prediction.summary
+            arrays: dict[str, Any] = {"maps": samples.maps[0].numpy(), "present": samples.present[0].numpy()}
+            arrays |= {"weights": summary.weights, "mean": summary.mean, "entropy": summary.entropy}
+            if samples.raters is not None:
+                arrays["raters"] = samples.raters[0].numpy()
+            np.savez_compressed(folder / "samples.npz", **arrays)
         (folder / "overlay.png").write_bytes(key_figure(prediction, title=title))
         content["files"] = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
@@ -102,20 +107,6 @@ def _endings(classes: Sequence[str]) -> list[str]:
     plain = [re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40] for name in classes]
     unique = all(plain) and len(set(plain)) == len(plain)
     return [f"-{name}" if unique else f"-class-{kind}" for kind, name in enumerate(plain, 1)]
-
-
-def _write_arrays(path: Path, prediction: Prediction) -> None:
-    samples, summary = prediction.samples, prediction.summary
-    arrays = {
-        "maps": samples.maps[0].numpy(),
-        "weights": summary.weights,
-        "present": samples.present[0].numpy(),
-        "mean": summary.mean,
-        "entropy": summary.entropy,
-    }
-    if samples.raters is not None:
-        arrays["raters"] = samples.raters[0].numpy()
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the arrays for its flag
 
 
 def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, fingerprint: str) -> list[str]:
