@@ -19,7 +19,7 @@ from modiff.evaluation.records import STRATA, write_json
 from modiff.evaluation.results import Method, Way
 from modiff.evaluation.score_names import COLUMNS, FIRST, GAP, NAMES, POOLED, rank
 from modiff.evaluation.score_pooled import pooled
-from modiff.viz.comparison import Panel, draw_differences
+from modiff.viz.charts import Panel, draw_differences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from modiff.prediction.plan import Window
     from modiff.prediction.predict import Prediction
-    from modiff.prediction.summary import Hypothesis, Summary
+    from modiff.prediction.summary import Summary
 
 SHOWN = 6  # hypotheses with a figure of their own; the others are given as one sum
 MAX_SLICES, _ACROSS = 24, 6
@@ -38,7 +37,7 @@ def key_figure(prediction: Prediction, *, title: str = "") -> bytes:
 def slices_figure(prediction: Prediction) -> bytes:
     """PNG: up to 24 slices, evenly among those that any sample marks, with the distinct hypotheses' outlines."""
     summary, plan = prediction.summary, prediction.plan
-    colours, first = _colours(summary), plan.box.spans[0][0]
+    first = plan.box.spans[0][0]
     part = close_up(np.asarray(summary.masks.any((0, 1, 2))), least=_LEAST_OF_SCAN)
     marked = np.flatnonzero(summary.masks.any((0, 1, 3, 4)))
     chosen = [summary.key_slice()]
@@ -49,11 +48,11 @@ def slices_figure(prediction: Prediction) -> bytes:
     cells = []
     for z in chosen:
         close = CloseUp(prediction.values.cut(first + z, plan.area), part)
-        contours = _contours(summary.hypotheses, colours, (z,), 1.0)
-        cells.append(close.contours(*contours, title=f"slice {first + z}"))
+        outlines = _outlines(summary, (z,), 1.0)
+        cells.append(close.contours(*reversed(outlines.values()), title=f"slice {first + z}"))
     figure = contact_sheet([cells[i : i + _ACROSS] for i in range(0, len(cells), _ACROSS)], inches=1.9, left=0.7)
-    numbered = [(i, hyp) for i, hyp in enumerate(summary.hypotheses, 1) if hyp.medoid in colours]  # as the files are
-    keys = [(colours[hyp.medoid], "solid", f"{i}: {percent(hyp.probability)}") for i, hyp in numbered]
+    numbered = [(i, hyp) for i, hyp in enumerate(summary.hypotheses, 1) if hyp.medoid in outlines]  # as the files are
+    keys = [(outlines[hyp.medoid].colour, "solid", f"{i}: {percent(hyp.probability)}") for i, hyp in numbered]
     legend(figure, keys, loc="upper left", fontsize=7.5, handlelength=1.2, borderaxespad=0.2)
     return png(figure)
 
@@ -64,31 +63,30 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
     The first panel shows what of the window lies in the image, with the image's own pixels at its axes; the others are
     close-ups of all that any sample marks: below, each hypothesis by itself; "nothing there" is one, the plain image.
     """
-    shown, colours, covered = summary.hypotheses[:SHOWN], _colours(summary), window.covered
+    shown, rest, covered = summary.hypotheses[:SHOWN], summary.hypotheses[SHOWN:], window.covered
     marked = np.asarray(summary.masks[summary.weights > 0].any((0, 1)))[covered]
     close = CloseUp(image[(slice(None), *window.inside)], close_up(marked, least=_LEAST))
     most = float(np.log2(len(summary.classes) + 1))
-    outlines = _contours(shown, colours, covered)
+    outlines = _outlines(summary, covered)
     panels = [
         close.whole(title="image and close-up"),
-        close.contours(*outlines, title="distinct hypotheses"),
+        close.contours(*reversed(outlines.values()), title="distinct hypotheses"),  # the most probable lies on top
         close.probability(np.clip(summary.mean.sum(0), 0, 1)[covered], "mean map, probability"),
         close.heat(summary.entropy[covered], most, "uncertainty, bits per pixel"),
     ]
-    single = []
+    single, keys, nothing = [], [], []
     for hyp in shown:
-        words = f"{percent(hyp.probability)}   {summary.size_text(hyp)}"
-        single.append(close.contours(*_contours([hyp], colours, covered), title=words))
+        words, own = percent(hyp.probability), [] if hyp.nothing else [outlines[hyp.medoid]]
+        single.append(close.contours(*own, title=f"{words}   {summary.size_text(hyp)}"))
+        keys += [(outline.colour, words) for outline in own]
+        nothing += [("none", f"{words} nothing there")] if hyp.nothing else []
     figure = contact_sheet([panels, [], single], inches=(_LARGE, _KEYS, _SMALL), title=title, left=0.3)
     whole, distinct, mean, entropy = figure.axes[:4]
     _locate(whole, window, summary.spacing)
-    lines = [
-        ("none" if hyp.nothing else colours[hyp.medoid], percent(hyp.probability) + " nothing there" * hyp.nothing)
-        for hyp in sorted(shown, key=lambda hyp: hyp.nothing)
-    ]
-    for axes, keys in ((distinct, lines), (mean, [(colour, percent(level)) for level, colour in LEVELS])):
+    levels = [(colour, percent(level)) for level, colour in LEVELS]
+    for axes, lines in ((distinct, keys + nothing), (mean, levels)):
         layout = {"loc": "upper left", "bbox_to_anchor": (0.04, -0.01), "borderaxespad": 0, "fontsize": 7.5}
-        legend(axes, [(c, "solid", name) for c, name in keys], ncols=4, handlelength=1.2, columnspacing=1.0, **layout)
+        legend(axes, [(c, "solid", name) for c, name in lines], ncols=4, handlelength=1.2, columnspacing=1.0, **layout)
     _, height, width = close.near(close.image).shape
     inch = width / height / _LARGE  # in parts of the panel's height
     scale = entropy.inset_axes((0.1, -0.17 * inch, 0.47, 0.09 * inch), facecolor="0.15")
@@ -96,7 +94,6 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
     scale.set_yticks([])
     scale.set_xticks([0, most], ["0", f"{most:.3g}"])
     scale.tick_params(labelsize=6.5, length=2, pad=1)
-    rest = summary.hypotheses[SHOWN:]
     if rest:
         together = percent(sum(hypothesis.probability for hypothesis in rest))
         text = f"{len(rest)} rarer hypotheses, not drawn: {together} together"
@@ -105,18 +102,13 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
     return figure
 
 
-def _colours(summary: Summary) -> dict[int, str]:
-    """The colours of what is outlined, by the medoid's index."""
-    marking = [hypothesis.medoid for hypothesis in summary.hypotheses[:SHOWN] if not hypothesis.nothing]
-    return dict(zip(marking, COLOURS, strict=False))
-
-
-def _contours(
-    which: Sequence[Hypothesis], colours: dict[int, str], part: tuple[slice | int, ...], width: float = 1.4
-) -> list[Contour]:
-    """Outlines of hypotheses in a part of an image, or on a slice. The most probable comes last and lies on top."""
-    drawn = [hypothesis for hypothesis in reversed(which) if hypothesis.medoid in colours]
-    return [Contour(hyp.mask[(slice(None), *part)], colours[hyp.medoid], width) for hyp in drawn]
+def _outlines(summary: Summary, part: tuple[slice | int, ...], width: float = 1.4) -> dict[int, Contour]:
+    """In a part of an image, or on a slice: the outline of each hypothesis that is shown, by its medoid's index."""
+    marking = [hypothesis for hypothesis in summary.hypotheses[:SHOWN] if not hypothesis.nothing]
+    return {
+        hypothesis.medoid: Contour(hypothesis.mask[(slice(None), *part)], colour, width)
+        for hypothesis, colour in zip(marking, COLOURS, strict=False)
+    }
 
 
 def _locate(axes: Axes, window: Window, spacing: tuple[float, ...] | None) -> None:

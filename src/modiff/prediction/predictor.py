@@ -241,18 +241,19 @@ class Predictor:
 
 def check_settings(model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool) -> None:
     """Raises ConfigError for settings of `model.sample` that are out of range or that the method does not have."""
-    _whole(n, "n", 1)
-    if steps is not None:
-        _whole(steps, "steps", 1)
+    numbers = [("n", n, 1), ("steps", 1 if steps is None else steps, 1)]
+    if not isinstance(raters, str):
+        numbers += [("raters", rater, 0) for rater in raters]
+    for field, value, least in numbers:
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+            expected = f"a whole number ≥ {least}"
+            raise ConfigError("is out of range", field=field, found=repr(value), expected=expected)
     if isinstance(raters, str):
         if raters not in ("single", "all"):
             raise ConfigError("no such choice", field="raters", found=repr(raters), expected="single, all or a list")
-    else:
-        for rater in raters:
-            _whole(rater, "raters", 0)
-        if not raters or len(set(raters)) != len(raters) or max(raters) >= model.raters:
-            expected = f"of 0 to {model.raters - 1}, once each"
-            raise ConfigError("no such subset", field="raters", found=list(raters), expected=expected)
+    elif not raters or len(set(raters)) != len(raters) or max(raters) >= model.raters:
+        expected = f"of 0 to {model.raters - 1}, once each"
+        raise ConfigError("no such subset", field="raters", found=list(raters), expected=expected)
     model.check_request(steps=steps, raters=raters, stratified=stratified)
 
 
@@ -286,8 +287,3 @@ def _read(image: np.ndarray | Tensor, channels: int) -> tuple[np.ndarray, np.nda
         found, expected = f"{len(scan)} of shape {array.shape}", f"{channels}"
         raise DataError("has other channels than the model", field="image", found=found, expected=expected, hint=hint)
     return array, scan
-
-
-def _whole(value: object, field: str, least: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise ConfigError("is out of range", field=field, found=repr(value), expected=f"a whole number ≥ {least}")

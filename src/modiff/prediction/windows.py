@@ -123,7 +123,7 @@ def place(at: Sequence[int], shape: tuple[int, int, int]) -> tuple[int, int, int
     """`at` = (x, y[, z]) checked against a scan (Z,H,W); z may be left out of a scan of one slice. Raises DataError."""
     found, sides = ",".join(map(str, at)), shape[::-1]
     if len(at) == 2 and shape[0] == 1:
-        at, sides = (*at, 0), (*sides[:2], 1)
+        at = (*at, 0)
     if len(at) != 3:
         expected = "X,Y, whole numbers" if shape[0] == 1 else f"X,Y,Z: the scan has {shape[0]} slices"
         raise DataError("does not say where to look", field="at", found=found, expected=expected)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, cycle
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,7 @@ def contact_sheet(store: Store, path: str | Path, *, count: int = 12, seed: int 
     figure = figures.contact_sheet([*lines, []], inches=[2.1] * len(lines) + [_LEGEND])
     keys = [(rater_colour(i), "solid", name) for i, name in enumerate(store.info.raters)]
     if len(store.info.classes) > 1:
-        styles = figures.CLASS_STYLES
-        keys += [("black", styles[i % len(styles)], name) for i, name in enumerate(store.info.classes)]
+        styles = zip(cycle(figures.CLASS_STYLES), store.info.classes, strict=False)
+        keys += [("black", style, name) for style, name in styles]
     figures.legend(figure, keys, loc="lower center", ncols=min(len(keys), 8), fontsize=8)
     figures.save(figure, path, dpi=110)

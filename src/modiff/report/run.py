@@ -14,7 +14,7 @@ from modiff.evaluation.table import ImageTable, read_csv
 from modiff.io.files import write_text
 from modiff.methods.run_folder import LOG, WEIGHTS
 from modiff.report import cases, tables
-from modiff.viz.curves import charts, read_log
+from modiff.viz.charts import charts, read_log
 from modiff.viz.html import render
 
 if TYPE_CHECKING:

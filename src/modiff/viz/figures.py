@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 CLASS_STYLES = ("solid", "dashed", "dotted", "dashdot")
 LEVELS = ((0.1, COLOURS[1]), (0.5, COLOURS[2]), (0.9, COLOURS[5]))  # isolines of a probability map
-HEAT = "magma"  # uniform to the eye and monotonous in lightness, so it survives grey printing
 # File formats, without what differs from day to day.
 _UNDATED: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
@@ -70,8 +70,7 @@ def class_styles(classes: Sequence[str]) -> str:
     """Words on how the classes' outlines differ; none for a single class."""
     if len(classes) < 2:
         return ""
-    told = (f"{name} {CLASS_STYLES[kind % len(CLASS_STYLES)]}" for kind, name in enumerate(classes))
-    return f"; outlines: {', '.join(told)}"
+    return "; outlines: " + ", ".join(map(" ".join, zip(classes, cycle(CLASS_STYLES), strict=False)))
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -133,8 +132,8 @@ def draw(axes: Axes, cell: Cell, *, window: tuple[float, float] = (0.0, 1.0)) ->
         for level, colour in LEVELS:
             outline(axes, cell.isolines, colour, level=level, width=1.0)
     for contour in cell.contours:
-        for kind, mask in enumerate(contour.mask.reshape(-1, *contour.mask.shape[-2:])):
-            style = CLASS_STYLES[kind % len(CLASS_STYLES)]
+        masks = contour.mask.reshape(-1, *contour.mask.shape[-2:])
+        for mask, style in zip(masks, cycle(CLASS_STYLES), strict=False):
             outline(axes, mask, contour.colour, width=contour.width, style=style)
     axes.set_title(cell.title, fontsize=7, pad=3, parse_math=False)
 
@@ -143,8 +142,9 @@ def heat_colours(fraction: np.ndarray, *, opacity: float = 0.55) -> np.ndarray:
     """RGBA (…,4) of values in [0,1]: the smaller the value, the more one sees through it."""
     from matplotlib import colormaps
 
-    # The map's dark end is left out: on a dark image it would look like tissue.
-    coloured = np.asarray(colormaps[HEAT](0.3 + 0.7 * fraction))
+    # Uniform to the eye and monotonous in lightness, so it survives grey printing. The map's dark end is left out: on a
+    # dark image it would look like tissue.
+    coloured = np.asarray(colormaps["magma"](0.3 + 0.7 * fraction))
     coloured[..., 3] = opacity * np.sqrt(fraction)
     return coloured
 
