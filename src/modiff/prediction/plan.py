@@ -79,7 +79,7 @@ def plan_windows(
         box = roi or Box.whole(shape)
         # A place that is asked for is in the middle; a small image is shown once, whole.
         reach = model.reach(*size) if box.size[1] > size[0] or box.size[2] > size[1] else size
-        found = windows_over(*box.spans[1:], frame, size, reach=reach, overlap=overlap, centred=data.prompted)
+        found = windows_over(box, size, reach=reach, overlap=overlap, centred=data.prompted)
         weights = importance(size, reach) if len(found) > 1 else np.ones(size, np.float32)
         return Plan(box, tuple(found), weights, image=image, placed=not image or roi is not None)
     if roi is not None:

@@ -57,8 +57,8 @@ class Predictor:
         self.card: dict[str, Any] = {} if isinstance(model, Segmenter) else dict(model.card)
         self.config: RunConfig | None = None if isinstance(model, Segmenter) else model.config
         self.device = choose_device(device)
-        self.model: Segmenter = segmenter.to(self.device).eval()
         self.size = self.data.size
+        self.model: Segmenter = segmenter.to(self.device).eval()
         self.reset()
 
     @classmethod
@@ -109,13 +109,10 @@ class Predictor:
         if at is None and roi is None and (shape[1] > height or shape[2] > width):
             place, words = ("(x, y)", "X,Y") if flat else ("(x, y, z)", "X,Y,Z")
             pixel = "the pixel of the lesion" if self.data.prompted else "a pixel"
-            raise DataError(
-                "is larger than what the model was trained on",
-                field="image",
-                found=f"{shape[2]}×{shape[1]}",
-                expected=f"at most {width}×{height}, or the position to look at",
-                hint=f"Give --at {words} (in Python at={place}, or a roi to slide over), {pixel}",
-            )
+            hint = f"Give --at {words} (in Python at={place}, or a roi to slide over), {pixel}"
+            what, found = "is larger than what the model was trained on", f"{shape[2]}×{shape[1]}"
+            expected = f"at most {width}×{height}, or the position to look at"
+            raise DataError(what, field="image", found=found, expected=expected, hint=hint)
         plan = plan_windows(self.model, self.data, shape, at=at, slices=slices, roi=roi, overlap=overlap, image=flat)
         self._check_memory(1, plan)
         if scan.dtype.kind == "f" and not np.isfinite(scan).all():
@@ -204,8 +201,8 @@ class Predictor:
                 "of each window for a lesion and marks what is none; give the place with --at"
             )
         if window.padded and not plan.slid:
-            width, height = window.size[1], window.size[0]
-            notes.append(f"the image ends inside the {width}×{height} window: beyond it the model sees its reflection")
+            size = f"{window.size[1]}×{window.size[0]}"
+            notes.append(f"the image ends inside the {size} window: beyond it the model sees its reflection")
         if plan.slid and not self.model.places_noise:
             notes.append(
                 "the method draws its noise per window: neighbouring windows of a hypothesis may not fit together"
@@ -230,13 +227,9 @@ class Predictor:
     def _check_memory(self, n: int, plan: Plan) -> None:
         size = 4 * n * self.model.classes * math.prod(plan.box.shape[1:] if plan.image else plan.box.size)
         if size > MAX_MAPS:
-            raise ConfigError(
-                "too many for the memory",
-                field="n",
-                found=f"{n} samples, {size >> 20} MiB of maps",
-                expected=f"at most {MAX_MAPS >> 20} MiB",
-                hint="Give fewer samples, or a part of the scan with --roi or --at",
-            )
+            found, expected = f"{n} samples, {size >> 20} MiB of maps", f"at most {MAX_MAPS >> 20} MiB"
+            hint = "Give fewer samples, or a part of the scan with --roi or --at"
+            raise ConfigError("too many for the memory", field="n", found=found, expected=expected, hint=hint)
 
 
 def check_settings(model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool) -> None:

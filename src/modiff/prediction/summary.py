@@ -161,13 +161,14 @@ class Summary:
                 "standard_deviation_mm3": float(np.sqrt(np.average((counts - mean) ** 2, weights=weights))),
             }
             found |= {name: float(size) * self.voxel_mm3 for name, size in sizes.items()}
-        scales = {name: factor for name, factor in self._scales.items() if "_" in name and factor is not None}
         for marked in (False, True):
             quantiles = self.area_quantiles(kind, marked=marked)
-            for (what, _, unit), factor in ((name.partition("_"), factor) for name, factor in scales.items()):
-                sized = None if quantiles is None else map(float, quantiles * factor)
-                named = sized and dict(zip((f"q{100 * q:02.0f}" for q in QUANTILES), sized, strict=True))
-                found[f"{what}_where_marked_{unit}" if marked else f"{what}_{unit}"] = named
+            for name, factor in self._scales.items():
+                what, _, unit = name.partition("_")
+                if unit and factor is not None:
+                    sized = None if quantiles is None else (quantiles * float(factor)).tolist()
+                    named = sized and {f"q{100 * q:02.0f}": size for q, size in zip(QUANTILES, sized, strict=True)}
+                    found[f"{what}_where_marked_{unit}" if marked else name] = named
         return found
 
 

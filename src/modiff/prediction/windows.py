@@ -146,16 +146,9 @@ def starts(low: int, high: int, patch: int, overlap: float) -> list[int]:
 
 
 def windows_over(
-    rows: Span,
-    columns: Span,
-    image: tuple[int, int],
-    size: tuple[int, int],
-    *,
-    reach: tuple[int, int],
-    overlap: float = OVERLAP,
-    centred: bool = False,
+    box: Box, size: tuple[int, int], *, reach: tuple[int, int], overlap: float = OVERLAP, centred: bool = False
 ) -> list[Window]:
-    """Windows of `size` (H,W) whose middle parts of `reach` (h,w) cover rows × columns of an image.
+    """Windows of `size` (H,W) whose middle parts of `reach` (h,w) cover a slice of the box.
 
     centred: a window's middle means something to the model and stays where it is; otherwise windows that reach out of
     the image move inside as far as they can. Raises ConfigError for an overlap outside [0,1).
@@ -163,12 +156,12 @@ def windows_over(
     if not 0 <= overlap < 1:
         raise ConfigError("is out of range", field="overlap", found=overlap, expected="0 ≤ overlap < 1")
     sides = []
-    for span, total, side, part in zip((rows, columns), image, size, reach, strict=True):
+    for span, total, side, part in zip(box.spans[1:], box.shape[1:], size, reach, strict=True):
         corners = [start - (side - part) // 2 for start in starts(*span, part, overlap)]
         if not centred and part == side <= total:
             corners = sorted({min(max(corner, 0), total - side) for corner in corners})
         sides.append(corners)
-    return [Window(image, size, top, left) for top in sides[0] for left in sides[1]]
+    return [Window(box.shape[1:], size, top, left) for top in sides[0] for left in sides[1]]
 
 
 def importance(size: tuple[int, int], reach: tuple[int, int]) -> np.ndarray:
