@@ -128,11 +128,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _cases(
-    loaded: LoadedModel | None,
-    results: Results,
-    data: str | Path | None,
-    split: str | None,
-    device: torch.device | str,
+    loaded: LoadedModel | None, results: Results, data: str | Path | None, split: str | None, device: torch.device | str
 ) -> dict[str, Any]:
     """What the section of cases shows; `missing` says why there can be none."""
     path, result = next(iter(results.items()), (None, Result({}, {}, [])))

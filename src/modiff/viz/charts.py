@@ -174,13 +174,7 @@ def _frame(axes: Axes, grid: Any) -> None:
 
 
 def draw_tradeoff(
-    curves: Mapping[str, pd.DataFrame],
-    levels: Mapping[str, float],
-    *,
-    title: str,
-    across: str,
-    up: str,
-    caption: str,
+    curves: Mapping[str, pd.DataFrame], levels: Mapping[str, float], *, title: str, across: str, up: str, caption: str
 ) -> Figure:
     """A value against seconds on a logarithmic axis, a line per model, with its steps at each point.
 

@@ -180,10 +180,9 @@ def contact_sheet(
     """
     gap, margin = 0.03, 0.1 + left + 0.062 * max(map(len, row_titles), default=0)
     widths = [float(inches)] * len(rows) if isinstance(inches, int | float) else inches
-    cells = [[cell for cell in row if cell is not None] for row in rows]
-    shapes = [[cell.image.shape[-2:] for cell in row] for row in cells]
+    shapes = [[cell.image.shape[-2:] for cell in row if cell] for row in rows]
     heights = [max((w * y / x for y, x in row), default=w) for w, row in zip(widths, shapes, strict=True)]
-    tops = [0.19 if any(cell.title for cell in row) else 0.0 for row in cells]
+    tops = [0.19 if any(cell and cell.title for cell in row) else 0.0 for row in rows]
     height = sum(heights) + sum(tops) + gap * (len(rows) + 1) + (0.3 if title else 0.0)
     figure = new_figure(margin + max(len(row) * (w + gap) for w, row in zip(widths, rows, strict=True)), height)
     figure.text(margin / figure.get_figwidth(), 1 - 0.15 / height, title, fontsize=8, va="center", parse_math=False)
