@@ -69,7 +69,7 @@ def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
     from modiff.evaluation.compare import compare, differences_frame, figure_of, write_comparison
     from modiff.evaluation.results import read_methods
     from modiff.evaluation.show import text_table
-    from modiff.viz.comparison import save
+    from modiff.viz.figures import save
 
     methods = read_methods(args.results, args.names, split=args.split, wanted=wanted)
     comparison = compare(methods, args.metrics, seed=args.seed)
@@ -95,7 +95,7 @@ def _seconds(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
     from modiff.evaluation.results import find_result
     from modiff.evaluation.show import text_table
     from modiff.evaluation.tradeoff import figure_of, points_frame, tradeoff_of
-    from modiff.viz.comparison import save
+    from modiff.viz.figures import save
 
     asked = wanted | ({"metric": args.metrics} if args.metrics else {})
     for name, values in asked.items():

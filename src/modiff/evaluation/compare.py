@@ -18,7 +18,7 @@ from modiff.evaluation.bootstrap import LEVEL, Interval, mean_interval, paired_d
 from modiff.evaluation.records import STRATA, write_json
 from modiff.evaluation.results import Method, Way
 from modiff.metrics.registry import COLUMNS, FIRST, GAP, NAMES, POOLED, pooled, rank
-from modiff.viz.comparison import Panel, draw_differences
+from modiff.viz.charts import Panel, draw_differences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,7 +20,7 @@ from modiff.evaluation.records import STRATA, Record, Result, is_label, read_res
 from modiff.evaluation.results import MODEL, Aspect, check_alike, distinct
 from modiff.evaluation.table import BASELINE, REFERENCE
 from modiff.metrics.protocols import PROTOCOLS
-from modiff.viz.comparison import draw_tradeoff
+from modiff.viz.charts import draw_tradeoff
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
