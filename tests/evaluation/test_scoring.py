@@ -15,8 +15,7 @@ from modiff.errors import ConfigError
 from modiff.evaluation.bootstrap import pooled_error_interval
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import select
-from modiff.evaluation.references import score_references
-from modiff.evaluation.scoring import score_samples
+from modiff.evaluation.scoring import score_references, score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import Quantity
 from modiff.metrics import PROTOCOLS

@@ -176,8 +176,8 @@ def _of_model(args: argparse.Namespace) -> Written | None:
 def _of_files(args: argparse.Namespace) -> Written:
     from modiff.evaluation.evaluate import evaluate_files
     from modiff.evaluation.predictions import open_maps
+    from modiff.evaluation.predictions.truth import open_truth
     from modiff.evaluation.predictions.values import Values
-    from modiff.evaluation.truth import open_truth
 
     given = _options(args, "files are", _OF_FILES, _OF_MODEL, needs="truth")
     settings = _settings(args, one_rater=True)

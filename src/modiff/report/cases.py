@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from modiff.evaluation.cases import choose, pictured, strata
+from modiff.evaluation.selection import choose, pictured, strata
 from modiff.evaluation.source import draw
 from modiff.evaluation.table import UNREAD
 from modiff.types import Batch
