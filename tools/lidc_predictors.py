@@ -99,10 +99,7 @@ def score(images: MemoryStore, split: str, settings: EvaluationSettings) -> tupl
             finished.append({**row, "values": values})
     table = assemble(split, finished, {})
     made = {
-        "command": provenance.command_line(),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "date": provenance.now(),
+        **provenance.made(),
         "store": {"fingerprint": images.fingerprint},
         "split": split,
         "settings": settings.to_dict(),

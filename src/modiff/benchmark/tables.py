@@ -16,9 +16,18 @@ import pandas as pd
 from markupsafe import Markup
 
 from modiff.benchmark.figure import CaseFigure, draw_cases
-from modiff.benchmark.numbers import BEST, MEASURED, PUBLISHED, SAME, Number, Numbers, read_numbers
+from modiff.benchmark.numbers import (
+    BEST,
+    INFERRED,
+    MEASURED,
+    PUBLISHED,
+    SAME,
+    Number,
+    Numbers,
+    dataset_of,
+    read_numbers,
+)
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.benchmark.published import INFERRED, dataset_of
 from modiff.benchmark.state import DONE, State, read_state
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError, ModiffError
@@ -37,10 +46,6 @@ _GROUPS = {
     CONTROLS: "Controls: what MoDiff's stem, hurdle and prompt do for others",
 }
 _METHODS_TABLE = {"lidc": "Table 1", "ms_mri": "Table 2", None: "as Tables 1 and 2"}
-_CONVENTIONS = {
-    "standard": "GED with self-pairs, HM-IoU by optimal matching",
-    "paper": "GED without self-pairs, which can be negative, HM-IoU by greedy matching",
-}
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 Column = tuple[str, int]  # metric, n
 
@@ -238,7 +243,7 @@ def _table(group: str, protocol: str, threshold: float, own: list[Number], numbe
     return Table(
         group=_GROUPS[group] + (f" ({paper})" if paper else ""),
         title=title,
-        caption=f"{title} ({_CONVENTIONS[protocol]}); n = {', '.join(map(str, ns))}; split {numbers.split}, "
+        caption=f"{title} ({words.CONVENTIONS[protocol]}); n = {', '.join(map(str, ns))}; split {numbers.split}, "
         f"{numbers.images} images of {numbers.patients} patients; budget {settings.budget} per training, batches of "
         f"{settings.batch_size}, the same in every row. Value, 95 % interval over patients, range over seeds.",
         heads=(

@@ -200,7 +200,7 @@ def _of_files(args: argparse.Namespace) -> Written:
 
 def _show(written: Written) -> None:
     """The table, the notes, and where the files are."""
-    from modiff.evaluation.show import results_table, wide_console
+    from modiff.evaluation.words import results_table, wide_console
 
     console = wide_console()
     console.print(results_table(written.result))

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from modiff.config.fields import typed
 from modiff.errors import DataError
 from modiff.io.files import write_text
 
 SCHEMA = 1
-PREDICTORS = ("model", "majority_vote", "one_rater", "iid_reference", "shuffled")
+BESIDE = BASELINE, ONE_RATER, REFERENCE = "majority_vote", "one_rater", "iid_reference"
 STRATA = ("all", "all_marked", "some_empty", "none")
 DIFFERENCE = "_minus_"  # "ged_minus_majority_vote": the predictor's GED less the other's, image by image
 
@@ -53,20 +54,6 @@ KEYS = tuple(field.name for field in fields(Record))
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-# By the type of a record's field: what its JSON may be, and how an error says so.
-_KINDS: dict[object, tuple[Callable[[object], bool], str]] = {
-    "str": (lambda value: isinstance(value, str), "text"),
-    "int": (_is_count, "a whole number of 0 or more"),
-    "int | None": (lambda value: value is None or _is_count(value), "a whole number or null"),
-    "float": (_is_number, "a number"),
-    "float | None": (lambda value: value is None or _is_number(value), "a number or null"),
-}
 
 
 @dataclass(frozen=True)
@@ -155,16 +142,15 @@ def read_result(path: str | Path) -> Result:
     good = all(isinstance(found, dict) and all(map(_is_count, found.values())) for found in counts)
     need(good, "not an object of counts", "strata")
     need(isinstance(results, list), "not a list", "results", found=type(results).__name__)
+    records = []
     for i, row in enumerate(results):
-        keys = sorted(row) if isinstance(row, dict) else type(row).__name__
-        need(keys == sorted(KEYS), "not a record", f"results[{i}]", found=keys, expected=", ".join(KEYS))
-        for item in fields(Record):
-            fits, expected = _KINDS[item.type]
-            value, where = row[item.name], f"results[{i}].{item.name}"
-            need(fits(value), "wrong value", where, found=repr(value), expected=expected)
-        stratum, where = row["stratum"], f"results[{i}].stratum"
+        record = typed(Record, row, "not a record", path=path, field=f"results[{i}]")
+        for name in ("n", "images", "patients"):
+            need(getattr(record, name) >= 0, "is negative", f"results[{i}].{name}", found=getattr(record, name))
+        stratum, where = record.stratum, f"results[{i}].stratum"
         need(stratum in STRATA, "unknown stratum", where, found=stratum, expected=", ".join(STRATA))
-    return Result(made, strata, [Record(**row) for row in results])
+        records.append(record)
+    return Result(made, strata, records)
 
 
 def _refuse_constant(name: str) -> None:

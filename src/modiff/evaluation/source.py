@@ -187,7 +187,7 @@ class FileSamples:
 
     def fingerprint(self) -> str:
         """A hash of the samples that were read so far, in order."""
-        return self._digest.copy().hexdigest()
+        return self._digest.hexdigest()
 
     def batches(self) -> Iterator[tuple[int, Sampled]]:
         """Images that can be scored together, and how many cases are done with them; a large volume comes in parts."""
