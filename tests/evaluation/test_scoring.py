@@ -20,7 +20,7 @@ from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import Quantity
 from modiff.metrics import PROTOCOLS
 from modiff.metrics import functional as F
-from modiff.metrics.binarise import binarise
+from modiff.metrics.protocols import binarise
 from modiff.metrics.registry import COLUMNS, GAP, NAMES, POOLED, pooled
 
 ALL = EvaluationSettings(ns=(3, 6), metrics=("all",), one_rater=True, resamples=50)

@@ -193,7 +193,7 @@ def summarise(
     volume of a voxel, by default that of a right-angled one. threshold: of the samples' masks, by default their argmax.
     Raises DataError for names, weights or spacing that do not fit, ConfigError for a threshold outside (0,1].
     """
-    from modiff.metrics.binarise import binarise
+    from modiff.metrics.protocols import binarise
 
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigError("is out of range", field="threshold", found=threshold, expected="0 < threshold ≤ 1")

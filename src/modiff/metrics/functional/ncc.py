@@ -11,7 +11,7 @@ from torch import Tensor
 from modiff.errors import MetricError
 from modiff.metrics.functional.ops import (
     any_of,
-    check_maps,
+    check_sets,
     correlation,
     image_chunks,
     rater_weights,
@@ -50,7 +50,7 @@ def ncc_result(
     samples: Tensor, masks: Tensor, *, read: Tensor | None = None, kind: Literal["pixel", "row"] = "pixel"
 ) -> NccResult:
     """`ncc` with the number of raters per image whose correlation was degenerate."""
-    samples, masks, read = check_maps(samples, masks, read)
+    samples, masks, read = check_sets(samples, masks, read, maps=True)
     if kind not in ("pixel", "row"):
         raise MetricError("no such kind of NCC", field="kind", found=kind, expected="pixel or row")
     if kind == "row" and masks.shape[-1] != masks.shape[-2]:
