@@ -171,7 +171,10 @@ def _table(
             values = np.stack([method.columns[(protocol, threshold, n), metric] for method in methods])
             title = _ROLES.get((group, key), state.rows[key].title)
             number, means[key] = measured(MEASURED, key, title, (metric, n), values)
-            _add_seeds(number, values, first.patients)
+            seeds = [mean_interval(row, first.patients, resamples=1).value for row in values]
+            known = [mean for mean in seeds if mean is not None]
+            number.seeds = len(seeds)
+            number.seed_low, number.seed_high = min(known, default=None), max(known, default=None)
             _add_costs(number, methods, state)
             numbers[key, (metric, n)] = number
         _compare({key: numbers[key, (metric, n)] for key in rows}, means, first.patients, resamples)
@@ -185,13 +188,6 @@ def _table(
     for printed, cited in _published_beside(group, protocol, threshold, columns, source):
         about = (group, PUBLISHED, None, printed.method, protocol, threshold, printed.metric, printed.n, printed.value)
         yield Number(*about, parameters=printed.parameters, evaluations=printed.steps, source=cited)
-
-
-def _add_seeds(number: Number, values: NDArray[np.float64], patients: Sequence[str]) -> None:
-    """values: (seeds, images)."""
-    intervals = (mean_interval(row, patients, resamples=1) for row in values)
-    means = [found.value for found in intervals if found.value is not None]
-    number.seeds, number.seed_low, number.seed_high = len(values), min(means, default=None), max(means, default=None)
 
 
 def _add_costs(number: Number, methods: Sequence[Method], state: State) -> None:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -240,24 +241,22 @@ class _Start:
                 if done < total:
                     self.left()  # rows so far are kept, and the next start resumes with them
 
-            for restart in (False, True):
-                try:
-                    evaluate_to_folder(
-                        loaded,
-                        self.images,
-                        folder / FOLDER,
-                        self.settings.evaluation(),
-                        split=split,
-                        data=self.data,
-                        model_name=run.name,
-                        device=self.device,
-                        restart=restart,
-                        progress=progress,
-                    )
-                    return
-                except CheckpointError:
-                    if restart:
-                        raise
+            evaluated = partial(
+                evaluate_to_folder,
+                loaded,
+                self.images,
+                folder / FOLDER,
+                self.settings.evaluation(),
+                split=split,
+                data=self.data,
+                model_name=run.name,
+                device=self.device,
+                progress=progress,
+            )
+            try:
+                evaluated()
+            except CheckpointError:
+                evaluated(restart=True)
 
     def cost(self, run: Run) -> dict[str, float]:
         """What `modiff info METHOD` says of this configuration on images of this store."""

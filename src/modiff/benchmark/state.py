@@ -16,13 +16,12 @@ from modiff.config.fields import typed
 from modiff.data.splits import fold_split
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.evaluate import FOLDER
-from modiff.evaluation.records import read_result
+from modiff.evaluation.records import SCHEMA, read_json, read_result
 from modiff.evaluation.results import read_results
 from modiff.io.files import write_text
 from modiff.methods.run_folder import WEIGHTS
 
 STATE = "benchmark.json"
-SCHEMA = 1
 WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "done", "failed"
 _STATUSES = (WAITING, TRAINING, TRAINED, DONE, FAILED)
 _FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
@@ -127,19 +126,8 @@ def write_state(state: State, folder: Path) -> None:
 def read_state(folder: str | Path) -> State:
     """The state of the benchmark in a folder; raises DataError where there is none or it is not one."""
     path = Path(folder) / STATE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        hint = "`modiff benchmark` makes one"
-        raise DataError("holds no benchmark", path=folder, expected=STATE, hint=hint) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError("not a benchmark's state", path=path, found=error) from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise DataError("not a benchmark's state", path=path, field="schema", expected=SCHEMA)
-    for name, kind in {"settings": dict, "data": dict, "made": dict, "rows": dict, "runs": list}.items():
-        if not isinstance(content.get(name), kind):
-            found = type(content.get(name)).__name__
-            raise DataError("of another type", path=path, field=name, found=found, expected=kind.__name__)
+    parts = {"settings": dict, "data": dict, "made": dict, "rows": dict, "runs": list}
+    content = read_json(path, parts, what="a benchmark's state", hint="`modiff benchmark` makes one")
     folds = content["data"].get("folds", [])
     if not isinstance(folds, list) or not all(isinstance(fold, int) for fold in folds):
         raise DataError("not a list of folds", path=path, field="data.folds", found=repr(folds)[:60])
@@ -221,13 +209,9 @@ def evaluation_of(folder: Path, run: Run, state: State) -> Path:
     path = folder / run.name / FOLDER / f"{scoring.name(split)}.json"
     made = read_result(path).made  # its model, store and settings are objects, where they are there
     expected = {"model": run.name, "store": state.data.get("fingerprint"), "split": split}
-    expected |= json.loads(json.dumps(scoring.to_dict()))
-    found = {
-        **made.get("settings", {}),
-        "model": made.get("model", {}).get("name"),
-        "store": made.get("store", {}).get("fingerprint"),
-        "split": made.get("split"),
-    }
+    expected |= scoring.to_dict()
+    model, store = (made.get(of, {}).get(name) for of, name in (("model", "name"), ("store", "fingerprint")))
+    found = made.get("settings", {}) | {"model": model, "store": store, "split": made.get("split")}
     for name, value in expected.items():
         if found.get(name) != value:
             hint = "The command that made the benchmark scores it again"

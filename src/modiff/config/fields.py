@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -170,6 +171,11 @@ def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None =
     return replace(config, **new)
 
 
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def typed(
     kind: type[_T],
     data: Any,
@@ -183,7 +189,7 @@ def typed(
 
     message: what the data are not, where their names are wrong.
     """
-    hints = get_type_hints(kind)
+    hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
     if not isinstance(data, dict) or not hints.keys() - set(optional) <= data.keys() <= hints.keys():
         found = ", ".join(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise DataError(message, path=path, field=field, found=found, expected=", ".join(hints))

@@ -177,21 +177,20 @@ _ASPECTS: list[Aspect] = [
 
 
 def check_alike(first: Any, other: Any, aspects: Iterable[Aspect]) -> None:
-    """Raises DataError that says in what `other` differs from `first`; both have the path of a file."""
+    """Raises DataError that says in what `other` differs from `first`; both have the path of a file.
+
+    Lists of numbers may differ by rounding.
+    """
     for field, of, say, hint in aspects:
         ours, theirs = of(first), of(other)
-        if ours != theirs and not _close(ours, theirs):
+        lists = (isinstance(values, list) and all(isinstance(v, float) for v in values) for values in (ours, theirs))
+        numbers = all(lists) and len(ours) == len(theirs)
+        if ours != theirs and not (numbers and np.allclose(ours, theirs, rtol=1e-6, atol=1e-6)):
             found, expected = say(theirs), f"{say(ours)}, as {first.path} has"
             if found == say(ours):
                 found, expected = "others", f"the same as in {first.path}"
             message = "results of different things are not compared"
             raise DataError(message, path=other.path, field=field, found=found, expected=expected, hint=hint)
-
-
-def _close(one: Any, other: Any) -> bool:
-    """Whether lists of numbers differ by rounding only."""
-    numbers = all(isinstance(values, list) and all(isinstance(v, float) for v in values) for values in (one, other))
-    return numbers and len(one) == len(other) and np.allclose(one, other, rtol=1e-6, atol=1e-6)
 
 
 def pooled(parts: Sequence[Method], split: str) -> Method:

@@ -101,7 +101,9 @@ class ModelSamples:
     def _draws(self, batch: Batch) -> Iterator[Drawn]:
         for steps, recorded in self._steps():
             samples, taken = draw(self.model, batch, max(self.settings.ns), self.settings.seed, steps)
-            yield Drawn(samples.maps, _unequal(samples.weights), recorded, taken / len(batch))
+            # Equal weights take the exact assignment, not a linear programme.
+            equal = torch.allclose(samples.weights, samples.weights[:, :1].expand_as(samples.weights))
+            yield Drawn(samples.maps, None if equal else samples.weights, recorded, taken / len(batch))
 
     def _steps(self) -> list[tuple[int | None, int]]:
         """Steps as asked for, and as recorded: the model's default is recorded by its number."""
@@ -143,11 +145,6 @@ def draw(model: Segmenter, batch: Batch, n: int, seed: int, steps: int | None) -
     seeds, start = seeds_for(seed, batch.case, device=device), now()
     samples = model.sample(model.encode(batch.image), n, seeds=seeds, steps=steps)
     return samples, now() - start
-
-
-def _unequal(weights: Tensor) -> Tensor | None:
-    """(B,N) weights where they differ; equal ones take the exact assignment, not a linear programme."""
-    return None if torch.allclose(weights, weights[:, :1].expand_as(weights)) else weights
 
 
 class FileSamples:

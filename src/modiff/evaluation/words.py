@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from modiff.evaluation.records import BESIDE, DIFFERENCE, Record, Result, select
-from modiff.evaluation.records import STRATA as _STRATA
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.metrics.registry import NAMES, WITHOUT_THRESHOLD
 
@@ -185,7 +184,7 @@ def results_table(result: Result) -> Group:
         if not (record.predictor == "shuffled" and record.metric.endswith("iid_reference"))
     ]
     model = [record for record in result.results if of_model(record)]
-    strata = [record for stratum in _STRATA[1:] for record in select(model, stratum=stratum)]
+    strata = [record for stratum in list(STRATA)[1:] for record in select(model, stratum=stratum)]
     ways = dict.fromkeys((record.protocol, record.threshold) for record in result.results)
     parts = [select(records, protocol=way[0], threshold=way[1]) for records in (everywhere, strata) for way in ways]
     return Group(*(table(records) for records in parts if records))
@@ -198,10 +197,10 @@ def wide_console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
 
 
-def print_notes(notes: Sequence[str]) -> None:
-    """What a user should know, on standard error."""
+def print_notes(notes: Sequence[str], console: Console | None = None) -> None:
+    """What a user should know, by default on standard error."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = console or Console(stderr=True)
     for note in notes:
         console.print(f"Note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -73,10 +73,14 @@ class FolderMaps(MapSource):
         for name in names:
             path = self._files[case][name]
             array, affine = _read(path)
-            for what, of in (("another size", _size), ("another number type", _type)):
-                if arrays and of(array) != of(arrays[0]):
-                    raise DataError(what, path=path, found=of(array), expected=f"{of(arrays[0])} as {first}")
-            place = place if arrays else affine
+            if not arrays:
+                place = affine
+            elif array.shape != arrays[0].shape:
+                found, expected = ("×".join(map(str, one.shape)) for one in (array, arrays[0]))
+                raise DataError("another size", path=path, found=found, expected=f"{expected} as {first}")
+            elif array.dtype != arrays[0].dtype:
+                expected = f"{arrays[0].dtype} as {first}"
+                raise DataError("another number type", path=path, found=array.dtype, expected=expected)
             check_place(affine, place, where=str(path), case=case, other=first)
             arrays.append(array)
         try:
@@ -112,11 +116,3 @@ def _natural(name: str) -> tuple[object, ...]:
     """sample-2 before sample-10."""
     texts_and_numbers = enumerate(re.split(r"(\d+)", f"{name}\0"))
     return (*(int(part) if place % 2 else part for place, part in texts_and_numbers), name)
-
-
-def _size(array: np.ndarray) -> str:
-    return "×".join(map(str, array.shape))
-
-
-def _type(array: np.ndarray) -> str:
-    return str(array.dtype)
