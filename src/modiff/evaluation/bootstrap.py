@@ -79,12 +79,7 @@ def paired_difference(
 
 
 def differences_from(
-    rows: Floats,
-    best: int,
-    patients: Sequence[str],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    rows: Floats, best: int, patients: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> list[Interval]:
     """Mean of each of (rows, images) less that of row `best`, with intervals that hold for all pairs of rows at once.
 
@@ -134,12 +129,7 @@ def _ratios(sums: Floats, counts: Floats, taken: Floats) -> tuple[Floats, Floats
 
 
 def pooled_error_interval(
-    values: ArrayLike,
-    patients: Sequence[str],
-    *,
-    classes: int = 1,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    values: ArrayLike, patients: Sequence[str], *, classes: int = 1, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
     """Σ over columns of |mean over images|, divided by classes, with its interval by bootstrap over patients.
 
@@ -180,13 +170,7 @@ def resampled_means(sums: Floats, counts: Floats, *, seed: int = 0, resamples: i
 
 
 def pooled_difference(
-    a: ArrayLike,
-    b: ArrayLike,
-    patients: Sequence[str],
-    *,
-    classes: int = 1,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    a: ArrayLike, b: ArrayLike, patients: Sequence[str], *, classes: int = 1, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[Interval, float | None, float | None]:
     """Difference a − b of two pooled errors (see `pooled_error_interval`) on the same images, and both errors.
 

@@ -8,14 +8,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional.ops import (
-    any_of,
-    check_sets,
-    check_weights,
-    rater_mean,
-    rater_weights,
-    sample_mean,
-)
+from modiff.metrics.functional.ops import any_of, check_sets, check_weights, rater_mean, rater_weights, sample_mean
 
 BINS = 10  # of equal width on [0,1]
 

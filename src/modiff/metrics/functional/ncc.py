@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional.ops import (
-    any_of,
-    check_sets,
-    correlation,
-    image_chunks,
-    rater_weights,
-    sample_mean,
-)
+from modiff.metrics.functional.ops import any_of, check_sets, correlation, image_chunks, rater_weights, sample_mean
 
 _EPS = 1e-8  # inside the logarithm, as PHiSeg has it
 _ZERO_STD = 1e-9  # stands for a zero deviation in the row variant, as its script has it
