@@ -18,7 +18,7 @@ import pytest
 from modiff.cli import VERBS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
@@ -85,11 +85,9 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 @cache
 def importer_options(source: str) -> set[str]:
     """The options of `modiff import SOURCE`."""
-    from modiff.data.importers.base import importer
+    from modiff.data.importers.base import import_parser
 
-    parser = argparse.ArgumentParser()
-    importer(source).add_arguments(parser)
-    return options_of(parser)
+    return options_of(import_parser(source, "modiff import"))
 
 
 @cache
@@ -216,7 +214,8 @@ def test_pictures_are_small() -> None:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what `modiff demo` leaves, of few patients and a step of training: runs/demo."""
     from modiff.config import build_config
-    from modiff.data.phantom.case import PhantomConfig, write_phantom
+    from modiff.config.phantom import PhantomConfig
+    from modiff.data.importers.phantom import write_phantom
     from modiff.training.loop import train
 
     top = tmp_path_factory.mktemp("docs")
@@ -231,7 +230,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/simulated-data.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/python.md", "docs/simulated-data.md"])
 def test_python_examples_run(
     page: str, demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,5 +240,5 @@ def test_python_examples_run(
     assert found
     names: dict[str, Any] = {"__name__": "example"}
     for block in found:
-        exec(compile(block, page, "exec"), names)
+        exec(compile(block, page, "exec", dont_inherit=True), names)
     assert capsys.readouterr().out

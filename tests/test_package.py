@@ -59,11 +59,11 @@ def test_an_unknown_verb_is_refused_in_one_line(capsys: pytest.CaptureFixture[st
 
 
 def test_a_command_that_is_terminated_ends_as_if_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from modiff.cli import describe, main
+    from modiff.cli import info, main
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(describe, "run", lambda args: os.kill(os.getpid(), signal.SIGTERM))
-    assert main(["describe", "ccdm"]) == 130
+    monkeypatch.setattr(info, "run", lambda args: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["info", "ccdm"]) == 130
     assert signal.getsignal(signal.SIGTERM) == before
 
 

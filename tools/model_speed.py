@@ -110,10 +110,8 @@ def _draw(model: Any, image: Any, job: Job, *, forced: bool, seed: int) -> tuple
     start = time.perf_counter()
     with torch.inference_mode():
         encoding = model.encode(image)
-        if forced:  # the law of an image that all raters mark
-            law = torch.zeros_like(encoding.law)
-            law[:, -1] = 1.0
-            encoding = replace(encoding, law=law)
+        if forced:
+            encoding = model.surely_present(encoding)
         samples = model.sample(encoding, job["n"], seeds=seeds)
     _wait(job)
     return time.perf_counter() - start, int(samples.present.sum())
@@ -207,7 +205,8 @@ def jobs(args: argparse.Namespace, store: Path) -> list[Job]:
 def simulate(path: Path, size: int) -> Path:
     """A store of simulated nodules that somebody marks, as LIDC's crops are chosen: all of them are denoised."""
     from modiff.config.phantom import PhantomConfig
-    from modiff.data.phantom.case import make_case, write_phantom
+    from modiff.data.importers.phantom import write_phantom
+    from modiff.data.phantom.case import make_case
     from modiff.data.store import Store
     from modiff.data.store_writer import StoreWriter
 

@@ -18,15 +18,13 @@ class ModiffError(Exception):
         expected: object = None,
         hint: str | None = None,
     ) -> None:
-        self.path, self.field, self.found, self.expected, self.hint = path, field, found, expected, hint
-        where = ": ".join(str(part) for part in (path, field) if part is not None)
-        text = f"{where}: {message}" if where else message
-        if found is not None:
-            text += f"; found {found}"
-        if expected is not None:
-            text += f"; expected {expected}"
-        if hint is not None:
-            text += f". {hint}"
+        self.message, self.path, self.field = message, path, field
+        self.found, self.expected, self.hint = found, expected, hint
+        known = {"found": found, "expected": expected}
+        facts = "; ".join(f"{word} {value}" for word, value in known.items() if value is not None)
+        self.details = ". ".join(part for part in (facts, hint) if part)  # what the line says after the message
+        where = "".join(f"{part}: " for part in (path, field) if part is not None)
+        text = f"{where}{message}{f'; {facts}' if facts else ''}{'' if hint is None else f'. {hint}'}"
         super().__init__(" ".join(text.split()))
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+Draw = Callable[[Tensor, tuple[int, ...]], Tensor]
+"""`uniform` or `normal`: random numbers of (*seeds.shape, *shape) from seeds."""
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer (SplitMix64's increment)
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -25,7 +29,7 @@ def seed_for(*parts: int | str) -> int:
 
 
 def seeds_for(seed: int, cases: list[str] | tuple[str, ...], device: torch.device | str = "cpu") -> Tensor:
-    """(B,) int64: one seed a case."""
+    """(B,) int64: one seed per case."""
     return torch.tensor([seed_for(seed, case) for case in cases], dtype=torch.int64, device=device)
 
 

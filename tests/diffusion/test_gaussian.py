@@ -33,16 +33,6 @@ def test_the_clean_map_comes_back_from_each_target(kind: str, angle: float) -> N
     torch.testing.assert_close(gaussian.to_x0(prediction, x_t, alpha, sigma, kind), x0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@given(angle=angles)
-def test_the_noise_comes_back_from_each_target(kind: str, angle: float) -> None:
-    alpha, sigma = math.cos(angle), math.sin(angle)
-    x0, noise = maps(2, 1, 3, 3)
-    prediction = gaussian.target(x0, noise, alpha, sigma, kind)
-    x_t = gaussian.diffuse(x0, noise, alpha, sigma)
-    torch.testing.assert_close(gaussian.to_eps(prediction, x_t, alpha, sigma, kind), noise)
-
-
 def test_v_is_the_derivative_of_x_along_the_angle() -> None:
     x0, noise = maps(2, 1, 3, 3)
     angle, step = 0.7, 1e-6
@@ -81,7 +71,7 @@ def test_clipping_is_asked_for(kind: str) -> None:
     assert torch.equal(gaussian.to_x0(prediction, x_t, 0.3, 0.95, kind, clip=1.0), free.clamp(-1, 1))
 
 
-@pytest.mark.parametrize("function", [gaussian.target, gaussian.to_x0, gaussian.to_eps])
+@pytest.mark.parametrize("function", [gaussian.target, gaussian.to_x0])
 def test_unknown_predictions_are_refused(function) -> None:
     x0, noise = maps(1, 1, 2, 2)
     with pytest.raises(ConfigError, match="prediction"):

@@ -16,7 +16,8 @@ from modiff.benchmark.state import read_state
 from modiff.benchmark.tables import facts, write_tables
 from modiff.cli import main
 from modiff.config import build_config
-from modiff.data.phantom.case import PhantomConfig, write_phantom
+from modiff.config.phantom import PhantomConfig
+from modiff.data.importers.phantom import write_phantom
 from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.records import read_result

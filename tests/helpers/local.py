@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modiff.methods.base import Segmenter
-from modiff.nn.windows import field
+from modiff.nn.windows import NoiseField
 from modiff.rng import fold, normal, sample_seeds, uniform
 from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
@@ -50,9 +50,8 @@ class Local(Segmenter):
         batch, _, height, width = image.shape
         corner = torch.zeros(batch, 2, dtype=torch.int64) if origin is None else origin
         each = sample_seeds(seeds, n)
-        noise = torch.stack(
-            [field(normal, fold(each[:, i], 1), self.classes, corner, (height, width)) for i in range(n)], 1
-        )
+        fields = [NoiseField(each[:, i], (height, width), corner) for i in range(n)]
+        noise = torch.stack([field.draw(normal, self.classes, 1) for field in fields], 1)
         maps = torch.sigmoid(10 * (image[:, None] - 0.5) + self.wiggle * noise) / self.classes
         chance = image.mean((1, 2, 3)) if self.chance is None else torch.full((batch,), self.chance)
         present = uniform(fold(each, 2)) < chance[:, None]

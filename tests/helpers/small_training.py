@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from modiff.config import RunConfig, build_config
-from modiff.data.phantom.case import PhantomConfig, write_phantom
+from modiff.config.phantom import PhantomConfig
+from modiff.data.importers.phantom import write_phantom
 
 MODEL = {
     "unet": {"base": 8, "multipliers": [1, 2], "blocks": 1, "attention": [8], "heads": 2},

@@ -46,17 +46,17 @@ def test_the_loss_equals_enumeration_over_classes_and_transitions():
     rng = torch.Generator().manual_seed(3)
     belief = torch.softmax(torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(4)), 1)
 
-    def told(x_t, t, share):
+    def told(x_t, t, features):
         seen["x_t"], seen["step"] = x_t, (t * 6).round().int()
         return belief
 
-    model._belief = told
+    model._predict = told
     drawn = {}
     own = model._denoising_terms
-    model._denoising_terms = lambda labels, rng: drawn.update(mask=labels.mask) or own(labels, rng)
+    model._denoising_terms = lambda labels, rng: drawn.update(mask=labels.label) or own(labels, rng)
     loss = model.training_loss(batch, rng=rng)["loss"]
     x0 = torch.cat([1 - drawn["mask"].sum(1, keepdim=True), drawn["mask"]], 1).numpy()
-    betas = model.schedule.betas().numpy()
+    betas = model.process.schedule.betas().numpy()
     expected = np.mean(
         [
             enumerated_divergence(
@@ -75,7 +75,7 @@ def test_labels_are_single_raters_who_read_the_image():
         masks[:, rater, 0, rater] = True
     batch = Batch(torch.zeros(2, 1, 8, 8), masks, torch.tensor([[True, True, False], [False, False, True]]))
     seen = []
-    model._denoising_terms = lambda labels, rng: seen.append(labels.mask) or {"simple": (1.0, labels.share.sum() * 0)}
+    model._denoising_terms = lambda labels, rng: seen.append(labels.label) or {"simple": labels.image.sum() * 0}
     for seed in range(12):
         model.training_loss(batch, rng=torch.Generator().manual_seed(seed))
     marked = torch.stack(seen)[:, :, 0].any(-1)  # (draws, images, rows): which rater's row it is

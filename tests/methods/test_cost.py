@@ -1,4 +1,4 @@
-"""`modiff describe` counts what the reference counts, and separates an image's work from a sample's."""
+"""`modiff info METHOD` counts what the reference counts, and separates an image's work from a sample's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from modiff.cli import main
+from modiff.config import build_config
 from modiff.errors import ConfigError
 from modiff.methods.cost import describe
+from modiff.methods.run_folder import write_config
+from modiff.types import DataSpec
 
 TINY = {"unet": {"base": 8, "multipliers": [1, 2], "attention": [2], "blocks": 1, "head_width": 0}}
 
@@ -101,7 +104,7 @@ def test_the_callers_random_numbers_are_left_alone():
 
 def test_the_command_prints_json(capsys):
     arguments = ["--set", "unet.base=8", "--set", "unet.multipliers=[1,2]", "--set", "unet.head_width=0", "--size=32"]
-    assert main(["describe", "ccdm", *arguments, "--json"]) == 0
+    assert main(["info", "ccdm", *arguments, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     changes = {"unet": {"base": 8, "multipliers": [1, 2], "head_width": 0}}
     assert found["parts"] == describe("ccdm", size=32, changes=changes).to_dict()["parts"]
@@ -109,7 +112,7 @@ def test_the_command_prints_json(capsys):
 
 def test_the_command_takes_images_without_a_prompt_and_known_raters(capsys):
     small = ["--set", "unet.base=8", "--set", "presence.base=8", "--set", "window=32", "--size", "64"]
-    assert main(["describe", "modiff", *small, "--no-prompt", "--known-raters", "--json"]) == 0
+    assert main(["info", "modiff", *small, "--no-prompt", "--known-raters", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     changes = {"unet": {"base": 8}, "presence": {"base": 8}, "window": 32}
     assert found == describe("modiff", size=64, changes=changes, prompt=False, exchangeable=False).to_dict()
@@ -117,16 +120,17 @@ def test_the_command_takes_images_without_a_prompt_and_known_raters(capsys):
 
 def test_the_command_prints_a_table(capsys):
     small = ["--set", "unet.base=32", "--set", "unet.blocks=1"]
-    assert main(["describe", "ccdm", "cimd", "--size", "16", "-n", "3", *small]) == 0
+    assert main(["info", "ccdm", "cimd", "--size", "16", "-n", "3", *small]) == 0
     shown = capsys.readouterr().out
-    for words in ("ccdm", "cimd", "prior", "evaluations a sample", "n = 3"):
+    for words in ("ccdm", "cimd", "prior", "evaluations per sample", "n = 3"):
         assert words in shown
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nothing"], "no such method"),
+        (["nothing"], "nothing"),
+        (["ccdm", "nothing"], "no such method"),
         (["ccdm", "--preset", "cimd"], "another method"),
         (["ccdm", "--set", "unet.depth=3"], "no such setting"),
         (["ccdm", "--set", "unet"], "is not a setting"),
@@ -134,7 +138,7 @@ def test_the_command_prints_a_table(capsys):
     ],
 )
 def test_the_command_refuses_what_it_cannot_mean(arguments, says, capsys):
-    assert main(["describe", *arguments]) == 2
+    assert main(["info", *arguments]) == 2
     assert says in capsys.readouterr().err
 
 
@@ -142,3 +146,21 @@ def test_presets_of_the_methods_are_theirs():
     assert describe("cimd", preset="cimd", size=32, changes=TINY).evaluations == 25
     with pytest.raises(ConfigError, match="another method"):
         describe("cimd", preset="ccdm")
+
+
+def test_a_preset_is_described_by_its_name(capsys):
+    assert main(["info", "quick", "--size", "64", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found == describe("modiff", preset="quick", size=64).to_dict()
+
+
+def test_a_run_folder_is_described_with_its_own_settings_and_data(tmp_path, capsys):
+    data = DataSpec.of(channels=2, raters=3, size=(32, 48))
+    config = build_config(method="ccdm", changes={"model": TINY})
+    write_config(tmp_path / "config.yaml", config)
+    (tmp_path / "data.json").write_text(json.dumps(data.to_dict()))
+    assert main(["info", str(tmp_path), "-n", "2", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found == describe("ccdm", channels=2, raters=3, size=48, n=2, changes=TINY, prompt=False).to_dict()
+    assert main(["info", str(tmp_path), "--channels", "1"]) == 2
+    assert "own settings" in capsys.readouterr().err

@@ -10,7 +10,8 @@ import torch
 from modiff_helpers import batch, config, model
 
 from modiff.config import RunConfig, TrainerConfig, TrainingConfig
-from modiff.data.phantom.case import PhantomConfig, write_phantom
+from modiff.config.phantom import PhantomConfig
+from modiff.data.importers.phantom import write_phantom
 from modiff.methods.registry import METHODS, build
 from modiff.methods.weights import load_model
 from modiff.rng import normal, uniform

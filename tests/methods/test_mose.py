@@ -28,7 +28,6 @@ from modiff.errors import ConfigError
 from modiff.methods import mose
 from modiff.methods.mose import MoSE, mass_divergence
 from modiff.methods.registry import build
-from modiff.nn import latent
 from modiff.nn.transport import CapSchedule, greedy_coupling, iou_cost
 from modiff.training.ema import EMA
 from modiff.types import DataSpec
@@ -301,7 +300,7 @@ def test_a_sample_depends_neither_on_the_batch_nor_on_n(sampling: str) -> None:
 def test_samples_drawn_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, image = _model().eval(), random_batch().image
     whole = model.sample(image, 5, seeds=torch.arange(4)).maps
-    monkeypatch.setattr(latent, "PIXELS_AT_ONCE", 2 * 4 * 16 * 16)
+    monkeypatch.setattr("modiff.methods.base._MOST_BYTES", 4)
     torch.testing.assert_close(model.sample(image, 5, seeds=torch.arange(4)).maps, whole)
 
 

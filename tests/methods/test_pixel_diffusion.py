@@ -9,8 +9,8 @@ from torch import nn
 
 from modiff.config import build_config
 from modiff.errors import ConfigError
-from modiff.methods.pixel_diffusion import NoiseField
 from modiff.methods.registry import build
+from modiff.nn.windows import NoiseField
 from modiff.rng import normal
 from modiff.types import Batch, DataSpec
 
@@ -51,7 +51,7 @@ def test_memory_for_samples_is_bounded_without_changing_them(method, monkeypatch
     model = lively(method)
     image, seeds = torch.rand(2, 1, 16, 16), torch.arange(2)
     together = model.sample(image, 3, seeds=seeds).maps
-    monkeypatch.setattr("modiff.methods.pixel_diffusion._VALUES_AT_ONCE", 1)
+    monkeypatch.setattr("modiff.methods.base._MOST_BYTES", 1)
     torch.testing.assert_close(model.sample(image, 3, seeds=seeds).maps, together, atol=1e-4, rtol=0)
 
 
@@ -133,7 +133,7 @@ def test_a_batch_that_nobody_read_gives_a_zero_with_a_graph(method):
 def test_the_stem_makes_the_network_work_on_patches(method):
     model = lively(method, unet={**TINY["unet"], "stem": 4, "attention": [8]})
     assert model.stride == 8
-    assert model.encode(torch.rand(1, 1, 16, 16)).share.shape[-2:] == (4, 4)
+    assert model.encode(torch.rand(1, 1, 16, 16)).groups[0].features[0].shape[-2:] == (4, 4)
     assert model.sample(torch.rand(1, 1, 16, 16), 2, seeds=torch.arange(1)).maps.shape == (1, 2, 1, 16, 16)
 
 
@@ -157,7 +157,7 @@ def test_with_the_hurdle_empty_masks_train_the_head_alone(method):
 def test_with_the_hurdle_absent_samples_are_empty_and_cost_nothing(method):
     model = lively(method, presence=HURDLE)
     encoding = model.encode(torch.rand(4, 1, 16, 16))
-    encoding.law = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0.5, 0, 0.5], [0, 1, 0]])
+    encoding.presence = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0.5, 0, 0.5], [0, 1, 0]])
     rows = []
     model.unet.register_forward_hook(lambda module, inputs, output: rows.append(len(output)))
     drawn = model.sample(encoding, 200, seeds=torch.arange(4), steps=1)
@@ -184,13 +184,13 @@ def test_the_weight_of_the_hurdles_map_loss_is_a_setting_of_the_method(method):
 def test_with_hurdle_and_stem_all_samples_may_be_absent(method):
     model = lively(method, presence=HURDLE, unet={**TINY["unet"], "stem": 4, "attention": [8]})
     encoding = model.encode(torch.rand(1, 1, 16, 16))
-    encoding.law = torch.tensor([[1.0, 0, 0]])
+    encoding.presence = torch.tensor([[1.0, 0, 0]])
     drawn = model.sample(encoding, 3, seeds=torch.arange(1))
     assert not drawn.present.any()
     assert drawn.maps.shape == (1, 3, 1, 16, 16)
 
 
-def test_the_hurdle_learns_how_often_readers_mark():
+def test_the_hurdle_learns_how_often_raters_mark():
     batch = two_opinions()
     model = small("ccdm", raters=4, presence={**HURDLE, "intensity_augmentation": 0.0, "dropout": 0.0})
     train(model, batch, steps=30, rate=1e-2, repeat=1)
@@ -237,8 +237,8 @@ def test_cimds_ddim_adds_no_noise_on_the_way(sampler, draws, monkeypatch):
 def test_the_hurdle_takes_an_image_and_its_mirror_image_alike():
     model = small("ccdm", presence=HURDLE).eval()
     image = torch.rand(2, 1, 16, 16)
-    torch.testing.assert_close(model.encode(image).law, model.encode(image.flip(-1)).law, atol=1e-5, rtol=0)
-    torch.testing.assert_close(model.encode(image).law.sum(1), torch.ones(2))
+    torch.testing.assert_close(model.encode(image).presence, model.encode(image.flip(-1)).presence, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.encode(image).presence.sum(1), torch.ones(2))
 
 
 def test_identifiable_raters_have_a_probability_each():
@@ -246,8 +246,8 @@ def test_identifiable_raters_have_a_probability_each():
     config = build_config(method="ccdm", changes={"model": {**TINY, "presence": HURDLE}}).model
     model = build("ccdm", config, DataSpec.of(raters=3, exchangeable=False)).eval()
     encoding = model.encode(torch.rand(1, 1, 16, 16))
-    assert encoding.law.shape == (1, 3)
-    encoding.law = torch.tensor([[1.0, 0.5, 0.0]])
+    assert encoding.presence.shape == (1, 3)
+    encoding.presence = torch.tensor([[1.0, 0.5, 0.0]])
     drawn = model.sample(encoding, 300, seeds=torch.arange(1), steps=1)
     assert drawn.presence.item() == pytest.approx(0.5)
     assert drawn.maps.flatten(2).any(-1).float().mean().item() == pytest.approx(0.5, abs=0.1)

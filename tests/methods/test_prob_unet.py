@@ -12,9 +12,9 @@ from torch.distributions import Independent, Normal, kl_divergence
 from modiff.config import build_config
 from modiff.config.baselines import ProbUNetConfig
 from modiff.errors import ConfigError
+from modiff.methods import prob_unet
 from modiff.methods.prob_unet import ProbUNet
 from modiff.methods.registry import build
-from modiff.nn import latent
 from modiff.types import DataSpec
 
 FOUR_LEVELS = (32, 64, 128, 192)
@@ -102,9 +102,9 @@ def test_an_image_that_nobody_read_does_not_count() -> None:
 def test_padding_does_not_count_in_the_loss() -> None:
     batch = random_batch(2, size=(13, 18))
     logits_seen = []
-    entropy = latent.pixel_cross_entropy
+    entropy = prob_unet.pixel_cross_entropy
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "pixel_cross_entropy", lambda x, y: logits_seen.append(x.shape) or entropy(x, y))
+        patch.setattr(prob_unet, "pixel_cross_entropy", lambda x, y: logits_seen.append(x.shape) or entropy(x, y))
         _model().training_loss(batch, rng=_rng())
     assert logits_seen == [(2, 1, 13, 18)]
 
@@ -136,7 +136,7 @@ def test_a_sample_depends_neither_on_the_batch_nor_on_n() -> None:
 def test_samples_drawn_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, image = _model().eval(), random_batch().image
     whole = model.sample(image, 5, seeds=torch.arange(4)).maps
-    monkeypatch.setattr(latent, "PIXELS_AT_ONCE", 2 * 4 * 16 * 16)
+    monkeypatch.setattr("modiff.methods.base._MOST_BYTES", 4)
     torch.testing.assert_close(model.sample(image, 5, seeds=torch.arange(4)).maps, whole)
 
 

@@ -9,9 +9,12 @@ import torch
 from latent_helpers import random_batch
 from torch.distributions import Independent, Normal, kl_divergence
 
+from modiff.methods.latent import normalise
+from modiff.methods.prob_unet import draw_rater, pixel_cross_entropy, probabilities
 from modiff.methods.registry import METHODS, build
 from modiff.nn import latent
 from modiff.nn.layers import bounded
+from modiff.nn.unet import ConvUNet, Norm
 from modiff.types import DataSpec, Samples
 
 
@@ -74,7 +77,7 @@ def test_the_reader_drawn_is_uniform_among_those_who_read() -> None:
     for rater in range(4):
         batch.masks[0, rater, 0, rater, 0] = True
     rng = torch.Generator().manual_seed(0)
-    drawn = [int(latent.draw_reader(batch, rng)[0][0, 0, :4, 0].argmax()) for _ in range(600)]
+    drawn = [int(draw_rater(batch, rng)[0][0, 0, :4, 0].argmax()) for _ in range(600)]
     counts = torch.bincount(torch.tensor(drawn), minlength=4)
     assert counts[1] == 0
     assert ((counts[[0, 2, 3]] - 200).abs() < 5 * (600 * 2 / 9) ** 0.5).all()
@@ -83,31 +86,31 @@ def test_the_reader_drawn_is_uniform_among_those_who_read() -> None:
 def test_an_image_that_nobody_read_is_not_known() -> None:
     batch = random_batch(2)
     batch.read[1] = False
-    label, known = latent.draw_reader(batch, torch.Generator().manual_seed(0))
+    label, known = draw_rater(batch, torch.Generator().manual_seed(0))
     assert known.tolist() == [True, False]
     assert not label[1].any()
 
 
 def test_cross_entropy_of_one_class_is_a_sum_of_pixels() -> None:
     logits, label = torch.randn(2, 1, 4, 5), (torch.rand(2, 1, 4, 5) < 0.3).float()
-    p = latent.probabilities(logits)
+    p = probabilities(logits)
     by_hand = -(label * p.log() + (1 - label) * (1 - p).log()).sum((1, 2, 3))
-    torch.testing.assert_close(latent.pixel_cross_entropy(logits, label), by_hand)
+    torch.testing.assert_close(pixel_cross_entropy(logits, label), by_hand)
 
 
 def test_cross_entropy_of_several_classes_is_that_of_the_softmax_with_background() -> None:
     batch = random_batch(3, classes=2)
     logits, label = torch.randn(3, 3, 16, 16), batch.masks[:, 0].float()
-    p = latent.probabilities(logits)
+    p = probabilities(logits)
     background = 1 - p.sum(1)
     chosen = (label * p).sum(1) + (1 - label.sum(1)) * background
-    torch.testing.assert_close(latent.pixel_cross_entropy(logits, label), -chosen.log().sum((1, 2)))
+    torch.testing.assert_close(pixel_cross_entropy(logits, label), -chosen.log().sum((1, 2)))
 
 
 def test_z_scores_have_mean_zero_and_deviation_one_and_flat_images_are_zero() -> None:
     image = torch.rand(2, 3, 8, 8)
     image[1] = 0.7
-    made = latent.normalise(image, "zscore")
+    made = normalise(image, "zscore")
     torch.testing.assert_close(made[0].mean((1, 2)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(made[0].std((1, 2), correction=0), torch.ones(3), atol=1e-4, rtol=0)
     assert made[1].abs().max() < 1e-3
@@ -122,8 +125,8 @@ def test_present_means_that_a_class_beats_the_background_somewhere() -> None:
 
 
 @pytest.mark.parametrize("norm", ["none", "block", "layer"])
-def test_the_unet_gives_features_at_full_resolution(norm: latent.Norm) -> None:
-    unet = latent.ConvUNet(2, (4, 6, 8), norm=norm)
+def test_the_unet_gives_features_at_full_resolution(norm: Norm) -> None:
+    unet = ConvUNet(2, (4, 6, 8), norm=norm)
     bottleneck, features = unet(torch.rand(2, 2, 16, 24))
     assert bottleneck.shape == (2, 8, 4, 6)
     assert features.shape == (2, 4, 16, 24)

@@ -16,10 +16,9 @@ from local import Local
 
 from modiff.config import build_config
 from modiff.errors import ConfigError, DataError
-from modiff.methods.presence.head import marking_probability
-from modiff.methods.presence.slices import join_laws, without_valleys
+from modiff.methods.presence.draw import join_slices, marking_probability, without_valleys
 from modiff.methods.registry import build
-from modiff.nn.windows import field
+from modiff.nn.windows import NoiseField
 from modiff.prediction.plan import Plan
 from modiff.prediction.predictor import PredictionWarning, Predictor
 from modiff.prediction.windows import Box
@@ -63,19 +62,20 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 class TestField:
     def test_windows_of_one_seed_see_the_same_noise_where_they_overlap(self):
         seeds = torch.tensor([7, 7])
-        both = field(normal, seeds, 2, torch.tensor([[-3, 5], [1, 9]]), (20, 24))
+        both = NoiseField(seeds, (20, 24), torch.tensor([[-3, 5], [1, 9]])).draw(normal, 2)
         assert torch.equal(both[0][:, 4:, 4:], both[1][:, :16, :20])
 
     def test_another_seed_or_channel_has_noise_of_its_own(self):
         one = (
-            field(normal, torch.tensor([7, 8]), 2, torch.zeros(2, 2, dtype=torch.int64), (64, 64))
+            NoiseField(torch.tensor([7, 8]), (64, 64), torch.zeros(2, 2, dtype=torch.int64))
+            .draw(normal, 2)
             .flatten(2)
             .flatten(0, 1)
         )
         assert (torch.corrcoef(one) - torch.eye(4)).abs().max() < 0.05
 
     def test_it_is_white(self):
-        values = field(normal, torch.tensor([3]), 1, torch.tensor([[1000, -50]]), (256, 256))[0, 0]
+        values = NoiseField(torch.tensor([3]), (256, 256), torch.tensor([[1000, -50]])).draw(normal, 1)[0, 0]
         assert values.mean().abs() < 0.02
         assert (values.std() - 1).abs() < 0.02
         for shifted in (
@@ -218,12 +218,12 @@ class TestMoDiff:
         chance = torch.tensor([0.1, 0.6, 0.2, 0.9, 0.3, 0.8, 0.4])[:, None]
         laws = torch.cat([1 - chance, chance * torch.full((7, 4), 0.25)], 1).split([3, 3, 1])
         parts = torch.rand(7, 1, 64, 64).split([3, 3, 1])
-        alone = [replace(model.encode(part), law=law) for part, law in zip(parts, laws, strict=True)]
+        alone = [replace(model.encode(part), presence=law) for part, law in zip(parts, laws, strict=True)]
         joined = model.join_slices(alone)
         seeds = seeds_for(0, ["x"])
 
         def runs(encodings: list[Any]) -> torch.Tensor:
-            parts = [model.sample(part, 64, seeds=seeds.expand(len(part.law))).maps for part in encodings]
+            parts = [model.sample(part, 64, seeds=seeds.expand(len(part.presence))).maps for part in encodings]
             marked = torch.cat(parts).flatten(2).any(-1).int()
             return marked[0] + marked.diff(dim=0).clamp_min(0).sum(0)
 
@@ -248,7 +248,7 @@ class TestOneLesion:
         generator = torch.Generator().manual_seed(0)
         law = torch.rand(9, 5 if exchangeable else 4, generator=generator)
         law = law / law.sum(1, keepdim=True) if exchangeable else law
-        joined = join_laws(law, exchangeable=exchangeable)
+        joined = join_slices(law, exchangeable=exchangeable)
         chance = marking_probability(joined, exchangeable=exchangeable)
         for u in torch.linspace(0, 1, 50):
             marked = (chance > u).int()
@@ -257,7 +257,7 @@ class TestOneLesion:
 
     def test_a_law_without_valleys_stays_as_it_is(self):
         law = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.2, 0.8], [0.6, 0.4]])
-        assert torch.equal(join_laws(law, exchangeable=True), law)
+        assert torch.equal(join_slices(law, exchangeable=True), law)
 
     def test_the_slices_of_a_place_are_judged_together(self):
         class Joining(Local):

@@ -110,7 +110,7 @@ def test_what_a_method_costs(modiff, capsys: pytest.CaptureFixture[str], name: s
     """Parameters and operations at full width: the widths that `presets` narrows are seen here."""
     method = ["modiff"] if name == "default" else [PRESETS[name], "--preset", name]
     capsys.readouterr()
-    modiff("describe", *method, "--size", 64, "-n", 4, "--json")
+    modiff("info", *method, "--size", 64, "-n", 4, "--json")
     check(f"cost-{name}", json.loads(capsys.readouterr().out))
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from modiff.config import build_config, config_from_dict, read_yaml
-from modiff.data.phantom.case import PhantomConfig, write_phantom
+from modiff.config.phantom import PhantomConfig
+from modiff.data.importers.phantom import write_phantom
 from modiff.errors import CheckpointError, ConfigError
 from modiff.evaluation.records import read_result
 from modiff.methods.weights import load_model

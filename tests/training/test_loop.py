@@ -150,7 +150,8 @@ def test_another_configuration_is_refused_with_the_difference(store, settings, s
 
 
 def test_other_data_is_refused(store, settings, straight, tmp_path):
-    from modiff.data.phantom.case import PhantomConfig, write_phantom
+    from modiff.config.phantom import PhantomConfig
+    from modiff.data.importers.phantom import write_phantom
 
     other = write_phantom(
         tmp_path / "other.h5", PhantomConfig(patients=9, images_per_patient=4, seed=1), progress=False

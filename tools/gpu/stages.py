@@ -167,14 +167,13 @@ def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int
 
 def finished(target: Path, loaded: Any, chosen: dict[str, Any], data: str) -> bool:
     """Whether a result is there of this model, data and these settings."""
-    from modiff.config import to_dict
     from modiff.evaluation.provenance import model_fingerprint
     from modiff.evaluation.records import read_result
 
     if not target.exists():
         return False
     made = read_result(target).made
-    same_model = made["model"]["fingerprint"] == model_fingerprint(loaded.model, to_dict(loaded.config))
+    same_model = made["model"]["fingerprint"] == model_fingerprint(loaded.model, loaded.config)
     return bool(same_model and made["store"]["fingerprint"] == data and made["settings"] == chosen)
 
 

@@ -16,9 +16,8 @@ from contextlib import contextmanager
 VERBS = {
     "demo": ("demo", "simulated data, a small MoDiff trained on the CPU, samples, scores and a report, in minutes"),
     "import": ("import_", "bring a multi-rater data set into one file, the store"),
-    "info": ("info", "what is in a store: cases, raters, agreement, splits, provenance, a contact sheet"),
+    "info": ("info", "what is in a store: cases, raters, agreement, splits, provenance; or what a method costs"),
     "check": ("check", "what is wrong or suspicious in a data set, in words, before you train on it"),
-    "describe": ("describe", "what a method costs: parameters, operations an image, evaluations a sample"),
     "train": ("train", "train a method on a store; the same command again resumes"),
     "evaluate": ("evaluate", "score samples, a model's for a split or any program's from files, and write tables"),
     "compare": ("compare", "paired differences between methods on the same images; quality against seconds per image"),

@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         write_page(report, args.html)
     if args.json:
         found = [vars(finding) for finding in report.findings]
-        print(json.dumps({"path": report.path, "what": report.what, "usable": report.usable, "findings": found},
-                         indent=2, ensure_ascii=False))  # fmt: skip
+        about = {"path": report.path, "what": report.what, "usable": report.usable, "findings": found}
+        print(json.dumps(about, indent=2, ensure_ascii=False))
     else:
         _show(report, max(args.show, 1))
         if args.html:

@@ -67,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _store(folder: Path, args: argparse.Namespace) -> Path:
     """DIR/phantom.h5, simulated unless it is there; ConfigError where it is of other patients or another seed."""
-    from modiff.data.phantom.case import PhantomConfig, config_of, write_phantom
+    from modiff.config.phantom import PhantomConfig
+    from modiff.data.importers.phantom import write_phantom
+    from modiff.data.phantom.case import config_of
     from modiff.data.store import Store
     from modiff.errors import ConfigError
 

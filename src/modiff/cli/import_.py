@@ -26,27 +26,18 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the importer and says what was written."""
-    from modiff.data.importers.base import importer
+    from modiff.data.importers.base import advice, import_parser, run_import
 
-    module = importer(args.source)
-    own = argparse.ArgumentParser(
-        prog=f"{args.prog} {args.source}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(own)
-    given = own.parse_args(args.rest)
-    path = module.run(given)
+    given = import_parser(args.source, f"{args.prog} {args.source}").parse_args(args.rest)
+    path = run_import(args.source, given)
 
-    from modiff.data.importers.patients import advice
     from modiff.data.store import Store
 
     with Store.open(path) as store:
-        patients = len(set(store.patients.tolist()))
+        patients = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
         splits = ", ".join(f"{len(store.rows(name))} {name}" for name in store.split_names())
-        print(f"{path}: {len(store)} images of {patients} patients ({splits}), {len(store.info.raters)} raters")
-        told = advice(given, dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True)))
-    if told:
+        print(f"{path}: {len(store)} images of {len(patients)} patients ({splits}), {len(store.info.raters)} raters")
+    if told := advice(given, patients):
         print(f"note: {told}")
     print(f"`modiff info {path}` says more.")
     return 0

@@ -124,12 +124,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _about(args: argparse.Namespace, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
     """How the samples were made."""
-    from modiff.config import to_dict
     from modiff.devices import device_name
     from modiff.evaluation import provenance
     from modiff.prediction.privacy import describe_source, public_command
 
-    config = None if predictor.config is None else to_dict(predictor.config)
     scan, command = prediction.scan, provenance.command_line()
     return {
         "command": public_command(command, scan, args.image[0], identify=args.identify),
@@ -138,7 +136,7 @@ def _about(args: argparse.Namespace, predictor: Predictor, prediction: Predictio
         "device": device_name(predictor.device),
         "model": {
             "name": str(args.model),
-            "fingerprint": provenance.model_fingerprint(predictor.model, config),
+            "fingerprint": provenance.model_fingerprint(predictor.model, predictor.config),
             "card": predictor.card,
         },
         **prediction.settings.drawing(),

@@ -15,7 +15,7 @@ _BLOCK = 256
 def describe(store: Store) -> dict[str, Any]:
     """Everything that `modiff info` shows, ready for JSON. Reads the whole store once.
 
-    `splits` holds one entry a split and, last, one for `all`; see `_statistics` for what the numbers mean.
+    `splits` holds one entry per split and, last, one for `all`; see `_statistics` for what the numbers mean.
     """
     info = store.info
     counts = _count(store)
@@ -68,8 +68,8 @@ def _count(store: Store) -> dict[str, np.ndarray]:
 def _statistics(store: Store, counts: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
     """One split. A rater marks an image who read it and drew at least one pixel of any class.
 
-    markers: share of images by the number of raters who mark. some_empty: share of images that some mark and some
-    reader leaves empty; none_marked: that nobody marks. empty_masks: share of the masks of all readers.
+    markers: fraction of images by the number of raters who mark. some_empty: fraction of images that some mark and some
+    rater leaves empty; none_marked: that nobody marks. empty_masks: fraction of the masks of all raters.
     """
     read = store.read[rows]
     area = counts["area"][rows]
@@ -103,7 +103,7 @@ def _agreement(area: np.ndarray, both: np.ndarray, read: np.ndarray, pairs: np.n
     """One class. area (n,R), both (n,P) pixels, read (n,R), pairs (P,2).
 
     dice_markers: Dice of pairs who both mark the class, mean over an image's pairs, then over images that have one.
-    iou_readers: the same with IoU over all pairs of readers, two empty masks counting 1. area: quantiles of pixels of
+    iou_readers: the same with IoU over all pairs of raters, two empty masks counting 1. area: quantiles of pixels of
     masks that are not empty.
     """
     one, other = area[:, pairs[:, 0]], area[:, pairs[:, 1]]

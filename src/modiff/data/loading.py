@@ -31,7 +31,7 @@ def to_unit(image: np.ndarray) -> Tensor:
 class MemoryStore:
     """Cases in memory. LIDC (14,452 images of 128×128, four raters) takes 355 MB.
 
-    image: (n,C,H,W) in the store's type. packed: (n,R,K,⌈HW/8⌉) uint8, a bit a pixel. read: (n,R) bool.
+    image: (n,C,H,W) in the store's type. packed: (n,R,K,⌈HW/8⌉) uint8, one bit per pixel. read: (n,R) bool.
     """
 
     info: StoreInfo

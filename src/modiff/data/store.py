@@ -1,4 +1,4 @@
-"""The multi-rater store: one HDF5 file a data set. `Store` reads, `StoreWriter` makes; `layout` says what is inside."""
+"""The multi-rater store: one HDF5 file per data set. `Store` reads what `StoreWriter` makes, by `store_format`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -17,9 +16,9 @@ from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.data.store_format import Fingerprint
 from modiff.errors import DataError
-from modiff.io.files import workers
+from modiff.io.files import guarded, located, workers
+from modiff.io.limits import Limits
 
-_Result = TypeVar("_Result")
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -28,7 +27,7 @@ class Geometry:
     """Where one image lies; None where unknown.
 
     affine: (4,4) pixel (column, row, slice) to mm. slice_index: within its volume. valid: (top, left, bottom, right),
-    half-open, the part that is not padding. spacing: mm a pixel (row, column).
+    half-open, the part that is not padding. spacing: mm per pixel (row, column).
     """
 
     affine: np.ndarray | None
@@ -63,7 +62,7 @@ class Store:
         if self._masks.dtype != np.uint8:
             raise DataError("another type", field="masks", found=self._masks.dtype, expected="uint8")
         declared = self._image.size * self.dtype.itemsize + self._masks.size
-        layout.check_ratio(path, declared, layout.file_size(file))
+        Limits().check_ratio(path, declared, layout.file_size(file))
         self._fingerprint = bytes(layout.attribute(file, "fingerprint", "S", 0)).decode()
         self._folds = self._read_folds()
         self._geometry = self._read_geometry(count)
@@ -82,9 +81,9 @@ class Store:
             raise DataError("cannot be read", path=path, found=error.strerror) from error
         if start != _SIGNATURE:
             raise DataError("not an HDF5 file", path=path, expected="a store written by `modiff import`")
-        file = _guarded(path, lambda: h5py.File(path, "r", locking="best-effort"))
+        file = guarded(path, lambda: h5py.File(path, "r", locking="best-effort"))
         try:
-            return _guarded(path, lambda: cls(path, file))
+            return guarded(path, lambda: cls(path, file))
         except BaseException:
             file.close()
             raise
@@ -134,21 +133,17 @@ class Store:
             raise DataError("a split is named like a fold", path=self.path, field="split", found=name)
         self.fold_numbers()
         patients = self.patients.tolist()
-        try:
+        with located(self.path):
             places = fold_splits({patient: self._folds[patient] for patient in patients}, fold)
-        except DataError as error:
-            raise DataError(str(error), path=self.path) from error
         return np.flatnonzero([places[patient] == split for patient in patients])
 
     def image(self, row: int) -> np.ndarray:
         """(C,H,W) in the store's own type."""
-        return self._slice(self._image, row)
+        return self._inflate(self._image, row, self._chunk(self._image, row))
 
     def masks(self, row: int) -> np.ndarray:
         """(R,H,W) uint8 class index, 0 is background."""
-        masks = self._slice(self._masks, row)
-        self._check_masks(masks, row)
-        return masks
+        return self._check_masks(self._inflate(self._masks, row, self._chunk(self._masks, row)), row)
 
     def blocks(self, rows: Sequence[int] | np.ndarray, size: int = 128) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images (b,C,H,W) and masks (b,R,H,W) of many rows in order, `size` at a time, inflated by several threads."""
@@ -156,25 +151,27 @@ class Store:
         with ThreadPoolExecutor(workers()) as pool:
             for start in range(0, len(numbers), size):
                 part = numbers[start : start + size]
-                images = [pool.submit(self._inflate, self._image, row, self._chunk(self._image, row)) for row in part]
-                masks = [pool.submit(self._inflate, self._masks, row, self._chunk(self._masks, row)) for row in part]
-                block = np.stack([future.result() for future in masks])
-                for row, one in zip(part, block, strict=True):
-                    self._check_masks(one, row)
-                yield np.stack([future.result() for future in images]), block
+                images, masks = (
+                    [pool.submit(self._inflate, data, row, self._chunk(data, row)) for row in part]
+                    for data in (self._image, self._masks)
+                )
+                block = [self._check_masks(future.result(), row) for row, future in zip(part, masks, strict=True)]
+                yield np.stack([future.result() for future in images]), np.stack(block)
 
     def geometry(self, row: int) -> Geometry:
         """Where image `row` lies."""
-        table = {name: values[row] for name, values in self._geometry.items()}
-        affine, index, valid = table.get("affine"), table.get("slice_index"), table.get("valid")
-        own = table.get("item_spacing")
-        spacing = self.info.spacing if own is None or np.isnan(own).any() else (float(own[0]), float(own[1]))
+        affine, index, valid, spacing = self._known(row)
         return Geometry(
-            affine=None if affine is None or np.isnan(affine).any() else affine.copy(),
-            slice_index=None if index is None or index < 0 else int(index),
-            valid=None if valid is None or valid.min() < 0 else tuple(valid.tolist()),
-            spacing=spacing,
+            affine=None if affine is None else affine.copy(),
+            slice_index=None if index is None else int(index),
+            valid=None if valid is None else tuple(valid.tolist()),
+            spacing=self.info.spacing if spacing is None else tuple(spacing.tolist()),
         )
+
+    def _known(self, row: int) -> list[np.ndarray | None]:
+        """The row of each table of geometry, in their order; None where nothing is known."""
+        rows = [table[row] if (table := self._geometry.get(name)) is not None else None for name in layout.GEOMETRY]
+        return [None if one is None or layout.is_blank(one) else one for one in rows]
 
     def folds(self) -> dict[str, int]:
         """Patient -> fold, for cross-validation; empty where the store has no folds."""
@@ -203,39 +200,29 @@ class Store:
             raise DataError("content was changed", path=self.path, found=digest.hexdigest(), expected=self._fingerprint)
 
     def _described(self, row: int) -> list[object]:
-        known = self.geometry(row)
-        own = known.spacing if "item_spacing" in self._geometry else None
-        if own is not None and np.isnan(self._geometry["item_spacing"][row]).any():
-            own = None
         names = [str(names[row]) for names in (self.cases, self.patients, self.splits)]
-        affine = None if known.affine is None else known.affine.tolist()
-        return [*names, self.read[row].tolist(), affine, known.slice_index, known.valid, own]
-
-    def _slice(self, data: h5py.Dataset, row: int) -> np.ndarray:
-        return self._inflate(data, row, self._chunk(data, row))
+        known = [None if value is None else value.tolist() for value in self._known(row)]
+        return [*names, self.read[row].tolist(), *known]
 
     def _chunk(self, data: h5py.Dataset, row: int) -> bytes:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        skipped, chunk = _guarded(self.path, lambda: data.id.read_direct_chunk((row, 0, 0, 0)))
+        skipped, chunk = guarded(self.path, lambda: data.id.read_direct_chunk((row, 0, 0, 0)))
         if skipped:
             raise DataError("a slice stored without its filters", path=self.path, field=str(self.cases[row]))
         return chunk
 
     def _inflate(self, data: h5py.Dataset, row: int, chunk: bytes) -> np.ndarray:
-        try:
+        with located(self.path, str(self.cases[row])):
             found = layout.inflate(chunk, data.shape[1:], data.dtype)
             layout.check_floats(found)
             return found
-        except DataError as error:
-            raise DataError(str(error), path=self.path, field=str(self.cases[row])) from error
 
-    def _check_masks(self, masks: np.ndarray, row: int) -> None:
+    def _check_masks(self, masks: np.ndarray, row: int) -> np.ndarray:
         if masks.max() > len(self.info.classes):
-            found, expected = masks.max(), f"0 to {len(self.info.classes)}"
-            raise DataError(
-                "a class that there is not", path=self.path, field=self.cases[row], found=found, expected=expected
-            )
+            case, found, expected = str(self.cases[row]), masks.max(), f"0 to {len(self.info.classes)}"
+            raise DataError("a class that there is not", path=self.path, field=case, found=found, expected=expected)
+        return masks
 
     def _read_folds(self) -> dict[str, int]:
         if "fold" not in self._file:
@@ -245,10 +232,9 @@ class Store:
         return {name.decode(): int(fold) for name, fold in zip(patients, folds, strict=True)}
 
     def _read_geometry(self, count: int) -> dict[str, np.ndarray]:
-        tables = {"affine": ("f", (4, 4)), "slice_index": ("i", ()), "valid": ("i", (4,)), "item_spacing": ("f", (2,))}
         return {
-            name: layout.table_of(self._file, name, kinds, (count, *shape))
-            for name, (kinds, shape) in tables.items()
+            name: layout.table_of(self._file, name, blank.dtype.kind, (count, *blank.shape))
+            for name, blank in layout.GEOMETRY.items()
             if name in self._file
         }
 
@@ -266,17 +252,3 @@ class Store:
             raise DataError("a case twice", field="case")
         if self._folds and (missing := set(self.patients.tolist()) - set(self._folds)):
             raise DataError("patients without a fold", field="fold", found=", ".join(sorted(missing)[:5]))
-
-
-def _guarded(path: Path, action: Callable[[], _Result]) -> _Result:
-    """Runs what touches HDF5; a damaged file raises nearly anything there, and always a DataError here."""
-    try:
-        return action()
-    except DataError as error:
-        if error.path is not None:
-            raise
-        raise DataError(str(error), path=path) from error
-    except Exception as error:
-        text = str(error)
-        what = "truncated" if "truncated" in text else "damaged"
-        raise DataError(f"{what} file", path=path, found=text.splitlines()[0][:200] if text else repr(error)) from error

@@ -2,7 +2,7 @@
 
 A store may come from anyone. Nothing of it is trusted: links, references and foreign filters are refused, declared
 sizes are compared with the file's size before memory is taken, and chunks are inflated by a bounded zlib rather than by
-HDF5, whose own filter grows its buffer for as long as the stream goes on.
+HDF5, whose own filter grows its buffer for as long as the stream lasts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -31,9 +30,19 @@ MAX_ITEM_BYTES = {"i": 4, "u": 4, "f": 8}
 MAX_SLICE_BYTES = 1 << 30
 MAX_ATTRIBUTE_BYTES = 1 << 16
 MAX_NAME_BYTES = 1024
-# A ratio that no real data set reaches (LIDC: 7) but that a bomb needs; small files may be as empty as they like.
-MAX_RATIO = 200
-RATIO_FROM_BYTES = 64 << 20
+
+# Tables of where each case lies, and what stands in them for a case of which it is not known.
+GEOMETRY = {
+    "affine": np.full((4, 4), np.nan),
+    "slice_index": np.array(-1, np.int64),
+    "valid": np.full(4, -1, np.int32),
+    "item_spacing": np.full(2, np.nan),
+}
+
+
+def is_blank(value: np.ndarray) -> bool:
+    """Whether a row of such a table says that nothing is known."""
+    return bool(np.isnan(value).any() if value.dtype.kind == "f" else np.min(value) < 0)
 
 
 def check_name(name: str, what: str) -> str:
@@ -46,7 +55,7 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_case(name: str) -> str:
-    """A case's name: as above, and fit to be a relative path, for whoever writes a file a case."""
+    """A case's name: as above, and also a valid relative path, so that one file per case can be written."""
     check_name(name, "case")
     if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise DataError("no name for a case", field="case", found=repr(name), expected="such as patient/nodule/slice")
@@ -64,7 +73,7 @@ class StoreInfo:
     scaled, in the source's units, such as HU), `percentiles:LOW:HIGH` (of the volume), `unit` (made in [0,1]),
     `source:WORDS` (as the source distributes them; cannot be repeated).
     prompt: `centre` where an image's centre says which lesion is meant, else `none`.
-    spacing: mm a pixel (row, column) of every image, or None where unknown or different from item to item.
+    spacing: mm per pixel (row, column) of every image, or None where unknown or different from item to item.
     provenance: name of what was read -> its SHA-256. importer: name and version.
     """
 
@@ -146,7 +155,7 @@ def _text(value: Any) -> str:
 
 
 def read_info(file: h5py.File) -> StoreInfo:
-    """The reverse of `write_info`; raises DataError for a file that is no store or of another schema."""
+    """The reverse of `write_info`; raises DataError for a file that is not a store or of another schema."""
     if "format" not in file.attrs or _text(attribute(file, "format", "S", 0)) != FORMAT:
         raise DataError("an HDF5 file, but not a store", expected="a store written by `modiff import`")
     schema = int(attribute(file, "schema", "iu", 0))
@@ -185,6 +194,12 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return found
 
 
+def filters(data: h5py.Dataset) -> list[int]:
+    """The numbers of the filters that a dataset is stored through."""
+    plist = data.id.get_create_plist()
+    return [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
+
+
 def file_size(file: h5py.File) -> int:
     """Bytes on disk: what declared sizes are held against."""
     return os.path.getsize(file.filename)
@@ -205,7 +220,7 @@ def table_of(file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ..
 
 
 def checked_slices(file: h5py.File, name: str, count: int, kinds: str) -> h5py.Dataset:
-    """`image` or `masks`: (n, ·, H, W), one chunk a slice, all present, deflated (and shuffled) and nothing else."""
+    """`image` or `masks`: (n, ·, H, W), one chunk per slice, all present, deflated (and shuffled) and nothing else."""
     found = dataset(file, name)
     shape, itemsize = found.shape, found.dtype.itemsize
     if len(shape) != 4 or shape[0] != count or min(shape) < 1 or found.dtype.kind not in kinds:
@@ -214,24 +229,17 @@ def checked_slices(file: h5py.File, name: str, count: int, kinds: str) -> h5py.D
         raise DataError("another type", field=name, found=found.dtype, expected="at most 32-bit integers or floats")
     if found.dtype != found.dtype.newbyteorder("<"):
         raise DataError("another byte order", field=name, found=found.dtype, expected="little-endian")
-    plist = found.id.get_create_plist()
-    filters = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
     wanted = [h5py.h5z.FILTER_DEFLATE] if itemsize == 1 else [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
-    if filters != wanted or found.chunks != (1, *shape[1:]):
-        raise DataError("stored otherwise than in slices", field=name, found=f"filters {filters}, {found.chunks}")
+    if filters(found) != wanted or found.chunks != (1, *shape[1:]):
+        raise DataError(
+            "stored otherwise than in slices", field=name, found=f"filters {filters(found)}, {found.chunks}"
+        )
     if int(np.prod(shape[1:], dtype=object)) * itemsize > MAX_SLICE_BYTES:
         raise DataError("slices too large", field=name, found=shape)
     if found.id.get_num_chunks() != count:
-        raise DataError(
-            "declares slices that it does not hold", field=name, found=found.id.get_num_chunks(), expected=count
-        )
+        kept = found.id.get_num_chunks()
+        raise DataError("declares slices that it does not hold", field=name, found=kept, expected=count)
     return found
-
-
-def check_ratio(path: Path, declared: int, size: int) -> None:
-    """Refuses a file that claims to inflate to more than any real data does."""
-    if declared > RATIO_FROM_BYTES and declared > MAX_RATIO * size:
-        raise DataError("would inflate beyond reason", path=path, found=f"{declared} bytes from {size}")
 
 
 def deflate(array: np.ndarray) -> bytes:

@@ -17,7 +17,13 @@ from modiff.data import store_format as layout
 from modiff.data.store import Store
 from modiff.data.store_format import Fingerprint, StoreInfo, check_case, check_name
 from modiff.errors import DataError
-from modiff.io.files import workers
+from modiff.io.files import located, workers
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raises DataError where a store exists that is not to be replaced: known before any work is done."""
+    if path.exists() and not overwrite:
+        raise DataError("exists already", path=path, hint="Give another name, or --overwrite.")
 
 
 class _Item(NamedTuple):
@@ -44,19 +50,18 @@ class StoreWriter:
         self._overwrite, self._folds = overwrite, dict(folds or {})
         self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
         self._file: h5py.File | None = None
-        self._rows: list[tuple[str, str, str]] = []
         self._splits: dict[str, str] = {}
+        self._names: dict[str, list[str]] = {"case": [], "patient": [], "split": []}
         self._cases: set[str] = set()
         self._read: list[np.ndarray] = []
-        self._geometry: list[tuple[Any, Any, Any, Any]] = []
+        self._geometry: dict[str, list[np.ndarray | None]] = {name: [] for name in layout.GEOMETRY}
         self._fingerprint = Fingerprint(info, self._folds)
         self._like: tuple[np.dtype, tuple[int, ...]] | None = None
         self._pending: list[Future[_Item]] = []
         self._stored = 0
 
     def __enter__(self) -> StoreWriter:
-        if self.path.exists() and not self._overwrite:
-            raise DataError("exists already", path=self.path, hint="Give another name, or --overwrite.")
+        check_free(self.path, overwrite=self._overwrite)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Since 1.10 HDF5 can checksum its own metadata, which is how a damaged file is noticed.
@@ -80,7 +85,7 @@ class StoreWriter:
             self._temporary.unlink(missing_ok=True)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._read)
 
     def add(
         self,
@@ -100,28 +105,24 @@ class StoreWriter:
 
         image: (C,H,W) integer, or float in [0,1]. masks: (R,H,W) class index, 0 is background; empty for a rater who
         did not read. read: (R,) bool. affine: (4,4) pixel (column, row, slice) to mm. slice_index: within its volume.
-        valid: (top, left, bottom, right), half-open, where the image is not padding. spacing: mm a pixel.
+        valid: (top, left, bottom, right), half-open, where the image is not padding. spacing: mm per pixel.
         """
         if self._file is None:
             raise DataError("the writer is not open", path=self.path, hint="Use `with StoreWriter(…) as writer`.")
-        try:
+        with located(self.path, str(case)):
             self._check_names(case, patient, split)
             image, masks, read = self._check_arrays(np.asarray(image), np.asarray(masks), np.asarray(read))
-        except DataError as error:
-            raise DataError(str(error), path=self.path, field=str(case)) from error
-        geometry = (
-            None if affine is None else np.array(affine, dtype=np.float64).reshape(4, 4),
-            None if slice_index is None else int(slice_index),
-            None if valid is None else tuple(map(int, valid)),
-            None if spacing is None else tuple(map(float, spacing)),
-        )
-        self._rows.append((case, patient, split))
+        described: list[Any] = [case, patient, split, read.tolist()]
+        geometry = zip(layout.GEOMETRY.items(), (affine, slice_index, valid, spacing), strict=True)
+        for (name, blank), value in geometry:
+            known = None if value is None else np.array(value, dtype=blank.dtype).reshape(blank.shape)
+            self._geometry[name].append(known)
+            described.append(None if known is None else known.tolist())
+        for name, text in (("case", case), ("patient", patient), ("split", split)):
+            self._names[name].append(text)
         self._cases.add(case)
         self._splits[patient] = split
         self._read.append(read)
-        self._geometry.append(geometry)
-        known = [value.tolist() if isinstance(value, np.ndarray) else value for value in geometry]
-        described = [case, patient, split, read.tolist(), *known]
         self._pending.append(self._pool.submit(_encode, image, masks, described))
         if len(self._pending) >= 256:
             self._store(keep=128)
@@ -160,7 +161,8 @@ class StoreWriter:
         file = self._file
         assert file is not None
         assert self._like is not None
-        ready, self._pending = self._pending[: len(self._pending) - keep], self._pending[len(self._pending) - keep :]
+        done = len(self._pending) - keep
+        ready, self._pending = self._pending[:done], self._pending[done:]
         if "image" not in file:
             dtype, shape = self._like
             _create(file, "image", shape, dtype)
@@ -177,16 +179,19 @@ class StoreWriter:
         self._stored = total
 
     def _finish(self) -> None:
-        if not self._rows:
+        if not self._read:
             raise DataError("no case was added", path=self.path)
         self._store(keep=0)
         file = self._file
         assert file is not None
         layout.write_info(file, self.info)
-        for place, name in enumerate(("case", "patient", "split")):
-            file.create_dataset(name, data=layout.text_array([row[place] for row in self._rows]))
+        for name, texts in self._names.items():
+            file.create_dataset(name, data=layout.text_array(texts))
         file.create_dataset("read", data=np.stack(self._read).astype(np.uint8))
-        self._write_geometry(file)
+        for name, blank in layout.GEOMETRY.items():  # a table that nobody filled is left out
+            column = self._geometry[name]
+            if any(value is not None for value in column):
+                file.create_dataset(name, data=np.stack([blank if value is None else value for value in column]))
         self._write_folds(file)
         file.attrs["fingerprint"] = np.bytes_(self._fingerprint.hexdigest())
         file.close()
@@ -197,16 +202,6 @@ class StoreWriter:
         if self.path.exists() and not self._overwrite:
             raise DataError("was made by someone else meanwhile", path=self.path)
         os.replace(self._temporary, self.path)
-
-    def _write_geometry(self, file: h5py.File) -> None:
-        """NaN and -1 stand for "not known for this case"; a table that nobody filled is left out."""
-        blanks = (np.full((4, 4), np.nan), -1, (-1, -1, -1, -1), (np.nan, np.nan))
-        types = (np.float64, np.int64, np.int32, np.float64)
-        for place, name in enumerate(("affine", "slice_index", "valid", "item_spacing")):
-            column = [row[place] for row in self._geometry]
-            if any(value is not None for value in column):
-                filled = [blanks[place] if value is None else value for value in column]
-                file.create_dataset(name, data=np.array(filled, dtype=types[place]))
 
     def _write_folds(self, file: h5py.File) -> None:
         if not self._folds:

@@ -1,1 +1,1 @@
-"""Diffusion without models: schedules, Gaussian and categorical forward processes, samplers. Pure functions."""
+"""Diffusion without models: schedules, forward processes, samplers as pure functions, and processes as objects."""

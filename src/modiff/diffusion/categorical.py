@@ -8,30 +8,32 @@ float64, since 1 − ᾱ of little noise is small.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from modiff.diffusion.schedule import Schedule, check_times
+from modiff import rng
+from modiff.diffusion.process import START, STEP, Field, Predict, Process, reverse
+from modiff.diffusion.schedule import Factor, Schedule, check_choice, check_times, expand
 from modiff.errors import ConfigError
 
 CategoricalSampler = Literal["ancestral", "ddim"]
 Output = Literal["confidence", "majority"]
-Level = Tensor | float
 
 _SMALLEST = 1e-12  # CCDM clamps probabilities here before the logarithm
 
 
-def q_probs(x0_probs: Tensor, alpha_bar: Level) -> Tensor:
+def q_probs(x0_probs: Tensor, alpha_bar: Factor) -> Tensor:
     """(B,K,H,W) probabilities of x_t given x_0: Cat(ᾱ·x_0 + (1 − ᾱ)/K)."""
     level = _level(alpha_bar)
     return _scale(level, x0_probs) + _factor((1 - level) / x0_probs.shape[1], x0_probs)
 
 
-def posterior(x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Level) -> Tensor:
+def posterior(x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Factor, alpha_bar_s: Factor) -> Tensor:
     """(B,K,H,W) probabilities of x_s for s < t, given one-hot x_t and a belief about x_0.
 
     Exact for any s < t: the mixture of posteriors Σ_k q(x_s | x_t, x_0 = k)·P(x_0 = k), not the posterior of the mixed
@@ -48,7 +50,7 @@ def posterior(x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Le
 
 
 def low_noise_probs(
-    x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Level, *, eta: float = 0.0
+    x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Factor, alpha_bar_s: Factor, *, eta: float = 0.0
 ) -> Tensor:
     """(B,K,H,W) probabilities of x_s for s < t by the non-Markov step of multinomial DDIM (Song et al. 2021, App. A).
 
@@ -62,7 +64,7 @@ def low_noise_probs(
     return _scale(kept, x_t) + _scale(s - kept * t, x0_probs) + constant
 
 
-def posterior_kl(x_t: Tensor, x0: Tensor, x0_probs: Tensor, alpha_bar_t: Level, alpha_bar_s: Level) -> Tensor:
+def posterior_kl(x_t: Tensor, x0: Tensor, x0_probs: Tensor, alpha_bar_t: Factor, alpha_bar_s: Factor) -> Tensor:
     """(B,) loss: KL(q(x_s | x_t, x_0) ‖ posterior under the predicted x0_probs), summed over pixels, in nats.
 
     x_t and x0 are one-hot. With ᾱ_s = 1 (the chain's first step) it is the cross-entropy of x0_probs (CCDM, Eq. 9).
@@ -117,41 +119,37 @@ def sample(
     contradict each other.
     """
     levels = _sampling_levels(times, schedule, sampler, eta, output)
-    on_device = times.to(device=x_T.device, dtype=torch.float32)
-    x = x_T
-    for index, (t, s) in enumerate(itertools.pairwise(levels[:-1])):
-        x0_probs = denoise(x, on_device[index]).to(x.dtype)
+
+    def advance(index: int, x: Tensor, x0_probs: Tensor) -> Tensor:
+        x0_probs, t, s = x0_probs.to(x.dtype), levels[index], levels[index + 1]
+        if index == len(levels) - 2:
+            return x0_probs if output == "confidence" else majority(x0_probs)
         probs = posterior(x, x0_probs, t, s) if sampler == "ancestral" else low_noise_probs(x, x0_probs, t, s, eta=eta)
-        x = sample_categorical(probs, uniform(index))
-    final = denoise(x, on_device[-2]).to(x.dtype)
-    return final if output == "confidence" else majority(final)
+        return sample_categorical(probs, uniform(index))
+
+    return reverse(denoise, x_T, times, advance)
 
 
 def _sampling_levels(times: Tensor, schedule: Schedule, sampler: str, eta: float, output: str) -> list[float]:
-    for field, value, known in (
-        ("sampler", sampler, get_args(CategoricalSampler)),
-        ("output", output, get_args(Output)),
-    ):
-        if value not in known:
-            raise ConfigError(f"no such {field}", field=field, found=repr(value), expected=", ".join(known))
+    check_choice("sampler", sampler, get_args(CategoricalSampler))
+    check_choice("output", output, get_args(Output))
     if not 0 <= eta <= 1 or (eta and sampler == "ancestral"):
-        expected = "0: the posterior has no such share" if sampler == "ancestral" else "a number from 0 to 1"
-        raise ConfigError("impossible share of fresh noise", field="eta", found=eta, expected=expected)
+        expected = "0: the posterior has no such fraction" if sampler == "ancestral" else "a number from 0 to 1"
+        raise ConfigError("impossible fraction of fresh noise", field="eta", found=eta, expected=expected)
     t = check_times(times)
     if t[-1] != 0:
         raise ConfigError("categorical sampling ends at the clean map", field="times", found=float(t[-1]), expected="0")
     return list(map(float, schedule.alpha_bar(t)))
 
 
-def _level(alpha_bar: Level) -> Tensor:
+def _level(alpha_bar: Factor) -> Tensor:
     """ᾱ as given; numbers become float64 so that 1 − ᾱ keeps its digits."""
     return alpha_bar if isinstance(alpha_bar, Tensor) else torch.tensor(alpha_bar, dtype=torch.float64)
 
 
-def _factor(value: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B,1,…,1) in like's dtype on its device; a 0-dim tensor of the CPU meets tensors of any device."""
-    value = value.to(like.dtype)
-    return value.to(like.device).view(-1, *[1] * (like.ndim - 1)) if value.ndim == 1 else value
+def _factor(value: Tensor, like: Tensor) -> Factor:
+    """In like's type; a 0-dim tensor of the CPU meets tensors of any device."""
+    return expand(value.to(like.dtype), like)
 
 
 def _scale(value: Tensor, x: Tensor) -> Tensor:
@@ -160,3 +158,49 @@ def _scale(value: Tensor, x: Tensor) -> Tensor:
 
 def _one_hot(index: Tensor, like: Tensor) -> Tensor:
     return torch.zeros(like.shape, dtype=like.dtype, device=like.device).scatter_(1, index[:, None], 1)
+
+
+@dataclass(frozen=True)
+class CategoricalProcess(Process):
+    """x_0 is (B,1+K,H,W), the background first; a prediction is the belief P(x_0 | x_t), of x_0's shape.
+
+    `loss` needs t as steps of the chain. sampler, output: of `sample`.
+    """
+
+    sampler: CategoricalSampler = "ancestral"
+    output: Output = "confidence"
+
+    def from_labels(self, labels: Tensor) -> Tensor:
+        return torch.cat([(1 - labels.sum(1, keepdim=True)).clamp_min(0), labels], 1)
+
+    def to_labels(self, x0: Tensor) -> Tensor:
+        return x0[:, 1:]
+
+    def to_network(self, x: Tensor) -> Tensor:
+        return x[:, 1:] * 2 - 1
+
+    def from_network(self, maps: Tensor) -> Tensor:
+        return self.from_labels((maps + 1) / 2)
+
+    def noise(self, x0: Tensor, rng: Generator) -> Tensor:
+        """(B,H,W) uniform in [0,1)."""
+        return torch.rand((len(x0), *x0.shape[2:]), generator=rng, device=rng.device).to(x0.device)
+
+    def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """One-hot x_t."""
+        return sample_categorical(q_probs(x0, self.schedule.alpha_bar(t)), noise)
+
+    def loss(self, prediction: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """(B,) KL of the posteriors of step t to t − 1, summed over pixels (`posterior_kl`)."""
+        return posterior_kl(x_t, x0, prediction, self.schedule.alpha_bar(t), self.schedule.alpha_bar(t - 1))
+
+    def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return prediction
+
+    def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:
+        def draw(*stream: int) -> Tensor:
+            return field.draw(rng.uniform, 1, *stream)[:, 0]
+
+        x_T, noise = uniform_noise(draw(START), self.classes + 1), partial(draw, STEP)
+        sampler, output = self.sampler, self.output
+        return sample(predict, x_T, times, self.schedule, uniform=noise, sampler=sampler, output=output)

@@ -1,34 +1,36 @@
-"""Gaussian diffusion: the forward process, and what a network may predict of it.
+"""Gaussian diffusion: the forward process, what a network may predict of it, and both as a `Process`.
 
 Throughout, alpha and sigma are numbers, tensors of one value, (B,) tensors, or anything that broadcasts with x.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
 
-from modiff.errors import ConfigError
+from modiff.diffusion import samplers
+from modiff.diffusion.process import START, STEP, Field, Predict, Process
+from modiff.diffusion.schedule import Factor, check_choice, expand
+from modiff.rng import normal
 
 Prediction = Literal["eps", "v", "x0"]
-Factor = Tensor | float
 
 
 def diffuse(x0: Tensor, noise: Tensor, alpha: Factor, sigma: Factor) -> Tensor:
     """x_t = α·x_0 + σ·ε, of x0's shape (Ho et al. 2020, Eq. 4)."""
-    return _expand(alpha, x0) * x0 + _expand(sigma, x0) * noise
+    return expand(alpha, x0) * x0 + expand(sigma, x0) * noise
 
 
 def target(x0: Tensor, noise: Tensor, alpha: Factor, sigma: Factor, kind: Prediction) -> Tensor:
     """What the network learns: ε, v = α·ε − σ·x_0 (Salimans & Ho 2022, §4), or x_0."""
-    if kind == "eps":
-        return noise
+    check_choice("prediction", kind, get_args(Prediction))
     if kind == "v":
-        return _expand(alpha, x0) * noise - _expand(sigma, x0) * x0
-    if kind == "x0":
-        return x0
-    raise _unknown(kind)
+        return expand(alpha, x0) * noise - expand(sigma, x0) * x0
+    return noise if kind == "eps" else x0
 
 
 def to_x0(
@@ -44,34 +46,51 @@ def to_x0(
 
     "eps" divides by α and so needs α > 0 (no zero terminal SNR), and a clip where α is small; the others need neither.
     """
+    check_choice("prediction", kind, get_args(Prediction))
+    x0 = prediction
     if kind == "eps":
-        x0 = (x_t - _expand(sigma, x_t) * prediction) / _expand(alpha, x_t)
+        x0 = (x_t - expand(sigma, x_t) * prediction) / expand(alpha, x_t)
     elif kind == "v":
-        x0 = _expand(alpha, x_t) * x_t - _expand(sigma, x_t) * prediction
-    elif kind == "x0":
-        x0 = prediction
-    else:
-        raise _unknown(kind)
+        x0 = expand(alpha, x_t) * x_t - expand(sigma, x_t) * prediction
     return x0 if clip is None else x0.clamp(-clip, clip)
 
 
-def to_eps(prediction: Tensor, x_t: Tensor, alpha: Factor, sigma: Factor, kind: Prediction) -> Tensor:
-    """The noise ε̂ that a prediction implies, of x_t's shape; "x0" divides by σ and so needs t > 0."""
-    if kind == "eps":
-        return prediction
-    if kind == "v":
-        return _expand(sigma, x_t) * x_t + _expand(alpha, x_t) * prediction
-    if kind == "x0":
-        return (x_t - _expand(alpha, x_t) * prediction) / _expand(sigma, x_t)
-    raise _unknown(kind)
+@dataclass(frozen=True)
+class GaussianProcess(Process):
+    """x_t = α·x_0 + σ·ε with x_0 = 2·labels − 1. prediction: what the network gives; sampler: of `samplers`."""
 
+    prediction: Prediction = "eps"
+    sampler: samplers.Sampler = "ancestral"
 
-def _expand(factor: Factor, x: Tensor) -> Factor:
-    """(B,) -> (B,1,…,1), so that a factor an item meets maps of any rank."""
-    if isinstance(factor, Tensor) and factor.ndim == 1 and x.ndim > 1:
-        return factor.view(-1, *[1] * (x.ndim - 1))
-    return factor
+    def from_labels(self, labels: Tensor) -> Tensor:
+        return labels * 2 - 1
 
+    def to_labels(self, x0: Tensor) -> Tensor:
+        return ((x0 + 1) / 2).clamp(0, 1)
 
-def _unknown(kind: object) -> ConfigError:
-    return ConfigError("no such prediction", field="prediction", found=repr(kind), expected="eps, v or x0")
+    def noise(self, x0: Tensor, rng: Generator) -> Tensor:
+        """Standard normal, of x0's shape."""
+        return torch.randn(x0.shape, generator=rng, device=rng.device).to(x0.device)
+
+    def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return diffuse(x0, noise, *self.factors(t))
+
+    def loss(self, prediction: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """(B,) L_simple: mean squared error of the predicted quantity (Ho et al. 2020, Eq. 14)."""
+        return (prediction - target(x0, noise, *self.factors(t), self.prediction)).square().mean((1, 2, 3))
+
+    def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """x̂_0, held within [−1,1]."""
+        return to_x0(prediction, x_t, *self.factors(t), self.prediction, clip=1.0)
+
+    def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.clean(predict(x_t, t), x_t, t)
+
+        draw = partial(field.draw, normal, self.classes)
+        noise = partial(draw, STEP)
+        return samplers.sample(denoise, draw(START), times, self.schedule, sampler=self.sampler, noise=noise)
+
+    def factors(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """α(t) and σ(t)."""
+        return self.schedule.alpha(t), self.schedule.sigma(t)

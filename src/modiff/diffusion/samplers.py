@@ -1,4 +1,4 @@
-"""Samplers of Gaussian diffusion: from noise to a clean map along any descending times.
+"""Samplers of Gaussian diffusion (ancestral, DDIM, DPM-Solver++); `categorical` has those of categorical diffusion.
 
 Every step is x_s = a·x̂_0 + b·x_t + c·z with three numbers that follow from the schedule at t and s alone; they are
 computed in float64 before the first evaluation of the model. Formulas are written so that α_t = 0 (zero terminal SNR)
@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor
 
-from modiff.diffusion.schedule import Schedule, check_times
+from modiff.diffusion.process import reverse
+from modiff.diffusion.schedule import Schedule, check_choice, check_times
 from modiff.errors import ConfigError
 
 Sampler = Literal["ancestral", "ddim", "dpm++"]
@@ -58,16 +58,17 @@ def sample(
     steps = _steps(_levels(times, schedule), sampler, eta)
     if noise is None and any(step.noise for step in steps):
         raise ConfigError("this sampler adds noise at each step and was given none", field="noise", found=sampler)
-    on_device = times.to(device=x_T.device, dtype=torch.float32)
-    x, before = x_T, x_T
-    for index, step in enumerate(steps):
-        x0 = denoise(x, on_device[index]).to(x.dtype)
+    before = x_T
+
+    def advance(index: int, x: Tensor, x0: Tensor) -> Tensor:
+        nonlocal before
+        step, x0 = steps[index], x0.to(x.dtype)
         clean = x0 if step.slope == 0 else (1 + step.slope) * x0 - step.slope * before
-        x = step.clean * clean + step.kept * x if step.kept else step.clean * clean
-        if step.noise and noise is not None:
-            x = x + step.noise * noise(index)
         before = x0
-    return x
+        x = step.clean * clean + step.kept * x if step.kept else step.clean * clean
+        return x + step.noise * noise(index) if step.noise and noise is not None else x
+
+    return reverse(denoise, x_T, times, advance)
 
 
 def _levels(times: Tensor, schedule: Schedule) -> list[_Level]:
@@ -77,13 +78,10 @@ def _levels(times: Tensor, schedule: Schedule) -> list[_Level]:
 
 
 def _steps(levels: list[_Level], sampler: Sampler, eta: float) -> list[_Step]:
-    if sampler not in get_args(Sampler):
-        raise ConfigError(
-            "no such sampler", field="sampler", found=repr(sampler), expected=", ".join(get_args(Sampler))
-        )
+    check_choice("sampler", sampler, get_args(Sampler))
     if not 0 <= eta <= 1 or (eta and sampler == "dpm++"):
         expected = "0: DPM-Solver++ adds no noise" if sampler == "dpm++" else "a number from 0 to 1"
-        raise ConfigError("impossible share of fresh noise", field="eta", found=eta, expected=expected)
+        raise ConfigError("impossible fraction of fresh noise", field="eta", found=eta, expected=expected)
     pairs = list(itertools.pairwise(levels))
     if sampler == "ancestral":
         return [_ancestral(t, s) for t, s in pairs]

@@ -7,14 +7,16 @@ of T steps is the same function read at t = k/T, so that a model trained on eith
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args, overload
 
 import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError
 
+Factor = Tensor | float
 ScheduleName = Literal["cosine", "linear", "sigmoid"]
 Spacing = Literal["uniform", "trailing", "quadratic"]
 
@@ -63,6 +65,9 @@ class Schedule:
     name: the curve. steps: T of the discrete chain. input_scale: b multiplies the SNR by b² (arXiv 2504.05977); b < 1:
     more noise at every t. zero_terminal_snr: moves and scales √ᾱ so that nothing is left
     at t = 1 (Lin et al. 2024, Algorithm 1, with ᾱ(0) = 1 held). Raises ConfigError for values that make no schedule.
+
+    Times t are in [0,1], or int64 steps 0 … T of the chain. What is read at float32 times is float32 on their device,
+    anything else float64 on the CPU; all is computed in float64.
     """
 
     name: ScheduleName
@@ -71,10 +76,7 @@ class Schedule:
     zero_terminal_snr: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in _CURVES:
-            raise ConfigError(
-                "no such noise schedule", field="schedule", found=repr(self.name), expected=", ".join(_CURVES)
-            )
+        check_choice("schedule", self.name, _CURVES)
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
             raise ConfigError(
                 "the chain needs a length", field="steps", found=repr(self.steps), expected="a whole number ≥ 1"
@@ -85,20 +87,20 @@ class Schedule:
             )
 
     def alpha_bar(self, t: Tensor) -> Tensor:
-        """ᾱ(t) of t's shape, falling from 1 at t = 0; float64 inside, returned as float64 if t is, else float32."""
-        return _narrow(self._alpha_bar(_widen(t)), t)
+        """ᾱ(t) of t's shape, falling from 1 at t = 0."""
+        return _narrow(self._alpha_bar(t), t)
 
     def alpha(self, t: Tensor) -> Tensor:
-        """√ᾱ(t), the factor of the clean map; dtype as `alpha_bar`."""
-        return _narrow(self._alpha_bar(_widen(t)).sqrt(), t)
+        """√ᾱ(t), the factor of the clean map."""
+        return _narrow(self._alpha_bar(t).sqrt(), t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """√(1 − ᾱ(t)), the noise's standard deviation; dtype as `alpha_bar`."""
-        return _narrow((1 - self._alpha_bar(_widen(t))).sqrt(), t)
+        """√(1 − ᾱ(t)), the noise's standard deviation."""
+        return _narrow((1 - self._alpha_bar(t)).sqrt(), t)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """log(ᾱ/(1 − ᾱ)): +inf at t = 0, and −inf at t = 1 with zero terminal SNR; dtype as `alpha_bar`."""
-        return _narrow(torch.logit(self._alpha_bar(_widen(t))), t)
+        """log(ᾱ/(1 − ᾱ)): +inf at t = 0, and −inf at t = 1 with zero terminal SNR."""
+        return _narrow(torch.logit(self._alpha_bar(t)), t)
 
     def grid(self) -> Tensor:
         """(T+1,) float64: ᾱ at t = 0, 1/T … 1, the cumulative products of 1 − β; the first is 1."""
@@ -110,7 +112,10 @@ class Schedule:
         return 1 - grid[1:] / grid[:-1]
 
     def _alpha_bar(self, t: Tensor) -> Tensor:
-        curve = _CURVES[self.name]
+        """ᾱ in float64."""
+        if not t.is_floating_point():
+            return self.grid()[t.cpu()]
+        t, curve = _widen(t), _CURVES[self.name]
         # Exactly 1 at t = 0 whatever the last digit of a machine's cosine: 1 − ᾱ stands under square roots.
         alpha_bar = torch.where(t <= 0, 1.0, curve(t).clamp(0, 1))
         if self.zero_terminal_snr:
@@ -134,17 +139,25 @@ def _widen(t: Tensor) -> Tensor:
 
 
 def _narrow(value: Tensor, t: Tensor) -> Tensor:
-    return value if t.dtype == torch.float64 else value.to(torch.float32).to(t.device)
+    return value.to(torch.float32).to(t.device) if t.is_floating_point() and t.dtype != torch.float64 else value
 
 
-def make_schedule(**settings: Any) -> Schedule:
-    """A Schedule from settings as they stand in a configuration; raises ConfigError for a name that is none."""
-    known = Schedule.__dataclass_fields__
-    if unknown := [key for key in settings if key not in known]:
-        raise ConfigError("no such setting of a schedule", field=unknown[0], expected=", ".join(known))
-    if "name" not in settings:
-        raise ConfigError("which noise schedule?", field="name", expected=", ".join(_CURVES))
-    return Schedule(**settings)
+def check_choice(field: str, value: object, known: Iterable[str]) -> None:
+    """ConfigError unless the value is one of the names that are known."""
+    names = list(known)
+    if value not in names:
+        raise ConfigError(f"no such {field}", field=field, found=repr(value), expected=", ".join(names))
+
+
+@overload
+def expand(factor: Tensor, x: Tensor) -> Tensor: ...
+@overload
+def expand(factor: Factor, x: Tensor) -> Factor: ...
+def expand(factor: Factor, x: Tensor) -> Factor:
+    """(B,) -> (B,1,…,1) in x's type on its device, so that each item's factor meets maps of any rank; else as it is."""
+    if isinstance(factor, Tensor) and factor.ndim == 1 and x.ndim > 1:
+        return factor.to(x.dtype).to(x.device).view(-1, *[1] * (x.ndim - 1))
+    return factor
 
 
 def time_steps(n: int, *, steps_total: int = 250, spacing: Spacing = "uniform") -> Tensor:
@@ -154,10 +167,7 @@ def time_steps(n: int, *, steps_total: int = 250, spacing: Spacing = "uniform") 
     quadratic: steps of the chain at T·(k/n)², close together where little noise is left (Song et al. 2021, App. D.2).
     Raises ConfigError for n < 1, and for more steps than the chain has where times are steps of the chain.
     """
-    if spacing not in get_args(Spacing):
-        raise ConfigError(
-            "no such spacing of times", field="spacing", found=repr(spacing), expected=", ".join(get_args(Spacing))
-        )
+    check_choice("spacing", spacing, get_args(Spacing))
     if n < 1 or (n > steps_total and spacing != "uniform"):
         limit = "≥ 1" if spacing == "uniform" else f"from 1 to {steps_total}, the chain's length"
         raise ConfigError("impossible number of sampling steps", field="steps", found=n, expected=limit)
@@ -175,5 +185,5 @@ def check_times(times: Tensor) -> Tensor:
     t = times.detach().to("cpu", torch.float64)
     # Written so that NaN fails.
     if not (t.ndim == 1 and len(t) > 1 and bool((t.diff() < 0).all()) and bool(t[-1] >= 0) and bool(t[0] <= 1)):
-        raise ConfigError("not a way from noise to a map", field="times", expected="1 ≥ t_0 > t_1 > … > t_n ≥ 0")
+        raise ConfigError("do not lead from noise to a map", field="times", expected="1 ≥ t_0 > t_1 > … > t_n ≥ 0")
     return t

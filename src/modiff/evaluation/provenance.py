@@ -9,7 +9,6 @@ import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from modiff.config.fields import to_dict
+from modiff.config.run import RunConfig
 
 VERSIONS = ("torch", "numpy", "scipy", "lightning")
 
@@ -67,13 +67,13 @@ def versions() -> dict[str, str]:
 
 
 def model_fingerprint(model: nn.Module, config: Any = None) -> str:
-    """A hash of weights and configuration, settings or plain data: equal for models that draw the same samples."""
+    """A hash of weights, method and the model's own settings: equal for models that draw the same samples.
+
+    config: a RunConfig, of which how and where it was trained is left out, or plain data.
+    """
+    own = {"method": config.method, "model": to_dict(config.model)} if isinstance(config, RunConfig) else config
     digest = hashlib.sha256(type(model).__qualname__.encode())
-
-    def plain(value: Any) -> Any:
-        return to_dict(value) if is_dataclass(value) else str(value)
-
-    digest.update(json.dumps(config, sort_keys=True, default=plain).encode())
+    digest.update(json.dumps(own, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"\x1f{name}\x1f{tuple(tensor.shape)}\x1f{tensor.dtype}\x1f".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

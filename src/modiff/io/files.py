@@ -5,16 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from modiff.errors import DataError
 
+T = TypeVar("T")
 _SUFFIXES = (".png", ".npz", ".nii", ".gz", ".dcm")  # of result files
 MANIFEST = "summary.json"  # its "files" name what a folder of results holds
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A key to sort names by: slice-9 comes before slice-10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+@contextmanager
+def located(path: str | Path, field: str | None = None) -> Iterator[None]:
+    """A DataError from inside the block that names no file is about `path`, and `field` there."""
+    try:
+        yield
+    except DataError as error:
+        if error.path is not None:
+            raise
+        raise DataError(str(error), path=path, field=field) from error
+
+
+def guarded(path: str | Path, action: Callable[[], T]) -> T:
+    """Runs what touches a file from outside: a damaged one makes libraries raise nearly anything, here a DataError."""
+    try:
+        with located(path):
+            return action()
+    except DataError:
+        raise
+    except Exception as error:
+        text = str(error) or repr(error)
+        what = "truncated" if "truncated" in text else "damaged"
+        raise DataError(f"{what} file", path=path, found=text.splitlines()[0][:200]) from error
 
 
 @contextmanager

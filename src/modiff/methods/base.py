@@ -11,6 +11,13 @@ from torch import Generator, Tensor, nn
 from modiff.errors import ConfigError
 from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
+_MOST_BYTES = 1 << 27  # of the image features of samples that are computed together: bounds memory whatever n is
+
+
+def at_once(*features: Tensor) -> int:
+    """How many samples to compute together, each of which takes such `features`; 16 of CCDM's at 128×128."""
+    return max(1, _MOST_BYTES // max(1, sum(4 * part.numel() for part in features)))
+
 
 class Segmenter(nn.Module, ABC):
     """A method that learns from every rater and draws hypotheses: `training_loss`, `encode`, `sample`.

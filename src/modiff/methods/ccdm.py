@@ -8,51 +8,37 @@ that of neighbouring steps).
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from modiff.config.baselines import CCDMConfig
-from modiff.diffusion import categorical
-from modiff.methods.pixel_diffusion import Labels, NoiseField, PixelDiffusion
-from modiff.nn import losses
-from modiff.rng import uniform
+from modiff.diffusion.categorical import CategoricalProcess
+from modiff.diffusion.schedule import Schedule
+from modiff.methods.denoising import Labels
+from modiff.methods.pixel_diffusion import PixelDiffusion
 from modiff.types import DataSpec
-
-_START, _STEP = 3, 4  # streams of a sample's seed
 
 
 class CCDM(PixelDiffusion):
-    """Categorical diffusion of a reader's label map; the network predicts P(x_0 | x_t, image)."""
+    """Categorical diffusion of a rater's label map; the network predicts P(x_0 | x_t, image)."""
+
+    config: CCDMConfig
 
     def __init__(self, config: CCDMConfig, data: DataSpec) -> None:
-        both = len(data.classes) + 1
-        super().__init__(config, data, inputs=both, outputs=both)
-        self.config = config
+        classes, schedule = len(data.classes), Schedule(config.schedule, steps=config.steps)
+        process = CategoricalProcess(schedule, classes, config.spacing, config.sampler, config.output)
+        super().__init__(config, data, process, inputs=classes + 1, outputs=classes + 1)
 
-    def _belief(self, x_t: Tensor, t: Tensor, share: Tensor) -> Tensor:
-        """(M,1+K,H,W) float32 probabilities of x_0, background first."""
-        return self.unet(x_t, share, t).softmax(1)
+    @property
+    def term_weights(self) -> Mapping[str, float]:
+        """The paper's loss alone."""
+        return {"simple": 1.0}
 
-    def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, tuple[float, Tensor]]:
-        """KL of posteriors summed over pixels, mean over images (Eq. 9); at the first step it is the cross-entropy."""
-        x0 = torch.cat([1 - labels.mask.sum(1, keepdim=True), labels.mask], 1)
-        step = self._draw_steps(len(x0), rng)
-        grid = self.schedule.grid()
-        level, level_before = grid[step], grid[step - 1]
-        field = torch.rand((len(x0), *x0.shape[2:]), generator=rng, device=rng.device).to(x0.device)
-        x_t = categorical.sample_categorical(categorical.q_probs(x0, level), field)
-        t = (step / self.config.steps).to(x0.device)
-        divergence = categorical.posterior_kl(x_t, x0, self._belief(x_t, t, labels.share), level, level_before)
-        return {"simple": (1.0, losses.weighted_mean(divergence, labels.weights))}
+    def _predict(self, x_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
+        """(M,1+K,H,W) float32 belief about x_0, the background first."""
+        return super()._predict(x_t, t, features).softmax(1)
 
-    def _denoise(self, share: Tensor, field: NoiseField, times: Tensor) -> Tensor:
-        made = categorical.sample(
-            lambda x_t, t: self._belief(x_t, t.expand(len(share)), share),
-            categorical.uniform_noise(field.draw(uniform, 1, _START)[:, 0], self.classes + 1),
-            times,
-            self.schedule,
-            uniform=lambda step: field.draw(uniform, 1, _STEP, step)[:, 0],
-            sampler=self.config.sampler,
-            output=self.config.output,
-        )
-        return made[:, 1:]
+    def _losses(self, labels: Labels, prediction: Tensor, x0: Tensor, x_t: Tensor, **at: Tensor) -> dict[str, Tensor]:
+        """KL of posteriors summed over pixels (Eq. 9); at the first step it is the cross-entropy."""
+        return {"simple": self.process.loss(prediction, x0, x_t, **at)}

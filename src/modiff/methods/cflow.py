@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from modiff.config.baselines import CFlowConfig
 from modiff.methods.prob_unet import ProbUNet
-from modiff.nn import latent
 from modiff.nn.flows import GlowFlow, PlanarFlow
+from modiff.nn.latent import Gaussian
+from modiff.nn.layers import full_precision
+from modiff.nn.unet import Norm
 from modiff.types import DataSpec
 
 
@@ -18,11 +20,11 @@ class CFlow(ProbUNet):
     Networks are normalised in batches. KL = E[log q_0(z_0) − Σ log|det| − log p(z_K)], by one draw.
     """
 
-    norm: latent.Norm = "block"
+    norm: Norm = "block"
+    config: CFlowConfig
 
     def __init__(self, config: CFlowConfig, data: DataSpec) -> None:
         super().__init__(config, data)
-        self.settings = config
         features = (config.prior_channels or config.channels)[-1]
         self.flow: nn.Module | None = None
         if config.posterior == "planar":
@@ -31,16 +33,16 @@ class CFlow(ProbUNet):
             self.flow = GlowFlow(features, config.latent_dim, config.flow_steps)
 
     def _draw_posterior(
-        self, image: Tensor, label: Tensor, prior: latent.Gaussian, rng: torch.Generator
+        self, image: Tensor, label: Tensor, prior: Gaussian, rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """z_K (B,D), and (B,) the one-draw estimate of the posterior's divergence from the prior."""
         if self.flow is None:
             return super()._draw_posterior(image, label, prior, rng)
         q, h = self.posterior(torch.cat([image, label], 1))
         start = q.draw(self._noise(q.mean, rng))
-        with latent.full_precision(start):
+        with full_precision(start):
             z, log_det = self.flow(start, h)
-        point = start if self.settings.kl_point == "z0" else z
+        point = start if self.config.kl_point == "z0" else z
         return z, q.log_prob(point) - log_det - prior.log_prob(z)
 
     def _penalised(self) -> list[nn.Module]:

@@ -11,12 +11,13 @@ from torch import Tensor, distributed, nn
 
 from modiff.config.baselines import MoSEConfig
 from modiff.errors import ConfigError
-from modiff.methods.base import Segmenter
-from modiff.nn import latent
+from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
+from modiff.nn.layers import channels_last, full_precision
+from modiff.nn.losses import mean_of_known
 from modiff.nn.transport import CapSchedule, greedy_coupling, iou_cost
-from modiff.nn.windows import pad_to_multiple
-from modiff.rng import fold, normal, sample_seeds, uniform
-from modiff.types import Batch, DataSpec, RaterChoice, Samples
+from modiff.nn.unet import ConvUNet
+from modiff.rng import fold, normal, uniform
+from modiff.types import Batch, DataSpec
 
 # Streams of a sample's seed: what each random number is for.
 _LATENT, _EXPERT = 1, 2
@@ -44,26 +45,22 @@ class Fuse(nn.Module):
 
 
 @dataclass
-class Encoding:
-    """What depends on the images only: features (B,F,h,w) and the experts' probabilities (B,E)."""
+class Encoding(LatentEncoding):
+    """The U-Net's features, and the experts' probabilities (B,E)."""
 
-    size: tuple[int, int]  # H, W of the images as given
-    features: Tensor
     experts: Tensor
 
 
-class MoSE(Segmenter):
-    """p(y|x) = Σ_e π_e(x) E_{z~N(μ_e,σ_e²)} p(y|x,z); learns from all raters of an image at every step.
+class MoSE(LatentSegmenter[Encoding]):
+    """p(y|x) = Σ_e π_e(x) E_{z~N(μ_e,σ_e²)} p(y|x,z); learns from all raters of an image at every step."""
 
-    It tells no rater from another and does not use a prompt.
-    """
+    config: MoSEConfig
 
     def __init__(self, config: MoSEConfig, data: DataSpec) -> None:
-        super().__init__(data)
+        super().__init__(config, data)
         _check(config)
-        self.config = config
         width = config.channels[-1]
-        self.unet = latent.ConvUNet(self.channels, config.channels, norm="layer", align_corners=False)
+        self.unet = ConvUNet(self.channels, config.channels, norm="layer", align_corners=False)
         self.gating = nn.Sequential(
             nn.Linear(width, width),
             nn.ReLU(),
@@ -74,7 +71,7 @@ class MoSE(Segmenter):
         self.mean = nn.Parameter(_initial_means(config.experts, config.latent_dim))
         self.log_sigma = nn.Parameter(torch.full_like(self.mean, math.log(1 / 8)))
         self.fuse = Fuse(config.channels[0], config.latent_dim, self.classes + 1, depth=config.combine_depth)
-        latent.channels_last(self)
+        channels_last(self)
         self.cap = CapSchedule(config.cap_start, config.cap_end, window=config.cap_window, patience=config.cap_patience)
 
     @property
@@ -86,7 +83,7 @@ class MoSE(Segmenter):
 
     def training_loss(self, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
         """Σ P·c + β·KL(P's row sums ‖ the samples' weights), batch mean; P is the greedy capped coupling."""
-        latent.check_batch(batch, training=self.training)
+        check_batch(batch, training=self.training)
         each = self.config.samples_per_expert
         encoding = self.encode(batch.image)
         shape = (len(batch), each, *self.mean.shape)
@@ -95,13 +92,13 @@ class MoSE(Segmenter):
         maps = self._decode(encoding, z)
         weights = (encoding.experts / each).repeat(1, each)
         known = batch.read.any(1)
-        with latent.full_precision(maps):
+        with full_precision(maps):
             cost = iou_cost(maps, batch.masks & batch.read[:, :, None, None, None])
             mass = batch.read.float() / batch.read.sum(1, keepdim=True).clamp_min(1)
             with torch.no_grad():
                 coupling = greedy_coupling(cost, mass, self.cap.cap)
-            transport = latent.weighted_mean((coupling * cost).sum((1, 2)), known)
-            divergence = latent.weighted_mean(mass_divergence(coupling.sum(2), weights), known)
+            transport = mean_of_known((coupling * cost).sum((1, 2)), known)
+            divergence = mean_of_known(mass_divergence(coupling.sum(2), weights), known)
         if self.config.kl_reduction == "mean":
             divergence = divergence / weights.shape[1]
         loss = transport + self.config.beta * divergence
@@ -112,53 +109,31 @@ class MoSE(Segmenter):
     # Sampling
 
     def encode(self, image: Tensor) -> Encoding:
-        """(B,C,H,W) -> features and the experts' probabilities, once an image for all its samples."""
-        x = pad_to_multiple(latent.normalise(image, self.config.intensity), self.stride, edge=True)
+        """(B,C,H,W) -> features and the experts' probabilities, once per image for all its samples."""
+        x = self._prepare(image)
         bottleneck, features = self.unet(x)
-        with latent.full_precision(x):
+        with full_precision(x):
             experts = self.gating(bottleneck.float().mean((2, 3))).softmax(1)
         return Encoding((image.shape[-2], image.shape[-1]), features, experts)
 
     def _decode(self, encoding: Encoding, z: Tensor) -> Tensor:
-        """(B,N,K,H,W) probabilities of the foreground classes for latents z (B,N,D)."""
         height, width = encoding.size
         return self.fuse(encoding.features, z)[..., :height, :width].softmax(2)[:, :, 1:]
 
-    @torch.no_grad()
-    def sample(
-        self,
-        image_or_encoding: Tensor | Encoding,
-        n: int,
-        *,
-        seeds: Tensor,
-        steps: int | None = None,
-        raters: RaterChoice = "single",
-        stratified: bool = False,
-        origin: Tensor | None = None,
-    ) -> Samples:
-        """n hypotheses an image. Compact sampling takes experts in turn and gives weights.
+    def _draw_latents(self, encoding: Encoding, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compact sampling takes experts in turn and gives weights; ConfigError for fewer samples than experts."""
+        who = self._experts_of(encoding.experts, seeds)
+        z = self.mean[who] + self.log_sigma.exp()[who] * normal(fold(seeds, _LATENT), (self.config.latent_dim,))
+        if self.config.sampling == "standard":
+            return z, None
+        times = torch.bincount(who[0], minlength=self.config.experts)
+        return z, (encoding.experts / times)[:, who[0]]
 
-        ConfigError for raters but "single", more steps than one, and compact sampling of fewer samples than experts.
-        """
-        self.check_request(steps=steps, raters=raters, stratified=stratified)
-        encoding = self.encode(image_or_encoding) if isinstance(image_or_encoding, Tensor) else image_or_encoding
-        each = sample_seeds(seeds, n)
-        who = self._experts_of(encoding.experts, each)
-        z = self.mean[who] + self.log_sigma.exp()[who] * normal(fold(each, _LATENT), (self.config.latent_dim,))
-        pixels = encoding.features.shape[0] * encoding.features.shape[-2] * encoding.features.shape[-1]
-        chunk = max(1, latent.PIXELS_AT_ONCE // pixels)
-        maps = torch.cat([self._decode(encoding, part) for part in z.split(chunk, 1)], 1).contiguous()
-        samples = Samples.uniform(maps)
-        if self.config.sampling == "compact":
-            times = torch.bincount(who[0], minlength=self.config.experts)
-            samples.weights = (encoding.experts / times)[:, who[0]]
-        return samples
-
-    def _experts_of(self, law: Tensor, seeds: Tensor) -> Tensor:
-        """(B,N) which expert draws each sample: by the gating's law (B,E), or in turn."""
+    def _experts_of(self, probability: Tensor, seeds: Tensor) -> Tensor:
+        """(B,N) which expert draws each sample: by the gating's probabilities (B,E), or in turn."""
         batch, n = seeds.shape
         if self.config.sampling == "standard":
-            steps = law.cumsum(1)[:, None, :-1]
+            steps = probability.cumsum(1)[:, None, :-1]
             return (uniform(fold(seeds, _EXPERT))[..., None] >= steps).sum(-1)
         if n < self.config.experts:
             expected = f"at least {self.config.experts}, the number of experts"
@@ -192,9 +167,8 @@ def _over_processes(loss: Tensor, images: int) -> tuple[Tensor, int]:
 
 def _check(config: MoSEConfig) -> None:
     """ConfigError for settings that contradict each other."""
-    latent.check_widths(config.channels, "model.channels")
     count = config.experts * config.samples_per_expert
     for field, cap in (("cap_start", config.cap_start), ("cap_end", config.cap_end)):
-        if not 1 / max(count, 1) <= cap <= 1:
+        if not 1 / count <= cap:
             expected = f"between 1/{count}, so that {count} samples hold all raters' mass, and 1"
             raise ConfigError("is not a cap", field=f"model.{field}", found=cap, expected=expected)

@@ -47,7 +47,7 @@ def gaussian_kernel(sigma: float) -> list[float]:
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian smoothing by σ pixels; beyond the border the border's pixel goes on (skimage.filters.gaussian)."""
+    """Gaussian smoothing by σ pixels; beyond the border the border's pixel repeats (skimage.filters.gaussian)."""
     kernel = gaussian_kernel(sigma)
     return _separable(F.pad(x, [len(kernel) // 2] * 4, mode="replicate"), kernel, kernel)
 
@@ -152,7 +152,7 @@ class EdgeFilter(nn.Module):
 
     Gaussian, Roberts, Prewitt and Sobel give their response, and gradients pass through it. Canny's edges are a yes or
     no without a gradient; they gate the input, y ⊙ canny(y), whose gradient is exact wherever no edge appears or goes.
-    Its thresholds are shares of each map's range, since what the network filters does not lie in [0,1].
+    Its thresholds are fractions of each map's range, since what the network filters does not lie in [0,1].
     """
 
     def __init__(self, name: str) -> None:
@@ -166,12 +166,11 @@ class EdgeFilter(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         with torch.autocast(y.device.type, enabled=False):
             y = y.float()
-            return y * canny(_unit_range(y)) if self.name == "canny" else _MAGNITUDES[self.name](y)
+            return y * canny(unit_range(y.detach())) if self.name == "canny" else _MAGNITUDES[self.name](y)
 
 
-def _unit_range(y: Tensor) -> Tensor:
-    """Each map scaled to [0,1]; a flat one is 0."""
-    y = y.detach()
+def unit_range(y: Tensor) -> Tensor:
+    """Each map of (…,H,W) scaled to [0,1]; a flat one is 0."""
     low = y.amin((-2, -1), keepdim=True)
     spread = y.amax((-2, -1), keepdim=True) - low
     return torch.where(spread > 0, (y - low) / spread.clamp_min(_TINY), torch.zeros_like(y))

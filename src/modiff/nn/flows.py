@@ -19,12 +19,12 @@ def planar_step(z: Tensor, u: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Ten
     (their appendix A.1).
     """
     inner, norm = (w * u).sum(-1), (w**2).sum(-1)
-    share = norm / norm.clamp_min(1e-8)  # one, but where w vanishes and the step is a translation
+    whole = norm / norm.clamp_min(1e-8)  # one, but where w vanishes and the step is a translation
     lifted = F.softplus(inner)
     u = u + ((lifted - 1 - inner) / norm.clamp_min(1e-8))[:, None] * w
     activation = torch.tanh((w * z).sum(-1) + b)
     # 1 + (1 − a²)·wᵀû, written without the cancellation that would lose a determinant near zero.
-    determinant = activation**2 + (1 - activation**2) * ((1 - share) * (1 + inner) + share * lifted)
+    determinant = activation**2 + (1 - activation**2) * ((1 - whole) * (1 + inner) + whole * lifted)
     return z + u * activation[:, None], torch.log(determinant.clamp_min(torch.finfo(z.dtype).tiny))
 
 
@@ -34,12 +34,12 @@ class PlanarFlow(nn.Module):
     def __init__(self, features: int, dim: int, steps: int) -> None:
         super().__init__()
         self.dim, self.steps = dim, steps
-        self.u = self._reader(features, steps * dim)
-        self.w = self._reader(features, steps * dim)
-        self.b = self._reader(features, steps)
+        self.u = self._network(features, steps * dim)
+        self.w = self._network(features, steps * dim)
+        self.b = self._network(features, steps)
 
     @staticmethod
-    def _reader(features: int, outputs: int) -> nn.Sequential:
+    def _network(features: int, outputs: int) -> nn.Sequential:
         hidden = nn.Linear(outputs, outputs)
         return nn.Sequential(nn.Linear(features, outputs), nn.ReLU(), hidden, nn.BatchNorm1d(outputs))
 

@@ -1,4 +1,4 @@
-"""Terms of MoDiff's denoising loss (paper §3.3, Eq. 8): each returns one value an image, (B,)."""
+"""Terms of losses: each returns one value per image, (B,); and the means of these."""
 
 from __future__ import annotations
 
@@ -37,3 +37,9 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """Scalar mean of (B,) values, with weights of mean one."""
     return values.mean() if weights is None else (values * weights).mean()
+
+
+def mean_of_known(values: Tensor, known: Tensor) -> Tensor:
+    """Scalar mean of (B,) values over the rows that are known; a zero with a graph where none is."""
+    weights = known.float()
+    return (values * weights).sum() / weights.sum().clamp_min(1)

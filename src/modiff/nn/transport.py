@@ -34,16 +34,16 @@ def greedy_coupling(cost: Tensor, mass: Tensor, cap: Tensor | float) -> Tensor:
         free = room.gather(1, nearest)
         before = free.cumsum(1) - free
         poured = torch.minimum(free, (mass[rows, rater][:, None] - before).clamp_min(0))
-        share = torch.zeros_like(room).scatter(1, nearest, poured)
-        coupling[rows, :, rater] = share
-        room = (room - share).clamp_min(0)
+        taken = torch.zeros_like(room).scatter(1, nearest, poured)
+        coupling[rows, :, rater] = taken
+        room = (room - taken).clamp_min(0)
     return coupling
 
 
 class CapSchedule(nn.Module):
     """γ: `start`, then `end` for good once the mean training loss has not improved for more than `patience` windows.
 
-    A window is a number of images. Its state is buffers, so that a run that resumes goes on where it was; those that
+    A window is a number of images. Its state is buffers, so that a run resumes where it was; those that
     decide are integers, which a moving average of the weights copies and does not mix.
     """
 

@@ -1,16 +1,14 @@
-"""Squares of an image: where the prompt is, where training looks, and sides that a network can take."""
+"""Cropping and padding: windows around the prompt, random training crops, padding to the network stride, noise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modiff.rng import fold
-
-Draw = Callable[[Tensor, tuple[int, ...]], Tensor]  # random numbers of (*seeds.shape, *shape) from seeds
+from modiff.rng import Draw, fold
 
 
 def pad_to_multiple(x: Tensor, multiple: int, *, edge: bool) -> Tensor:
@@ -59,16 +57,31 @@ def cut(x: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     return x.permute(0, 2, 3, 1)[items, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def field(draw: Draw, seeds: Tensor, channels: int, corner: Tensor, size: tuple[int, int]) -> Tensor:
-    """(M,C,h,w) random numbers, each a function of its seed (M,), channel, row and column alone.
+@dataclass(frozen=True)
+class NoiseField:
+    """Random numbers of M samples: a function of (seed, stream, channel, row and column).
 
-    corner: (M,2) of each window's first pixel in the plane. Windows of one seed that overlap see the same numbers.
+    seeds: (M,). size: (h,w). corner: (M,2) of the samples' first pixels in the plane, None for (0,0). plane: (H,W) that
+    is drawn as a whole, so that a sample does not depend on its window; None: a plane without borders, in which windows
+    of one seed that overlap see the same numbers.
     """
-    device = seeds.device
-    rows = corner[:, 0, None] + torch.arange(size[0], device=device)
-    columns = corner[:, 1, None] + torch.arange(size[1], device=device)
-    lines = fold(seeds[:, None, None], torch.arange(channels, device=device)[:, None], rows[:, None])
-    return draw(fold(lines[..., None], columns[:, None, None]), ())
+
+    seeds: Tensor
+    size: tuple[int, int]
+    corner: Tensor | None = None
+    plane: tuple[int, int] | None = None
+
+    def draw(self, distribution: Draw, channels: int, *stream: int) -> Tensor:
+        """(M,channels,h,w) of `uniform` or `normal` of modiff.rng."""
+        seeds, device = fold(self.seeds, *stream), self.seeds.device
+        if self.corner is None:
+            return distribution(seeds, (channels, *self.size))
+        if self.plane is not None:
+            return cut(distribution(seeds, (channels, *self.plane)), self.corner, self.size)
+        rows = self.corner[:, 0, None] + torch.arange(self.size[0], device=device)
+        columns = self.corner[:, 1, None] + torch.arange(self.size[1], device=device)
+        lines = fold(seeds[:, None, None], torch.arange(channels, device=device)[:, None], rows[:, None])
+        return distribution(fold(lines[..., None], columns[:, None, None]), ())
 
 
 def random_corner(
@@ -80,9 +93,9 @@ def random_corner(
     anywhere: float,
     rng: torch.Generator,
 ) -> Tensor:
-    """(B,2) corners of training squares: around the prompt up to `jitter` pixels off, or anywhere in the image.
+    """(B,2) corners of training crops: around the prompt up to `jitter` pixels off, or anywhere in the image.
 
-    shape: (B, H, W). Without a prompt every square lies anywhere.
+    shape: (B, H, W). Without a prompt every crop lies anywhere.
     """
     batch, height, width = shape
     limit = torch.tensor([height - size[0], width - size[1]], device=rng.device)
@@ -95,8 +108,14 @@ def random_corner(
     return torch.where(far, free, near)
 
 
-def paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor) -> None:
-    """Writes windows (M,K,h,w) into (B,N,K,H,W) maps at `row`, `index` and their corners (M,2); the rest stays."""
+def paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor | None) -> None:
+    """Writes windows (M,K,h,w) into (B,N,K,H,W) maps at `row`, `index` and their corners (M,2); the rest stays.
+
+    corner: None for whole images.
+    """
+    if corner is None:
+        maps[row, index] = made
+        return
     height, width = made.shape[-2:]
     rows = (corner[:, 0, None] + torch.arange(height, device=maps.device))[:, :, None]
     columns = (corner[:, 1, None] + torch.arange(width, device=maps.device))[:, None, :]

@@ -23,6 +23,7 @@ class Clock:
 
     budget: of the whole run, as `parse_budget` reads it. max_seconds: of this start, validations and saves included.
     seconds: training time of all starts, those `before` this one included. reason: why this start ended, "" before.
+    signalled: a signal asked to end, perhaps after the last step: the callers of a training must stop too.
 
     A budget of time is spent by training alone, not by validations and the saves that follow them: methods validate
     more or less often. With several processes the slowest clock decides, so that all stop at the same step.
@@ -32,13 +33,8 @@ class Clock:
         self.budget_seconds, self.budget_images = parse_budget(budget)
         self.max_seconds, self.before, self.seconds = max_seconds, before, before
         self.reason = ""
-        self._signal: int | None = None
+        self.signalled = False
         self._paused = 0.0
-
-    @property
-    def signalled(self) -> bool:
-        """Whether a signal asked to end, perhaps after the last step: the callers of a training must stop too."""
-        return self._signal is not None
 
     def progress(self, images: int) -> float:
         """Fraction of the budget that is spent once `images` were seen, 0 to 1."""
@@ -59,9 +55,9 @@ class Clock:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None and number == signal.SIGINT:
+        if self.signalled and number == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: do not wait for the step's end
-        self._signal = number
+        self.signalled = True
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -36,7 +36,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError("cannot be read", path=path, found=error.strerror) from error
     if not head.startswith(_HEAD):
         if head.startswith(b"PK"):  # Lightning's
-            hint = f"Finish it with that version, use its weights as they are, or start again. {_HINT}"
+            hint = f"Finish it with that version, or use its weights as they are. {_HINT}"
             raise CheckpointError("was written by modiff 0.1 and cannot be resumed", path=path, hint=hint)
         raise CheckpointError("is not a training checkpoint", path=path, hint=_HINT)
     if head.removeprefix(_HEAD) != hashlib.sha256(content).hexdigest().encode():

@@ -13,9 +13,10 @@ from PIL import Image
 from store_helpers import make_info
 
 from modiff.cli import main
+from modiff.config.phantom import PhantomConfig
 from modiff.data.check.findings import Finding, Report, View
 from modiff.data.check.run import check, detect
-from modiff.data.phantom.case import PhantomConfig, write_phantom
+from modiff.data.importers.phantom import write_phantom
 from modiff.data.store_writer import StoreWriter
 from modiff.errors import DataError
 from modiff.report.check import thumbnail, write_page

@@ -309,7 +309,7 @@ def _spoil(root: Path, what: str) -> Sequence[str]:
         _png(root / "p1" / "a" / "image.png", _picture()[:8])
         for rater in ("ann", "bob"):
             _png(root / "p1" / "a" / f"rater-{rater}.png", _mask((8, 10)))
-        return "another size", "--size"
+        return "different sizes", "--size"
     if what == "two":
         np.save(root / "p1" / "a" / "image.npy", _picture())
         return ("a second image",)
@@ -435,7 +435,7 @@ def test_a_mask_may_compress_as_well_as_it_likes_within_its_image(tmp_path: Path
     image, path = Grid(np.zeros((1, 40, 50, 60), np.int16), tmp_path), tmp_path / "m.nii.gz"
     _nii(path, np.zeros((40, 50, 60), np.uint8))
     strict = Limits(ratio_free=1000, max_ratio=10)
-    with pytest.raises(ModiffError, match="far more data"):
+    with pytest.raises(ModiffError, match=r"far more data|inflate beyond reason"):
         read_grid(path, strict, mask=True)
     assert read_grid(path, mask_limits(image, strict), mask=True).shape == (40, 50, 60)
 

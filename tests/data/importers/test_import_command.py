@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from PIL import Image
 
 from modiff.cli import main
-from modiff.data.importers.base import IMPORTERS, importer
+from modiff.data.importers.base import IMPORTERS, Importer, importer
 
 
 def _help(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -38,10 +37,11 @@ def test_each_source_explains_itself(capsys: pytest.CaptureFixture[str], name: s
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
-def test_each_source_has_its_two_functions(name: str) -> None:
-    module, parser = importer(name), argparse.ArgumentParser()
-    module.add_arguments(parser)
-    assert callable(module.run)
+def test_each_source_declares_all_that_the_runner_asks_for(name: str) -> None:
+    kind = importer(name)
+    assert kind.arguments
+    for part in ("describe", "read"):
+        assert getattr(kind, part) is not getattr(Importer, part)
 
 
 @pytest.mark.parametrize("name", IMPORTERS)

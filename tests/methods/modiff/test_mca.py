@@ -69,7 +69,7 @@ def test_the_loss_looks_at_queries_of_all_rows_and_columns(side):
     network = MCA(1, 1, MCAConfig(dim=8, heads=2), LDFConfig())
     share, grid = network.encode(torch.rand(1, 1, side, side)), side // 2
     place = torch.arange(grid * grid).float()
-    share.query = place[None, :, None].expand(-1, -1, 8)
+    share = share._replace(query=place[None, :, None].expand(-1, -1, 8))
     query = network(share, torch.zeros(1, 1, side, side))[1]["query"][0, :, 0].long()
     assert set((query % grid).tolist()) == set(range(grid))
     assert set((query // grid).tolist()) == set(range(grid))

@@ -124,7 +124,7 @@ def test_absent_samples_are_empty():
 def test_present_is_what_the_argmax_marks(mode, p, monkeypatch):
     network = model(config(presence={"mode": mode}), classes=2).eval()
     made = torch.tensor(p).view(1, 2, 1, 1)
-    monkeypatch.setattr(network, "_denoise_group", lambda group, member, *_: made.repeat(len(member), 1, *group.size))
+    monkeypatch.setattr(network, "_denoise", lambda window, *_: made.repeat(len(window.rows), 1, *window.size))
     samples = network.sample(batch(3, classes=2).image, 6, seeds=SEEDS)
     assert drawn(samples).any()
     assert torch.equal(samples.present, binarise(samples.maps, None).flatten(2).any(-1))

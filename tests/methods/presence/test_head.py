@@ -11,26 +11,26 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from modiff.errors import DataError
-from modiff.methods.presence.draw import draw_markers
-from modiff.methods.presence.head import (
+from modiff.methods.presence.draw import (
+    draw_markers,
     draw_subsets,
-    intensity_noise,
     log_likelihood,
     marking_probability,
-    reader_subsets,
+    rater_subsets,
 )
+from modiff.methods.presence.head import intensity_noise
 
 
 @given(raters=st.integers(1, 6), data=st.data())
-def test_reader_subsets_count_which_raters_read(raters, data):
+def test_rater_subsets_count_which_raters_read(raters, data):
     readers, marking = data.draw(st.integers(0, raters)), data.draw(st.integers(0, raters))
     counts = [sum(rater < marking for rater in chosen) for chosen in combinations(range(raters), readers)]
     law = torch.bincount(torch.tensor(counts), minlength=raters + 1) / len(counts)
-    torch.testing.assert_close(reader_subsets(raters, readers)[marking], law)
+    torch.testing.assert_close(rater_subsets(raters, readers)[marking], law)
 
 
 def tables(raters):
-    return torch.stack([reader_subsets(raters, readers) for readers in range(raters + 1)])
+    return torch.stack([rater_subsets(raters, readers) for readers in range(raters + 1)])
 
 
 def test_likelihood_of_all_readers_is_the_categorical_one():
@@ -63,7 +63,7 @@ def test_marking_probability_is_the_expected_share():
 @pytest.mark.parametrize("marks", [(1, 0, 1, 1), (1, 1, 1, 1, 1), (0, 1, 1), (1, 0, 0), (1, 0, 1, 0, 1, 1)])
 def test_subsets_are_uniform_over_the_non_empty_ones(marks):
     marked = torch.tensor(marks).bool().expand(40_000, -1)
-    drawn = draw_subsets(marked, single_share=0.0, rng=torch.Generator().manual_seed(0))
+    drawn = draw_subsets(marked, single_fraction=0.0, rng=torch.Generator().manual_seed(0))
     assert not (drawn & ~marked).any()
     code = (drawn[:, marked[0]] * 2 ** torch.arange(sum(marks))).sum(1)
     counts = torch.bincount(code, minlength=2 ** sum(marks))
@@ -75,7 +75,7 @@ def test_every_number_is_a_subset_of_its_own(monkeypatch):
     numbers = iter([torch.arange(31)])
     monkeypatch.setattr(torch, "randint", lambda *_, **__: next(numbers))
     marked = torch.tensor([1, 0, 1, 1, 1, 1]).bool().expand(31, -1)
-    drawn = draw_subsets(marked, single_share=0.0, rng=torch.Generator().manual_seed(0))
+    drawn = draw_subsets(marked, single_fraction=0.0, rng=torch.Generator().manual_seed(0))
     assert len(torch.unique(drawn, dim=0)) == 31
     assert drawn.any(1).all()
     assert not drawn[:, 1].any()
@@ -83,7 +83,7 @@ def test_every_number_is_a_subset_of_its_own(monkeypatch):
 
 def test_one_marker_is_any_of_them():
     marked = torch.tensor([[True, False, True, True]]).expand(24_000, -1)
-    single = draw_subsets(marked, single_share=1.0, rng=torch.Generator().manual_seed(0))
+    single = draw_subsets(marked, single_fraction=1.0, rng=torch.Generator().manual_seed(0))
     assert (single.sum(1) == 1).all()
     assert not single[:, 1].any()
     assert stats.chisquare(single.sum(0)[[0, 2, 3]]).pvalue > 0.01
@@ -91,15 +91,15 @@ def test_one_marker_is_any_of_them():
 
 def test_as_many_markers_as_an_int_has_bits():
     marked = torch.ones(2000, 62, dtype=torch.bool)
-    drawn = draw_subsets(marked, single_share=0.0, rng=torch.Generator().manual_seed(0))
+    drawn = draw_subsets(marked, single_fraction=0.0, rng=torch.Generator().manual_seed(0))
     assert (drawn.float().mean(0) - 0.5).abs().max() < 0.06
     with pytest.raises(DataError, match="too many raters"):
-        draw_subsets(torch.ones(1, 63, dtype=torch.bool), single_share=0.0, rng=torch.Generator())
+        draw_subsets(torch.ones(1, 63, dtype=torch.bool), single_fraction=0.0, rng=torch.Generator())
 
 
 def test_images_without_a_marker_have_no_subset():
     marked = torch.tensor([[False] * 3, [False, True, False]]).repeat(50, 1)
-    drawn = draw_subsets(marked, single_share=0.5, rng=torch.Generator().manual_seed(0))
+    drawn = draw_subsets(marked, single_fraction=0.5, rng=torch.Generator().manual_seed(0))
     assert not drawn[::2].any()
     assert (drawn[1::2] == torch.tensor([False, True, False])).all()
 

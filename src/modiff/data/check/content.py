@@ -19,7 +19,7 @@ from modiff.data.check.moves import Moves, consensus, iou
 _ENOUGH = 3  # cases from which a rater's habit is read
 _AREA_HABIT, _AREA_CASE = 3.0, 15.0  # ratio of areas to the other raters': as a habit, and in a single case
 _AREA_VOXELS, _AREA_AGREED = 100, 1.5  # a single case: least difference; the ratio within which the others agree
-_COPIES = 0.5  # share of identical outlines from which two raters are suspicious
+_COPIES = 0.5  # fraction of identical outlines from which two raters are suspicious
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ _ENOUGH = 3  # cases from which a rater's habit is read
 _IMAGE, _VOLUME, _POOLED = (0.2, 0.6), (0.05, 0.25), (1 / 3, 0.25)
 _FINE = 0.4  # IoU from which a case speaks against any flip, and none is tried
 _SHIFT_TO, _SHIFT_GAIN = 0.85, 0.25  # IoU after a shift, and what it must gain
-_ALONE_GAIN, _ALONE_SHARE = 0.5, 0.01  # one image alone: a larger gain, by an outline of this share of the image
-_HABIT = 0.3  # share of a rater's cases that must be flipped or shifted alike
+_ALONE_GAIN, _ALONE_SHARE = 0.5, 0.01  # one image alone: a larger gain, by an outline of this fraction of the image
+_HABIT = 0.3  # fraction of a rater's cases that must be flipped or shifted alike
 _SAME_SHIFT = 1.5  # voxels between shifts that are the same
 _NOW = "as it is"
 

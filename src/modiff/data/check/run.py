@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from modiff.data.check.content import Case, ContentChecks
 from modiff.data.check.findings import Finding, Report, View
 from modiff.data.splits import lacking
 from modiff.data.store import Store
-from modiff.errors import DataError, ModiffError
+from modiff.errors import ConfigError, DataError, ModiffError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
@@ -86,13 +86,12 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
             report = Report(called or str(path), _words(store))
             store.verify()
             report.findings += _content(store)
-            if called is None:  # else a temporary store, whose splits nobody asked for
-                report.findings += _splits(store)
-            report.view = _StoreViews(path)
+            if called is None and (text := lacking(store.split_names())):  # else nobody asked for these splits
+                report.findings.append(Finding("note", "an empty split", text))
+            report.view = partial(_view, path)
     except ModiffError as error:
-        return Report(
-            called or str(path), "a store that cannot be read", [Finding("error", "damaged store", str(error))]
-        )
+        what, found = "a store that cannot be read", Finding("error", "damaged store", str(error))
+        return Report(called or str(path), what, [found])
     return report
 
 
@@ -120,11 +119,6 @@ def _content(store: Store) -> Iterator[Finding]:
         yield Finding("note", "one rater", "a single rater's masks say nothing about how raters differ")
 
 
-def _splits(store: Store) -> Iterator[Finding]:
-    if text := lacking(store.split_names()):
-        yield Finding("note", "an empty split", text)
-
-
 def _outside(store: Store, row: int, masks: np.ndarray) -> Iterator[Finding]:
     """Marks on padding: the outline reached beyond what was cut out, or lies wrong."""
     valid = store.geometry(row).valid
@@ -135,38 +129,26 @@ def _outside(store: Store, row: int, masks: np.ndarray) -> Iterator[Finding]:
         yield Finding("warning", "marks on padding", "a rater marks where the image is padding", str(store.cases[row]))
 
 
-class _StoreViews:
-    """Case -> thumbnail, read when it is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self, case: str) -> View | None:
-        with Store.open(self._path) as store:
-            rows = np.flatnonzero(store.cases == case)
-            if not rows.size:
-                return None
-            return View(store.image(int(rows[0]))[0], store.masks(int(rows[0])), store.info.raters)
+def _view(path: Path, case: str) -> View | None:
+    """A case's thumbnail, read when it is asked for."""
+    with Store.open(path) as store:
+        rows = np.flatnonzero(store.cases == case)
+        return View(store.image(rows[0])[0], store.masks(rows[0]), store.info.raters) if rows.size else None
 
 
 def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
     """By way of a temporary store, whose thumbnails are kept for what was found."""
-    from modiff.data.importers.base import IMPORTERS, importer
-    from modiff.errors import ConfigError
+    from modiff.data.importers.base import IMPORTERS, import_parser, run_import
 
     if kind not in IMPORTERS:
         expected = ", ".join(["store", *IMPORTERS])
         raise ConfigError("no such source", field="--as", found=kind, expected=expected)
-    module, parser = importer(kind), argparse.ArgumentParser(prog=f"modiff import {kind}")
-    module.add_arguments(parser)
     with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
         store = Path(folder, "checked.h5")
-        args = parser.parse_args([str(path), "-o", str(store), *words])
+        args = import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
         try:
-            module.run(args)
-        except ConfigError:
-            raise
-        except ModiffError as error:
+            run_import(kind, args)
+        except DataError as error:
             return Report(str(path), f"{kind} data", [Finding("error", "cannot be imported", str(error))])
         report = check_store(store, called=str(path))
         report.what = f"{kind} data, {report.what}"

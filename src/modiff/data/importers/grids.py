@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from modiff.data.importers.sources import read_bytes
+from modiff.data.intensity import IntensityRule, store_values, stretch
 from modiff.errors import DataError
 from modiff.io.image import read_image
 from modiff.io.limits import Limits
 from modiff.io.nifti import is_nifti, read_nifti
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy", ".dcm")
+JPEG = (".jpg", ".jpeg")  # which changes values: only for sources that have nothing else
 # (column, row, slice) run towards these sides of the patient: how such slices are usually looked at.
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
+_COLOUR = 24  # grey levels by which JPEG's colour planes of a grey image may differ
+_JPEG_LIMITS = Limits(max_side=8192)
 _TOLERANCE = 0.02  # voxels by which the corners of two grids that are the same may differ: float32 headers
 
 Valid = tuple[int, int, int, int]
@@ -32,7 +35,7 @@ Valid = tuple[int, int, int, int]
 class Grid:
     """Voxels (C,Z,H,W) and their place, where the format states it.
 
-    affine: (4,4) voxel (column, row, slice) to RAS+ mm. spacing: mm a pixel (row, column).
+    affine: (4,4) voxel (column, row, slice) to RAS+ mm. spacing: mm per pixel (row, column).
     """
 
     array: np.ndarray
@@ -55,15 +58,18 @@ class Grid:
 
 
 def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -> Grid:
-    """An image, volume or DICOM series; a mask may also have one bit a pixel or a palette, whose indices it is."""
+    """An image, volume or DICOM series; a mask may also have one bit per pixel or a palette, whose indices it is."""
+    limits = limits or Limits()
     if path.is_dir() or path.suffix.lower() == ".dcm":
         from modiff.io.dicom.series import read_dicom_series
 
         found = read_dicom_series(path, limits=limits)
     elif is_nifti(path):
         found = read_nifti(path, limits=limits)
+    elif path.suffix.lower() in JPEG:
+        return Grid(read_jpeg(path, limits)[None, None], path)
     else:
-        indices = _indexed(path, limits or Limits()) if mask else None
+        indices = _indexed(path, limits) if mask else None
         if indices is not None:
             return Grid(indices[None, None], path)
         image = read_image(path, limits=limits)
@@ -80,9 +86,7 @@ def mask_limits(image: Grid, limits: Limits | None = None) -> Limits:
 
 
 def _indexed(path: Path, limits: Limits) -> np.ndarray | None:
-    """(H,W) of a picture with one bit a pixel or a palette; None for any other, which `read_image` takes."""
-    from PIL import Image
-
+    """(H,W) of an image with one bit per pixel or a palette; None for any other, which `read_image` takes."""
     size = limits.check_file(path)
     try:
         with warnings.catch_warnings():
@@ -93,37 +97,33 @@ def _indexed(path: Path, limits: Limits) -> np.ndarray | None:
                 if getattr(image, "n_frames", 1) != 1:
                     raise DataError("has several pages", path=path, expected="one mask")
                 limits.check_declared(path, image.size, 1, size)
-                return _pixels(path, image)
+                return np.asarray(image).astype(np.uint8)
     except DataError:
         raise
     except Exception:  # Pillow raises nearly anything for what it cannot read; read_image then says what is wrong
         return None
 
 
-def _pixels(path: Path, image: Image) -> np.ndarray:
+def read_jpeg(path: Path, limits: Limits | None = None) -> np.ndarray:
+    """(H,W) uint8 of a grey JPEG, or of one whose colours are grey; its size is checked before it is decoded."""
+    data = read_bytes(path, limits or Limits())
+    if not data.startswith(b"\xff\xd8\xff"):
+        raise DataError("not a JPEG", path=path, found=repr(data[:4]))
     try:
-        return np.asarray(image).astype(np.uint8)
-    except Exception as error:
-        raise DataError("is not a readable picture", path=path, found=str(error)[:200]) from error
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, or of the list of a folder's files with theirs."""
-    if not path.is_dir():
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    sha = hashlib.sha256()
-    for file in sorted(file for file in path.iterdir() if file.is_file()):
-        sha.update(f"{file.name}\0{digest(file)}\n".encode())
-    return sha.hexdigest()
-
-
-def digest_all(root: Path, paths: Iterable[Path]) -> str:
-    """SHA-256 of the list of these files below `root` with theirs."""
-    sha = hashlib.sha256()
-    for path in sorted(paths):
-        sha.update(f"{path.relative_to(root).as_posix()}\0{digest(path)}\n".encode())
-    return sha.hexdigest()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                _JPEG_LIMITS.check_declared(path, image.size[::-1], 1, len(data))
+                mode, array = image.mode, np.asarray(image)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow raises nearly anything for a damaged file
+        raise DataError("damaged JPEG", path=path, found=str(error)[:200] or repr(error)) from error
+    if mode == "RGB" and int((array.max(2) - array.min(2)).max()) <= _COLOUR:
+        return np.rint(array.mean(2)).astype(np.uint8)
+    if mode != "L":
+        raise DataError("a JPEG in colour", path=path, found=mode, expected="grey")
+    return array
 
 
 def difference(one: Grid, other: Grid) -> str | None:
@@ -233,6 +233,39 @@ def resize(grid: Grid, size: tuple[int, int], *, mask: bool) -> Grid:
     if spacing is not None:
         spacing = (spacing[0] * scale[0], spacing[1] * scale[1])
     return replace(grid, array=array, affine=affine, spacing=spacing)
+
+
+def cut(
+    image: Grid,
+    masks: np.ndarray,
+    rule: IntensityRule,
+    *,
+    size: tuple[int, int] | None,
+    resized: bool = False,
+    everything: bool = False,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, dict[str, Any]]]:
+    """A volume's slices as a store keeps them: index, image (C,H,W), masks (R,H,W), and where each lies.
+
+    masks: (R,Z,H,W). everything: also slices that nobody marked. size: (H,W), to which slices are cropped or padded
+    about their centre, or resized.
+    """
+    ends = None if rule.kind == "unit" else rule.bounds(image.array)
+    for index in range(image.shape[0]):
+        if not (everything or masks[:, index].any()):
+            continue
+        values = image.array[:, index]
+        if ends is not None:
+            values = stretch(values, ends[0][:, index], ends[1][:, index])
+        affine, valid = image.slice_affine(index), None
+        seen = replace(image, array=store_values(values)[:, None], affine=affine)
+        marked = replace(seen, array=masks[:, index, None])
+        if size is not None and resized:
+            seen, marked = resize(seen, size, mask=False), resize(marked, size, mask=True)
+            seen = replace(seen, array=np.rint(seen.array.clip(0, 65535)).astype(np.uint16))
+        elif size is not None:
+            (seen, valid), (marked, _) = centre_fit(seen, size), centre_fit(marked, size)
+        place = {"affine": seen.affine, "slice_index": index, "spacing": seen.spacing, "valid": valid}
+        yield index, seen.array[:, 0], marked.array[:, 0], place
 
 
 def _times(shape: tuple[int, ...]) -> str:

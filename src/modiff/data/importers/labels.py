@@ -9,7 +9,10 @@ import numpy as np
 from modiff.data.importers.grids import Grid
 from modiff.errors import ConfigError, DataError
 
-_BINARY = (1, 255)
+_BINARY = ({0, 1}, {0, 255})
+_NEAR = 0.15  # of full scale: how far from black and white JPEG and interpolation leave most values of a mask
+_MOST = 0.97  # fraction of values that must lie so near
+_FEW = 16  # distinct whole values up to which they are labels, not grey values
 
 
 class Labels:
@@ -36,23 +39,43 @@ class Labels:
 
     def apply(self, grid: Grid) -> np.ndarray:
         """(Z,H,W) uint8 class index; raises DataError for values that are not whole, not known, or coloured."""
+        fault, made = self.judge(grid)
+        if fault is not None:
+            raise fault
+        return made
+
+    def judge(self, grid: Grid) -> tuple[DataError | None, np.ndarray]:
+        """What is wrong with a mask's values, and (Z,H,W) uint8 the class indices that they most likely mean."""
         mask = plain(grid)
         present = np.unique(mask)
-        if not np.array_equal(present, np.rint(present)):
-            raise DataError("mask values that are not whole", path=grid.path, found=_few(present[present % 1 != 0]))
-        known = set(self.values) | {0}
-        if not self.values:
-            known = {0, next((value for value in _BINARY if value in present), 1)}
-        if other := [value for value in present.tolist() if value not in known]:
-            hint = None if self.values else "--label VALUE=CLASS says what they mean."
-            expected = ", ".join(map(str, sorted(known))) if self.values else "0 and either 1 or 255"
-            raise DataError("mask values", path=grid.path, found=_few(other), expected=expected, hint=hint)
-        if not self.values:
-            return (mask != 0).astype(np.uint8)
-        made = np.zeros(mask.shape, np.uint8)
-        for value, index in self.values.items():
-            made[mask == value] = index
-        return made
+        if self.values:
+            made = np.zeros(mask.shape, np.uint8)
+            for value, index in self.values.items():
+                made[mask == value] = index
+            strange = present[~np.isin(present, [0, *self.values])]
+            kind, found = "mask values without a meaning", f"{_few(strange)}, which no --label names"
+            return (DataError(kind, path=grid.path, found=found) if strange.size else None), made
+        if any(set(present.tolist()) <= known for known in _BINARY):
+            return None, (mask != 0).astype(np.uint8)
+        return self._fault(grid, mask, present)
+
+    def _fault(self, grid: Grid, mask: np.ndarray, present: np.ndarray) -> tuple[DataError, np.ndarray]:
+        top = max(float(present[-1]), 1.0)
+        marked, expected, hint = (mask > top / 2).astype(np.uint8), None, None
+        whole = np.array_equal(present, np.rint(present))
+        near = np.minimum(np.abs(mask - 0.0), np.abs(top - mask)) <= _NEAR * top
+        if whole and len(present) > 2 and near.mean() >= _MOST and top > _FEW:
+            kind = "smeared mask values"
+            found = f"{len(present)} values about 0 and {top:g}, as JPEG or interpolation leaves them"
+        elif not whole:
+            kind, found = "mask values that are not whole", f"values such as {_few(present[present % 1 != 0])}"
+        elif len(present) <= _FEW:
+            kind, found, marked = "mask values without a meaning", _few(present), (mask != 0).astype(np.uint8)
+            expected, hint = "0 and either 1 or 255", "--label VALUE=CLASS says what they mean."
+        else:
+            kind = "mask values like those of an image"
+            found = f"{len(present)} values from {present[0]:g} to {top:g}: is it a mask?"
+        return DataError(kind, path=grid.path, found=found, expected=expected, hint=hint), marked
 
 
 def plain(grid: Grid) -> np.ndarray:
@@ -62,6 +85,6 @@ def plain(grid: Grid) -> np.ndarray:
     return grid.array[0]
 
 
-def _few(values: Sequence[float] | np.ndarray) -> str:
-    words = [f"{value:g}" for value in values[:5]]
-    return ", ".join(words) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
+def _few(values: np.ndarray) -> str:
+    words = ", ".join(f"{value:.4g}" for value in values[:5])
+    return words + (f" and {len(values) - 5} more" if len(values) > 5 else "")

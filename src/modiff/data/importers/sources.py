@@ -1,4 +1,4 @@
-"""Files of a folder or a zip archive, read alike, with limits that act before memory is taken."""
+"""Files of a folder or a zip archive, read alike, with limits that act before memory is taken; and their digests."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import stat
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from modiff.errors import DataError
+from modiff.io.files import sha256_of
+from modiff.io.limits import Limits
 
-MAX_FILE_BYTES = 256 << 20
-MAX_RATIO = 200
-RATIO_FROM_BYTES = 64 << 20
+MAX_FILES = 1_000_000
+LIMITS = Limits(max_bytes=256 << 20)  # of one file: images and XML, not volumes
 
 
 class Source(ABC):
@@ -32,7 +33,7 @@ class Source(ABC):
         """A file's content; raises DataError when it is damaged or larger than 256 MiB."""
 
     @abstractmethod
-    def provenance(self) -> str:
+    def sha256(self) -> str:
         """SHA-256 of the archive, or of the list of a folder's files with their SHA-256."""
 
     def close(self) -> None:
@@ -49,32 +50,13 @@ class FolderSource(Source):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        root = path.resolve()
-        self.names = []
-        for folder, _, files in os.walk(path):
-            for file in files:
-                full = Path(folder, file)
-                if full.is_symlink() and not full.resolve().is_relative_to(root):
-                    raise DataError("a link that leads out of the folder", path=full, found=full.resolve())
-                self.names.append(full.relative_to(path).as_posix())
-        self.names.sort()
+        self.names = sorted(file.relative_to(path).as_posix() for _, _, files in walk(path) for file in files)
 
     def read(self, name: str) -> bytes:
-        full = self.path / name
-        try:
-            if not stat.S_ISREG(full.stat().st_mode):
-                raise DataError("not a regular file", path=full)
-            if full.stat().st_size > MAX_FILE_BYTES:
-                raise DataError("file too large", path=full, found=f"{full.stat().st_size} bytes")
-            return full.read_bytes()
-        except OSError as error:
-            raise DataError("cannot be read", path=full, found=error.strerror) from error
+        return read_bytes(self.path / name)
 
-    def provenance(self) -> str:
-        sha = hashlib.sha256()
-        for name in self.names:
-            sha.update(f"{name}\0{hashlib.sha256(self.read(name)).hexdigest()}\n".encode())
-        return sha.hexdigest()
+    def sha256(self) -> str:
+        return digest_of((name, hashlib.sha256(self.read(name)).hexdigest()) for name in self.names)
 
     def where(self, name: str) -> str:
         return str(self.path / name)
@@ -101,26 +83,26 @@ class ZipSource(Source):
         for entry in self._zip.infolist():
             name = entry.filename
             pure = PurePosixPath(name)
-            if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or "\0" in name:
-                raise DataError("a name that escapes the archive", path=self.path, found=repr(name))
-            if stat.S_ISLNK(entry.external_attr >> 16):
-                raise DataError("links in archives are not followed", path=self.path, found=repr(name))
-            if entry.flag_bits & 0x1:
-                raise DataError("the archive is encrypted", path=self.path, found=repr(name))
-            if name in entries:
-                raise DataError("a name twice in one archive", path=self.path, found=repr(name))
+            faults = {
+                "a name that escapes the archive": pure.is_absolute()
+                or ".." in pure.parts
+                or any(character in name for character in "\\:\0"),
+                "links in archives are not followed": stat.S_ISLNK(entry.external_attr >> 16),
+                "the archive is encrypted": bool(entry.flag_bits & 0x1),
+                "a name twice in one archive": name in entries,
+            }
+            if fault := next((words for words, wrong in faults.items() if wrong), None):
+                raise DataError(fault, path=self.path, found=repr(name))
             if not entry.is_dir():
                 entries[name] = entry
-        inflated = sum(entry.file_size for entry in entries.values())
         # What the directory says of compressed sizes may lie; the archive's own size does not.
         size = min(sum(entry.compress_size for entry in entries.values()), self.path.stat().st_size)
-        if inflated > RATIO_FROM_BYTES and inflated > MAX_RATIO * max(size, 1):
-            raise DataError("would inflate beyond reason", path=self.path, found=f"{inflated} bytes from {size}")
+        LIMITS.check_ratio(self.path, sum(entry.file_size for entry in entries.values()), size)
         return entries
 
     def read(self, name: str) -> bytes:
         entry = self._entries[name]
-        if entry.file_size > MAX_FILE_BYTES:
+        if entry.file_size > LIMITS.max_bytes:
             raise DataError("file too large", path=self.where(name), found=f"{entry.file_size} bytes")
         try:
             with self._zip.open(entry) as handle:
@@ -131,8 +113,8 @@ class ZipSource(Source):
             raise DataError("truncated", path=self.where(name), found=len(data), expected=f"{entry.file_size} bytes")
         return data
 
-    def provenance(self) -> str:
-        return _sha256(self.path)
+    def sha256(self) -> str:
+        return sha256_of(self.path)
 
     def close(self) -> None:
         self._zip.close()
@@ -148,22 +130,69 @@ def open_source(path: str | Path) -> Source:
     return ZipSource(path)
 
 
-def provenance(sources: Sequence[Source], files: Sequence[str | Path] = ()) -> dict[str, str]:
-    """Name -> SHA-256 of each source and each further file; those of the same name are numbered."""
-    table: dict[str, str] = {}
-    for source in sources:
-        table[_free(source.path.resolve().name, table)] = source.provenance()
-    for file in map(Path, files):
-        table[_free(file.name, table)] = _sha256(file)
-    return table
+def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """Each folder below `root`, the names of its folders (which may be edited) and its `wanted` files, in order.
+
+    Raises DataError where there is no folder, too much in it, or a link to such a file leads out of it.
+    """
+    if not root.is_dir():
+        raise DataError("no such folder", path=root)
+    inside, count = root.resolve(), 0
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        files = [Path(folder, name) for name in sorted(names) if wanted(name)]
+        count += len(names)
+        if count > MAX_FILES:
+            raise DataError("too many files", path=root, expected=f"at most {MAX_FILES}")
+        for file in files:
+            if file.is_symlink() and not file.resolve().is_relative_to(inside):
+                raise DataError("a link that leads out of the folder", path=file, found=file.resolve())
+        yield Path(folder), folders, files
+
+
+def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
+    """A regular file's content; raises DataError where it cannot be read or is larger than `limits` allow."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError("not a regular file", path=path)
+        if status.st_size > limits.max_bytes:
+            found, expected = f"{status.st_size} bytes", f"at most {limits.max_bytes}"
+            raise DataError("file too large", path=path, found=found, expected=expected)
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError("cannot be read", path=path, found=error.strerror) from error
+
+
+def digest_of(files: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 of a list of files' names with their SHA-256."""
+    sha = hashlib.sha256()
+    for name, digest in files:
+        sha.update(f"{name}\0{digest}\n".encode())
+    return sha.hexdigest()
+
+
+def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
+    """The folder's name -> SHA-256 of the list of these files or DICOM folders below `root` with theirs."""
+    return {root.resolve().name: digest_of((p.relative_to(root).as_posix(), _sha256(p)) for p in sorted(paths))}
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    if not path.is_dir():
+        return sha256_of(path)
+    return digest_of((file.name, sha256_of(file)) for file in sorted(path.iterdir()) if file.is_file())
 
 
-def _free(name: str, taken: Iterable[str]) -> str:
+def provenance(known: Mapping[str, str], files: Iterable[Path]) -> dict[str, str]:
+    """Name -> SHA-256, with that of further files; those of the same name are numbered."""
+    table = dict(known)
+    for file in files:
+        table[free_name(file.name, table)] = sha256_of(file)
+    return table
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """`name`, or with a number behind it, such as `name (2)`, where it is taken."""
     free, number = name, 2
     while free in taken:
         free, number = f"{name} ({number})", number + 1

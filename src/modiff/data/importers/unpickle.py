@@ -1,53 +1,41 @@
-"""Reads NumPy arrays in plain containers out of a pickle, and nothing else: nothing in the file is ever called.
+"""Reads NumPy arrays in plain containers out of a pickle, and nothing else: nothing that the file names is called.
 
-A pickle is a program. Here only the instructions that build dictionaries, lists, tuples, texts, bytes, numbers and
-NumPy arrays are carried out; names of functions stand for the few constructors below, whatever NumPy calls them in its
-versions, and any other name or instruction is refused. The interpreter is Python's own in Python, not the one in C:
-that takes a declared size at its word and reserves memory for it.
+A pickle is a program. Before it is loaded, its instructions are listed without being carried out: only those that build
+dictionaries, lists, tuples, texts, bytes, numbers and arrays pass, and no length that the file does not have, for which
+Python's loader would reserve memory. Then `find_class` knows a few names alone, and gives stand-ins for NumPy's
+constructors that check what they are given: no function or class of Python, NumPy or anything else is reachable.
 """
 
 from __future__ import annotations
 
 import math
+import mmap
 import pickle
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from modiff.errors import DataError
 
 # fmt: off
-_ALLOWED = (
+_ALLOWED = frozenset((
     "PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1",
     "BININT2", "LONG1", "LONG4", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINSTRING",
     "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8", "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE",
     "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINGET", "LONG_BINGET",
     "BINPUT", "LONG_BINPUT", "MEMOIZE", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD",
-)
+))
 # fmt: on
 _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
-_MAX_NAME = 200  # bytes of a line that names a module or function
 _MAX_DIMENSIONS = 8
 _MAX_STACK = 64  # arrays in one list: raters of a slice
 
 
 class _Refused(Exception):
-    """What this reader does not do; becomes a DataError with the file's name."""
-
-
-class _Constructor:
-    """Stands for a function that a pickle may name. It has no attributes to set and no state to take."""
-
-    __slots__ = ("make",)
-    make: Any
-
-    def __init__(self, make: Any) -> None:
-        object.__setattr__(self, "make", make)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise _Refused("sets an attribute of a function")
+    """What `read_pickle` does not do; becomes a DataError with the file's name."""
 
 
 class _Dtype:
@@ -63,7 +51,7 @@ class _Dtype:
         if self.dtype.kind not in "biuf" or self.dtype.itemsize > 8:
             raise _Refused(f"has an array of type {text!r:.40}")
 
-    def build(self, state: Any) -> None:
+    def __setstate__(self, state: Any) -> None:
         """state: (version, byte order, subtype, names, fields, …) as NumPy writes it."""
         if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
             raise _Refused("has an array of a compound type")
@@ -78,10 +66,10 @@ class _Array:
 
     __slots__ = ("array",)
 
-    def __init__(self) -> None:
-        self.array: np.ndarray | None = None
+    def __init__(self, array: np.ndarray | None = None) -> None:
+        self.array = array
 
-    def build(self, state: Any) -> None:
+    def __setstate__(self, state: Any) -> None:
         """state: (version, shape, type, column-major, bytes) as NumPy writes it."""
         if not isinstance(state, tuple) or len(state) not in (4, 5):
             raise _Refused("has an array of an unknown form")
@@ -89,7 +77,7 @@ class _Array:
         self.array = _shaped(data, dtype, shape, "F" if columns_first else "C")
 
 
-def _shaped(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
+def _shaped(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     data = data.encode("latin-1") if isinstance(data, str) else data
     if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray) or not isinstance(shape, tuple):
         raise _Refused("has an array of something other than numbers")
@@ -97,24 +85,13 @@ def _shaped(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
         raise _Refused(f"has an array of shape {shape!r:.60}")
     if math.prod(shape) * dtype.dtype.itemsize != len(data):
         raise _Refused(f"has an array of shape {shape} with {len(data)} bytes")
-    flat = np.frombuffer(data, dtype.dtype)
-    return flat.reshape(shape, order="F" if order == "F" else "C")
+    return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
     if kind is not _NDARRAY:
         raise _Refused("has an array of another class")
     return _Array()
-
-
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
-    made = _Array()
-    made.array = _shaped(data, dtype, shape, order)
-    return made
-
-
-def _scalar(dtype: Any, data: Any) -> Any:
-    return _shaped(data, dtype, (), "C").item()
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
@@ -129,107 +106,66 @@ def _bytes(*parts: Any) -> bytes:
     return parts[0] if parts else b""
 
 
-_NDARRAY = _Constructor(None)  # the class itself is only ever named, never called
+def _named_only(*arguments: Any) -> None:
+    raise _Refused("calls something that is not a constructor of arrays")
+
+
+class _StandIn:
+    """Stands for a function that a pickle may name: it can be called, and has no attributes to set."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise _Refused("gives a state to something that is not an array")
+
+
+_NDARRAY = _StandIn(_named_only)
 _FUNCTIONS = {
-    "_reconstruct": _Constructor(_reconstruct),
-    "_frombuffer": _Constructor(_from_buffer),
-    "scalar": _Constructor(_scalar),
-    "dtype": _Constructor(_Dtype),
+    "_reconstruct": _StandIn(_reconstruct),
+    "_frombuffer": _StandIn(lambda data, dtype, shape, order: _Array(_shaped(data, dtype, shape, order))),
+    "scalar": _StandIn(lambda dtype, data: _shaped(data, dtype, (), "C").item()),
+    "dtype": _StandIn(_Dtype),
     "ndarray": _NDARRAY,
 }
 _NAMES = {(module, name): function for module in _MODULES for name, function in _FUNCTIONS.items()}
-_NAMES |= {("_codecs", "encode"): _Constructor(_encode)}
-_NAMES |= {(module, "bytes"): _Constructor(_bytes) for module in ("builtins", "__builtin__")}
+_NAMES |= {("_codecs", "encode"): _StandIn(_encode)}
+_NAMES |= {(module, "bytes"): _StandIn(_bytes) for module in ("builtins", "__builtin__")}
 
 
-class _File:
-    """Reads no further than the file goes: a declared length is compared with what is left before memory is taken."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._size = file, size
-
-    def read(self, count: int) -> bytes:
-        if count < 0 or count > self._size - self._file.tell():
-            raise _Refused("is cut short, or declares more than it holds")
-        return self._file.read(count)
-
-    def readinto(self, buffer: bytearray) -> int:
-        return self._file.readinto(buffer)  # type: ignore[attr-defined]
-
-    def readline(self) -> bytes:
-        line = self._file.readline(_MAX_NAME)
-        if not line.endswith(b"\n"):
-            raise _Refused("has a name beyond reason")
-        return line
-
-
-class _Reader(pickle._Unpickler):
-    stack: list[Any]  # the interpreter's own, as are the next three
-    read: Callable[[int], bytes]
-    append: Callable[[Any], None]
-    pop_mark: Callable[[], list[Any]]
-
-    dispatch = {  # noqa: RUF012 — pickle's own name for its table of instructions
-        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _ALLOWED
-    }
-
+class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         found = _NAMES.get((module, name))
         if found is None:
             raise _Refused(f"names {module}.{name}"[:120])
         return found
 
-    def load_reduce(self) -> None:
-        arguments, function = self.stack.pop(), self.stack[-1]
-        if not isinstance(function, _Constructor) or function.make is None or not isinstance(arguments, tuple):
-            raise _Refused("calls something that is no constructor of arrays")
-        self.stack[-1] = function.make(*arguments)
 
-    def load_build(self) -> None:
-        state, made = self.stack.pop(), self.stack[-1]
-        if not isinstance(made, _Array | _Dtype):
-            raise _Refused("gives a state to something that is no array")
-        made.build(state)
-
-    def load_bytearray8(self) -> None:
-        length = int.from_bytes(self.read(8), "little")
-        self.append(self.read(length))
-
-    def _check_keys(self, keys: list[Any]) -> None:
-        if not all(isinstance(key, str) for key in keys):
-            raise _Refused("has a dictionary whose keys are no texts")
-
-    def load_setitem(self) -> None:
-        self._check_keys(self.stack[-2:-1])
-        value, key = self.stack.pop(), self.stack.pop()
-        self._dictionary()[key] = value
-
-    def load_setitems(self) -> None:
-        items = self.pop_mark()
-        self._check_keys(items[::2])
-        self._dictionary().update(zip(items[::2], items[1::2], strict=True))
-
-    def _dictionary(self) -> dict[str, Any]:
-        if type(self.stack[-1]) is not dict:
-            raise _Refused("puts items into something that is no dictionary")
-        return self.stack[-1]
-
-    def load_append(self) -> None:
-        value = self.stack.pop()
-        self._list().append(value)
-
-    def load_appends(self) -> None:
-        items = self.pop_mark()
-        self._list().extend(items)
-
-    def _list(self) -> list[Any]:
-        if type(self.stack[-1]) is not list:
-            raise _Refused("appends to something that is no list")
-        return self.stack[-1]
+def _check_program(data: mmap.mmap) -> None:
+    """Every instruction is allowed and every length is there; memo places are given out one after the other."""
+    for count, (instruction, argument, _) in enumerate(pickletools.genops(data)):  # type: ignore[arg-type]
+        if instruction.name not in _ALLOWED:
+            raise _Refused(f"has the instruction {instruction.name}")
+        if instruction.name == "LONG_BINPUT" and int(argument or 0) > count:
+            raise _Refused("declares more than it holds")
 
 
-for _name in ("reduce", "build", "bytearray8", "setitem", "setitems", "append", "appends"):
-    _Reader.dispatch[getattr(pickle, _name.upper())[0]] = getattr(_Reader, f"load_{_name}")
+def _check_keys(value: Any) -> None:
+    """Keys are strings in all dictionaries; containers that are named several times are looked at once."""
+    seen, waiting = set[int](), [value]
+    while waiting:
+        one = waiting.pop()
+        if not isinstance(one, dict | list | tuple) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, dict) and not all(isinstance(key, str) for key in one):
+            raise _Refused("has a dictionary whose keys are not strings")
+        waiting += one.values() if isinstance(one, dict) else one
 
 
 def read_pickle(path: Path, max_bytes: int) -> Any:
@@ -241,16 +177,18 @@ def read_pickle(path: Path, max_bytes: int) -> Any:
     try:
         size = path.stat().st_size
         if size > max_bytes:
-            hint = "--max-bytes allows more."
-            raise DataError(
-                "the file is too large", path=path, found=f"{size} bytes", expected=f"≤ {max_bytes}", hint=hint
-            )
+            found, hint = f"{size} bytes", "--max-bytes allows more."
+            raise DataError("the file is too large", path=path, found=found, expected=f"≤ {max_bytes}", hint=hint)
         with path.open("rb") as file:
             if (start := file.read(2))[:1] != b"\x80" or start[1] not in range(2, 6):
                 raise DataError("not a pickle of protocol 2 to 5", path=path, found=repr(start))
-            file.seek(0)
-            # latin1: how byte strings of Python 2 become texts without loss
-            return _Reader(_File(file, size), encoding="latin1").load()
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                _check_program(data)
+                data.seek(0)
+                # latin1: how byte strings of Python 2 become texts without loss
+                made = _Unpickler(data, encoding="latin1").load()
+        _check_keys(made)
+        return made
     except _Refused as refused:
         raise DataError(f"a pickle that {refused}", path=path, expected="NumPy arrays in plain containers") from None
     except DataError:
@@ -259,10 +197,7 @@ def read_pickle(path: Path, max_bytes: int) -> Any:
         raise DataError("cannot be read", path=path, found=error.strerror) from error
     except MemoryError as error:
         raise DataError("does not fit into memory", path=path, found=f"{path.stat().st_size} bytes") from error
-    except KeyError as error:
-        found = f"instruction {error.args[0]!r}" if error.args else "an unknown instruction"
-        raise DataError("a pickle that does something else", path=path, found=found[:100]) from error
-    except Exception as error:  # a damaged pickle makes the interpreter raise nearly anything
+    except Exception as error:  # a damaged pickle makes the loader raise nearly anything
         raise DataError("a damaged pickle", path=path, found=(str(error) or repr(error))[:200]) from error
 
 
@@ -275,4 +210,5 @@ def as_array(value: Any) -> np.ndarray:
         parts = [part.array for part in value if isinstance(part, _Array) and part.array is not None]
         if len(parts) == len(value) and len({part.shape for part in parts}) == 1:
             return np.stack(parts)
-    raise DataError("no array", found=type(value).__name__.strip("_"), expected="an array, or arrays of one shape")
+    found = type(value).__name__.strip("_")
+    raise DataError("not an array", found=found, expected="an array, or arrays of one shape")

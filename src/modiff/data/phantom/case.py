@@ -1,18 +1,18 @@
-"""The embedded data: simulated nodules read by simulated readers whose true distribution is known.
+"""The embedded data: simulated nodules read by simulated raters whose true distribution is known.
 
-**What the truth is conditional on.** `PhantomCase.draw_masks` draws from the distribution of readers' masks given the
+**What the truth is conditional on.** `PhantomCase.draw_masks` draws from the distribution of raters' masks given the
 image *and the lesion that was rendered into it*. A model sees the image alone: the best it can reach is that
 distribution averaged over the lesions that could have made the image, which is a little wider, and whose energy
-distance to the truth is a little above 0. Noise and texture are low enough that a lesion which most readers mark is
+distance to the truth is a little above 0. Noise and texture are low enough that a lesion which most raters mark is
 plain to see (its signal is 30 or more times the noise; see `_VISIBLE`), so the two nearly agree. They differ most at
 lesions that hardly anyone marks.
 
-**What readers disagree about.** Whether there is a lesion at all: the log-odds rise with its visibility, i.e. contrast
-and size against noise. Where it ends: a reader counts a ground-glass halo in or out, follows an attached vessel or not,
+**What raters disagree about.** Whether there is a lesion at all: the log-odds rise with its visibility, i.e. contrast
+and size against noise. Where it ends: a rater counts a ground-glass halo in or out, follows an attached vessel or not,
 traces spicules or smooths them, and sets the margin at an own threshold, so masks differ by whole margins (modes), not
-by pixel noise. A reader is a fresh person at each image: the readers of an image are independent and identically
+by pixel noise. A rater is a fresh person at each image: the raters of an image are independent and identically
 distributed given the image, hence exchangeable, and images are kept whether anybody marks them or not. The expected
-energy distance of N fresh readers to M others is then exactly d·(1/N + 1/M), d the expected distance of two readers.
+energy distance of N fresh raters to M others is then exactly d·(1/N + 1/M), d the expected distance of two raters.
 """
 
 from __future__ import annotations
@@ -20,15 +20,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from scipy.special import expit
 
-from modiff._version import __version__
 from modiff.config.phantom import PhantomConfig
 from modiff.data.phantom.lesion import ANGLES, Lesion, draw_lesion, opacity, outlines
 from modiff.data.phantom.texture import (
@@ -41,34 +37,20 @@ from modiff.data.phantom.texture import (
     scanner_noise,
     surroundings,
 )
-from modiff.data.splits import make_folds
 from modiff.data.store_format import StoreInfo
-from modiff.data.store_writer import StoreWriter
 from modiff.errors import ConfigError, DataError
 from modiff.rng import seed_for
 
-__all__ = [
-    "WINDOW",
-    "PhantomCase",
-    "PhantomConfig",
-    "case_name",
-    "config_of",
-    "load_phantom_case",
-    "make_case",
-    "split_of",
-    "write_phantom",
-]
-
 VERSION = 1  # of the simulation: it rises whenever the same seed gives other images or masks
 WINDOW = (-1000.0, 400.0)  # HU shown as 0 and 255
-_VISIBLE = 30.0  # signal-to-noise ratio at which half of the readers mark a lesion
+_VISIBLE = 30.0  # signal-to-noise ratio at which half of the raters mark a lesion
 _STEEPNESS = 4.5  # rise of the log-odds of marking with the logarithm of the signal-to-noise ratio
 _TEST, _VAL, _CYCLE = (1, 11, 21), (2, 17), 30  # a tenth of the patients are test, a fifteenth val
 _CASE = re.compile(r"phantom-([0-9]{5,9})/([0-9]{3,9})")
 
 
 def config_of(info: StoreInfo) -> PhantomConfig:
-    """The configuration from which a store was made; DataError where it is no phantom, or one of another version."""
+    """The configuration from which a store was made; DataError for any but a phantom of this version."""
     made_by = f"phantom {VERSION}"
     if info.importer.partition(" (")[0] != made_by:
         raise DataError("not simulated by this version", field="importer", found=info.importer, expected=made_by)
@@ -81,9 +63,14 @@ def split_of(patient: int) -> str:
     return "test" if place in _TEST else "val" if place in _VAL else "train"
 
 
+def patient_name(patient: int) -> str:
+    """The name in the store of a patient, by number."""
+    return f"phantom-{patient:05d}"
+
+
 def case_name(patient: int, index: int) -> str:
     """The name in the store of a patient's image."""
-    return f"phantom-{patient:05d}/{index:03d}"
+    return f"{patient_name(patient)}/{index:03d}"
 
 
 def place_of(name: str) -> tuple[int, int]:
@@ -96,10 +83,10 @@ def place_of(name: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class PhantomCase:
-    """One image with the distribution of readers' masks given it.
+    """One image with the distribution of raters' masks given it.
 
-    image: (1,H,W) uint8, linear in HU over `WINDOW`. masks: (R,H,W) bool, the store's readers, R independent draws.
-    visibility: log-odds that a fresh reader marks anything. lesion: what was rendered.
+    image: (1,H,W) uint8, linear in HU over `WINDOW`. masks: (R,H,W) bool, the store's raters, R independent draws.
+    visibility: log-odds that a fresh rater marks anything. lesion: what was rendered.
     """
 
     name: str
@@ -114,15 +101,15 @@ class PhantomCase:
 
     @property
     def presence_probability(self) -> float:
-        """The exact probability that a fresh reader marks anything."""
+        """The exact probability that a fresh rater marks anything."""
         return float(expit(self.visibility))
 
     def draw_masks(self, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """(n,H,W) bool: independent masks of n fresh readers, alike in distribution; empty where one marks nothing."""
+        """(n,H,W) bool: independent masks of n fresh raters, alike in distribution; empty where one marks nothing."""
         if n < 0:
             raise ConfigError("cannot draw", field="n", found=n, expected="0 or more masks")
         marks = rng.logistic(size=n) + self.visibility > 0
-        # Every disc of this radius holds a pixel's centre: a reader who marks leaves a mask that is not empty.
+        # Every disc of this radius holds a pixel's centre: a rater who marks leaves a mask that is not empty.
         radius = np.maximum(outlines(self.lesion, n, rng), 0.71 * self.grid.spacing)
         distance, angle = _polar(self.grid, self.lesion.centre)
         near = np.flatnonzero(distance.ravel() <= radius.max(initial=0.0))
@@ -133,7 +120,7 @@ class PhantomCase:
 
     @cached_property
     def masks(self) -> NDArray[np.bool_]:
-        """(R,H,W) bool: the readers' masks that the store holds."""
+        """(R,H,W) bool: the raters' masks that the store holds."""
         return self.draw_masks(self.raters, np.random.default_rng(self.seed))
 
 
@@ -150,7 +137,7 @@ def make_case(config: PhantomConfig, patient: int, index: int) -> PhantomCase:
         expected = f"patients below {config.patients}, images below {config.images_per_patient}"
         raise DataError("not among the simulated", field="case", found=case_name(patient, index), expected=expected)
     name = case_name(patient, index)
-    person = name.partition("/")[0]
+    person = patient_name(patient)
     grid = Grid(config.size, config.spacing)
     lung = Patient.draw(np.random.default_rng(seed_for(config.seed, "phantom", person)))
     rng = np.random.default_rng(seed_for(config.seed, "phantom", name))
@@ -211,20 +198,9 @@ def load_phantom_case(config: PhantomConfig, name: str) -> PhantomCase:
     return make_case(config, *place_of(name))
 
 
-def write_phantom(
-    path: str | Path,
-    config: PhantomConfig,
-    *,
-    folds: int | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> Path:
-    """Writes the store of all of `config`'s cases, marked or not, and returns its path.
-
-    Splits are by patient (`split_of`); folds: how many patients are dealt into as well; every reader reads every image;
-    `progress` shows a bar on standard error. Raises DataError where `path` exists and `overwrite` is false.
-    """
-    info = StoreInfo(
+def info_of(config: PhantomConfig) -> StoreInfo:
+    """What the store of `config`'s cases says of itself."""
+    return StoreInfo(
         channels=("CT",),
         classes=("nodule",),
         raters=tuple(f"reader {number + 1}" for number in range(config.raters)),
@@ -234,15 +210,5 @@ def write_phantom(
         spacing=(config.spacing, config.spacing),
         source=config.source,
         licence="none needed: simulated, shows nobody",
-        importer=f"phantom {VERSION} (modiff {__version__})",
+        importer=f"phantom {VERSION}",
     )
-    everyone = np.ones(config.raters, bool)
-    places = [(patient, index) for patient in range(config.patients) for index in range(config.images_per_patient)]
-    shown = track(places, "Simulating", console=Console(stderr=True), transient=True, disable=not progress)
-    patients = (case_name(patient, 0).partition("/")[0] for patient in range(config.patients))
-    dealt = None if folds is None else make_folds(patients, folds)
-    with StoreWriter(path, info, overwrite=overwrite, folds=dealt) as writer:
-        for patient, index in shown:
-            case = make_case(config, patient, index)
-            writer.add(case.image, case.masks, everyone, case=case.name, patient=case.patient, split=case.split)
-    return Path(path)

@@ -1,7 +1,7 @@
-"""A simulated lesion and the readers who outline it.
+"""A simulated lesion and the raters who outline it.
 
 The lesion is star-shaped about its centre: its margins are radii as functions of the angle (row = sin, column = cos),
-sampled at `ANGLES`. A reader's outline is such a function too, so that what a reader decides (the halo belongs to it,
+sampled at `ANGLES`. A rater's outline is such a function too, so that what a rater decides (the halo belongs to it,
 the vessel does not) moves the whole margin at once, not pixels one by one. Lengths are mm.
 """
 
@@ -25,12 +25,12 @@ _WOBBLE_ORDERS = np.arange(1, 7)
 
 @dataclass(frozen=True)
 class Lesion:
-    """What the image shows at its centre; with the readers' rule it fixes the distribution of outlines.
+    """What the image shows at its centre; with the raters' rule it fixes the distribution of outlines.
 
     centre: (row, column) mm from the image's middle. core, halo: (A,) radii of the solid part and of the ground-glass
     around it (equal where there is none); spikes: (A,) how far spicules stick out. limit: (A,) where the pleura ends
-    the lesion, inf where none does. margin: mm over which the core fades. opacity, halo_opacity: share of air
-    displaced. halo_log_odds: of a reader counting the halo in. vessel_angle, vessel_width: of the attached vessel, nan
+    the lesion, inf where none does. margin: mm over which the core fades. opacity, halo_opacity: fraction of air
+    displaced. halo_log_odds: of a rater counting the halo in. vessel_angle, vessel_width: of the attached vessel, nan
     and 0 if none.
     """
 
@@ -53,7 +53,7 @@ class Lesion:
 
     @property
     def edge(self) -> float:
-        """mm over which readers' outlines of the margin differ: its own width and the eye's blur."""
+        """mm over which raters' outlines of the margin differ: its own width and the eye's blur."""
         return float(np.hypot(self.margin, _OUTLINE_BLUR))
 
 
@@ -105,7 +105,7 @@ def draw_lesion(rng: np.random.Generator) -> Lesion:
         margin=margin,
         opacity=opacity * fade,
         halo_opacity=halo_opacity * fade,
-        # A halo as dense as 0.22 of tissue, faded as the core is, divides readers evenly.
+        # A halo as dense as 0.22 of tissue, faded as the core is, divides raters evenly.
         halo_log_odds=4.0 * np.log(max(halo_opacity, 0.01) / 0.22),
         vessel_angle=rng.uniform(-np.pi, np.pi) if vessel else np.nan,
         vessel_width=rng.uniform(0.45, 0.8) if vessel else 0.0,
@@ -113,7 +113,7 @@ def draw_lesion(rng: np.random.Generator) -> Lesion:
 
 
 def opacity(lesion: Lesion, distance: Array, angle: NDArray[np.intp]) -> Array:
-    """(H,W) share of air that the lesion displaces; pixels given by mm from its centre and by index into `ANGLES`."""
+    """(H,W) fraction of air that the lesion displaces; pixels by mm from its centre and by index into `ANGLES`."""
     core = np.maximum(lesion.core, 0.35) + lesion.spikes
     solid = lesion.opacity * expit((core[angle] - distance) / max(lesion.margin, 0.1))
     if not lesion.halo_opacity:
@@ -123,9 +123,9 @@ def opacity(lesion: Lesion, distance: Array, angle: NDArray[np.intp]) -> Array:
 
 
 def outlines(lesion: Lesion, n: int, rng: np.random.Generator) -> Array:
-    """(n,A) outlines by n fresh readers who mark the lesion, each with own habits.
+    """(n,A) outlines by n fresh raters who mark the lesion, each with own habits.
 
-    A reader counts the halo in or out, follows the attached vessel for a while or cuts it off, traces spicules or
+    A rater counts the halo in or out, follows the attached vessel for a while or cuts it off, traces spicules or
     glosses over them (`smoothing`), sets the margin where the density has fallen to an own `threshold`, and wavers.
     """
     with_halo = rng.logistic(size=n) + lesion.halo_log_odds > 0

@@ -1,6 +1,6 @@
 """What surrounds a simulated lesion: aerated lung, vessels, look-alikes away from the centre, pleura and chest wall.
 
-Lengths are mm, positions (row, column) in mm from the image's middle, values HU. Readers mark nothing of it.
+Lengths are mm, positions (row, column) in mm from the image's middle, values HU. Raters mark nothing of it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Patient:
-    """What all images of a patient share.
+    """What all images of a patient have in common.
 
     lung: HU of aerated lung. noise, texture: standard deviations in HU of the scanner's noise and of the parenchyma.
     vessels: large vessels per 1,000 mm² of image. emphysema: HU that its holes lack, 0 for none.
@@ -229,7 +229,7 @@ def surroundings(
 ) -> Array:
     """(H,W) HU without noise: a lesion of opacity `lesion` (H,W in [0,1]) at `point` in its surroundings.
 
-    Opacity is the share of air that tissue has displaced; structures that overlap displace what the others left.
+    Opacity is the fraction of air that tissue has displaced; structures that overlap displace what the others left.
     """
     axis = grid.axis
     air = patient.lung + patient.texture * _parenchyma(rng, grid)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config import LDFConfig
-from modiff.nn.edges import EdgeFilter
+from modiff.nn.edges import EdgeFilter, unit_range
 
 MILD_HIGH_PASS = (0.2, 0.8)  # the filter's gain at frequency 0 and at the largest frequency before any training
 
@@ -109,13 +109,13 @@ class LDF(nn.Module):
     def _mild_high_pass(self) -> None:
         low, high = (math.log(gain / (1 - gain)) for gain in MILD_HIGH_PASS)
         parallel = self.config.order == "parallel"
-        share = 1 / len(self.config.kernels) if parallel else 1.0
+        part = 1 / len(self.config.kernels) if parallel else 1.0
         for index, kernel in enumerate(self.config.kernels):
             for weight in (self.magnitude[index], self.radius[index]):
                 nn.init.normal_(weight, std=0.05 / kernel)
             if parallel or index == 0:
-                self.radius[index][..., kernel // 2, kernel // 2] += (high - low) * share
-                self.bias[index] += low * share
+                self.radius[index][..., kernel // 2, kernel // 2] += (high - low) * part
+                self.bias[index] += low * part
             else:  # the later ones of a sequence start as the identity on what came before
                 self.magnitude[index][..., kernel // 2, kernel // 2] += 1.0
 
@@ -162,13 +162,6 @@ def make_ldf(channels: int, config: LDFConfig) -> nn.Module:
     return LDF(channels, config) if config.filter == "ldf" else EdgeFilter(config.filter)
 
 
-def _normalise(edges: Tensor) -> Tensor:
-    """Min–max over each map; a flat one is 0."""
-    low = edges.amin((-2, -1), keepdim=True)
-    spread = edges.amax((-2, -1), keepdim=True) - low
-    return torch.where(spread > 0, (edges - low) / spread.clamp_min(1e-12), torch.zeros_like(edges))
-
-
 def _dilate(x: Tensor) -> Tensor:
     """Maximum over 3×3; five shifted maxima are an order of magnitude faster on CPUs than pooling with stride 1."""
     x = F.pad(x, (1, 1, 1, 1), value=float("-inf"))
@@ -177,13 +170,13 @@ def _dilate(x: Tensor) -> Tensor:
 
 
 def morphological_gradient(x: Tensor, kernels: tuple[int, ...] = (3, 5, 7)) -> Tensor:
-    """Sum over k of dilation − erosion by k×k of (B,C,H,W), min–max-normalised a map, averaged over channels."""
+    """Sum over k of dilation − erosion by k×k of (B,C,H,W), min–max-normalised per map, averaged over channels."""
     total, high, low = torch.zeros_like(x), x, -x
     for size in range(3, max(kernels) + 1, 2):  # a square of side k + 2 is the square of side k dilated by 3×3
         high, low = _dilate(high), _dilate(low)
         if size in kernels:
             total = total + high + low
-    return _normalise(total).mean(1, keepdim=True)
+    return unit_range(total).mean(1, keepdim=True)
 
 
 def edge_target(image: Tensor, label: Tensor, target: str) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,8 +47,8 @@ def attention_spread_loss(query: Tensor, key: Tensor) -> Tensor:
     """L_MCA = 1 − H(m)/log N_k, m_j the mean over queries of |score_ij| / Σ_j |score_ij|: no patch draws it all."""
     with torch.autocast(query.device.type, enabled=False):
         score = (query.float() @ key.float().transpose(-2, -1)).abs()
-    share = (score / score.sum(-1, keepdim=True).clamp_min(1e-12)).mean(-2)
-    entropy = -(share * torch.log(share.clamp_min(1e-12))).sum(-1)
+    drawn = (score / score.sum(-1, keepdim=True).clamp_min(1e-12)).mean(-2)
+    entropy = -(drawn * torch.log(drawn.clamp_min(1e-12))).sum(-1)
     return (1 - entropy / math.log(key.shape[-2])).mean()
 
 
@@ -76,19 +76,13 @@ class SelfAttention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(batch, count, channels))
 
 
-@dataclass
-class ImageShare:
-    """What MCA computes once an image: Q (B,Nq,D), if it is the image's; f(B) (B,D,H/2,W/2); f^B(Squeeze(LDF(B)))
-    (B,2D,H/4,W/4)."""
+class ImageFeatures(NamedTuple):
+    """What MCA computes once per image: f(B) (B,D,H/2,W/2); f^B(Squeeze(LDF(B))) (B,2D,H/4,W/4); Q (B,Nq,D), if it is
+    the image's."""
 
-    query: Tensor | None
     embedding: Tensor
     squeezed: Tensor
-
-    def rows(self, index: Tensor) -> ImageShare:
-        """The share of each of the images `index`, in that order: one row a sample."""
-        query = None if self.query is None else self.query[index]
-        return ImageShare(query, self.embedding[index], self.squeezed[index])
+    query: Tensor | None = None
 
 
 class MCA(nn.Module):
@@ -121,7 +115,7 @@ class MCA(nn.Module):
             self.edge_head = nn.Conv2d(width, 1, 1)
         self.map_back = zero(nn.Conv2d(width, config.condition_channels * LABEL_PATCH**2, 1))
 
-    def encode(self, image: Tensor) -> ImageShare:
+    def encode(self, image: Tensor) -> ImageFeatures:
         """What depends on the image (B,C,H,W) only; H and W are multiples of 4."""
         height, width = image.shape[-2] // IMAGE_PATCH, image.shape[-1] // IMAGE_PATCH
         patches = tokens(image, IMAGE_PATCH)
@@ -129,18 +123,18 @@ class MCA(nn.Module):
         squeezed = self.squeeze(tokens(self.ldf_image(image), LABEL_PATCH)).transpose(1, 2)
         squeezed = squeezed.unflatten(2, (height // 2, width // 2))
         if not self.config.enabled or self.config.roles == "label_queries":
-            return ImageShare(None, embedding, squeezed)
+            return ImageFeatures(embedding, squeezed)
         position = sinusoidal_positions(height, width, self.config.dim, image.device)
-        return ImageShare(self.query(patches) + position, embedding, squeezed)
+        return ImageFeatures(embedding, squeezed, self.query(patches) + position)
 
-    def forward(self, share: ImageShare, x_t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, image: ImageFeatures, x_t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """g^B(O^B) (B,c,H,W), and the features that the auxiliary losses look at: "edges", "query", "key"."""
         features: dict[str, Tensor] = {}
         if self.config.enabled:
-            y, query, key = self._attend(share, x_t)
+            y, query, key = self._attend(image, x_t)
             features |= {"query": query, "key": key}
         else:
-            y = share.embedding
+            y = image.embedding
         y = self.ldf_features(y)
         if self.ldf_config.enabled:
             features["edges"] = self.edge_head(y)
@@ -148,21 +142,21 @@ class MCA(nn.Module):
         if self.config.enabled:
             context = self.attention(self.token_norm(pooled.flatten(2).transpose(1, 2)))
             pooled = context.transpose(1, 2).unflatten(2, pooled.shape[-2:])
-        out = self.map_back(share.squeezed + pooled)  # Eq. 4, then g^B
+        out = self.map_back(image.squeezed + pooled)  # Eq. 4, then g^B
         return F.pixel_shuffle(out, LABEL_PATCH), features
 
-    def _attend(self, share: ImageShare, x_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _attend(self, image: ImageFeatures, x_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """y^B = [f(B) ‖ S'] (Eq. 3), the queries that L_MCA looks at, and the keys."""
         patches = tokens(self.ldf_label(x_t), LABEL_PATCH)
         grid = (x_t.shape[-2] // LABEL_PATCH, x_t.shape[-1] // LABEL_PATCH)
         position = sinusoidal_positions(*grid, self.config.dim, x_t.device)
         key, value = self.key(patches) + position, self.value(patches)
-        if share.query is None:
+        if image.query is None:
             query = self.query(patches) + position
         else:
-            query, grid = share.query, (share.embedding.shape[-2], share.embedding.shape[-1])
+            query, grid = image.query, (image.embedding.shape[-2], image.embedding.shape[-1])
         score = self.score_norm(linear_attention(query, key, value)).transpose(1, 2).unflatten(2, grid)
-        if share.query is None:
+        if image.query is None:
             score = F.interpolate(score, scale_factor=LABEL_PATCH // IMAGE_PATCH, mode="nearest")
         looked_at = query[:, :: covering_stride(self.config.query_stride, grid[1])]
-        return torch.cat([share.embedding, score.to(share.embedding.dtype)], 1), looked_at, key
+        return torch.cat([image.embedding, score.to(image.embedding.dtype)], 1), looked_at, key

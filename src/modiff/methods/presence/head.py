@@ -1,9 +1,6 @@
-"""Rater presence: does a reader mark anything at all, and whose labels form the map (paper abstract and §1)."""
+"""The presence hurdle's network: how many raters mark anything at all (paper abstract and §1); `draw` samples it."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from math import comb
 
 import torch
 import torch.nn.functional as F
@@ -12,39 +9,17 @@ from torch import Tensor, nn
 from modiff.config import PresenceConfig
 from modiff.config.modiff import PRESENCE_DROPOUT, PRESENCE_HIDDEN
 from modiff.data.augment import dihedral
-from modiff.errors import DataError
+from modiff.methods.presence.draw import log_likelihood, rater_subsets
 from modiff.nn import losses, windows
 from modiff.nn.layers import ResBlock, image_centre, position_channels
+from modiff.nn.unet import hourglass
 from modiff.types import Batch, DataSpec
-
-_MOST_MARKERS = 62  # of one image: a subset of them is an int64
-
-
-def reader_subsets(raters: int, readers: int) -> Tensor:
-    """(R+1, R+1): P(k' of `readers` readers mark | k of R raters would), hypergeometric: who read is exchangeable."""
-
-    def chance(k: int, seen: int) -> float:
-        return 0.0 if seen > readers else comb(k, seen) * comb(raters - k, readers - seen) / comb(raters, readers)
-
-    return torch.tensor([[chance(k, seen) for seen in range(raters + 1)] for k in range(raters + 1)])
-
-
-@dataclass
-class PresenceAnswer:
-    """What the head says of B images.
-
-    logits: (B,R+1) of the number of markers where raters are exchangeable, (B,R) of each rater's marking otherwise.
-    label_map: (B,K,H,W) logits of the mean label map.
-    """
-
-    logits: Tensor
-    label_map: Tensor
 
 
 class PresenceHead(nn.Module):
     """A small U-Net around the prompt that reads off how many raters mark something.
 
-    The mean label map is predicted densely beside it: that supervises far more than one number an image, and its
+    The mean label map is predicted densely beside it: that supervises far more than one number per image, and its
     features are pooled where a lesion is thought to be. ce_weight, dice_weight: of that map's loss.
     """
 
@@ -56,7 +31,7 @@ class PresenceHead(nn.Module):
         exchangeable, prompt = data.exchangeable_raters, data.prompted
         self.config, self.classes, self.raters = config, classes, raters
         self.ce_weight, self.dice_weight = ce_weight, dice_weight
-        tables = torch.stack([reader_subsets(raters, n) for n in range(raters + 1)]) if exchangeable else None
+        tables = torch.stack([rater_subsets(raters, n) for n in range(raters + 1)]) if exchangeable else None
         self.register_buffer("tables", tables, persistent=False)
         self.exchangeable, self.prompt = exchangeable, prompt
         widths = [config.base * multiplier for multiplier in config.multipliers]
@@ -90,25 +65,21 @@ class PresenceHead(nn.Module):
         """Window sides are multiples of this."""
         return self.config.stem * 2 ** (len(self.config.multipliers) - 1)
 
-    def forward(self, image: Tensor, centre: Tensor | None = None) -> PresenceAnswer:
-        """image: (B,C,H,W); centre: (B,2) of the prompt in pixels, the image's middle by default."""
+    def forward(self, image: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B,R+1) of the number of markers, or (B,R) of each rater's marking; (B,K,H,W) of the mean label map.
+
+        image: (B,C,H,W); centre: (B,2) of the prompt in pixels, the image's middle by default.
+        """
         if self.prompt:
             centre = image_centre(image) if centre is None else centre
             image = torch.cat([image * 2 - 1, position_channels(image.shape[-2], image.shape[-1], centre)], 1)
         else:
             image = image * 2 - 1
-        x = F.pixel_unshuffle(image, self.config.stem)
-        h, skips = self.stem(x), []
-        for level, blocks in enumerate(self.encoder):
-            h = blocks(F.avg_pool2d(h, 2) if level else h)
-            skips.append(h)
-        bottom = skips.pop()
-        h = bottom
-        for block in self.decoder:
-            h = block(torch.cat([F.interpolate(h, scale_factor=2.0, mode="nearest"), skips.pop()], 1))
-        label_map = self.map_out(h)
-        logits = self.head(self._pool(bottom, h, label_map, centre))
-        return PresenceAnswer(logits.float(), F.pixel_shuffle(label_map.float(), self.config.stem))
+        x = self.stem(F.pixel_unshuffle(image, self.config.stem))
+        bottom, fine = hourglass(x, self.encoder, self.decoder, mode="nearest")
+        label_map = self.map_out(fine)
+        logits = self.head(self._pool(bottom, fine, label_map, centre))
+        return logits.float(), F.pixel_shuffle(label_map.float(), self.config.stem)
 
     def window_size(self, image: Tensor) -> tuple[int, int]:
         """Sides of the part of (B,C,H,W) images that the head looks at."""
@@ -126,18 +97,18 @@ class PresenceHead(nn.Module):
         corner = windows.random_corner(centre, size, shape, jitter=self.config.jitter, anywhere=0.0, rng=rng)
         corner = corner.to(image.device)
         seen = intensity_noise(windows.cut(image, corner, size), self.config.intensity_augmentation, rng)
-        answer = self(seen, centre - corner)
+        logits, label_map = self(seen, centre - corner)
         label = masks.sum(1) / batch.read.sum(1).clamp_min(1)[:, None, None, None]
         label = windows.cut(label, corner, size)
         known = batch.read.any(1).float()
         known = known / known.mean().clamp_min(1e-6)
-        log_p = log_likelihood(answer.logits, batch.marked, batch.read, tables=self.tables)
-        dense = self.ce_weight * losses.cross_entropy(answer.label_map, label)
-        dense = dense + self.dice_weight * losses.soft_dice_loss(losses.probabilities(answer.label_map), label)
+        log_p = log_likelihood(logits, batch.marked, batch.read, tables=self.tables)
+        dense = self.ce_weight * losses.cross_entropy(label_map, label)
+        dense = dense + self.dice_weight * losses.soft_dice_loss(losses.probabilities(label_map), label)
         return {"presence": -losses.weighted_mean(log_p, known), "map": losses.weighted_mean(dense, known)}
 
-    def law(self, image: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
-        """(B,R+1) law of the number of markers, or (B,R) each rater's probability; and (B,K,h,w) the mean label map.
+    def distribution(self, image: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,R+1) of the number of markers, or (B,R) each rater's probability; and (B,K,h,w) the mean label map.
 
         Averaged over the window's eight views where the prompt is in its middle, so that a flip leaves it there.
         """
@@ -147,9 +118,9 @@ class PresenceHead(nn.Module):
         offset = middle - (torch.tensor(size, device=middle.device) - 1) / 2
         turns = 8 if self.config.dihedral_average and size[0] == size[1] and bool((offset.abs() < 1e-3).all()) else 1
         views = torch.cat([dihedral(seen, turn) for turn in range(turns)])
-        answer = self(views, middle.repeat(turns, 1))
-        laws = answer.logits.softmax(1) if self.exchangeable else torch.sigmoid(answer.logits)
-        return laws.unflatten(0, (turns, len(image))).mean(0), torch.sigmoid(answer.label_map[: len(image)])
+        logits, label_map = self(views, middle.repeat(turns, 1))
+        each = logits.softmax(1) if self.exchangeable else torch.sigmoid(logits)
+        return each.unflatten(0, (turns, len(image))).mean(0), torch.sigmoid(label_map[: len(image)])
 
     def _pool(self, bottom: Tensor, fine: Tensor, label_map: Tensor, centre: Tensor | None) -> Tensor:
         """Features of the whole window, of its middle or strongest place, and of where the label map is."""
@@ -177,55 +148,6 @@ class PresenceHead(nn.Module):
         rows = torch.arange(height, device=fine.device)[None, :, None] - middle[:, 0, None, None]
         columns = torch.arange(width, device=fine.device)[None, None, :] - middle[:, 1, None, None]
         return torch.exp(-(rows**2 + columns**2) / 2)[:, None].clamp_min(1e-6)
-
-
-def log_likelihood(logits: Tensor, marked: Tensor, read: Tensor, *, tables: Tensor | None) -> Tensor:
-    """(B,) log-probability of who marked something among the readers; 0 where nobody read.
-
-    tables: (R+1,R+1,R+1) `reader_subsets` of 0 to R readers where raters are exchangeable: the law of k' of R' readers
-    follows from that of k of R by leaving raters out at random. None: logits are those of each rater.
-    """
-    if tables is None:
-        return -(F.binary_cross_entropy_with_logits(logits, marked.float(), reduction="none") * read).sum(1)
-    law = logits.softmax(1)  # in float32 whatever the autocast: the caller's logits are
-    seen = (law[:, :, None] * tables[read.sum(1)]).sum(1)
-    return torch.log(seen.gather(1, marked.sum(1, keepdim=True)).squeeze(1).clamp_min(1e-12))
-
-
-def certain(law: Tensor, *, exchangeable: bool) -> Tensor:
-    """The law (B,R+1) or (B,R) of raters who are all sure to mark something."""
-    sure = torch.ones_like(law)
-    if exchangeable:
-        sure[:, :-1] = 0.0
-    return sure
-
-
-def marking_probability(law: Tensor, *, exchangeable: bool) -> Tensor:
-    """(B,R) probability that each rater marks something; the same π = E[k]/R for all where they are exchangeable."""
-    if not exchangeable:
-        return law
-    raters = law.shape[1] - 1
-    share = (law * torch.arange(raters + 1, device=law.device)).sum(1, keepdim=True) / raters
-    return share.expand(-1, raters)
-
-
-def draw_subsets(marked: Tensor, *, single_share: float, rng: torch.Generator) -> Tensor:
-    """(B,R) bool: with probability `single_share` one marker, else a uniform non-empty subset of the markers.
-
-    Rows without a marker come back empty. Raises DataError for more markers than bits.
-    """
-    batch, raters = marked.shape
-    order = torch.rand(batch, raters, generator=rng, device=rng.device).to(marked.device)
-    one = F.one_hot(torch.where(marked, order, -1.0).argmax(1), raters).bool() & marked
-    # A non-empty subset of k markers is a number from 1 to 2^k − 1, its bits the markers in order.
-    number = torch.randint(1 << _MOST_MARKERS, (batch,), generator=rng, device=rng.device).to(marked.device)
-    count, rank = marked.sum(1), (marked.cumsum(1) - 1).clamp_min(0)
-    if raters > _MOST_MARKERS and count.max() > _MOST_MARKERS:
-        found = int(count.max())
-        raise DataError("too many raters mark one image", field="masks", found=found, expected=f"≤ {_MOST_MARKERS}")
-    several = marked & ((number % (2**count - 1).clamp_min(1) + 1)[:, None] >> rank & 1).bool()
-    single = torch.rand(batch, generator=rng, device=rng.device).to(marked.device) < single_share
-    return torch.where(single[:, None], one, several)
 
 
 def intensity_noise(image: Tensor, strength: float, rng: torch.Generator) -> Tensor:

@@ -25,7 +25,7 @@ class Window:
     def around(
         cls, centre: tuple[float, float], size: int, spacing: tuple[float, float], wanted: float | None
     ) -> Window:
-        """Centred on a place (row, column) of a slice with `spacing`; wanted: mm a pixel, None for native.
+        """Centred on a place (row, column) of a slice with `spacing`; wanted: mm per pixel, None for native.
 
         At native spacing the window lies on the slice's pixels, at most half a pixel off the centre.
         """

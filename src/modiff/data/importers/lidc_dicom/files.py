@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from modiff.config.data import CropRule
 from modiff.data.importers.lidc_dicom.xml import MAX_BYTES, series_uid_of
-from modiff.data.importers.sources import FolderSource, open_source
+from modiff.data.importers.sources import FolderSource, open_source, read_bytes
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
+from modiff.io.limits import Limits
 
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 
@@ -38,13 +39,7 @@ class XmlFile:
                 return source.read(self.inside)
             finally:
                 source.close()
-        try:
-            size = self.path.stat().st_size
-            if size > MAX_BYTES:
-                raise DataError("too large for an LIDC XML", path=self.path, found=f"{size} bytes")
-            return self.path.read_bytes()
-        except OSError as error:
-            raise DataError("cannot be read", path=self.path, found=error.strerror) from error
+        return read_bytes(self.path, Limits(max_bytes=MAX_BYTES))
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class Job:
 
 
 def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule) -> tuple[list[Job], int]:
-    """One job a patient, in order of their names, and how many XML files of `xml` are about no series that is here.
+    """One job per patient, in order of their names, and how many XML files of `xml` are about no series that is here.
 
     An XML in a patient's folder goes to that patient. One of `xml` (folders or zip archives) goes to the patient who
     has the series that it names; for that, each folder's first slice is asked which series it is of. Raises DataError.

@@ -1,9 +1,9 @@
-"""Readers' outlines grouped into physical nodules: LIDC's XML does not say which outlines mean the same nodule.
+"""Raters' outlines grouped into physical nodules: LIDC's XML does not say which outlines mean the same nodule.
 
-The rule: two readers' outlines may mean one nodule if their filled voxels overlap, or if the centres of their nearest
+The rule: two raters' outlines may mean one nodule if their filled voxels overlap, or if the centres of their nearest
 voxels are no further apart than one slice step. Pairs are joined from the best to the worst (overlaps by falling Dice,
-then gaps by rising distance), and a pair is passed over where joining would put two outlines of one reader into one
-nodule. So each nodule holds at most one outline a reader, and a chain of touching outlines is one nodule.
+then gaps by rising distance), and a pair is passed over where joining would put two outlines of one rater into one
+nodule. So each nodule holds at most one outline per rater, and a chain of touching outlines is one nodule.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Marked:
-    """One reader's outline of one nodule, filled. voxels: (n,3) int32, n ≥ 1: slice in its series, row, column."""
+    """One rater's outline of one nodule, filled. voxels: (n,3) int32, n ≥ 1: slice in its series, row, column."""
 
     reader: int
     voxels: np.ndarray
@@ -44,7 +44,7 @@ class Marked:
 
 @dataclass(frozen=True)
 class Nodule:
-    """One physical nodule. outlines: reader -> that reader's outline."""
+    """One physical nodule. outlines: rater -> that rater's outline."""
 
     outlines: Mapping[int, Marked]
 
@@ -55,7 +55,7 @@ class Nodule:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """(row, column): the centre of mass of each reader's outline, averaged over the readers who outlined it."""
+        """(row, column): the centre of mass of each rater's outline, averaged over the raters who outlined it."""
         row, column = np.mean([marked.voxels[:, 1:].mean(0) for marked in self.outlines.values()], axis=0).tolist()
         return row, column
 
@@ -99,6 +99,6 @@ def _closeness(a: np.ndarray, b: np.ndarray, steps: tuple[float, float, float]) 
 
 
 def _numbers(voxels: np.ndarray) -> np.ndarray:
-    """One number a voxel: slices, rows and columns are below 2^20."""
+    """One number per voxel: slices, rows and columns are below 2^20."""
     voxels = voxels.astype(np.int64)
     return (voxels[:, 0] << 40) | (voxels[:, 1] << 20) | voxels[:, 2]

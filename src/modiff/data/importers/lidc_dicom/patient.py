@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,39 +14,41 @@ from modiff.data.importers.lidc_dicom.crops import Window, windowed
 from modiff.data.importers.lidc_dicom.files import Job
 from modiff.data.importers.lidc_dicom.nodules import Marked, Nodule, group
 from modiff.data.importers.lidc_dicom.polygons import fill
-from modiff.data.importers.lidc_dicom.series import CtSeries, read_series, sha256
+from modiff.data.importers.lidc_dicom.series import CtSeries, read_series
 from modiff.data.importers.lidc_dicom.xml import Reading, Session, merge, parse, slices_named
 from modiff.errors import DataError
 from modiff.io.dicom.series import read_slice
+from modiff.io.files import sha256_of
 
+_COLUMNS = ("case", "image", "masks", "sessions", "affine", "slice_index", "valid", "spacing")
+_NOTHING = {name: np.empty(0) for name in _COLUMNS} | {"masks": np.empty((0, 0), bool)}  # packed as bits
 MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
 
 
 @dataclass(frozen=True)
-class Crop:
-    """One slice of one nodule. image: (H,W) uint8. masks: (S,H,W) bool, one a reading session of its series."""
+class PatientCrops:
+    """All crops of a patient: n slices of nodules. R: the most reading sessions of one of the patient's series.
 
-    case: str
+    case: (n,) names. image: (n,H,W) uint8. masks: (n,R,H,W) bool, one per session. sessions: (n,), of each crop's
+    series, whose masks come first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2).
+    notes: what a person who reads the log should know. sha256: of the files that were used.
+    """
+
+    case: np.ndarray
     image: np.ndarray
     masks: np.ndarray
+    sessions: np.ndarray
     affine: np.ndarray
-    slice_index: int
-    valid: tuple[int, int, int, int]
-    spacing: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class PatientCrops:
-    """All crops of a patient. notes: what a reader of the log should know. sha256: of the files that were used."""
-
-    crops: tuple[Crop, ...]
-    notes: tuple[str, ...]
-    sha256: str
+    slice_index: np.ndarray
+    valid: np.ndarray
+    spacing: np.ndarray
+    notes: np.ndarray
+    sha256: np.ndarray
 
 
 def import_patient(job: Job) -> PatientCrops:
     """Raises DataError for anything in the patient's files that cannot be trusted."""
-    crops: list[Crop] = []
+    rows: list[dict[str, Any]] = []
     notes: list[str] = []
     all_series = read_series(job.files, job.folder)
     readings, digests = _readings(job, all_series, notes)
@@ -54,13 +57,17 @@ def import_patient(job: Job) -> PatientCrops:
         sessions = merge(readings.get(series.uid, []))
         notes += _notes(series, sessions, series.uid in readings)
         for nodule in nodules_of(series, sessions, job.folder):
-            crops += _crops(job, series, len(sessions), nodule, number)
-            digests += [sha256(series.slices[place].path) for place in nodule.slices]
+            rows += _crops(job, series, len(sessions), nodule, number)
+            digests += [sha256_of(series.slices[place].path) for place in nodule.slices]
             number += 1
     if not all_series:
         notes.append("no CT series")
+    raters = max((row["sessions"] for row in rows), default=0)
+    for row in rows:
+        row["masks"] = np.pad(row["masks"], ((0, raters - row["sessions"]), (0, 0), (0, 0)))
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else _NOTHING
     used = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return PatientCrops(tuple(crops), tuple(notes), used)
+    return PatientCrops(**columns, notes=np.array(notes, dtype=np.str_), sha256=np.array(used))
 
 
 def _readings(job: Job, all_series: Sequence[CtSeries], notes: list[str]) -> tuple[dict[str, list[Reading]], list[str]]:
@@ -87,7 +94,7 @@ def _readings(job: Job, all_series: Sequence[CtSeries], notes: list[str]) -> tup
 
 
 def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> list[Nodule]:
-    """Physical nodules of a series from what its readers outlined on the slices that are there."""
+    """Physical nodules of a series from what its raters outlined on the slices that are there."""
     place_of = {one.sop_uid: place for place, one in enumerate(series.slices)}
     marked: list[Marked] = []
     for reader, session in enumerate(sessions):
@@ -104,7 +111,8 @@ def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> li
     return group(marked, series.steps)
 
 
-def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> list[Crop]:
+def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> list[dict[str, Any]]:
+    """A nodule's slices, each with the fields of `PatientCrops` that are its own."""
     rule = job.rule
     spacing = series.slices[0].plane.spacing
     window = Window.around(nodule.centre, rule.size, spacing, rule.spacing)
@@ -118,15 +126,16 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
         for reader, marked in nodule.outlines.items():
             masks[reader] = window.mask(marked.mask(place, one.shape))
         crops.append(
-            Crop(
-                case=f"{job.patient}/nodule-{number}/slice-{index}",
-                image=windowed(window.image(values, rule.window[0]), *rule.window),
-                masks=masks,
-                affine=window.affine(one.plane),
-                slice_index=place,
-                valid=window.valid(one.shape),
-                spacing=(spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
-            )
+            {
+                "case": f"{job.patient}/nodule-{number}/slice-{index}",
+                "image": windowed(window.image(values, rule.window[0]), *rule.window),
+                "masks": masks,
+                "sessions": readers,
+                "affine": window.affine(one.plane),
+                "slice_index": place,
+                "valid": window.valid(one.shape),
+                "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
+            }
         )
     return crops
 

@@ -14,8 +14,8 @@ def interior(points: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Pixels strictly inside a closed curve of straight lines between points (n,2) int (column, row).
 
     Returns the mask (h,w) bool of the curve's bounding box and the box's top row and left column. Inside is what an odd
-    number of crossings separates from the outside; pixels whose centre lies on a line are outside. Exact: whole
-    numbers only. Empty for fewer than three points.
+    number of crossings separates from the outside; pixels whose centre lies on a line are outside. Exact, in whole
+    numbers only (scikit-image's grid_points_in_poly is not). Empty for fewer than three points.
     """
     left, top = points.min(0).tolist()
     width, height = (points.max(0) - (left, top) + 1).tolist()
@@ -48,7 +48,7 @@ def _cross_rows(toggles: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> None
 
 
 def fill(regions: Iterable[Region], shape: tuple[int, int], where: str) -> np.ndarray:
-    """One reader's outline of one nodule on one slice, (H,W) bool: what its inclusions enclose, less its holes.
+    """One rater's outline of one nodule on one slice, (H,W) bool: what its inclusions enclose, less its holes.
 
     Raises DataError where a region leaves the slice.
     """

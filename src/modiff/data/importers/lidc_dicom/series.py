@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from modiff.errors import DataError
 from modiff.io.dicom.geometry import Plane, check_same_grid, in_order, plane_of
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
 from modiff.io.dicom.series import MAX_FILES
+from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -72,7 +72,7 @@ def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
         )
         series = found.setdefault(text(header, "SeriesInstanceUID"), {})
         before = series.setdefault(one.sop_uid, one)
-        if before is not one and sha256(before.path) != sha256(path):
+        if before is not one and sha256_of(before.path) != sha256_of(path):
             raise DataError("two files claim to be one slice", path=path, field="SOPInstanceUID", found=before.path)
         if len(series) > MAX_FILES:
             raise DataError("too many files for one series", path=where, expected=f"at most {MAX_FILES}")
@@ -86,9 +86,3 @@ def _series(uid: str, slices: list[CtSlice], where: Path) -> CtSeries:
         found = sorted({one.shape for one in slices})[:5]
         raise DataError("slices differ in size", path=where, found=found, expected="one size in a series")
     return CtSeries(uid, tuple(slices[place] for place in in_order(planes)))
-
-
-def sha256(path: Path) -> str:
-    """64 hexadecimal digits of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

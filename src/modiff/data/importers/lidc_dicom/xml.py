@@ -1,4 +1,4 @@
-"""LIDC's XML: who read a series and what each reader outlined, parsed within bounds and without entities.
+"""LIDC's XML: who read a series and what each rater outlined, parsed within bounds and without entities.
 
 Layout (LIDC-IDRI's XML documentation): one `readingSession` a radiologist; in it an `unblindedReadNodule` for each
 nodule, with a `roi` for each region on each slice: `imageSOP_UID`, `inclusion` (FALSE for a hole) and the points
@@ -27,7 +27,7 @@ MAX_BYTES = 32 << 20
 MAX_ELEMENTS = 2_000_000
 MAX_DEPTH = 16
 MAX_SESSIONS = 16
-MAX_OUTLINES = 256  # a session; LIDC's readers outlined a few dozen at most
+MAX_OUTLINES = 256  # a session; LIDC's raters outlined a few dozen at most
 MAX_COORDINATE = 65_535
 _LEAST_POINTS = 3  # fewer enclose nothing: the mark of a nodule below 3 mm
 _HEAD_BYTES = 16 << 10
@@ -51,7 +51,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Outline:
-    """One reader's outline of one nodule of 3 mm or more: its regions on all slices."""
+    """One rater's outline of one nodule of 3 mm or more: its regions on all slices."""
 
     regions: tuple[Region, ...]
 

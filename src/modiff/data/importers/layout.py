@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from modiff.data.importers.grids import SUFFIXES
+from modiff.data.importers.sources import walk
 from modiff.errors import ConfigError, DataError
+from modiff.io.files import natural
 
 IMAGES = ("{case}/image", "{case}/image-{channel}")
 MASKS = ("{case}/rater-{rater}",)
-_MAX_FILES = 1_000_000
 _MAX_TABLE_BYTES = 64 << 20
 _PLACE = re.compile(r"\{(\w+)\}|(\*)")
 _GROUPS = {"case": r"(?P<case>.+?)", "patient": r"(?P<patient>[^/]+?)", "slice": r"(?P<slice>[^/]+?)"}
@@ -31,6 +31,11 @@ class Item:
     masks: dict[str, Path] = field(default_factory=dict)
     split: str | None = None
     readers: tuple[str, ...] | None = None  # who read it, where a table says
+
+    @property
+    def files(self) -> list[Path]:
+        """All images and masks."""
+        return [*self.channels.values(), *self.masks.values()]
 
 
 class Pattern:
@@ -73,7 +78,7 @@ def find(
         raise ConfigError("names no rater", field="--mask", found=masks, expected="{rater} in it")
     items: dict[str, Item] = {}
     strange = []
-    for name, stem in _walk(root, patterns, suffixes):
+    for name, stem in _candidates(root, patterns, suffixes):
         matches = [(found, is_mask) for pattern, is_mask in patterns if (found := pattern.match(name, stem))]
         if matches:
             # What fits both is a mask: {channel} takes anything, a pattern of masks is the narrower one.
@@ -82,38 +87,25 @@ def find(
             strange.append(name)
     if not items:
         seen = ", ".join(strange[:3]) or "no image at all"
-        expected = " or ".join((*images, *masks))
-        raise DataError("no file fits the patterns", path=root, found=seen, expected=expected)
-    return sorted(items.values(), key=lambda item: _natural(item.case)), strange
+        raise DataError("no file fits the patterns", path=root, found=seen, expected=" or ".join((*images, *masks)))
+    return sorted(items.values(), key=lambda item: natural(item.case)), strange
 
 
-def _walk(root: Path, patterns: list[tuple[Pattern, bool]], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _candidates(
+    root: Path, patterns: list[tuple[Pattern, bool]], suffixes: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
     """Relative path, and the same without suffix, of what may be an image: files by suffix, folders by pattern."""
-    if not root.is_dir():
-        raise DataError("no such folder", path=root)
-    inside, count = root.resolve(), 0
-    for folder, folders, files in os.walk(root):
-        here = Path(folder).relative_to(root)
-        for name in sorted(folders):
-            path = (here / name).as_posix()
+    for folder, folders, files in walk(root, lambda name: name.lower().endswith(suffixes) and name[0] != "."):
+        for name in folders.copy():
+            path = (folder / name).relative_to(root).as_posix()
             if name.startswith("."):
                 folders.remove(name)
             elif any(pattern.match(path, path) for pattern, _ in patterns) and _holds_files(root / path):
                 folders.remove(name)
                 yield path, path
-        folders.sort()
-        for name in sorted(files):
-            count += 1
-            if count > _MAX_FILES:
-                raise DataError("too many files", path=root, expected=f"at most {_MAX_FILES}")
-            suffix = next((suffix for suffix in suffixes if name.lower().endswith(suffix)), None)
-            if suffix is None or name.startswith("."):
-                continue
-            full = root / here / name
-            if full.is_symlink() and not full.resolve().is_relative_to(inside):
-                raise DataError("a link that leads out of the folder", path=full, found=full.resolve())
-            path = (here / name).as_posix()
-            yield path, path[: -len(suffix)]
+        for file in files:
+            path = file.relative_to(root).as_posix()
+            yield path, path[: -len(next(suffix for suffix in suffixes if path.lower().endswith(suffix)))]
 
 
 def _holds_files(folder: Path) -> bool:
@@ -131,16 +123,11 @@ def _place(items: dict[str, Item], path: Path, found: dict[str, str], is_mask: b
     table[key] = path
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """slice-10 comes after slice-9."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
-
-
 def apply_table(items: Sequence[Item], path: Path) -> None:
     """Puts patient, split and readers from a CSV into the items; raises DataError for cases on one side only.
 
     Columns: case, and any of patient, split, readers (names separated by semicolons; their masks may be absent, which
-    is an empty mask; who is not named did not read the case). Other columns are let be.
+    is an empty mask; who is not named did not read the case). Other columns are ignored.
     """
     rows = _rows(path)
     known = {item.case: item for item in items}
@@ -151,8 +138,7 @@ def apply_table(items: Sequence[Item], path: Path) -> None:
         item.patient = row.get("patient") or item.patient
         item.split = row.get("split") or None
         if "readers" in row:
-            names = [name.strip() for name in (row["readers"] or "").split(";")]
-            item.readers = tuple(name for name in names if name)
+            item.readers = tuple(name for part in row["readers"].split(";") if (name := part.strip()))
             if not item.readers:
                 raise DataError("a case that nobody read", path=path, field=f"line {place}", found=case)
     if missing := [item.case for item in items if item.case not in rows]:
@@ -163,6 +149,7 @@ def apply_table(items: Sequence[Item], path: Path) -> None:
 
 
 def _rows(path: Path) -> dict[str, dict[str, str]]:
+    """Case -> its row, without surrounding blanks."""
     try:
         if path.stat().st_size > _MAX_TABLE_BYTES:
             raise DataError("too large for a table of cases", path=path, found=f"{path.stat().st_size} bytes")
@@ -174,12 +161,20 @@ def _rows(path: Path) -> dict[str, dict[str, str]]:
                 raise DataError("other columns", path=path, found=", ".join(map(str, names)), expected=expected)
             rows: dict[str, dict[str, str]] = {}
             for row in reader:
-                case = (row["case"] or "").strip()
-                if case in rows:
-                    raise DataError("a case twice", path=path, field=f"line {reader.line_num}", found=case)
-                rows[case] = {
-                    key: (text or "").strip() for key, text in row.items() if isinstance(text, str | None) and key
-                }
+                filled = {key: (row[key] or "").strip() for key in names}
+                if filled["case"] in rows:
+                    found, line = filled["case"], f"line {reader.line_num}"
+                    raise DataError("a case twice", path=path, field=line, found=found)
+                rows[filled["case"]] = filled
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError("cannot be read as CSV", path=path, found=error) from error
     return rows
+
+
+def two_splits(items: Iterable[Item], path: Path | str) -> Iterator[DataError]:
+    """An error for each case whose patient is in another split than before."""
+    places: dict[str, str | None] = {}
+    for item in items:
+        if (before := places.setdefault(item.patient, item.split)) != item.split:
+            found = f"patient {item.patient} in {before} and {item.split}"
+            yield DataError("a patient in two splits", path=path, field=item.case, found=found)

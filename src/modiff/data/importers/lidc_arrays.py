@@ -1,0 +1,289 @@
+"""The importers of LIDC-IDRI's nodule crops as arrays in one file: a pickle, or the HDF5 that others make of it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from modiff.data.importers.base import Arguments, Case, Importer, lidc_info
+from modiff.errors import DataError
+
+if TYPE_CHECKING:
+    import h5py
+    import numpy as np
+
+    from modiff.data.splits import SplitRule
+    from modiff.data.store_format import StoreInfo
+
+SOURCE = "LIDC-IDRI nodule crops; Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
+INTENSITY = "source:values in [0,1], as distributed in data_lidc.pickle"
+_SLACK = 1e-6  # by which rounded values may leave their range
+_FIELDS = ("image", "masks", "series_uid")
+_MAX_PICKLE = 16 << 30
+_PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
+_UNFIT = re.compile(r"[^\w.+-]+")
+_GROUPS = ("train", "val", "test")
+_BLOCK = 64
+_MAX_ROW_BYTES, _MAX_CHUNK_BYTES = 64 << 20, 256 << 20
+_FILTERS = (1, 2, 3)  # deflate, shuffle, checksum: what HDF5 itself brings; others load foreign code
+
+
+class LidcPickle(Importer[str]):
+    """LIDC-IDRI nodule crops in data_lidc.pickle, as distributed with the PyTorch version of the Probabilistic U-Net.
+
+    The file is a pickled dictionary with an entry per slice (15,096 of them):
+
+      name -> {"image": (H,W) in [0,1], "masks": four arrays (H,W) of 0 and 1, "series_uid": text}
+
+    It is read without running anything in it: NumPy arrays in plain containers and nothing else, protocol 2 to 5. It
+    takes about as much memory as the file is large. An empty mask is a radiologist who read the slice and outlined
+    nothing; the four slots are exchangeable.
+
+    A patient is the series, or LIDC-IDRI-xxxx where the entry's name begins with that. Splits are by patient: from
+    --splits (JSON), or by a hash. LIDC-IDRI is CC BY 3.0: Armato et al., doi 10.7937/K9/TCIA.2015.LO9QL9SX.
+    """
+
+    version = "lidc-pickle 1"
+
+    arguments: ClassVar[Arguments] = {
+        "file": {"metavar": "PICKLE", "help": "data_lidc.pickle"},
+        "--max-bytes": {
+            "type": int,
+            "default": _MAX_PICKLE,
+            "metavar": "N",
+            "help": "largest file that is read (default 16 GiB)",
+        },
+    }
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from modiff.data.importers.unpickle import read_pickle
+
+        super().__init__(args)
+        self.path = Path(args.file)
+        self.entries = _entries(self.path, read_pickle(self.path, args.max_bytes))
+        self.items = list(self.entries)
+
+    def describe(self) -> StoreInfo:
+        """With as many raters as the first slice has masks."""
+        return _describe(self, len(self.entries[self.items[0]]["masks"]))
+
+    def patients(self) -> set[str]:
+        """The series, or who the names begin with."""
+        return {self._patient(name) for name in self.items}
+
+    def _patient(self, name: str) -> str:
+        found = _PATIENT.match(name)
+        return found[0] if found else self.entries[name]["series_uid"]
+
+    def read(self, item: str) -> list[Case]:
+        """One entry, its values checked."""
+        from modiff.data.importers.unpickle import as_array
+        from modiff.io.files import located
+
+        with located(self.path, item):
+            image = _image(as_array(self.entries[item]["image"]), 0.0)
+            masks = _masks(as_array(self.entries[item]["masks"]), image.shape[1:])
+        patient = self._patient(item)
+        return [Case(f"{patient}/{_UNFIT.sub('-', item)}", patient, image, masks)]
+
+
+def _entries(path: Path, found: Any) -> dict[str, dict[str, Any]]:
+    """The dictionary, once it is known to have the layout."""
+    expected = 'name -> {"image", "masks", "series_uid"}'
+    if not isinstance(found, dict) or not found:
+        raise DataError("another layout", path=path, found=type(found).__name__.strip("_"), expected=expected)
+    for name, entry in found.items():
+        where = repr(name)[:80]
+        if not isinstance(entry, dict) or any(field not in entry for field in _FIELDS):
+            raise DataError("another layout", path=path, field=where, expected=expected)
+        if not isinstance(entry["series_uid"], str) or not entry["series_uid"].strip():
+            raise DataError("a slice without a series", path=path, field=where)
+        if not isinstance(entry["masks"], list | tuple) or not entry["masks"]:
+            raise DataError("masks are not a list", path=path, field=where, expected="one array per radiologist")
+    return found
+
+
+class _Group(NamedTuple):
+    images: h5py.Dataset
+    labels: h5py.Dataset
+    uids: np.ndarray
+    last: bool  # raters are the labels' last axis
+
+
+class LidcHdf5(Importer[tuple[str, int]]):
+    """LIDC-IDRI nodule crops in data_lidc.hdf5, the form that CCDM, PHiSeg and others make of data_lidc.pickle.
+
+    The file has the groups train, val and test, each with
+
+      images   (n,H,W) floats from −0.5 to 0.5
+      labels   (n,4,H,W) as CCDM writes it, or (n,H,W,4) as PHiSeg does: 0 and 1, one per radiologist
+      uids     (n,) a whole number that stands for the CT series
+
+    Splits are the file's groups. A patient is the series, by its number: the file knows no more, and LIDC-IDRI has a
+    few patients with two series, who may be in two of its splits. An empty mask is a radiologist who read the slice and
+    outlined nothing; the four slots are exchangeable.
+
+    Refused: a series in two groups, other values, links, data stored elsewhere or through foreign filters, files that
+    would inflate beyond reason. LIDC-IDRI is CC BY 3.0: Armato et al., doi 10.7937/K9/TCIA.2015.LO9QL9SX.
+    """
+
+    version = "lidc-hdf5 1"
+    split_options = ()
+
+    arguments: ClassVar[Arguments] = {"file": {"metavar": "HDF5", "help": "data_lidc.hdf5"}}
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        import h5py
+
+        super().__init__(args)
+        self.path = Path(args.file)
+        if not self.path.is_file():
+            raise DataError("no such file", path=self.path)
+        with self._readable():
+            self._file = h5py.File(self.path, "r", locking="best-effort")
+        try:
+            with self._readable():
+                self.groups = {split: _group(self._file, split) for split in _GROUPS if split in self._file}
+            if not self.groups:
+                raise DataError("another layout", path=self.path, expected="groups train, val and test")
+        except BaseException:
+            self._file.close()
+            raise
+        # A block of rows is read at a time.
+        self.items = [
+            (split, start) for split, group in self.groups.items() for start in range(0, len(group.uids), _BLOCK)
+        ]
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """A damaged file makes HDF5 raise nearly anything."""
+        from modiff.io.files import located
+
+        try:
+            with located(self.path):
+                yield
+        except DataError:
+            raise
+        except Exception as error:
+            what, found = "not an HDF5 file, or a damaged one", str(error)[:200]
+            raise DataError(what, path=self.path, found=found) from error
+
+    def describe(self) -> StoreInfo:
+        """With as many raters as all groups have."""
+        raters = {group.labels.shape[3 if group.last else 1] for group in self.groups.values()}
+        if len(raters) != 1:
+            raise DataError("groups with different numbers of raters", path=self.path, found=sorted(raters))
+        return _describe(self, raters.pop())
+
+    def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
+        """The file's groups; raises DataError for a series in two of them."""
+        places: dict[str, str] = {}
+        for split, group in self.groups.items():
+            for uid in set(group.uids.tolist()):
+                if (before := places.setdefault(_series(uid), split)) != split:
+                    found = f"{uid}, also in {before}"
+                    raise DataError("a series in two splits", path=self.path, field=f"{split}/uids", found=found)
+        return places
+
+    def read(self, item: tuple[str, int]) -> Iterator[Case]:
+        """A block of rows of a group, from the row that the item names."""
+        import numpy as np
+
+        from modiff.io.files import located
+
+        split, start = item
+        group = self.groups[split]
+        with self._readable():
+            images, labels = (data[start : start + _BLOCK] for data in (group.images, group.labels))
+        if group.last:
+            labels = np.moveaxis(labels, 3, 1)
+        for row, (image, label) in enumerate(zip(images, labels, strict=True), start):
+            with located(self.path, f"{split} {row}"):
+                made = _image(image, -0.5)
+                masks = _masks(label, made.shape[1:])
+            patient = _series(group.uids[row])
+            yield Case(f"{patient}/{split}-{row:05d}", patient, made, masks)
+
+    def close(self, *, done: bool) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _series(uid: int) -> str:
+    """The number is a Python hash, often negative; without its sign it names a patient just as well."""
+    return f"series-{int(uid) & (2**64 - 1):016x}"
+
+
+def _group(file: h5py.File, split: str) -> _Group:
+    """One split, once its tables are known to fit together and to lie in this file."""
+    import h5py
+
+    if not isinstance(file.get(split, getlink=True), h5py.HardLink):
+        raise DataError("links are not followed", field=split)
+    images, labels, uids = (_dataset(file, f"{split}/{name}") for name in ("images", "labels", "uids"))
+    if images.ndim != 3 or images.dtype.kind != "f":
+        found = f"{images.dtype} {images.shape}"
+        raise DataError("another layout", field=f"{split}/images", found=found, expected="floats (n, height, width)")
+    count, height, width = images.shape
+    last = labels.ndim == 4 and labels.shape[1:3] == (height, width)
+    first = labels.ndim == 4 and labels.shape[2:] == (height, width)
+    if not (first or last) or labels.shape[0] != count or labels.dtype.kind not in "iufb":
+        expected = f"({count}, 4, {height}, {width}) or ({count}, {height}, {width}, 4)"
+        raise DataError("another layout", field=f"{split}/labels", found=labels.shape, expected=expected)
+    if uids.shape != (count,) or uids.dtype.kind not in "iu":
+        raise DataError("another layout", field=f"{split}/uids", found=f"{uids.dtype} {uids.shape}", expected=count)
+    return _Group(images, labels, uids[...], last and not first)
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A table in this very file, whose declared size agrees with the file's."""
+    import math
+
+    from modiff.data.store_format import dataset, file_size, filters
+    from modiff.io.limits import Limits
+
+    found = dataset(file, name)
+    if any(number not in _FILTERS for number in filters(found)):
+        raise DataError("stored through a foreign filter", field=name, expected="gzip or none")
+    size = found.dtype.itemsize
+    chunk = math.prod(found.chunks) * size if found.chunks else 0
+    if math.prod(found.shape[1:]) * size > _MAX_ROW_BYTES or chunk > _MAX_CHUNK_BYTES:
+        raise DataError("slices too large", field=name, found=found.shape)
+    stored = min(found.id.get_storage_size(), file_size(file))
+    Limits().check_ratio(Path(file.filename), math.prod(found.shape) * size, stored)
+    return found
+
+
+def _describe(source: LidcPickle | LidcHdf5, raters: int) -> StoreInfo:
+    from modiff.io.files import sha256_of
+
+    return lidc_info(source, SOURCE, raters, INTENSITY, {source.path.name: sha256_of(source.path)})
+
+
+def _image(values: np.ndarray, low: float) -> np.ndarray:
+    """(H,W) values from `low` to `low` + 1 -> (1,H,W) uint16; 8-bit values in [0,1] stay exact, as 65535 = 257·255."""
+    import numpy as np
+
+    if values.ndim != 2 or values.size == 0:
+        raise DataError("an image of another shape", found=values.shape, expected="(height, width)")
+    unit = values.astype(np.float64) - low
+    if not (unit.min() >= -_SLACK and unit.max() <= 1 + _SLACK):  # NaN fails both
+        found = f"{values.min():g} to {values.max():g}"
+        raise DataError("values beyond the layout's", found=found, expected=f"{low:g} to {low + 1:g}")
+    return np.rint(unit.clip(0, 1) * 65535).astype(np.uint16)[None]
+
+
+def _masks(masks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(R,H,W) uint8, 0 or 1; raises DataError for other shapes and values."""
+    import numpy as np
+
+    if masks.ndim != 3 or masks.shape[1:] != shape:
+        raise DataError("masks of another shape", found=masks.shape, expected=f"(raters, {shape[0]}, {shape[1]})")
+    if not np.isin(masks, (0, 1)).all():
+        other = np.unique(masks[~np.isin(masks, (0, 1))])[:5].tolist()
+        raise DataError("mask values", found=other, expected="0 and 1 only")
+    return masks.astype(np.uint8)

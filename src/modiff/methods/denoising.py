@@ -1,0 +1,240 @@
+"""The frame of the methods that denoise label maps, MoDiff, CCDM and CIMD: training and sampling round a `Process`."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from modiff.config import MoDiffConfig
+from modiff.config.baselines import CCDMConfig, CIMDConfig
+from modiff.diffusion.process import Process
+from modiff.methods.base import Segmenter, at_once
+from modiff.methods.presence.draw import certain, draw_subsets, marking_probability
+from modiff.methods.presence.head import PresenceHead
+from modiff.nn import windows
+from modiff.nn.layers import image_centre, position_channels
+from modiff.nn.unet import GuidedUNet, UNet
+from modiff.rng import sample_seeds
+from modiff.types import Batch, DataSpec, RaterChoice, Samples
+
+
+@dataclass
+class Windows:
+    """Windows of one size, a row per image, or per sample once selected.
+
+    rows: (M,) int64 their images in the batch. corner: (M,2) int64 their first pixels, None for whole images. features:
+    what the denoiser needs of each image, tensors (M,…).
+    """
+
+    rows: Tensor
+    corner: Tensor | None
+    size: tuple[int, int]
+    features: tuple[Tensor, ...]
+
+    def select(self, index: Tensor) -> Windows:
+        """The windows `index`, in that order."""
+        corner = None if self.corner is None else self.corner[index]
+        return Windows(self.rows[index], corner, self.size, tuple(part[index] for part in self.features))
+
+
+@dataclass
+class Encoding:
+    """What depends on the images only, computed once for all samples and steps.
+
+    presence: the distribution (B,R+1) of how many raters mark something, or (B,R) each rater's probability where raters
+    are identifiable; None where presence is left to the denoiser. groups: each image's window, in one of them.
+    """
+
+    size: tuple[int, int]  # H, W of the images as given
+    padded: tuple[int, int]  # H, W that the networks see
+    presence: Tensor | None
+    groups: list[Windows]
+
+
+@dataclass
+class Labels:
+    """The label maps that a step learns from, M of them.
+
+    image: (M,C,H,W). label: (M,K,H,W) float, the mean mask of the raters `chosen` (M,R). centre: (M,2) of the prompt.
+    masks: (M,R,K,H,W) float and read: (M,R), all raters'. weights: (M,) of mean one, or None.
+    """
+
+    image: Tensor
+    label: Tensor
+    centre: Tensor
+    chosen: Tensor
+    masks: Tensor
+    read: Tensor
+    weights: Tensor | None
+
+
+class DenoisingSegmenter(Segmenter):
+    """Diffusion of the mean mask of some raters, and with a presence head, of those only who marked something."""
+
+    stepwise = True
+    places_noise = True
+    config: MoDiffConfig | CCDMConfig | CIMDConfig
+    process: Process
+    unet: UNet | GuidedUNet
+    single_fraction: float = 1.0  # of the labels that are one rater's; others are a subset's mean
+
+    def __init__(self, config: MoDiffConfig | CCDMConfig | CIMDConfig, data: DataSpec) -> None:
+        super().__init__(data)
+        self.config, self.exchangeable = config, data.exchangeable_raters
+        self.prompt = data.prompted and config.prompt
+
+    @property
+    @abstractmethod
+    def presence_head(self) -> PresenceHead | None:
+        """Decides before any denoising who marks something; None: the denoiser draws empty masks itself."""
+
+    @property
+    @abstractmethod
+    def term_weights(self) -> Mapping[str, float]:
+        """The terms of the denoising loss, and their weights."""
+
+    @abstractmethod
+    def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
+        """The scalar terms of the method's own loss."""
+
+    @abstractmethod
+    def _draw_markers(
+        self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As `modiff.methods.presence.draw.draw_markers`."""
+
+    @abstractmethod
+    def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
+        """(M,K,h,w) probability maps of M samples, each in its window, of the raters `markers` (M,R)."""
+
+    @property
+    def stride(self) -> int:
+        """Images are padded to multiples of this."""
+        return math.lcm(self.unet.stride, self.presence_head.stride if self.presence_head is not None else 1)
+
+    # Training
+
+    def training_loss(self, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
+        """The method's terms and, with a presence head, its two: "presence" and "map"."""
+        image = windows.pad_to_multiple(batch.image, self.stride, edge=True)
+        masks = windows.pad_to_multiple(batch.masks.flatten(1, 2).float(), self.stride, edge=False)
+        masks = masks.unflatten(1, batch.masks.shape[1:3]) * batch.read[:, :, None, None, None]
+        centre = batch.centre if batch.centre is not None else image_centre(batch.image)
+        terms: dict[str, Tensor] = {}
+        if self.presence_head is not None:
+            terms |= self.presence_head.losses(image, masks, batch, centre, rng=rng)
+        labels = self._draw_labels(image, masks, batch, centre, rng)
+        if labels is None:  # no label in the whole batch: a zero with a graph
+            zero = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0.0
+            terms |= dict.fromkeys(self.term_weights, zero)
+        else:
+            terms |= self._denoising_terms(labels, rng)
+        presence = self.config.presence
+        weights = {"presence": presence.weight, "map": presence.map_weight, **self.term_weights}
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
+
+    def _draw_labels(
+        self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: torch.Generator
+    ) -> Labels | None:
+        """Of each image some raters' mean mask: of those who read it or, with a presence head, who marked something."""
+        hurdle = self.presence_head is not None
+        candidates = batch.marked if hurdle else batch.read
+        chosen = draw_subsets(candidates, single_fraction=self.single_fraction, rng=rng)
+        rows = chosen.any(1).nonzero().squeeze(1)
+        if rows.numel() == 0:
+            return None
+        chosen, masks, read = chosen[rows], masks[rows], batch.read[rows]
+        label = (masks * chosen[:, :, None, None, None]).sum(1) / chosen.sum(1)[:, None, None, None]
+        weights = None
+        if hurdle and self.config.presence.weight_by_markers:
+            # A rater who marks something is met k times as often on an image that k raters mark.
+            fraction = batch.marked[rows].sum(1) / read.sum(1)
+            weights = torch.where(chosen.sum(1) == 1, fraction, torch.ones_like(fraction))
+            weights = weights / weights.mean()
+        return Labels(image[rows], label, centre[rows], chosen, masks, read, weights)
+
+    def _image_features(self, image: Tensor, centre: Tensor) -> Tensor:
+        """Of (B,C,h,w) images whose prompt is at `centre` (B,2): the U-Net's."""
+        inputs = image * 2 - 1
+        if self.prompt:
+            inputs = torch.cat([inputs, position_channels(image.shape[-2], image.shape[-1], centre)], 1)
+        return self.unet.encode(inputs)
+
+    # Sampling
+
+    def surely_present(self, encoding: Encoding) -> Encoding:
+        """With the distribution of raters who are sure to mark something."""
+        if encoding.presence is None:
+            return encoding
+        return replace(encoding, presence=certain(encoding.presence, exchangeable=self.exchangeable))
+
+    def encode(self, image: Tensor) -> Encoding:
+        """(B,C,H,W) images -> distribution of presence, windows and their features."""
+        centre, padded = image_centre(image), windows.pad_to_multiple(image, self.stride, edge=True)
+        presence, label_map = None, None
+        if self.presence_head is not None:
+            presence, label_map = self.presence_head.distribution(padded, centre)
+        groups = self._windows(padded, centre, label_map)
+        return Encoding((image.shape[-2], image.shape[-1]), (padded.shape[-2], padded.shape[-1]), presence, groups)
+
+    def _windows(self, image: Tensor, centre: Tensor, label_map: Tensor | None) -> list[Windows]:
+        """The parts of padded images (B,C,H,W) that are denoised: the whole of each.
+
+        label_map: (B,K,h,w) the presence head's mean label map about the centre.
+        """
+        rows = torch.arange(len(image), device=image.device)
+        return [Windows(rows, None, (image.shape[-2], image.shape[-1]), (self._image_features(image, centre),))]
+
+    @torch.no_grad()
+    def sample(
+        self,
+        image_or_encoding: Tensor | Encoding,
+        n: int,
+        *,
+        seeds: Tensor,
+        steps: int | None = None,
+        raters: RaterChoice = "single",
+        stratified: bool = False,
+        origin: Tensor | None = None,
+    ) -> Samples:
+        """n hypotheses per image; with a presence head only those that mark something are denoised.
+
+        raters: "single" is one rater's reading; "all" the panel's consensus probability; a list, that panel's.
+        stratified: presence from a low-discrepancy sequence in place of independent draws; say so beside its scores.
+        origin: (B,2) int64, where each image's pixel (0,0) lies in a larger field: noise is then a function of (seed,
+        sample, row and column in that field), so that images cut from it with one seed share it where they overlap.
+        """
+        self.check_request(steps=steps, raters=raters, stratified=stratified)
+        encoding = image_or_encoding if isinstance(image_or_encoding, Encoding) else self.encode(image_or_encoding)
+        each, steps = sample_seeds(seeds, n), self.default_steps if steps is None else steps
+        self.process.times(steps)  # refuses a number of steps even where nothing is denoised
+        markers, panel, who = self._draw_markers(encoding.presence, each, raters, stratified)
+        maps = torch.zeros(*each.shape, self.classes, *encoding.padded, device=each.device)
+        for group in encoding.groups:
+            image, index = markers[group.rows].any(-1).nonzero(as_tuple=True)
+            chunk = at_once(*(part[0] for part in group.features))
+            for start in range(0, len(image), chunk):
+                window, i = group.select(image[start : start + chunk]), index[start : start + chunk]
+                subset = markers[window.rows, i]
+                field = self._field(window, each[window.rows, i], encoding.padded, origin)
+                made = self._denoise(window, subset, field, steps)
+                fraction = subset.sum(-1) / panel[window.rows, i]
+                windows.paste(maps, window.rows, i, made * fraction[:, None, None, None], window.corner)
+        result = Samples.uniform(maps[..., : encoding.size[0], : encoding.size[1]], raters=who)
+        if encoding.presence is not None:
+            result.presence = marking_probability(encoding.presence, exchangeable=self.exchangeable).mean(1)
+        return result
+
+    @staticmethod
+    def _field(window: Windows, seeds: Tensor, plane: tuple[int, int], origin: Tensor | None) -> windows.NoiseField:
+        """The samples' noise: over the whole image and cut, so that it does not depend on the window."""
+        if origin is None:
+            return windows.NoiseField(seeds, window.size, window.corner, plane)
+        first = origin.to(seeds.device)[window.rows]
+        return windows.NoiseField(seeds, window.size, first if window.corner is None else first + window.corner)
