@@ -194,7 +194,7 @@ def summarise(
     volume of a voxel, by default that of a right-angled one. threshold: of the samples' masks, by default their argmax.
     Raises DataError for names, weights or spacing that do not fit, ConfigError for a threshold outside (0,1].
     """
-    from modiff.metrics.binarise import binarise
+    from modiff.metrics.protocols import binarise
 
     maps = samples.maps[item].detach().cpu().float()
     frame = tuple(maps.shape[2:])

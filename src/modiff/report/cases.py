@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from modiff.evaluation.cases import choose, pictured, strata
+from modiff.evaluation.selection import choose, pictured, strata
 from modiff.evaluation.source import draw
 from modiff.prediction.summary import Summary, summarise
 from modiff.types import Batch

@@ -10,10 +10,6 @@ from modiff.evaluation.records import DIFFERENCE, STRATA, Record, Result, select
 
 Setting = tuple[str, float, int | None]  # protocol, threshold, steps of the model
 
-ESTIMATORS = {
-    "standard": "standard: GED with self-pairs (V), HM-IoU by optimal matching",
-    "paper": "paper: GED without self-pairs (U, can be negative), HM-IoU by greedy matching",
-}
 _PAIRS = (("model", "iid_reference"), ("model", "majority_vote"), ("shuffled", "majority_vote"))
 
 
@@ -56,7 +52,7 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
 
     rows = [row(words.PREDICTORS[p], p, "all") for p in words.PREDICTORS]
     rows += [row(f"{words.PREDICTORS[p]} − {words.PREDICTORS[q]}, paired", p, "all", q) for p, q in _PAIRS]
-    caption = f"{ESTIMATORS.get(protocol, protocol)}; {how}"
+    caption = f"{protocol}: {words.CONVENTIONS.get(protocol, 'other conventions')}; {how}"
     yield Table("", protocol, caption, ("all images", *heads), tuple(row for row in rows if any(row.cells)))
     strata = []
     for stratum in STRATA[1:]:
