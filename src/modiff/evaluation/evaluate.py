@@ -1,4 +1,9 @@
-"""Samples scored: what `modiff evaluate` does for a model and for files. A row per image; records; CSV and JSON."""
+"""Samples scored: what `modiff evaluate` does for a model and for files. A row per image; records; CSV and JSON.
+
+The way of a number: `source` yields batches of samples, a model's or from files; `scoring` turns them into columns, one
+per metric, protocol, threshold and n; `modiff.metrics.registry` says how a metric is computed of them, and
+`modiff.metrics.functional` computes it; `table` collects the rows of all images; `bootstrap` gives means and intervals.
+"""
 
 from __future__ import annotations
 
