@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modiff.config import PresenceConfig
 from modiff.config.modiff import PRESENCE_DROPOUT, PRESENCE_HIDDEN
-from modiff.data.augment import dihedral
+from modiff.data.loading import dihedral
 from modiff.errors import DataError
 from modiff.nn import losses, windows
 from modiff.nn.layers import ResBlock, image_centre, position_channels
