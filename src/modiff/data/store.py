@@ -19,7 +19,7 @@ from modiff.errors import DataError
 from modiff.io.files import guarded, located, workers
 from modiff.io.limits import Limits
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ class Store:
             raise DataError("no such file", path=path, hint="`modiff import --help` says how a store is made.")
         try:
             with path.open("rb") as handle:
-                start = handle.read(len(_SIGNATURE))
+                start = handle.read(len(SIGNATURE))
         except OSError as error:
             raise DataError("cannot be read", path=path, found=error.strerror) from error
-        if start != _SIGNATURE:
+        if start != SIGNATURE:
             raise DataError("not an HDF5 file", path=path, expected="a store written by `modiff import`")
         file = guarded(path, lambda: h5py.File(path, "r", locking="best-effort"))
         try:

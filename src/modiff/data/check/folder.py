@@ -11,8 +11,8 @@ import numpy as np
 from modiff.data.check.content import Case, ContentChecks
 from modiff.data.check.findings import Finding, Level, Report, View
 from modiff.data.importers.base import import_parser
-from modiff.data.importers.folder import FolderReader
-from modiff.data.importers.grids import JPEG, Grid
+from modiff.data.importers.folder import Folder
+from modiff.data.importers.grids import JPEG, SUFFIXES, Grid, turn
 from modiff.data.importers.layout import Item, two_splits
 from modiff.errors import DataError, ModiffError
 
@@ -25,7 +25,7 @@ def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
     parser = import_parser("folder", "modiff import folder")
     report = Report(str(root), "a folder")
     try:
-        reader = FolderReader(parser.parse_args([str(root), "-o", "-", *words]), JPEG)
+        reader = Folder(parser.parse_args([str(root), "-o", "-", *words]), SUFFIXES + JPEG)
     except DataError as error:
         report.findings.append(Finding("error", "cannot be read", str(error)))
         return report
@@ -43,7 +43,7 @@ def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
 class _FolderCheck:
     """Goes through the cases once; keeps thumbnails of those that something was found in."""
 
-    def __init__(self, reader: FolderReader) -> None:
+    def __init__(self, reader: Folder) -> None:
         self.reader, self.found = reader, list[Finding]()
         self.views: dict[str, View] = {}
         self._conventions: dict[str, str] = {}
@@ -82,7 +82,7 @@ class _FolderCheck:
     def _case(self, item: Item, checks: ContentChecks) -> None:
         reader = self.reader
         stored = self._try(item, lambda: reader.stored(item), "an image that cannot be read")
-        image = None if stored is None else self._try(item, lambda: reader.turned(stored))
+        image = None if stored is None else self._try(item, lambda: turn(stored, reader.args.plane))
         if image is not None:
             if image.spacing is not None:
                 self._spacings[item.case] = image.spacing
@@ -152,7 +152,7 @@ class _FolderCheck:
                 yield Finding("warning", "a pixel size far off", text, case)
 
 
-# What `FolderReader` says of a case as a whole; anything else is about a file that cannot be read.
+# What `Folder` says of a case as a whole; anything else is about a file that cannot be read.
 _OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
 
 

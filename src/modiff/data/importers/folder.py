@@ -4,140 +4,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+import numpy as np
+
+from modiff.data.importers import grids
 from modiff.data.importers.base import Arguments, Case, Importer, check_whole
+from modiff.data.importers.grids import Grid
+from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
+from modiff.data.importers.sources import digest_below
+from modiff.data.intensity import IntensityRule, check_unit
+from modiff.data.splits import SplitRule
+from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from modiff.data.importers.grids import Grid
-    from modiff.data.importers.layout import Item
-    from modiff.data.splits import SplitRule
-    from modiff.data.store_format import StoreInfo
+from modiff.io.limits import Limits
 
 
-class FolderReader:
-    """Reads a folder's cases and knows what they must have in common; everything wrong with one is a DataError.
-
-    `Folder` stops at the first, `modiff check` collects them all: what one refuses, the other finds. items: the cases.
-    strange: images that fit no pattern. raters: their names. placeless: a mask has no geometry though its image has.
-    """
-
-    def __init__(self, args: argparse.Namespace, extra_suffixes: tuple[str, ...] = ()) -> None:
-        from modiff.data.importers.grids import SUFFIXES
-        from modiff.data.importers.labels import Labels
-        from modiff.data.importers.layout import IMAGES, MASKS, apply_table, find
-        from modiff.io.limits import Limits
-
-        check_whole(args.max_bytes, "--max-bytes", "a number of bytes")
-        self.args, self.root, self.size = args, Path(args.root), parse_size(args.size)
-        self.labels = Labels(args.label, args.foreground)
-        self.limits = Limits() if args.max_bytes is None else Limits(max_bytes=args.max_bytes)
-        self.items, self.strange = find(self.root, args.image or IMAGES, args.mask or MASKS, SUFFIXES + extra_suffixes)
-        if args.table:
-            apply_table(self.items, Path(args.table))
-        self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
-        self.placeless = False
-        self._first: tuple[Item, Grid] | None = None
-
-    def channels(self, item: Item, count: int) -> tuple[str, ...]:
-        """Names of `count` channels in a case's files."""
-        names = tuple(sorted(item.channels))
-        if names != ("",):
-            return names
-        return ("image",) if count == 1 else tuple(f"channel {number + 1}" for number in range(count))
-
-    def readers(self, item: Item) -> np.ndarray:
-        """(R,) who read the case, as the table, the files and --missing say; DataError where they disagree."""
-        import numpy as np
-
-        absent = [name for name in self.raters if name not in item.masks]
-        readers = item.readers or (self.raters if self.args.missing == "empty" else tuple(item.masks))
-        if stray := sorted(set(item.masks) - set(readers)):
-            found = f"{', '.join(stray)}, who did not read the case, says the table"
-            path = item.masks[stray[0]]
-            raise DataError("a mask of a rater who did not read", path=path, field=item.case, found=found)
-        if item.readers is None and absent and self.args.missing == "refuse":
-            hint = "A --table says who read what, or --missing empty or unread what an absent mask means."
-            found = f"no mask of {', '.join(absent)}"
-            raise DataError("missing masks", path=self.root, field=item.case, found=found, hint=hint)
-        if not readers:
-            raise DataError("a case that nobody read", path=self.root, field=item.case)
-        return np.array([name in readers for name in self.raters])
-
-    def stored(self, item: Item) -> Grid:
-        """All channels on one grid, as the files have them."""
-        from dataclasses import replace
-
-        import numpy as np
-
-        from modiff.data.importers.grids import difference, read_grid
-
-        if not item.channels:
-            mask, found = next(iter(item.masks.values())), f"only masks of {', '.join(item.masks)}"
-            raise DataError("masks without an image", path=mask, field=item.case, found=found)
-        grids = [read_grid(item.channels[name], self.limits) for name in sorted(item.channels)]
-        for name, grid in zip(sorted(item.channels), grids, strict=True):
-            if name and len(grid.array) != 1:
-                raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
-            if what := difference(grids[0], grid):
-                found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
-                raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
-        return replace(grids[0], array=np.concatenate([grid.array for grid in grids]))
-
-    def turned(self, stored: Grid) -> Grid:
-        """In the plane that was asked for."""
-        from modiff.data.importers.grids import turn
-
-        return stored if self.args.plane == "native" else turn(stored, self.args.plane)
-
-    def differences(self, item: Item, image: Grid) -> Iterator[DataError]:
-        """How an image differs from the first case's, like which all others must be."""
-        from modiff.data.importers.grids import sides
-
-        self._first = self._first or (item, image)
-        first = self._first[1]
-        if image.shape[1:] != first.shape[1:] and self.size is None:
-            found, expected = ("×".join(map(str, grid.shape[1:])) for grid in (image, first))
-            hint = f"--size {first.shape[1]}x{first.shape[2]}, or another, crops or pads all to one."
-            yield _unlike("images of different sizes", image, f"{found} pixels", expected, hint)
-        known = self.channels(self._first[0], len(first.array))
-        if (names := self.channels(item, len(image.array))) != known:
-            yield _unlike("different channels", image, ", ".join(names), ", ".join(known))
-        if image.shape[0] > 1 and sides(image) != sides(first) and self.args.plane == "native":
-            hint = "--plane axial, coronal or sagittal turns them alike."
-            found = f"columns, rows and slices towards {sides(image)}"
-            yield _unlike("axes that run differently", image, found, str(sides(first)), hint)
-
-    def mask(self, item: Item, name: str, stored: Grid, image: Grid) -> Grid:
-        """A rater's mask, turned as its image is; `stored`: that image as it was read."""
-        from modiff.data.importers.grids import mask_limits, read_grid, turn_mask
-
-        mask = read_grid(item.masks[name], mask_limits(image, self.limits), mask=True)
-        self.placeless |= mask.affine is None and stored.affine is not None
-        return turn_mask(mask, stored, self.args.plane)
-
-    def misplaced(self, mask: Grid, image: Grid) -> DataError | None:
-        """What is wrong where a mask is not on its image's grid."""
-        from modiff.data.importers.grids import difference
-
-        if not (what := difference(image, mask)):
-            return None
-        if image.shape == (mask.shape[0], *mask.shape[:0:-1]) and image.shape != mask.shape:
-            what += ", rows and columns swapped?"
-        hint = "--resample nearest moves it onto the image's grid."
-        kind = "a mask on another grid than its image"
-        return DataError(kind, path=mask.path, found=what, hint=hint)
-
-
-def _unlike(kind: str, image: Grid, found: str, first: str, hint: str | None = None) -> DataError:
-    return DataError(kind, path=image.path, found=found, expected=f"{first}, as the first case", hint=hint)
-
-
-class Folder(Importer["Item"]):
+class Folder(Importer[Item]):
     """Your own data: a folder of images, and of every rater's masks, in any common format.
 
     By default, anywhere below ROOT:
@@ -221,85 +106,148 @@ class Folder(Importer["Item"]):
         "--licence": {"default": "unknown", "metavar": "WORDS", "help": "its licence"},
     }
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        from modiff.data.intensity import IntensityRule
+    def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = grids.SUFFIXES) -> None:
+        """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
 
+        strange: images that fit no pattern. raters: their names. placeless: a mask has no geometry, its image has.
+        """
         super().__init__(args)
-        self.rule, self.reader = IntensityRule.for_import(args.intensity), FolderReader(args)
-        self.items = self.reader.items
-        if not self.reader.raters:
-            raise DataError("images, but no mask of any rater", path=args.root)
-        for item in self.items:  # known before any image is read
-            self.reader.readers(item)
+        check_whole(args.max_bytes, "--max-bytes", "a number of bytes")
+        self.root = Path(args.root)
+        self.size, self.rule = grids.parse_size(args.size), IntensityRule.for_import(args.intensity)
+        self.labels = grids.Labels(args.label, args.foreground)
+        self.limits = Limits() if args.max_bytes is None else Limits(max_bytes=args.max_bytes)
+        self.items, self.strange = find(self.root, args.image or IMAGES, args.mask or MASKS, suffixes)
+        if args.table:
+            apply_table(self.items, Path(args.table))
+        self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
+        self.placeless = False
+        self._first: tuple[Item, Grid] | None = None
 
     def describe(self) -> StoreInfo:
         """Channels, classes and raters as files and --label name them, the rest as the options say."""
-        from modiff.data.importers.sources import digest_below
-        from modiff.data.store_format import StoreInfo
-
-        reader, first = self.reader, self.items[0]
+        if not self.raters:
+            raise DataError("images, but no mask of any rater", path=self.root)
+        for item in self.items:  # known before any image is read
+            self.readers(item)
+        first = self.items[0]
         return StoreInfo(
-            channels=reader.channels(first, len(reader.stored(first).array)),
-            classes=reader.labels.classes,
-            raters=reader.raters,
+            channels=self.channels(first, len(self.stored(first).array)),
+            classes=self.labels.classes,
+            raters=self.raters,
             exchangeable_raters=self.args.exchangeable,
             intensity=self.args.intensity,
             prompt=self.args.prompt,
             source=self.args.source,
             licence=self.args.licence,
             importer=self.version,
-            provenance=digest_below(reader.root, [path for item in self.items for path in item.files]),
+            provenance=digest_below(self.root, [path for item in self.items for path in item.files]),
         )
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
         """The table's, or as for other sources."""
-        from modiff.data.importers.layout import two_splits
-
         for fault in two_splits(self.items, self.args.table):
             raise fault
         own = {item.patient: item.split for item in self.items if item.split is not None}
         if own and self.args.splits:
-            raise ConfigError(
-                "splits from two places", field="--splits", found="also the table's column", expected="one"
-            )
+            found = "also the table's column"
+            raise ConfigError("splits from two places", field="--splits", found=found, expected="one")
         return own or super().splits(rule)
 
     def read(self, item: Item) -> Iterator[Case]:
         """The slices of a case's image or volume, with every rater's mask; raises the first fault."""
-        import numpy as np
-
-        from modiff.data.importers.grids import cut, resample
-        from modiff.data.intensity import check_unit
-
-        reader, read = self.reader, self.reader.readers(item)
-        stored = reader.stored(item)
-        image = reader.turned(stored)
-        for fault in reader.differences(item, image):
+        read = self.readers(item)
+        stored = self.stored(item)
+        image = grids.turn(stored, self.args.plane)
+        for fault in self.differences(item, image):
             raise fault
-        masks = np.zeros((len(reader.raters), *image.shape), np.uint8)
-        for slot, name in enumerate(reader.raters):
+        masks = np.zeros((len(self.raters), *image.shape), np.uint8)
+        for slot, name in enumerate(self.raters):
             if name in item.masks:
-                mask = reader.mask(item, name, stored, image)
-                if misplaced := reader.misplaced(mask, image):
+                mask = self.mask(item, name, stored, image)
+                if misplaced := self.misplaced(mask, image):
                     if self.args.resample is None:
                         raise misplaced
-                    mask = resample(mask, image)
-                masks[slot] = reader.labels.apply(mask)
+                    mask = grids.resample(mask, image)
+                masks[slot] = self.labels.apply(mask)
         if self.rule.kind == "unit":
             check_unit(image.array, image.path)
         flat = image.shape[0] == 1
-        slices = cut(image, masks, self.rule, size=reader.size, everything=flat or self.args.all_slices)
+        slices = grids.cut(image, masks, self.rule, size=self.size, everything=flat or self.args.all_slices)
         for index, values, marked, place in slices:
             case = item.case if flat else f"{item.case}/slice-{index:03d}"
             place["slice_index"] = None if flat else index
             yield Case(case, item.patient, values, marked, read, place)
 
+    def channels(self, item: Item, count: int) -> tuple[str, ...]:
+        """Names of `count` channels in a case's files."""
+        names = tuple(sorted(item.channels))
+        if names != ("",):
+            return names
+        return ("image",) if count == 1 else tuple(f"channel {number + 1}" for number in range(count))
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """(H,W) from 128x128; ConfigError for another form."""
-    if text is None:
-        return None
-    height, x, width = text.lower().partition("x")
-    if not (x and height.isdecimal() and width.isdecimal() and min(int(height), int(width)) > 0):
-        raise ConfigError("is not a size", field="--size", found=repr(text), expected="HxW, such as 128x128")
-    return int(height), int(width)
+    def readers(self, item: Item) -> np.ndarray:
+        """(R,) who read the case, as the table, the files and --missing say; DataError where they disagree."""
+        absent = [name for name in self.raters if name not in item.masks]
+        readers = item.readers or (self.raters if self.args.missing == "empty" else tuple(item.masks))
+        if stray := sorted(set(item.masks) - set(readers)):
+            found = f"{', '.join(stray)}, who did not read the case, says the table"
+            path = item.masks[stray[0]]
+            raise DataError("a mask of a rater who did not read", path=path, field=item.case, found=found)
+        if item.readers is None and absent and self.args.missing == "refuse":
+            hint = "A --table says who read what, or --missing empty or unread what an absent mask means."
+            found = f"no mask of {', '.join(absent)}"
+            raise DataError("missing masks", path=self.root, field=item.case, found=found, hint=hint)
+        if not readers:
+            raise DataError("a case that nobody read", path=self.root, field=item.case)
+        return np.array([name in readers for name in self.raters])
+
+    def stored(self, item: Item) -> Grid:
+        """All channels on one grid, as the files have them."""
+        if not item.channels:
+            mask, found = next(iter(item.masks.values())), f"only masks of {', '.join(item.masks)}"
+            raise DataError("masks without an image", path=mask, field=item.case, found=found)
+        parts = [grids.read_grid(item.channels[name], self.limits) for name in sorted(item.channels)]
+        for name, grid in zip(sorted(item.channels), parts, strict=True):
+            if name and len(grid.array) != 1:
+                raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
+            if what := grids.difference(parts[0], grid):
+                found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
+                raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
+        return replace(parts[0], array=np.concatenate([grid.array for grid in parts]))
+
+    def differences(self, item: Item, image: Grid) -> Iterator[DataError]:
+        """How an image differs from the first case's, like which all others must be."""
+        self._first = self._first or (item, image)
+        first = self._first[1]
+        if image.shape[1:] != first.shape[1:] and self.size is None:
+            found, expected = ("×".join(map(str, grid.shape[1:])) for grid in (image, first))
+            hint = f"--size {first.shape[1]}x{first.shape[2]}, or another, crops or pads all to one."
+            yield _unlike("images of different sizes", image, f"{found} pixels", expected, hint)
+        known = self.channels(self._first[0], len(first.array))
+        if (names := self.channels(item, len(image.array))) != known:
+            yield _unlike("different channels", image, ", ".join(names), ", ".join(known))
+        if image.shape[0] > 1 and grids.sides(image) != grids.sides(first) and self.args.plane == "native":
+            hint = "--plane axial, coronal or sagittal turns them alike."
+            found = f"columns, rows and slices towards {grids.sides(image)}"
+            yield _unlike("axes that run differently", image, found, str(grids.sides(first)), hint)
+
+    def mask(self, item: Item, name: str, stored: Grid, image: Grid) -> Grid:
+        """A rater's mask, turned as its image is; `stored`: that image as it was read."""
+        mask = grids.read_grid(item.masks[name], grids.mask_limits(image, self.limits), mask=True)
+        self.placeless |= mask.affine is None and stored.affine is not None
+        return grids.turn_mask(mask, stored, self.args.plane)
+
+    def misplaced(self, mask: Grid, image: Grid) -> DataError | None:
+        """What is wrong where a mask is not on its image's grid."""
+        if not (what := grids.difference(image, mask)):
+            return None
+        if image.shape == (mask.shape[0], *mask.shape[:0:-1]) and image.shape != mask.shape:
+            what += ", rows and columns swapped?"
+        hint = "--resample nearest moves it onto the image's grid."
+        kind = "a mask on another grid than its image"
+        return DataError(kind, path=mask.path, found=what, hint=hint)
+
+
+def _unlike(kind: str, image: Grid, found: str, first: str, hint: str | None = None) -> DataError:
+    return DataError(kind, path=image.path, found=found, expected=f"{first}, as the first case", hint=hint)

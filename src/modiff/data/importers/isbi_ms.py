@@ -6,18 +6,18 @@ import argparse
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import numpy as np
 
 from modiff.data.importers.base import Arguments, Case, Importer
+from modiff.data.importers.grids import Labels, cut, difference, parse_size, read_grid, turn
+from modiff.data.importers.sources import digest_below
+from modiff.data.intensity import IntensityRule
+from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from modiff.data.importers.grids import Grid
-    from modiff.data.store_format import StoreInfo
 
 SOURCE = "ISBI 2015 longitudinal MS lesion segmentation challenge; Carass et al. 2017, NeuroImage 148"
 MODALITIES = ("flair", "mprage", "pd", "t2")
@@ -83,18 +83,12 @@ class IsbiMs(Importer[Scan]):
     }
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from modiff.data.importers.folder import parse_size
-        from modiff.data.intensity import IntensityRule
-
         super().__init__(args)
         self.size, self.rule = parse_size(args.size), IntensityRule.for_import(f"percentiles:{args.percentiles}")
         self.items = find_scans(Path(args.root))
 
     def describe(self) -> StoreInfo:
         """Modalities as channels, two raters who keep their names."""
-        from modiff.data.importers.sources import digest_below
-        from modiff.data.store_format import StoreInfo
-
         return StoreInfo(
             channels=tuple(name.upper() for name in MODALITIES),
             classes=("lesion",),
@@ -111,14 +105,20 @@ class IsbiMs(Importer[Scan]):
         )
 
     def read(self, item: Scan) -> Iterator[Case]:
-        """The axial slices of a scan."""
-        from modiff.data.importers.grids import cut
-
-        image, masks = _volume(item)
-        resized = self.args.fit == "resize"
-        slices = cut(image, masks, self.rule, size=self.size, resized=resized, everything=self.args.all_slices)
-        for index, values, marked, place in slices:
-            yield Case(f"{item.name}/slice-{index:03d}", item.patient, values, marked, place=place)
+        """The axial slices of a scan, its modalities as channels."""
+        grids = [read_grid(item.files[name]) for name in _IMAGES]
+        masks = [read_grid(item.files[name], mask=True) for name in _MASKS]
+        for grid in (*grids, *masks):
+            if len(grid.array) != 1:
+                raise DataError("several volumes in one file", path=grid.path, found=len(grid.array), expected=1)
+            if what := difference(grids[0], grid):
+                raise DataError("another grid than the FLAIR's", path=grid.path, found=what)
+        image = turn(replace(grids[0], array=np.concatenate([grid.array for grid in grids])), "axial")
+        labels, resized = Labels(foreground="lesion"), self.args.fit == "resize"
+        marked = np.stack([labels.apply(turn(mask, "axial")) for mask in masks])
+        slices = cut(image, marked, self.rule, size=self.size, resized=resized, everything=self.args.all_slices)
+        for index, values, outlines, place in slices:
+            yield Case(f"{item.name}/slice-{index:03d}", item.patient, values, outlines, place=place)
 
 
 def find_scans(root: Path) -> list[Scan]:
@@ -140,24 +140,3 @@ def find_scans(root: Path) -> list[Scan]:
         if missing := [name for name in (*_IMAGES, *_MASKS) if name not in scan.files]:
             raise DataError("files are missing", path=root, field=scan.name, found=f"no {', '.join(missing)}")
     return [scans[key] for key in sorted(scans)]
-
-
-def _volume(scan: Scan) -> tuple[Grid, np.ndarray]:
-    """Modalities as channels (4,Z,H,W), and masks (2,Z,H,W) of 0 and 1, in axial slices."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    from modiff.data.importers.grids import difference, read_grid, turn
-    from modiff.data.importers.labels import Labels
-
-    grids = [read_grid(scan.files[name]) for name in _IMAGES]
-    masks = [read_grid(scan.files[name], mask=True) for name in _MASKS]
-    for grid in (*grids, *masks):
-        if len(grid.array) != 1:
-            raise DataError("several volumes in one file", path=grid.path, found=len(grid.array), expected=1)
-        if what := difference(grids[0], grid):
-            raise DataError("another grid than the FLAIR's", path=grid.path, found=what)
-    image = turn(replace(grids[0], array=np.concatenate([grid.array for grid in grids])), "axial")
-    labels = Labels(foreground="lesion")
-    return image, np.stack([labels.apply(turn(mask, "axial")) for mask in masks])

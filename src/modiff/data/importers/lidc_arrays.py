@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+
+import h5py
+import numpy as np
 
 from modiff.data.importers.base import Arguments, Case, Importer, lidc_info
+from modiff.data.importers.unpickle import as_array, read_pickle
+from modiff.data.splits import SplitRule
+from modiff.data.store_format import StoreInfo, dataset, filters
 from modiff.errors import DataError
-
-if TYPE_CHECKING:
-    import h5py
-    import numpy as np
-
-    from modiff.data.splits import SplitRule
-    from modiff.data.store_format import StoreInfo
+from modiff.io.files import located, sha256_of
+from modiff.io.limits import Limits
 
 SOURCE = "LIDC-IDRI nodule crops; Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 INTENSITY = "source:values in [0,1], as distributed in data_lidc.pickle"
@@ -60,8 +62,6 @@ class LidcPickle(Importer[str]):
     }
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from modiff.data.importers.unpickle import read_pickle
-
         super().__init__(args)
         self.path = Path(args.file)
         self.entries = _entries(self.path, read_pickle(self.path, args.max_bytes))
@@ -81,9 +81,6 @@ class LidcPickle(Importer[str]):
 
     def read(self, item: str) -> list[Case]:
         """One entry, its values checked."""
-        from modiff.data.importers.unpickle import as_array
-        from modiff.io.files import located
-
         with located(self.path, item):
             image = _image(as_array(self.entries[item]["image"]), 0.0)
             masks = _masks(as_array(self.entries[item]["masks"]), image.shape[1:])
@@ -137,8 +134,6 @@ class LidcHdf5(Importer[tuple[str, int]]):
     arguments: ClassVar[Arguments] = {"file": {"metavar": "HDF5", "help": "data_lidc.hdf5"}}
 
     def __init__(self, args: argparse.Namespace) -> None:
-        import h5py
-
         super().__init__(args)
         self.path = Path(args.file)
         if not self.path.is_file():
@@ -161,8 +156,6 @@ class LidcHdf5(Importer[tuple[str, int]]):
     @contextmanager
     def _readable(self) -> Iterator[None]:
         """A damaged file makes HDF5 raise nearly anything."""
-        from modiff.io.files import located
-
         try:
             with located(self.path):
                 yield
@@ -191,10 +184,6 @@ class LidcHdf5(Importer[tuple[str, int]]):
 
     def read(self, item: tuple[str, int]) -> Iterator[Case]:
         """A block of rows of a group, from the row that the item names."""
-        import numpy as np
-
-        from modiff.io.files import located
-
         split, start = item
         group = self.groups[split]
         with self._readable():
@@ -220,8 +209,6 @@ def _series(uid: int) -> str:
 
 def _group(file: h5py.File, split: str) -> _Group:
     """One split, once its tables are known to fit together and to lie in this file."""
-    import h5py
-
     if not isinstance(file.get(split, getlink=True), h5py.HardLink):
         raise DataError("links are not followed", field=split)
     images, labels, uids = (_dataset(file, f"{split}/{name}") for name in ("images", "labels", "uids"))
@@ -241,11 +228,6 @@ def _group(file: h5py.File, split: str) -> _Group:
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """A table in this very file, whose declared size agrees with the file's."""
-    import math
-
-    from modiff.data.store_format import dataset, file_size, filters
-    from modiff.io.limits import Limits
-
     found = dataset(file, name)
     if any(number not in _FILTERS for number in filters(found)):
         raise DataError("stored through a foreign filter", field=name, expected="gzip or none")
@@ -253,21 +235,17 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     chunk = math.prod(found.chunks) * size if found.chunks else 0
     if math.prod(found.shape[1:]) * size > _MAX_ROW_BYTES or chunk > _MAX_CHUNK_BYTES:
         raise DataError("slices too large", field=name, found=found.shape)
-    stored = min(found.id.get_storage_size(), file_size(file))
+    stored = min(found.id.get_storage_size(), Path(file.filename).stat().st_size)
     Limits().check_ratio(Path(file.filename), math.prod(found.shape) * size, stored)
     return found
 
 
 def _describe(source: LidcPickle | LidcHdf5, raters: int) -> StoreInfo:
-    from modiff.io.files import sha256_of
-
     return lidc_info(source, SOURCE, raters, INTENSITY, {source.path.name: sha256_of(source.path)})
 
 
 def _image(values: np.ndarray, low: float) -> np.ndarray:
     """(H,W) values from `low` to `low` + 1 -> (1,H,W) uint16; 8-bit values in [0,1] stay exact, as 65535 = 257·255."""
-    import numpy as np
-
     if values.ndim != 2 or values.size == 0:
         raise DataError("an image of another shape", found=values.shape, expected="(height, width)")
     unit = values.astype(np.float64) - low
@@ -279,8 +257,6 @@ def _image(values: np.ndarray, low: float) -> np.ndarray:
 
 def _masks(masks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """(R,H,W) uint8, 0 or 1; raises DataError for other shapes and values."""
-    import numpy as np
-
     if masks.ndim != 3 or masks.shape[1:] != shape:
         raise DataError("masks of another shape", found=masks.shape, expected=f"(raters, {shape[0]}, {shape[1]})")
     if not np.isin(masks, (0, 1)).all():

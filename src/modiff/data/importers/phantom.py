@@ -6,14 +6,12 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from modiff.config.phantom import PhantomConfig
 from modiff.data.importers.base import Arguments, Case, Importer, write_store
-
-if TYPE_CHECKING:
-    from modiff.data.splits import SplitRule
-    from modiff.data.store_format import StoreInfo
+from modiff.data.splits import SplitRule
+from modiff.data.store_format import StoreInfo
 
 _USUAL = PhantomConfig()
 
@@ -57,7 +55,7 @@ class Phantom(Importer[tuple[int, int]]):
 
     def describe(self) -> StoreInfo:
         """What is simulated, and by which options: `config_of` reads them back."""
-        from modiff.data.phantom.case import info_of
+        from modiff.data.phantom.case import info_of  # late, as in all of these: scipy
 
         return info_of(self.config)
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from modiff.config.data import CropRule
 from modiff.data.importers.lidc_dicom.xml import MAX_BYTES, series_uid_of
-from modiff.data.importers.sources import FolderSource, open_source, read_bytes
+from modiff.data.importers.sources import Source, read_bytes
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
@@ -34,7 +34,7 @@ class XmlFile:
     def read(self) -> bytes:
         """Its content; raises DataError where it is too large or cannot be read."""
         if self.inside is not None:
-            source = open_source(self.path)
+            source = Source(self.path)
             try:
                 return source.read(self.inside)
             finally:
@@ -65,7 +65,7 @@ def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule
     for folder in folders:
         if not folder.is_dir():
             raise DataError("no such folder", path=folder, expected="a folder with patients' folders")
-        for name, patient in patients_of(folder, FolderSource(folder).names).items():
+        for name, patient in patients_of(folder, Source(folder).names).items():
             path = folder / name
             roots.setdefault(patient, folder)
             if path.suffix.lower() == ".xml":
@@ -105,7 +105,7 @@ def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
     """Series UID -> the XML files that name it."""
     found: dict[str, list[XmlFile]] = defaultdict(list)
     for place in places:
-        source = open_source(place)
+        source = Source(place)
         try:
             for name in source.names:
                 if name.lower().endswith(".xml"):
