@@ -156,7 +156,7 @@ def read_info(file: h5py.File) -> StoreInfo:
     spacing = tuple(map(float, attribute(file, "spacing", "f", 1))) if "spacing" in file.attrs else None
     if spacing is not None and len(spacing) != 2:
         raise DataError("two numbers needed", field="spacing", found=spacing)
-    table = table_of(file, "provenance", "S", (None, 2)) if "provenance" in file else []
+    table = table_of(file, "provenance", "S", (None, 2)) if "provenance" in file else np.empty((0, 2))
     provenance = {name.decode(): digest.decode() for name, digest in table}
     exchangeable = bool(attribute(file, "exchangeable_raters", "u", 0))
     return StoreInfo(**said, exchangeable_raters=exchangeable, spacing=spacing, provenance=provenance)

@@ -10,7 +10,7 @@ import numpy as np
 
 from modiff.data.check.content import Case, ContentChecks
 from modiff.data.check.findings import Finding, Level, Report, View
-from modiff.data.importers.base import import_parser
+from modiff.data.importers.catalogue import import_parser
 from modiff.data.importers.folder import Folder
 from modiff.data.importers.grids import JPEG, SUFFIXES, Grid, turn
 from modiff.data.importers.layout import Item, two_splits

@@ -15,6 +15,9 @@ import numpy as np
 
 from modiff.data.check.content import Case, ContentChecks
 from modiff.data.check.findings import Finding, Report, View
+from modiff.data.check.folder import check_folder
+from modiff.data.importers.base import run_import
+from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError
@@ -45,8 +48,6 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
     if kind == "store":
         return check_store(path)
     if kind == "folder":
-        from modiff.data.check.folder import check_folder
-
         return check_folder(path, words)
     return _check_imported(path, kind, words)
 
@@ -119,8 +120,6 @@ def _view(path: Path, case: str) -> View | None:
 
 def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
     """By way of a temporary store, whose thumbnails are kept for what was found."""
-    from modiff.data.importers.base import IMPORTERS, import_parser, run_import
-
     if kind not in IMPORTERS:
         expected = ", ".join(["store", *IMPORTERS])
         raise ConfigError("no such source", field="--as", found=kind, expected=expected)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from modiff._version import __version__
-from modiff.data.importers import IMPORTERS
+from modiff.data.importers.catalogue import IMPORTERS
 from modiff.data.importers.sources import free_name
 from modiff.data.splits import SplitRule, assign, lacking, make_folds, read_splits
 from modiff.data.store_format import StoreInfo
@@ -33,7 +32,6 @@ _AHEAD = 64  # items that threads read ahead
 _SEEDS = 100  # that are tried for an advice
 
 Item = TypeVar("Item")
-Arguments = Mapping[str, Mapping[str, Any]]  # name or --option -> what `ArgumentParser.add_argument` takes
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,11 @@ class Case:
 class Importer(Generic[Item]):
     """A source of multi-rater data; made from the command's arguments, it finds what there is and reads item by item.
 
-    The class's docstring is what `modiff import NAME --help` prints: what the source is, its layout on disk, what is
-    refused. items: what is read one after the other (files of a case, volumes, patients), in the store's order.
+    What its command says and takes stands in `catalogue`. items: what is read one after the other (files of a case,
+    volumes, patients), in the store's order.
     """
 
     version: ClassVar[str]  # of the importer, for the store's record
-    arguments: ClassVar[Arguments]  # what the source needs to be known; the output and the splits are added for all
-    split_options: ClassVar[tuple[str, ...]] = ("splits", "val", "test", "split-seed", "folds")
-    dealt: ClassVar[str] = "patients"  # whom val and test take a fraction of
     threads: ClassVar[bool] = False  # whether items may be read several at a time
 
     items: Sequence[Item]
@@ -115,31 +110,8 @@ def lidc_info(
 
 def importer(name: str) -> type[Importer]:
     """The class of an importer in the table."""
-    module, _, kind = IMPORTERS[name][0].rpartition(".")
+    module, _, kind = IMPORTERS[name].importer.rpartition(".")
     return getattr(importlib.import_module(f"modiff.data.importers.{module}"), kind)
-
-
-def import_parser(name: str, prog: str) -> argparse.ArgumentParser:
-    """All arguments of `modiff import NAME`; its help is the importer's docstring."""
-    kind = importer(name)
-    parser = argparse.ArgumentParser(
-        prog=prog, description=inspect.getdoc(kind), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for option, details in kind.arguments.items():
-        parser.add_argument(option, **details)
-    parser.add_argument("-o", "--output", required=True, metavar="STORE", help="the store to write, e.g. data.h5")
-    parser.add_argument("--overwrite", action="store_true", help="replace the store if it exists")
-    usual, of = SplitRule(), f"fraction of {kind.dealt}"
-    options: dict[str, dict[str, Any]] = {
-        "splits": {"metavar": "JSON", "help": "patients of each split; without it they are dealt by a hash"},
-        "val": {"type": float, "default": usual.val, "help": f"{of} for val (default %(default)s)"},
-        "test": {"type": float, "default": usual.test, "help": f"{of} for test (default %(default)s)"},
-        "split-seed": {"type": int, "default": usual.seed, "help": "seed of the hash (default %(default)s)"},
-        "folds": {"type": int, "metavar": "K", "help": "also deal patients into K folds for cross-validation"},
-    }
-    for option in kind.split_options:
-        parser.add_argument(f"--{option}", **options[option])
-    return parser
 
 
 def run_import(name: str, args: argparse.Namespace) -> Path:

@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
-from modiff.data.importers.base import Arguments, Case, Importer
+from modiff.data.importers.base import Case, Importer
 from modiff.data.importers.grids import JPEG, read_jpeg
 from modiff.data.importers.layout import Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
@@ -18,7 +17,6 @@ from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
 
-SOURCE = "slices in CIMD's JPEG layout (Rahman et al., CVPR 2023)"
 INTENSITY = "source:8-bit JPEG, as distributed"
 _CUT = 128
 _SPLITS = {"training": "train", "testing": "test"}
@@ -26,41 +24,10 @@ _IMAGES, _MASKS = ("{case}/image_*.jpg", "{case}/image-{channel}_*.jpg"), ("{cas
 
 
 class Cimd(Importer[Item]):
-    """LIDC-IDRI or MS slices in the layout of CIMD's code: JPEG images and JPEG masks of every rater.
-
-      ROOT/training/<id>/image_<n>.jpg        grey; or image-<channel>_<n>.jpg for each channel
-      ROOT/training/<id>/label<r>_.jpg        the mask of rater r = 0, 1, …
-      ROOT/testing/<id>/…                     the same
-
-    JPEG smears a mask's 0 and 255 into values around them: masks are cut at 128. A mask that holds something, but
-    nothing above 127, was written from 0 and 1 and is lost to the compression: it is refused.
-
-    The layout names no patients. Each <id> counts as a patient of its own, so neighbouring slices of one nodule can be
-    in two splits, unless --table, a CSV with the columns case (such as training/0), patient and perhaps split, says
-    whose they are. Without splits in the table, training is dealt into train and val by hash (--val), and testing is
-    test.
-
-    Refused, with the file's name: missing masks, sizes that differ, colours, damaged files, a patient in two splits.
-    """
+    """LIDC-IDRI or MS slices in the layout of CIMD's code: JPEG images and JPEG masks of every rater."""
 
     version = "cimd-folder 1"
-    split_options = ("val", "split-seed")
-    dealt = "training"
     threads = True
-
-    arguments: ClassVar[Arguments] = {
-        "root": {"metavar": "ROOT", "help": "the folder that holds training and testing"},
-        "--table": {"metavar": "CSV", "help": "columns case, patient and perhaps split"},
-        "--class-name": {"default": "lesion", "metavar": "NAME", "help": "what is marked (default %(default)s)"},
-        "--identifiable": {"action": "store_true", "help": "label<r> is the same person everywhere (MS data)"},
-        "--prompt": {
-            "choices": ("centre", "none"),
-            "default": "centre",
-            "help": "whether an image's centre says which lesion is meant (default %(default)s, as in LIDC's crops)",
-        },
-        "--source": {"default": SOURCE, "metavar": "WORDS", "help": "what the data is, for the store's record"},
-        "--licence": {"default": "unknown", "metavar": "WORDS", "help": "its licence"},
-    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)

@@ -6,12 +6,11 @@ import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
 from modiff.data.importers import grids
-from modiff.data.importers.base import Arguments, Case, Importer, check_whole
+from modiff.data.importers.base import Case, Importer, check_whole
 from modiff.data.importers.grids import Grid
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
@@ -23,88 +22,9 @@ from modiff.io.limits import Limits
 
 
 class Folder(Importer[Item]):
-    """Your own data: a folder of images, and of every rater's masks, in any common format.
-
-    By default, anywhere below ROOT:
-
-      <case>/image.EXT              or one file per channel: <case>/image-<channel>.EXT
-      <case>/rater-<name>.EXT       the mask of each rater
-
-    EXT is png, tif, npy, nii, nii.gz or dcm; <case>/image/ may be a folder with a DICOM series. An array (npy) is
-    (H,W), an image's may be (channels,H,W), a mask's (slices,H,W). <case> may span folders; its first folder is the
-    patient. Other layouts by patterns, e.g.
-
-      --image 'scans/{case}.nii.gz' --mask 'readings/{rater}/{case}.nii.gz'
-      --image '{patient}/{case}/{channel}.nii.gz' --mask '{patient}/{case}/mask_{rater}.nii.gz'
-
-    A CSV (--table) with the column case, and any of patient, split and readers (names separated by semicolons), says
-    what names cannot: a rater named there whose mask is absent marked nothing, a rater who is not named did not read
-    the case. Without it every rater's mask must be there, or --missing says what its absence means.
-
-    Volumes are cut into slices that keep their place: affine, slice index and spacing. Only slices that a rater marked
-    are kept, unless --all-slices. Images of 8 or 16 bits keep their values; others need --intensity.
-
-    Refused, with the file's name: masks on another grid than the image (--resample nearest moves them), channels that
-    are not registered, mask values without a meaning, values that are not finite, volumes whose axes run differently
-    (--plane turns them), images of different sizes (--size), a patient in two splits, links that lead out of the
-    folder.
-    """
+    """Your own data: a folder of images, and of every rater's masks, in any common format."""
 
     version = "folder 1"
-
-    arguments: ClassVar[Arguments] = {
-        "root": {"metavar": "ROOT", "help": "the folder"},
-        "--image": {
-            "action": "append",
-            "metavar": "PATTERN",
-            "help": "where images lie, with {case} and perhaps {patient}, {slice}, {channel} and *; may be given again",
-        },
-        "--mask": {
-            "action": "append",
-            "metavar": "PATTERN",
-            "help": "where masks lie, with {case} and {rater}; may be given again",
-        },
-        "--table": {"metavar": "CSV", "help": "patient, split and readers of each case"},
-        "--missing": {
-            "choices": ("refuse", "empty", "unread"),
-            "default": "refuse",
-            "help": "what an absent mask means: an error (default), the rater marked nothing, or did not read the case",
-        },
-        "--label": {
-            "action": "append",
-            "default": [],
-            "metavar": "VALUE=CLASS",
-            "help": "the class that a mask's value stands for; again for each value; without it 0 and 1, or 0 and 255",
-        },
-        "--foreground": {
-            "default": "foreground",
-            "metavar": "NAME",
-            "help": "name of the one class where no --label is given (default %(default)s)",
-        },
-        "--intensity": {
-            "default": "unit",
-            "metavar": "RULE",
-            "help": "unit (8 or 16 bits, or floats in [0,1], as they are; the default), minmax-slice, window:LOW:HIGH, "
-            "or percentiles:LOW:HIGH of the volume",
-        },
-        "--resample": {"choices": ("nearest",), "help": "move masks on other grids onto the image's"},
-        "--plane": {
-            "choices": ("native", "axial", "coronal", "sagittal"),
-            "default": "native",
-            "help": "how volumes are cut: as stored (default), or turned to a plane of the patient",
-        },
-        "--all-slices": {"action": "store_true", "help": "also keep slices of volumes that nobody marked"},
-        "--size": {"metavar": "HxW", "help": "crop or pad every slice about its centre, e.g. 128x128"},
-        "--prompt": {
-            "choices": ("none", "centre"),
-            "default": "none",
-            "help": "centre: an image's centre says which lesion the raters judged (default %(default)s)",
-        },
-        "--exchangeable": {"action": "store_true", "help": "rater names are slots, not persons"},
-        "--max-bytes": {"type": int, "metavar": "N", "help": "largest file or volume that is read (default 2 GiB)"},
-        "--source": {"default": "own data", "metavar": "WORDS", "help": "what the data is, for the store's record"},
-        "--licence": {"default": "unknown", "metavar": "WORDS", "help": "its licence"},
-    }
 
     def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = grids.SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.

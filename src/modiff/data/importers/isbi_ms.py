@@ -8,11 +8,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
-from modiff.data.importers.base import Arguments, Case, Importer
+from modiff.data.importers.base import Case, Importer
 from modiff.data.importers.grids import Labels, cut, difference, parse_size, read_grid, turn
 from modiff.data.importers.sources import digest_below
 from modiff.data.intensity import IntensityRule
@@ -42,45 +41,9 @@ class Scan:
 
 
 class IsbiMs(Importer[Scan]):
-    """MS lesions in longitudinal MRI, ISBI 2015 challenge: two raters, four modalities, five people, 4 or 5 scans each.
-
-      ROOT/training<ss>/preprocessed/training<ss>_<tt>_<modality>_pp.nii     modality flair, mprage, pd or t2
-      ROOT/training<ss>/masks/training<ss>_<tt>_mask1.nii                    and mask2; .nii.gz will do too
-
-    The raters are two persons and keep their names. Modalities are channels, each scaled between two percentiles of its
-    volume (--percentiles). Slices are axial; only those that a rater marked, unless --all-slices. How a slice of
-    181×217 becomes one of --size is a choice that has to be made: --fit crop, which keeps the pixels of 1 mm and cuts
-    about the centre, or --fit resize, which keeps the whole slice and changes the pixels' size.
-
-    Splits and folds are by person (training01 … training05), never by slice: the same five people would be in training
-    and test. With --folds 5, training holds one out at a time. The data needs registration at
-    https://smart-stats-tools.org/lesion-challenge (Carass et al., NeuroImage 148, 2017).
-
-    Refused, with the file's name: a scan without one of its six files, modalities or masks on different grids, mask
-    values other than 0 and 1, damaged files.
-    """
+    """MS lesions in longitudinal MRI, ISBI 2015 challenge: two raters, four modalities, five people's 4 or 5 scans."""
 
     version = "isbi-ms 1"
-
-    arguments: ClassVar[Arguments] = {
-        "root": {"metavar": "ROOT", "help": "the folder that holds training01 to training05"},
-        "--fit": {
-            "choices": ("crop", "resize"),
-            "required": True,
-            "help": "crop about the centre, or resize the whole slice",
-        },
-        "--size": {
-            "default": "128x128",
-            "metavar": "HxW",
-            "help": "of the slices (default %(default)s, the paper's)",
-        },
-        "--percentiles": {
-            "default": "1:99",
-            "metavar": "LOW:HIGH",
-            "help": "of each volume, that become 0 and 1 (default %(default)s)",
-        },
-        "--all-slices": {"action": "store_true", "help": "also slices that neither rater marked"},
-    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)

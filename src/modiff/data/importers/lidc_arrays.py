@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from modiff.data.importers.base import Arguments, Case, Importer, lidc_info
+from modiff.data.importers.base import Case, Importer, lidc_info
 from modiff.data.importers.unpickle import as_array, read_pickle
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo, dataset, filters
@@ -25,7 +25,6 @@ SOURCE = "LIDC-IDRI nodule crops; Armato et al. 2015, doi 10.7937/K9/TCIA.2015.L
 INTENSITY = "source:values in [0,1], as distributed in data_lidc.pickle"
 _SLACK = 1e-6  # by which rounded values may leave their range
 _FIELDS = ("image", "masks", "series_uid")
-_MAX_PICKLE = 16 << 30
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _UNFIT = re.compile(r"[^\w.+-]+")
 _GROUPS = ("train", "val", "test")
@@ -35,31 +34,9 @@ _FILTERS = (1, 2, 3)  # deflate, shuffle, checksum: what HDF5 itself brings; oth
 
 
 class LidcPickle(Importer[str]):
-    """LIDC-IDRI nodule crops in data_lidc.pickle, as distributed with the PyTorch version of the Probabilistic U-Net.
-
-    The file is a pickled dictionary with an entry per slice (15,096 of them):
-
-      name -> {"image": (H,W) in [0,1], "masks": four arrays (H,W) of 0 and 1, "series_uid": text}
-
-    It is read without running anything in it: NumPy arrays in plain containers and nothing else, protocol 2 to 5. It
-    takes about as much memory as the file is large. An empty mask is a radiologist who read the slice and outlined
-    nothing; the four slots are exchangeable.
-
-    A patient is the series, or LIDC-IDRI-xxxx where the entry's name begins with that. Splits are by patient: from
-    --splits (JSON), or by a hash. LIDC-IDRI is CC BY 3.0: Armato et al., doi 10.7937/K9/TCIA.2015.LO9QL9SX.
-    """
+    """LIDC-IDRI nodule crops in data_lidc.pickle, as distributed with the Probabilistic U-Net's PyTorch version."""
 
     version = "lidc-pickle 1"
-
-    arguments: ClassVar[Arguments] = {
-        "file": {"metavar": "PICKLE", "help": "data_lidc.pickle"},
-        "--max-bytes": {
-            "type": int,
-            "default": _MAX_PICKLE,
-            "metavar": "N",
-            "help": "largest file that is read (default 16 GiB)",
-        },
-    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
@@ -112,26 +89,9 @@ class _Group(NamedTuple):
 
 
 class LidcHdf5(Importer[tuple[str, int]]):
-    """LIDC-IDRI nodule crops in data_lidc.hdf5, the form that CCDM, PHiSeg and others make of data_lidc.pickle.
-
-    The file has the groups train, val and test, each with
-
-      images   (n,H,W) floats from −0.5 to 0.5
-      labels   (n,4,H,W) as CCDM writes it, or (n,H,W,4) as PHiSeg does: 0 and 1, one per radiologist
-      uids     (n,) a whole number that stands for the CT series
-
-    Splits are the file's groups. A patient is the series, by its number: the file knows no more, and LIDC-IDRI has a
-    few patients with two series, who may be in two of its splits. An empty mask is a radiologist who read the slice and
-    outlined nothing; the four slots are exchangeable.
-
-    Refused: a series in two groups, other values, links, data stored elsewhere or through foreign filters, files that
-    would inflate beyond reason. LIDC-IDRI is CC BY 3.0: Armato et al., doi 10.7937/K9/TCIA.2015.LO9QL9SX.
-    """
+    """LIDC-IDRI nodule crops in data_lidc.hdf5, the form that CCDM, PHiSeg and others make of data_lidc.pickle."""
 
     version = "lidc-hdf5 1"
-    split_options = ()
-
-    arguments: ClassVar[Arguments] = {"file": {"metavar": "HDF5", "help": "data_lidc.hdf5"}}
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)

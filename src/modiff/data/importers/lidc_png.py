@@ -9,12 +9,11 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
-from modiff.data.importers.base import Arguments, Case, Importer, check_whole, lidc_info
+from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
 from modiff.data.importers.sources import Source, free_name
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
@@ -50,37 +49,10 @@ class Crop:
 
 
 class LidcPng(Importer[Crop]):
-    """LIDC-IDRI nodule crops in the widely distributed PNG layout, each outlined by four radiologists.
-
-    Sources are zip archives or folders; several make one store. In each, anywhere below the top:
-
-      <patient>/nodule-<k>/images/slice-<i>.png      8-bit grey, all of one size
-      <patient>/nodule-<k>/mask-<r>/slice-<i>.png    8-bit grey, 0 or 255, r = 0, 1, …: one per radiologist
-
-    An empty mask is a radiologist who read the slice and outlined nothing there. The slots are exchangeable: mask-0 of
-    two nodules may be two people. A case is named <patient>/<nodule>/<slice>, e.g. LIDC-IDRI-0011/nodule-0/slice-3.
-    --centre 64 keeps the central square of 64 pixels, for quick comparisons: large nodules lose their rim. Where one of
-    the two sides is odd and the other even, the centre moves by half a pixel.
-
-    Splits are by patient: from --splits, a JSON file {"train": [patients], "val": [patients], "test": [patients]}, or
-    by a hash of the patient's name, which anyone can repeat (--val, --test, --split-seed).
-
-    Refused, with the file's name: missing masks, sizes that differ, mask values other than 0 and 255, a patient in two
-    splits or in none, the same case twice, damaged archives and PNG files, names that lead out of the archive, archives
-    that inflate beyond reason. LIDC-IDRI is CC BY 3.0: Armato et al., doi 10.7937/K9/TCIA.2015.LO9QL9SX.
-    """
+    """LIDC-IDRI nodule crops in the widely distributed PNG layout, each outlined by four radiologists."""
 
     version = "lidc-slices 1"
     threads = True
-
-    arguments: ClassVar[Arguments] = {
-        "paths": {"nargs": "+", "metavar": "SOURCE", "help": "zip archives or folders in the layout above"},
-        "--centre": {
-            "type": int,
-            "metavar": "SIDE",
-            "help": "keep only the central square of so many pixels (the whole image)",
-        },
-    }
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from modiff.io.dicom.geometry import Plane, affine_of
 
@@ -50,8 +51,6 @@ class Window:
 
         Where the window is coarser than the slice, the slice is smoothed first, so that no detail aliases.
         """
-        from scipy import ndimage
-
         rows, columns = self._places()
         if self.native:
             return _take(values, rows, columns, outside).astype(np.float32)

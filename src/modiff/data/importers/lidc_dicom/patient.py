@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 
 from modiff.data.importers.lidc_dicom.crops import Window, windowed
-from modiff.data.importers.lidc_dicom.files import Job
-from modiff.data.importers.lidc_dicom.nodules import Marked, Nodule, group
-from modiff.data.importers.lidc_dicom.polygons import fill
-from modiff.data.importers.lidc_dicom.series import CtSeries, read_series
+from modiff.data.importers.lidc_dicom.files import CtSeries, Job, read_series
+from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, fill, group
 from modiff.data.importers.lidc_dicom.xml import Reading, Session, merge, parse, slices_named
 from modiff.errors import DataError
 from modiff.io.dicom.series import read_slice
