@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from lidc_folder import square
 from PIL import Image
 
-from modiff.data.importers.lidc_dicom.crops import Window, windowed
 from modiff.data.importers.lidc_dicom.outlines import Marked, fill, group, interior
+from modiff.data.importers.lidc_dicom.patient import Window, windowed
 from modiff.data.importers.lidc_dicom.xml import Region, merge, parse
 from modiff.errors import DataError
 from modiff.io.dicom.series import read_dicom_series

@@ -18,9 +18,8 @@ from modiff.data.importers.lidc_dicom.xml import MAX_BYTES, series_uid_of
 from modiff.data.importers.sources import Source, read_bytes
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.dicom.geometry import Plane, check_same_grid, in_order, plane_of
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
-from modiff.io.dicom.series import MAX_FILES
+from modiff.io.dicom.series import MAX_FILES, Plane, check_same_grid, in_order, plane_of
 from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 
