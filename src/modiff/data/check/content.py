@@ -70,7 +70,13 @@ class ContentChecks:
             others = [other for other in marking if other != rater]
             yield from self._inverted(case, rater, marked, others)
             if others:
-                yield from self._areas(case, rater, areas, others)
+                typical = float(np.median(areas[others]))
+                ratio = float(areas[rater]) / typical
+                self._ratios[rater].append(ratio)
+                agreed = len(others) > 1 and areas[others].max() <= _AREA_AGREED * areas[others].min()
+                if agreed and max(ratio, 1 / ratio) >= _AREA_CASE and abs(areas[rater] - typical) >= _AREA_VOXELS:
+                    text = f"{self._who(rater)} marks {areas[rater]} pixels, the others {typical:g}"
+                    yield Finding("warning", "an area far off", text, case.name)
                 # With two raters each is the other's only company: one word about the pair is enough.
                 if len(others) > 1 or rater < others[0]:
                     words = f"{self._who(rater)} overlaps {self._company(others)}"
@@ -85,9 +91,8 @@ class ContentChecks:
     def _image(self, case: Case) -> Iterator[Finding]:
         flat = np.array([channel.min() == channel.max() for channel in case.image])
         if flat.all():
-            yield Finding(
-                "error", "constant image", f"every pixel is {case.image.flat[0]:g}: nothing to see", case.name
-            )
+            text = f"every pixel is {case.image.flat[0]:g}: nothing to see"
+            yield Finding("error", "constant image", text, case.name)
             return
         if flat.any():
             numbers = ", ".join(str(number) for number in np.flatnonzero(flat) + 1)
@@ -116,15 +121,6 @@ class ContentChecks:
         text += "; its reverse agrees with the other raters" if sure else ": foreground and background swapped?"
         yield Finding("error" if sure else "warning", "inverted mask", text, case.name)
 
-    def _areas(self, case: Case, rater: int, areas: np.ndarray, others: list[int]) -> Iterator[Finding]:
-        typical = float(np.median(areas[others]))
-        ratio = float(areas[rater]) / typical
-        self._ratios[rater].append(ratio)
-        agreed = len(others) > 1 and areas[others].max() <= _AREA_AGREED * areas[others].min()
-        if agreed and max(ratio, 1 / ratio) >= _AREA_CASE and abs(areas[rater] - typical) >= _AREA_VOXELS:
-            text = f"{self._who(rater)} marks {areas[rater]} pixels, the others {typical:g}"
-            yield Finding("warning", "an area far off", text, case.name)
-
     def finish(self) -> Iterator[Finding]:
         """Findings about raters and the whole data set."""
         if not self.exchangeable:
@@ -134,7 +130,15 @@ class ContentChecks:
                 yield Finding("warning", "a rater who never marks", text)
         if self._cases and not self._marks.any():
             yield Finding("error", "no marks", "no rater marks anything in any case")
-        yield from self._copies()
+        pairs = self._same
+        if self.exchangeable:  # slots are nobody: all pairs together
+            pairs = {(-1, -1): [same for values in self._same.values() for same in values]}
+        for (one, other), same in pairs.items():
+            share = float(np.mean(same)) if same else 0.0
+            if len(same) >= _ENOUGH and share > _COPIES:
+                who = "raters" if self.exchangeable else f"{self.raters[one]} and {self.raters[other]}"
+                text = f"{who} draw the same outline, to the pixel, {sum(same)} of {len(same)} times that both mark"
+                yield Finding("error" if share == 1 else "warning", "raters that are copies", text)
         for index, name in enumerate(self.classes, 1):
             if self._used and index not in self._used:
                 yield Finding("warning", "a class without a pixel", f"no rater ever marks {name}")
@@ -148,18 +152,6 @@ class ContentChecks:
             if len(ratios) >= _ENOUGH and max(typical, 1 / typical) >= _AREA_HABIT:
                 text = f"{name} marks {typical:.2g} times the area that the others mark (median of {len(ratios)} cases)"
                 yield Finding("warning", "a rater whose areas are far off", text)
-
-    def _copies(self) -> Iterator[Finding]:
-        pairs = self._same
-        if self.exchangeable:  # slots are nobody: all pairs together
-            pairs = {(-1, -1): [same for values in self._same.values() for same in values]}
-        for (one, other), same in pairs.items():
-            share = float(np.mean(same)) if same else 0.0
-            if len(same) < _ENOUGH or share <= _COPIES:
-                continue
-            who = "raters" if self.exchangeable else f"{self.raters[one]} and {self.raters[other]}"
-            text = f"{who} draw the same outline, to the pixel, {sum(same)} of {len(same)} times that both mark"
-            yield Finding("error" if share == 1 else "warning", "raters that are copies", text)
 
     def _company(self, others: list[int]) -> str:
         if len(others) > 1:

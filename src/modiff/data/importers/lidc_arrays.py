@@ -6,9 +6,8 @@ import argparse
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,7 +17,7 @@ from modiff.data.importers.unpickle import as_array, read_pickle
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo, dataset, filters
 from modiff.errors import DataError
-from modiff.io.files import located, sha256_of
+from modiff.io.files import guarded, located, sha256_of
 from modiff.io.limits import Limits
 
 SOURCE = "LIDC-IDRI nodule crops; Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
@@ -46,7 +45,8 @@ class LidcPickle(Importer[str]):
 
     def describe(self) -> StoreInfo:
         """With as many raters as the first slice has masks."""
-        return _describe(self, len(self.entries[self.items[0]]["masks"]))
+        raters = len(self.entries[self.items[0]]["masks"])
+        return lidc_info(self, SOURCE, raters, INTENSITY, {self.path.name: sha256_of(self.path)})
 
     def patients(self) -> set[str]:
         """The series, or who the names begin with."""
@@ -81,13 +81,6 @@ def _entries(path: Path, found: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-class _Group(NamedTuple):
-    images: h5py.Dataset
-    labels: h5py.Dataset
-    uids: np.ndarray
-    last: bool  # raters are the labels' last axis
-
-
 class LidcHdf5(Importer[tuple[str, int]]):
     """LIDC-IDRI nodule crops in data_lidc.hdf5, the form that CCDM, PHiSeg and others make of data_lidc.pickle."""
 
@@ -98,45 +91,30 @@ class LidcHdf5(Importer[tuple[str, int]]):
         self.path = Path(args.file)
         if not self.path.is_file():
             raise DataError("no such file", path=self.path)
-        with self._readable():
-            self._file = h5py.File(self.path, "r", locking="best-effort")
+        file = self._file = guarded(self.path, lambda: h5py.File(self.path, "r", locking="best-effort"))
         try:
-            with self._readable():
-                self.groups = {split: _group(self._file, split) for split in _GROUPS if split in self._file}
+            self.groups = guarded(self.path, lambda: {split: _group(file, split) for split in _GROUPS if split in file})
             if not self.groups:
                 raise DataError("another layout", path=self.path, expected="groups train, val and test")
         except BaseException:
-            self._file.close()
+            file.close()
             raise
         # A block of rows is read at a time.
-        self.items = [
-            (split, start) for split, group in self.groups.items() for start in range(0, len(group.uids), _BLOCK)
-        ]
-
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """A damaged file makes HDF5 raise nearly anything."""
-        try:
-            with located(self.path):
-                yield
-        except DataError:
-            raise
-        except Exception as error:
-            what, found = "not an HDF5 file, or a damaged one", str(error)[:200]
-            raise DataError(what, path=self.path, found=found) from error
+        groups = self.groups.items()
+        self.items = [(split, start) for split, group in groups for start in range(0, len(group[2]), _BLOCK)]
 
     def describe(self) -> StoreInfo:
         """With as many raters as all groups have."""
-        raters = {group.labels.shape[3 if group.last else 1] for group in self.groups.values()}
+        raters = {labels.shape[3 if last else 1] for _, labels, _, last in self.groups.values()}
         if len(raters) != 1:
             raise DataError("groups with different numbers of raters", path=self.path, found=sorted(raters))
-        return _describe(self, raters.pop())
+        return lidc_info(self, SOURCE, raters.pop(), INTENSITY, {self.path.name: sha256_of(self.path)})
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
         """The file's groups; raises DataError for a series in two of them."""
         places: dict[str, str] = {}
-        for split, group in self.groups.items():
-            for uid in set(group.uids.tolist()):
+        for split, (_, _, uids, _) in self.groups.items():
+            for uid in set(uids.tolist()):
                 if (before := places.setdefault(_series(uid), split)) != split:
                     found = f"{uid}, also in {before}"
                     raise DataError("a series in two splits", path=self.path, field=f"{split}/uids", found=found)
@@ -145,16 +123,15 @@ class LidcHdf5(Importer[tuple[str, int]]):
     def read(self, item: tuple[str, int]) -> Iterator[Case]:
         """A block of rows of a group, from the row that the item names."""
         split, start = item
-        group = self.groups[split]
-        with self._readable():
-            images, labels = (data[start : start + _BLOCK] for data in (group.images, group.labels))
-        if group.last:
+        *tables, uids, last = self.groups[split]
+        images, labels = guarded(self.path, lambda: [table[start : start + _BLOCK] for table in tables])
+        if last:
             labels = np.moveaxis(labels, 3, 1)
         for row, (image, label) in enumerate(zip(images, labels, strict=True), start):
             with located(self.path, f"{split} {row}"):
                 made = _image(image, -0.5)
                 masks = _masks(label, made.shape[1:])
-            patient = _series(group.uids[row])
+            patient = _series(uids[row])
             yield Case(f"{patient}/{split}-{row:05d}", patient, made, masks)
 
     def close(self, *, done: bool) -> None:
@@ -167,8 +144,8 @@ def _series(uid: int) -> str:
     return f"series-{int(uid) & (2**64 - 1):016x}"
 
 
-def _group(file: h5py.File, split: str) -> _Group:
-    """One split, once its tables are known to fit together and to lie in this file."""
+def _group(file: h5py.File, split: str) -> tuple[h5py.Dataset, h5py.Dataset, np.ndarray, bool]:
+    """Images, labels and series of one split, known to fit together and to lie in this file; are raters last?"""
     if not isinstance(file.get(split, getlink=True), h5py.HardLink):
         raise DataError("links are not followed", field=split)
     images, labels, uids = (_dataset(file, f"{split}/{name}") for name in ("images", "labels", "uids"))
@@ -183,7 +160,7 @@ def _group(file: h5py.File, split: str) -> _Group:
         raise DataError("another layout", field=f"{split}/labels", found=labels.shape, expected=expected)
     if uids.shape != (count,) or uids.dtype.kind not in "iu":
         raise DataError("another layout", field=f"{split}/uids", found=f"{uids.dtype} {uids.shape}", expected=count)
-    return _Group(images, labels, uids[...], last and not first)
+    return images, labels, uids[...], last and not first
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
@@ -198,10 +175,6 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     stored = min(found.id.get_storage_size(), Path(file.filename).stat().st_size)
     Limits().check_ratio(Path(file.filename), math.prod(found.shape) * size, stored)
     return found
-
-
-def _describe(source: LidcPickle | LidcHdf5, raters: int) -> StoreInfo:
-    return lidc_info(source, SOURCE, raters, INTENSITY, {source.path.name: sha256_of(source.path)})
 
 
 def _image(values: np.ndarray, low: float) -> np.ndarray:
