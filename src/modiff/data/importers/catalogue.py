@@ -34,6 +34,11 @@ class Entry:
     dealt: str = "patients"
 
 
+def _again(metavar: str, words: str, **more: Any) -> dict[str, Any]:
+    """An option that may be given several times."""
+    return {"action": "append", "metavar": metavar, "help": f"{words}; may be given again", **more}
+
+
 IMPORTERS: dict[str, Entry] = {}  # by the name on the command line
 IMPORTERS["lidc-dicom"] = Entry(
     "lidc_dicom.run.LidcDicom",
@@ -257,28 +262,17 @@ IMPORTERS["folder"] = Entry(
     """,
     {
         "root": {"metavar": "ROOT", "help": "the folder"},
-        "--image": {
-            "action": "append",
-            "metavar": "PATTERN",
-            "help": "where images lie, with {case} and perhaps {patient}, {slice}, {channel} and *; may be given again",
-        },
-        "--mask": {
-            "action": "append",
-            "metavar": "PATTERN",
-            "help": "where masks lie, with {case} and {rater}; may be given again",
-        },
+        "--image": _again("PATTERN", "where images lie, with {case} and perhaps {patient}, {slice}, {channel} and *"),
+        "--mask": _again("PATTERN", "where masks lie, with {case} and {rater}"),
         "--table": {"metavar": "CSV", "help": "patient, split and readers of each case"},
         "--missing": {
             "choices": ("refuse", "empty", "unread"),
             "default": "refuse",
             "help": "what an absent mask means: an error (default), the rater marked nothing, or did not read the case",
         },
-        "--label": {
-            "action": "append",
-            "default": [],
-            "metavar": "VALUE=CLASS",
-            "help": "the class that a mask's value stands for; again for each value; without it 0 and 1, or 0 and 255",
-        },
+        "--label": _again(
+            "VALUE=CLASS", "the class that a mask's value stands for; without it 0 and 1, or 0 and 255", default=[]
+        ),
         "--foreground": {
             "default": "foreground",
             "metavar": "NAME",

@@ -15,7 +15,17 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from modiff.errors import DataError
-from modiff.io.dicom.header import check_image, is_image, numbers, quiet, read_header, read_with_pixels, text
+from modiff.io.dicom.header import (
+    check_image,
+    is_dicom,
+    numbers,
+    other_kind,
+    quiet,
+    read_header,
+    read_meta,
+    read_with_pixels,
+    text,
+)
 from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 from modiff.io.volume import Volume
@@ -93,7 +103,10 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
         if len(files) > MAX_FILES:
             raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
         if folder:
-            files = sorted(file for file in files if file.is_file() and is_image(file))
+            # Reports and plans may lie beside slices.
+            files = sorted(
+                file for file in files if file.is_file() and is_dicom(file) and not other_kind(read_meta(file))
+            )
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", path=path) from error
     if not files:

@@ -26,29 +26,14 @@ _NOTHING = {name: np.empty(0) for name in _COLUMNS} | {"masks": np.empty((0, 0),
 MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
 
 
-@dataclass(frozen=True)
-class PatientCrops:
+def import_patient(job: Job) -> dict[str, np.ndarray]:
     """All crops of a patient: n slices of nodules. R: the most reading sessions of one of the patient's series.
 
     case: (n,) names. image: (n,H,W) uint8. masks: (n,R,H,W) bool, one per session. sessions: (n,), of each crop's
-    series, whose masks come first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2).
-    notes: what a person who reads the log should know. sha256: of the files that were used.
+    series, whose masks come first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes: what a
+    person who reads the log should know. sha256: of the files that were used. Raises DataError for anything in the
+    patient's files that cannot be trusted.
     """
-
-    case: np.ndarray
-    image: np.ndarray
-    masks: np.ndarray
-    sessions: np.ndarray
-    affine: np.ndarray
-    slice_index: np.ndarray
-    valid: np.ndarray
-    spacing: np.ndarray
-    notes: np.ndarray
-    sha256: np.ndarray
-
-
-def import_patient(job: Job) -> PatientCrops:
-    """Raises DataError for anything in the patient's files that cannot be trusted."""
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     all_series = read_series(job.files, job.folder)
@@ -68,7 +53,7 @@ def import_patient(job: Job) -> PatientCrops:
         row["masks"] = np.pad(row["masks"], ((0, raters - row["sessions"]), (0, 0), (0, 0)))
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else _NOTHING
     used = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return PatientCrops(**columns, notes=np.array(notes, dtype=np.str_), sha256=np.array(used))
+    return columns | {"notes": np.array(notes, dtype=np.str_), "sha256": np.array(used)}
 
 
 def _readings(job: Job, all_series: Sequence[CtSeries], notes: list[str]) -> tuple[dict[str, list[Reading]], list[str]]:
@@ -101,9 +86,9 @@ def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> li
     for reader, session in enumerate(sessions):
         for outline in session.outlines:
             masks: dict[int, np.ndarray] = {}
-            for uid in {region.sop_uid for region in outline.regions} & place_of.keys():
+            for uid in {region.sop_uid for region in outline} & place_of.keys():
                 place = place_of[uid]
-                regions = [region for region in outline.regions if region.sop_uid == uid]
+                regions = [region for region in outline if region.sop_uid == uid]
                 masks[place] = fill(regions, series.slices[place].shape, str(where))
             if one := Marked.of(reader, masks):
                 marked.append(one)
@@ -113,7 +98,7 @@ def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> li
 
 
 def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> list[dict[str, Any]]:
-    """A nodule's slices, each with the fields of `PatientCrops` that are its own."""
+    """A nodule's slices, each with what `import_patient` says of it."""
     rule = job.rule
     spacing = series.slices[0].plane.spacing
     window = Window.around(nodule.centre, rule.size, spacing, rule.spacing)
@@ -147,7 +132,7 @@ def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list
         return ["a CT series whose XML has no reading session" if has_xml else "a CT series without an XML"]
     notes = []
     there = {one.sop_uid for one in series.slices}
-    regions = [region for session in sessions for outline in session.outlines for region in outline.regions]
+    regions = [region for session in sessions for outline in session.outlines for region in outline]
     if absent := sum(region.sop_uid not in there for region in regions):
         notes.append(f"{absent} of {len(regions)} outlined regions lie on slices that are not in the folder")
     if len(sessions) != 4:

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -24,12 +25,12 @@ from modiff.config.data import CropRule
 from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
 from modiff.data.importers.lidc_dicom import patient
 from modiff.data.importers.lidc_dicom.files import Job, find_jobs
-from modiff.data.importers.lidc_dicom.patient import PatientCrops
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import replacing, workers
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
+_Crops = dict[str, np.ndarray]  # as `import_patient` makes them
 
 
 class LidcDicom(Importer[Job]):
@@ -55,12 +56,12 @@ class LidcDicom(Importer[Job]):
             if job.patient in self._left_out:
                 continue
             made = self._loaded(job)
-            for note in made.notes.tolist():
+            for note in made["notes"].tolist():
                 self._say(f"{job.patient}: {note}")
-            if len(made.case):
+            if len(made["case"]):
                 self.items.append(job)
-                self.used[job.patient] = str(made.sha256)
-                self.raters = max(self.raters, int(made.sessions.max()))
+                self.used[job.patient] = str(made["sha256"])
+                self.raters = max(self.raters, int(made["sessions"].max()))
         if not self.items:
             raise DataError("no nodule of 3 mm or more was found", path=", ".join(args.folders))
 
@@ -85,7 +86,7 @@ class LidcDicom(Importer[Job]):
                 self._say(f"{job.patient} is left out: {error}")
         return failed
 
-    def _loaded(self, job: Job) -> PatientCrops:
+    def _loaded(self, job: Job) -> _Crops:
         made = self._done.load(job)
         if made is None:
             raise DataError("files changed while they were imported", path=job.folder, hint="Run the command again.")
@@ -100,12 +101,12 @@ class LidcDicom(Importer[Job]):
     def read(self, item: Job) -> Iterator[Case]:
         """A patient's crops; slots beyond a series' sessions did not read it."""
         made = self._loaded(item)
-        masks = np.zeros((len(made.case), self.raters, *made.image.shape[1:]), np.uint8)
-        masks[:, : made.masks.shape[1]] = made.masks
-        for row, case in enumerate(made.case.tolist()):
-            place = {name: getattr(made, name)[row] for name in ("affine", "slice_index", "valid", "spacing")}
-            read = np.arange(self.raters) < made.sessions[row]
-            yield Case(case, item.patient, made.image[row][None], masks[row], read, place)
+        masks = np.zeros((len(made["case"]), self.raters, *made["image"].shape[1:]), np.uint8)
+        masks[:, : made["masks"].shape[1]] = made["masks"]
+        for row, case in enumerate(made["case"].tolist()):
+            place = {name: made[name][row] for name in ("affine", "slice_index", "valid", "spacing")}
+            read = np.arange(self.raters) < made["sessions"][row]
+            yield Case(case, item.patient, made["image"][row][None], masks[row], read, place)
 
     def close(self, *, done: bool) -> None:
         """Says who was left out; what was kept is needed no longer once the store is made."""
@@ -115,7 +116,7 @@ class LidcDicom(Importer[Job]):
             self._done.remove()
 
 
-def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], PatientCrops]]]:
+def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], _Crops]]]:
     """Each job and a call that gives its result or raises, as they finish; one process where there is one to use."""
     if workers == 1 or len(jobs) < 2:
         for job in jobs:
@@ -154,7 +155,7 @@ class Done:
         made = json.dumps([self._version, job.patient, asdict(job.rule), sorted(files), names])
         return hashlib.sha256(made.encode()).hexdigest()
 
-    def load(self, job: Job) -> PatientCrops | None:
+    def load(self, job: Job) -> _Crops | None:
         """The patient's result, or None where there is none that counts."""
         try:
             with np.load(self._path(job), allow_pickle=False) as file:
@@ -162,16 +163,17 @@ class Done:
             if str(table.pop("key")) != self.key(job):
                 return None
             width = table["image"].shape[-1]
-            return PatientCrops(**table | {"masks": np.unpackbits(table["masks"], axis=-1, count=width).astype(bool)})
+            return table | {"masks": np.unpackbits(table["masks"], axis=-1, count=width).astype(bool)}
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None
 
-    def save(self, job: Job, made: PatientCrops) -> None:
+    def save(self, job: Job, made: _Crops) -> None:
         """Keeps a result; the file exists whole or not at all."""
-        packed = {"key": np.array(self.key(job)), "masks": np.packbits(made.masks, axis=-1)}
+        packed = np.packbits(made["masks"], axis=-1)
+        table: dict[str, Any] = made | {"key": np.array(self.key(job)), "masks": packed}
         try:
             with replacing(self._path(job)) as temporary, temporary.open("wb") as file:
-                np.savez(file, **(vars(made) | packed))
+                np.savez(file, **table)
         except OSError as error:
             raise DataError("cannot be written", path=self.folder, found=error.strerror) from error
 

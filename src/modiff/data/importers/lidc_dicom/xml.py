@@ -52,22 +52,18 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Outline:
-    """One rater's outline of one nodule of 3 mm or more: its regions on all slices."""
-
-    regions: tuple[Region, ...]
-
-
-@dataclass(frozen=True)
 class Session:
-    """One radiologist's reading of a series; no outlines means that nothing of 3 mm or more was found."""
+    """One radiologist's reading of a series; no outlines means that nothing of 3 mm or more was found.
 
-    outlines: tuple[Outline, ...]
+    outlines: of each nodule of 3 mm or more its regions on all slices.
+    """
+
+    outlines: tuple[tuple[Region, ...], ...]
 
     @property
     def key(self) -> frozenset[tuple[str, bytes, bool]]:
         """What makes two readings the same: their regions, in whatever order."""
-        return frozenset(region.key for outline in self.outlines for region in outline.regions)
+        return frozenset(region.key for outline in self.outlines for region in outline)
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,7 @@ def _collect(events: Iterable[tuple[str, Element]]) -> Reading:
     series_uid, count = "", 0
     path: list[str] = []
     regions: list[Region] = []
-    outlines: list[Outline] = []
+    outlines: list[tuple[Region, ...]] = []
     sessions: list[Session] = []
     for event, element in events:
         if event == "start":
@@ -154,7 +150,7 @@ def _collect(events: Iterable[tuple[str, Element]]) -> Reading:
             regions.append(_region(element))
         elif name == "unblindedReadNodule":
             if any(len(region.points) >= _LEAST_POINTS for region in regions):
-                outlines.append(Outline(tuple(regions)))
+                outlines.append(tuple(regions))
             regions = []
         elif name == "readingSession":
             sessions.append(Session(tuple(outlines)))
@@ -190,4 +186,4 @@ def _region(roi: Element) -> Region:
 
 def slices_named(sessions: Sequence[Session]) -> set[str]:
     """SOP instance UIDs of all slices on which somebody outlined something."""
-    return {region.sop_uid for session in sessions for outline in session.outlines for region in outline.regions}
+    return {region.sop_uid for session in sessions for outline in session.outlines for region in outline}
