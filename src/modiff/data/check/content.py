@@ -124,9 +124,18 @@ class ContentChecks:
     def finish(self) -> Iterator[Finding]:
         """Findings about raters and the whole data set."""
         if not self.exchangeable:
-            yield from self._habits()
-            for rater in np.flatnonzero((self._reads >= _ENOUGH) & (self._marks == 0)):
-                text = f"{self.raters[rater]} marks nothing in any of {self._reads[rater]} cases: are the masks empty?"
+            for rater, name in enumerate(self.raters):
+                others = [other for other in range(len(self.raters)) if other != rater]
+                yield from self._moves.finish(rater, f"{name} overlaps {self._company(others)}" if others else name)
+                ratios = self._ratios[rater]
+                typical = float(np.median(ratios)) if ratios else 1.0
+                if len(ratios) >= _ENOUGH and max(typical, 1 / typical) >= _AREA_HABIT:
+                    of = f"(median of {len(ratios)} cases)"
+                    text = f"{name} marks {typical:.2g} times the area that the others mark {of}"
+                    yield Finding("warning", "a rater whose areas are far off", text)
+            for silent in np.flatnonzero((self._reads >= _ENOUGH) & (self._marks == 0)):
+                name, reads = self.raters[silent], self._reads[silent]
+                text = f"{name} marks nothing in any of {reads} cases: are the masks empty?"
                 yield Finding("warning", "a rater who never marks", text)
         if self._cases and not self._marks.any():
             yield Finding("error", "no marks", "no rater marks anything in any case")
@@ -142,16 +151,6 @@ class ContentChecks:
         for index, name in enumerate(self.classes, 1):
             if self._used and index not in self._used:
                 yield Finding("warning", "a class without a pixel", f"no rater ever marks {name}")
-
-    def _habits(self) -> Iterator[Finding]:
-        for rater, name in enumerate(self.raters):
-            others = [other for other in range(len(self.raters)) if other != rater]
-            yield from self._moves.finish(rater, f"{name} overlaps {self._company(others)}" if others else name)
-            ratios = self._ratios[rater]
-            typical = float(np.median(ratios)) if ratios else 1.0
-            if len(ratios) >= _ENOUGH and max(typical, 1 / typical) >= _AREA_HABIT:
-                text = f"{name} marks {typical:.2g} times the area that the others mark (median of {len(ratios)} cases)"
-                yield Finding("warning", "a rater whose areas are far off", text)
 
     def _company(self, others: list[int]) -> str:
         if len(others) > 1:

@@ -29,14 +29,14 @@ def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
     except DataError as error:
         report.findings.append(Finding("error", "cannot be read", str(error)))
         return report
-    check = _FolderCheck(reader)
-    report.findings += check.run()
+    checked = _FolderCheck(reader)
+    report.findings += checked.found
     if strange := reader.strange:
         text = f"{len(strange)} image{'s' * (len(strange) != 1)} left out, fitting no pattern, such as {strange[0]}"
         report.findings.append(Finding("note", "files left out", text))
     cases, raters = len(reader.items), len(reader.raters)
     report.what = f"a folder, {cases} case{'s' * (cases != 1)}, {raters} rater{'s' * (raters != 1)}"
-    report.view = check.views.get
+    report.view = checked.views.get
     return report
 
 
@@ -48,11 +48,9 @@ class _FolderCheck:
         self.views: dict[str, View] = {}
         self._conventions: dict[str, str] = {}
         self._spacings: dict[str, tuple[float, float]] = {}
-
-    def run(self) -> list[Finding]:
-        reader, args = self.reader, self.reader.args
-        checks = ContentChecks(reader.raters, exchangeable=args.exchangeable, classes=reader.labels.classes)
-        for fault in two_splits(reader.items, args.table or reader.root):
+        exchangeable, classes = reader.args.exchangeable, reader.labels.classes
+        checks = ContentChecks(reader.raters, exchangeable=exchangeable, classes=classes)
+        for fault in two_splits(reader.items, reader.args.table or reader.root):
             self._add(fault, str(fault.field))
         for item in reader.items:
             before = len(self.found)
@@ -61,7 +59,6 @@ class _FolderCheck:
                 self.views.pop(item.case, None)
         self.found += checks.finish()
         self.found += self._together()
-        return self.found
 
     def _add(self, fault: ModiffError, case: str, *, level: Level = "error", who: str = "") -> None:
         """What the importer would refuse, in its words; the report names the case in place of the file."""

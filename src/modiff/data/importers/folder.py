@@ -156,7 +156,9 @@ class Folder(Importer[Item]):
         """A rater's mask, turned as its image is; `stored`: that image as it was read."""
         mask = grids.read_grid(item.masks[name], grids.mask_limits(image, self.limits), mask=True)
         self.placeless |= mask.affine is None and stored.affine is not None
-        return grids.turn_mask(mask, stored, self.args.plane)
+        if mask.affine is None and mask.shape == stored.shape:  # it shares the place of its image
+            mask = replace(mask, affine=stored.affine)
+        return mask if mask.affine is None else grids.turn(mask, self.args.plane)
 
     def misplaced(self, mask: Grid, image: Grid) -> DataError | None:
         """What is wrong where a mask is not on its image's grid."""

@@ -187,13 +187,6 @@ def turn(grid: Grid, plane: str) -> Grid:
     return replace(grid, array=np.stack(turned), affine=affine, spacing=(row, column))
 
 
-def turn_mask(mask: Grid, stored: Grid, plane: str) -> Grid:
-    """A mask turned as its image is; stored: that image as it was read, whose place a mask without geometry shares."""
-    if mask.affine is None and mask.shape == stored.shape:
-        mask = replace(mask, affine=stored.affine)
-    return mask if mask.affine is None else turn(mask, plane)
-
-
 def centre_fit(grid: Grid, size: tuple[int, int]) -> tuple[Grid, tuple[int, int, int, int] | None]:
     """Cropped or padded with 0 about the centre to (H,W); and the part that is not padding, None where all is image."""
     height, width = grid.shape[1:]

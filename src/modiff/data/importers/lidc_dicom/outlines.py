@@ -9,6 +9,7 @@ holds at most one outline per rater, and a chain of touching outlines is one nod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -34,7 +35,7 @@ def interior(points: np.ndarray) -> tuple[np.ndarray, int, int]:
     ends = np.roll(points, -1, axis=0)
     for (x0, y0), (x1, y1) in zip((points - (left, top)).tolist(), (ends - (left, top)).tolist(), strict=True):
         # The pixels whose centre lies on the line: its ends and the whole-number points between.
-        steps = int(np.gcd(x1 - x0, y1 - y0))
+        steps = math.gcd(x1 - x0, y1 - y0)
         k = np.arange(steps + 1) if steps > 1 else np.array([0, 1])
         on_line[y0 + k * ((y1 - y0) // max(steps, 1)), x0 + k * ((x1 - x0) // max(steps, 1))] = True
         if y0 != y1:  # in each row of the line but its last, pixels right of the crossing change sides
