@@ -54,14 +54,6 @@ class Grid:
         """(Z,H,W)."""
         return self.array.shape[1:]
 
-    def slice_affine(self, index: int) -> np.ndarray | None:
-        """(4,4) pixel (column, row, 0) of a slice to mm."""
-        if self.affine is None:
-            return None
-        affine = self.affine.copy()
-        affine[:3, 3] += index * affine[:3, 2]
-        return affine
-
 
 def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -> Grid:
     """An image, volume or DICOM series; a mask may also have one bit per pixel or a palette, whose indices it is."""
@@ -250,7 +242,10 @@ def cut(
         values = image.array[:, index]
         if ends is not None:
             values = stretch(values, ends[0][:, index], ends[1][:, index])
-        affine, valid = image.slice_affine(index), None
+        affine, valid = image.affine, None
+        if affine is not None:  # of this slice
+            affine = affine.copy()
+            affine[:3, 3] += index * affine[:3, 2]
         seen = replace(image, array=store_values(values)[:, None], affine=affine)
         marked = replace(seen, array=masks[:, index, None])
         if size is not None and resized:
