@@ -17,8 +17,7 @@ from torch import Tensor
 
 from modiff._version import __version__
 from modiff.config import RunConfig, check_ranges
-from modiff.data.batches import TrainingBatches, generator, validation_batches
-from modiff.data.loading import load
+from modiff.data.loading import TrainingBatches, generator, load, validation_batches
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.devices import automatic_precision, device_name
