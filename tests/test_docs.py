@@ -85,14 +85,14 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 @cache
 def importer_options(source: str) -> set[str]:
     """The options of `modiff import SOURCE`."""
-    from modiff.data.importers.base import import_parser
+    from modiff.data.importers.catalogue import import_parser
 
     return options_of(import_parser(source, "modiff import"))
 
 
 @cache
 def every_importers_options() -> set[str]:
-    from modiff.data.importers.base import IMPORTERS
+    from modiff.data.importers.catalogue import IMPORTERS
 
     return set().union(*map(importer_options, IMPORTERS))
 
@@ -117,7 +117,7 @@ def options(verb: str) -> set[str]:
 
 def known_options(command: Command) -> set[str]:
     if command.verb == "import":
-        from modiff.data.importers.base import IMPORTERS
+        from modiff.data.importers.catalogue import IMPORTERS
 
         if not command.words or command.words[0].isupper():
             return every_importers_options()

@@ -20,8 +20,7 @@ from torch import Tensor
 from modiff.data.loading import MemoryStore, load
 from modiff.evaluation import provenance, words
 from modiff.evaluation.records import STRATA, Record, Result, select, write_result
-from modiff.evaluation.references import score_references
-from modiff.evaluation.scoring import rows_of, score_samples
+from modiff.evaluation.scoring import rows_of, score_references, score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import ImageTable, assemble, records_of, strata_of, write_csv
 from modiff.io.files import write_text
@@ -100,10 +99,7 @@ def score(images: MemoryStore, split: str, settings: EvaluationSettings) -> tupl
             finished.append({**row, "values": values})
     table = assemble(split, finished, {})
     made = {
-        "command": provenance.command_line(),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "date": provenance.now(),
+        **provenance.made(),
         "store": {"fingerprint": images.fingerprint},
         "split": split,
         "settings": settings.to_dict(),

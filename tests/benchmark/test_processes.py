@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from modiff.benchmark import processes as benchmark_processes
-from modiff.benchmark.processes import _ended
+from modiff.benchmark import run as room
+from modiff.benchmark.run import _ended
 from modiff.config import build_config
 
 CHILD = """
@@ -55,7 +55,7 @@ def test_the_exit_status_is_passed_on():
 
 def test_the_fold_is_handed_on(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr(benchmark_processes, "_ended", lambda words: started.extend(words) or 130)
-    reason = benchmark_processes.train_in_processes(build_config(), tmp_path / "s.h5", tmp_path / "run", fold=3)
+    monkeypatch.setattr(room, "_ended", lambda words: started.extend(words) or 130)
+    reason = room.train_in_processes(build_config(), tmp_path / "s.h5", tmp_path / "run", fold=3)
     assert reason == "interrupted"
     assert started[-2:] == ["--fold", "3"]

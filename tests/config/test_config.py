@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import pytest
 import yaml
 
 from modiff.config import build_config, config_from_dict, presets, to_dict
-from modiff.errors import ConfigError
+from modiff.config.fields import typed
+from modiff.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize("preset", sorted(presets()))
@@ -88,3 +92,36 @@ def test_unknown_presets_and_methods_name_the_known_ones():
         build_config(preset="nope")
     with pytest.raises(ConfigError, match="modiff"):
         build_config(method="nope")
+
+
+@dataclass(frozen=True)
+class Plain:
+    name: str
+    counts: tuple[int, ...]
+    value: float | None = None
+    more: Mapping[str, str] | None = None
+
+
+def test_plain_data_become_a_dataclass():
+    data = {"name": "a", "counts": [1, 2], "value": 3, "more": {"b": "c"}}
+    assert typed(Plain, data, "not plain", path="x.json", field="p") == Plain("a", (1, 2), 3.0, {"b": "c"})
+    some = {"name": "a", "counts": []}
+    assert typed(Plain, some, "not plain", path="x.json", field="p", optional=("value", "more")) == Plain("a", ())
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"other": 1}, "p: not plain"),
+        ({"name": 7}, r"p\.name: wrong value; found 7; expected str"),
+        ({"counts": [True]}, r"p\.counts: wrong value"),
+        ({"value": float("inf")}, r"p\.value: wrong value"),
+        ({"more": ["b"]}, r"p\.more: wrong value"),
+    ],
+)
+def test_plain_data_of_another_type_are_refused_by_name(change, match):
+    data = {"name": "a", "counts": [1], "value": None, "more": None} | change
+    with pytest.raises(DataError, match=rf"x\.json: {match}"):
+        typed(Plain, data, "not plain", path="x.json", field="p")
+    with pytest.raises(DataError, match="not plain"):
+        typed(Plain, {"name": "a"}, "not plain", path="x.json", field="p")

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modiff.data.augment import dihedral, dihedral_point, random_dihedral
-from modiff.data.batches import batch_rows
+from modiff.data.loading import batch_rows, dihedral, dihedral_point, random_dihedral
 from modiff.types import Batch
 
 

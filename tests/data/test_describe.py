@@ -18,7 +18,7 @@ from modiff.cli import main
 from modiff.data.describe import describe
 from modiff.data.store import Store
 from modiff.data.store_writer import StoreWriter
-from modiff.report.contact_sheet import contact_sheet
+from modiff.report.data import contact_sheet
 
 CLASSES = (1, 2)
 

@@ -15,7 +15,7 @@ from modiff.evaluation.records import KEYS, select
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import Quantity
 from modiff.metrics import functional
-from modiff.metrics.binarise import binarise
+from modiff.metrics.protocols import binarise
 from modiff.rng import seeds_for
 
 SMALL = EvaluationSettings(ns=(4, 8), resamples=200)

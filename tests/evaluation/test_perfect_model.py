@@ -9,8 +9,7 @@ import torch
 from modiff.data.phantom.case import PhantomConfig, make_case
 from modiff.evaluation.bootstrap import mean_interval, paired_difference, pooled_error_interval
 from modiff.evaluation.records import select
-from modiff.evaluation.references import score_references
-from modiff.evaluation.scoring import rows_of, score_samples
+from modiff.evaluation.scoring import rows_of, score_references, score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import Quantity, assemble, records_of, strata_of
 from modiff.metrics.registry import pooled

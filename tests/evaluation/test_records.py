@@ -67,7 +67,7 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_else(written):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda c: c.pop("results"), "schema, made, strata and results"),
+        (lambda c: c.pop("results"), "schema, made, strata, results"),
         (lambda c: c.update(schema=99), "schema"),
         (lambda c: c.update(results={}), "results: not a list"),
         (lambda c: c.update(strata=[]), "strata"),

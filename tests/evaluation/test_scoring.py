@@ -15,13 +15,12 @@ from modiff.errors import ConfigError
 from modiff.evaluation.bootstrap import pooled_error_interval
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import select
-from modiff.evaluation.references import score_references
-from modiff.evaluation.scoring import score_samples
+from modiff.evaluation.scoring import score_references, score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import Quantity
 from modiff.metrics import PROTOCOLS
 from modiff.metrics import functional as F
-from modiff.metrics.binarise import binarise
+from modiff.metrics.protocols import binarise
 from modiff.metrics.registry import COLUMNS, GAP, NAMES, POOLED, pooled
 
 ALL = EvaluationSettings(ns=(3, 6), metrics=("all",), one_rater=True, resamples=50)

@@ -11,7 +11,7 @@ import pytest
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.records import Record
 from modiff.evaluation.tradeoff import Line, Tradeoff, caption_of, figure_of
-from modiff.viz.comparison import save
+from modiff.viz.figures import save
 
 CPU = "cpu (x86_64, 1 threads)"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import torch
 from described import spec
 from torch import Tensor
 
+from modiff.config import build_config
 from modiff.data.loading import load
 from modiff.data.store_format import StoreInfo
 from modiff.data.store_writer import StoreWriter
@@ -70,7 +72,7 @@ def loaded() -> SimpleNamespace:
     """What `load_model` gives for the run."""
     return SimpleNamespace(
         model=Discs().eval(),
-        config={"method": "discs", "preset": "quick", "model": {"stem": 4, "ldf": {"enabled": True}}, "seed": 0},
+        config=replace(build_config(preset="quick"), method="discs"),
         card={"not for": AWKWARD, "scores": {"ged16": 0.25}},
         data=spec({"channels": ["ct"], "size": [SIZE, SIZE], "intensity": "unit"}),
     )

@@ -9,8 +9,7 @@ import torch
 
 from modiff.errors import MetricError
 from modiff.metrics import PROTOCOLS
-from modiff.metrics.binarise import binarise
-from modiff.metrics.protocols import protocol
+from modiff.metrics.protocols import binarise, protocol
 
 
 def pixels(*classes: list[float]) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modiff.metrics import functional as F
-from modiff.metrics.binarise import binarise
+from modiff.metrics.protocols import binarise
 
 CASES = [
     "c1_m4_n16_generic",

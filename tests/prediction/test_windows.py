@@ -72,9 +72,7 @@ def test_windows_are_as_many_as_monais_and_cover_the_same(shape, overlap):
     size = (64, 64)
     step = tuple(int(64 * (1 - overlap)) for _ in shape)
     theirs = {tuple(part.start for part in patch) for patch in dense_patch_slices(shape, size, step)}
-    ours = {
-        (w.top, w.left) for w in windows_over((0, shape[0]), (0, shape[1]), shape, size, reach=size, overlap=overlap)
-    }
+    ours = {(w.top, w.left) for w in windows_over(Box.whole((1, *shape)), size, reach=size, overlap=overlap)}
     assert ours == theirs
 
 
@@ -94,7 +92,7 @@ def test_only_the_reach_of_a_window_counts():
 
 @pytest.mark.parametrize("shape", [(100, 150), (64, 300), (40, 30)])
 def test_a_models_reach_covers_the_image_though_windows_stay_centred(shape):
-    windows = windows_over((0, shape[0]), (0, shape[1]), shape, (64, 64), reach=(32, 32), centred=True)
+    windows = windows_over(Box.whole((1, *shape)), (64, 64), reach=(32, 32), centred=True)
     seen = np.zeros(shape, bool)
     for window in windows:
         rows, columns = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")
@@ -104,14 +102,14 @@ def test_a_models_reach_covers_the_image_though_windows_stay_centred(shape):
 
 
 def test_a_window_on_a_part_at_the_border_shows_image_and_not_reflection():
-    (window,) = windows_over((0, 20), (130, 150), (100, 150), (64, 64), reach=(64, 64))
+    (window,) = windows_over(Box((1, 100, 150), ((0, 1), (0, 20), (130, 150))), (64, 64), reach=(64, 64))
     assert not window.padded
     assert (window.top, window.left) == (0, 86)
 
 
 def test_all_of_an_overlap_is_refused():
     with pytest.raises(ConfigError, match="overlap"):
-        windows_over((0, 9), (0, 9), (9, 9), (4, 4), reach=(4, 4), overlap=1.0)
+        windows_over(Box.whole((1, 9, 9)), (4, 4), reach=(4, 4), overlap=1.0)
 
 
 class TestBox:

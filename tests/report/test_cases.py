@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from runs import Discs
 
 from modiff.data.loading import load
+from modiff.evaluation.source import draw
+from modiff.prediction.summary import summarise
 from modiff.report import cases
 from modiff.report.cases import choose
 from modiff.viz.sheets import part_of_interest
@@ -67,9 +71,8 @@ def images(store):
 
 def titles(images, row):
     batch = images.batch([row])
-    summary = cases._summary(batch, cases.Drawing(Discs().eval()), images.info)
-    grid = cases._cells(batch, summary, images.info)
-    return [cell.title for line in grid for cell in line if cell is not None]
+    summary = summarise(draw(Discs().eval(), batch, cases.SAMPLES, 0, None)[0], classes=images.info.classes)
+    return [cell.title for line in cases.cells_of(batch, summary, images.info) for cell in line]
 
 
 def test_a_case_shows_image_raters_maps_and_samples(images):
@@ -84,18 +87,19 @@ def test_an_empty_mask_and_an_image_that_was_not_read_are_told_apart(images):
     assert "third: nothing" in titles(images, 3)
 
 
-def test_samples_are_those_that_the_evaluation_draws(images):
-    from modiff.evaluation.source import draw
-
-    batch = images.batch([2])
-    summary = cases._summary(batch, cases.Drawing(Discs().eval(), seed=7), images.info)
+def test_samples_are_those_that_the_evaluation_draws(images, monkeypatch):
+    shown = []
+    cells_of = cases.cells_of
+    monkeypatch.setattr(cases, "CASES", 1)
+    monkeypatch.setattr(cases, "cells_of", lambda *words: shown.append(words) or cells_of(*words))
+    cases.figures(images, Discs().eval(), seed=7)
+    ((batch, summary, _),) = shown
     samples, _ = draw(Discs().eval(), batch, cases.SAMPLES, 7, None)
     np.testing.assert_array_equal(summary.masks, samples.maps[0].numpy() > 0.5)
 
 
-def test_dim_data_is_shown_in_a_window_of_its_own(images):
-    from dataclasses import replace
-
-    assert cases._window(images, [0, 1, 2]) == (0.0, 1.0)
-    low, high = cases._window(replace(images, image=images.image // 4), [0, 1, 2])
+def test_dim_data_is_shown_in_a_window_of_its_own(images, monkeypatch):
+    monkeypatch.setattr(cases, "CASES", 3)
+    assert cases.figures(images, Discs().eval())[1] == (0.0, 1.0)
+    low, high = cases.figures(replace(images, image=images.image // 4), Discs().eval())[1]
     assert 0.0 < low < high < 0.25

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modiff.benchmark.state import DONE, Run, State
-from modiff.evaluation.cases import choose, pictured, strata
-from modiff.evaluation.selection import subset
+from modiff.evaluation.selection import choose, pictured, strata, subset
 from modiff.evaluation.source import draw
 from modiff.methods.weights import load_model
 from modiff.metrics.protocols import PROTOCOLS
@@ -46,7 +45,11 @@ def draw_cases(
 
     Samples are the first ones that the scores are of (seed 0), as masks by argmax. Every model is loaded once.
     """
-    runs = _first_runs(state)
+    first: dict[str, Run] = {}
+    for run in sorted(state.runs.values(), key=lambda run: run.seed):
+        if run.status == DONE and run.fold == state.folds[0]:
+            first.setdefault(run.row, run)
+    runs = [first[key] for key in state.rows if key in first]
     scored = subset(images.cases, state.settings.limit)
     names = strata(images)
     chosen = choose([images.cases[row] for row in scored], [names[row] for row in scored], cases)
@@ -68,15 +71,6 @@ def draw_cases(
         )
         for i, row in enumerate(rows)
     ]
-
-
-def _first_runs(state: State) -> list[Run]:
-    """The finished run of the first seed of each row."""
-    first: dict[str, Run] = {}
-    for run in sorted(state.runs.values(), key=lambda run: run.seed):
-        if run.status == DONE and run.fold == state.folds[0]:
-            first.setdefault(run.row, run)
-    return [first[key] for key in state.rows if key in first]
 
 
 def _sheet(images: MemoryStore, row: int, methods: dict[str, np.ndarray]) -> bytes:

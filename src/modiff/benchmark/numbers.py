@@ -8,31 +8,34 @@ images, by intervals that hold for all pairs of rows at once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modiff.benchmark.check import evaluation_of
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.benchmark.published import published_beside
-from modiff.benchmark.state import COSTS, DONE, Run, State
+from modiff.benchmark.state import COSTS, DONE, Run, State, evaluation_of
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
-from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
+from modiff.evaluation.bootstrap import differences_from, mean_interval
+from modiff.evaluation.records import BASELINE, REFERENCE, select
 from modiff.evaluation.results import Method, pooled, read_methods
-from modiff.evaluation.table import BASELINE, REFERENCE, Quantity
+from modiff.evaluation.table import Quantity
+from modiff.metrics.protocols import PROTOCOLS
+from modiff.metrics.published import PublishedValue, published
 from modiff.metrics.registry import NAMES, columns_of
 
 MEASURED, REFERENCES, PUBLISHED = "measured", "reference", "published"
 BEST, SAME, WORSE = "best", "same", "worse"
 _TITLES = {BASELINE: "majority vote, repeated", REFERENCE: "i.i.d. reference: samples are fresh raters"}
+_PAPERS_TABLES = {ABLATIONS: "Table 3", EDGES: "Table 4"}  # of MoDiff's paper
+INFERRED = "; its protocol is inferred"
 _ROLES = {(ABLATIONS, "modiff"): "MoDiff, both", (EDGES, "modiff"): "MoDiff, its own LDF"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Number:
     """One number of a table: the columns of tables.csv, None where one does not apply.
 
@@ -112,7 +115,12 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
         for way in ways if keys else ():
             numbers += _table(group, *way, {key: by_row[key] for key in keys}, state, resamples)
     used, table = {run.name for run in runs}, first.table
-    left_out = tuple(_left_out(run) for run in state.runs.values() if run.name not in used)
+    reasons = {DONE: "done, but not every fold of this method and seed is"}
+    left_out = tuple(
+        f"{run.name}: {reasons.get(run.status, run.status)}{', ' if run.error else ''}{run.error or ''}"
+        for run in state.runs.values()
+        if run.name not in used
+    )
     return Numbers(state, tuple(numbers), table.split, len(table), len(set(table.patients)), left_out)
 
 
@@ -129,12 +137,6 @@ def _read(folder: Path, runs: Sequence[Run], state: State) -> dict[str, list[Met
     for (row, _), found in parts.items():
         by_row.setdefault(row, []).append(found[0] if len(found) == 1 else pooled(found, split))
     return by_row
-
-
-def _left_out(run: Run) -> str:
-    if run.status == DONE:
-        return f"{run.name}: done, but not every fold of this method and seed is"
-    return f"{run.name}: {run.status}" + (f", {run.error}" if run.error else "")
 
 
 def _table(
@@ -155,106 +157,81 @@ def _table(
     ) -> tuple[Number, NDArray[np.float64]]:
         """A number that is compared with nothing yet, and its values by image. values: (seeds, images)."""
         mean = mean_of_seeds(values)
-        interval = mean_interval(mean, first.patients, resamples=resamples)
-        undefined = int(np.isnan(mean).sum())
-        number = Number(
-            *(group, kind, row, title, protocol, threshold, *column),
-            value=interval.value,
-            ci_low=interval.low,
-            ci_high=interval.high,
-            images=interval.images,
-            patients=interval.patients,
-            undefined=undefined,
-            undefined_at_some_seed=int(np.isnan(values).any(0).sum()) - undefined,
-            split=first.split,
-        )
+        found, undefined = mean_interval(mean, first.patients, resamples=resamples), int(np.isnan(mean).sum())
+        number = Number(*(group, kind, row, title, protocol, threshold, *column), found.value, found.low, found.high)
+        number.images, number.patients, number.split = found.images, found.patients, first.split
+        number.undefined = undefined
+        number.undefined_at_some_seed = int(np.isnan(values).any(0).sum()) - undefined
         return number, mean
 
-    compared: dict[tuple[str, int], dict[str, Number]] = {}
+    numbers: dict[tuple[str, tuple[str, int]], Number] = {}
     for metric, n in columns:
-        found, means = {}, {}
+        means = {}
         for key, methods in rows.items():
             values = np.stack([method.columns[(protocol, threshold, n), metric] for method in methods])
             title = _ROLES.get((group, key), state.rows[key].title)
             number, means[key] = measured(MEASURED, key, title, (metric, n), values)
-            found[key] = _with_costs(_with_seeds(number, values, first.patients), methods, state)
-        compared[metric, n] = _compared(found, means, first.patients, resamples)
-    yield from (compared[column][key] for key in rows for column in columns)
+            seeds = [mean_interval(row, first.patients, resamples=1).value for row in values]
+            known = [mean for mean in seeds if mean is not None]
+            number.seeds = len(seeds)
+            number.seed_low, number.seed_high = min(known, default=None), max(known, default=None)
+            _add_costs(number, methods, state)
+            numbers[key, (metric, n)] = number
+        _compare({key: numbers[key, (metric, n)] for key in rows}, means, first.patients, resamples)
+    yield from (numbers[key, column] for key in rows for column in columns)
     for predictor, title in _TITLES.items():
         for metric, n in columns:
             drawn = first.columns.get(Quantity(protocol, threshold, n, None, predictor, metric))
             if drawn is not None:
                 yield measured(REFERENCES, predictor, title, (metric, n), drawn[None])[0]
     source = str(state.data.get("source", ""))
-    for printed, cited in published_beside(group, protocol, threshold, columns, source):
-        yield Number(
-            *(group, PUBLISHED, None, printed.method, protocol, threshold, printed.metric, printed.n, printed.value),
-            parameters=printed.parameters,
-            evaluations=printed.steps,
-            source=cited,
-        )
+    for printed, cited in _published_beside(group, protocol, threshold, columns, source):
+        about = (group, PUBLISHED, None, printed.method, protocol, threshold, printed.metric, printed.n, printed.value)
+        yield Number(*about, parameters=printed.parameters, evaluations=printed.steps, source=cited)
 
 
-def _with_seeds(number: Number, values: NDArray[np.float64], patients: Sequence[str]) -> Number:
-    """values: (seeds, images)."""
-    intervals = (mean_interval(row, patients, resamples=1) for row in values)
-    means = [found.value for found in intervals if found.value is not None]
-    return replace(number, seeds=len(values), seed_low=min(means, default=None), seed_high=max(means, default=None))
-
-
-def _with_costs(number: Number, methods: Sequence[Method], state: State) -> Number:
-    """With what the row cost. methods: its results, one for each seed."""
+def _add_costs(number: Number, methods: Sequence[Method], state: State) -> None:
+    """What the row cost. methods: its results, one for each seed."""
     seen = [run.images for run in state.complete() if run.row == number.row and run.images is not None]
     seconds = []
     for result in (part.result for method in methods for part in method.parts or (method,)):
-        drawn = (
-            record.seconds_per_image for record in result.results if (record.predictor, record.n) == ("model", number.n)
-        )
+        drawn = (record.seconds_per_image for record in select(result.results, predictor="model", n=number.n))
         seconds += [taken for taken in drawn if taken is not None][-1:]
+    number.budget = state.settings.budget
+    number.images_seen_low, number.images_seen_high = min(seen, default=None), max(seen, default=None)
+    number.seconds_per_image = sum(seconds) / len(seconds) if seconds else None
     cost = state.rows[str(number.row)].cost or {}
-    if not all(isinstance(cost.get(name), int | float) for name in COSTS):
-        cost = {}
-    return replace(
-        number,
-        budget=state.settings.budget,
-        images_seen_low=min(seen, default=None),
-        images_seen_high=max(seen, default=None),
-        parameters=cost.get("parameters"),
-        gflop=cost["gflop_image"] + number.n * cost["gflop_sample"] if cost else None,
-        evaluations=cost.get("evaluations"),
-        seconds_per_image=sum(seconds) / len(seconds) if seconds else None,
-    )
+    if all(isinstance(cost.get(name), int | float) for name in COSTS):
+        number.parameters, number.evaluations = cost["parameters"], cost["evaluations"]
+        number.gflop = cost["gflop_image"] + number.n * cost["gflop_sample"]
 
 
-def _compared(
+def _compare(
     numbers: dict[str, Number], means: dict[str, NDArray[np.float64]], patients: Sequence[str], resamples: int
-) -> dict[str, Number]:
-    """The numbers of one column by row, each with its difference from the best. means: (images,) of each row."""
+) -> None:
+    """The difference of each number of one column, by row, from the best. means: (images,) of each row."""
     common = ~np.isnan(np.stack(list(means.values()))).any(0)
     shared = {key: mean[common] for key, mean in means.items()}
     if not common.all():
         for key, own in shared.items():
-            mean = float(own.mean()) if own.size else None
-            images = int(common.sum())
-            numbers[key] = replace(numbers[key], value_where_all_defined=mean, images_where_all_defined=images)
+            numbers[key].value_where_all_defined = float(own.mean()) if own.size else None
+            numbers[key].images_where_all_defined = int(common.sum())
     if len(numbers) < 2 or not common.any():
-        return numbers
+        return
     higher = NAMES[next(iter(numbers.values())).metric][1]
     best = (max if higher else min)(shared, key=lambda key: float(shared[key].mean()))
     owners = np.asarray(patients)[common].tolist()
     apart = differences_from(np.stack(list(shared.values())), list(shared).index(best), owners, resamples=resamples)
-    for key, difference in zip(shared, apart, strict=True):
+    for (key, number), found in zip(numbers.items(), apart, strict=True):
         if key == best:
-            numbers[key] = replace(numbers[key], verdict=BEST)
+            number.verdict = BEST
             continue
-        numbers[key] = replace(
-            numbers[key],
-            difference_from_best=difference.value,
-            difference_ci_low=difference.low,
-            difference_ci_high=difference.high,
-            verdict=_verdict(difference),
-        )
-    return numbers
+        number.difference_from_best = found.value
+        number.difference_ci_low, number.difference_ci_high = found.low, found.high
+        if found.value is not None and abs(found.value) < 1e-12:
+            number.verdict = BEST
+        elif found.low is not None and found.high is not None:
+            number.verdict = SAME if found.low <= 0 <= found.high else WORSE
 
 
 def mean_of_seeds(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -264,9 +241,35 @@ def mean_of_seeds(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.nanmean(values, axis=0)
 
 
-def _verdict(difference: Interval) -> str | None:
-    if difference.value is not None and abs(difference.value) < 1e-12:
-        return BEST
-    if difference.low is None or difference.high is None:
-        return None
-    return SAME if difference.low <= 0 <= difference.high else WORSE
+def dataset_of(source: str) -> str | None:
+    """What published numbers call the data set that a store is of; None for others."""
+    if source.startswith("LIDC-IDRI"):
+        return "lidc"
+    return "ms_mri" if source.startswith("ISBI 2015 longitudinal MS") else None
+
+
+def _published_beside(
+    group: str, protocol: str, threshold: float, columns: Collection[tuple[str, int]], source: str
+) -> Iterator[tuple[PublishedValue, str]]:
+    """The printed numbers of a table's protocol with their sources; none at another threshold than the protocol's.
+
+    columns: (metric, n) of the table. source: of the store. Numbers of one method and source follow each other.
+    """
+    dataset = dataset_of(source)
+    if dataset is None or threshold != PROTOCOLS[protocol].threshold:
+        return
+
+    def belongs(value: PublishedValue) -> bool:
+        of_modiff = value.source.title.startswith("MoDiff:")
+        own = of_modiff and value.source.table in _PAPERS_TABLES.values()
+        if group in _PAPERS_TABLES:
+            return of_modiff and (value.method == "MoDiff" or value.source.table == _PAPERS_TABLES[group])
+        return not own and group != CONTROLS
+
+    printed = published(dataset=dataset, protocol=protocol)
+    found = [value for value in printed if (value.metric, value.n) in columns and belongs(value)]
+    order = list(dict.fromkeys((value.method, value.source) for value in found))
+    for value in sorted(found, key=lambda value: order.index((value.method, value.source))):
+        cited = (value.source.title, value.source.reference, value.source.table)
+        inferred = "" if value.protocol_stated else INFERRED
+        yield value, f"{', '.join(part for part in cited if part)}; {value.source.data}{inferred}"

@@ -117,8 +117,10 @@ def configure(row: Row, settings: BenchmarkSettings, seed: int) -> RunConfig:
         "training": {"budget": settings.budget, "batch_size": settings.batch_size, "augment": settings.augment},
         "trainer": {"accelerator": settings.accelerator, "devices": settings.devices},
     }
+    own = [_control(row, settings)] if row.control else []
+    own += [_named(settings, row.key)] if row.key != row.method else []
     changes: Changes = {}
-    for layer in (*_layers(row, settings), shared):
+    for layer in (_named(settings, EVERYONE), _named(settings, row.method), row.changes, *own, shared):
         merge(changes, layer)
     return build_config(method=row.method, preset=preset_of(row.key, row.method, settings), changes=changes)
 
@@ -129,15 +131,6 @@ def preset_of(name: str, method: str, settings: BenchmarkSettings) -> str | None
 
     usual = MODIFF_PRESET if method == "modiff" else method
     return settings.presets.get(name) or settings.presets.get(method) or (usual if usual in presets() else None)
-
-
-def _layers(row: Row, settings: BenchmarkSettings) -> list[Changes]:
-    layers = [_named(settings, EVERYONE), _named(settings, row.method), row.changes]
-    if row.control:
-        layers.append(_control(row, settings))
-    if row.key != row.method:
-        layers.append(_named(settings, row.key))
-    return layers
 
 
 def _named(settings: BenchmarkSettings, name: str) -> Changes:

@@ -7,18 +7,20 @@ is tried again. What fails is written down and does not stop the others.
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from modiff.benchmark.check import fault, has_weights
 from modiff.benchmark.plan import BenchmarkSettings, Row, check_names, configure
 from modiff.benchmark.state import (
     COSTS,
@@ -30,10 +32,13 @@ from modiff.benchmark.state import (
     WAITING,
     Run,
     State,
+    fault,
+    has_weights,
     merge_state,
     read_state,
     write_state,
 )
+from modiff.config import parse_budget
 from modiff.data.loading import load
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
@@ -50,13 +55,16 @@ from modiff.methods.run_folder import (
     differences,
     read_config,
     read_json,
+    write_config,
 )
 from modiff.methods.weights import load_model
 
 if TYPE_CHECKING:
+    from modiff.config import RunConfig
     from modiff.data.loading import MemoryStore
     from modiff.evaluation.evaluate import Progress
 
+SETTINGS = "benchmark.yaml"  # of a run folder: of a training in a process of its own
 ERROR = "error.txt"  # of a run folder: the traceback of the last failure
 Say = Callable[[str], None]
 Bar = Callable[[str], "AbstractContextManager[Progress | None]"]
@@ -100,25 +108,15 @@ def benchmark(
         described["folds"] = folds
     with alone(folder):
         before = read_state(folder) if (folder / STATE).exists() else None
-        state = merge_state(before, settings, rows, described, _made(device), folder)
-        by_key = {row.key: row for row in rows}
+        made = provenance.made(device=device_name(device))
+        state = merge_state(before, settings, rows, described, made, folder)
         todo = [state.runs[row.folder(*at)] for at in product(settings.seeds, folds) for row in rows]
-        where = (data, folder, images, folds[0])
-        start = _Start(by_key, todo, settings, state, *where, device, deadline, say, bar, quiet)
+        where = (data, folder, images, folds[0], device, deadline, say, bar, quiet)
+        start = _Start({row.key: row for row in rows}, todo, settings, state, *where)
         start.check()
         with suppress(_Stopped):
             start.work()
     return state
-
-
-def _made(device: torch.device) -> dict[str, Any]:
-    return {
-        "command": provenance.command_line(),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "device": device_name(device),
-        "date": provenance.now(),
-    }
 
 
 @dataclass
@@ -147,15 +145,10 @@ class _Start:
         for run in self.todo:
             folder = self.folder / run.name
             if (folder / CONFIG).exists() and (folder / CHECKPOINT).exists():
-                row = self.rows[run.row]
-                changed = differences(read_config(folder / CONFIG), configure(row, self.settings, run.seed))
+                changed = differences(read_config(folder / CONFIG), self.config(run))
                 if changed:
-                    raise ConfigError(
-                        "was trained otherwise",
-                        path=folder,
-                        found="; ".join(changed),
-                        hint="Use the same --set and --presets, remove that folder, or use another one (-o)",
-                    )
+                    hint = "Use the same --set and --presets, remove that folder, or use another one (-o)"
+                    raise ConfigError("was trained otherwise", path=folder, found="; ".join(changed), hint=hint)
         for run in self.todo:
             if run.status == DONE and (why := fault(self.folder, run, self.state)) is not None:
                 run.status = TRAINED if has_weights(self.folder / run.name) else WAITING
@@ -163,17 +156,18 @@ class _Start:
 
     def work(self) -> None:
         """Every run that is not done, one after the other; _Stopped where the time of this start is over."""
-        self.save()
+        write_state(self.state, self.folder)
         try:
             for number, run in enumerate(self.todo, 1):
                 if run.status != DONE:
                     self.left()
                     self.attempt(run, f"[{number}/{len(self.todo)}] {run.name}")
         finally:
-            self.save()
+            write_state(self.state, self.folder)
 
-    def save(self) -> None:
-        write_state(self.state, self.folder)
+    def config(self, run: Run) -> RunConfig:
+        """What a run is trained with."""
+        return configure(self.rows[run.row], self.settings, run.seed)
 
     def left(self) -> float | None:
         """Seconds left of this start, None without an end; raises _Stopped where it is over."""
@@ -190,7 +184,7 @@ class _Start:
         try:
             if run.status != TRAINED:
                 run.status, run.error = TRAINING, None
-                self.save()
+                write_state(self.state, self.folder)
                 self.say(f"{label}: training")
                 self.train(run)
             run.error = None
@@ -207,17 +201,16 @@ class _Start:
             with suppress(OSError, DataError):  # the run's folder may be what is wrong
                 write_text(folder / ERROR, traceback.format_exc())
         finally:
-            self.save()
+            write_state(self.state, self.folder)
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def train(self, run: Run) -> None:
         """Trains until the budget is spent; _Stopped where the time or a signal ended it, even a late one."""
-        from modiff.benchmark.processes import train_in_processes
         from modiff.training.loop import train
 
-        config, folder = configure(self.rows[run.row], self.settings, run.seed), self.folder / run.name
+        config, folder = self.config(run), self.folder / run.name
         limit, stop = self.left(), False
         if self.settings.devices > 1:
             reason = train_in_processes(config, self.data, folder, fold=run.fold, max_seconds=limit)
@@ -228,15 +221,15 @@ class _Start:
         run.images, run.steps, run.seconds = card["images_seen"], card["steps"], card["seconds"]
         if reason is None:
             run.status, run.made = TRAINED, self.state.made
-            self.save()
+            write_state(self.state, self.folder)
         if stop or reason is not None:
             self.say(f"{run.name}: {reason or 'trained, then interrupted'}")
             raise _Stopped
 
     def score(self, run: Run) -> None:
         """Evaluates the run as all are; rows that an interrupted evaluation of something else left are thrown away."""
-        loaded, split = load_model(self.folder / run.name), fold_split(run.fold, self.settings.split)
-        facts = self.state.rows[run.row]
+        folder, split = self.folder / run.name, fold_split(run.fold, self.settings.split)
+        loaded, facts = load_model(folder), self.state.rows[run.row]
         facts.cost = facts.cost or self.cost(run)
         if run.fold != self.fold:  # one fold is in memory at a time
             self.images, self.fold = load(self.data, split), run.fold
@@ -248,24 +241,22 @@ class _Start:
                 if done < total:
                     self.left()  # rows so far are kept, and the next start resumes with them
 
-            for restart in (False, True):
-                try:
-                    evaluate_to_folder(
-                        loaded,
-                        self.images,
-                        self.folder / run.name / FOLDER,
-                        self.settings.evaluation(),
-                        split=split,
-                        data=self.data,
-                        model_name=run.name,
-                        device=self.device,
-                        restart=restart,
-                        progress=progress,
-                    )
-                    return
-                except CheckpointError:
-                    if restart:
-                        raise
+            evaluated = partial(
+                evaluate_to_folder,
+                loaded,
+                self.images,
+                folder / FOLDER,
+                self.settings.evaluation(),
+                split=split,
+                data=self.data,
+                model_name=run.name,
+                device=self.device,
+                progress=progress,
+            )
+            try:
+                evaluated()
+            except CheckpointError:
+                evaluated(restart=True)
 
     def cost(self, run: Run) -> dict[str, float]:
         """What `modiff info METHOD` says of this configuration on images of this store."""
@@ -273,10 +264,9 @@ class _Start:
         from modiff.methods.cost import describe
 
         info, (channels, height, width) = self.images.info, self.images.shape
-        row = self.rows[run.row]
         found = describe(
-            row.method,
-            changes=to_dict(configure(row, self.settings, run.seed).model),
+            self.rows[run.row].method,
+            changes=to_dict(self.config(run).model),
             channels=channels,
             classes=len(info.classes),
             raters=len(info.raters),
@@ -285,3 +275,41 @@ class _Start:
             exchangeable=info.exchangeable_raters,
         )
         return {name: getattr(found, name) for name in COSTS}
+
+
+def train_in_processes(
+    config: RunConfig, data: Path, folder: Path, *, fold: int | None = None, max_seconds: float | None = None
+) -> str | None:
+    """`modiff train` on several devices; returns why the budget is not spent, None where it is.
+
+    It is a process of its own, in which Lightning starts the others: in this one DDP would run the rest of the
+    benchmark once a device. Raises CheckpointError where it fails.
+    """
+    write_config(folder / SETTINGS, config)
+    words = [sys.executable, "-m", "modiff", "train", "--config", str(folder / SETTINGS)]
+    words += ["--data", str(data), "-o", str(folder)]
+    if fold is not None:
+        words += ["--fold", str(fold)]
+    if max_seconds is not None:
+        words += ["--max-time", f"{max(1.0, max_seconds):.0f}s"]
+    code = _ended(words)
+    if code == 130:
+        return "interrupted"
+    if code:
+        raise CheckpointError("training ended with an error, printed above", path=folder, found=f"exit status {code}")
+    seconds, images = parse_budget(config.training.budget)
+    card = read_json(folder / CARD)
+    # The card has tenths of seconds.
+    spent = card["seconds"] >= (seconds or 0.0) - 0.1 if images is None else card["images_seen"] >= images
+    return None if spent else "time of this start over"
+
+
+def _ended(words: list[str]) -> int:
+    """The exit status of a command; an interruption is passed on, and it may end its step and save."""
+    with subprocess.Popen(words) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise

@@ -1,28 +1,33 @@
-"""The state file of a benchmark: what is planned, what is done, what failed; written whole at every step."""
+"""The state of a benchmark: what is planned, what is done, what failed; and whether what is done is still there."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from modiff.benchmark.plan import EVERYONE, BenchmarkSettings, Row, preset_of
+from modiff.config.fields import typed
+from modiff.data.splits import fold_split
 from modiff.errors import ConfigError, DataError
+from modiff.evaluation.evaluate import FOLDER
+from modiff.evaluation.records import SCHEMA, read_json, read_result
+from modiff.evaluation.results import read_results
 from modiff.io.files import write_text
+from modiff.methods.run_folder import WEIGHTS
 
 STATE = "benchmark.json"
-SCHEMA = 1
 WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "done", "failed"
 _STATUSES = (WAITING, TRAINING, TRAINED, DONE, FAILED)
 _FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
 _SCORING = ("ns", "thresholds", "metrics", "limit")
 COSTS = ("parameters", "evaluations", "gflop_image", "gflop_sample")  # of a row, as `modiff info METHOD` counts them
 _LATER = {"made", "fold", "folds"}  # older files lack them, and those without folds the last two
-_T = TypeVar("_T")
 
 
 @dataclass
@@ -121,59 +126,26 @@ def write_state(state: State, folder: Path) -> None:
 def read_state(folder: str | Path) -> State:
     """The state of the benchmark in a folder; raises DataError where there is none or it is not one."""
     path = Path(folder) / STATE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(
-            "holds no benchmark", path=folder, expected=STATE, hint="`modiff benchmark` makes one"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError("not a benchmark's state", path=path, found=error) from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise DataError("not a benchmark's state", path=path, field="schema", expected=SCHEMA)
-    for name, kind in {"settings": dict, "data": dict, "made": dict, "rows": dict, "runs": list}.items():
-        if not isinstance(content.get(name), kind):
-            found = type(content.get(name)).__name__
-            raise DataError("of another type", path=path, field=name, found=found, expected=kind.__name__)
+    parts = {"settings": dict, "data": dict, "made": dict, "rows": dict, "runs": list}
+    content = read_json(path, parts, what="a benchmark's state", hint="`modiff benchmark` makes one")
     folds = content["data"].get("folds", [])
     if not isinstance(folds, list) or not all(isinstance(fold, int) for fold in folds):
         raise DataError("not a list of folds", path=path, field="data.folds", found=repr(folds)[:60])
+    how: Any = {"message": "not as a benchmark writes it", "optional": _LATER}
     try:
-        settings = _typed(BenchmarkSettings, content["settings"], path, "settings")
+        settings = typed(BenchmarkSettings, content["settings"], path=path, field="settings", **how)
     except (TypeError, ValueError, ConfigError) as error:
         raise DataError("settings out of range", path=path, field="settings", found=error) from None
-    rows = {key: _typed(RowFacts, row, path, f"rows.{key}") for key, row in content["rows"].items()}
-    runs = [_run(run, rows, path, f"runs[{i}]") for i, run in enumerate(content["runs"])]
-    return State(settings, content["data"], content["made"], rows, {run.name: run for run in runs})
-
-
-def _typed(kind: type[_T], content: Any, path: Path, where: str) -> _T:
-    """A dataclass from plain data; DataError for names that are missing or unknown, and for values of another type."""
-    hints = get_type_hints(kind)
-    if not isinstance(content, dict) or not hints.keys() - _LATER <= content.keys() <= hints.keys():
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise DataError("not as a benchmark writes it", path=path, field=where, found=found, expected=", ".join(hints))
-    for name, value in content.items():
-        if not isinstance(value, _plain_types(hints[name])):
-            raise DataError("of another type", path=path, field=f"{where}.{name}", found=repr(value)[:60])
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
-
-
-def _plain_types(hint: Any) -> tuple[type, ...]:
-    """What JSON has for values of a type hint."""
-    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    kinds = [get_origin(option) or option for option in options]
-    as_json: dict[type, tuple[type, ...]] = {tuple: (list,), Mapping: (dict,), float: (float, int)}
-    return tuple(plain for kind in kinds for plain in as_json.get(kind, (kind,)))
-
-
-def _run(content: Any, rows: Mapping[str, RowFacts], path: Path, where: str) -> Run:
-    run = _typed(Run, content, path, where)
-    if run.status not in _STATUSES or run.row not in rows:
-        raise DataError("not a run of this benchmark", path=path, field=where, found=f"{run.row}, {run.status}")
-    if Path(run.name).name != run.name or run.name in ("", ".", ".."):  # a run is a folder inside this one
-        raise DataError("not the name of a run folder", path=path, field=f"{where}.name", found=run.name)
-    return run
+    rows = {key: typed(RowFacts, row, path=path, field=f"rows.{key}", **how) for key, row in content["rows"].items()}
+    runs = {}
+    for i, plain in enumerate(content["runs"]):
+        run, where = typed(Run, plain, path=path, field=f"runs[{i}]", **how), f"runs[{i}]"
+        if run.status not in _STATUSES or run.row not in rows:
+            raise DataError("not a run of this benchmark", path=path, field=where, found=f"{run.row}, {run.status}")
+        if Path(run.name).name != run.name or run.name in ("", ".", ".."):  # a run is a folder inside this one
+            raise DataError("not the name of a run folder", path=path, field=f"{where}.name", found=run.name)
+        runs[run.name] = run
+    return State(settings, content["data"], content["made"], rows, runs)
 
 
 def merge_state(
@@ -192,20 +164,27 @@ def merge_state(
     rescored: list[str] = []
     state = State(settings, data, made)
     if before is not None:
-        _check_same(before, settings, data, folder)
+        differ = _changed(before.settings, settings, _FIXED)
+        if before.data.get("fingerprint") != data["fingerprint"]:
+            differ.append(f"data: {before.data.get('path')} → {data['path']} (other content)")
+        if differ:
+            what = "existing benchmark in this folder has different settings"
+            raise ConfigError(what, path=folder, found="; ".join(differ), hint="Use the same, or another folder (-o)")
         rescored = _changed(before.settings, settings, _SCORING)
         missing = before.rows.keys() - {row.key for row in rows}
         if rescored and missing:  # all rows are scored alike
-            raise ConfigError(
-                "other scoring concerns every row, and some are not named",
-                path=folder,
-                found="; ".join(rescored),
-                hint=f"Name these too: {', '.join(key for key in before.rows if key in missing)}",
-            )
+            what = "other scoring concerns every row, and some are not named"
+            hint = f"Name these too: {', '.join(key for key in before.rows if key in missing)}"
+            raise ConfigError(what, path=folder, found="; ".join(rescored), hint=hint)
         state.rows, state.runs = dict(before.rows), dict(before.runs)
     for row in rows:
         known = state.rows.get(row.key)
-        state.rows[row.key] = _facts(row, settings, known.cost if known else None)
+        reach = {EVERYONE, row.method, row.key} | ({"modiff"} if row.control else set())
+        said = [change for change in settings.changes if change.partition(".")[0] in reach]
+        if row.control:
+            said.append(f"parts of modiff, preset {preset_of('modiff', 'modiff', settings)}")
+        preset, cost = preset_of(row.key, row.method, settings), known.cost if known else None
+        state.rows[row.key] = RowFacts(row.title, row.method, row.tables, preset, tuple(said), cost)
         for seed, fold in product(settings.seeds, state.folds):
             name = row.folder(seed, fold)
             state.runs.setdefault(name, Run(name, row.key, seed, fold=fold))
@@ -215,29 +194,46 @@ def merge_state(
     return state
 
 
-def _facts(row: Row, settings: BenchmarkSettings, cost: dict[str, float] | None) -> RowFacts:
-    names = {EVERYONE, row.method, row.key} | ({"modiff"} if row.control else set())
-    typed = [change for change in settings.changes if change.partition(".")[0] in names]
-    if row.control:
-        typed.append(f"parts of modiff, preset {preset_of('modiff', 'modiff', settings)}")
-    preset = preset_of(row.key, row.method, settings)
-    return RowFacts(row.title, row.method, row.tables, preset, tuple(typed), cost)
-
-
 def _changed(before: BenchmarkSettings, now: BenchmarkSettings, names: Collection[str]) -> list[str]:
     """ "name: old → new" of the settings that differ."""
     pairs = ((name, getattr(before, name), getattr(now, name)) for name in names)
     return [f"{name}: {old} → {new}" for name, old, new in pairs if old != new]
 
 
-def _check_same(before: State, now: BenchmarkSettings, data: dict[str, Any], folder: Path) -> None:
-    differ = _changed(before.settings, now, _FIXED)
-    if before.data.get("fingerprint") != data["fingerprint"]:
-        differ.append(f"data: {before.data.get('path')} → {data['path']} (other content)")
-    if differ:
-        raise ConfigError(
-            "existing benchmark in this folder has different settings",
-            path=folder,
-            found="; ".join(differ),
-            hint="Use the same, or another folder (-o)",
-        )
+def evaluation_of(folder: Path, run: Run, state: State) -> Path:
+    """The file of a run's evaluation, once it is known to be of this run, store, split and scoring.
+
+    Raises DataError where there is none, where it is damaged, and where it is of something else.
+    """
+    scoring, split = state.settings.evaluation(), fold_split(run.fold, state.settings.split)
+    path = folder / run.name / FOLDER / f"{scoring.name(split)}.json"
+    made = read_result(path).made  # its model, store and settings are objects, where they are there
+    expected = {"model": run.name, "store": state.data.get("fingerprint"), "split": split}
+    expected |= scoring.to_dict()
+    model, store = (made.get(of, {}).get(name) for of, name in (("model", "name"), ("store", "fingerprint")))
+    found = made.get("settings", {}) | {"model": model, "store": store, "split": made.get("split")}
+    for name, value in expected.items():
+        if found.get(name) != value:
+            hint = "The command that made the benchmark scores it again"
+            there, wanted = (str(one)[:60] for one in (found.get(name), value))
+            what = "is not this benchmark's evaluation of the run"
+            raise DataError(what, path=path, field=name, found=there, expected=wanted, hint=hint)
+    return path
+
+
+def fault(folder: Path, run: Run, state: State) -> str | None:
+    """Why a run that was done has to be scored again, or None."""
+    try:
+        read_results(evaluation_of(folder, run, state))
+    except DataError as error:
+        return str(error)
+    return None if has_weights(folder / run.name) else "its weights are gone or damaged"
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the run folder has weights that can be read."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False

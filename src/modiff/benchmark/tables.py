@@ -16,14 +16,25 @@ import pandas as pd
 from markupsafe import Markup
 
 from modiff.benchmark.figure import CaseFigure, draw_cases
-from modiff.benchmark.numbers import BEST, MEASURED, PUBLISHED, SAME, Number, Numbers, read_numbers
+from modiff.benchmark.numbers import (
+    BEST,
+    INFERRED,
+    MEASURED,
+    PUBLISHED,
+    SAME,
+    Number,
+    Numbers,
+    dataset_of,
+    read_numbers,
+)
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.benchmark.published import INFERRED, dataset_of
 from modiff.benchmark.state import DONE, State, read_state
 from modiff.config.evaluation import RESAMPLES
+from modiff.data.loading import load
+from modiff.data.splits import fold_split
 from modiff.errors import DataError, ModiffError
 from modiff.evaluation import words
-from modiff.io.files import replacing, write_text
+from modiff.io.files import write_bytes, write_text
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.viz.html import environment, render
 
@@ -36,11 +47,15 @@ _GROUPS = {
     EDGES: "Edge filters in place of the LDF",
     CONTROLS: "Controls: what MoDiff's stem, hurdle and prompt do for others",
 }
+_COSTS = (
+    "parameters",
+    "GFLOP/image (n = {})",
+    "evaluations per sample",
+    "seconds/image (n = {})",
+    "images seen",
+    "seeds",
+)
 _METHODS_TABLE = {"lidc": "Table 1", "ms_mri": "Table 2", None: "as Tables 1 and 2"}
-_CONVENTIONS = {
-    "standard": "GED with self-pairs, HM-IoU by optimal matching",
-    "paper": "GED without self-pairs, which can be negative, HM-IoU by greedy matching",
-}
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 Column = tuple[str, int]  # metric, n
 
@@ -108,41 +123,32 @@ def write_tables(
     if target.exists() and not target.is_dir():
         raise DataError("is not a folder", path=target, expected="a folder, or nothing yet")
     numbers = read_numbers(folder, state, resamples=resamples)
-    drawn, note = _drawn(folder, state, data, cases, samples, say)
-    files = {f"{FIGURE}-{i}.png": figure for i, figure in enumerate(drawn, 1)}
+    drawn, note = _drawn(folder, state, data, cases, samples, say) if cases > 0 else ([], None)
+    figures = {f"{FIGURE}-{i}.png": figure for i, figure in enumerate(drawn, 1)}
     for stale in target.glob(f"{FIGURE}-*.png"):  # of an earlier call that drew more cases
-        if stale.name not in files and re.fullmatch(rf"{FIGURE}-\d+\.png", stale.name):
+        if stale.name not in figures and re.fullmatch(rf"{FIGURE}-\d+\.png", stale.name):
             stale.unlink()
-    for name, figure in files.items():
-        with replacing(target / name) as beside:
-            beside.write_bytes(figure.image)
+    for name, figure in figures.items():
+        write_bytes(target / name, figure.image)
     tables = tables_of(numbers)
-    write_text(target / MARKDOWN, markdown(numbers, tables, files))
+    write_text(target / MARKDOWN, markdown(numbers, tables, figures))
     write_text(target / CSV, as_csv(numbers))
-    write_text(target / PAGE, render("tables.html.j2", **_content(numbers, tables, files)))
-    return WrittenTables(tables, numbers.left_out, tuple(target / name for name in (MARKDOWN, CSV, PAGE, *files)), note)
+    write_text(target / PAGE, render("tables.html.j2", **_content(numbers, tables, figures)))
+    files = tuple(target / name for name in (MARKDOWN, CSV, PAGE, *figures))
+    return WrittenTables(tables, numbers.left_out, files, note)
 
 
 def _drawn(
     folder: Path, state: State, data: str | Path | None, cases: int, samples: int, say: Callable[[str], None]
 ) -> tuple[list[CaseFigure], str | None]:
     """The figures, or why there are none: the tables do not need the store."""
-    if cases < 1:
-        return [], None
-    from modiff.data.loading import load
-    from modiff.data.splits import fold_split
-
     path = Path(data or str(state.data.get("path", "")))
     if data is None and not path.is_file():
         return [], f"no Figure 2: the store {path} is not there; --data says where it is"
     images = load(path, fold_split(state.folds[0], state.settings.split))
     if images.fingerprint != state.data.get("fingerprint"):
-        raise DataError(
-            "is not the store of this benchmark",
-            path=path,
-            found=images.fingerprint[:12],
-            expected=str(state.data.get("fingerprint"))[:12],
-        )
+        found, expected = images.fingerprint[:12], str(state.data.get("fingerprint"))[:12]
+        raise DataError("is not the store of this benchmark", path=path, found=found, expected=expected)
     try:
         return draw_cases(folder, state, images, cases=cases, samples=samples, say=say), None
     except (ModiffError, RuntimeError, ValueError, OSError) as error:  # the tables are wanted even so
@@ -170,13 +176,8 @@ def markdown_text(text: object) -> str:
 
 def _content(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseFigure]) -> dict[str, Any]:
     """What both templates show."""
-    return {
-        "title": "Benchmark",
-        "facts": facts(numbers),
-        "left_out": numbers.left_out,
-        "tables": tables,
-        "figures": figures,
-    }
+    about = {"title": "Benchmark", "facts": facts(numbers), "left_out": numbers.left_out}
+    return about | {"tables": tables, "figures": figures}
 
 
 def facts(numbers: Numbers) -> list[tuple[str, str]]:
@@ -238,19 +239,10 @@ def _table(group: str, protocol: str, threshold: float, own: list[Number], numbe
     return Table(
         group=_GROUPS[group] + (f" ({paper})" if paper else ""),
         title=title,
-        caption=f"{title} ({_CONVENTIONS[protocol]}); n = {', '.join(map(str, ns))}; split {numbers.split}, "
+        caption=f"{title} ({words.CONVENTIONS[protocol]}); n = {', '.join(map(str, ns))}; split {numbers.split}, "
         f"{numbers.images} images of {numbers.patients} patients; budget {settings.budget} per training, batches of "
         f"{settings.batch_size}, the same in every row. Value, 95 % interval over patients, range over seeds.",
-        heads=(
-            "method",
-            *map(head, columns),
-            "parameters",
-            f"GFLOP/image (n = {max(ns)})",
-            "evaluations per sample",
-            f"seconds/image (n = {max(ns)})",
-            "images seen",
-            "seeds",
-        ),
+        heads=("method", *map(head, columns), *(cost.format(max(ns)) for cost in _COSTS)),
         rows=tuple(_row(list(row), columns) for _, row in rows),
         findings=tuple(said for column in columns if (said := _finding(column, measured))),
         published=_published(printed, columns, title) if printed else None,

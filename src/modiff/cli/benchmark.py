@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,20 +102,14 @@ def _benchmark(args: argparse.Namespace, limit: float | None) -> int:
 
     from modiff.benchmark.plan import rows_of
     from modiff.benchmark.run import benchmark
+    from modiff.cli.evaluate import progress_bar
 
     rows = rows_of(args.methods, ablations=args.ablations, edges=args.edges, controls=args.controls)
     settings = _settings(args)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
-    @contextmanager
-    def bar(name: str) -> Iterator[Progress | None]:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bars(*columns, console=console, disable=args.quiet) as bars:
-            task = bars.add_task(f"{name}: samples", total=None)
-            yield lambda done, total: bars.update(task, completed=done, total=total)
+    def bar(name: str) -> AbstractContextManager[Progress]:
+        return progress_bar(f"{name}: samples", "images", quiet=args.quiet)
 
     say = console.print
     state = benchmark(rows, settings, args.data, args.output, max_seconds=limit, say=say, bar=bar, quiet=args.quiet)

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     report = check(args.path, kind=args.kind, words=args.words)
     if args.html:
-        from modiff.report.check import write_page
+        from modiff.report.data import write_page
 
         write_page(report, args.html)
     if args.json:

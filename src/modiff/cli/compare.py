@@ -68,18 +68,12 @@ def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
     from modiff.evaluation import provenance
     from modiff.evaluation.compare import compare, differences_frame, figure_of, write_comparison
     from modiff.evaluation.results import read_methods
-    from modiff.evaluation.show import text_table
-    from modiff.viz.comparison import save
+    from modiff.evaluation.words import text_table
+    from modiff.viz.figures import save
 
     methods = read_methods(args.results, args.names, split=args.split, wanted=wanted)
     comparison = compare(methods, args.metrics, seed=args.seed)
-    made = {
-        "command": provenance.command_line(),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "date": provenance.now(),
-        "seed": args.seed,
-    }
+    made = provenance.made() | {"seed": args.seed}
     figure = save(figure_of(comparison, args.stratum), args.output / f"comparison.{args.format}")
     written = write_comparison(comparison, args.output / "comparison.json", made=made)
     pairs = combinations([method.name for method in methods], 2)
@@ -93,9 +87,9 @@ def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
 def _seconds(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
     from modiff.errors import ConfigError
     from modiff.evaluation.results import find_result
-    from modiff.evaluation.show import text_table
     from modiff.evaluation.tradeoff import figure_of, points_frame, tradeoff_of
-    from modiff.viz.comparison import save
+    from modiff.evaluation.words import text_table
+    from modiff.viz.figures import save
 
     asked = wanted | ({"metric": args.metrics} if args.metrics else {})
     for name, values in asked.items():
@@ -110,7 +104,7 @@ def _seconds(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
 
 
 def _print(tables: Sequence[Group], notes: tuple[str, ...], *files: Path) -> int:
-    from modiff.evaluation.show import print_notes, wide_console
+    from modiff.evaluation.words import print_notes, wide_console
 
     console = wide_console()
     for table in tables:

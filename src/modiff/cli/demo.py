@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
     from modiff.evaluation.settings import EvaluationSettings
-    from modiff.evaluation.show import results_table, wide_console
+    from modiff.evaluation.words import results_table, wide_console
     from modiff.methods.weights import load_model
     from modiff.report.run import write_report
     from modiff.report.tables import sentence

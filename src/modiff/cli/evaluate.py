@@ -156,7 +156,7 @@ def _of_model(args: argparse.Namespace) -> Written | None:
     images = load(given["data"], split)
     with processes.started_by_torchrun(choose_device(given["device"], field="--device")) as device:
         first = processes.rank() == 0
-        with _bar(f"{max(settings.ns)} samples per image", "images") if first else nullcontext() as progress:
+        with progress_bar(f"{max(settings.ns)} samples per image", "images") if first else nullcontext() as progress:
             written = evaluate_to_folder(
                 loaded,
                 images,
@@ -176,8 +176,8 @@ def _of_model(args: argparse.Namespace) -> Written | None:
 def _of_files(args: argparse.Namespace) -> Written:
     from modiff.evaluation.evaluate import evaluate_files
     from modiff.evaluation.predictions import open_maps
+    from modiff.evaluation.predictions.truth import open_truth
     from modiff.evaluation.predictions.values import Values
-    from modiff.evaluation.truth import open_truth
 
     given = _options(args, "files are", _OF_FILES, _OF_MODEL, needs="truth")
     settings = _settings(args, one_rater=True)
@@ -185,7 +185,7 @@ def _of_files(args: argparse.Namespace) -> Written:
     stem = path.name if path.is_dir() else path.stem
     about = {name: given[name] for name in ("classes", "truth_values", "patients", "unread_missing")}
     truth = open_truth(given["truth"], args.split, **about)
-    with truth, open_maps(args.source) as samples, _bar("Scoring", "cases") as progress:
+    with truth, open_maps(args.source) as samples, progress_bar("Scoring", "cases") as progress:
         return evaluate_files(
             samples,
             truth,
@@ -200,23 +200,22 @@ def _of_files(args: argparse.Namespace) -> Written:
 
 def _show(written: Written) -> None:
     """The table, the notes, and where the files are."""
-    from modiff.evaluation.show import results_table, wide_console
+    from modiff.evaluation.words import print_notes, results_table, wide_console
 
     console = wide_console()
     console.print(results_table(written.result))
-    for note in written.result.made["notes"]:
-        console.print(f"Note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    print_notes(written.result.made["notes"], console)
     console.print(f"{written.json}\n{written.csv}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _bar(text: str, unit: str) -> Iterator[Progress]:
+def progress_bar(text: str, unit: str, *, quiet: bool = False) -> Iterator[Progress]:
     """A bar with the time left, on standard error."""
     from rich import progress as rich
     from rich.console import Console
 
     columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
     times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
-    with rich.Progress(*columns, rich.TextColumn(unit), *times, console=Console(stderr=True)) as bar:
+    with rich.Progress(*columns, rich.TextColumn(unit), *times, console=Console(stderr=True), disable=quiet) as bar:
         task = bar.add_task(text, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

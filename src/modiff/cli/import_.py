@@ -7,10 +7,10 @@ import argparse
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Only the name of the importer; its own arguments are parsed when its module is loaded."""
-    from modiff.data.importers.base import IMPORTERS
+    from modiff.data.importers.catalogue import IMPORTERS
 
     width = max(map(len, IMPORTERS))
-    table = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in IMPORTERS.items())
+    table = "\n".join(f"  {name:<{width}}  {entry.line}" for name, entry in IMPORTERS.items())
     made = argparse.ArgumentParser(
         prog=prog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -26,13 +26,14 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the importer and says what was written."""
-    from modiff.data.importers.base import advice, import_parser, run_import
+    from modiff.data.importers.catalogue import import_parser
 
     given = import_parser(args.source, f"{args.prog} {args.source}").parse_args(args.rest)
-    path = run_import(args.source, given)
 
+    from modiff.data.importers.base import advice, run_import
     from modiff.data.store import Store
 
+    path = run_import(args.source, given)
     with Store.open(path) as store:
         patients = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
         splits = ", ".join(f"{len(store.rows(name))} {name}" for name in store.split_names())

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             store.verify()
         described = describe(store)
         if args.contact_sheet:
-            from modiff.report.contact_sheet import contact_sheet
+            from modiff.report.data import contact_sheet
 
             contact_sheet(store, args.contact_sheet, count=args.cases, seed=args.seed, split=args.split)
     if args.json:

@@ -89,7 +89,7 @@ def _describe(name: str, options: dict[str, Any]) -> Description:
 def _show(described: list[Description]) -> None:
     from rich.table import Table
 
-    from modiff.evaluation.show import wide_console
+    from modiff.evaluation.words import wide_console
 
     first = described[0]
     of = f", preset {first.preset}" if first.preset else ""

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction
     from modiff.prediction.predictor import Predictor
-    from modiff.types import RaterChoice
+    from modiff.prediction.summary import Summary
 
 _EPILOG = """\
 IMAGE is a PNG, TIFF or NPY file, (H,W) or (C,H,W); a NIfTI file of two or three dimensions (and channels); one DICOM
@@ -90,16 +90,14 @@ def run(args: argparse.Namespace) -> int:
     at, spacing = _numbers(args.at, "--at", int, (2, 3)), _numbers(args.spacing, "--spacing", float, (2,))
     if args.slices and at is None:
         raise ConfigError("needs a place", field="--slices", found=args.slices, hint="Give --at X,Y,Z too")
-    raters = _raters(args.raters)
+    raters = args.raters if args.raters in ("single", "all") else _numbers(args.raters, "--raters", int)
     # What can be refused without torch and a model is refused before they are loaded.
     if args.output is not None:
         check_output(args.output, overwrite=args.overwrite)
     scan = read_channels(args.image, limits=Limits(max_bytes=args.max_bytes))
 
-    from modiff.prediction.predict import Settings, predict
+    from modiff.prediction.predict import Settings, called, predict
     from modiff.prediction.predictor import Predictor
-    from modiff.prediction.privacy import called
-    from modiff.prediction.show import show
     from modiff.prediction.write import write_prediction
 
     same = {name: getattr(args, name) for name in _SETTINGS}
@@ -118,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        show(prediction.summary, args.output)
+        _show(prediction.summary, args.output)
     return 0
 
 
@@ -126,7 +124,7 @@ def _about(args: argparse.Namespace, predictor: Predictor, prediction: Predictio
     """How the samples were made."""
     from modiff.devices import device_name
     from modiff.evaluation import provenance
-    from modiff.prediction.privacy import describe_source, public_command
+    from modiff.prediction.write import describe_source, public_command
 
     scan, command = prediction.scan, provenance.command_line()
     return {
@@ -144,8 +142,36 @@ def _about(args: argparse.Namespace, predictor: Predictor, prediction: Predictio
     }
 
 
-def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts: tuple[int, ...]) -> Any:
-    """Numbers between commas; ConfigError for another form or count."""
+def _show(summary: Summary, output: Path | None) -> None:
+    """Prints the distinct hypotheses of an image or scan, presence, agreement and areas or volumes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from modiff.prediction.summary import percent
+
+    console = Console(highlight=False, markup=False)
+    table = Table(title=f"Distinct hypotheses of {len(summary.weights)} samples", title_justify="left")
+    for name in ("probability", "marks", "samples"):
+        table.add_column(name, justify="right")
+    for hypothesis in summary.hypotheses:
+        table.add_row(percent(hypothesis.probability), summary.size_text(hypothesis), str(len(hypothesis.members)))
+    console.print(table)
+    source = "model's own" if summary.presence_from == "model" else "fraction of samples"
+    console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})")
+    if summary.agreement is not None:
+        console.print(f"Agreement of two samples (mean IoU): {summary.agreement:.2f}")
+    what, (unit, factor) = "Area" if summary.voxel_mm3 is None else "Volume", summary.unit
+    for kind, name in enumerate(summary.classes):
+        sizes = summary.area_quantiles(kind, marked=True)
+        if sizes is not None:
+            low, _, middle, _, high = (f"{size * factor:.0f}" for size in sizes)
+            console.print(f"{what} of {name} where marked: median {middle} {unit}, 5 % to 95 % {low} to {high}")
+    if output is not None:
+        console.print(f"Written to {output}: overlay.png shows them", soft_wrap=True)
+
+
+def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts: tuple[int, ...] = ()) -> Any:
+    """Numbers between commas; ConfigError for another form, or another count than one of `counts`."""
     from modiff.errors import ConfigError
 
     if text is None:
@@ -154,23 +180,14 @@ def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts
         values = tuple(kind(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) not in counts:
-        expected = "whole numbers, such as 120,85 or 120,85,40" if kind is int else "two numbers, such as 0.7,0.7"
-        raise ConfigError("cannot be understood", field=field, found=repr(text), expected=expected)
+    if not values or (counts and len(values) not in counts):
+        expected = {
+            "--at": "whole numbers, such as 120,85 or 120,85,40",
+            "--spacing": "two numbers, such as 0.7,0.7",
+            "--raters": "single, all or a list such as 0,2",
+        }
+        raise ConfigError("cannot be understood", field=field, found=repr(text), expected=expected[field])
     return values
-
-
-def _raters(text: str) -> RaterChoice:
-    from modiff.errors import ConfigError
-
-    if text in ("single", "all"):
-        return cast("RaterChoice", text)
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(
-            "cannot be understood", field="--raters", found=repr(text), expected="single, all or a list such as 0,2"
-        ) from error
 
 
 @contextmanager

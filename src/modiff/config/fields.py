@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, DataError
 
 _EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
-_Number = TypeVar("_Number")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ POSITIVE = Range(low=0, above=True)
 FRACTION = Range(low=0, high=1)
 
 
-def number(default: _Number, within: Range, unit: str = "") -> _Number:
+def number(default: _T, within: Range, unit: str = "") -> _T:
     """A dataclass field for a number, or a tuple of numbers, with its range and its unit."""
-    made: _Number = field(default=default, metadata={"range": within, "unit": unit})
+    made: _T = field(default=default, metadata={"range": within, "unit": unit})
     return made
 
 
@@ -127,6 +128,8 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
     if origin is tuple:
         good = isinstance(value, (list, tuple)) and all(_fits(item, args[0])[0] for item in value)
         return good, tuple(_fits(item, args[0])[1] for item in value) if good else value
+    if origin is not None:
+        return isinstance(value, origin), value
     if kind is NoneType:
         return value is None, value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -166,6 +169,39 @@ def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None =
             raise ConfigError("is out of range", path=path, field=name, found=value, expected="finite")
         new[key] = made
     return replace(config, **new)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def typed(
+    kind: type[_T],
+    data: Any,
+    message: str,
+    *,
+    path: str | Path,
+    field: str,
+    optional: Collection[str] = (),
+) -> _T:
+    """A dataclass from plain data; DataError for names that are missing, but for `optional`, or unknown, wrong types.
+
+    message: what the data are not, where their names are wrong.
+    """
+    hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
+    if not isinstance(data, dict) or not hints.keys() - set(optional) <= data.keys() <= hints.keys():
+        found = ", ".join(map(str, data)) if isinstance(data, dict) else type(data).__name__
+        raise DataError(message, path=path, field=field, found=found, expected=", ".join(hints))
+    made = {}
+    for name, value in data.items():
+        good, made[name] = _fits(value, hints[name])
+        if not good or not _finite(made[name]):
+            expected = _hint_text(hints[name])
+            raise DataError(
+                "wrong value", path=path, field=f"{field}.{name}", found=repr(value)[:60], expected=expected
+            )
+    return kind(**made)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -71,14 +71,11 @@ def _statistics(store: Store, counts: dict[str, np.ndarray], rows: np.ndarray) -
     markers: fraction of images by the number of raters who mark. some_empty: fraction of images that some mark and some
     rater leaves empty; none_marked: that nobody marks. empty_masks: fraction of the masks of all raters.
     """
-    read = store.read[rows]
-    area = counts["area"][rows]
+    read, area = store.read[rows], counts["area"][rows]
     marked = (area.sum(-1) > 0) & read
-    number = marked.sum(1)
-    readers = read.sum(1)
-    images = len(rows)
+    number, readers = marked.sum(1), read.sum(1)
     result: dict[str, Any] = {
-        "images": images,
+        "images": len(rows),
         "patients": len(set(store.patients[rows].tolist())),
         "markers": {str(k): float((number == k).mean()) for k in range(read.shape[1] + 1)},
         "none_marked": float((number == 0).mean()),
@@ -92,8 +89,14 @@ def _statistics(store: Store, counts: dict[str, np.ndarray], rows: np.ndarray) -
         ],
     }
     if not store.info.exchangeable_raters:  # a slot of exchangeable raters is nobody: numbers by slot would mislead
+        reads, marks, pixels = read.sum(0).tolist(), marked.sum(0), area.sum(-1)
         result["raters"] = [
-            _rater(name, read[:, slot], marked[:, slot], area[:, slot].sum(-1))
+            {
+                "rater": name,
+                "read": reads[slot],
+                "marks": float(marks[slot] / reads[slot]) if reads[slot] else None,
+                "area_pixels": _quantiles(pixels[marked[:, slot], slot]),
+            }
             for slot, name in enumerate(store.info.raters)
         ]
     return result
@@ -135,8 +138,3 @@ def _quantiles(values: np.ndarray) -> dict[str, float] | None:
         return None
     points = {"min": 0.0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "max": 1.0}
     return {name: float(np.quantile(values, point)) for name, point in points.items()}
-
-
-def _rater(name: str, read: np.ndarray, marked: np.ndarray, area: np.ndarray) -> dict[str, Any]:
-    share = float(marked.sum() / read.sum()) if read.any() else None
-    return {"rater": name, "read": int(read.sum()), "marks": share, "area_pixels": _quantiles(area[marked])}

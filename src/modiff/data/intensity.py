@@ -112,7 +112,17 @@ def convert(image: np.ndarray, rule: IntensityRule) -> tuple[np.ndarray, list[st
         flat = np.flatnonzero((high <= low).reshape(len(values), -1).any(1))
         notes = [f"channel {', '.join(map(str, flat))} has no contrast: there is nothing to see"] if flat.size else []
         return stretch(values, low, high).astype(np.float32), notes
-    made, notes = _unit(values, scale)
+    least, most, notes = float(values.min()), float(values.max()), []
+    if scale is None and (least < 0 or most > 1):
+        raise DataError(
+            "values are outside [0,1]",
+            field="image",
+            found=f"{least:g} to {most:g}",
+            expected="[0,1], or 8- or 16-bit unsigned integers",
+            hint="Say how to make them: minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH",
+        )
+    if scale is not None and most < scale / 8:
+        notes.append(f"values reach only {most:g} of {scale:g}: the image is dark to the model")
     if rule.kind == "window":
         notes.append(
             f"values 0 to {scale:g} of a picture have no physical units: taken as windowed from {rule.low:g} "
@@ -121,20 +131,4 @@ def convert(image: np.ndarray, rule: IntensityRule) -> tuple[np.ndarray, list[st
     if rule.kind == "source":
         how = rule.text.partition(":")[2]
         notes.append(f"training values were made by their source ({how}), which cannot be repeated: taken as they are")
-    return made, notes
-
-
-def _unit(values: np.ndarray, scale: float | None) -> tuple[np.ndarray, list[str]]:
-    low, high = float(values.min()), float(values.max())
-    if scale is None and (low < 0 or high > 1):
-        raise DataError(
-            "values are outside [0,1]",
-            field="image",
-            found=f"{low:g} to {high:g}",
-            expected="[0,1], or 8- or 16-bit unsigned integers",
-            hint="Say how to make them: minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH",
-        )
-    notes = []
-    if scale is not None and high < scale / 8:
-        notes.append(f"values reach only {high:g} of {scale:g}: the image is dark to the model")
     return (values / (scale or 1.0)).astype(np.float32), notes

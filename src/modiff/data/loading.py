@@ -1,9 +1,13 @@
-"""A store, or one split of it, in memory: images in their own type, masks as packed bits, unpacked batch by batch."""
+"""A store, or one split of it, in memory, and the batches made from it: batch i of a run is a function of (seed, i).
+
+Images stay in their own type and masks are packed bits, unpacked batch by batch. Augmentation is flips and quarter
+turns, the same for an image and all its masks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,7 @@ from torch import Tensor
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
+from modiff.rng import seed_for
 from modiff.types import Batch
 
 
@@ -107,3 +112,78 @@ def load(store: str | Path | Store, split: str | None = None) -> MemoryStore:
         packed=packed,
         fingerprint=store.fingerprint(),
     )
+
+
+def dihedral(x: Tensor, index: int) -> Tensor:
+    """One of the eight flips and quarter turns of the last two axes: turn `index` % 4 times, then mirror from 4 on."""
+    x = torch.rot90(x, index % 4, (-2, -1))
+    return x.flip(-1) if index >= 4 else x
+
+
+def dihedral_point(point: Tensor, index: int, height: int, width: int) -> Tensor:
+    """Where `dihedral` moves a point (B,2) of row and column in pixels."""
+    row, column = point[:, 0], point[:, 1]
+    for _ in range(index % 4):
+        row, column = width - 1 - column, row
+        height, width = width, height
+    if index >= 4:
+        column = width - 1 - column
+    return torch.stack([row, column], 1)
+
+
+def random_dihedral(batch: Batch, rng: torch.Generator) -> Batch:
+    """Each item of the batch flipped and turned at random; the prompt's position moves along."""
+    height, width = batch.image.shape[-2:]
+    allowed = torch.arange(0, 8, 1 if height == width else 2)  # quarter turns would change a rectangle's shape
+    choice = allowed[torch.randint(len(allowed), (len(batch),), generator=rng)]
+    image, masks = batch.image.clone(), batch.masks.clone()
+    centre = None if batch.centre is None else batch.centre.clone()
+    for index in choice.unique().tolist():
+        rows = (choice == index).nonzero().squeeze(1)
+        image[rows], masks[rows] = dihedral(batch.image[rows], index), dihedral(batch.masks[rows], index)
+        if centre is not None and batch.centre is not None:
+            centre[rows] = dihedral_point(batch.centre[rows], index, height, width)
+    return replace(batch, image=image, masks=masks, centre=centre)
+
+
+def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator whose state is a function of `parts`."""
+    return torch.Generator(device=device).manual_seed(seed_for(*parts))
+
+
+def batch_rows(seed: int, index: int, size: int, count: int) -> torch.Tensor:
+    """(size,) rows of batch `index`: consecutive pieces of one new permutation of `count` rows after another."""
+    places = torch.arange(index * size, (index + 1) * size)
+    epochs = torch.div(places, count, rounding_mode="floor")
+    rows = torch.empty_like(places)
+    for epoch in epochs.unique().tolist():
+        order = torch.randperm(count, generator=generator(seed, "order", epoch))
+        here = epochs == epoch
+        rows[here] = order[places[here] % count]
+    return rows
+
+
+class TrainingBatches:
+    """Batch i of a run for any i, each process its own share of every batch.
+
+    size: images a batch over all processes. augment: flips and quarter turns.
+    """
+
+    def __init__(
+        self, store: MemoryStore, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
+    ) -> None:
+        self.store, self.seed, self.size, self.augment = store, seed, size, augment
+        self.rank, self.world = rank, world
+
+    def batch(self, index: int) -> Batch:
+        """Batch `index` of the run, this process's share of it."""
+        rows = batch_rows(self.seed, index, self.size, len(self.store))[self.rank :: self.world]
+        made = self.store.batch(rows)
+        return random_dihedral(made, generator(self.seed, "augment", index, self.rank)) if self.augment else made
+
+
+def validation_batches(store: MemoryStore, *, images: int, size: int, rank: int = 0, world: int = 1) -> list[Batch]:
+    """Fixed batches of evenly spaced rows of a split, each row in one process only."""
+    count = min(images, len(store))
+    rows = torch.linspace(0, len(store) - 1, count).round().long()[rank::world]
+    return [store.batch(part) for part in rows.split(size) if len(part)]

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import h5py
 import numpy as np
 
 from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
-from modiff.data.store_format import Fingerprint
 from modiff.errors import DataError
 from modiff.io.files import guarded, located, workers
 from modiff.io.limits import Limits
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,18 @@ class Store:
         if self._masks.dtype != np.uint8:
             raise DataError("another type", field="masks", found=self._masks.dtype, expected="uint8")
         declared = self._image.size * self.dtype.itemsize + self._masks.size
-        Limits().check_ratio(path, declared, layout.file_size(file))
+        Limits().check_ratio(path, declared, os.path.getsize(path))
         self._fingerprint = bytes(layout.attribute(file, "fingerprint", "S", 0)).decode()
-        self._folds = self._read_folds()
-        self._geometry = self._read_geometry(count)
+        self._folds: dict[str, int] = {}
+        if "fold" in file:
+            folds = layout.table_of(file, "fold", "i", (None,))
+            patients = layout.table_of(file, "fold_patient", "S", folds.shape)
+            self._folds = {name.decode(): int(fold) for name, fold in zip(patients, folds, strict=True)}
+        self._geometry = {
+            name: layout.table_of(file, name, blank.dtype.kind, (count, *blank.shape))
+            for name, blank in layout.GEOMETRY.items()
+            if name in file
+        }
         self._check_names()
 
     @classmethod
@@ -76,10 +83,10 @@ class Store:
             raise DataError("no such file", path=path, hint="`modiff import --help` says how a store is made.")
         try:
             with path.open("rb") as handle:
-                start = handle.read(len(_SIGNATURE))
+                start = handle.read(len(SIGNATURE))
         except OSError as error:
             raise DataError("cannot be read", path=path, found=error.strerror) from error
-        if start != _SIGNATURE:
+        if start != SIGNATURE:
             raise DataError("not an HDF5 file", path=path, expected="a store written by `modiff import`")
         file = guarded(path, lambda: h5py.File(path, "r", locking="best-effort"))
         try:
@@ -95,7 +102,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[[Path], Store], tuple[Path]]:
@@ -121,21 +128,18 @@ class Store:
             return np.arange(len(self))
         fold, part = fold_of(split)
         if fold is not None:
-            return self._fold_rows(fold, part)
+            if (name := fold_split(fold, part)) in self.splits:
+                raise DataError("a split is named like a fold", path=self.path, field="split", found=name)
+            self.fold_numbers()  # raises where there are none
+            patients = self.patients.tolist()
+            with located(self.path):
+                places = fold_splits({patient: self._folds[patient] for patient in patients}, fold)
+            return np.flatnonzero([places[patient] == part for patient in patients])
         if split not in self.splits:
             there = ", ".join(self.split_names())
             hint = "Patients are dealt at import: --val, --test, --split-seed or --splits" if split in USUAL else None
             raise DataError(f"no such split: {split}", path=self.path, field="split", expected=there, hint=hint)
         return np.flatnonzero(self.splits == split)
-
-    def _fold_rows(self, fold: int, split: str) -> np.ndarray:
-        if (name := fold_split(fold, split)) in self.splits:
-            raise DataError("a split is named like a fold", path=self.path, field="split", found=name)
-        self.fold_numbers()
-        patients = self.patients.tolist()
-        with located(self.path):
-            places = fold_splits({patient: self._folds[patient] for patient in patients}, fold)
-        return np.flatnonzero([places[patient] == split for patient in patients])
 
     def image(self, row: int) -> np.ndarray:
         """(C,H,W) in the store's own type."""
@@ -143,7 +147,7 @@ class Store:
 
     def masks(self, row: int) -> np.ndarray:
         """(R,H,W) uint8 class index, 0 is background."""
-        return self._check_masks(self._inflate(self._masks, row, self._chunk(self._masks, row)), row)
+        return self._inflate(self._masks, row, self._chunk(self._masks, row))
 
     def blocks(self, rows: Sequence[int] | np.ndarray, size: int = 128) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images (b,C,H,W) and masks (b,R,H,W) of many rows in order, `size` at a time, inflated by several threads."""
@@ -155,8 +159,8 @@ class Store:
                     [pool.submit(self._inflate, data, row, self._chunk(data, row)) for row in part]
                     for data in (self._image, self._masks)
                 )
-                block = [self._check_masks(future.result(), row) for row, future in zip(part, masks, strict=True)]
-                yield np.stack([future.result() for future in images]), np.stack(block)
+                marked = np.stack([future.result() for future in masks])
+                yield np.stack([future.result() for future in images]), marked
 
     def geometry(self, row: int) -> Geometry:
         """Where image `row` lies."""
@@ -171,7 +175,8 @@ class Store:
     def _known(self, row: int) -> list[np.ndarray | None]:
         """The row of each table of geometry, in their order; None where nothing is known."""
         rows = [table[row] if (table := self._geometry.get(name)) is not None else None for name in layout.GEOMETRY]
-        return [None if one is None or layout.is_blank(one) else one for one in rows]
+        blank = {"f": lambda value: np.isnan(value).any(), "i": lambda value: np.min(value) < 0}
+        return [None if one is None or blank[one.dtype.kind](one) else one for one in rows]
 
     def folds(self) -> dict[str, int]:
         """Patient -> fold, for cross-validation; empty where the store has no folds."""
@@ -190,19 +195,15 @@ class Store:
 
     def verify(self) -> None:
         """Reads everything and raises DataError unless the content is what the fingerprint says."""
-        digest = Fingerprint(self.info, self._folds)
-        row = 0
+        digest, row = layout.fingerprint(self.info, self._folds), 0
         for images, masks in self.blocks(self.rows()):
             for image, mask in zip(images, masks, strict=True):
-                digest.add(Fingerprint.item(image, mask, self._described(row)))
+                names = [str(names[row]) for names in (self.cases, self.patients, self.splits)]
+                known = [None if value is None else value.tolist() for value in self._known(row)]
+                digest.update(layout.item_digest(image, mask, [*names, self.read[row].tolist(), *known]))
                 row += 1
         if digest.hexdigest() != self._fingerprint:
             raise DataError("content was changed", path=self.path, found=digest.hexdigest(), expected=self._fingerprint)
-
-    def _described(self, row: int) -> list[object]:
-        names = [str(names[row]) for names in (self.cases, self.patients, self.splits)]
-        known = [None if value is None else value.tolist() for value in self._known(row)]
-        return [*names, self.read[row].tolist(), *known]
 
     def _chunk(self, data: h5py.Dataset, row: int) -> bytes:
         if not 0 <= row < len(self):
@@ -216,27 +217,9 @@ class Store:
         with located(self.path, str(self.cases[row])):
             found = layout.inflate(chunk, data.shape[1:], data.dtype)
             layout.check_floats(found)
+            if data is self._masks and found.max() > (classes := len(self.info.classes)):
+                raise DataError("a class that there is not", found=found.max(), expected=f"0 to {classes}")
             return found
-
-    def _check_masks(self, masks: np.ndarray, row: int) -> np.ndarray:
-        if masks.max() > len(self.info.classes):
-            case, found, expected = str(self.cases[row]), masks.max(), f"0 to {len(self.info.classes)}"
-            raise DataError("a class that there is not", path=self.path, field=case, found=found, expected=expected)
-        return masks
-
-    def _read_folds(self) -> dict[str, int]:
-        if "fold" not in self._file:
-            return {}
-        folds = layout.table_of(self._file, "fold", "i", (None,))
-        patients = layout.table_of(self._file, "fold_patient", "S", folds.shape)
-        return {name.decode(): int(fold) for name, fold in zip(patients, folds, strict=True)}
-
-    def _read_geometry(self, count: int) -> dict[str, np.ndarray]:
-        return {
-            name: layout.table_of(self._file, name, blank.dtype.kind, (count, *blank.shape))
-            for name, blank in layout.GEOMETRY.items()
-            if name in self._file
-        }
 
     def _check_names(self) -> None:
         for case in self.cases.tolist():
@@ -245,8 +228,8 @@ class Store:
             for name in set(names.tolist()):
                 layout.check_name(name, what)
         pairs = set(zip(self.patients.tolist(), self.splits.tolist(), strict=True))
-        twice = [patient for patient, count in Counter(patient for patient, _ in pairs).items() if count > 1]
-        if twice:
+        counted = Counter(patient for patient, _ in pairs)
+        if twice := [patient for patient, count in counted.items() if count > 1]:
             raise DataError("a patient in two splits", field="split", found=", ".join(sorted(twice)[:5]))
         if len(set(self.cases.tolist())) != len(self):
             raise DataError("a case twice", field="case")

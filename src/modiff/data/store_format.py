@@ -31,18 +31,13 @@ MAX_SLICE_BYTES = 1 << 30
 MAX_ATTRIBUTE_BYTES = 1 << 16
 MAX_NAME_BYTES = 1024
 
-# Tables of where each case lies, and what stands in them for a case of which it is not known.
+# Tables of where each case lies, and what stands in them for a case of which it is not known: NaN or below 0.
 GEOMETRY = {
     "affine": np.full((4, 4), np.nan),
     "slice_index": np.array(-1, np.int64),
     "valid": np.full(4, -1, np.int32),
     "item_spacing": np.full(2, np.nan),
 }
-
-
-def is_blank(value: np.ndarray) -> bool:
-    """Whether a row of such a table says that nothing is known."""
-    return bool(np.isnan(value).any() if value.dtype.kind == "f" else np.min(value) < 0)
 
 
 def check_name(name: str, what: str) -> str:
@@ -68,10 +63,8 @@ class StoreInfo:
 
     channels: C names. classes: K names of the foreground classes; a mask's value is 0 or 1 + the class's place here.
     raters: R names. exchangeable_raters: the rater slots are not persons (slot 1 of two cases may be two people).
-    intensity: what was done to the values, `KIND` or `KIND:DETAILS`, so that prediction can do the same or say that it
-    cannot. Kinds in use: `minmax-slice` (every slice from its minimum to its maximum), `window:LOW:HIGH` (clipped and
-    scaled, in the source's units, such as HU), `percentiles:LOW:HIGH` (of the volume), `unit` (made in [0,1]),
-    `source:WORDS` (as the source distributes them; cannot be repeated).
+    intensity: what was done to the values, as an `IntensityRule`, so that prediction can do the same or say that it
+    cannot.
     prompt: `centre` where an image's centre says which lesion is meant, else `none`.
     spacing: mm per pixel (row, column) of every image, or None where unknown or different from item to item.
     provenance: name of what was read -> its SHA-256. importer: name and version.
@@ -150,29 +143,23 @@ def attribute(file: h5py.File, name: str, kinds: str, ndim: int) -> Any:
     return file.attrs[name]
 
 
-def _text(value: Any) -> str:
-    return bytes(value).decode()
-
-
 def read_info(file: h5py.File) -> StoreInfo:
     """The reverse of `write_info`; raises DataError for a file that is not a store or of another schema."""
-    if "format" not in file.attrs or _text(attribute(file, "format", "S", 0)) != FORMAT:
+    if "format" not in file.attrs or bytes(attribute(file, "format", "S", 0)).decode() != FORMAT:
         raise DataError("an HDF5 file, but not a store", expected="a store written by `modiff import`")
     schema = int(attribute(file, "schema", "iu", 0))
     if schema != SCHEMA:
         hint = "It was written by a newer modiff." if schema > SCHEMA else "Import the data again."
         raise DataError("another schema of store", field="schema", found=schema, expected=SCHEMA, hint=hint)
-    texts: dict[str, Any] = {name: _text(attribute(file, name, "S", 0)) for name in _TEXTS}
-    lists: dict[str, Any] = {name: tuple(_text(item) for item in attribute(file, name, "S", 1)) for name in _LISTS}
+    said: dict[str, Any] = {name: bytes(attribute(file, name, "S", 0)).decode() for name in _TEXTS}
+    said |= {name: tuple(bytes(item).decode() for item in attribute(file, name, "S", 1)) for name in _LISTS}
     spacing = tuple(map(float, attribute(file, "spacing", "f", 1))) if "spacing" in file.attrs else None
     if spacing is not None and len(spacing) != 2:
         raise DataError("two numbers needed", field="spacing", found=spacing)
-    provenance = {}
-    if "provenance" in file:
-        table = table_of(file, "provenance", "S", (None, 2))
-        provenance = {_text(name): _text(digest) for name, digest in table}
+    table = table_of(file, "provenance", "S", (None, 2)) if "provenance" in file else np.empty((0, 2))
+    provenance = {name.decode(): digest.decode() for name, digest in table}
     exchangeable = bool(attribute(file, "exchangeable_raters", "u", 0))
-    return StoreInfo(**lists, **texts, exchangeable_raters=exchangeable, spacing=spacing, provenance=provenance)
+    return StoreInfo(**said, exchangeable_raters=exchangeable, spacing=spacing, provenance=provenance)
 
 
 def dataset(file: h5py.File, name: str) -> h5py.Dataset:
@@ -189,7 +176,7 @@ def dataset(file: h5py.File, name: str) -> h5py.Dataset:
         raise DataError("data stored in other files is not followed", field=name)
     if found.shape is None or found.dtype.kind not in "Siuf":
         raise DataError("type not allowed in a store", field=name, found=found.dtype)
-    if found.id.get_storage_size() > file_size(file):
+    if found.id.get_storage_size() > os.path.getsize(file.filename):
         raise DataError("declares more bytes than the file has", field=name, found=found.id.get_storage_size())
     return found
 
@@ -200,17 +187,10 @@ def filters(data: h5py.Dataset) -> list[int]:
     return [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
 
 
-def file_size(file: h5py.File) -> int:
-    """Bytes on disk: what declared sizes are held against."""
-    return os.path.getsize(file.filename)
-
-
 def table_of(file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ...]) -> np.ndarray:
     """A small uncompressed table, read whole once its declared size is known to lie in the file."""
     found = dataset(file, name)
-    fits = len(found.shape) == len(shape) and all(
-        want in (None, have) for want, have in zip(shape, found.shape, strict=True)
-    )
+    fits = len(found.shape) == len(shape) and all(map(lambda want, have: want in (None, have), shape, found.shape))
     if found.dtype.kind not in kinds or not fits:
         expected = tuple("any" if want is None else want for want in shape)
         raise DataError("another shape or type", field=name, found=f"{found.dtype} {found.shape}", expected=expected)
@@ -231,9 +211,8 @@ def checked_slices(file: h5py.File, name: str, count: int, kinds: str) -> h5py.D
         raise DataError("another byte order", field=name, found=found.dtype, expected="little-endian")
     wanted = [h5py.h5z.FILTER_DEFLATE] if itemsize == 1 else [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
     if filters(found) != wanted or found.chunks != (1, *shape[1:]):
-        raise DataError(
-            "stored otherwise than in slices", field=name, found=f"filters {filters(found)}, {found.chunks}"
-        )
+        kept = f"filters {filters(found)}, {found.chunks}"
+        raise DataError("stored otherwise than in slices", field=name, found=kept)
     if int(np.prod(shape[1:], dtype=object)) * itemsize > MAX_SLICE_BYTES:
         raise DataError("slices too large", field=name, found=shape)
     if found.id.get_num_chunks() != count:
@@ -273,27 +252,20 @@ def inflate(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return flat.reshape(-1).view(dtype).reshape(shape)
 
 
-class Fingerprint:
-    """SHA-256 of a store's content: what it means and holds, in order; not where, when, by whom or how compressed."""
+def fingerprint(info: StoreInfo, folds: Mapping[str, int]) -> hashlib._Hash:
+    """SHA-256 of a store's content, to be updated with the `item_digest` of each case in order.
 
-    def __init__(self, info: StoreInfo, folds: Mapping[str, int]) -> None:
-        what = {name: getattr(info, name) for name in (*_LISTS, "intensity", "prompt", "spacing")}
-        what |= {"exchangeable_raters": info.exchangeable_raters, "folds": dict(folds)}
-        self._sha = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
+    It is of what the store means and holds; not of where, when, by whom or how compressed.
+    """
+    what = {name: getattr(info, name) for name in (*_LISTS, "intensity", "prompt", "spacing")}
+    what |= {"exchangeable_raters": info.exchangeable_raters, "folds": dict(folds)}
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode())
 
-    @staticmethod
-    def item(image: np.ndarray, masks: np.ndarray, described: list[Any]) -> bytes:
-        """Digest of one case: arrays with their type and shape, and its names and geometry as JSON."""
-        head = [str(image.dtype.newbyteorder("<")), image.shape, masks.shape, described]
-        sha = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-        sha.update(image.tobytes())
-        sha.update(masks.tobytes())
-        return sha.digest()
 
-    def add(self, item: bytes) -> None:
-        """Takes the next case's digest."""
-        self._sha.update(item)
-
-    def hexdigest(self) -> str:
-        """64 hexadecimal digits."""
-        return self._sha.hexdigest()
+def item_digest(image: np.ndarray, masks: np.ndarray, described: list[Any]) -> bytes:
+    """Digest of one case: arrays with their type and shape, and its names and geometry as JSON."""
+    head = [str(image.dtype.newbyteorder("<")), image.shape, masks.shape, described]
+    sha = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    sha.update(image.tobytes())
+    sha.update(masks.tobytes())
+    return sha.digest()

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 
 from modiff.data import store_format as layout
 from modiff.data.store import Store
-from modiff.data.store_format import Fingerprint, StoreInfo, check_case, check_name
+from modiff.data.store_format import StoreInfo, check_case, check_name
 from modiff.errors import DataError
 from modiff.io.files import located, workers
 
@@ -26,14 +26,8 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise DataError("exists already", path=path, hint="Give another name, or --overwrite.")
 
 
-class _Item(NamedTuple):
-    image: bytes
-    masks: bytes
-    digest: bytes
-
-
-def _encode(image: np.ndarray, masks: np.ndarray, described: list[Any]) -> _Item:
-    return _Item(layout.deflate(image), layout.deflate(masks), Fingerprint.item(image, masks, described))
+def _encode(image: np.ndarray, masks: np.ndarray, described: list[Any]) -> tuple[bytes, bytes, bytes]:
+    return layout.deflate(image), layout.deflate(masks), layout.item_digest(image, masks, described)
 
 
 class StoreWriter:
@@ -55,9 +49,9 @@ class StoreWriter:
         self._cases: set[str] = set()
         self._read: list[np.ndarray] = []
         self._geometry: dict[str, list[np.ndarray | None]] = {name: [] for name in layout.GEOMETRY}
-        self._fingerprint = Fingerprint(info, self._folds)
+        self._fingerprint = layout.fingerprint(info, self._folds)
         self._like: tuple[np.dtype, tuple[int, ...]] | None = None
-        self._pending: list[Future[_Item]] = []
+        self._pending: list[Future[tuple[bytes, bytes, bytes]]] = []
         self._stored = 0
 
     def __enter__(self) -> StoreWriter:
@@ -110,8 +104,14 @@ class StoreWriter:
         if self._file is None:
             raise DataError("the writer is not open", path=self.path, hint="Use `with StoreWriter(…) as writer`.")
         with located(self.path, str(case)):
-            self._check_names(case, patient, split)
-            image, masks, read = self._check_arrays(np.asarray(image), np.asarray(masks), np.asarray(read))
+            check_case(case)
+            check_name(patient, "patient")
+            check_name(split, "split")
+            if case in self._cases:
+                raise DataError("a case of this name was added before")
+            if (before := self._splits.get(patient, split)) != split:
+                raise DataError("a patient in two splits", found=f"patient {patient} in {before} and {split}")
+            image, masks, read = self._checked(np.asarray(image), np.asarray(masks), np.asarray(read))
         described: list[Any] = [case, patient, split, read.tolist()]
         geometry = zip(layout.GEOMETRY.items(), (affine, slice_index, valid, spacing), strict=True)
         for (name, blank), value in geometry:
@@ -127,28 +127,27 @@ class StoreWriter:
         if len(self._pending) >= 256:
             self._store(keep=128)
 
-    def _check_names(self, case: str, patient: str, split: str) -> None:
-        check_case(case)
-        check_name(patient, "patient")
-        check_name(split, "split")
-        if case in self._cases:
-            raise DataError("a case of this name was added before")
-        if (before := self._splits.get(patient, split)) != split:
-            raise DataError("a patient in two splits", found=f"patient {patient} in {before} and {split}")
-
-    def _check_arrays(self, image: np.ndarray, masks: np.ndarray, read: np.ndarray) -> tuple[np.ndarray, ...]:
-        image = _check_image(image, len(self.info.channels))
-        raters, classes = len(self.info.raters), len(self.info.classes)
+    def _checked(self, image: np.ndarray, masks: np.ndarray, read: np.ndarray) -> tuple[np.ndarray, ...]:
+        """A contiguous little-endian copy of an image that the store may hold, and of its masks and `read`."""
+        channels, raters, classes = (len(names) for names in (self.info.channels, self.info.raters, self.info.classes))
+        if image.ndim != 3 or image.shape[0] != channels or min(image.shape) < 1:
+            raise DataError("image does not fit", found=image.shape, expected=f"({channels}, height, width)")
+        if image.dtype.itemsize > layout.MAX_ITEM_BYTES.get(image.dtype.kind, 0):
+            expected = "integers of at most 32 bits, or floats"
+            raise DataError("image of another type", found=image.dtype, expected=expected)
+        layout.check_floats(image)
+        image = np.array(image, dtype=image.dtype.newbyteorder("<"), order="C", copy=True)
         if masks.dtype not in (np.uint8, np.bool_) or masks.shape != (raters, *image.shape[1:]):
             expected = f"uint8 {(raters, *image.shape[1:])}"
             raise DataError("masks do not fit", found=f"{masks.dtype} {masks.shape}", expected=expected)
         if read.dtype != np.bool_ or read.shape != (raters,) or not read.any():
             raise DataError("`read` does not fit", found=f"{read}", expected=f"{raters} bools, one of them true")
-        like = (image.dtype, image.shape)
-        if self._like is None:
-            self._like = like
-        if like != self._like:
-            raise DataError("differs from the first case", found=_words(*like), expected=_words(*self._like))
+        self._like = self._like or (image.dtype, image.shape)
+        if (image.dtype, image.shape) != self._like:
+            found, expected = (
+                f"{dtype} {'×'.join(map(str, shape))}" for dtype, shape in ((image.dtype, image.shape), self._like)
+            )
+            raise DataError("differs from the first case", found=found, expected=expected)
         masks = masks.astype(np.uint8)
         if masks.max() > classes:
             raise DataError("a mask holds a class that there is not", found=masks.max(), expected=f"0 to {classes}")
@@ -158,25 +157,24 @@ class StoreWriter:
 
     def _store(self, keep: int) -> None:
         """Writes out what is encoded, but for the last `keep`, which the threads may still be at."""
-        file = self._file
+        file, like = self._file, self._like
         assert file is not None
-        assert self._like is not None
+        assert like is not None
         done = len(self._pending) - keep
         ready, self._pending = self._pending[:done], self._pending[done:]
-        if "image" not in file:
-            dtype, shape = self._like
-            _create(file, "image", shape, dtype)
-            _create(file, "masks", (len(self.info.raters), *shape[1:]), np.dtype(np.uint8))
-        total = self._stored + len(ready)
-        for name in ("image", "masks"):
-            file[name].resize(total, axis=0)
-        image, masks = file["image"].id, file["masks"].id
-        for row, future in enumerate(ready, self._stored):
-            item = future.result()
-            image.write_direct_chunk((row, 0, 0, 0), item.image)
-            masks.write_direct_chunk((row, 0, 0, 0), item.masks)
-            self._fingerprint.add(item.digest)
-        self._stored = total
+        tables = {"image": like, "masks": (np.dtype(np.uint8), (len(self.info.raters), *like[1][1:]))}
+        for name, (dtype, shape) in tables.items():
+            if name not in file:
+                form = {"shape": (0, *shape), "maxshape": (None, *shape), "chunks": (1, *shape), "dtype": dtype}
+                packed = {"compression": "gzip", "compression_opts": layout.LEVEL, "shuffle": dtype.itemsize > 1}
+                file.create_dataset(name, **form, **packed)
+            file[name].resize(self._stored + len(ready), axis=0)
+        for future in ready:
+            image, masks, digest = future.result()
+            file["image"].id.write_direct_chunk((self._stored, 0, 0, 0), image)
+            file["masks"].id.write_direct_chunk((self._stored, 0, 0, 0), masks)
+            self._fingerprint.update(digest)
+            self._stored += 1
 
     def _finish(self) -> None:
         if not self._read:
@@ -192,7 +190,11 @@ class StoreWriter:
             column = self._geometry[name]
             if any(value is not None for value in column):
                 file.create_dataset(name, data=np.stack([blank if value is None else value for value in column]))
-        self._write_folds(file)
+        if self._folds:
+            if missing := [patient for patient in self._splits if patient not in self._folds]:
+                raise DataError("patients without a fold", path=self.path, field="folds", found=", ".join(missing[:5]))
+            file.create_dataset("fold_patient", data=layout.text_array(list(self._folds)))
+            file.create_dataset("fold", data=np.array(list(self._folds.values()), dtype=np.int64))
         file.attrs["fingerprint"] = np.bytes_(self._fingerprint.hexdigest())
         file.close()
         self._file = None
@@ -202,38 +204,3 @@ class StoreWriter:
         if self.path.exists() and not self._overwrite:
             raise DataError("was made by someone else meanwhile", path=self.path)
         os.replace(self._temporary, self.path)
-
-    def _write_folds(self, file: h5py.File) -> None:
-        if not self._folds:
-            return
-        if missing := [patient for patient in self._splits if patient not in self._folds]:
-            raise DataError("patients without a fold", path=self.path, field="folds", found=", ".join(missing[:5]))
-        file.create_dataset("fold_patient", data=layout.text_array(list(self._folds)))
-        file.create_dataset("fold", data=np.array(list(self._folds.values()), dtype=np.int64))
-
-
-def _words(dtype: np.dtype, shape: tuple[int, ...]) -> str:
-    return f"{dtype} {'×'.join(map(str, shape))}"
-
-
-def _check_image(image: np.ndarray, channels: int) -> np.ndarray:
-    """A contiguous little-endian copy of an image that a store may hold."""
-    if image.ndim != 3 or image.shape[0] != channels or min(image.shape) < 1:
-        raise DataError("image does not fit", found=image.shape, expected=f"({channels}, height, width)")
-    if image.dtype.itemsize > layout.MAX_ITEM_BYTES.get(image.dtype.kind, 0):
-        raise DataError("image of another type", found=image.dtype, expected="integers of at most 32 bits, or floats")
-    layout.check_floats(image)
-    return np.array(image, dtype=image.dtype.newbyteorder("<"), order="C", copy=True)
-
-
-def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    file.create_dataset(
-        name,
-        shape=(0, *shape),
-        maxshape=(None, *shape),
-        chunks=(1, *shape),
-        dtype=dtype,
-        compression="gzip",
-        compression_opts=layout.LEVEL,
-        shuffle=dtype.itemsize > 1,
-    )

@@ -1,4 +1,4 @@
-"""Samplers of Gaussian diffusion: from noise to a clean map along any descending times.
+"""Samplers of Gaussian diffusion (ancestral, DDIM, DPM-Solver++); `categorical` has those of categorical diffusion.
 
 Every step is x_s = a·x̂_0 + b·x_t + c·z with three numbers that follow from the schedule at t and s alone; they are
 computed in float64 before the first evaluation of the model. Formulas are written so that α_t = 0 (zero terminal SNR)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from modiff.config.evaluation import RESAMPLES
 
+Floats = NDArray[np.float64]
 MIN_PATIENTS = 5  # fewer clusters say nothing about how patients differ
 LEVEL = 0.95
 _ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)  # quantiles
@@ -29,6 +31,11 @@ class Interval:
     high: float | None
     images: int
     patients: int
+
+    def fields(self) -> dict[str, Any]:
+        """As records have it."""
+        found = {"value": self.value, "ci_low": self.low, "ci_high": self.high}
+        return found | {"images": self.images, "patients": self.patients}
 
 
 def mean_interval(values: ArrayLike, patients: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
@@ -51,21 +58,13 @@ def mean_interval(values: ArrayLike, patients: Sequence[str], *, seed: int = 0, 
     mean = float(sums.sum() / counts.sum())
     if unique.size < MIN_PATIENTS:
         return Interval(mean, None, None, given.size, unique.size)
-    low, high = _percentiles(sums, counts, seed, resamples)
-    return Interval(mean, low, high, given.size, unique.size)
-
-
-def _percentiles(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int, resamples: int
-) -> tuple[float, float]:
     taken = _taken(sums.size, seed, resamples)
-    means = (taken @ sums) / (taken @ counts)
-    low, high = np.quantile(means, _ENDS)
-    return float(low), float(high)
+    low, high = np.quantile((taken @ sums) / (taken @ counts), _ENDS)
+    return Interval(mean, float(low), float(high), given.size, unique.size)
 
 
 @lru_cache(maxsize=8)
-def _taken(patients: int, seed: int, resamples: int) -> NDArray[np.float64]:
+def _taken(patients: int, seed: int, resamples: int) -> Floats:
     """(resamples, patients) how often each is taken: drawing P of P with replacement is a multinomial draw."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(patients, np.full(patients, 1.0 / patients), size=resamples).astype(np.float64)
@@ -80,12 +79,7 @@ def paired_difference(
 
 
 def differences_from(
-    rows: NDArray[np.float64],
-    best: int,
-    patients: Sequence[str],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    rows: Floats, best: int, patients: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> list[Interval]:
     """Mean of each of (rows, images) less that of row `best`, with intervals that hold for all pairs of rows at once.
 
@@ -112,7 +106,7 @@ def differences_from(
 _FEW = 2.776  # Student's t at 95 % of five patients, where every pair differs on fewer
 
 
-def _largest_deviation(sums: NDArray[np.float64], counts: NDArray[np.float64], taken: NDArray[np.float64]) -> float:
+def _largest_deviation(sums: Floats, counts: Floats, taken: Floats) -> float:
     """The level's quantile over resamples of max |resampled mean − mean| / its error, over (patients, pairs) sums."""
     known = (np.abs(sums) > 1e-12).sum(0) >= MIN_PATIENTS
     if not known.any():
@@ -126,9 +120,7 @@ def _largest_deviation(sums: NDArray[np.float64], counts: NDArray[np.float64], t
     return largest if np.isfinite(largest) else float(np.max(deviation[np.isfinite(deviation)], initial=_FEW))
 
 
-def _ratios(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], taken: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _ratios(sums: Floats, counts: Floats, taken: Floats) -> tuple[Floats, Floats]:
     """(resamples, columns) means over images and their linearised standard errors; taken: how often each patient is."""
     patients, images = len(counts), (taken @ counts)[:, None]
     means = (taken @ sums) / images
@@ -137,12 +129,7 @@ def _ratios(
 
 
 def pooled_error_interval(
-    values: ArrayLike,
-    patients: Sequence[str],
-    *,
-    classes: int = 1,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    values: ArrayLike, patients: Sequence[str], *, classes: int = 1, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
     """Σ over columns of |mean over images|, divided by classes, with its interval by bootstrap over patients.
 
@@ -168,7 +155,7 @@ def pooled_error_interval(
     )
 
 
-def _clusters(given: NDArray[np.float64], names: NDArray[np.str_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _clusters(given: Floats, names: NDArray[np.str_]) -> tuple[Floats, Floats]:
     """(patients, columns) sums and (patients,) numbers of images."""
     unique, cluster = np.unique(names, return_inverse=True)
     sums = np.zeros((unique.size, given.shape[1]))
@@ -176,22 +163,14 @@ def _clusters(given: NDArray[np.float64], names: NDArray[np.str_]) -> tuple[NDAr
     return sums, np.bincount(cluster, minlength=unique.size).astype(np.float64)
 
 
-def resampled_means(
-    sums: NDArray[np.float64], counts: NDArray[np.float64], *, seed: int = 0, resamples: int = RESAMPLES
-) -> NDArray[np.float64]:
+def resampled_means(sums: Floats, counts: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
     """(resamples, columns) means over images of resampled patients, from their sums (patients, columns) and counts."""
     taken = _taken(len(counts), seed, resamples)
     return (taken @ sums) / (taken @ counts)[:, None]
 
 
 def pooled_difference(
-    a: ArrayLike,
-    b: ArrayLike,
-    patients: Sequence[str],
-    *,
-    classes: int = 1,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    a: ArrayLike, b: ArrayLike, patients: Sequence[str], *, classes: int = 1, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[Interval, float | None, float | None]:
     """Difference a − b of two pooled errors (see `pooled_error_interval`) on the same images, and both errors.
 
@@ -206,7 +185,7 @@ def pooled_difference(
     if not images:
         return Interval(None, None, None, 0, 0), None, None
 
-    def errors(means: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def errors(means: Floats) -> tuple[Floats, Floats]:
         size = np.abs(means)
         return size[..., :width].sum(-1) / classes, size[..., width:].sum(-1) / classes
 

@@ -14,11 +14,11 @@ import pandas as pd
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import ConfigError
 from modiff.evaluation import words
-from modiff.evaluation.bootstrap import LEVEL, Interval, mean_interval, paired_difference, pooled_difference
+from modiff.evaluation.bootstrap import LEVEL, mean_interval, paired_difference, pooled_difference
 from modiff.evaluation.records import STRATA, write_json
 from modiff.evaluation.results import Method, Way
-from modiff.metrics.registry import COLUMNS, FIRST, GAP, NAMES, POOLED, pooled, rank
-from modiff.viz.comparison import Panel, draw_differences
+from modiff.metrics.registry import FIRST, GAP, METRICS, POOLED, pooled, rank
+from modiff.viz.charts import Panel, draw_differences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ def compare(
 ) -> Comparison:
     """Every pair of methods, every protocol, threshold and n, every stratum.
 
-    metrics: names of `registry.COLUMNS`, or "all"; by default GED and HM-IoU.
+    metrics: names of `registry.METRICS`, or "all"; by default GED and HM-IoU.
     Raises ConfigError for fewer than two methods or a metric that not all of them have.
     """
     if len(methods) < 2:
@@ -97,24 +97,19 @@ def _metrics(methods: Sequence[Method], asked: Iterable[str] | None) -> tuple[li
     has |= {"presence_ece"} if {"presence_samples", "presence_raters"} <= has else set()
     names = list(FIRST) if asked is None else list(asked)
     if "all" in names:
-        chosen = {metric for metric in has if NAMES.get(metric, ("", None))[1] is not None}
         alone = sorted(metric for metric in some if not metric.startswith(GAP))
+        chosen = {metric for metric in has if words.HIGHER_IS_BETTER.get(metric) is not None}
         return sorted(chosen, key=rank), [f"only some results have {', '.join(alone)}"] if alone else []
+    parts: set[str] = set()
     for name in names:
-        if name not in COLUMNS:
-            raise ConfigError("no such metric", field="metrics", found=name, expected=f"all, {', '.join(COLUMNS)}")
-    parts = {part for name in names for part in _with_a_better_side(name)}
+        if name not in METRICS:
+            raise ConfigError("no such metric", field="metrics", found=name, expected=f"all, {', '.join(METRICS)}")
+        parts |= {column.name for column in METRICS[name].outputs if column.higher_is_better is not None}
     if not parts & has:
         expected = ", ".join(sorted(has, key=rank)) or "metrics that all have"
         raise ConfigError("not in every result", field="metrics", found=", ".join(names), expected=expected)
     missing = sorted(parts - has, key=rank)
     return sorted(parts & has, key=rank), [f"not in every result: {', '.join(missing)}"] if missing else []
-
-
-def _with_a_better_side(name: str) -> list[str]:
-    """The metrics of records that a name asks for, those with a better side."""
-    parts = {"presence": ("presence_ece",), "ece": ("ece",)}.get(name, COLUMNS[name])
-    return [part for part in parts if NAMES[part][1] is not None]
 
 
 def _difference(
@@ -123,8 +118,6 @@ def _difference(
     """The difference a − b; None where the metric is not measured in this way (no threshold enters it)."""
     table, rows = a.table, a.table.rows(stratum)
     patients = table.frame["patient"][rows].tolist()
-    value_a: float | None
-    value_b: float | None
     if metric in POOLED:
         columns = [{name: values for (at, name), values in m.columns.items() if at == way} for m in (a, b)]
         ours, theirs = (pooled(found).get(metric) for found in columns)
@@ -134,48 +127,27 @@ def _difference(
         interval, value_a, value_b = pooled_difference(*gaps, patients, classes=classes, seed=seed, resamples=resamples)
     elif (way, metric) in a.columns and (way, metric) in b.columns:
         x, y = a.columns[way, metric][rows], b.columns[way, metric][rows]
-        both = ~np.isnan(x - y)
-        value_a, value_b = (
-            mean_interval(np.where(both, values, np.nan), patients, resamples=1).value for values in (x, y)
-        )
+        undefined = np.isnan(x - y)
+        both = (np.where(undefined, np.nan, values) for values in (x, y))
+        value_a, value_b = (mean_interval(values, patients, resamples=1).value for values in both)
         interval = paired_difference(x, y, patients, seed=seed, resamples=resamples)
     else:
         return None
+    better, higher = None, words.HIGHER_IS_BETTER.get(metric)
+    if higher is not None and interval.low is not None and interval.high is not None:
+        better = None if interval.low <= 0 <= interval.high else a.name if (interval.low > 0) == higher else b.name
     return Difference(
-        metric,
-        a.name,
-        b.name,
-        *way,
-        split=table.split,
-        stratum=stratum,
-        images=interval.images,
-        undefined=int(rows.sum()) - interval.images,
-        patients=interval.patients,
-        value_a=value_a,
-        value_b=value_b,
-        difference=interval.value,
-        ci_low=interval.low,
-        ci_high=interval.high,
-        better=_better(interval, metric, a.name, b.name),
+        *(metric, a.name, b.name, *way, table.split, stratum),
+        *(interval.images, int(rows.sum()) - interval.images, interval.patients, value_a, value_b),
+        *(interval.value, interval.low, interval.high, better),
     )
-
-
-def _better(interval: Interval, metric: str, a: str, b: str) -> str | None:
-    higher = NAMES.get(metric, ("", None))[1]
-    if higher is None or interval.low is None or interval.high is None or interval.low <= 0 <= interval.high:
-        return None
-    return a if (interval.low > 0) == higher else b
 
 
 def write_comparison(comparison: Comparison, path: str | Path, *, made: dict[str, Any]) -> Path:
     """Writes a comparison as JSON, one difference per line; the file is there whole or not at all."""
     methods = [
-        {
-            "name": method.name,
-            "result": str(method.path.resolve()),
-            "model": method.result.made.get("model"),
-            "date": method.result.made.get("date"),
-        }
+        {"name": method.name, "result": str(method.path.resolve())}
+        | {name: method.result.made.get(name) for name in ("model", "date")}
         for method in comparison.methods
     ]
     store = comparison.methods[0].result.made.get("store")
@@ -223,7 +195,7 @@ def figure_of(comparison: Comparison, stratum: str = "all") -> Figure:
             labels.append(f"{row.a} − {row.b}\n{setting}, n = {row.n}")
         partly = any(row.undefined for row in shown)
         defined = f" (defined on {min(row.images for row in shown)})" if partly else ""
-        side = "→" if NAMES[metric][1] else "←"
+        side = "→" if words.HIGHER_IS_BETTER[metric] else "←"
         sides = [0 if row.better is None else 1 if row.better == row.a else -1 for row in shown]
         frame = pd.DataFrame(shown).assign(label=labels, side=sides)
         panels.append(Panel(words.METRICS[metric] + defined, f"a − b   ({side} a is better)", frame))

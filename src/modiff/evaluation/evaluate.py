@@ -1,4 +1,9 @@
-"""Samples scored: what `modiff evaluate` does for a model and for files. A row per image; records; CSV and JSON."""
+"""Samples scored: what `modiff evaluate` does for a model and for files. A row per image; records; CSV and JSON.
+
+The way of a number: `source` yields batches of samples, a model's or from files; `scoring` turns them into columns, one
+per metric, protocol, threshold and n; `modiff.metrics.registry` says how a metric is computed of them, and
+`modiff.metrics.functional` computes it; `table` collects the rows of all images; `bootstrap` gives means and intervals.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +23,14 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
 from modiff.evaluation.predictions.base import MapSource
+from modiff.evaluation.predictions.truth import Truth
 from modiff.evaluation.predictions.values import Values
 from modiff.evaluation.records import Record, Result, write_result
-from modiff.evaluation.references import score_references
 from modiff.evaluation.resume import PartialRows, Row
-from modiff.evaluation.scoring import Columns, rows_of, score_samples
+from modiff.evaluation.scoring import Columns, rows_of, score_references, score_samples
 from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.source import FileSamples, Images, ModelSamples, Sampled, SampleSource
+from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
 from modiff.evaluation.table import UNREAD, ImageTable, assemble, records_of, strata_of, write_csv
-from modiff.evaluation.truth import Truth
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -36,6 +40,10 @@ if TYPE_CHECKING:
 FOLDER = "evaluation"  # of a run folder
 
 Progress = Callable[[int, int], None]
+
+
+def _silent(done: int, total: int) -> None:
+    """Nobody watches."""
 
 
 @dataclass
@@ -58,7 +66,7 @@ class Written:
 
 def evaluate(
     model: Segmenter,
-    images: Images,
+    images: MemoryStore,
     settings: EvaluationSettings | None = None,
     *,
     split: str,
@@ -74,40 +82,28 @@ def evaluate(
     and an interrupted evaluation resumes. progress: called with (images done, images in all) by this process.
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
-    settings = settings or EvaluationSettings()
+    settings, report = settings or EvaluationSettings(), progress or _silent
     source = ModelSamples(model, images, settings, device=torch.device(device), batch_size=batch_size)
+    finished: dict[str, Row] = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
+    mine = processes.share([row for row in source.rows if images.cases[row] not in finished])
+    new: list[Row] = []
     was_training = model.training
     model.eval().to(source.device)
     try:
-        found = _rows(source, settings, resume, progress)
-        rows = [found[case] for case in source.cases]
+        report(len(finished), len(finished) + len(mine))
+        with resume if resume and mine else nullcontext() as kept:
+            for sampled in source.batches(mine):
+                rows = _score(sampled, settings)
+                if kept:
+                    kept.append(rows)
+                new += rows
+                report(len(finished) + len(new), len(finished) + len(mine))
+        finished |= {row["case"]: row for row in processes.gather(new)}
+        rows = [finished[images.cases[row]] for row in source.rows]
         seconds = processes.from_first(lambda: source.seconds(rows))
     finally:
         model.train(was_training)
     return _evaluation(rows, settings, split, seconds)
-
-
-def _rows(
-    source: SampleSource, settings: EvaluationSettings, resume: PartialRows | None, progress: Progress | None
-) -> dict[str, Row]:
-    """A row for each image by its name, from all processes and earlier starts."""
-    finished = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
-    mine = source.todo(finished)
-    new: list[Row] = []
-
-    def report(done: int) -> None:
-        if progress:
-            progress(len(finished) + done, len(finished) + len(mine))
-
-    report(0)
-    with resume if resume and mine else nullcontext() as kept:
-        for done, sampled in source.batches(mine):
-            rows = _score(sampled, settings)
-            if kept:
-                kept.append(rows)
-            new += rows
-            report(done)
-    return finished | {row["case"]: row for row in processes.gather(new)}
 
 
 def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
@@ -122,23 +118,17 @@ def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
             controls |= score(other.masks, other.read, predictor="shuffled")
         if drawn.seconds is not None:
             seconds[str(drawn.steps)] = drawn.seconds
-    count = len(masks)
-    values, strata = rows_of(columns, count), strata_of(masks.flatten(2).any(-1) & read, read)
-    raters = read.sum(1).tolist()
+    found = rows_of(columns, len(masks))
+    strata, raters = strata_of(masks.flatten(2).any(-1) & read, read), read.sum(1).tolist()
     rows: list[Row] = [
-        {
-            "case": sampled.cases[i],
-            "patient": sampled.patients[i],
-            "stratum": strata[i],
-            "raters": raters[i],
-            "values": values[i],
-            "seconds": seconds,
-        }
-        for i in range(count)
+        {"case": case, "patient": patient, "stratum": stratum, "raters": count, "values": values, "seconds": seconds}
+        for case, patient, stratum, count, values in zip(
+            sampled.cases, sampled.patients, strata, raters, found, strict=True
+        )
     ]
     if other:
-        for row, case, found in zip(rows, other.case, rows_of(controls, count), strict=True):
-            row["control"] = {"case": case, "values": found}
+        for row, case, values in zip(rows, other.case, rows_of(controls, len(masks)), strict=True):
+            row["control"] = {"case": case, "values": values}
     return rows
 
 
@@ -179,7 +169,7 @@ def evaluate_to_folder(
     target = Path(folder) / f"{settings.name(split)}.json"
     model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, loaded.config)}
     store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
-    made = _made(settings, split, store, model, device) | {"notes": notes(loaded, images, split)}
+    made = _made(settings, split, store, model, device_name(device)) | {"notes": notes(loaded, images, split)}
     identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split}
     resume = PartialRows(target, identity | {"device": device.type, **settings.to_dict()}, processes.rank())
     if restart:
@@ -221,14 +211,18 @@ def evaluate_files(
     Raises DataError that names the case where predictions and truth do not fit, and for unequal cases.
     """
     source = FileSamples(predictions, truth, settings, values=values, allow_missing=allow_missing)
-    rows = list(_rows(source, settings, None, progress).values())
+    rows, report = list[Row](), progress or _silent
+    report(0, len(source.rows))
+    for done, sampled in source.batches():
+        rows += _score(sampled, settings)
+        report(done, len(source.rows))
     evaluation = _evaluation(rows, settings, truth.split, {})
     if not len(evaluation.table):
         raise DataError("nobody read any of these images", path=truth.path)
     where = str(predictions.path.resolve())
     model = {"name": name, "fingerprint": source.fingerprint(), "samples": where}
     store = {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()}
-    made = _made(settings, truth.split, store, model, torch.device("cpu")) | {"notes": [*truth.notes, *source.notes]}
+    made = _made(settings, truth.split, store, model, device_name("cpu")) | {"notes": [*truth.notes, *source.notes]}
     return _write(evaluation, made, Path(folder) / f"{settings.name(truth.split)}.json")
 
 
@@ -239,23 +233,12 @@ def _write(evaluation: Evaluation, made: dict[str, Any], target: Path) -> Writte
 
 
 def _made(
-    settings: EvaluationSettings, split: str, store: dict[str, str], model: dict[str, str], device: torch.device
+    settings: EvaluationSettings, split: str, store: dict[str, str], model: dict[str, str], device: str
 ) -> dict[str, Any]:
     fold = fold_of(split)[0]
-    return {
-        "command": provenance.command_line(),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "device": device_name(device),
-        "processes": processes.count(),
-        "store": store,
-        "model": model,
-        "date": provenance.now(),
-        "seed": settings.seed,
-        "split": split,
-        **({} if fold is None else {"fold": fold}),
-        "settings": settings.to_dict(),
-    }
+    made = provenance.made(device=device, processes=processes.count(), store=store, model=model)
+    made |= {"seed": settings.seed, "split": split} | ({} if fold is None else {"fold": fold})
+    return made | {"settings": settings.to_dict()}
 
 
 def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:

@@ -22,6 +22,11 @@ from modiff.config.run import RunConfig
 VERSIONS = ("torch", "numpy", "scipy", "lightning")
 
 
+def made(**more: Any) -> dict[str, Any]:
+    """How and when a result was made. more: of what, on which device; it stands before the date."""
+    return {"command": command_line(), "commit": commit(), "versions": versions(), **more, "date": now()}
+
+
 def command_line() -> str:
     """The command as it was typed, or the script that called."""
     program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
@@ -32,25 +37,20 @@ def command_line() -> str:
 
 def commit() -> str | None:
     """The commit of the source that runs, "-dirty" where files differ from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve()
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(here.parent), *words], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
     try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
         # An installed copy inside somebody else's checkout must not claim that one's commit.
-        subprocess.run(
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
-            capture_output=True,
-            timeout=10,
-            check=True,
-        )
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*") or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None
 
 
 def versions() -> dict[str, str]:

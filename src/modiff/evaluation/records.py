@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from modiff.config.fields import typed
 from modiff.errors import DataError
 from modiff.io.files import write_text
 
 SCHEMA = 1
-PREDICTORS = ("model", "majority_vote", "one_rater", "iid_reference", "shuffled")
+BESIDE = BASELINE, ONE_RATER, REFERENCE = "majority_vote", "one_rater", "iid_reference"
 STRATA = ("all", "all_marked", "some_empty", "none")
 DIFFERENCE = "_minus_"  # "ged_minus_majority_vote": the predictor's GED less the other's, image by image
 
@@ -49,24 +50,6 @@ class Record:
 
 
 KEYS = tuple(field.name for field in fields(Record))
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-# By the type of a record's field: what its JSON may be, and how an error says so.
-_KINDS: dict[object, tuple[Callable[[object], bool], str]] = {
-    "str": (lambda value: isinstance(value, str), "text"),
-    "int": (_is_count, "a whole number of 0 or more"),
-    "int | None": (lambda value: value is None or _is_count(value), "a whole number or null"),
-    "float": (_is_number, "a number"),
-    "float | None": (lambda value: value is None or _is_number(value), "a number or null"),
-}
 
 
 @dataclass(frozen=True)
@@ -122,6 +105,32 @@ def write_result(result: Result, path: str | Path) -> Path:
     return write_json(path, result.made, result.strata, "results", result.results)
 
 
+def read_json(path: Path, parts: Mapping[str, type], *, what: str, hint: str) -> dict[str, Any]:
+    """A JSON object of this schema with these parts, objects or lists; DataError where it is missing or is not `what`.
+
+    hint: how one is made.
+    """
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except FileNotFoundError:
+        raise DataError("no such file", path=path, expected=what, hint=hint) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"not {what}", path=path, found=error) from None
+    if not isinstance(content, dict) or not {"schema", *parts} <= content.keys():
+        raise DataError(f"not {what}", path=path, expected=f"an object with schema, {', '.join(parts)}")
+    if content["schema"] != SCHEMA:
+        raise DataError("unknown schema", path=path, field="schema", found=content["schema"], expected=SCHEMA)
+    for name, kind in parts.items():
+        if not isinstance(content[name], kind):
+            message = "not a list" if kind is list else "not an object"
+            raise DataError(message, path=path, field=name, found=type(content[name]).__name__)
+    return content
+
+
 def read_result(path: str | Path) -> Result:
     """Reads and checks an evaluation's JSON.
 
@@ -129,46 +138,28 @@ def read_result(path: str | Path) -> Result:
         DataError: not JSON, keys that are missing or unknown, values of the wrong type.
     """
     path = Path(path)
-
-    def need(
-        good: bool, message: str, field: str | None = None, *, found: object = None, expected: object = None
-    ) -> None:
-        if not good:
-            raise DataError(message, path=path, field=field, found=found, expected=expected)
-
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError:
-        raise DataError("there is no such evaluation", path=path, hint="`modiff evaluate` makes one.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError("not an evaluation's JSON", path=path, found=error) from None
-    parts = ("schema", "made", "strata", "results")
-    good = isinstance(content, dict) and set(parts) <= content.keys()
-    need(good, "not an evaluation", expected="an object with schema, made, strata and results")
-    schema, made, strata, results = (content[part] for part in parts)
-    need(schema == SCHEMA, "unknown schema", "schema", found=schema, expected=SCHEMA)
-    need(isinstance(made, dict), "not an object", "made", found=type(made).__name__)
+    parts = {"made": dict, "strata": dict, "results": list}
+    content = read_json(path, parts, what="an evaluation", hint="`modiff evaluate` makes one.")
+    made, strata, results = (content[part] for part in parts)
     for name in ("versions", "store", "model", "settings"):
         group = made.get(name, {})
-        need(isinstance(group, dict), "not an object", f"made.{name}", found=type(group).__name__)
-    counts = strata.values() if isinstance(strata, dict) else [None]
-    good = all(isinstance(found, dict) and all(map(_is_count, found.values())) for found in counts)
-    need(good, "not an object of counts", "strata")
-    need(isinstance(results, list), "not a list", "results", found=type(results).__name__)
+        if not isinstance(group, dict):
+            raise DataError("not an object", path=path, field=f"made.{name}", found=type(group).__name__)
+    for stratum, counts in strata.items():
+        good = isinstance(counts, dict) and all(type(count) is int and count >= 0 for count in counts.values())
+        if not good:
+            raise DataError("not counts of a stratum", path=path, field=f"strata.{stratum}", found=counts)
+    records = []
     for i, row in enumerate(results):
-        keys = sorted(row) if isinstance(row, dict) else type(row).__name__
-        need(keys == sorted(KEYS), "not a record", f"results[{i}]", found=keys, expected=", ".join(KEYS))
-        for item in fields(Record):
-            fits, expected = _KINDS[item.type]
-            value, where = row[item.name], f"results[{i}].{item.name}"
-            need(fits(value), "wrong value", where, found=repr(value), expected=expected)
-        stratum, where = row["stratum"], f"results[{i}].stratum"
-        need(stratum in STRATA, "unknown stratum", where, found=stratum, expected=", ".join(STRATA))
-    return Result(made, strata, [Record(**row) for row in results])
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+        record = typed(Record, row, "not a record", path=path, field=f"results[{i}]")
+        for name in ("n", "images", "patients"):
+            if (count := getattr(record, name)) < 0:
+                raise DataError("is negative", path=path, field=f"results[{i}].{name}", found=count)
+        if record.stratum not in STRATA:
+            where, expected = f"results[{i}].stratum", ", ".join(STRATA)
+            raise DataError("unknown stratum", path=path, field=where, found=record.stratum, expected=expected)
+        records.append(record)
+    return Result(made, strata, records)
 
 
 def select(records: Iterable[Record], **wanted: Any) -> list[Record]:

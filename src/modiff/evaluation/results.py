@@ -59,15 +59,11 @@ def read_results(path: str | Path) -> tuple[Result, ImageTable]:
     told = {which(record): record.value for record in result.results}
     for record in records_of(table, resamples=1):
         values = (record.value, told.get(which(record), record.value))
-        mean, expected_mean = (math.nan if value is None else value for value in values)
-        if not np.isclose(mean, expected_mean, rtol=1e-9, atol=1e-12, equal_nan=True):
-            raise DataError(
-                "not of this result",
-                path=beside,
-                field=f"{record.metric} of {record.predictor}, {record.protocol}, n={record.n}, {record.stratum}",
-                found=f"a mean of {mean:.6g}",
-                expected=f"{expected_mean:.6g} as {path.name} says",
-            )
+        mean, said = (math.nan if value is None else value for value in values)
+        if not np.isclose(mean, said, rtol=1e-9, atol=1e-12, equal_nan=True):
+            field = f"{record.metric} of {record.predictor}, {record.protocol}, n={record.n}, {record.stratum}"
+            found, expected = f"a mean of {mean:.6g}", f"{said:.6g} as {path.name} says"
+            raise DataError("not of this result", path=beside, field=field, found=found, expected=expected)
     return result, table
 
 
@@ -85,7 +81,7 @@ def find_result(path: str | Path, split: str | None = None) -> Path:
     if len(named) == 1 or (len(found) == 1 and split is None):
         return (named or found)[0]
     if not found:
-        raise DataError("no result here", path=path, expected="what `modiff evaluate` or `modiff score` wrote")
+        raise DataError("no result here", path=path, expected="what `modiff evaluate` wrote")
     names = ", ".join(str(file.relative_to(path)) for file in found)
     raise DataError("several results", path=path, found=names, hint="Name the file in place of the folder")
 
@@ -109,12 +105,13 @@ def read_methods(
     results = [read_results(file) for file in files]
     own = [result.text("model", "name") or file.parent.name for file, (result, _) in zip(files, results, strict=True)]
     called = names or distinct(own, [str(file.with_suffix("")) for file in files])
-    methods: list[Method] = []
-    for label, file, read in zip(called, files, results, strict=True):
-        methods += _methods(label, file, *read, wanted or {})
-    for method in methods[1:]:
+    several = zip(called, files, results, strict=True)
+    methods = [method for label, file, read in several for method in _methods(label, file, *read, wanted or {})]
+    for i, method in enumerate(methods[1:], 1):
         check_alike(methods[0], method, _ASPECTS)
-    methods = [_ordered_as(methods[0].table, method) for method in methods]
+        order = method.table.frame.index.get_indexer(methods[0].table.frame.index)
+        columns = {key: values[order] for key, values in method.columns.items()}
+        methods[i] = replace(method, table=methods[0].table, columns=columns)
     again = [name for name, count in Counter(method.name for method in methods).items() if count > 1]
     if again:
         raise DataError("two methods of one name", field="names", found=again[0], hint="--names tells them apart.")
@@ -158,47 +155,42 @@ def _list(values: Iterable[Any]) -> str:
 Aspect = tuple[str, Callable[[Any], Any], Callable[[Any], str], str | None]
 
 
-def _thresholds(found: Iterable[tuple[str, float]]) -> str:
-    return ", ".join(f"{protocol} {threshold:g}" for protocol, threshold in sorted(found))
-
-
-def _rows(method: Method) -> list[tuple[Any, ...]]:
-    return sorted(method.table.frame[["patient", "stratum", "raters"]].itertuples(name=None))
-
-
 _ASPECTS: list[Aspect] = [
     ("split", lambda m: m.table.split, str, None),
     ("data", lambda m: m.result.text("store", "fingerprint"), lambda found: f"store {str(found)[:12]}", None),
     ("images", lambda m: sorted(m.table.cases), lambda found: f"{len(found)} images", None),
-    ("patients, raters or strata", _rows, lambda found: "other rows", None),
+    (
+        "patients, raters or strata",
+        lambda m: sorted(m.table.frame[["patient", "stratum", "raters"]].itertuples(name=None)),
+        lambda found: "other rows",
+        None,
+    ),
     ("protocol", lambda m: {way[0] for way in m.ways()}, _list, "--protocol compares what both have."),
     ("n", lambda m: {way[2] for way in m.ways()}, _list, "-n compares what both have."),
-    ("threshold", lambda m: {way[:2] for way in m.ways()}, _thresholds, "--threshold compares what both have."),
+    (
+        "threshold",
+        lambda m: {f"{protocol} {threshold:g}" for protocol, threshold, _ in m.ways()},
+        _list,
+        "--threshold compares what both have.",
+    ),
 ]
 
 
 def check_alike(first: Any, other: Any, aspects: Iterable[Aspect]) -> None:
-    """Raises DataError that says in what `other` differs from `first`; both have the path of a file."""
+    """Raises DataError that says in what `other` differs from `first`; both have the path of a file.
+
+    Lists of numbers may differ by rounding.
+    """
     for field, of, say, hint in aspects:
         ours, theirs = of(first), of(other)
-        if ours != theirs and not _close(ours, theirs):
+        lists = (isinstance(values, list) and all(isinstance(v, float) for v in values) for values in (ours, theirs))
+        numbers = all(lists) and len(ours) == len(theirs)
+        if ours != theirs and not (numbers and np.allclose(ours, theirs, rtol=1e-6, atol=1e-6)):
             found, expected = say(theirs), f"{say(ours)}, as {first.path} has"
             if found == say(ours):
                 found, expected = "others", f"the same as in {first.path}"
             message = "results of different things are not compared"
             raise DataError(message, path=other.path, field=field, found=found, expected=expected, hint=hint)
-
-
-def _close(one: Any, other: Any) -> bool:
-    """Whether lists of numbers differ by rounding only."""
-    numbers = all(isinstance(values, list) and all(isinstance(v, float) for v in values) for values in (one, other))
-    return numbers and len(one) == len(other) and np.allclose(one, other, rtol=1e-6, atol=1e-6)
-
-
-def _ordered_as(table: ImageTable, method: Method) -> Method:
-    """The method with its images in the order of the table."""
-    order = method.table.frame.index.get_indexer(table.frame.index)
-    return replace(method, table=table, columns={key: values[order] for key, values in method.columns.items()})
 
 
 def pooled(parts: Sequence[Method], split: str) -> Method:

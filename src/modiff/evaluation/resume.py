@@ -28,11 +28,9 @@ class PartialRows:
 
     def files(self) -> list[Path]:
         """The partial files of all processes, of this start and of earlier ones."""
-        if not self.target.parent.is_dir():
-            return []
-        start, end = f"{self.target.stem}.partial-", ".jsonl"
-        names = (path for path in self.target.parent.iterdir() if path.is_file())
-        return sorted(path for path in names if path.name.startswith(start) and path.name.endswith(end))
+        start = f"{self.target.stem}.partial-"
+        there = self.target.parent.glob("*.jsonl")
+        return sorted(path for path in there if path.name.startswith(start) and path.is_file())
 
     def read(self) -> list[Row]:
         """The finished rows of all processes.
@@ -40,25 +38,21 @@ class PartialRows:
         Raises:
             CheckpointError: they are of another model, data set or setting; says which.
         """
-        return [row for path in self.files() for row in self._rows(path)]
-
-    def _rows(self, path: Path) -> list[Row]:
-        whole = _whole_lines(path)
-        if not whole:
-            return []
-        found = whole[0].get("identity", {})
-        differ = [
-            f"{key} ({_short(found.get(key))} there, {_short(self.identity.get(key))} here)"
-            for key in sorted({*found, *self.identity})
-            if found.get(key) != self.identity.get(key)
-        ]
-        if differ:
-            raise CheckpointError(
-                f"rows of an unfinished evaluation that differs in {', '.join(differ)}",
-                path=path,
-                hint="Finish that one with its own command, or add --restart to throw its rows away.",
-            )
-        return whole[1:]
+        rows: list[Row] = []
+        for path in self.files():
+            first, *more = _whole_lines(path) or [{"identity": self.identity}]
+            there = dict.fromkeys(self.identity) | first.get("identity", {})
+            differ = [
+                f"{key} ({_short(there[key])} there, {_short(self.identity.get(key))} here)"
+                for key in sorted(there)
+                if there[key] != self.identity.get(key)
+            ]
+            if differ:
+                what = f"rows of an unfinished evaluation that differs in {', '.join(differ)}"
+                hint = "Finish that one with its own command, or add --restart to throw its rows away."
+                raise CheckpointError(what, path=path, hint=hint)
+            rows += more
+        return rows
 
     def discard(self) -> None:
         """Removes the partial files: their result is written, or not wanted."""
@@ -85,17 +79,13 @@ class PartialRows:
 
 def _whole_lines(path: Path) -> list[Row]:
     """What a program that was killed in the middle of a line left whole."""
-    rows = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
-            raise CheckpointError(
-                "rows of an unfinished evaluation that cannot be read", path=path, hint="Add --restart to begin again."
-            )
-        rows.append(row)
+    try:
+        rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    except ValueError:
+        rows = [None]
+    if not all(isinstance(row, dict) for row in rows):
+        hint = "Add --restart to begin again."
+        raise CheckpointError("rows of an unfinished evaluation that cannot be read", path=path, hint=hint)
     return rows
 
 

@@ -1,16 +1,19 @@
-"""From samples and raters of a batch to the columns of a table: any method's samples, however they were made."""
+"""From samples and raters of a batch to the columns of a table: any method's samples, and what they are read beside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
+from modiff.evaluation.records import BASELINE, ONE_RATER, REFERENCE
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import Quantity
+from modiff.metrics.functional import PairwiseDistances, iid_reference, majority_vote
 from modiff.metrics.protocols import PROTOCOLS, Protocol
 from modiff.metrics.registry import METRICS, values
-from modiff.metrics.sample_set import SampleSet
+from modiff.metrics.sample_set import SampleSet, Values
 
 Columns = dict[Quantity, Tensor]
 
@@ -33,12 +36,55 @@ def score_samples(
     samples = SampleSet(maps[:, : max(settings.ns)], masks, read, weights)
     return {
         Quantity(protocol.name, threshold, n, steps, predictor, column): found
-        for protocol, threshold, n in ways(settings)
-        for column, found in columns_at(samples, settings.metrics, protocol, threshold, n).items()
+        for protocol, threshold, n in _ways(settings)
+        for column, found in _columns(samples, settings.metrics, protocol, threshold, n).items()
     }
 
 
-def ways(settings: EvaluationSettings) -> Iterator[tuple[Protocol, float, int]]:
+def score_references(masks: Tensor, read: Tensor, settings: EvaluationSettings) -> Columns:
+    """n times the majority vote, the i.i.d. reference of GED, and where the settings ask for it one rater.
+
+    masks: (B,R,K,H,W). read: (B,R). One rater is each rater's mask n times against the other raters, the mean over the
+    raters. None of them depends on a threshold or on steps; each carries the threshold of the scores it stands beside.
+    """
+    raters = masks.shape[1]
+    # Beyond as many copies as raters, more copies of one mask change no metric; fewer change the greedy matching.
+    most = min(max(settings.ns), raters)
+
+    def copied(mask: Tensor, against: Tensor) -> SampleSet:
+        return SampleSet(mask[:, None].expand(-1, most, -1, -1, -1), masks, against)
+
+    majority, pairs = copied(majority_vote(masks, read), read), PairwiseDistances.of_raters(masks, read=read)
+    others: list[tuple[SampleSet, Tensor]] = []  # each rater against the rest, and whether both are there
+    for j in range(raters if settings.one_rater else 0):
+        rest = read & (torch.arange(raters, device=masks.device) != j)
+        others.append((copied(masks[:, j], rest), read[:, j] & rest.any(1)))
+    # The mean over raters of fractions that are 0 or 1 is no rater's fraction: presence cannot be averaged.
+    of_one = [metric for metric in settings.metrics if metric != "presence"]
+    columns: Columns = {}
+    for protocol, threshold, n in _ways(settings):
+        few = min(n, raters)
+        found = {BASELINE: _columns(majority, settings.metrics, protocol, threshold, few)}
+        if others:
+            parts = [_columns(own, of_one, protocol, threshold, few) for own, _ in others]
+            found[ONE_RATER] = _averaged(parts, torch.stack([use for _, use in others]))
+        if "ged" in settings.metrics:
+            found[REFERENCE] = {"ged": iid_reference(pairs, n, estimator=protocol.ged_estimator)}
+        columns |= {
+            Quantity(protocol.name, threshold, n, None, predictor, metric): values.double()
+            for predictor, of_metrics in found.items()
+            for metric, values in of_metrics.items()
+        }
+    return columns
+
+
+def rows_of(columns: Columns, count: int) -> list[dict[str, float]]:
+    """Columns of a batch as one {column name: value} per image; NaN stays NaN."""
+    listed = {quantity.name: found.tolist() for quantity, found in columns.items()}
+    return [{name: found[i] for name, found in listed.items()} for i in range(count)]
+
+
+def _ways(settings: EvaluationSettings) -> Iterator[tuple[Protocol, float, int]]:
     """Every protocol, threshold and n that is scored."""
     for name in settings.protocols:
         for threshold in settings.thresholds_of(name):
@@ -46,18 +92,20 @@ def ways(settings: EvaluationSettings) -> Iterator[tuple[Protocol, float, int]]:
                 yield PROTOCOLS[name], threshold, n
 
 
-def columns_at(
-    samples: SampleSet, metrics: Sequence[str], protocol: Protocol, threshold: float, n: int
-) -> dict[str, Tensor]:
+def _columns(samples: SampleSet, metrics: Sequence[str], protocol: Protocol, threshold: float, n: int) -> Values:
     """Every column of these metrics; what no threshold enters stands at the protocol's own threshold only."""
-    columns: dict[str, Tensor] = {}
+    columns: Values = {}
     for metric in metrics:
         if not METRICS[metric].of_maps or threshold == protocol.threshold:
             columns |= values(samples, metric, protocol, threshold, n)
     return {name: found.double() for name, found in columns.items()}
 
 
-def rows_of(columns: Columns, count: int) -> list[dict[str, float]]:
-    """Columns of a batch as one {column name: value} per image; NaN stays NaN."""
-    listed = {quantity.name: found.tolist() for quantity, found in columns.items()}
-    return [{name: found[i] for name, found in listed.items()} for i in range(count)]
+def _averaged(parts: Sequence[Values], use: Tensor) -> Values:
+    """Mean of several scorings of the same images, those where `use` (parts, B) is true; NaN if one of these is."""
+    count = use.sum(0)
+    found = {}
+    for name in parts[0]:
+        total = torch.stack([torch.where(keep, part[name], 0.0) for keep, part in zip(use, parts, strict=True)]).sum(0)
+        found[name] = torch.where(count > 0, total / count, torch.nan)
+    return found

@@ -1,11 +1,24 @@
-"""Which images are scored, and whose samples a control takes: fixed choices by hash, the same on every machine."""
+"""Which images are scored or shown, and whose samples a control takes: fixed choices by hash, the same everywhere."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from modiff.errors import ConfigError
+from modiff.evaluation.table import strata_of
+from modiff.evaluation.words import STRATA
 from modiff.rng import seed_for
+
+if TYPE_CHECKING:
+    from modiff.data.loading import MemoryStore
+    from modiff.data.store_format import StoreInfo
+
+_COLOUR_CHANNELS = ("red", "green", "blue")
 
 
 def subset(cases: Sequence[str], limit: int | None) -> list[int]:
@@ -14,8 +27,6 @@ def subset(cases: Sequence[str], limit: int | None) -> list[int]:
     A case's hash decides, so the subset of 64 lies within that of 256, and neither depends on a seed.
     """
     rows = range(len(cases))
-    if limit is None or limit >= len(cases):
-        return list(rows)
     return sorted(sorted(rows, key=lambda row: (seed_for("subset", cases[row]), cases[row]))[:limit])
 
 
@@ -33,12 +44,30 @@ def derangement(cases: Sequence[str], patients: Sequence[str], seed: int) -> lis
         range(count),
         key=lambda row: (seed_for(seed, "control", patients[row]), patients[row], seed_for(seed, cases[row])),
     )
-    sizes: dict[str, int] = {}
-    for patient in patients:
-        sizes[patient] = sizes.get(patient, 0) + 1
-    shift = max(sizes.values())
-    shift = shift if shift < count else 1
-    other = [0] * count
-    for position, row in enumerate(order):
-        other[row] = order[(position + shift) % count]
-    return other
+    shift = max(Counter(patients).values())
+    shifted = np.roll(order, -(shift if shift < count else 1)).tolist()
+    return [other for _, other in sorted(zip(order, shifted, strict=True))]
+
+
+def choose(cases: Sequence[str], strata: Sequence[str], count: int) -> list[int]:
+    """Rows of a fixed choice by hash: the strata take turns until `count` are found; in the order of the strata."""
+    by_hash = sorted(range(len(cases)), key=lambda row: (seed_for("report", cases[row]), cases[row]))
+    order = list(STRATA)
+    queues = [[row for row in by_hash if strata[row] == name] for name in order if name != "all"]
+    turns = [row for turn in zip_longest(*queues) for row in turn if row is not None]
+    return sorted(turns[:count], key=lambda row: (order.index(strata[row]), by_hash.index(row)))
+
+
+def strata(images: MemoryStore) -> list[str]:
+    """The stratum of each image of a split."""
+    found: list[str] = []
+    for start in range(0, len(images), 256):
+        batch = images.batch(range(start, min(start + 256, len(images))))
+        found += strata_of(batch.marked, batch.read)
+    return found
+
+
+def pictured(image: np.ndarray, info: StoreInfo) -> np.ndarray:
+    """The channel that is shown, (H,W); all three of a colour image, (3,H,W)."""
+    colour = tuple(name.lower() for name in info.channels) == _COLOUR_CHANNELS
+    return image if colour else image[0]

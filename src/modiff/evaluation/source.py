@@ -5,29 +5,28 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modiff.errors import DataError
-from modiff.evaluation import distributed as processes
-from modiff.evaluation.predictions.base import MapSource, RawMaps
+from modiff.evaluation.predictions.base import MapSource
 from modiff.evaluation.predictions.folder import check_place
+from modiff.evaluation.predictions.truth import Truth, TruthCase
 from modiff.evaluation.predictions.values import Values
 from modiff.evaluation.resume import Row
 from modiff.evaluation.selection import derangement, subset
 from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.truth import Truth, TruthCase
 from modiff.rng import seed_for, seeds_for
 from modiff.types import Batch
 
 if TYPE_CHECKING:
+    from modiff.data.loading import MemoryStore
     from modiff.methods.base import Segmenter
     from modiff.types import Samples
 
@@ -64,40 +63,13 @@ class Sampled:
     control: Batch | None = None
 
 
-class SampleSource(ABC):
-    """Images with samples and raters, in batches."""
-
-    @abstractmethod
-    def todo(self, finished: Container[str]) -> list[int]:
-        """Numbers of the cases that this process is to score."""
-
-    @abstractmethod
-    def batches(self, rows: list[int]) -> Iterator[tuple[int, Sampled]]:
-        """Batches of these cases, and how many of them are done with it."""
-
-
-class Images(Protocol):
-    """What an evaluation needs of a split: `modiff.data.loading.MemoryStore` has it."""
-
-    @property
-    def cases(self) -> Sequence[str]:
-        """Names, one per image."""
-
-    @property
-    def patients(self) -> Sequence[str]:
-        """The patient of each image."""
-
-    def batch(self, rows: Sequence[int]) -> Batch:
-        """The images at these rows."""
-
-
-class ModelSamples(SampleSource):
-    """A model's own draws for the images of a split; processes share the images."""
+class ModelSamples:
+    """A model's own draws for the images of a split. rows: those that are scored."""
 
     def __init__(
         self,
         model: Segmenter,
-        images: Images,
+        images: MemoryStore,
         settings: EvaluationSettings,
         *,
         device: torch.device,
@@ -111,30 +83,27 @@ class ModelSamples(SampleSource):
         at_once = SAMPLES_AT_ONCE.get(device.type, SAMPLES_AT_ONCE["cpu"])
         self.batch_size = batch_size or max(1, at_once // max(settings.ns))
         self.rows = subset(images.cases, settings.limit)
-        self.cases = [images.cases[row] for row in self.rows]
         self._other: dict[int, int] = {}
         if settings.control:
-            others = derangement(self.cases, [images.patients[row] for row in self.rows], settings.seed)
+            cases, patients = ([names[row] for row in self.rows] for names in (images.cases, images.patients))
+            others = derangement(cases, patients, settings.seed)
             self._other = {row: self.rows[other] for row, other in zip(self.rows, others, strict=True)}
 
-    def todo(self, finished: Container[str]) -> list[int]:
-        """This process's part of the rows that are not finished."""
-        return processes.share([row for row in self.rows if self.images.cases[row] not in finished])
-
-    def batches(self, rows: list[int]) -> Iterator[tuple[int, Sampled]]:
-        """Images with the largest n of samples, for each number of steps."""
+    def batches(self, rows: Sequence[int]) -> Iterator[Sampled]:
+        """Images at these rows with the largest n of samples, for each number of steps."""
         for start in range(0, len(rows), self.batch_size):
             some = rows[start : start + self.batch_size]
             batch = self.images.batch(some).to(self.device)
             other = self.images.batch([self._other[row] for row in some]).to(self.device) if self._other else None
             patients = [self.images.patients[row] for row in some]
-            sampled = Sampled(batch.case, patients, batch.masks, batch.read, self._draws(batch), other)
-            yield start + len(some), sampled
+            yield Sampled(batch.case, patients, batch.masks, batch.read, self._draws(batch), other)
 
     def _draws(self, batch: Batch) -> Iterator[Drawn]:
         for steps, recorded in self._steps():
             samples, taken = draw(self.model, batch, max(self.settings.ns), self.settings.seed, steps)
-            yield Drawn(samples.maps, _unequal(samples.weights), recorded, taken / len(batch))
+            # Equal weights take the exact assignment, not a linear programme.
+            equal = torch.allclose(samples.weights, samples.weights[:, :1].expand_as(samples.weights))
+            yield Drawn(samples.maps, None if equal else samples.weights, recorded, taken / len(batch))
 
     def _steps(self) -> list[tuple[int | None, int]]:
         """Steps as asked for, and as recorded: the model's default is recorded by its number."""
@@ -166,26 +135,19 @@ class ModelSamples(SampleSource):
 @torch.inference_mode()
 def draw(model: Segmenter, batch: Batch, n: int, seed: int, steps: int | None) -> tuple[Samples, float]:
     """n samples of each image of a batch and the seconds that took, encoding included."""
-    seeds = seeds_for(seed, batch.case, device=batch.image.device)
-    _wait(batch.image.device)
-    start = time.perf_counter()
+    device = batch.image.device
+
+    def now() -> float:
+        if device.type == "cuda":  # a GPU works on after the call returns; the clock must not
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    seeds, start = seeds_for(seed, batch.case, device=device), now()
     samples = model.sample(model.encode(batch.image), n, seeds=seeds, steps=steps)
-    _wait(batch.image.device)
-    return samples, time.perf_counter() - start
+    return samples, now() - start
 
 
-def _wait(device: torch.device) -> None:
-    """A GPU works on after the call returns; the clock must not."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _unequal(weights: Tensor) -> Tensor | None:
-    """(B,N) weights where they differ; equal ones take the exact assignment, not a linear programme."""
-    return None if torch.allclose(weights, weights[:, :1].expand_as(weights)) else weights
-
-
-class FileSamples(SampleSource):
+class FileSamples:
     """Samples in files against the raters of the same cases; the slices of a volume are images of their own.
 
     values: how the numbers of the files are read. allow_missing: cases without samples are left out, and a note says
@@ -206,12 +168,9 @@ class FileSamples(SampleSource):
         there = set(predictions.cases)
         unknown = sorted(there - set(truth.cases))
         if unknown:
-            raise DataError(
-                "predictions for cases that the ground truth does not have",
-                path=predictions.path,
-                found=_first(unknown),
-                expected=f"cases of {truth.path}, split {truth.split}, such as {truth.cases[0]}",
-            )
+            what = "predictions for cases that the ground truth does not have"
+            expected = f"cases of {truth.path}, split {truth.split}, such as {truth.cases[0]}"
+            raise DataError(what, path=predictions.path, found=_first(unknown), expected=expected)
         rows = subset(truth.cases, settings.limit)
         missing = [truth.cases[row] for row in rows if truth.cases[row] not in there]
         if missing and not allow_missing:
@@ -223,19 +182,15 @@ class FileSamples(SampleSource):
             raise DataError("no predictions for the cases that are scored", path=predictions.path)
         self.notes = [f"{len(missing)} cases have no predictions and are left out"] if missing else []
 
-    def todo(self, finished: Container[str]) -> list[int]:
-        """Every case: the fingerprint is of all that was read."""
-        return self.rows
-
     def fingerprint(self) -> str:
         """A hash of the samples that were read so far, in order."""
-        return self._digest.copy().hexdigest()
+        return self._digest.hexdigest()
 
-    def batches(self, rows: list[int]) -> Iterator[tuple[int, Sampled]]:
-        """Images that can be scored together; a large volume comes in parts."""
+    def batches(self) -> Iterator[tuple[int, Sampled]]:
+        """Images that can be scored together, and how many cases are done with them; a large volume comes in parts."""
         waiting: list[_Piece] = []
         names: set[str] = set()
-        for done, row in enumerate(rows):
+        for done, row in enumerate(self.rows):
             case, patient = self.truth.cases[row], self.truth.patients[row]
             maps, known, weights = self._read(row)
             masks, read = torch.from_numpy(known.masks), torch.from_numpy(known.read)
@@ -246,14 +201,14 @@ class FileSamples(SampleSource):
             step = max(1, _VALUES_AT_ONCE // maps[0].numel())
             for start in range(0, len(maps), step):
                 part = slice(start, start + step)
-                cases = own[part]
-                alike = weights.expand(len(cases), -1)
-                new = _Piece(cases, [patient] * len(cases), maps[part], masks[part], read[part], alike)
+                count = len(own[part])
+                alike = weights.expand(count, -1)
+                new = _Piece(own[part], [patient] * count, maps[part], masks[part], read[part], alike)
                 if waiting and not _fits(waiting, new):
                     yield done, _joined(waiting)
                     waiting = []
                 waiting.append(new)
-        yield len(rows), _joined(waiting)
+        yield len(self.rows), _joined(waiting)
 
     def _read(self, row: int) -> tuple[Tensor, TruthCase, Tensor]:
         """Maps (Z,N,K,H,W) of the largest n by the fixed draw, the raters, and weights (N,)."""
@@ -263,7 +218,11 @@ class FileSamples(SampleSource):
             hint, found = "-n says how many are scored.", len(raw.names)
             raise DataError("too few samples", path=raw.where, field=case, found=found, expected=largest, hint=hint)
         maps = self.values.read(raw)
-        self._check_fit(raw, maps, known)
+        ours, theirs = (shape[:1] + shape[3:] for shape in (maps.shape, known.masks.shape))
+        if ours != theirs:
+            names = [f"{z} slices of {h}×{w}" if z > 1 else f"{h}×{w}" for z, h, w in (ours, theirs)]
+            raise DataError("another size", path=raw.where, field=raw.case, found=names[0], expected=names[1])
+        check_place(raw.affine, known.affine, where=raw.where, case=raw.case, other=f"that of {self.truth.path}")
         self._digest.update(f"{case}\x1f{maps.shape}\x1f{maps.dtype}\x1f".encode())
         self._digest.update(np.packbits(maps).tobytes() if maps.dtype == bool else maps.tobytes())
         order = draw_order(self.settings.seed, case, raw.names)[:largest]
@@ -271,13 +230,6 @@ class FileSamples(SampleSource):
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights[order].sum() > 0):
             raise DataError("weights out of range", path=raw.where, field=case, expected="0 or more, not all 0")
         return torch.from_numpy(maps[:, order]), known, torch.from_numpy(weights[order])
-
-    def _check_fit(self, raw: RawMaps, maps: np.ndarray, known: TruthCase) -> None:
-        ours, theirs = (maps.shape[0], *maps.shape[3:]), (known.masks.shape[0], *known.masks.shape[3:])
-        if ours != theirs:
-            names = [f"{z} slices of {h}×{w}" if z > 1 else f"{h}×{w}" for z, h, w in (ours, theirs)]
-            raise DataError("another size", path=raw.where, field=raw.case, found=names[0], expected=names[1])
-        check_place(raw.affine, known.affine, where=raw.where, case=raw.case, other=f"that of {self.truth.path}")
 
 
 def draw_order(seed: int, case: str, names: Sequence[str]) -> list[int]:
@@ -312,5 +264,4 @@ def _joined(waiting: list[_Piece]) -> Sampled:
     cases, patients, *tensors = zip(*waiting, strict=True)
     maps, masks, read, weights = (torch.cat(parts) for parts in tensors)
     equal = torch.equal(weights, weights[:, :1].expand_as(weights))
-    drawn = Drawn(maps, None if equal else weights)
-    return Sampled(list(chain(*cases)), list(chain(*patients)), masks, read, [drawn])
+    return Sampled(list(chain(*cases)), list(chain(*patients)), masks, read, [Drawn(maps, None if equal else weights)])

@@ -21,13 +21,10 @@ from torch import Tensor
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
-from modiff.evaluation.records import DIFFERENCE, STRATA, Record
+from modiff.evaluation.records import BASELINE, BESIDE, DIFFERENCE, REFERENCE, STRATA, Record
 from modiff.io.files import write_text
-from modiff.metrics.registry import GAP, NAMES, pooled, rank
+from modiff.metrics.registry import GAP, NAMES, PooledError, pooled, rank
 
-REFERENCE = "iid_reference"
-BASELINE = "majority_vote"
-ONE_RATER = "one_rater"
 UNREAD = "unread"
 _IMAGE = ("patient", "stratum", "raters")  # what a row says of its image, before its values
 
@@ -135,15 +132,11 @@ def strata_of(marked: Tensor, read: Tensor) -> list[str]:
 
     An image that nobody read is "unread" and belongs to no stratum.
     """
-    names = []
-    for marks, readers in zip((marked & read).sum(1).tolist(), read.sum(1).tolist(), strict=True):
-        if not readers:
-            names.append(UNREAD)
-        elif not marks:
-            names.append("none")
-        else:
-            names.append("all_marked" if marks == readers else "some_empty")
-    return names
+    counts = zip((marked & read).sum(1).tolist(), read.sum(1).tolist(), strict=True)
+    return [
+        UNREAD if not raters else "none" if not marks else "all_marked" if marks == raters else "some_empty"
+        for marks, raters in counts
+    ]
 
 
 def records_of(table: ImageTable, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Record]:
@@ -151,44 +144,34 @@ def records_of(table: ImageTable, *, seed: int = 0, resamples: int = RESAMPLES) 
 
     The i.i.d. reference describes images that were not chosen by their marks: it has the stratum "all" only.
     """
-    columns = {**table.columns, **_differences(table)}
-    means = {quantity: values for quantity, values in columns.items() if not quantity.metric.startswith(GAP)}
+    measured: dict[Quantity, NDArray[np.float64] | PooledError] = {
+        quantity: values
+        for quantity, values in {**table.columns, **_differences(table)}.items()
+        if not quantity.metric.startswith(GAP)
+    }
     sets: dict[Quantity, dict[str, NDArray[np.float64]]] = {}  # columns by metric of each set of samples
     for quantity, values in table.columns.items():
         sets.setdefault(replace(quantity, metric=""), {})[quantity.metric] = values
-    together = {
-        replace(quantity, metric=metric): error
-        for quantity, found in sets.items()
-        for metric, error in pooled(found).items()
-    }
+    for quantity, found in sets.items():
+        measured |= {replace(quantity, metric=metric): error for metric, error in pooled(found).items()}
+    strata = {name: rows for name in STRATA if (rows := table.rows(name)).any()}
+    owners = {name: table.frame["patient"][rows].tolist() for name, rows in strata.items()}
+    how = {"seed": seed, "resamples": resamples}
     records = []
-    for quantity in sorted([*means, *together], key=_reading_order):
+    for quantity in sorted(measured, key=_reading_order):
+        one = measured[quantity]
         reference = quantity.predictor == REFERENCE or quantity.metric.endswith(DIFFERENCE + REFERENCE)
         drawn = quantity.predictor == "model" and DIFFERENCE not in quantity.metric
-        for stratum in ("all",) if reference else STRATA:
-            rows = table.rows(stratum)
-            if not rows.any():
+        seconds = table.seconds.get((quantity.steps, quantity.n)) if drawn else None
+        for name, rows in strata.items():
+            if reference and name != "all":
                 continue
-            patients = table.frame["patient"][rows].tolist()
-            if quantity in means:
-                interval = mean_interval(means[quantity][rows], patients, seed=seed, resamples=resamples)
+            if isinstance(one, PooledError):
+                interval = pooled_error_interval(one.gaps[rows], owners[name], classes=one.classes, **how)
             else:
-                error = together[quantity]
-                interval = pooled_error_interval(
-                    error.gaps[rows], patients, classes=error.classes, seed=seed, resamples=resamples
-                )
-            record = Record(
-                **asdict(quantity),
-                split=table.split,
-                stratum=stratum,
-                images=interval.images,
-                patients=interval.patients,
-                value=interval.value,
-                ci_low=interval.low,
-                ci_high=interval.high,
-                seconds_per_image=table.seconds.get((quantity.steps, quantity.n)) if drawn else None,
-            )
-            records.append(record)
+                interval = mean_interval(one[rows], owners[name], **how)
+            about = asdict(quantity) | {"split": table.split, "stratum": name, "seconds_per_image": seconds}
+            records.append(Record(**about, **interval.fields()))
     return records
 
 
@@ -196,7 +179,7 @@ def _differences(table: ImageTable) -> dict[Quantity, NDArray[np.float64]]:
     """A column for each difference of a predictor that draws samples from those that do not."""
     found = {}
     for quantity, values in table.columns.items():
-        if quantity.predictor in (BASELINE, ONE_RATER, REFERENCE) or NAMES.get(quantity.metric, ("", None))[1] is None:
+        if quantity.predictor in BESIDE or NAMES.get(quantity.metric, ("", None))[1] is None:
             continue
         for other in (BASELINE, REFERENCE):
             beside = table.columns.get(replace(quantity, steps=None, predictor=other))
@@ -205,12 +188,10 @@ def _differences(table: ImageTable) -> dict[Quantity, NDArray[np.float64]]:
     return found
 
 
-_PREDICTOR_ORDER = {"model": 0, "shuffled": 1, BASELINE: 2, ONE_RATER: 3, REFERENCE: 4}
-
-
 def _reading_order(quantity: Quantity) -> tuple[object, ...]:
     """Standard before paper; within it by threshold, n and metric, references right below the model."""
-    predictor = _PREDICTOR_ORDER.get(quantity.predictor, 0)
+    order = ("model", "shuffled", *BESIDE)
+    predictor = order.index(quantity.predictor) if quantity.predictor in order else 0
     metric, difference, _ = quantity.metric.partition(DIFFERENCE)
     steps = -1 if quantity.steps is None else quantity.steps
     protocol = (quantity.protocol != "standard", quantity.protocol)

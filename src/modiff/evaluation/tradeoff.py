@@ -16,11 +16,10 @@ import pandas as pd
 
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import words
-from modiff.evaluation.records import STRATA, Record, Result, is_label, read_result, select
+from modiff.evaluation.records import BASELINE, REFERENCE, STRATA, Record, Result, is_label, read_result, select
 from modiff.evaluation.results import MODEL, Aspect, check_alike, distinct
-from modiff.evaluation.table import BASELINE, REFERENCE
 from modiff.metrics.protocols import PROTOCOLS
-from modiff.viz.comparison import draw_tradeoff
+from modiff.viz.charts import draw_tradeoff
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,44 +61,30 @@ class Tradeoff:
 
 @dataclass(frozen=True)
 class _Source:
-    """A file. given: its name, where the user gave one. asked: fields of records. found: the model's records of it."""
+    """A file. given: its name, where the user gave one. device: what computed. key: of the line that its points are of.
+
+    found: the model's records of what is asked. points: those that can be drawn. beside: the references with a value.
+    """
 
     path: Path
     given: str | None
     result: Result
-    asked: dict[str, Any]
+    device: str
     found: list[Record]
-
-    @property
-    def points(self) -> list[Record]:
-        return [record for record in self.found if _missing(record) is None]
+    points: list[Record]
+    beside: dict[str, list[Record]]
 
     @property
     def key(self) -> tuple[str, str, str | None]:
-        """Of the line that its points belong to: files of one model on one device are one line."""
+        """Files of one model on one device are one line."""
         return self.result.text("model", "fingerprint") or str(self.path), self.device, self.given
-
-    @property
-    def name(self) -> str:
-        return self.given or self.result.text("model", "name") or self.path.stem
-
-    @property
-    def device(self) -> str:
-        """What computed; processes that shared its cores or its GPU count, for they slow each other."""
-        name, processes = self.result.text("device") or "unnamed device", self.result.made.get("processes", 1)
-        return f"{name}, {processes} processes" if isinstance(processes, int) and processes > 1 else name
 
     def count(self, of: str, stratum: str) -> int | None:
         """Images or patients of a stratum."""
         return self.result.strata.get(stratum, {}).get(of)
 
-    def reference(self, predictor: str) -> list[Record]:
-        """The record of the majority vote or the i.i.d. reference, where it has a value."""
-        found = select(self.result.results, predictor=predictor, **self.asked)
-        return [record for record in found if record.value is not None]
-
     def reference_values(self, predictor: str) -> list[float | None]:
-        return [record.value for record in self.reference(predictor)]
+        return [record.value for record in self.beside[predictor]]
 
 
 def tradeoff_of(
@@ -139,10 +124,10 @@ def tradeoff_of(
     for one in ones:
         if one.given is not None and len({other.key[0] for other in ones if other.given == one.given}) > 1:
             raise ConfigError("two models of one name", field="names", found=one.given)
-    ways = ([of(one) for one in ones] for of in (lambda s: s.device, lambda s: s.path.stem, lambda s: str(s.path)))
-    called = distinct([one.name for one in ones], *ways)
+    own = [one.given or one.result.text("model", "name") or one.path.stem for one in ones]
+    called = distinct(own, [s.device for s in ones], [s.path.stem for s in ones], [str(s.path) for s in ones])
     lines = tuple(_line(name, group) for name, group in zip(called, groups.values(), strict=True))
-    references = (*sources[0].reference(BASELINE), *sources[0].reference(REFERENCE))
+    references = (*sources[0].beside[BASELINE], *sources[0].beside[REFERENCE])
     images, patients = (sources[0].count(of, stratum) or 0 for of in ("images", "patients"))
     return Tradeoff(lines, references, images, patients, tuple(_notes(lines, sources, images)))
 
@@ -158,13 +143,20 @@ def _source(path: Path, given: str | None, asked: dict[str, Any]) -> _Source:
         found = select(found, **{field: value})
         if not found:
             raise DataError("the file has no results of it", path=path, field=field, found=has, expected=value)
-    source = _Source(path, given, result, asked, found)
-    if not source.points and all(record.value is None for record in found):
+    points = [record for record in found if _missing(record) is None]
+    if not points and all(record.value is None for record in found):
         raise DataError("defined on no image", path=path, field=asked["metric"])
-    if not source.points:
+    if not points:
         hint = "`modiff evaluate` measures them for a model, not for files."
         raise DataError("no seconds per image", path=path, field="seconds_per_image", hint=hint)
-    return source
+    beside = {
+        name: [record for record in select(result.results, predictor=name, **asked) if record.value is not None]
+        for name in (BASELINE, REFERENCE)
+    }
+    # Processes that shared its cores or its GPU slow each other.
+    device, processes = result.text("device") or "unnamed device", result.made.get("processes", 1)
+    device += f", {processes} processes" if isinstance(processes, int) and processes > 1 else ""
+    return _Source(path, given, result, device, found, points, beside)
 
 
 def _missing(record: Record) -> str | None:
@@ -182,11 +174,8 @@ def _aspects(stratum: str) -> Iterator[Aspect]:
             count = partial(_Source.count, of=of, stratum=part)
             yield of, count, f"{{}} of stratum {part}".format, None
     for name in (BASELINE, REFERENCE):  # the raters' masks alone decide them
-        yield words.PREDICTORS[name], partial(_Source.reference_values, predictor=name), _figures, None
-
-
-def _figures(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.6g}" for value in values) or "none"
+        values = partial(_Source.reference_values, predictor=name)
+        yield words.PREDICTORS[name], values, lambda found: ", ".join(f"{v:.6g}" for v in found) or "none", None
 
 
 def _line(name: str, group: Sequence[_Source]) -> Line:

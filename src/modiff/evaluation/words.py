@@ -1,14 +1,22 @@
-"""The field's names for what records hold, for tables and plots."""
+"""Results in words: the field's names for what records hold, and tables of text for a terminal."""
 
 from __future__ import annotations
 
-from modiff.evaluation.records import DIFFERENCE, Record
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+from modiff.evaluation.records import BESIDE, DIFFERENCE, Record, Result, select
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.metrics.registry import NAMES, WITHOUT_THRESHOLD
 
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+
 INTERVAL = "95 % interval"
 NONE = "–"  # where something does not enter
-FEW = "under 5 patients"
 METRICS = {metric: name for metric, (name, _) in NAMES.items()}
 HIGHER_IS_BETTER = {metric: better for metric, (_, better) in NAMES.items() if better is not None}
 PREDICTORS = {
@@ -24,7 +32,18 @@ STRATA = {
     "some_empty": "some raters marked nothing",
     "none": "nobody marked",
 }
+CONVENTIONS = {
+    "standard": "GED with self-pairs (V), HM-IoU by optimal matching",
+    "paper": "GED without self-pairs (U, can be negative), HM-IoU by greedy matching",
+}
 FEW = "under 5 patients"  # in place of an interval
+
+_WIDTH = 100  # where output goes to a file: lines are not to be cut at 80
+_LEFT = ("stratum", "metric", "predictor", "protocol", "threshold", "split", "a − b", "better")
+_WRAPPED = ("predictor", "stratum", "better", "a", "b")
+# How a title says what is the same in every row.
+_SHARED = dict.fromkeys(("a − b", "predictor", "metric", "protocol", "n", "threshold", "split", "stratum"), "{}")
+_SHARED |= {"protocol": "{} protocol", "n": "n = {}", "split": "split {}", "undefined": "undefined on {} of them"}
 
 
 def metric(record: Record) -> str:
@@ -47,7 +66,7 @@ def is_difference(record: Record) -> bool:
 
 def threshold(record: Record) -> str:
     """How probabilities became masks: "argmax", "p ≥ 0.9"; "–" where that does not enter."""
-    if record.predictor in ("majority_vote", "one_rater", "iid_reference"):
+    if record.predictor in BESIDE:
         return NONE
     return masks_by(record.metric.partition(DIFFERENCE)[0], record.protocol, record.threshold)
 
@@ -81,9 +100,8 @@ def ends(low: float | None, high: float | None, *, signed: bool = False, digits:
 
 def interval(record: Record) -> str:
     """The 95 % interval, or why there is none; nothing for a value that is undefined."""
-    if record.value is None:
-        return ""
-    return ends(record.ci_low, record.ci_high, signed=is_difference(record), digits=decimals(record.metric))
+    found = ends(record.ci_low, record.ci_high, signed=is_difference(record), digits=decimals(record.metric))
+    return "" if record.value is None else found
 
 
 def value(record: Record) -> str:
@@ -115,3 +133,74 @@ def with_direction(metric: str) -> str:
     """E.g. "GED (lower is better)"."""
     name, higher = METRICS.get(metric, metric), HIGHER_IS_BETTER.get(metric)
     return name if higher is None else f"{name} ({'higher' if higher else 'lower'} is better)"
+
+
+def text_table(
+    frame: pd.DataFrame, *, heads: Mapping[str, str] | None = None, bold: Sequence[bool] | None = None
+) -> Group:
+    """A title and a table of text for a terminal; what is the same in every row is said once, in the title.
+
+    frame: a line parts rows that differ in their index. heads: what columns are called, by default their names. bold:
+    whether each row is.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text  # names are other people's text: square brackets in them are not markup
+
+    said = []
+    for name in [name for name in _SHARED if name in frame]:
+        values = set(frame[name]) - ({NONE} if name == "threshold" else set())
+        if len(values) < 2:
+            said += [_SHARED[name].format(value) for value in values if value != ""]
+            frame = frame.drop(columns=name)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in frame.columns.astype(str):
+        head = Text((heads or {}).get(name, name))
+        justify: Literal["left", "right"] = "left" if name in _LEFT else "right"
+        table.add_column(head, justify=justify, overflow="fold", no_wrap=name not in _WRAPPED)
+    for i, cells in enumerate(frame.itertuples(index=False, name=None)):
+        if i and frame.index[i] != frame.index[i - 1]:
+            table.add_section()
+        table.add_row(*(Text(str(cell)) for cell in cells), style="bold" if bold is not None and bold[i] else "")
+    return Group(Text(", ".join(said), style="italic"), table)
+
+
+def results_table(result: Result) -> Group:
+    """A table per protocol and threshold of all predictors on all images; below, the same of the model by stratum."""
+    from rich.console import Group
+
+    def of_model(record: Record) -> bool:
+        return record.predictor == "model" and not is_difference(record)
+
+    def table(records: Sequence[Record]) -> Group:
+        rows = [row(record, result.undefined(record)) for record in records]
+        frame = pd.DataFrame(rows).set_index(["stratum", "n"], drop=False).drop(columns="seconds per image")
+        return text_table(frame, bold=[of_model(record) and record.stratum == "all" for record in records])
+
+    everywhere = [
+        record
+        for record in select(result.results, stratum="all")
+        if not (record.predictor == "shuffled" and record.metric.endswith("iid_reference"))
+    ]
+    model = [record for record in result.results if of_model(record)]
+    strata = [record for stratum in list(STRATA)[1:] for record in select(model, stratum=stratum)]
+    ways = dict.fromkeys((record.protocol, record.threshold) for record in result.results)
+    parts = [select(records, protocol=way[0], threshold=way[1]) for records in (everywhere, strata) for way in ways]
+    return Group(*(table(records) for records in parts if records))
+
+
+def wide_console() -> Console:
+    """A console that does not cut tables where standard output is a file or a pipe."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+
+
+def print_notes(notes: Sequence[str], console: Console | None = None) -> None:
+    """What a user should know, by default on standard error."""
+    from rich.console import Console
+
+    console = console or Console(stderr=True)
+    for note in notes:
+        console.print(f"Note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)

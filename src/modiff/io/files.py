@@ -33,7 +33,9 @@ def located(path: str | Path, field: str | None = None) -> Iterator[None]:
     except DataError as error:
         if error.path is not None:
             raise
-        raise DataError(str(error), path=path, field=field) from error
+        where = ": ".join(filter(None, (field, error.field))) or None
+        found, expected, hint = error.found, error.expected, error.hint
+        raise DataError(error.message, path=path, field=where, found=found, expected=expected, hint=hint) from error
 
 
 def guarded(path: str | Path, action: Callable[[], T]) -> T:
@@ -145,24 +147,18 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
 
 def _move_into(temporary: Path, path: Path) -> None:
     """The summary goes first and comes back last, so that an interrupted replacement is not taken for a result."""
-    stale = _named_files(path)
+    try:
+        named = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        named = []
     (path / MANIFEST).unlink(missing_ok=True)
-    for name in stale:
-        (path / name).unlink(missing_ok=True)
+    for name in named if isinstance(named, list) else []:
+        # The list is a file's word: only result files directly in the folder, never a path that leads elsewhere.
+        own = isinstance(name, str) and Path(name).name == name and Path(name).suffix in _SUFFIXES
+        if own and (path / name).is_file():
+            (path / name).unlink()
     for file in sorted(temporary.iterdir(), key=lambda file: file.name == MANIFEST):
         os.replace(file, path / file.name)
-
-
-def _named_files(path: Path) -> list[str]:
-    try:
-        names = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    if not isinstance(names, list):
-        return []
-    # The list is a file's word: only result files directly in the folder, never a path that leads elsewhere.
-    plain = [name for name in names if isinstance(name, str) and Path(name).name == name]
-    return [name for name in plain if Path(name).suffix in _SUFFIXES and (path / name).is_file()]
 
 
 def workers() -> int:

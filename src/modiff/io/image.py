@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -103,24 +104,53 @@ def write_png(path: str | Path, array: np.ndarray) -> Path:
     return write_bytes(path, png_bytes(array))
 
 
-def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
+def read_npy(
+    path: Path,
+    file: IO[bytes],
+    check: Callable[[tuple[int, ...], np.dtype], None] = lambda shape, dtype: None,
+    *,
+    field: str | None = None,
+) -> np.ndarray:
+    """The numbers of an NPY file, or of a member of an NPZ (`field`), from its start; nothing is unpickled.
+
+    check: raises for a shape and type that are not wanted, before memory is taken. Raises DataError for what is damaged
+    or is not an array of numbers.
+    """
+    shape, columns_first, dtype = npy_header(path, file, field=field)
+    check(shape, dtype)
+    data, needed = file.read(), math.prod(shape) * dtype.itemsize
+    if len(data) != needed:
+        expected = f"{needed} bytes"
+        raise DataError(
+            "is cut short or has bytes to spare", path=path, field=field, found=len(data), expected=expected
+        )
+    flat = np.frombuffer(data, dtype)
+    return flat.reshape(shape, order="F" if columns_first else "C").astype(dtype.newbyteorder("="))
+
+
+def npy_header(path: Path, file: IO[bytes], *, field: str | None = None) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, and number type of an NPY file or of a member of an NPZ (`field`)."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    with path.open("rb") as file:
-        try:
-            shape, columns_first, dtype = headers[np.lib.format.read_magic(file)](file)
-        except Exception as error:  # numpy raises what the damaged header provokes
-            raise DataError("is not a readable NPY file", path=path, found=_first_line(error)) from error
-        if dtype.hasobject or dtype.kind not in "uif":
+    try:
+        shape, columns_first, dtype = headers[np.lib.format.read_magic(file)](file)
+    except Exception as error:  # numpy raises what the damaged header provokes
+        raise DataError("is not a readable NPY file", path=path, field=field, found=_first_line(error)) from error
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise DataError("is not an array of numbers", path=path, field=field, found=dtype, expected="integer or float")
+    return shape, columns_first, dtype
+
+
+def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
+    def check(shape: tuple[int, ...], dtype: np.dtype) -> None:
+        if dtype.kind == "b":
             expected = "integer or float"
             raise DataError("is not an array of numbers", path=path, field="dtype", found=dtype, expected=expected)
         if len(shape) not in (2, 3):
             raise DataError("is not a 2-D image", path=path, field="shape", found=shape, expected="(H,W) or (C,H,W)")
         limits.check_declared(path, shape, dtype.itemsize, file_bytes)
-        held, needed = file_bytes - file.tell(), math.prod(shape) * dtype.itemsize
-        if needed != held:
-            raise DataError("is cut short or has bytes to spare", path=path, found=held, expected=f"{needed} bytes")
-        flat = np.fromfile(file, dtype)
-    array = flat.reshape(shape, order="F" if columns_first else "C").astype(dtype.newbyteorder("="), copy=False)
+
+    with path.open("rb") as file:
+        array = read_npy(path, file, check)
     return array[None] if array.ndim == 2 else array
 
 

@@ -13,7 +13,7 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from modiff.errors import DataError
-from modiff.io.files import sha256_of, write_bytes
+from modiff.io.files import located, sha256_of, write_bytes
 from modiff.io.limits import Limits
 from modiff.io.volume import Volume
 
@@ -47,62 +47,60 @@ def read_nifti(path: str | Path, *, limits: Limits | None = None) -> Volume:
     limits = limits or Limits()
     try:
         file_bytes = limits.check_file(path)
-        with path.open("rb") as file:
+        with located(path), path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             stream = gzip.GzipFile(fileobj=file) if packed else file
-            header = _header(path, stream.read(540))
-            shape, dtype, scaling = _shape(path, header), _dtype(path, header), _scaling(path, header)
+            header = _header(stream.read(540))
+            shape, dtype, scaling = _shape(header), _dtype(header), _scaling(header)
             result = dtype.newbyteorder("=")
             if scaling is not None:  # single precision holds what came from up to 16 bits
                 result = np.dtype(np.float32 if dtype.itemsize <= 2 or result == np.float32 else np.float64)
             limits.check_declared(path, shape, max(dtype.itemsize, result.itemsize), file_bytes)
-            affine = _affine(path, header)
-            stored = _stored(path, stream, header, shape, dtype)
-        digest = sha256_of(path)
+            affine = _affine(header)
+            values = _values(stream, header, shape, (dtype, result), scaling)
+        return Volume(values, affine, path, "NIfTI", {path.name: sha256_of(path)}, header)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError("is a damaged gzip file", path=path, found=error) from error
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", path=path) from error
-    return Volume(_values(path, stored, scaling, result), affine, path, "NIfTI", {path.name: digest}, header)
 
 
-def _header(path: Path, head: bytes) -> Nifti1Header:
+def _header(head: bytes) -> Nifti1Header:
     """nibabel's header, unchecked: it would repair odd ones and so hide what is wrong with them."""
     kinds = {kind.sizeof_hdr: kind for kind in (Nifti1Header, Nifti2Header)}
     little, big = int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
     kind = kinds.get(little) or kinds.get(big)
     if kind is None:
-        raise DataError("is not NIfTI", path=path, field="sizeof_hdr", found=head[:4].hex(), expected="348 or 540")
+        raise DataError("is not NIfTI", field="sizeof_hdr", found=head[:4].hex(), expected="348 or 540")
     if len(head) < kind.sizeof_hdr:
-        raise DataError("is too short for NIfTI", path=path, found=f"{len(head)} bytes", expected=kind.sizeof_hdr)
+        raise DataError("is too short for NIfTI", found=f"{len(head)} bytes", expected=kind.sizeof_hdr)
     header = kind(head[: kind.sizeof_hdr], "<" if little in kinds else ">", check=False)
     magic = header["magic"].item()
     if magic != kind.single_magic:
         what = "is half of a two-file NIfTI" if magic == kind.pair_magic else "is not NIfTI"
         hint = "Convert it to .nii.gz" if magic == kind.pair_magic else None
-        raise DataError(what, path=path, field="magic", found=magic, expected="n+1 or n+2", hint=hint)
+        raise DataError(what, field="magic", found=magic, expected="n+1 or n+2", hint=hint)
     return header
 
 
-def _shape(path: Path, header: Nifti1Header) -> tuple[int, int, int, int]:
+def _shape(header: Nifti1Header) -> tuple[int, int, int, int]:
     """(i,j,k,channels), i fastest; at most one of the dimensions after the third may be longer than 1."""
     count, *sides = header["dim"].tolist()
     if not 1 <= count <= 7:
-        raise DataError("number of dimensions", path=path, field="dim[0]", found=count, expected="2 to 7")
+        raise DataError("number of dimensions", field="dim[0]", found=count, expected="2 to 7")
     sides = sides[:count]
     found = "×".join(map(str, sides))
     if min(sides) < 1:
-        raise DataError("has no voxels", path=path, field="dim", found=found)
+        raise DataError("has no voxels", field="dim", found=found)
     more = [side for side in sides[3:] if side > 1]
     if len(more) > 1:
-        expected = "a volume, or channels of one"
-        raise DataError("too many dimensions", path=path, field="dim", found=found, expected=expected)
+        raise DataError("too many dimensions", field="dim", found=found, expected="a volume, or channels of one")
     i, j, k = (*sides, 1, 1)[:3]
     return i, j, k, more[0] if more else 1
 
 
-def _dtype(path: Path, header: Nifti1Header) -> np.dtype:
+def _dtype(header: Nifti1Header) -> np.dtype:
     """The type of the stored values: integers and floats of up to 64 bits, one number per voxel."""
     try:
         dtype = header.get_data_dtype()
@@ -110,28 +108,28 @@ def _dtype(path: Path, header: Nifti1Header) -> np.dtype:
         dtype = np.dtype(np.void)
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         found, expected = f"{dtype.name}, code {header['datatype']}", "integers or floats"
-        raise DataError("another type of voxel", path=path, field="datatype", found=found, expected=expected)
+        raise DataError("another type of voxel", field="datatype", found=found, expected=expected)
     bits = int(header["bitpix"])
     if bits != 8 * dtype.itemsize:
-        raise DataError("contradicts the type", path=path, field="bitpix", found=bits, expected=8 * dtype.itemsize)
+        raise DataError("contradicts the type", field="bitpix", found=bits, expected=8 * dtype.itemsize)
     return dtype
 
 
-def _scaling(path: Path, header: Nifti1Header) -> tuple[float, float] | None:
+def _scaling(header: Nifti1Header) -> tuple[float, float] | None:
     """Slope and intercept, None where values are what they are; a slope of 0 is the standard's "not scaled"."""
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if not math.isfinite(slope) or slope == 0:
         return None
     if not math.isfinite(inter):
-        raise DataError("cannot be", path=path, field="scl_inter", found=inter)
+        raise DataError("cannot be", field="scl_inter", found=inter)
     return None if (slope, inter) == (1.0, 0.0) else (slope, inter)
 
 
-def _affine(path: Path, header: Nifti1Header) -> np.ndarray:
+def _affine(header: Nifti1Header) -> np.ndarray:
     """(4,4) voxel (i,j,k) to RAS+ mm: the sform, else the qform, else the spacing alone, as the standard ranks them."""
     unit = int(header["xyzt_units"]) & 7
     if unit not in _UNITS_MM:
-        raise DataError("no such unit of length", path=path, field="xyzt_units", found=unit)
+        raise DataError("no such unit of length", field="xyzt_units", found=unit)
     try:
         with np.errstate(all="ignore"):
             affine = np.array(header.get_best_affine(), dtype=np.float64)
@@ -139,45 +137,48 @@ def _affine(path: Path, header: Nifti1Header) -> np.ndarray:
             spacing = np.linalg.norm(affine[:3, :3], axis=0)
             volume = abs(np.linalg.det(affine[:3, :3])) / np.prod(spacing)
     except Exception as error:  # a qform that is no rotation raises ValueError, LinAlgError or nibabel's own
-        raise DataError("has a geometry that cannot be", path=path, field="affine", found=str(error)[:200]) from error
+        raise DataError("has a geometry that cannot be", field="affine", found=str(error)[:200]) from error
     low, high = _SPACING_MM
     if not (np.isfinite(affine).all() and spacing.min() >= low and spacing.max() <= high):
         found, expected = " × ".join(f"{value:g}" for value in spacing) + " mm", f"{low:g} to {high:g}"
-        raise DataError("spacing beyond reason", path=path, field="affine", found=found, expected=expected)
+        raise DataError("spacing beyond reason", field="affine", found=found, expected=expected)
     if not volume > 1e-3:  # the axes of a voxel nearly lie in one plane
-        raise DataError("axes that span no space", path=path, field="affine", found=affine[:3, :3].round(4).tolist())
+        raise DataError("axes that span no space", field="affine", found=affine[:3, :3].round(4).tolist())
     return affine
 
 
-def _stored(
-    path: Path, stream: BinaryIO | gzip.GzipFile, header: Nifti1Header, shape: tuple[int, ...], dtype: np.dtype
+def _values(
+    stream: BinaryIO | gzip.GzipFile,
+    header: Nifti1Header,
+    shape: tuple[int, ...],
+    dtypes: tuple[np.dtype, np.dtype],
+    scaling: tuple[float, float] | None,
 ) -> np.ndarray:
-    """(C,Z,H,W) as in the file: its first axis runs fastest, so its array transposed is contiguous as it lies."""
+    """(C,Z,H,W) in the second of the types, stored in the first, scaled a slice at a time for memory.
+
+    The file's first axis runs fastest, so its array transposed is contiguous as it lies.
+    """
     offset = float(header["vox_offset"])
     if not header.sizeof_hdr <= offset <= _OFFSET_MAX or not offset.is_integer():
-        raise DataError("voxels begin where they cannot", path=path, field="vox_offset", found=offset)
-    end = int(offset) + math.prod(shape) * dtype.itemsize
+        raise DataError("voxels begin where they cannot", field="vox_offset", found=offset)
+    end = int(offset) + math.prod(shape) * dtypes[0].itemsize
     stream.seek(0)
     raw = stream.read(end + _TRAILING_MAX + 1)  # whatever the stream inflates to
     if not end <= len(raw) <= end + _TRAILING_MAX:
         found = "more" if len(raw) > end else f"{len(raw)} bytes"
-        raise DataError("has another size than its header says", path=path, found=found, expected=f"{end} bytes")
-    return np.frombuffer(raw, dtype, math.prod(shape), int(offset)).reshape(shape[::-1])
-
-
-def _values(path: Path, stored: np.ndarray, scaling: tuple[float, float] | None, result: np.dtype) -> np.ndarray:
-    """(C,Z,H,W) stored values in the type of the result, scaled a slice at a time for memory."""
+        raise DataError("has another size than its header says", found=found, expected=f"{end} bytes")
+    stored = np.frombuffer(raw, dtypes[0], math.prod(shape), int(offset)).reshape(shape[::-1])
     if stored.dtype.kind == "f" and not np.isfinite(stored).all():
-        raise DataError("has values that are not finite", path=path, found="NaN or infinity")
+        raise DataError("has values that are not finite", found="NaN or infinity")
     if scaling is None:
-        return np.array(stored, dtype=result)
+        return np.array(stored, dtype=dtypes[1])
     slope, inter = map(np.float64, scaling)
-    made = np.empty(stored.shape, result)
+    made = np.empty(stored.shape, dtypes[1])
     with np.errstate(over="ignore"):
         for place in np.ndindex(stored.shape[:2]):
             made[place] = stored[place] * slope + inter
     if not np.isfinite(made).all():
-        raise DataError("scaled values are not finite", path=path, field="scl_slope", found=scaling[0])
+        raise DataError("scaled values are not finite", field="scl_slope", found=scaling[0])
     return made
 
 

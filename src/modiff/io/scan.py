@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +24,9 @@ def read_any(path: str | Path, *, limits: Limits | None = None) -> ImageFile | V
     A folder is a DICOM series. A file is recognised by its first bytes; a gzip file is NIfTI. Raises DataError as the
     readers do.
     """
-    path = Path(path)
-    start = _start(path)
+    path, start = Path(path), b""
+    with suppress(OSError), path.open("rb") as file:  # where there is nothing to read, the readers say so
+        start = file.read(352)
     if path.is_dir() or start[128:132] == b"DICM":
         from modiff.io.dicom.series import read_dicom_series
 
@@ -60,12 +62,3 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits | None = None) 
         volumes.append(scan)
     digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
     return replace(volumes[0], array=np.concatenate([volume.array for volume in volumes]), sha256=digests)
-
-
-def _start(path: Path) -> bytes:
-    """The first bytes; none where there is nothing to read, which the readers then say."""
-    try:
-        with path.open("rb") as file:
-            return file.read(352)
-    except OSError:
-        return b""

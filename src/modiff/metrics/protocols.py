@@ -1,18 +1,49 @@
-"""The two bundles of conventions behind published numbers; every number names the one it was computed under."""
+"""From probability maps to masks, and the two bundles of conventions behind published numbers.
+
+Every number names the protocol that it was computed under.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.binarise import binarise
+from modiff.metrics.functional.ops import check_probabilities
 
 Estimator = Literal["v", "u"]
 Matching = Literal["optimal", "greedy"]
 NccKind = Literal["pixel", "row"]
+
+
+def binarise(samples: Tensor, threshold: float | None) -> Tensor:
+    """Masks of probability maps: (B,N,K,H,W) in [0,1] -> bool of the same shape.
+
+    threshold None is the argmax: classes exclude each other, the background is 1 − Σp, a tie with it is background
+    (K = 1: p > 0.5), a tie of two foreground classes goes to the first. A number is a threshold for each class on its
+    own, p >= threshold; below one half classes may then overlap. So `binarise(p, 0.5)` is p >= 0.5 and differs from
+    the argmax where p is exactly one half; what "0.5" means in a protocol is `Protocol.binarise`'s business.
+    Raises MetricError for a shape that is not (B,N,K,H,W), values outside [0,1] or a threshold outside (0,1].
+    """
+    if samples.ndim != 5:
+        raise MetricError("samples of a wrong shape", found=tuple(samples.shape), expected="(B,N,K,H,W)")
+    if samples.is_floating_point():
+        check_probabilities(samples)
+    if threshold is not None:
+        if not 0.0 < threshold <= 1.0:
+            raise MetricError("a threshold outside its range", found=threshold, expected="0 < threshold <= 1")
+        return samples >= threshold
+    if samples.dtype == torch.bool:
+        samples = samples.to(torch.uint8)
+    if samples.shape[2] == 1:
+        return samples > 0.5
+    best, which = samples.max(dim=2, keepdim=True)
+    wins = best > 1 - samples.sum(dim=2, keepdim=True)
+    classes = torch.arange(samples.shape[2], device=samples.device).view(1, 1, -1, 1, 1)
+    return wins & (which == classes)
 
 
 @dataclass(frozen=True)
@@ -44,11 +75,9 @@ class Protocol:
 
 PROTOCOLS: dict[str, Protocol] = {
     # What CCDM, MoSE, SSN, PHiSeg and Medical Matting compute.
-    "standard": Protocol(
-        "standard", ged_estimator="v", matching="optimal", ncc="pixel", threshold=0.5, argmax_at_half=True
-    ),
+    "standard": Protocol("standard", "v", "optimal", "pixel", threshold=0.5, argmax_at_half=True),
     # What MoDiff's text (p >= 0.9) and its authors' evaluation scripts (the rest) compute.
-    "paper": Protocol("paper", ged_estimator="u", matching="greedy", ncc="row", threshold=0.9, argmax_at_half=False),
+    "paper": Protocol("paper", "u", "greedy", "row", threshold=0.9, argmax_at_half=False),
 }
 
 

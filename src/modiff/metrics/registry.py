@@ -92,17 +92,17 @@ def _ci(view: View, protocol: Protocol) -> tuple[Tensor, ...]:
     return F.collective_insight(view.binary, view.masks, read=view.read, pairs=view.pairs)
 
 
-def _sample_diversity(view: View, protocol: Protocol) -> Tensor:
+def _diversity(view: View, protocol: Protocol) -> Tensor:
     return F.sample_diversity(view.pairs, estimator=protocol.ged_estimator, weights=view.weights)
 
 
-def _rater_diversity(view: View, protocol: Protocol) -> Tensor:
-    return F.rater_diversity(view.pairs, estimator=protocol.ged_estimator)
+def _of_mean_map(name: str, title: str, better: bool) -> Metric:
+    """A metric of the samples' mean map and the raters' mean label, by its function's name in `functional`."""
 
+    def compute(view: View, protocol: Protocol) -> Tensor:
+        return getattr(F, name)(view.maps, view.masks, read=view.read, weights=view.weights)
 
-def _of_mean_map(function: str) -> Callable[[View, Protocol], Tensor]:
-    """A function of the samples' mean map and the raters' mean label, by its name in `functional`."""
-    return lambda view, protocol: getattr(F, function)(view.maps, view.masks, read=view.read, weights=view.weights)
+    return _one(name, title, better, compute, of_maps=True)
 
 
 def _gaps(view: View, protocol: Protocol) -> Values:
@@ -131,13 +131,19 @@ _ALL = (
     _one("ncc", "NCC", HIGHER, _ncc, of_maps=True, by_protocol=True, weighted=False),
     Metric("ci", tuple(Column(name, title, HIGHER) for name, title in _CI.items()), _ci, weighted=False),
     _one("dmax", "Dmax", HIGHER, lambda view, protocol: F.dmax(view.pairs)),
-    _one("sample_diversity", "sample diversity", NEITHER, _sample_diversity, by_protocol=True),
-    _one("rater_diversity", "rater diversity", NEITHER, _rater_diversity, by_protocol=True),
-    _one("soft_dice", "soft Dice", HIGHER, _of_mean_map("soft_dice"), of_maps=True),
-    _one("brier", "Brier score", LOWER, _of_mean_map("brier"), of_maps=True),
+    _one("sample_diversity", "sample diversity", NEITHER, _diversity, by_protocol=True),
+    _one(
+        "rater_diversity",
+        "rater diversity",
+        NEITHER,
+        lambda view, protocol: F.rater_diversity(view.pairs, estimator=protocol.ged_estimator),
+        by_protocol=True,
+    ),
+    _of_mean_map("soft_dice", "soft Dice", HIGHER),
+    _of_mean_map("brier", "Brier score", LOWER),
     Metric("ece", (), _gaps, of_maps=True, pooled=Column("ece", "ECE", LOWER)),
-    _one("uncertainty_ncc", "uncertainty NCC", HIGHER, _of_mean_map("uncertainty_ncc"), of_maps=True),
-    _one("uncertainty_auroc", "uncertainty AUROC", HIGHER, _of_mean_map("uncertainty_auroc"), of_maps=True),
+    _of_mean_map("uncertainty_ncc", "uncertainty NCC", HIGHER),
+    _of_mean_map("uncertainty_auroc", "uncertainty AUROC", HIGHER),
     Metric(
         "presence",
         tuple(Column(name, title, NEITHER) for name, title in _PRESENCE.items()),
@@ -145,13 +151,7 @@ _ALL = (
         pooled=Column("presence_ece", "presence ECE", LOWER),
     ),
     _one("hd95", "HD95 (px)", LOWER, lambda view, protocol: view.surface.hd95, weighted=False),
-    _one(
-        "average_surface_distance",
-        "surface distance (px)",
-        LOWER,
-        lambda view, protocol: view.surface.average,
-        weighted=False,
-    ),
+    _one("average_surface_distance", "surface distance (px)", LOWER, lambda v, p: v.surface.average, weighted=False),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 FIRST = ("ged", "hm_iou")  # what is scored and compared where nothing is asked for
@@ -176,17 +176,17 @@ def values(samples: SampleSet, metric: str, protocol: Protocol, threshold: float
     asked = METRICS[metric]
     way = None if asked.of_maps else samples.way(protocol, threshold)
     key = (metric, way, n, protocol.name if asked.by_protocol else None)
-    return samples.once(key, lambda: _values(samples, asked, protocol, threshold, n))
 
+    def computed() -> Values:
+        names, view = COLUMNS[metric], samples.view(protocol, threshold, n)
+        if samples.weights is not None and not asked.weighted:
+            return dict.fromkeys(names, view.undefined())
+        found = asked.compute(view, protocol)
+        if isinstance(found, dict):
+            return found
+        return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
 
-def _values(samples: SampleSet, metric: Metric, protocol: Protocol, threshold: float, n: int) -> Values:
-    names, view = COLUMNS[metric.name], samples.view(protocol, threshold, n)
-    if samples.weights is not None and not metric.weighted:
-        return dict.fromkeys(names, view.undefined())
-    found = metric.compute(view, protocol)
-    if isinstance(found, dict):
-        return found
-    return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
+    return samples.once(key, computed)
 
 
 def chosen(names: Iterable[str]) -> tuple[str, ...]:

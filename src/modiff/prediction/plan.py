@@ -1,18 +1,21 @@
-"""The plan of a prediction: which windows of a scan are looked at, and how their maps are merged into one."""
+"""The plan of a prediction: which windows of a scan are looked at, what the model sees through them, and how its maps
+are merged into one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from modiff.data.intensity import IntensityRule, convert
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter
 from modiff.prediction.windows import OVERLAP, Box, Window, importance, place, windows_over
 from modiff.types import DataSpec, Samples, marks
+
+Job = tuple[int, Window]  # a slice and a window of it
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,9 @@ class Plan:
         return len(self.windows) > 1
 
     @property
-    def jobs(self) -> list[tuple[int, Window]]:
+    def jobs(self) -> list[Job]:
         """Every slice with every window."""
         return [(z, window) for z in range(*self.box.spans[0]) for window in self.windows]
-
-    @property
-    def frame(self) -> tuple[int, ...]:
-        """The shape of a map: (H,W) of an image, (z,h,w) of a scan's box."""
-        return self.box.shape[1:] if self.image else self.box.size
 
     @property
     def area(self) -> Window:
@@ -81,7 +79,7 @@ def plan_windows(
         box = roi or Box.whole(shape)
         # A place that is asked for is in the middle; a small image is shown once, whole.
         reach = model.reach(*size) if box.size[1] > size[0] or box.size[2] > size[1] else size
-        found = windows_over(*box.spans[1:], frame, size, reach=reach, overlap=overlap, centred=data.prompted)
+        found = windows_over(box, size, reach=reach, overlap=overlap, centred=data.prompted)
         weights = importance(size, reach) if len(found) > 1 else np.ones(size, np.float32)
         return Plan(box, tuple(found), weights, image=image, placed=not image or roi is not None)
     if roi is not None:
@@ -95,44 +93,74 @@ def plan_windows(
     return Plan(Box(shape, spans), (window,), np.ones(size, np.float32), (x, y, z), image, placed=not image)
 
 
-class Merged:
-    """Maps of windows summed into those of the box by their weights, and what else the model says, over all windows."""
+class Values:
+    """What the model sees of `array` (C,Z,H,W) through the windows of a plan: made of the whole of it, and then cut.
 
-    def __init__(self, plan: Plan, n: int, classes: int) -> None:
-        self.plan = plan
-        self.maps = torch.zeros(n, classes, *plan.box.size)
-        self.weights = torch.zeros(n, dtype=torch.float64)
-        self.raters: Tensor | None = None
-        self.presence: Tensor | None = None
-        seen = np.zeros(plan.box.size[1:])
-        for window in plan.windows:
-            target, source = window.within(*plan.box.spans[1:])
-            seen[target] += plan.weights[source]
-        self.seen = torch.from_numpy(np.where(seen > 0, seen, 1)).float()
+    data: what is known of the model's training data. 8- and 16-bit unsigned values of an image run to full scale and
+    have no units, which those of a scan have.
 
-    def add(self, jobs: Sequence[tuple[int, Window]], drawn: Samples) -> None:
-        """Samples of windows, one per job: slice and window."""
-        weights, first = torch.from_numpy(self.plan.weights), self.plan.box.spans[0][0]
-        for (z, window), maps in zip(jobs, drawn.maps.float().cpu(), strict=True):
-            target, source = window.within(*self.plan.box.spans[1:])
-            fraction = weights[source] / self.seen[target]  # of all windows it sums to 1 wherever one looks
-            self.maps[(slice(None), slice(None), z - first, *target)] += maps[(..., *source)] * fraction
-        self.weights += drawn.weights.double().cpu().sum(0)
-        if drawn.raters is not None and self.raters is None:
-            self.raters = drawn.raters[:1].cpu().clone()
-        if drawn.presence is not None:
-            # One number is drawn for all windows: a rater marks anything where it is below the largest probability.
-            most = drawn.presence.max()[None].cpu().clone()
-            self.presence = most if self.presence is None else torch.maximum(most, self.presence)
+    Bounds are those of the whole image: percentiles of all its slices, channel by channel, and minimum and maximum of
+    each slice. A model of lesion crops (prompt `centre`) is the one exception to `minmax-slice`: its crops were
+    stretched one by one, and so are its windows.
+    rule, trained: the rule applied and the model's own. notes: what differs from the rule; `cut` may add to them.
+    """
 
-    def samples(self) -> Samples:
-        """Everything, as a batch of one: maps (1,N,K,H,W) of an image in its whole frame, (1,N,K,z,h,w) of a box.
+    def __init__(self, array: np.ndarray, data: DataSpec, intensity: str | None, plan: Plan) -> None:
+        trained = self.trained = data.intensity
+        self.rule = intensity if intensity is not None else trained
+        self._parsed = IntensityRule.parse(self.rule if self.rule is not None else "unit")
+        self.notes: list[str] = []
+        if self.rule is None:
+            self.notes.append("the model does not say how its training values were made: taken as they are")
+        elif trained is not None and self.rule not in (trained, trained.partition(":")[0], "ready"):
+            self.notes.append(f"values were made by {self.rule}, those of the training data by {trained}")
+        kind, shown = self._parsed.kind, plan.box.slices[0]
+        self._first, self._each_window = shown.start, kind == "minmax-slice" and data.prompted
+        self._values = array[:, shown]
+        if kind == "percentiles":
+            self._values = self._made(array)[:, shown]
+        elif not self._each_window:
+            units = kind == "window" and not plan.image
+            self._values = self._made(self._values.astype(np.float32) if units else self._values)
 
-        present: the merged maps mark something. presence: the largest of the windows.
-        """
-        maps = self.maps.clamp_(0, 1)  # sums of fractions exceed 1 by rounding
-        present = torch.stack([marks(sample.flatten(1, 2)) for sample in maps])
-        if self.plan.image:
-            maps = torch.from_numpy(self.plan.box.put_back(maps.numpy()))[:, :, 0]
-        weights = (self.weights / self.weights.sum()).float()
-        return Samples(maps[None], weights[None], present[None], self.raters, self.presence)
+    def cut(self, z: int, window: Window) -> np.ndarray:
+        """(C,H,W) float32 in [0,1]: slice z through `window`."""
+        seen = window.cut(self._values[:, z - self._first])
+        return self._made(seen) if self._each_window else seen
+
+    def _made(self, values: np.ndarray) -> np.ndarray:
+        made, notes = convert(values, self._parsed)
+        self.notes += [note for note in notes if note not in self.notes]
+        return made
+
+
+def merge(plan: Plan, n: int, classes: int, drawn: Iterable[tuple[Sequence[Job], Samples]]) -> Samples:
+    """Samples of windows as one batch of one: maps (1,N,K,H,W) of an image in its whole frame, (1,N,K,z,h,w) of a box.
+
+    drawn: for each part of the plan's jobs their samples, whose maps are summed by the window's weights. present: the
+    merged maps mark something. presence: the largest of the windows, for one number is drawn for all of them, and a
+    rater marks anything where it is below the largest probability.
+    """
+    box, weights = plan.box, torch.from_numpy(plan.weights)
+    maps, seen = torch.zeros(n, classes, *box.size), torch.zeros(box.size[1:], dtype=torch.float64)
+    for window in plan.windows:
+        target, source = window.within(*box.spans[1:])
+        seen[target] += weights[source]
+    seen = torch.where(seen > 0, seen, 1).float()
+    own, raters, presence = torch.zeros(n, dtype=torch.float64), None, []
+    for jobs, samples in drawn:
+        for (z, window), found in zip(jobs, samples.maps.float().cpu(), strict=True):
+            target, source = window.within(*box.spans[1:])
+            fraction = weights[source] / seen[target]  # of all windows it sums to 1 wherever one looks
+            maps[(slice(None), slice(None), z - box.spans[0][0], *target)] += found[(..., *source)] * fraction
+        own += samples.weights.double().cpu().sum(0)
+        if samples.raters is not None and raters is None:
+            raters = samples.raters[:1].cpu().clone()
+        if samples.presence is not None:
+            presence.append(samples.presence.max().cpu())
+    maps.clamp_(0, 1)  # sums of fractions exceed 1 by rounding
+    present = torch.stack([marks(sample.flatten(1, 2)) for sample in maps])
+    if plan.image:
+        maps = torch.from_numpy(box.put_back(maps.numpy()))[:, :, 0]
+    most = torch.stack(presence).max()[None] if presence else None
+    return Samples(maps[None], (own / own.sum()).float()[None], present[None], raters, most)

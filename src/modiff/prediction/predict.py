@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from modiff.errors import ConfigError, DataError
 from modiff.io.image import ImageFile
 from modiff.io.volume import Volume
-from modiff.prediction.plan import Plan
+from modiff.prediction.plan import Plan, Values
 from modiff.prediction.predictor import PredictionWarning, Predictor, check_settings
-from modiff.prediction.privacy import called
 from modiff.prediction.summary import Summary, summarise
-from modiff.prediction.values import Values
 from modiff.prediction.windows import OVERLAP, Box
 from modiff.types import RaterChoice, Samples
 
@@ -73,14 +69,10 @@ class Prediction:
         """The slice of a scan on which the samples mark most; the middle of what was looked at where they mark none."""
         return self.plan.box.spans[0][0] + self.summary.key_slice()
 
-    def seen(self, z: int) -> np.ndarray:
-        """(C,h,w) values of slice z that a figure shows, through `plan.shown`."""
-        return self.values.cut(z, self.plan.shown)
-
     def slice_summary(self, z: int) -> Summary:
         """The summary of slice z of a scan by itself, its maps in the frame of the whole slice."""
         box, summary = self.plan.box, self.summary
-        maps = box.framed(self.samples.maps[0, :, :, z - box.spans[0][0]].numpy())
+        maps = box.put_back(self.samples.maps[0, :, :, z - box.spans[0][0]].numpy(), dimensions=2)
         drawn = Samples.uniform(torch.from_numpy(maps)[None])
         drawn.weights = self.samples.weights
         spacing = None if summary.spacing is None else summary.spacing[1:]
@@ -89,16 +81,15 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: what the model saw, and the summary; everything but the maps."""
         plan, window = self.plan, self.plan.windows[0]
-        depth, height, width = plan.box.shape
+        height, width = plan.box.shape[1:]
         size = {"width": window.size[1], "height": window.size[0]}
         found: dict[str, Any] = {"image_size": {"width": width, "height": height}}
         if plan.placed:
-            found["image_size"]["slices"] = depth
+            found["image_size"]["slices"] = plan.box.shape[0]
             found["box"] = {name: list(span) for name, span in zip("xyz", reversed(plan.box.spans), strict=True)}
             found["windows"] = {"a_slice": len(plan.windows), **size}
         else:
-            corner = {"left": window.left, "top": window.top}
-            found["window"] = {**corner, **size, "reaches_outside": window.padded}
+            found["window"] = {"left": window.left, "top": window.top, **size, "reaches_outside": window.padded}
         found |= {
             "at": None if plan.at is None else list(plan.at if plan.placed else plan.at[:2]),
             "intensity": {"training": self.values.trained, "applied": self.values.rule},
@@ -123,31 +114,36 @@ def predict(
     through windows that slide. progress: called with windows done and in all. What differs from the training data
     stands in `notes`. Raises DataError that names the file, ConfigError.
     """
-    asked, volume = settings, scan if isinstance(scan, Volume) else None
-    if volume is not None and asked.spacing is not None:
+    asked, volume = settings, isinstance(scan, Volume)
+    if volume and asked.spacing is not None:
         raise ConfigError("the scan brings its own", field="--spacing", found=",".join(map(str, asked.spacing)))
     check_settings(predictor.model, asked.n, asked.steps, asked.raters, asked.stratified)
-    spacing = volume.spacing if volume is not None else asked.spacing or scan.spacing
-    with warnings.catch_warnings(), _naming(scan):
+    height, width = scan.array.shape[-2:]
+    shape = (scan.array.shape[1] if volume else 1, height, width)
+    most = predictor.size or shape[1:]
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", PredictionWarning)
-        predictor.set_image(
-            scan.array,
-            at=asked.at,
-            slices=asked.slices,
-            roi=_box(scan, predictor, asked),
-            overlap=asked.overlap,
-            intensity=asked.intensity,
-            spacing=spacing,
-        )
-        samples = predictor.sample(
-            asked.n,
-            seed=asked.seed,
-            steps=asked.steps,
-            raters=asked.raters,
-            stratified=asked.stratified,
-            progress=progress,
-        )
-    summary = predictor.summary(threshold=asked.threshold, voxel_mm3=None if volume is None else volume.voxel_mm3)
+        try:
+            roi = None if asked.roi is None else Box.parse(asked.roi, shape)
+            if roi is None and asked.at is None and (volume or height > most[0] or width > most[1]):
+                roi = Box.whole(shape)
+            predictor.set_image(
+                scan.array,
+                at=asked.at,
+                slices=asked.slices,
+                roi=roi,
+                overlap=asked.overlap,
+                intensity=asked.intensity,
+                spacing=asked.spacing or scan.spacing,
+            )
+            drawing: dict[str, Any] = {"seed": asked.seed, "steps": asked.steps, "raters": asked.raters}
+            samples = predictor.sample(asked.n, **drawing, stratified=asked.stratified, progress=progress)
+        except DataError as error:
+            if error.path is not None or error.field not in ("image", "at", "--roi"):
+                raise
+            raise type(error)(str(error), path=called(scan)) from error
+    voxel = scan.voxel_mm3 if isinstance(scan, Volume) else None
+    summary = predictor.summary(threshold=asked.threshold, voxel_mm3=voxel)
     plan, values = predictor.plan, predictor.values
     assert plan is not None
     assert values is not None
@@ -155,23 +151,6 @@ def predict(
     return Prediction(scan, asked, method, samples, summary, plan, values, predictor.case, predictor.notes)
 
 
-def _box(scan: ImageFile | Volume, predictor: Predictor, settings: Settings) -> Box | None:
-    """What windows slide over; None for a place, and for an image that one window shows."""
-    height, width = scan.array.shape[-2:]
-    shape = (scan.array.shape[1] if isinstance(scan, Volume) else 1, height, width)
-    if settings.roi is not None:
-        return Box.parse(settings.roi, shape)
-    size = predictor.size or (height, width)
-    slide = isinstance(scan, Volume) or height > size[0] or width > size[1]
-    return Box.whole(shape) if slide and settings.at is None else None
-
-
-@contextmanager
-def _naming(scan: ImageFile | Volume) -> Iterator[None]:
-    """An error about the image's content or a place in it names the file."""
-    try:
-        yield
-    except DataError as error:
-        if error.path is not None or error.field not in ("image", "at", "--roi"):
-            raise
-        raise type(error)(str(error), path=called(scan)) from error
+def called(scan: ImageFile | Volume) -> str:
+    """What words and figures call a scan: the path of a DICOM series often names the patient."""
+    return "DICOM series" if scan.format == "DICOM" else str(scan.path)

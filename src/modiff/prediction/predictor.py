@@ -23,10 +23,9 @@ from torch import Tensor
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
 from modiff.methods.base import Segmenter
-from modiff.prediction.plan import Merged, Plan, plan_windows
+from modiff.prediction.plan import Job, Plan, Values, merge, plan_windows
 from modiff.prediction.summary import Summary, summarise
-from modiff.prediction.values import Values
-from modiff.prediction.windows import OVERLAP, Box, Window
+from modiff.prediction.windows import OVERLAP, Box
 from modiff.rng import seeds_for
 from modiff.types import DataSpec, RaterChoice, Samples
 
@@ -58,8 +57,8 @@ class Predictor:
         self.card: dict[str, Any] = {} if isinstance(model, Segmenter) else dict(model.card)
         self.config: RunConfig | None = None if isinstance(model, Segmenter) else model.config
         self.device = choose_device(device)
-        self.model: Segmenter = segmenter.to(self.device).eval()
         self.size = self.data.size
+        self.model: Segmenter = segmenter.to(self.device).eval()
         self.reset()
 
     @classmethod
@@ -104,18 +103,21 @@ class Predictor:
         ConfigError.
         """
         self.reset()
-        array = _numpy(image)
-        scan = _channels(array, self.model.channels)
-        shape = (scan.shape[1], scan.shape[2], scan.shape[3])
-        if at is None and roi is None:
-            self._check_size(shape[1:], array.ndim)
-        options: dict[str, Any] = {"at": at, "slices": slices, "roi": roi, "overlap": overlap}
-        plan = plan_windows(self.model, self.data, shape, image=array.ndim < 4, **options)
+        array, scan = _read(image, self.model.channels)
+        shape, flat = (scan.shape[1], scan.shape[2], scan.shape[3]), array.ndim < 4
+        height, width = self.size or shape[1:]
+        if at is None and roi is None and (shape[1] > height or shape[2] > width):
+            place, words = ("(x, y)", "X,Y") if flat else ("(x, y, z)", "X,Y,Z")
+            pixel = "the pixel of the lesion" if self.data.prompted else "a pixel"
+            hint = f"Give --at {words} (in Python at={place}, or a roi to slide over), {pixel}"
+            what, found = "is larger than what the model was trained on", f"{shape[2]}×{shape[1]}"
+            expected = f"at most {width}×{height}, or the position to look at"
+            raise DataError(what, field="image", found=found, expected=expected, hint=hint)
+        plan = plan_windows(self.model, self.data, shape, at=at, slices=slices, roi=roi, overlap=overlap, image=flat)
         self._check_memory(1, plan)
         if scan.dtype.kind == "f" and not np.isfinite(scan).all():
             raise DataError("has values that are not finite", field="image", found="NaN or infinity")
-        values = Values(scan, self.data, intensity, picture=plan.image, span=plan.box.spans[0])
-        notes = self._differences(plan, spacing)
+        values, notes = Values(scan, self.data, intensity, plan), self._differences(plan, spacing)
         if len(plan.jobs) == 1:
             self._encoded = {1: [self._encode(values, plan.jobs)]}
         self.plan, self.values, self.case = plan, values, case if case is not None else content_hash(array)
@@ -146,23 +148,33 @@ class Predictor:
             raise DataError("no image is set", hint="Call set_image first")
         check_settings(self.model, n, steps, raters, stratified)
         self._check_memory(n, plan)
-        merged, done = Merged(plan, n, self.model.classes), 0
-        at_once = max(1, _AT_ONCE // (n * self.model.classes * math.prod(plan.windows[0].size)))
-        for part, encoding in self._encodings(plan, values, at_once):
-            seeds = seeds_for(seed, [self.case], self.device).expand(len(part))
-            origin = None
-            if plan.placed and self.model.places_noise:
-                origin = torch.tensor([(window.top, window.left) for _, window in part], device=self.device)
-            with torch.inference_mode():
-                drawn = self.model.sample(
-                    encoding, n, seeds=seeds, steps=steps, raters=raters, stratified=stratified, origin=origin
-                )
-            merged.add(part, drawn)
-            done += len(part)
-            if progress is not None:
-                progress(done, len(plan.jobs))
+        jobs = plan.jobs
+        options: dict[str, Any] = {"steps": steps, "raters": raters, "stratified": stratified}
+        room = _AT_ONCE // (n * self.model.classes * math.prod(plan.windows[0].size))
+        at_once = min(max(1, room), len(jobs))
+        parts = [jobs[first : first + at_once] for first in range(0, len(jobs), at_once)]
+        encodings: Iterator[Any] = (self._encode(values, part) for part in parts)
+        if plan.at is not None or len(jobs) == 1:
+            # Slices of one lesion are judged together where the model can, and kept for the next samples.
+            if at_once not in self._encoded:
+                with torch.inference_mode():
+                    self._encoded = {at_once: self.model.join_slices(list(encodings))}
+            encodings = iter(self._encoded[at_once])
+
+        def drawn() -> Iterator[tuple[list[Job], Samples]]:
+            seeds, origin, done = seeds_for(seed, [self.case], self.device), None, 0
+            for part, encoding in zip(parts, encodings, strict=True):
+                if plan.placed and self.model.places_noise:
+                    origin = torch.tensor([(window.top, window.left) for _, window in part], device=self.device)
+                with torch.inference_mode():
+                    found = self.model.sample(encoding, n, seeds=seeds.expand(len(part)), origin=origin, **options)
+                yield part, found
+                done += len(part)
+                if progress is not None:
+                    progress(done, len(jobs))
+
+        self.samples = merge(plan, n, self.model.classes, drawn())
         self._warn(values.notes)  # some show in single windows only
-        self.samples = merged.samples()
         return self.samples
 
     def summary(
@@ -172,37 +184,14 @@ class Predictor:
         the volume's voxels (slice, row, column), by default that of `set_image`. Raises DataError before `sample`."""
         if self.samples is None:
             raise DataError("no samples are drawn", hint="Call set_image and sample first")
-        return summarise(
-            self.samples,
-            classes=self.data.classes,
-            spacing=spacing if spacing is not None else self._spacing,
-            voxel_mm3=voxel_mm3,
-            threshold=threshold,
-        )
+        spacing = spacing if spacing is not None else self._spacing
+        options: dict[str, Any] = {"spacing": spacing, "voxel_mm3": voxel_mm3, "threshold": threshold}
+        return summarise(self.samples, classes=self.data.classes, **options)
 
     @torch.inference_mode()
-    def _encode(self, values: Values, jobs: Sequence[tuple[int, Window]]) -> Any:
+    def _encode(self, values: Values, jobs: Sequence[Job]) -> Any:
         seen = np.stack([values.cut(z, window) for z, window in jobs])
         return self.model.encode(torch.from_numpy(seen).to(self.device))
-
-    def _encodings(
-        self, plan: Plan, values: Values, at_once: int
-    ) -> Iterator[tuple[Sequence[tuple[int, Window]], Any]]:
-        """Slices and windows, `at_once` of them, and what the model makes of them.
-
-        Slices of one lesion are judged together where the model can, and kept for the next samples.
-        """
-        jobs = plan.jobs
-        at_once = min(at_once, len(jobs))
-        parts = [jobs[first : first + at_once] for first in range(0, len(jobs), at_once)]
-        if plan.at is None and len(jobs) > 1:
-            yield from ((part, self._encode(values, part)) for part in parts)
-            return
-        if at_once not in self._encoded:
-            with torch.inference_mode():
-                joined = self.model.join_slices([self._encode(values, part) for part in parts])
-            self._encoded = {at_once: joined}
-        yield from zip(parts, self._encoded[at_once], strict=True)
 
     def _differences(self, plan: Plan, spacing: Sequence[float] | None) -> list[str]:
         notes, window = [], plan.windows[0]
@@ -212,8 +201,8 @@ class Predictor:
                 "of each window for a lesion and marks what is none; give the place with --at"
             )
         if window.padded and not plan.slid:
-            width, height = window.size[1], window.size[0]
-            notes.append(f"the image ends inside the {width}×{height} window: beyond it the model sees its reflection")
+            size = f"{window.size[1]}×{window.size[0]}"
+            notes.append(f"the image ends inside the {size} window: beyond it the model sees its reflection")
         if plan.slid and not self.model.places_noise:
             notes.append(
                 "the method draws its noise per window: neighbouring windows of a hypothesis may not fit together"
@@ -236,44 +225,28 @@ class Predictor:
             warnings.warn(note, PredictionWarning, stacklevel=3)
 
     def _check_memory(self, n: int, plan: Plan) -> None:
-        size = 4 * n * self.model.classes * math.prod(plan.frame)
+        size = 4 * n * self.model.classes * math.prod(plan.box.shape[1:] if plan.image else plan.box.size)
         if size > MAX_MAPS:
-            raise ConfigError(
-                "too many for the memory",
-                field="n",
-                found=f"{n} samples, {size >> 20} MiB of maps",
-                expected=f"at most {MAX_MAPS >> 20} MiB",
-                hint="Give fewer samples, or a part of the scan with --roi or --at",
-            )
-
-    def _check_size(self, frame: tuple[int, int], dimensions: int) -> None:
-        if self.size is None or (frame[0] <= self.size[0] and frame[1] <= self.size[1]):
-            return
-        place, words = ("(x, y)", "X,Y") if dimensions < 4 else ("(x, y, z)", "X,Y,Z")
-        raise DataError(
-            "is larger than what the model was trained on",
-            field="image",
-            found=f"{frame[1]}×{frame[0]}",
-            expected=f"at most {self.size[1]}×{self.size[0]}, or the position to look at",
-            hint=f"Give --at {words} (in Python at={place}, or a roi to slide over), "
-            f"{'the pixel of the lesion' if self.data.prompted else 'a pixel'}",
-        )
+            found, expected = f"{n} samples, {size >> 20} MiB of maps", f"at most {MAX_MAPS >> 20} MiB"
+            hint = "Give fewer samples, or a part of the scan with --roi or --at"
+            raise ConfigError("too many for the memory", field="n", found=found, expected=expected, hint=hint)
 
 
 def check_settings(model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool) -> None:
     """Raises ConfigError for settings of `model.sample` that are out of range or that the method does not have."""
-    _whole(n, "n", 1)
-    if steps is not None:
-        _whole(steps, "steps", 1)
+    numbers = [("n", n, 1), ("steps", 1 if steps is None else steps, 1)]
+    if not isinstance(raters, str):
+        numbers += [("raters", rater, 0) for rater in raters]
+    for field, value, least in numbers:
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+            expected = f"a whole number ≥ {least}"
+            raise ConfigError("is out of range", field=field, found=repr(value), expected=expected)
     if isinstance(raters, str):
         if raters not in ("single", "all"):
             raise ConfigError("no such choice", field="raters", found=repr(raters), expected="single, all or a list")
-    else:
-        for rater in raters:
-            _whole(rater, "raters", 0)
-        if not raters or len(set(raters)) != len(raters) or max(raters) >= model.raters:
-            expected = f"of 0 to {model.raters - 1}, once each"
-            raise ConfigError("no such subset", field="raters", found=list(raters), expected=expected)
+    elif not raters or len(set(raters)) != len(raters) or max(raters) >= model.raters:
+        expected = f"of 0 to {model.raters - 1}, once each"
+        raise ConfigError("no such subset", field="raters", found=list(raters), expected=expected)
     model.check_request(steps=steps, raters=raters, stratified=stratified)
 
 
@@ -286,36 +259,24 @@ def content_hash(image: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _numpy(image: np.ndarray | Tensor) -> np.ndarray:
-    if isinstance(image, Tensor):
-        image = image.detach().cpu().numpy()
-    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3, 4) or 0 in image.shape:
-        found = getattr(image, "shape", type(image).__name__)
+def _read(image: np.ndarray | Tensor, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image or a volume as it is, and as (C,Z,H,W) with the model's C.
+
+    A colour image whose three colours are equal is a grey one.
+    """
+    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3, 4) or 0 in array.shape:
+        found = getattr(array, "shape", type(array).__name__)
         expected = "(H,W), (C,H,W) or (C,Z,H,W)"
         raise DataError("is not an image or a volume", field="image", found=found, expected=expected)
-    if image.dtype.kind not in "uif":
-        raise DataError("is not an array of numbers", field="image", found=image.dtype, expected="integer or float")
-    return image
-
-
-def _channels(array: np.ndarray, channels: int) -> np.ndarray:
-    """(C,Z,H,W) with the model's C; a colour picture whose three colours are equal is a grey one."""
-    found = array[None] if array.ndim == 2 else array
-    if found.ndim == 3:
-        if len(found) == 3 and channels == 1 and (found == found[:1]).all():
-            found = found[:1]
-        found = found[:, None]
-    if len(found) != channels:
-        raise DataError(
-            "has other channels than the model",
-            field="image",
-            found=f"{len(found)} of shape {array.shape}",
-            expected=f"{channels}",
-            hint="Channels come first: (C,H,W)" if array.shape[-1] == channels else None,
-        )
-    return found
-
-
-def _whole(value: object, field: str, least: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise ConfigError("is out of range", field=field, found=repr(value), expected=f"a whole number ≥ {least}")
+    if array.dtype.kind not in "uif":
+        raise DataError("is not an array of numbers", field="image", found=array.dtype, expected="integer or float")
+    scan = array[None] if array.ndim == 2 else array
+    if scan.ndim == 3:
+        grey = len(scan) == 3 and channels == 1 and (scan == scan[:1]).all()
+        scan = (scan[:1] if grey else scan)[:, None]
+    if len(scan) != channels:
+        hint = "Channels come first: (C,H,W)" if array.shape[-1] == channels else None
+        found, expected = f"{len(scan)} of shape {array.shape}", f"{channels}"
+        raise DataError("has other channels than the model", field="image", found=found, expected=expected, hint=hint)
+    return array, scan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -61,7 +62,7 @@ class Summary:
     spacing: tuple[float, ...] | None
     voxel_mm3: float | None = None
 
-    @property
+    @cached_property
     def areas(self) -> np.ndarray:
         """(N,K) pixels, or voxels, that each sample marks as each class."""
         return self.masks.sum(tuple(range(2, self.masks.ndim)))
@@ -94,20 +95,18 @@ class Summary:
         The smallest area whose samples and smaller ones together reach the quantile's weight; None for no sample.
         """
         areas = self.areas[:, kind]
-        use = areas > 0 if marked else np.ones(len(areas), dtype=bool)
-        use = use & (self.weights > 0)
+        use = (areas > 0 if marked else True) & (self.weights > 0)
         if not use.any():
             return None
         return np.quantile(areas[use], QUANTILES, weights=self.weights[use], method="inverted_cdf")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: everything but the maps."""
-        spacing: Any = None if self.spacing is None else list(self.spacing)
-        scale = {"spacing_mm": spacing}
+        size = "area_px"
+        scale: dict[str, Any] = {"spacing_mm": self.spacing and list(self.spacing)}
         if self.voxel_mm3 is not None:
-            spacing = dict(zip(("slice", "row", "column"), spacing, strict=True))
-            scale = {"spacing_mm": spacing, "voxel_mm3": self.voxel_mm3}
-        size = "area_px" if self.voxel_mm3 is None else "volume_mm3"
+            spacing = dict(zip(("slice", "row", "column"), self.spacing or (), strict=True))
+            size, scale = "volume_mm3", {"spacing_mm": spacing, "voxel_mm3": self.voxel_mm3}
         return {
             "n": len(self.weights),
             "threshold": "argmax" if self.threshold is None else self.threshold,
@@ -116,7 +115,16 @@ class Summary:
             "agreement_iou": self.agreement,
             "entropy_bits": {"total": float(self.entropy.sum()), "max": float(self.entropy.max())},
             "same_hypothesis_iou": SAME_HYPOTHESIS,
-            "hypotheses": [self._describe(hypothesis) for hypothesis in self.hypotheses],
+            "hypotheses": [
+                {
+                    "probability": hypothesis.probability,
+                    "nothing": hypothesis.nothing,
+                    "samples": list(hypothesis.members),
+                    "medoid": hypothesis.medoid,
+                    **self._sizes(self.areas[hypothesis.medoid]),
+                }
+                for hypothesis in self.hypotheses
+            ],
             "classes": {name: self._describe_class(kind) for kind, name in enumerate(self.classes)},
             "samples": [
                 {"weight": float(weight), size: self._sizes(counts)[size]}
@@ -124,31 +132,26 @@ class Summary:
             ],
         }
 
-    def _describe(self, hypothesis: Hypothesis) -> dict[str, Any]:
+    @property
+    def _scales(self) -> dict[str, float | None]:
+        """What sizes are called in JSON, and how large a pixel or voxel is in it; None where that is not known."""
+        if self.voxel_mm3 is None:
+            return {"area_px": 1, "area_mm2": self.pixel_area}
+        return {"voxels": 1, "volume_mm3": self.voxel_mm3}
+
+    def _sizes(self, counts: np.ndarray) -> dict[str, dict[str, float] | None]:
+        """Pixels or voxels (K,) in each unit, by class."""
+        named = dict(zip(self.classes, map(int, counts), strict=True))
         return {
-            "probability": hypothesis.probability,
-            "nothing": hypothesis.nothing,
-            "samples": list(hypothesis.members),
-            "medoid": hypothesis.medoid,
-            **self._sizes(hypothesis.mask.reshape(len(self.classes), -1).sum(1)),
+            unit: None if factor is None else {name: count * factor for name, count in named.items()}
+            for unit, factor in self._scales.items()
         }
 
-    def _sizes(self, counts: np.ndarray) -> dict[str, dict[str, Any] | None]:
-        """Pixels or voxels (K,), by class: as they are counted, and in mm² (None where not known) or mm³."""
-        unit, factor = self.unit
-        scaled = (
-            None if unit == "px" else {name: float(n) * factor for name, n in zip(self.classes, counts, strict=True)}
-        )
-        names = ("area_px", "area_mm2") if self.voxel_mm3 is None else ("voxels", "volume_mm3")
-        return dict(zip(names, (dict(zip(self.classes, map(int, counts), strict=True)), scaled), strict=True))
-
     def _describe_class(self, kind: int) -> dict[str, Any]:
-        counts, weights = self.areas[:, kind], self.weights
+        counts, weights, consensus = self.areas[:, kind], self.weights, int(self.consensus[kind].sum())
         found: dict[str, Any] = {"marked_by_samples": float(weights[counts > 0].sum())}
-        consensus = int(self.consensus[kind].sum())
         if self.voxel_mm3 is None:
             found["consensus_area_px"] = consensus
-            what, units = "area", [("px", 1.0), ("mm2", self.pixel_area)]
         else:
             mean = float(np.average(counts, weights=weights))
             sizes = {
@@ -158,17 +161,15 @@ class Summary:
                 "standard_deviation_mm3": float(np.sqrt(np.average((counts - mean) ** 2, weights=weights))),
             }
             found |= {name: float(size) * self.voxel_mm3 for name, size in sizes.items()}
-            what, units = "volume", [("mm3", self.voxel_mm3)]
-        for name, marked in ((what, False), (f"{what}_where_marked", True)):
+        for marked in (False, True):
             quantiles = self.area_quantiles(kind, marked=marked)
-            for unit, factor in units:
-                if factor is not None:
-                    found[f"{name}_{unit}"] = None if quantiles is None else _by_quantile(quantiles * factor)
+            for name, factor in self._scales.items():
+                what, _, unit = name.partition("_")
+                if unit and factor is not None:
+                    sized = None if quantiles is None else (quantiles * float(factor)).tolist()
+                    named = sized and {f"q{100 * q:02.0f}": size for q, size in zip(QUANTILES, sized, strict=True)}
+                    found[f"{what}_where_marked_{unit}" if marked else name] = named
         return found
-
-
-def _by_quantile(values: np.ndarray) -> dict[str, float]:
-    return {f"q{100 * q:02.0f}": float(value) for q, value in zip(QUANTILES, values, strict=True)}
 
 
 def percent(probability: float) -> str:
@@ -193,23 +194,28 @@ def summarise(
     volume of a voxel, by default that of a right-angled one. threshold: of the samples' masks, by default their argmax.
     Raises DataError for names, weights or spacing that do not fit, ConfigError for a threshold outside (0,1].
     """
-    from modiff.metrics.binarise import binarise
+    from modiff.metrics.protocols import binarise
 
-    if threshold is not None and not 0 < threshold <= 1:
-        raise ConfigError("is out of range", field="threshold", found=threshold, expected="0 < threshold ≤ 1")
     maps = samples.maps[item].detach().cpu().float()
     frame = tuple(maps.shape[2:])
-    spacing = _spacing(spacing, len(frame))
+    _check(len(frame), maps.shape[1], classes, spacing, threshold)
     if len(frame) == 3 and voxel_mm3 is None:
         voxel_mm3 = math.prod(spacing or ())
+    if classes is None:
+        classes = [f"class {kind}" for kind in range(1, maps.shape[1] + 1)] if maps.shape[1] > 1 else ["foreground"]
+    weights = samples.weights[item].detach().cpu().double()
+    if not torch.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+        raise DataError("are not weights", field="weights", found=weights.tolist(), expected="≥ 0 with a sum above 0")
+    weights = weights / weights.sum()
     maps = maps.flatten(2, -2)  # slices one below the other: what follows does not ask where a voxel lies
-    weights = _weights(samples, item)
-    names = _names(classes, maps.shape[1])
+    mean = torch.zeros(maps.shape[1:], dtype=torch.float64)
+    for sample, weight in zip(maps, weights.tolist(), strict=True):  # one by one, as large images fill the memory
+        mean.add_(sample, alpha=weight)
+    mean.clamp_(0, 1)
     flat = binarise(maps[None], threshold)[0]
-    mean = _mean(maps, weights)
-    iou = _sample_iou(flat)
+    iou, pairs = _sample_iou(flat), np.outer(weights.numpy(), weights.numpy())
+    np.fill_diagonal(pairs, 0)
     own = None if samples.presence is None else float(samples.presence[item])
-    fraction = float(weights[samples.present[item].cpu()].sum())
 
     def shaped(values: Tensor) -> np.ndarray:
         return values.numpy().reshape(*values.shape[:-2], *frame)
@@ -220,17 +226,32 @@ def summarise(
         # Weights such as 1/14 do not sum exactly: a tie is background whatever the rounding.
         consensus=shaped(binarise((mean - 1e-9).clamp(min=0)[None, None], None)[0, 0]),
         entropy=shaped(entropy_bits(mean).float()),
-        agreement=_agreement(iou, weights.numpy()),
+        agreement=float((pairs * iou).sum() / pairs.sum()) if pairs.sum() > 0 else None,
         masks=masks,
         weights=weights.numpy(),
-        presence=fraction if own is None else own,
+        presence=float(weights[samples.present[item].cpu()].sum()) if own is None else own,
         presence_from="samples" if own is None else "model",
         hypotheses=group(masks, iou, weights.numpy()),
-        classes=names,
+        classes=tuple(map(str, classes)),
         threshold=threshold,
-        spacing=spacing,
+        spacing=None if spacing is None else tuple(map(float, spacing)),
         voxel_mm3=voxel_mm3,
     )
+
+
+def _check(
+    sides: int, count: int, classes: Sequence[str] | None, spacing: Sequence[float] | None, threshold: float | None
+) -> None:
+    """Raises an error for what does not fit maps of so many sides and classes."""
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ConfigError("is out of range", field="threshold", found=threshold, expected="0 < threshold ≤ 1")
+    if classes is not None and len(classes) != count:
+        raise DataError("do not fit the samples", field="classes", found=list(classes), expected=f"{count} names")
+    if spacing is None and sides == 2:
+        return
+    if spacing is None or len(spacing) != sides or not all(math.isfinite(mm) and mm > 0 for mm in spacing):
+        expected = f"{sides} lengths in mm above 0"
+        raise DataError("is not possible", field="spacing", found=spacing, expected=expected)
 
 
 def entropy_bits(mean: Tensor) -> Tensor:
@@ -266,14 +287,6 @@ def group(masks: np.ndarray, iou: np.ndarray, weights: np.ndarray) -> tuple[Hypo
     return tuple(sorted(found, key=lambda hypothesis: (-hypothesis.probability, hypothesis.members)))
 
 
-def _mean(maps: Tensor, weights: Tensor) -> Tensor:
-    """(N,K,H,W) float32 and (N,) -> (K,H,W) float64; a sample at a time, as large images fill the memory."""
-    mean = torch.zeros(maps.shape[1:], dtype=torch.float64)
-    for sample, weight in zip(maps, weights.tolist(), strict=True):
-        mean.add_(sample, alpha=weight)
-    return mean.clamp_(0, 1)
-
-
 def _sample_iou(masks: Tensor) -> np.ndarray:
     """(N,K,H,W) bool -> (N,N) IoU, the mean over the classes that either of the two marks; 1 where neither marks any.
 
@@ -290,33 +303,3 @@ def _sample_iou(masks: Tensor) -> np.ndarray:
     either = marks[:, None] | marks[None]
     count = either.sum(-1)
     return torch.where(count > 0, (iou * either).sum(-1) / count.clamp(min=1), 1.0).numpy()
-
-
-def _agreement(iou: np.ndarray, weights: np.ndarray) -> float | None:
-    pair = np.outer(weights, weights)
-    np.fill_diagonal(pair, 0)
-    return float((pair * iou).sum() / pair.sum()) if pair.sum() > 0 else None
-
-
-def _weights(samples: Samples, item: int) -> Tensor:
-    weights = samples.weights[item].detach().cpu().double()
-    if not torch.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
-        raise DataError("are not weights", field="weights", found=weights.tolist(), expected="≥ 0 with a sum above 0")
-    return weights / weights.sum()
-
-
-def _names(classes: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    if classes is None:
-        return tuple(f"class {kind}" for kind in range(1, count + 1)) if count > 1 else ("foreground",)
-    if len(classes) != count:
-        raise DataError("do not fit the samples", field="classes", found=list(classes), expected=f"{count} names")
-    return tuple(map(str, classes))
-
-
-def _spacing(spacing: Sequence[float] | None, sides: int) -> tuple[float, ...] | None:
-    if spacing is None and sides == 2:
-        return None
-    if spacing is None or len(spacing) != sides or not all(math.isfinite(mm) and mm > 0 for mm in spacing):
-        expected = f"{sides} lengths in mm above 0"
-        raise DataError("is not possible", field="spacing", found=spacing, expected=expected)
-    return tuple(map(float, spacing))

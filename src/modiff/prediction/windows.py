@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,23 +56,16 @@ class Window:
     @property
     def padded(self) -> bool:
         """It reaches outside the image."""
-        rows, columns = self.inside
-        return (rows.stop - rows.start, columns.stop - columns.start) != self.size
+        return self.inside != (slice(0, self.size[0]), slice(0, self.size[1]))
 
     def cut(self, image: np.ndarray) -> np.ndarray:
         """(…,h,w) -> (…,H,W): outside the image its reflection, which keeps the texture that the model knows."""
-        rows = _reflected(self.top, self.size[0], self.image[0])
-        columns = _reflected(self.left, self.size[1], self.image[1])
-        return image[..., rows[:, None], columns]
-
-
-def _reflected(start: int, length: int, size: int) -> np.ndarray:
-    """Indices start … start+length−1 mirrored into [0, size) about the first and last pixel, as often as needed."""
-    if size == 1:
-        return np.zeros(length, dtype=np.intp)
-    period = 2 * (size - 1)
-    index = np.arange(start, start + length) % period
-    return np.minimum(index, period - index)
+        shown = []
+        for start, length, size in zip((self.top, self.left), self.size, self.image, strict=True):
+            period = max(2 * (size - 1), 1)
+            index = np.arange(start, start + length) % period
+            shown.append(np.minimum(index, period - index))
+        return image[..., shown[0][:, None], shown[1]]
 
 
 @dataclass(frozen=True)
@@ -89,13 +83,11 @@ class Box:
     @classmethod
     def parse(cls, text: str, shape: tuple[int, int, int]) -> Box:
         """`X0:X1,Y0:Y1[,Z0:Z1]`, counted from 0, ends excluded; all slices without Z. Raises DataError."""
-        spans = [_SPAN.fullmatch(part) for part in text.split(",")]
-        if len(spans) not in (2, 3) or not all(spans):
+        found = [(int(span[1]), int(span[2])) for span in map(_SPAN.fullmatch, text.split(",")) if span is not None]
+        if len(found) != text.count(",") + 1 or len(found) not in (2, 3):
             expected = "X0:X1,Y0:Y1 or X0:X1,Y0:Y1,Z0:Z1"
             raise DataError("cannot be understood", field="--roi", found=repr(text), expected=expected)
-        found = [(int(span[1]), int(span[2])) for span in spans if span is not None]
-        if len(found) == 2:
-            found.append((0, shape[0]))
+        found = [*found, (0, shape[0])][:3]
         for name, (low, high), size in zip("XYZ", found, reversed(shape), strict=True):
             if not low < high <= size:
                 expected = f"0 ≤ {name}0 < {name}1 ≤ {size}"
@@ -114,18 +106,16 @@ class Box:
         z, y, x = (slice(low, high) for low, high in self.spans)
         return z, y, x
 
-    def framed(self, values: np.ndarray) -> np.ndarray:
-        """(…,h,w) of the box's slices -> (…,H,W): whole slices, 0 outside."""
-        whole = np.zeros((*values.shape[:-2], *self.shape[1:]), dtype=values.dtype)
-        whole[(..., *self.slices[1:])] = values
-        return whole
+    def put_back(self, values: np.ndarray, *, dimensions: int = 3) -> np.ndarray:
+        """Values of the box (…,z,h,w) in the frame of the scan (…,Z,H,W), 0 outside.
 
-    def put_back(self, values: np.ndarray) -> np.ndarray:
-        """(…,z,h,w) of the box -> (…,Z,H,W) of the scan, 0 outside."""
+        dimensions: 2 for values of whole or single slices, (…,h,w) -> (…,H,W).
+        """
         if self.size == self.shape:
             return values
-        whole = np.zeros((*values.shape[:-3], *self.shape), dtype=values.dtype)
-        whole[(..., *self.slices)] = values
+        whole = np.zeros((*values.shape[:-dimensions], *self.shape[-dimensions:]), dtype=values.dtype)
+        where: tuple[Any, ...] = (..., *self.slices[3 - dimensions :])
+        whole[where] = values
         return whole
 
 
@@ -133,7 +123,7 @@ def place(at: Sequence[int], shape: tuple[int, int, int]) -> tuple[int, int, int
     """`at` = (x, y[, z]) checked against a scan (Z,H,W); z may be left out of a scan of one slice. Raises DataError."""
     found, sides = ",".join(map(str, at)), shape[::-1]
     if len(at) == 2 and shape[0] == 1:
-        at, sides = (*at, 0), (*sides[:2], 1)
+        at = (*at, 0)
     if len(at) != 3:
         expected = "X,Y, whole numbers" if shape[0] == 1 else f"X,Y,Z: the scan has {shape[0]} slices"
         raise DataError("does not say where to look", field="at", found=found, expected=expected)
@@ -156,16 +146,9 @@ def starts(low: int, high: int, patch: int, overlap: float) -> list[int]:
 
 
 def windows_over(
-    rows: Span,
-    columns: Span,
-    image: tuple[int, int],
-    size: tuple[int, int],
-    *,
-    reach: tuple[int, int],
-    overlap: float = OVERLAP,
-    centred: bool = False,
+    box: Box, size: tuple[int, int], *, reach: tuple[int, int], overlap: float = OVERLAP, centred: bool = False
 ) -> list[Window]:
-    """Windows of `size` (H,W) whose middle parts of `reach` (h,w) cover rows × columns of an image.
+    """Windows of `size` (H,W) whose middle parts of `reach` (h,w) cover a slice of the box.
 
     centred: a window's middle means something to the model and stays where it is; otherwise windows that reach out of
     the image move inside as far as they can. Raises ConfigError for an overlap outside [0,1).
@@ -173,12 +156,12 @@ def windows_over(
     if not 0 <= overlap < 1:
         raise ConfigError("is out of range", field="overlap", found=overlap, expected="0 ≤ overlap < 1")
     sides = []
-    for span, total, side, part in zip((rows, columns), image, size, reach, strict=True):
+    for span, total, side, part in zip(box.spans[1:], box.shape[1:], size, reach, strict=True):
         corners = [start - (side - part) // 2 for start in starts(*span, part, overlap)]
         if not centred and part == side <= total:
             corners = sorted({min(max(corner, 0), total - side) for corner in corners})
         sides.append(corners)
-    return [Window(image, size, top, left) for top in sides[0] for left in sides[1]]
+    return [Window(box.shape[1:], size, top, left) for top in sides[0] for left in sides[1]]
 
 
 def importance(size: tuple[int, int], reach: tuple[int, int]) -> np.ndarray:
@@ -190,9 +173,7 @@ def importance(size: tuple[int, int], reach: tuple[int, int]) -> np.ndarray:
     factors = []
     for side, part in zip(size, reach, strict=True):
         away = (np.arange(part) - (part - 1) / 2) / (_SIGMA * part)
-        line = np.zeros(side)
         begin = (side - part) // 2
-        line[begin : begin + part] = np.exp(-(away**2) / 2)
-        factors.append(line)
+        factors.append(np.pad(np.exp(-(away**2) / 2), (begin, side - part - begin)))
     weights = np.outer(*factors)
     return np.where(weights > 0, np.maximum(weights, _LEAST), 0).astype(np.float32)

@@ -1,28 +1,34 @@
 """A folder of results: every map and mask once, written as PNG of an image and as NIfTI of a scan, with figures, DICOM
-segmentations of a series, and a summary that says how they were made."""
+segmentations of a series, and a summary that says how they were made.
+
+A DICOM series names its patient, and so do, often, its folder and files: unless the user asks for it, nothing that is
+printed or written says more than "DICOM series". Only segmentations carry the patient's identity, as the standard asks.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from modiff._version import __version__
+from modiff.io.dicom.seg import Maker, Segment, missing_reference, write_binary_seg, write_fractional_seg
 from modiff.io.files import MANIFEST, output_folder
-from modiff.io.image import write_png
+from modiff.io.image import ImageFile, write_png
 from modiff.io.nifti import write_nifti
 from modiff.io.volume import Volume
+from modiff.prediction.figures import key_figure, slices_figure
 from modiff.prediction.predict import Prediction
-from modiff.prediction.summary import Summary, percent
+from modiff.prediction.summary import percent
+from modiff.viz.figures import rgb
 
-if TYPE_CHECKING:
-    from modiff.io.dicom.seg import Segment
-
+_IDENTITY = ("PatientName", "PatientID", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID")
 PROBABILITY_SEG, HYPOTHESES_SEG = "probability.seg.dcm", "hypotheses.seg.dcm"
 
 
@@ -42,22 +48,20 @@ def write_prediction(
     about: how it was made; "model" with its "fingerprint" is named in DICOM objects. The folder appears whole or not at
     all. Raises DataError where it has files and `overwrite` is false.
     """
-    from modiff.prediction.figures import key_figure, slices_figure
-
     scan, content = prediction.scan, {**about, **prediction.to_dict()}
     with output_folder(path, overwrite=overwrite) as folder:
+        _write_maps(folder, prediction)
         if isinstance(scan, Volume):
-            for made in _outputs(prediction.summary):
-                values = prediction.plan.box.put_back(made.values)
-                write_nifti(folder / f"{made.name}.nii.gz", values, scan, description=made.words, intent=made.intent)
             if scan.format == "DICOM":
-                lacking = _write_segmentations(folder, scan, prediction, str(about["model"]["fingerprint"]))
-                content["warnings"] += lacking
+                content["warnings"] += _write_segmentations(folder, scan, prediction, about["model"]["fingerprint"])
             (folder / "slices.png").write_bytes(slices_figure(prediction))
         else:
-            for made in _outputs(prediction.summary):
-                write_png(folder / f"{made.name}.png", made.grey())
-            _write_arrays(folder / "samples.npz", prediction)
+            samples, summary = prediction.samples, prediction.summary
+            arrays: dict[str, Any] = {"maps": samples.maps[0].numpy(), "present": samples.present[0].numpy()}
+            arrays |= {"weights": summary.weights, "mean": summary.mean, "entropy": summary.entropy}
+            if samples.raters is not None:
+                arrays["raters"] = samples.raters[0].numpy()
+            np.savez_compressed(folder / "samples.npz", **arrays)
         (folder / "overlay.png").write_bytes(key_figure(prediction, title=title))
         content["files"] = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
@@ -65,43 +69,35 @@ def write_prediction(
     return content
 
 
-@dataclass(frozen=True)
-class _Output:
-    """A file's name without its suffix; its values, a mask bool or a map from 0 to `largest`; what a header says."""
-
-    name: str
-    values: np.ndarray
-    words: str
-    largest: np.float64 | None = None
-    intent: str = ""
-
-    def grey(self) -> np.ndarray:
-        """A map in 8 bits; a mask as it is."""
-        if self.values.dtype == bool:
-            return self.values
-        fraction = self.values if self.largest is None else self.values / self.largest
-        return np.rint(np.clip(fraction, 0, 1) * 255).astype(np.uint8)
-
-
-def _outputs(summary: Summary) -> Iterator[_Output]:
-    """Every map and mask that is written, in the frame of the summary."""
+def _write_maps(folder: Path, prediction: Prediction) -> None:
+    """Every map and mask: of an image as PNG, of a scan as NIfTI."""
+    scan, summary, box = prediction.scan, prediction.summary, prediction.plan.box
     ends = _endings(summary.classes)
 
-    def masks(name: str, values: np.ndarray, words: str) -> Iterator[_Output]:
-        yield from (_Output(f"{name}{end}", mask, f"modiff: {words}") for mask, end in zip(values, ends, strict=True))
+    def write(name: str, values: np.ndarray, words: str, intent: str = "", largest: float = 1.0) -> None:
+        """values: a mask bool, or a map from 0 to `largest`."""
+        if isinstance(scan, Volume):
+            target, words = folder / f"{name}.nii.gz", f"modiff: {words}"
+            write_nifti(target, box.put_back(values), scan, description=words, intent=intent)
+        else:
+            mask = values.dtype == bool
+            grey = values if mask else np.rint(np.clip(values / largest, 0, 1) * 255).astype(np.uint8)
+            write_png(folder / f"{name}.png", grey)
 
-    for kind, end in enumerate(ends):
-        words = "modiff: probability that a rater marks it"
-        yield _Output(f"mean{end}", summary.mean[kind], words, intent="probability")
-    yield from masks("consensus", summary.consensus, "mask of the mean map")
-    most, words = np.log2(len(ends) + 1), "modiff: entropy of the mean map in bits"
-    yield _Output("uncertainty", summary.entropy, words, most, "entropy")
-    if summary.voxel_mm3 is not None:
+    def write_masks(name: str, masks: np.ndarray, words: str) -> None:
+        for end, mask in zip(ends, masks, strict=True):
+            write(f"{name}{end}", mask, words)
+
+    for end, mean in zip(ends, summary.mean, strict=True):
+        write(f"mean{end}", mean, "probability that a rater marks it", "probability")
+    write_masks("consensus", summary.consensus, "mask of the mean map")
+    write("uncertainty", summary.entropy, "entropy of the mean map in bits", "entropy", np.log2(len(ends) + 1))
+    if isinstance(scan, Volume):
         for number, hypothesis in enumerate(summary.hypotheses, 1):
-            yield from masks(f"hypothesis-{number}", hypothesis.mask, percent(hypothesis.probability))
+            write_masks(f"hypothesis-{number}", hypothesis.mask, percent(hypothesis.probability))
     digits = max(2, len(str(len(summary.masks) - 1)))
-    for i, values in enumerate(summary.masks):
-        yield from masks(f"sample-{i:0{digits}}", values, "one sample")
+    for i, masks in enumerate(summary.masks):
+        write_masks(f"sample-{i:0{digits}}", masks, "one sample")
 
 
 def _endings(classes: Sequence[str]) -> list[str]:
@@ -113,54 +109,58 @@ def _endings(classes: Sequence[str]) -> list[str]:
     return [f"-{name}" if unique else f"-class-{kind}" for kind, name in enumerate(plain, 1)]
 
 
-def _write_arrays(path: Path, prediction: Prediction) -> None:
-    samples, summary = prediction.samples, prediction.summary
-    arrays = {
-        "maps": samples.maps[0].numpy(),
-        "weights": summary.weights,
-        "present": samples.present[0].numpy(),
-        "mean": summary.mean,
-        "entropy": summary.entropy,
-    }
-    if samples.raters is not None:
-        arrays["raters"] = samples.raters[0].numpy()
-    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the arrays for its flag
-
-
 def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, fingerprint: str) -> list[str]:
-    """Both DICOM objects, or in words why there are none."""
-    from modiff.io.dicom.seg import Maker, missing_reference, write_binary_seg, write_fractional_seg
-    from modiff.viz.palette import rgb
+    """Both DICOM objects, or in words why there are none.
 
+    A segment per class and hypothesis that marks something, in its colour in figures, lighter for later classes.
+    """
     lacking = missing_reference(volume)
     if lacking is not None:
         return [f"no segmentation objects are written: the series has no {lacking} to refer to"]
+    serial, box, summary = fingerprint[:16], prediction.plan.box, prediction.summary
     parameters = {name: str(value) for name, value in prediction.settings.drawing().items()}
-    serial = fingerprint[:16]
     maker = Maker(prediction.method, __version__, parameters | {"weights": serial}, serial)
-    box, classes = prediction.plan.box, prediction.summary.classes
-    first, maps = box.spans[0][0], box.framed(prediction.summary.mean)
-    colours = [rgb(kind) for kind in range(len(classes))]
+    first, names = box.spans[0][0], summary.classes
+    maps, colours = box.put_back(summary.mean, dimensions=2), [rgb(kind) for kind in range(len(names))]
     path = folder / PROBABILITY_SEG
-    write_fractional_seg(path, maps, volume, first=first, classes=classes, maker=maker, colours=colours)
-    write_binary_seg(folder / HYPOTHESES_SEG, _segments(prediction), volume, first=first, maker=maker)
-    return []
-
-
-def _segments(prediction: Prediction) -> list[Segment]:
-    """A segment per class and hypothesis that marks something, in its colour in figures, lighter for later classes."""
-    from modiff.io.dicom.seg import Segment
-    from modiff.viz.palette import rgb
-
-    found, names = [], prediction.summary.classes
-    numbered = list(enumerate(prediction.summary.hypotheses, 1))
+    write_fractional_seg(path, maps, volume, first=first, classes=names, maker=maker, colours=colours)
+    segments, numbered = [], list(enumerate(summary.hypotheses, 1))
     marking = [(number, hypothesis) for number, hypothesis in numbered if not hypothesis.nothing]
     for place, (number, hypothesis) in enumerate(marking or numbered[:1]):
         probability = percent(hypothesis.probability)
         label = f"{f'hypothesis {number}' if marking else 'nothing there'}: {probability}"
         words = f"{len(hypothesis.members)} samples, probability {probability}"
-        masks = prediction.plan.box.framed(hypothesis.mask)
+        masks = box.put_back(hypothesis.mask, dimensions=2)
         for kind, name in enumerate(names if marking else names[:1]):
             title = f"{label}, {name}" if marking and len(names) > 1 else label
-            found.append(Segment(masks[kind], title, name, words, rgb(place, white=kind / len(names))))
+            segments.append(Segment(masks[kind], title, name, words, rgb(place, white=kind / len(names))))
+    write_binary_seg(folder / HYPOTHESES_SEG, segments, volume, first=first, maker=maker)
+    return []
+
+
+def describe_source(scan: ImageFile | Volume, paths: Sequence[Path], *, identify: bool = False) -> dict[str, Any]:
+    """Where an image came from, as plain data. paths: as the user gave them, one per channel where several."""
+    named = identify or scan.format != "DICOM"
+    found: dict[str, Any] = {"path": str(scan.path)} if named else {}
+    digests = [scan.sha256] if isinstance(scan.sha256, str) else sorted(scan.sha256.values())
+    found |= {
+        "format": scan.format,
+        "type": str(scan.array.dtype),
+        "channels": scan.array.shape[0],
+        # One file's own digest; of several that of their digests in alphabetical order.
+        "sha256": digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+    }
+    if len(paths) > 1:
+        found["channel_paths"] = list(map(str, paths))
+    if identify and isinstance(scan, Volume) and scan.format == "DICOM":
+        header = scan.source.headers[0]
+        found["identity"] = {name: str(header.get(name, "")) for name in _IDENTITY}
     return found
+
+
+def public_command(command: str, scan: ImageFile | Volume, path: Path, *, identify: bool = False) -> str:
+    """The command line without the path of a DICOM series."""
+    if identify or scan.format != "DICOM":
+        return command
+    words = ["SERIES" if word == str(path) or Path(word) == path else word for word in shlex.split(command)]
+    return shlex.join(words)

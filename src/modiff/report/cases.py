@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from modiff.evaluation.cases import choose, pictured, strata
+from modiff.evaluation.selection import choose, pictured, strata
 from modiff.evaluation.source import draw
-from modiff.evaluation.table import UNREAD
+from modiff.prediction.summary import Summary, summarise
 from modiff.types import Batch
 from modiff.viz.figures import LEVELS, Cell, contact_sheet, png
 from modiff.viz.sheets import RATER, SAMPLE, CloseUp, grey_window, mean_label, part_of_interest
@@ -21,28 +20,15 @@ if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
     from modiff.data.store_format import StoreInfo
     from modiff.methods.base import Segmenter
-    from modiff.prediction.summary import Summary
 
 CASES = 12
 SAMPLES = 16  # drawn for the maps
 SHOWN = 8  # of them shown one by one
 COLUMNS = 8
 COLOURS = {"rater": RATER, "sample": SAMPLE, "levels": LEVELS}  # what the page's legend explains
-_INCHES = 1.5
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """What is drawn: the model, of which seed and steps, on which device."""
-
-    model: Segmenter
-    seed: int = 0
-    steps: int | None = None
-    device: str | torch.device = "cpu"
-
-
-@dataclass(frozen=True)
-class CaseFigure:
+class CaseFigure(NamedTuple):
     """A case's figure. image: PNG; words: what raters and samples mark; score: how it scores, where that is known."""
 
     case: str
@@ -52,36 +38,36 @@ class CaseFigure:
 
 
 def figures(
-    images: MemoryStore, drawing: Drawing, describe: Callable[[str], str] | None = None
+    images: MemoryStore,
+    model: Segmenter,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    device: str | torch.device = "cpu",
+    score: Callable[[str], str] = lambda case: "",
 ) -> tuple[list[CaseFigure], tuple[float, float]]:
-    """The chosen cases, and the grey window that all of them are shown in. describe: words on how a case scores."""
-    names = strata(images)
-    rows = choose(images.cases, names, CASES)
-    window = _window(images, rows)
+    """The chosen cases with samples of `model`, and the grey window that all of them are shown in.
+
+    score: words on how a case scores.
+    """
+    info, rows = images.info, choose(images.cases, strata(images), CASES)
+    if not rows:
+        return [], (0.0, 1.0)
+    window = grey_window(np.stack([pictured(image.numpy(), info) for image in images.batch(rows).image]))
     made = []
     for row in rows:
         batch, case = images.batch([row]), images.cases[row]
-        summary = _summary(batch, drawing, images.info)
-        sheet = contact_sheet(_cells(batch, summary, images.info), window=window, inches=_INCHES)
-        score = describe(case) if describe else ""
-        made.append(CaseFigure(case, png(sheet), _words(batch, summary, names[row]), score))
+        samples, _ = draw(model, batch.to(device), SAMPLES, seed, steps)
+        summary = summarise(samples, classes=info.classes)
+        marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
+        words = f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
+        sheet = contact_sheet(cells_of(batch, summary, info), window=window, inches=1.5)
+        made.append(CaseFigure(case, png(sheet), words, score(case)))
     return made, window
 
 
-def _summary(batch: Batch, drawing: Drawing, info: StoreInfo) -> Summary:
-    from modiff.prediction.summary import summarise
-
-    samples, _ = draw(drawing.model, batch.to(drawing.device), SAMPLES, drawing.seed, drawing.steps)
-    return summarise(samples, classes=info.classes)
-
-
-def _window(images: MemoryStore, rows: Sequence[int]) -> tuple[float, float]:
-    if not rows:
-        return 0.0, 1.0
-    return grey_window(np.stack([pictured(image.numpy(), images.info) for image in images.batch(rows).image]))
-
-
-def _cells(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell | None]]:
+def cells_of(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell]]:
+    """The rows of a case's figure. batch: of one case; summary: of its samples."""
     image, masks, read = pictured(batch.image[0].numpy(), info), batch.masks[0].numpy(), batch.read[0].numpy()
     label = mean_label(masks, read)
     close = CloseUp(image, part_of_interest((label > 0) | summary.masks.any((0, 1))))
@@ -93,13 +79,4 @@ def _cells(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell | 
         close.heat(summary.entropy, math.log2(len(info.classes) + 1), "uncertainty"),
     ]
     samples = [close.outlined(mask, SAMPLE, f"sample {i}") for i, mask in enumerate(summary.masks[:SHOWN], 1)]
-    lines = [part[i : i + COLUMNS] for part in (cells, samples) for i in range(0, len(part), COLUMNS)]
-    return [[*line, *[None] * (max(map(len, lines)) - len(line))] for line in lines]
-
-
-def _words(batch: Batch, summary: Summary, stratum: str) -> str:
-    if stratum == UNREAD:
-        return "nobody read this image"
-    marked, read = int(batch.marked.sum()), int(batch.read.sum())
-    drawn = int(summary.masks.any((1, 2, 3)).sum())
-    return f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
+    return [part[i : i + COLUMNS] for part in (cells, samples) for i in range(0, len(part), COLUMNS)]

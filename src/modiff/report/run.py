@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modiff.config import to_dict
 from modiff.errors import CheckpointError, DataError, ModiffError
 from modiff.evaluation.evaluate import FOLDER, check_fit
 from modiff.evaluation.records import Result, read_result
@@ -14,7 +14,7 @@ from modiff.evaluation.table import ImageTable, read_csv
 from modiff.io.files import write_text
 from modiff.methods.run_folder import LOG, WEIGHTS
 from modiff.report import cases, tables
-from modiff.viz.curves import charts, read_log
+from modiff.viz.charts import charts, read_log
 from modiff.viz.html import render
 
 if TYPE_CHECKING:
@@ -24,16 +24,7 @@ if TYPE_CHECKING:
 
 NAME = "report.html"
 Facts = list[tuple[str, object]]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What is found in a run folder. problem: why the model cannot be read."""
-
-    folder: Path
-    loaded: LoadedModel | None
-    problem: str
-    results: dict[Path, Result]
+Results = dict[Path, Result]
 
 
 def write_report(
@@ -50,38 +41,40 @@ def write_report(
     not there any more the page says so and has no figures; a store given by name must be there.
     Raises CheckpointError where there is no run, DataError for a store that does not fit or a result that is damaged.
     """
-    found = _read(Path(run))
-    name = found.folder.resolve().name
-    sentences = [said for result in found.results.values() if (said := tables.sentence(result))]
-    sections = {"Card": found.loaded.card, "Configuration": _plain(found.loaded.config)} if found.loaded else {}
+    folder = Path(run)
+    loaded, problem, results = _read(folder)
+    name = folder.resolve().name
+    sentences = [said for result in results.values() if (said := tables.sentence(result))]
+    sections = {"Card": loaded.card, "Configuration": to_dict(loaded.config)} if loaded else {}
     page = render(
         "run.html.j2",
         title=f"modiff report: {name}",
         name=name,
-        facts=_facts(found.loaded) if found.loaded else [],
-        problem=found.problem,
+        facts=_facts(loaded) if loaded else [],
+        problem=problem,
         finding=sentences[0] if sentences else None,
-        scores=[_scores(path, result) for path, result in found.results.items()],
+        scores=[_scores(path, result) for path, result in results.items()],
         log=LOG,
-        charts=charts(read_log(found.folder / LOG)),
-        cases=_cases(found, data, split, device),
+        charts=charts(read_log(folder / LOG)),
+        cases=_cases(loaded, results, data, split, device),
         colours=cases.COLOURS,
         shown=cases.SHOWN,
         drawn=cases.SAMPLES,
         trained={name: list(_groups(content)) for name, content in sections.items() if content},
-        made=[(path.stem, _made(result.made)) for path, result in found.results.items()],
+        made=[(path.stem, _made(result.made)) for path, result in results.items()],
     )
-    return write_text(found.folder / NAME if output is None else output, page)
+    return write_text(folder / NAME if output is None else output, page)
 
 
-def _read(folder: Path) -> _Run:
+def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
+    """The model of a run folder or why it cannot be read, and the results, of which the main ones come first."""
     from modiff.methods.weights import load_model
 
     if not folder.is_dir():
         raise CheckpointError("no such run folder", path=folder, hint="`modiff train` makes one.")
-    results = {path: read_result(path) for path in sorted((folder / FOLDER).glob("*.json"))}
-    # The main results, whose names have no suffix, come first.
-    results = dict(sorted(results.items(), key=lambda item: (len(item[0].stem), item[0].stem)))
+    # The main results have no suffix in their names.
+    paths = sorted((folder / FOLDER).glob("*.json"), key=lambda path: (len(path.stem), path.stem))
+    results = {path: read_result(path) for path in paths}
     loaded, problem = None, ""
     try:
         loaded = load_model(folder)
@@ -90,11 +83,11 @@ def _read(folder: Path) -> _Run:
     if loaded is None and not results and not (folder / LOG).is_file():
         found = problem if (folder / WEIGHTS).is_file() else None
         raise CheckpointError("not a run folder", path=folder, found=found, expected=f"weights, {FOLDER}/ or {LOG}")
-    return _Run(folder, loaded, problem, results)
+    return loaded, problem, results
 
 
 def _facts(loaded: LoadedModel) -> Facts:
-    config, data = _plain(loaded.config), loaded.data
+    config, data = to_dict(loaded.config), loaded.data
     known = {
         "method": config.get("method"),
         "preset": config.get("preset"),
@@ -134,12 +127,14 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _cases(run: _Run, data: str | Path | None, split: str | None, device: torch.device | str) -> dict[str, Any]:
+def _cases(
+    loaded: LoadedModel | None, results: Results, data: str | Path | None, split: str | None, device: torch.device | str
+) -> dict[str, Any]:
     """What the section of cases shows; `missing` says why there can be none."""
-    path, result = next(iter(run.results.items()), (None, Result({}, {}, [])))
-    made = result.made
-    where = data if data is not None else made.get("store", {}).get("path")
-    if run.loaded is None:
+    path, result = next(iter(results.items()), (None, Result({}, {}, [])))
+    made, store = result.made, result.made.get("store", {})
+    where = data if data is not None else store.get("path")
+    if loaded is None:
         return {"missing": "the model cannot be read"}
     if not isinstance(where, str | Path):
         return {"missing": "no store is known; name it with --data"}
@@ -150,21 +145,18 @@ def _cases(run: _Run, data: str | Path | None, split: str | None, device: torch.
     scored = str(made.get("split", "test"))
     split = split or scored
     images = load(where, split)
-    check_fit(run.loaded, images, where)
+    check_fit(loaded, images, where)
     if not len(images):
         raise DataError("the split has no images", path=where, field="split", found=split)
-    changed = path is not None and images.fingerprint != made.get("store", {}).get("fingerprint")
+    changed = path is not None and images.fingerprint != store.get("fingerprint")
+    # What a file says is not trusted.
     settings = made.get("settings", {})
     seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
-    drawing = cases.Drawing(
-        run.loaded.model,
-        seed=seed if isinstance(seed, int) else 0,
-        steps=steps if isinstance(steps, int) and steps > 0 else None,
-        device=device,
-    )
-    table = read_csv(path.with_suffix(".csv"), split) if path and path.with_suffix(".csv").is_file() else None
-    describe = _scorer(table) if table and not changed and scored == split else None
-    figures, (low, high) = cases.figures(images, drawing, describe)
+    drawing: dict[str, Any] = {"seed": seed if isinstance(seed, int) else 0, "device": device}
+    drawing["steps"] = steps if isinstance(steps, int) and steps > 0 else None
+    if path and path.with_suffix(".csv").is_file() and not changed and scored == split:
+        drawing["score"] = _scorer(read_csv(path.with_suffix(".csv"), split))
+    figures, (low, high) = cases.figures(images, loaded.model, **drawing)
     return {
         "missing": None,
         "split": split,
@@ -176,11 +168,11 @@ def _cases(run: _Run, data: str | Path | None, split: str | None, device: torch.
     }
 
 
-def _scorer(table: ImageTable) -> Callable[[str], str] | None:
+def _scorer(table: ImageTable) -> Callable[[str], str]:
     """Words on how a case scores, from the table of images."""
     quantities = [q for q in table.columns if (q.predictor, q.metric, q.protocol) == ("model", "ged", "standard")]
     if not quantities:
-        return None
+        return lambda case: ""
     quantity = min(quantities, key=lambda q: (q.threshold != 0.5, q.n))
     values = dict(zip(table.cases, table.columns[quantity].tolist(), strict=True))
     return lambda case: f"GED {values[case]:.3f} (standard, n = {quantity.n})." if case in values else ""
@@ -212,9 +204,3 @@ def _made(made: dict[str, Any]) -> Facts:
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in (made.get("versions") or {}).items())
     facts |= {name: (made.get(name) or {}).get("fingerprint", "") for name in ("store", "model")}
     return [(name, value) for name, value in facts.items() if value is not None]
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    from modiff.config import to_dict
-
-    return config if isinstance(config, dict) else to_dict(config)

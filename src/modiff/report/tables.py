@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from modiff.benchmark.tables import Cell, Column, Row, Table, head
+from modiff.benchmark.tables import Cell, Row, Table, head
 from modiff.evaluation import words
 from modiff.evaluation.records import DIFFERENCE, STRATA, Record, Result, select
 
 Setting = tuple[str, float, int | None]  # protocol, threshold, steps of the model
 
-ESTIMATORS = {
-    "standard": "standard: GED with self-pairs (V), HM-IoU by optimal matching",
-    "paper": "paper: GED without self-pairs (U, can be negative), HM-IoU by greedy matching",
-}
 _PAIRS = (("model", "iid_reference"), ("model", "majority_vote"), ("shuffled", "majority_vote"))
 
 
@@ -35,21 +31,28 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
     if not model:
         return
     how = words.threshold(model[0]) + ("" if steps is None else f", {steps} steps")
-    columns = _columns(records)
+    order = list(words.METRICS)
+    measured = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
+    columns = sorted(measured, key=lambda c: (order.index(c[0]) if c[0] in order else len(order), c))
     heads = tuple(head(column) for column in columns)
 
     def row(title: str, predictor: str, stratum: str, other: str = "", before: tuple[str, ...] = ()) -> Row:
         """The values of a predictor, or its paired differences from another one."""
-        cells = []
+        cells: list[Cell | None] = []
         for metric, n in columns:
             name = f"{metric}{DIFFERENCE}{other}" if other else metric
             found = select(records, metric=name, n=n, predictor=predictor, stratum=stratum)
-            cells.append(_cell(result, found[0]) if found else None)
+            if not found:
+                cells.append(None)
+                continue
+            undefined = result.undefined(found[0])
+            notes = (words.interval(found[0]), f"{undefined} images undefined" if undefined else "")
+            cells.append(Cell(words.value(found[0]), tuple(filter(None, notes)), False))
         return Row(title, tuple(cells), (), before)
 
     rows = [row(words.PREDICTORS[p], p, "all") for p in words.PREDICTORS]
     rows += [row(f"{words.PREDICTORS[p]} − {words.PREDICTORS[q]}, paired", p, "all", q) for p, q in _PAIRS]
-    caption = f"{ESTIMATORS.get(protocol, protocol)}; {how}"
+    caption = f"{protocol}: {words.CONVENTIONS.get(protocol, 'other conventions')}; {how}"
     yield Table("", protocol, caption, ("all images", *heads), tuple(row for row in rows if any(row.cells)))
     strata = []
     for stratum in STRATA[1:]:
@@ -59,18 +62,6 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
             strata.append(row(words.STRATA[stratum], "model", stratum, before=before))
     caption = f"By stratum, {protocol} protocol; {how}"
     yield Table("", protocol, caption, ("model, by stratum", "images", "patients", *heads), tuple(strata))
-
-
-def _columns(records: Sequence[Record]) -> list[Column]:
-    found = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
-    order = list(words.METRICS)
-    return sorted(found, key=lambda c: (order.index(c[0]) if c[0] in order else len(order), c))
-
-
-def _cell(result: Result, record: Record) -> Cell:
-    undefined = result.undefined(record)
-    notes = (words.interval(record), f"{undefined} images undefined" if undefined else "")
-    return Cell(words.value(record), tuple(note for note in notes if note), False)
 
 
 def sentence(result: Result) -> str | None:
@@ -88,12 +79,12 @@ def sentence(result: Result) -> str | None:
         f"GED with n = {model.n} ({protocol} protocol, {words.threshold(model)}) is {words.value(model)}"
         f"{_bracket(model)} on {model.images} images of split {model.split}."
     ]
-    for other, phrase in (("iid_reference", _reference), ("majority_vote", _majority)):
+    for other in ("iid_reference", "majority_vote"):
         beside = select(result.results, metric="ged", predictor=other, n=model.n, **here)
         metric = f"ged{DIFFERENCE}{other}"
         apart = select(result.results, metric=metric, predictor="model", n=model.n, steps=steps, **here)
         if beside and apart and beside[0].value is not None and apart[0].value is not None:
-            said.append(phrase(beside[0], apart[0], apart[0].value))
+            said.append(_against(other, beside[0], apart[0], apart[0].value))
     return " ".join(said)
 
 
@@ -101,21 +92,18 @@ def _bracket(record: Record) -> str:
     return f" (95 % interval {words.interval(record)})" if record.ci_low is not None else ""
 
 
-def _reference(beside: Record, apart: Record, difference: float) -> str:
-    return (
-        f"The i.i.d. reference, samples that are fresh raters, has {words.value(beside)}: the model lies "
-        f"{words.number(abs(difference))} {'above' if difference >= 0 else 'below'} it{_bracket(apart)}."
-    )
-
-
-def _majority(beside: Record, apart: Record, difference: float) -> str:
+def _against(other: str, beside: Record, apart: Record, difference: float) -> str:
+    """How the model compares with a reference. apart: the paired difference, whose value is `difference`."""
+    if other == "iid_reference":
+        return (
+            f"The i.i.d. reference, samples that are fresh raters, has {words.value(beside)}: the model lies "
+            f"{words.number(abs(difference))} {'above' if difference >= 0 else 'below'} it{_bracket(apart)}."
+        )
     verdict = "no clear difference"
-    if apart.ci_high is not None and apart.ci_high < 0:
-        verdict = "the model is better"
-    elif apart.ci_low is not None and apart.ci_low > 0:
-        verdict = "the model is worse"
-    elif apart.ci_low is None:
+    if apart.ci_low is None or apart.ci_high is None:
         verdict = "too few patients to say whether that is more than chance"
+    elif apart.ci_high < 0 or apart.ci_low > 0:
+        verdict = f"the model is {'better' if apart.ci_high < 0 else 'worse'}"
     return (
         f"The majority vote repeated {beside.n} times has {words.value(beside)}: {verdict}, "
         f"paired difference {words.number(difference, signed=True)}{_bracket(apart)}."

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from modiff._version import __version__
 from modiff.config import RunConfig, check_ranges
-from modiff.data.batches import TrainingBatches, generator, validation_batches
-from modiff.data.loading import load
+from modiff.data.loading import TrainingBatches, generator, load, validation_batches
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.devices import automatic_precision, device_name
@@ -74,14 +73,14 @@ class Run:
         self.folder, self.clock = folder, clock
         self.log = MetricsLog(folder / files.LOG if fabric.is_global_zero else None, config.training.log_every)
         self.schedule = Schedule(config.training)
-        self.shared, self.optimizer = fabric.setup(model, make_optimizer(model, config.training))
-        self.shared.mark_forward_method("training_loss")
+        self.wrapped, self.optimizer = fabric.setup(model, make_optimizer(model, config.training))
+        self.wrapped.mark_forward_method("training_loss")
         self.average = EMA(model, config.training.ema_decay)
         self.step, self.rate = 0, 0.0
         self.terms: dict[str, Tensor] = {}
         self.validation: float | None = None
         automatic, precision = automatic_precision(config.trainer.accelerator), config.trainer.precision
-        self._half = (automatic if precision == "auto" else precision) == "bf16-mixed"
+        self._bf16 = (automatic if precision == "auto" else precision) == "bf16-mixed"
         self._parts: dict[str, Any] = {
             "model": model,
             "optimizer": self.optimizer,
@@ -99,7 +98,7 @@ class Run:
         """One optimiser step; the global generator serves dropout alone and is reseeded from the step."""
         torch.manual_seed(seed_for(self.config.seed, "dropout", self.step, self.fabric.global_rank))
         self.optimizer.zero_grad()
-        terms = self._loss(self.shared, batch, "loss", self.step)
+        terms = self._loss(self.wrapped, batch, "loss", self.step)
         self.terms = {name: value.detach() for name, value in terms.items()}
         self.fabric.backward(terms["loss"])
         self.rate = self.schedule.rate(self.step, self.clock.progress(self.images))
@@ -115,7 +114,7 @@ class Run:
         device = self.fabric.device
         rng = generator(self.config.seed, purpose, index, self.fabric.global_rank, device=device)
         # Casts are not cached: one that was made where a method runs its network without gradients would have none.
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._half, cache_enabled=False):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False):
             terms: dict[str, Tensor] = model.training_loss(batch.to(device), rng=rng)
         return terms
 
@@ -253,9 +252,9 @@ def train(
         if saved:
             run.load(saved)
             saved.clear()  # as large as the run itself
-        share = {"size": settings.batch_size, "rank": fabric.global_rank, "world": fabric.world_size}
-        batches = TrainingBatches(training, seed=config.seed, augment=settings.augment, **share)
-        fixed = validation_batches(validation, images=settings.validation_images, **share)
+        each = {"size": settings.batch_size, "rank": fabric.global_rank, "world": fabric.world_size}
+        batches = TrainingBatches(training, seed=config.seed, augment=settings.augment, **each)
+        fixed = validation_batches(validation, images=settings.validation_images, **each)
         run.fit(batches, fixed, quiet=quiet)
     finished = clock.reason == SPENT
     return TrainingResult(
@@ -264,15 +263,14 @@ def train(
 
 
 def _begin(config: RunConfig, described: DataSpec, folder: Path, *, first: bool) -> dict[str, Any] | None:
-    """Readies the folder for this start; the checkpoint's content where there is one. first: of the processes."""
+    """Readies the folder for this start; a checkpoint's content if there is one. first: the process that writes."""
     saved, path = None, folder / files.CHECKPOINT
     if path.exists():
         files.check_resumable(folder, config, described)
         saved = read_checkpoint(path)
-    # Written when all else is known to be right: a start that was refused leaves nothing that refuses the next.
-    files.write_config(folder / files.CONFIG, config)
-    files.write_json(folder / files.DATA, described.to_dict())
-    if first:
+    if first:  # only after all checks: a refused start must not leave a config.yaml that makes the next one fail
+        files.write_config(folder / files.CONFIG, config)
+        files.write_json(folder / files.DATA, described.to_dict())
         files.truncate_log(folder / files.LOG, saved["step"] if saved is not None else -1)
     return saved
 

@@ -30,15 +30,11 @@ def environment() -> Environment:
     made.globals["policy"] = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     )
-    made.filters["png"] = lambda data: _data_uri(data, "image/png")
-    made.filters["svg"] = lambda data: _data_uri(data, "image/svg+xml")
+    for name, kind in (("png", "image/png"), ("svg", "image/svg+xml")):
+        made.filters[name] = lambda data, kind=kind: f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return made
 
 
 def render(template: str, **content: object) -> str:
     """The page that a template makes of `content`; a name that the template needs and does not get is an error."""
     return environment().get_template(template).render(content)
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -19,7 +19,7 @@ from modiff.data.check.run import check, detect
 from modiff.data.importers.phantom import write_phantom
 from modiff.data.store_writer import StoreWriter
 from modiff.errors import DataError
-from modiff.report.check import thumbnail, write_page
+from modiff.report.data import thumbnail, write_page
 
 SIDE = 40
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from modiff.cli import main
-from modiff.data.importers.base import IMPORTERS, Importer, importer
+from modiff.data.importers.base import Importer, importer
+from modiff.data.importers.catalogue import IMPORTERS
 
 
 def _help(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -25,7 +26,7 @@ def _help(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_the_list_has_a_line_a_source(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert f"  {name}" in _help(capsys)
-    assert IMPORTERS[name][1] in _help(capsys)
+    assert IMPORTERS[name].line in _help(capsys)
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
@@ -39,7 +40,7 @@ def test_each_source_explains_itself(capsys: pytest.CaptureFixture[str], name: s
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_each_source_declares_all_that_the_runner_asks_for(name: str) -> None:
     kind = importer(name)
-    assert kind.arguments
+    assert IMPORTERS[name].arguments
     for part in ("describe", "read"):
         assert getattr(kind, part) is not getattr(Importer, part)
 

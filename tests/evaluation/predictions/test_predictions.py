@@ -294,3 +294,18 @@ def test_a_file_cut_short_is_refused(tmp_path, maps, write):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError, match="damaged"):
         open_maps(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_palettes_indices_are_classes_and_one_bit_is_a_mask(tmp_path, suffix):
+    classes = np.arange(48, dtype=np.uint8).reshape(8, 6) % 3
+    indexed = Image.fromarray(classes).convert("P")
+    indexed.putdata(classes.ravel().tolist())
+    indexed.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    for case, image in (("palette", indexed), ("bits", Image.fromarray(classes == 1))):
+        (tmp_path / case).mkdir()
+        image.save(tmp_path / case / f"a.{suffix}")
+    with open_maps(tmp_path) as source:
+        read = {case: Values("masks", 2).read(source.read(case))[0, 0] for case in source.cases}
+    np.testing.assert_array_equal(read["palette"], np.stack([classes == 1, classes == 2]))
+    np.testing.assert_array_equal(read["bits"], np.stack([classes == 1, np.zeros_like(classes)]))

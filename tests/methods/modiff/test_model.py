@@ -9,7 +9,7 @@ import torch
 from modiff_helpers import batch, config, disc, model
 
 from modiff.errors import ConfigError
-from modiff.metrics.binarise import binarise
+from modiff.metrics.protocols import binarise
 from modiff.nn import windows
 from modiff.types import Batch
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from modiff.data.check.content import Case, ContentChecks
 from modiff.data.check.findings import Finding, Level, Report, View
-from modiff.data.importers.base import import_parser
-from modiff.data.importers.folder import FolderReader
-from modiff.data.importers.grids import JPEG, Grid
+from modiff.data.importers.catalogue import import_parser
+from modiff.data.importers.folder import Folder
+from modiff.data.importers.grids import JPEG, SUFFIXES, Grid, turn
 from modiff.data.importers.layout import Item, two_splits
 from modiff.errors import DataError, ModiffError
 
@@ -25,34 +25,32 @@ def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
     parser = import_parser("folder", "modiff import folder")
     report = Report(str(root), "a folder")
     try:
-        reader = FolderReader(parser.parse_args([str(root), "-o", "-", *words]), JPEG)
+        reader = Folder(parser.parse_args([str(root), "-o", "-", *words]), SUFFIXES + JPEG)
     except DataError as error:
         report.findings.append(Finding("error", "cannot be read", str(error)))
         return report
-    check = _FolderCheck(reader)
-    report.findings += check.run()
+    checked = _FolderCheck(reader)
+    report.findings += checked.found
     if strange := reader.strange:
         text = f"{len(strange)} image{'s' * (len(strange) != 1)} left out, fitting no pattern, such as {strange[0]}"
         report.findings.append(Finding("note", "files left out", text))
     cases, raters = len(reader.items), len(reader.raters)
     report.what = f"a folder, {cases} case{'s' * (cases != 1)}, {raters} rater{'s' * (raters != 1)}"
-    report.view = check.views.get
+    report.view = checked.views.get
     return report
 
 
 class _FolderCheck:
     """Goes through the cases once; keeps thumbnails of those that something was found in."""
 
-    def __init__(self, reader: FolderReader) -> None:
+    def __init__(self, reader: Folder) -> None:
         self.reader, self.found = reader, list[Finding]()
         self.views: dict[str, View] = {}
         self._conventions: dict[str, str] = {}
         self._spacings: dict[str, tuple[float, float]] = {}
-
-    def run(self) -> list[Finding]:
-        reader, args = self.reader, self.reader.args
-        checks = ContentChecks(reader.raters, exchangeable=args.exchangeable, classes=reader.labels.classes)
-        for fault in two_splits(reader.items, args.table or reader.root):
+        exchangeable, classes = reader.args.exchangeable, reader.labels.classes
+        checks = ContentChecks(reader.raters, exchangeable=exchangeable, classes=classes)
+        for fault in two_splits(reader.items, reader.args.table or reader.root):
             self._add(fault, str(fault.field))
         for item in reader.items:
             before = len(self.found)
@@ -61,7 +59,6 @@ class _FolderCheck:
                 self.views.pop(item.case, None)
         self.found += checks.finish()
         self.found += self._together()
-        return self.found
 
     def _add(self, fault: ModiffError, case: str, *, level: Level = "error", who: str = "") -> None:
         """What the importer would refuse, in its words; the report names the case in place of the file."""
@@ -82,7 +79,7 @@ class _FolderCheck:
     def _case(self, item: Item, checks: ContentChecks) -> None:
         reader = self.reader
         stored = self._try(item, lambda: reader.stored(item), "an image that cannot be read")
-        image = None if stored is None else self._try(item, lambda: reader.turned(stored))
+        image = None if stored is None else self._try(item, lambda: turn(stored, reader.args.plane))
         if image is not None:
             if image.spacing is not None:
                 self._spacings[item.case] = image.spacing
@@ -152,7 +149,7 @@ class _FolderCheck:
                 yield Finding("warning", "a pixel size far off", text, case)
 
 
-# What `FolderReader` says of a case as a whole; anything else is about a file that cannot be read.
+# What `Folder` says of a case as a whole; anything else is about a file that cannot be read.
 _OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
 
 

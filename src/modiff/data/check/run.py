@@ -5,21 +5,25 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+import h5py
 import numpy as np
 
 from modiff.data.check.content import Case, ContentChecks
 from modiff.data.check.findings import Finding, Report, View
+from modiff.data.check.folder import check_folder
+from modiff.data.importers.base import run_import
+from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.splits import lacking
-from modiff.data.store import Store
+from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
+_KEPT = 12  # thumbnails of a kind of finding that are kept of a temporary store
 _DARK = 1 / 8  # of full scale: prediction calls an image dark below it
 # What tells a source: files with such names, one of each; a folder like none of them holds images and masks.
 _SIGNS = {
@@ -44,8 +48,6 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
     if kind == "store":
         return check_store(path)
     if kind == "folder":
-        from modiff.data.check.folder import check_folder
-
         return check_folder(path, words)
     return _check_imported(path, kind, words)
 
@@ -54,28 +56,18 @@ def detect(path: Path) -> str:
     """`store`, `folder` or the importer that reads such a file or folder."""
     if path.is_dir():
         names = [file.as_posix() for file in islice(path.rglob("*"), _LOOK_AT)]
-        return next((kind for kind, signs in _SIGNS.items() if _has_all(names, signs)), "folder")
+        for kind, signs in _SIGNS.items():
+            if all(any(re.search(sign, name) for name in names) for sign in signs):
+                return kind
+        return "folder"
     with path.open("rb") as handle:
         start = handle.read(8)
-    if start == _HDF5:
-        return "lidc-hdf5" if _has_groups(path) else "store"
     if start.startswith(b"PK"):
         return "lidc-slices"
-    return "lidc-pickle" if path.suffix in (".pickle", ".pkl") else "store"
-
-
-def _has_all(names: Sequence[str], signs: Sequence[str]) -> bool:
-    return all(any(re.search(sign, name) for name in names) for sign in signs)
-
-
-def _has_groups(path: Path) -> bool:
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            return "format" not in file.attrs and "train" in file
-    except Exception:  # a damaged file: Store.open says what is wrong with it
-        return False
+    if start == SIGNATURE:
+        with suppress(Exception), h5py.File(path, "r") as file:  # Store.open says what is wrong with a damaged one
+            return "store" if "format" in file.attrs or "train" not in file else "lidc-hdf5"
+    return "lidc-pickle" if start != SIGNATURE and path.suffix in (".pickle", ".pkl") else "store"
 
 
 def check_store(path: str | Path, *, called: str | None = None) -> Report:
@@ -83,7 +75,9 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
     path = Path(path)
     try:
         with Store.open(path) as store:
-            report = Report(called or str(path), _words(store))
+            patients, raters = len(set(store.patients.tolist())), len(store.info.raters)
+            what = f"{len(store)} images of {patients} patients, {raters} rater{'s' * (raters != 1)}"
+            report = Report(called or str(path), what)
             store.verify()
             report.findings += _content(store)
             if called is None and (text := lacking(store.split_names())):  # else nobody asked for these splits
@@ -95,11 +89,6 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
     return report
 
 
-def _words(store: Store) -> str:
-    patients, raters = len(set(store.patients.tolist())), len(store.info.raters)
-    return f"{len(store)} images of {patients} patients, {raters} rater{'s' * (raters != 1)}"
-
-
 def _content(store: Store) -> Iterator[Finding]:
     info = store.info
     checks = ContentChecks(info.raters, exchangeable=info.exchangeable_raters, classes=info.classes)
@@ -109,7 +98,10 @@ def _content(store: Store) -> Iterator[Finding]:
         for image, mask in zip(images, masks, strict=True):
             name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
             yield from checks.add(Case(name, patient, split, image[:, None], mask[:, None], store.read[row]))
-            yield from _outside(store, row, mask)
+            if (valid := store.geometry(row).valid) is not None:
+                inside = mask[:, valid[0] : valid[2], valid[1] : valid[3]]
+                if np.count_nonzero(mask) > np.count_nonzero(inside):  # the outline reached beyond, or lies wrong
+                    yield Finding("warning", "marks on padding", "a rater marks where the image is padding", name)
             row += 1
     yield from checks.finish()
     full = float(np.iinfo(store.dtype).max) if store.dtype.kind in "iu" else 1.0
@@ -117,16 +109,6 @@ def _content(store: Store) -> Iterator[Finding]:
         yield Finding("warning", "dark images", f"no value exceeds {brightest:g} of {full:g}: another intensity rule?")
     if len(store.info.raters) == 1:
         yield Finding("note", "one rater", "a single rater's masks say nothing about how raters differ")
-
-
-def _outside(store: Store, row: int, masks: np.ndarray) -> Iterator[Finding]:
-    """Marks on padding: the outline reached beyond what was cut out, or lies wrong."""
-    valid = store.geometry(row).valid
-    if valid is None:
-        return
-    inside = masks[:, valid[0] : valid[2], valid[1] : valid[3]]
-    if np.count_nonzero(masks) > np.count_nonzero(inside):
-        yield Finding("warning", "marks on padding", "a rater marks where the image is padding", str(store.cases[row]))
 
 
 def _view(path: Path, case: str) -> View | None:
@@ -138,8 +120,6 @@ def _view(path: Path, case: str) -> View | None:
 
 def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
     """By way of a temporary store, whose thumbnails are kept for what was found."""
-    from modiff.data.importers.base import IMPORTERS, import_parser, run_import
-
     if kind not in IMPORTERS:
         expected = ", ".join(["store", *IMPORTERS])
         raise ConfigError("no such source", field="--as", found=kind, expected=expected)
@@ -152,11 +132,6 @@ def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
             return Report(str(path), f"{kind} data", [Finding("error", "cannot be imported", str(error))])
         report = check_store(store, called=str(path))
         report.what = f"{kind} data, {report.what}"
-        report.view = keep_views(report)
+        wanted = {finding.case for _, _, found in report.groups() for finding in found[:_KEPT] if finding.case}
+        report.view = {case: report.view(case) for case in wanted}.get  # read now: the store goes
     return report
-
-
-def keep_views(report: Report, each: int = 12) -> Any:
-    """Case -> thumbnail of the first `each` findings of a kind, read now: for what will not be there later."""
-    wanted = {finding.case for _, _, found in report.groups() for finding in found[:each] if finding.case}
-    return {case: report.view(case) for case in wanted}.get

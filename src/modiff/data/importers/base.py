@@ -1,48 +1,37 @@
 """Importers: one class per source of multi-rater data, and the runner that makes their stores.
 
 An importer says what its source is and yields its cases; everything else is the same for all and stands here: the
-output, splits and folds, progress, reading ahead, provenance, and that a store appears whole or not at all. Modules
-import heavy libraries inside functions, so that `modiff import NAME --help` is instant.
+output, splits and folds, progress, reading ahead, provenance, and that a store appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from modiff._version import __version__
+from modiff.data.importers.catalogue import IMPORTERS
+from modiff.data.importers.sources import free_name
+from modiff.data.splits import SplitRule, assign, lacking, make_folds, read_splits
+from modiff.data.store_format import StoreInfo
+from modiff.data.store_writer import StoreWriter, check_free
 from modiff.errors import ConfigError
+from modiff.io.files import sha256_of, workers
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from modiff.data.splits import SplitRule
-    from modiff.data.store_format import StoreInfo
-
-# Name -> (class, in a module of this package; one line for `modiff import --help`).
-IMPORTERS = {
-    "lidc-dicom": ("lidc_dicom.run.LidcDicom", "LIDC-IDRI from TCIA: DICOM slices and the radiologists' XML"),
-    "lidc-slices": ("lidc_png.LidcPng", "LIDC-IDRI nodule crops as PNG files, four radiologists; zips or folders"),
-    "lidc-pickle": ("lidc_arrays.LidcPickle", "LIDC-IDRI nodule crops in data_lidc.pickle, read without running it"),
-    "lidc-hdf5": ("lidc_arrays.LidcHdf5", "LIDC-IDRI nodule crops in data_lidc.hdf5, as CCDM and PHiSeg make it"),
-    "cimd-folder": ("cimd.Cimd", "slices in the layout of CIMD's code: JPEG images and masks"),
-    "isbi-ms": ("isbi_ms.IsbiMs", "MS lesions of the ISBI 2015 challenge: NIfTI, two raters, four modalities"),
-    "folder": (
-        "folder.Folder",
-        "your own images and masks of several raters: png, tif, npy, NIfTI or DICOM in folders",
-    ),
-    "phantom": ("phantom.Phantom", "simulated nodules with simulated raters whose true distribution is known"),
-}
 _AHEAD = 64  # items that threads read ahead
 _SEEDS = 100  # that are tried for an advice
 
 Item = TypeVar("Item")
-Arguments = Mapping[str, Mapping[str, Any]]  # name or --option -> what `ArgumentParser.add_argument` takes
 
 
 @dataclass(frozen=True)
@@ -63,14 +52,11 @@ class Case:
 class Importer(Generic[Item]):
     """A source of multi-rater data; made from the command's arguments, it finds what there is and reads item by item.
 
-    The class's docstring is what `modiff import NAME --help` prints: what the source is, its layout on disk, what is
-    refused. items: what is read one after the other (files of a case, volumes, patients), in the store's order.
+    What its command says and takes stands in `catalogue`. items: what is read one after the other (files of a case,
+    volumes, patients), in the store's order.
     """
 
     version: ClassVar[str]  # of the importer, for the store's record
-    arguments: ClassVar[Arguments]  # what the source needs to be known; the output and the splits are added for all
-    split_options: ClassVar[tuple[str, ...]] = ("splits", "val", "test", "split-seed", "folds")
-    dealt: ClassVar[str] = "patients"  # whom val and test take a fraction of
     threads: ClassVar[bool] = False  # whether items may be read several at a time
 
     items: Sequence[Item]
@@ -88,8 +74,6 @@ class Importer(Generic[Item]):
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
         """Patient -> split: by --splits or the hash, unless the source has splits of its own."""
-        from modiff.data.splits import assign
-
         return assign(self.patients(), rule, getattr(self.args, "splits", None))
 
     def read(self, item: Item) -> Iterable[Case]:
@@ -109,8 +93,6 @@ def lidc_info(
     spacing: tuple[float, float] | None = None,
 ) -> StoreInfo:
     """What a store of LIDC-IDRI's nodule crops says of itself, whatever form they came in."""
-    from modiff.data.store_format import StoreInfo
-
     return StoreInfo(
         channels=("CT",),
         classes=("nodule",),
@@ -128,40 +110,18 @@ def lidc_info(
 
 def importer(name: str) -> type[Importer]:
     """The class of an importer in the table."""
-    module, _, kind = IMPORTERS[name][0].rpartition(".")
+    module, _, kind = IMPORTERS[name].importer.rpartition(".")
     return getattr(importlib.import_module(f"modiff.data.importers.{module}"), kind)
-
-
-def import_parser(name: str, prog: str) -> argparse.ArgumentParser:
-    """All arguments of `modiff import NAME`; its help is the importer's docstring."""
-    kind = importer(name)
-    parser = argparse.ArgumentParser(
-        prog=prog, description=inspect.getdoc(kind), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for option, details in kind.arguments.items():
-        parser.add_argument(option, **details)
-    parser.add_argument("-o", "--output", required=True, metavar="STORE", help="the store to write, e.g. data.h5")
-    parser.add_argument("--overwrite", action="store_true", help="replace the store if it exists")
-    from modiff.config.data import SplitConfig
-
-    usual, of = SplitConfig(), f"fraction of {kind.dealt}"
-    options: dict[str, dict[str, Any]] = {
-        "splits": {"metavar": "JSON", "help": "patients of each split; without it they are dealt by a hash"},
-        "val": {"type": float, "default": usual.val, "help": f"{of} for val (default %(default)s)"},
-        "test": {"type": float, "default": usual.test, "help": f"{of} for test (default %(default)s)"},
-        "split-seed": {"type": int, "default": usual.seed, "help": "seed of the hash (default %(default)s)"},
-        "folds": {"type": int, "metavar": "K", "help": "also deal patients into K folds for cross-validation"},
-    }
-    for option in kind.split_options:
-        parser.add_argument(f"--{option}", **options[option])
-    return parser
 
 
 def run_import(name: str, args: argparse.Namespace) -> Path:
     """Makes the store that `args` of `import_parser` describe and returns its path; raises DataError, ConfigError."""
-    from modiff.data.store_writer import check_free
-
-    path, rule = Path(args.output), _rule(args)
+    path, usual = Path(args.output), SplitRule()
+    if getattr(args, "splits", None):  # read before anything else: what is wrong with it shows at once
+        rule: Mapping[str, str] | SplitRule = read_splits(args.splits)
+    else:
+        val, test = getattr(args, "val", usual.val), getattr(args, "test", usual.test)
+        rule = SplitRule(val, test, getattr(args, "split_seed", usual.seed))
     check_free(path, overwrite=args.overwrite)
     source, done = importer(name)(args), False
     try:
@@ -182,24 +142,12 @@ def write_store(
     progress: bool = True,
 ) -> None:
     """Writes all cases of a source; rule: who is in which split where the source does not say. Raises DataError."""
-    from dataclasses import replace
-
-    import numpy as np
-    from rich.console import Console
-    from rich.progress import track
-
-    from modiff._version import __version__
-    from modiff.data.importers.sources import provenance
-    from modiff.data.splits import make_folds
-    from modiff.data.store_writer import StoreWriter
-
     info = source.describe()
-    files = [given for option in ("table", "splits") if (given := getattr(source.args, option, None))]
-    info = replace(
-        info,
-        importer=f"{info.importer} (modiff {__version__})",
-        provenance=provenance(info.provenance, map(Path, files)),
-    )
+    used = dict(info.provenance)
+    for given in (getattr(source.args, option, None) for option in ("table", "splits")):
+        if given:
+            used[free_name(Path(given).name, used)] = sha256_of(given)
+    info = replace(info, importer=f"{info.importer} (modiff {__version__})", provenance=used)
     splits = source.splits(rule)
     dealt = make_folds(splits, folds, getattr(source.args, "split_seed", 0)) if folds else None
     everyone = np.ones(len(info.raters), bool)
@@ -223,10 +171,6 @@ def _read(source: Importer) -> Iterator[Iterable[Case]]:
     if not source.threads:
         yield from map(source.read, source.items)
         return
-    from concurrent.futures import ThreadPoolExecutor
-
-    from modiff.io.files import workers
-
     with ThreadPoolExecutor(workers()) as pool:
         try:
             ahead = [pool.submit(source.read, item) for item in source.items[:_AHEAD]]
@@ -238,22 +182,8 @@ def _read(source: Importer) -> Iterator[Iterable[Case]]:
             pool.shutdown(cancel_futures=True)
 
 
-def _rule(args: argparse.Namespace) -> Mapping[str, str] | SplitRule:
-    """Read before anything else: what is wrong with it shows at once."""
-    from modiff.data.splits import SplitRule, read_splits
-
-    if getattr(args, "splits", None):
-        return read_splits(args.splits)
-    usual = SplitRule()
-    return SplitRule(
-        getattr(args, "val", usual.val), getattr(args, "test", usual.test), getattr(args, "split_seed", usual.seed)
-    )
-
-
 def advice(args: argparse.Namespace, splits: Mapping[str, str]) -> str | None:
     """What to do where a split that training or scoring needs is empty. splits: by patient, as they were written."""
-    from modiff.data.splits import SplitRule, assign, lacking
-
     found = lacking(splits.values())
     if found is None or not hasattr(args, "split_seed") or not hasattr(args, "test"):
         return found

@@ -4,44 +4,100 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
-from modiff.data.importers.base import Arguments, Case, Importer, check_whole
+import numpy as np
+
+from modiff.data.importers import grids
+from modiff.data.importers.base import Case, Importer, check_whole
+from modiff.data.importers.grids import Grid
+from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
+from modiff.data.importers.sources import digest_below
+from modiff.data.intensity import IntensityRule, check_unit
+from modiff.data.splits import SplitRule
+from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from modiff.data.importers.grids import Grid
-    from modiff.data.importers.layout import Item
-    from modiff.data.splits import SplitRule
-    from modiff.data.store_format import StoreInfo
+from modiff.io.limits import Limits
 
 
-class FolderReader:
-    """Reads a folder's cases and knows what they must have in common; everything wrong with one is a DataError.
+class Folder(Importer[Item]):
+    """Your own data: a folder of images, and of every rater's masks, in any common format."""
 
-    `Folder` stops at the first, `modiff check` collects them all: what one refuses, the other finds. items: the cases.
-    strange: images that fit no pattern. raters: their names. placeless: a mask has no geometry though its image has.
-    """
+    version = "folder 1"
 
-    def __init__(self, args: argparse.Namespace, extra_suffixes: tuple[str, ...] = ()) -> None:
-        from modiff.data.importers.grids import SUFFIXES
-        from modiff.data.importers.labels import Labels
-        from modiff.data.importers.layout import IMAGES, MASKS, apply_table, find
-        from modiff.io.limits import Limits
+    def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = grids.SUFFIXES) -> None:
+        """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
 
+        strange: images that fit no pattern. raters: their names. placeless: a mask has no geometry, its image has.
+        """
+        super().__init__(args)
         check_whole(args.max_bytes, "--max-bytes", "a number of bytes")
-        self.args, self.root, self.size = args, Path(args.root), parse_size(args.size)
-        self.labels = Labels(args.label, args.foreground)
+        self.root = Path(args.root)
+        self.size, self.rule = grids.parse_size(args.size), IntensityRule.for_import(args.intensity)
+        self.labels = grids.Labels(args.label, args.foreground)
         self.limits = Limits() if args.max_bytes is None else Limits(max_bytes=args.max_bytes)
-        self.items, self.strange = find(self.root, args.image or IMAGES, args.mask or MASKS, SUFFIXES + extra_suffixes)
+        self.items, self.strange = find(self.root, args.image or IMAGES, args.mask or MASKS, suffixes)
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
         self.placeless = False
         self._first: tuple[Item, Grid] | None = None
+
+    def describe(self) -> StoreInfo:
+        """Channels, classes and raters as files and --label name them, the rest as the options say."""
+        if not self.raters:
+            raise DataError("images, but no mask of any rater", path=self.root)
+        for item in self.items:  # known before any image is read
+            self.readers(item)
+        first = self.items[0]
+        return StoreInfo(
+            channels=self.channels(first, len(self.stored(first).array)),
+            classes=self.labels.classes,
+            raters=self.raters,
+            exchangeable_raters=self.args.exchangeable,
+            intensity=self.args.intensity,
+            prompt=self.args.prompt,
+            source=self.args.source,
+            licence=self.args.licence,
+            importer=self.version,
+            provenance=digest_below(self.root, [path for item in self.items for path in item.files]),
+        )
+
+    def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
+        """The table's, or as for other sources."""
+        for fault in two_splits(self.items, self.args.table):
+            raise fault
+        own = {item.patient: item.split for item in self.items if item.split is not None}
+        if own and self.args.splits:
+            found = "also the table's column"
+            raise ConfigError("splits from two places", field="--splits", found=found, expected="one")
+        return own or super().splits(rule)
+
+    def read(self, item: Item) -> Iterator[Case]:
+        """The slices of a case's image or volume, with every rater's mask; raises the first fault."""
+        read = self.readers(item)
+        stored = self.stored(item)
+        image = grids.turn(stored, self.args.plane)
+        for fault in self.differences(item, image):
+            raise fault
+        masks = np.zeros((len(self.raters), *image.shape), np.uint8)
+        for slot, name in enumerate(self.raters):
+            if name in item.masks:
+                mask = self.mask(item, name, stored, image)
+                if misplaced := self.misplaced(mask, image):
+                    if self.args.resample is None:
+                        raise misplaced
+                    mask = grids.resample(mask, image)
+                masks[slot] = self.labels.apply(mask)
+        if self.rule.kind == "unit":
+            check_unit(image.array, image.path)
+        flat = image.shape[0] == 1
+        slices = grids.cut(image, masks, self.rule, size=self.size, everything=flat or self.args.all_slices)
+        for index, values, marked, place in slices:
+            case = item.case if flat else f"{item.case}/slice-{index:03d}"
+            place["slice_index"] = None if flat else index
+            yield Case(case, item.patient, values, marked, read, place)
 
     def channels(self, item: Item, count: int) -> tuple[str, ...]:
         """Names of `count` channels in a case's files."""
@@ -52,8 +108,6 @@ class FolderReader:
 
     def readers(self, item: Item) -> np.ndarray:
         """(R,) who read the case, as the table, the files and --missing say; DataError where they disagree."""
-        import numpy as np
-
         absent = [name for name in self.raters if name not in item.masks]
         readers = item.readers or (self.raters if self.args.missing == "empty" else tuple(item.masks))
         if stray := sorted(set(item.masks) - set(readers)):
@@ -70,34 +124,20 @@ class FolderReader:
 
     def stored(self, item: Item) -> Grid:
         """All channels on one grid, as the files have them."""
-        from dataclasses import replace
-
-        import numpy as np
-
-        from modiff.data.importers.grids import difference, read_grid
-
         if not item.channels:
             mask, found = next(iter(item.masks.values())), f"only masks of {', '.join(item.masks)}"
             raise DataError("masks without an image", path=mask, field=item.case, found=found)
-        grids = [read_grid(item.channels[name], self.limits) for name in sorted(item.channels)]
-        for name, grid in zip(sorted(item.channels), grids, strict=True):
+        parts = [grids.read_grid(item.channels[name], self.limits) for name in sorted(item.channels)]
+        for name, grid in zip(sorted(item.channels), parts, strict=True):
             if name and len(grid.array) != 1:
                 raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
-            if what := difference(grids[0], grid):
+            if what := grids.difference(parts[0], grid):
                 found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
                 raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
-        return replace(grids[0], array=np.concatenate([grid.array for grid in grids]))
-
-    def turned(self, stored: Grid) -> Grid:
-        """In the plane that was asked for."""
-        from modiff.data.importers.grids import turn
-
-        return stored if self.args.plane == "native" else turn(stored, self.args.plane)
+        return replace(parts[0], array=np.concatenate([grid.array for grid in parts]))
 
     def differences(self, item: Item, image: Grid) -> Iterator[DataError]:
         """How an image differs from the first case's, like which all others must be."""
-        from modiff.data.importers.grids import sides
-
         self._first = self._first or (item, image)
         first = self._first[1]
         if image.shape[1:] != first.shape[1:] and self.size is None:
@@ -107,24 +147,22 @@ class FolderReader:
         known = self.channels(self._first[0], len(first.array))
         if (names := self.channels(item, len(image.array))) != known:
             yield _unlike("different channels", image, ", ".join(names), ", ".join(known))
-        if image.shape[0] > 1 and sides(image) != sides(first) and self.args.plane == "native":
+        if image.shape[0] > 1 and grids.sides(image) != grids.sides(first) and self.args.plane == "native":
             hint = "--plane axial, coronal or sagittal turns them alike."
-            found = f"columns, rows and slices towards {sides(image)}"
-            yield _unlike("axes that run differently", image, found, str(sides(first)), hint)
+            found = f"columns, rows and slices towards {grids.sides(image)}"
+            yield _unlike("axes that run differently", image, found, str(grids.sides(first)), hint)
 
     def mask(self, item: Item, name: str, stored: Grid, image: Grid) -> Grid:
         """A rater's mask, turned as its image is; `stored`: that image as it was read."""
-        from modiff.data.importers.grids import mask_limits, read_grid, turn_mask
-
-        mask = read_grid(item.masks[name], mask_limits(image, self.limits), mask=True)
+        mask = grids.read_grid(item.masks[name], grids.mask_limits(image, self.limits), mask=True)
         self.placeless |= mask.affine is None and stored.affine is not None
-        return turn_mask(mask, stored, self.args.plane)
+        if mask.affine is None and mask.shape == stored.shape:  # it shares the place of its image
+            mask = replace(mask, affine=stored.affine)
+        return mask if mask.affine is None else grids.turn(mask, self.args.plane)
 
     def misplaced(self, mask: Grid, image: Grid) -> DataError | None:
         """What is wrong where a mask is not on its image's grid."""
-        from modiff.data.importers.grids import difference
-
-        if not (what := difference(image, mask)):
+        if not (what := grids.difference(image, mask)):
             return None
         if image.shape == (mask.shape[0], *mask.shape[:0:-1]) and image.shape != mask.shape:
             what += ", rows and columns swapped?"
@@ -135,171 +173,3 @@ class FolderReader:
 
 def _unlike(kind: str, image: Grid, found: str, first: str, hint: str | None = None) -> DataError:
     return DataError(kind, path=image.path, found=found, expected=f"{first}, as the first case", hint=hint)
-
-
-class Folder(Importer["Item"]):
-    """Your own data: a folder of images, and of every rater's masks, in any common format.
-
-    By default, anywhere below ROOT:
-
-      <case>/image.EXT              or one file per channel: <case>/image-<channel>.EXT
-      <case>/rater-<name>.EXT       the mask of each rater
-
-    EXT is png, tif, npy, nii, nii.gz or dcm; <case>/image/ may be a folder with a DICOM series. An array (npy) is
-    (H,W), an image's may be (channels,H,W), a mask's (slices,H,W). <case> may span folders; its first folder is the
-    patient. Other layouts by patterns, e.g.
-
-      --image 'scans/{case}.nii.gz' --mask 'readings/{rater}/{case}.nii.gz'
-      --image '{patient}/{case}/{channel}.nii.gz' --mask '{patient}/{case}/mask_{rater}.nii.gz'
-
-    A CSV (--table) with the column case, and any of patient, split and readers (names separated by semicolons), says
-    what names cannot: a rater named there whose mask is absent marked nothing, a rater who is not named did not read
-    the case. Without it every rater's mask must be there, or --missing says what its absence means.
-
-    Volumes are cut into slices that keep their place: affine, slice index and spacing. Only slices that a rater marked
-    are kept, unless --all-slices. Images of 8 or 16 bits keep their values; others need --intensity.
-
-    Refused, with the file's name: masks on another grid than the image (--resample nearest moves them), channels that
-    are not registered, mask values without a meaning, values that are not finite, volumes whose axes run differently
-    (--plane turns them), images of different sizes (--size), a patient in two splits, links that lead out of the
-    folder.
-    """
-
-    version = "folder 1"
-
-    arguments: ClassVar[Arguments] = {
-        "root": {"metavar": "ROOT", "help": "the folder"},
-        "--image": {
-            "action": "append",
-            "metavar": "PATTERN",
-            "help": "where images lie, with {case} and perhaps {patient}, {slice}, {channel} and *; may be given again",
-        },
-        "--mask": {
-            "action": "append",
-            "metavar": "PATTERN",
-            "help": "where masks lie, with {case} and {rater}; may be given again",
-        },
-        "--table": {"metavar": "CSV", "help": "patient, split and readers of each case"},
-        "--missing": {
-            "choices": ("refuse", "empty", "unread"),
-            "default": "refuse",
-            "help": "what an absent mask means: an error (default), the rater marked nothing, or did not read the case",
-        },
-        "--label": {
-            "action": "append",
-            "default": [],
-            "metavar": "VALUE=CLASS",
-            "help": "the class that a mask's value stands for; again for each value; without it 0 and 1, or 0 and 255",
-        },
-        "--foreground": {
-            "default": "foreground",
-            "metavar": "NAME",
-            "help": "name of the one class where no --label is given (default %(default)s)",
-        },
-        "--intensity": {
-            "default": "unit",
-            "metavar": "RULE",
-            "help": "unit (8 or 16 bits, or floats in [0,1], as they are; the default), minmax-slice, window:LOW:HIGH, "
-            "or percentiles:LOW:HIGH of the volume",
-        },
-        "--resample": {"choices": ("nearest",), "help": "move masks on other grids onto the image's"},
-        "--plane": {
-            "choices": ("native", "axial", "coronal", "sagittal"),
-            "default": "native",
-            "help": "how volumes are cut: as stored (default), or turned to a plane of the patient",
-        },
-        "--all-slices": {"action": "store_true", "help": "also keep slices of volumes that nobody marked"},
-        "--size": {"metavar": "HxW", "help": "crop or pad every slice about its centre, e.g. 128x128"},
-        "--prompt": {
-            "choices": ("none", "centre"),
-            "default": "none",
-            "help": "centre: an image's centre says which lesion the raters judged (default %(default)s)",
-        },
-        "--exchangeable": {"action": "store_true", "help": "rater names are slots, not persons"},
-        "--max-bytes": {"type": int, "metavar": "N", "help": "largest file or volume that is read (default 2 GiB)"},
-        "--source": {"default": "own data", "metavar": "WORDS", "help": "what the data is, for the store's record"},
-        "--licence": {"default": "unknown", "metavar": "WORDS", "help": "its licence"},
-    }
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        from modiff.data.intensity import IntensityRule
-
-        super().__init__(args)
-        self.rule, self.reader = IntensityRule.for_import(args.intensity), FolderReader(args)
-        self.items = self.reader.items
-        if not self.reader.raters:
-            raise DataError("images, but no mask of any rater", path=args.root)
-        for item in self.items:  # known before any image is read
-            self.reader.readers(item)
-
-    def describe(self) -> StoreInfo:
-        """Channels, classes and raters as files and --label name them, the rest as the options say."""
-        from modiff.data.importers.sources import digest_below
-        from modiff.data.store_format import StoreInfo
-
-        reader, first = self.reader, self.items[0]
-        return StoreInfo(
-            channels=reader.channels(first, len(reader.stored(first).array)),
-            classes=reader.labels.classes,
-            raters=reader.raters,
-            exchangeable_raters=self.args.exchangeable,
-            intensity=self.args.intensity,
-            prompt=self.args.prompt,
-            source=self.args.source,
-            licence=self.args.licence,
-            importer=self.version,
-            provenance=digest_below(reader.root, [path for item in self.items for path in item.files]),
-        )
-
-    def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
-        """The table's, or as for other sources."""
-        from modiff.data.importers.layout import two_splits
-
-        for fault in two_splits(self.items, self.args.table):
-            raise fault
-        own = {item.patient: item.split for item in self.items if item.split is not None}
-        if own and self.args.splits:
-            raise ConfigError(
-                "splits from two places", field="--splits", found="also the table's column", expected="one"
-            )
-        return own or super().splits(rule)
-
-    def read(self, item: Item) -> Iterator[Case]:
-        """The slices of a case's image or volume, with every rater's mask; raises the first fault."""
-        import numpy as np
-
-        from modiff.data.importers.grids import cut, resample
-        from modiff.data.intensity import check_unit
-
-        reader, read = self.reader, self.reader.readers(item)
-        stored = reader.stored(item)
-        image = reader.turned(stored)
-        for fault in reader.differences(item, image):
-            raise fault
-        masks = np.zeros((len(reader.raters), *image.shape), np.uint8)
-        for slot, name in enumerate(reader.raters):
-            if name in item.masks:
-                mask = reader.mask(item, name, stored, image)
-                if misplaced := reader.misplaced(mask, image):
-                    if self.args.resample is None:
-                        raise misplaced
-                    mask = resample(mask, image)
-                masks[slot] = reader.labels.apply(mask)
-        if self.rule.kind == "unit":
-            check_unit(image.array, image.path)
-        flat = image.shape[0] == 1
-        slices = cut(image, masks, self.rule, size=reader.size, everything=flat or self.args.all_slices)
-        for index, values, marked, place in slices:
-            case = item.case if flat else f"{item.case}/slice-{index:03d}"
-            place["slice_index"] = None if flat else index
-            yield Case(case, item.patient, values, marked, read, place)
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """(H,W) from 128x128; ConfigError for another form."""
-    if text is None:
-        return None
-    height, x, width = text.lower().partition("x")
-    if not (x and height.isdecimal() and width.isdecimal() and min(int(height), int(width)) > 0):
-        raise ConfigError("is not a size", field="--size", found=repr(text), expected="HxW, such as 128x128")
-    return int(height), int(width)

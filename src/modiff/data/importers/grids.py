@@ -1,11 +1,14 @@
-"""Images and masks of any format on their grids: read, compared, resampled, turned, cut to one size."""
+"""Images and masks of any format on their grids: read, compared, resampled, turned, cut to one size.
+
+And what a mask's values mean (`Labels`): stated by the user, or 0 and one other.
+"""
 
 from __future__ import annotations
 
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +18,23 @@ from PIL import Image
 
 from modiff.data.importers.sources import read_bytes
 from modiff.data.intensity import IntensityRule, store_values, stretch
-from modiff.errors import DataError
-from modiff.io.image import read_image
+from modiff.errors import ConfigError, DataError
 from modiff.io.limits import Limits
-from modiff.io.nifti import is_nifti, read_nifti
+from modiff.io.scan import read_any
+from modiff.io.volume import Volume
 
-SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy", ".dcm")
+_PICTURES = (".png", ".tif", ".tiff")
+SUFFIXES = (".nii.gz", ".nii", *_PICTURES, ".npy", ".dcm")
 JPEG = (".jpg", ".jpeg")  # which changes values: only for sources that have nothing else
 # (column, row, slice) run towards these sides of the patient: how such slices are usually looked at.
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
 _COLOUR = 24  # grey levels by which JPEG's colour planes of a grey image may differ
 _JPEG_LIMITS = Limits(max_side=8192)
 _TOLERANCE = 0.02  # voxels by which the corners of two grids that are the same may differ: float32 headers
-
-Valid = tuple[int, int, int, int]
+_BINARY = ({0, 1}, {0, 255})  # values that need no --label
+_NEAR = 0.15  # of full scale: how far from black and white JPEG and interpolation leave most values of a mask
+_MOST = 0.97  # fraction of values that must lie so near
+_FEW = 16  # distinct whole values up to which they are labels, not grey values
 
 
 @dataclass(frozen=True)
@@ -48,35 +54,19 @@ class Grid:
         """(Z,H,W)."""
         return self.array.shape[1:]
 
-    def slice_affine(self, index: int) -> np.ndarray | None:
-        """(4,4) pixel (column, row, 0) of a slice to mm."""
-        if self.affine is None:
-            return None
-        affine = self.affine.copy()
-        affine[:3, 3] += index * affine[:3, 2]
-        return affine
-
 
 def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -> Grid:
     """An image, volume or DICOM series; a mask may also have one bit per pixel or a palette, whose indices it is."""
     limits = limits or Limits()
-    if path.is_dir() or path.suffix.lower() == ".dcm":
-        from modiff.io.dicom.series import read_dicom_series
-
-        found = read_dicom_series(path, limits=limits)
-    elif is_nifti(path):
-        found = read_nifti(path, limits=limits)
-    elif path.suffix.lower() in JPEG:
+    if path.suffix.lower() in JPEG:
         return Grid(read_jpeg(path, limits)[None, None], path)
-    else:
-        indices = _indexed(path, limits) if mask else None
-        if indices is not None:
-            return Grid(indices[None, None], path)
-        image = read_image(path, limits=limits)
-        stack = mask and image.format == "NPY"  # an array's first of three axes: channels of an image, slices of a mask
-        return Grid(image.array[None] if stack else image.array[:, None], path, spacing=image.spacing)
-    _, row, column = found.spacing
-    return Grid(found.array, path, found.affine, (row, column))
+    if mask and path.suffix.lower() in _PICTURES and (indices := _indexed(path, limits)) is not None:
+        return Grid(indices[None, None], path)
+    found = read_any(path, limits=limits)
+    if isinstance(found, Volume):
+        return Grid(found.array, path, found.affine, found.spacing[1:])
+    stack = mask and found.format == "NPY"  # an array's first of three axes: channels of an image, slices of a mask
+    return Grid(found.array[None] if stack else found.array[:, None], path, spacing=found.spacing)
 
 
 def mask_limits(image: Grid, limits: Limits | None = None) -> Limits:
@@ -172,7 +162,12 @@ def sides(grid: Grid) -> str | None:
 
 
 def turn(grid: Grid, plane: str) -> Grid:
-    """The same voxels with their axes permuted and flipped so that slices are `plane`'s; DataError without geometry."""
+    """The same voxels with their axes permuted and flipped so that slices are `plane`'s; DataError without geometry.
+
+    plane: one of `PLANES`, or native, which is as it is.
+    """
+    if plane == "native":
+        return grid
     from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
     if grid.affine is None:
@@ -184,16 +179,7 @@ def turn(grid: Grid, plane: str) -> Grid:
     return replace(grid, array=np.stack(turned), affine=affine, spacing=(row, column))
 
 
-def turn_mask(mask: Grid, stored: Grid, plane: str) -> Grid:
-    """A mask turned as its image is; stored: that image as it was read, whose place a mask without geometry shares."""
-    if plane == "native":
-        return mask
-    if mask.affine is None and mask.shape == stored.shape:
-        mask = replace(mask, affine=stored.affine)
-    return mask if mask.affine is None else turn(mask, plane)
-
-
-def centre_fit(grid: Grid, size: tuple[int, int]) -> tuple[Grid, Valid | None]:
+def centre_fit(grid: Grid, size: tuple[int, int]) -> tuple[Grid, tuple[int, int, int, int] | None]:
     """Cropped or padded with 0 about the centre to (H,W); and the part that is not padding, None where all is image."""
     height, width = grid.shape[1:]
     top, left = (height - size[0]) // 2, (width - size[1]) // 2
@@ -256,7 +242,10 @@ def cut(
         values = image.array[:, index]
         if ends is not None:
             values = stretch(values, ends[0][:, index], ends[1][:, index])
-        affine, valid = image.slice_affine(index), None
+        affine, valid = image.affine, None
+        if affine is not None:  # of this slice
+            affine = affine.copy()
+            affine[:3, 3] += index * affine[:3, 2]
         seen = replace(image, array=store_values(values)[:, None], affine=affine)
         marked = replace(seen, array=masks[:, index, None])
         if size is not None and resized:
@@ -268,5 +257,82 @@ def cut(
         yield index, seen.array[:, 0], marked.array[:, 0], place
 
 
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(H,W) from 128x128; ConfigError for another form."""
+    if text is None:
+        return None
+    height, x, width = text.lower().partition("x")
+    if not (x and height.isdecimal() and width.isdecimal() and min(int(height), int(width)) > 0):
+        raise ConfigError("is not a size", field="--size", found=repr(text), expected="HxW, such as 128x128")
+    return int(height), int(width)
+
+
 def _times(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape[1:] if shape[0] == 1 else shape))
+
+
+class Labels:
+    """Which value of a mask is which class.
+
+    Without rules one class named `foreground`: a mask holds 0 and either 1 or 255. Rules are VALUE=CLASS, several
+    values may be one class; `VALUE=` is background. A value without a rule is refused.
+    """
+
+    def __init__(self, rules: Sequence[str] = (), foreground: str = "foreground") -> None:
+        self.values: dict[int, int] = {}
+        names: list[str] = []
+        for rule in rules:
+            value, equals, name = rule.partition("=")
+            if not equals or not value.lstrip("-").isdecimal() or int(value) in self.values or int(value) == 0:
+                expected = "VALUE=CLASS, a whole number other than 0, each once"
+                raise ConfigError("no such rule", field="--label", found=repr(rule), expected=expected)
+            if name and name not in names:
+                names.append(name)
+            self.values[int(value)] = names.index(name) + 1 if name else 0
+        if rules and not names:
+            raise ConfigError("no class is named", field="--label", expected="VALUE=CLASS")
+        self.classes = tuple(names) if names else (foreground,)
+
+    def apply(self, grid: Grid) -> np.ndarray:
+        """(Z,H,W) uint8 class index; raises DataError for values that are not whole, not known, or coloured."""
+        fault, made = self.judge(grid)
+        if fault is not None:
+            raise fault
+        return made
+
+    def judge(self, grid: Grid) -> tuple[DataError | None, np.ndarray]:
+        """What is wrong with a mask's values, and (Z,H,W) uint8 the class indices that they most likely mean."""
+        if len(grid.array) > 1 and (grid.array != grid.array[0]).any():  # colours that are grey are one channel
+            raise DataError("a mask in colour", path=grid.path, found=f"{len(grid.array)} channels", expected="one")
+        mask = grid.array[0]
+        present = np.unique(mask)
+        if self.values:
+            made = np.zeros(mask.shape, np.uint8)
+            for value, index in self.values.items():
+                made[mask == value] = index
+            strange = present[~np.isin(present, [0, *self.values])]
+            kind, found = "mask values without a meaning", f"{_few(strange)}, which no --label names"
+            return (DataError(kind, path=grid.path, found=found) if strange.size else None), made
+        if any(set(present.tolist()) <= known for known in _BINARY):
+            return None, (mask != 0).astype(np.uint8)
+        top = max(float(present[-1]), 1.0)
+        marked, expected, hint = (mask > top / 2).astype(np.uint8), None, None
+        whole = np.array_equal(present, np.rint(present))
+        near = np.minimum(np.abs(mask - 0.0), np.abs(top - mask)) <= _NEAR * top
+        if whole and len(present) > 2 and near.mean() >= _MOST and top > _FEW:
+            kind = "smeared mask values"
+            found = f"{len(present)} values about 0 and {top:g}, as JPEG or interpolation leaves them"
+        elif not whole:
+            kind, found = "mask values that are not whole", f"values such as {_few(present[present % 1 != 0])}"
+        elif len(present) <= _FEW:
+            kind, found, marked = "mask values without a meaning", _few(present), (mask != 0).astype(np.uint8)
+            expected, hint = "0 and either 1 or 255", "--label VALUE=CLASS says what they mean."
+        else:
+            kind = "mask values like those of an image"
+            found = f"{len(present)} values from {present[0]:g} to {top:g}: is it a mask?"
+        return DataError(kind, path=grid.path, found=found, expected=expected, hint=hint), marked
+
+
+def _few(values: np.ndarray) -> str:
+    words = ", ".join(f"{value:.4g}" for value in values[:5])
+    return words + (f" and {len(values) - 5} more" if len(values) > 5 else "")

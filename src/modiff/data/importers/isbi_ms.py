@@ -3,161 +3,76 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
-from modiff.data.importers.base import Arguments, Case, Importer
+import numpy as np
+
+from modiff.data.importers.base import Case, Importer
+from modiff.data.importers.grids import Labels, cut, difference, parse_size, read_grid, turn
+from modiff.data.importers.layout import Item, find
+from modiff.data.importers.sources import digest_below
+from modiff.data.intensity import IntensityRule
+from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from modiff.data.importers.grids import Grid
-    from modiff.data.store_format import StoreInfo
 
 SOURCE = "ISBI 2015 longitudinal MS lesion segmentation challenge; Carass et al. 2017, NeuroImage 148"
 MODALITIES = ("flair", "mprage", "pd", "t2")
-RATERS = ("rater 1", "rater 2")
-_FILE = re.compile(
-    r"(?P<patient>training\d{2})_(?P<scan>\d{2})_(?P<what>(?:flair|mprage|pd|t2)_pp|mask[12])\.nii(?:\.gz)?"
+_RATERS = ("1", "2")
+_IMAGES, _MASKS = (
+    ["training*/preprocessed/{patient}_{case}_{channel}_pp"],
+    ["training*/masks/{patient}_{case}_mask{rater}"],
 )
-_IMAGES, _MASKS = [f"{name}_pp" for name in MODALITIES], ["mask1", "mask2"]
 
 
-@dataclass
-class Scan:
-    """One time point of one person. files: such as flair_pp or mask1 -> where it is."""
-
-    patient: str
-    scan: str
-    files: dict[str, Path] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return f"{self.patient}/{self.scan}"
-
-
-class IsbiMs(Importer[Scan]):
-    """MS lesions in longitudinal MRI, ISBI 2015 challenge: two raters, four modalities, five people, 4 or 5 scans each.
-
-      ROOT/training<ss>/preprocessed/training<ss>_<tt>_<modality>_pp.nii     modality flair, mprage, pd or t2
-      ROOT/training<ss>/masks/training<ss>_<tt>_mask1.nii                    and mask2; .nii.gz will do too
-
-    The raters are two persons and keep their names. Modalities are channels, each scaled between two percentiles of its
-    volume (--percentiles). Slices are axial; only those that a rater marked, unless --all-slices. How a slice of
-    181×217 becomes one of --size is a choice that has to be made: --fit crop, which keeps the pixels of 1 mm and cuts
-    about the centre, or --fit resize, which keeps the whole slice and changes the pixels' size.
-
-    Splits and folds are by person (training01 … training05), never by slice: the same five people would be in training
-    and test. With --folds 5, training holds one out at a time. The data needs registration at
-    https://smart-stats-tools.org/lesion-challenge (Carass et al., NeuroImage 148, 2017).
-
-    Refused, with the file's name: a scan without one of its six files, modalities or masks on different grids, mask
-    values other than 0 and 1, damaged files.
-    """
+class IsbiMs(Importer[Item]):
+    """MS lesions in longitudinal MRI, ISBI 2015 challenge: two raters, four modalities, five people's 4 or 5 scans."""
 
     version = "isbi-ms 1"
 
-    arguments: ClassVar[Arguments] = {
-        "root": {"metavar": "ROOT", "help": "the folder that holds training01 to training05"},
-        "--fit": {
-            "choices": ("crop", "resize"),
-            "required": True,
-            "help": "crop about the centre, or resize the whole slice",
-        },
-        "--size": {
-            "default": "128x128",
-            "metavar": "HxW",
-            "help": "of the slices (default %(default)s, the paper's)",
-        },
-        "--percentiles": {
-            "default": "1:99",
-            "metavar": "LOW:HIGH",
-            "help": "of each volume, that become 0 and 1 (default %(default)s)",
-        },
-        "--all-slices": {"action": "store_true", "help": "also slices that neither rater marked"},
-    }
-
     def __init__(self, args: argparse.Namespace) -> None:
-        from modiff.data.importers.folder import parse_size
-        from modiff.data.intensity import IntensityRule
-
         super().__init__(args)
         self.size, self.rule = parse_size(args.size), IntensityRule.for_import(f"percentiles:{args.percentiles}")
-        self.items = find_scans(Path(args.root))
+        self.root = Path(args.root)
+        self.items, _ = find(self.root, _IMAGES, _MASKS, (".nii", ".nii.gz"))
+        for item in self.items:
+            missing = [f"{name}_pp" for name in MODALITIES if name not in item.channels]
+            missing += [f"mask{rater}" for rater in _RATERS if rater not in item.masks]
+            if missing:
+                raise DataError("files are missing", path=self.root, field=item.case, found=f"no {', '.join(missing)}")
+
+    def _files(self, item: Item) -> list[Path]:
+        """Images in the order of channels, then masks in that of raters."""
+        return [item.channels[name] for name in MODALITIES] + [item.masks[rater] for rater in _RATERS]
 
     def describe(self) -> StoreInfo:
         """Modalities as channels, two raters who keep their names."""
-        from modiff.data.importers.sources import digest_below
-        from modiff.data.store_format import StoreInfo
-
         return StoreInfo(
             channels=tuple(name.upper() for name in MODALITIES),
             classes=("lesion",),
-            raters=RATERS,
+            raters=tuple(f"rater {rater}" for rater in _RATERS),
             exchangeable_raters=False,
             intensity=self.rule.text,
             prompt="none",
             source=SOURCE,
             licence="the challenge's terms of use",
             importer=f"{self.version} --fit {self.args.fit} --size {self.args.size}",
-            provenance=digest_below(
-                Path(self.args.root), [path for scan in self.items for path in scan.files.values()]
-            ),
+            provenance=digest_below(self.root, [path for item in self.items for path in self._files(item)]),
         )
 
-    def read(self, item: Scan) -> Iterator[Case]:
-        """The axial slices of a scan."""
-        from modiff.data.importers.grids import cut
-
-        image, masks = _volume(item)
-        resized = self.args.fit == "resize"
-        slices = cut(image, masks, self.rule, size=self.size, resized=resized, everything=self.args.all_slices)
-        for index, values, marked, place in slices:
-            yield Case(f"{item.name}/slice-{index:03d}", item.patient, values, marked, place=place)
-
-
-def find_scans(root: Path) -> list[Scan]:
-    """All scans in order; raises DataError unless each has four modalities and two masks."""
-    if not root.is_dir():
-        raise DataError("no such folder", path=root)
-    scans: dict[tuple[str, str], Scan] = {}
-    for folder, _, files in os.walk(root):
-        for file in files:
-            if found := _FILE.fullmatch(file):
-                key, path = (found["patient"], found["scan"]), Path(folder, file)
-                before = scans.setdefault(key, Scan(*key)).files.setdefault(found["what"], path)
-                if before is not path:
-                    raise DataError("a file twice", path=path, found=before)
-    if not scans:
-        expected = "training01/preprocessed/training01_01_flair_pp.nii and so on"
-        raise DataError("no scan in the layout", path=root, expected=expected)
-    for scan in scans.values():
-        if missing := [name for name in (*_IMAGES, *_MASKS) if name not in scan.files]:
-            raise DataError("files are missing", path=root, field=scan.name, found=f"no {', '.join(missing)}")
-    return [scans[key] for key in sorted(scans)]
-
-
-def _volume(scan: Scan) -> tuple[Grid, np.ndarray]:
-    """Modalities as channels (4,Z,H,W), and masks (2,Z,H,W) of 0 and 1, in axial slices."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    from modiff.data.importers.grids import difference, read_grid, turn
-    from modiff.data.importers.labels import Labels
-
-    grids = [read_grid(scan.files[name]) for name in _IMAGES]
-    masks = [read_grid(scan.files[name], mask=True) for name in _MASKS]
-    for grid in (*grids, *masks):
-        if len(grid.array) != 1:
-            raise DataError("several volumes in one file", path=grid.path, found=len(grid.array), expected=1)
-        if what := difference(grids[0], grid):
-            raise DataError("another grid than the FLAIR's", path=grid.path, found=what)
-    image = turn(replace(grids[0], array=np.concatenate([grid.array for grid in grids])), "axial")
-    labels = Labels(foreground="lesion")
-    return image, np.stack([labels.apply(turn(mask, "axial")) for mask in masks])
+    def read(self, item: Item) -> Iterator[Case]:
+        """The axial slices of a scan, its modalities as channels."""
+        files, many = self._files(item), len(MODALITIES)
+        grids, masks = [read_grid(path) for path in files[:many]], [read_grid(path, mask=True) for path in files[many:]]
+        for grid in (*grids, *masks):
+            if len(grid.array) != 1:
+                raise DataError("several volumes in one file", path=grid.path, found=len(grid.array), expected=1)
+            if what := difference(grids[0], grid):
+                raise DataError("another grid than the FLAIR's", path=grid.path, found=what)
+        image = turn(replace(grids[0], array=np.concatenate([grid.array for grid in grids])), "axial")
+        labels, resized = Labels(foreground="lesion"), self.args.fit == "resize"
+        marked = np.stack([labels.apply(turn(mask, "axial")) for mask in masks])
+        slices = cut(image, marked, self.rule, size=self.size, resized=resized, everything=self.args.all_slices)
+        for index, values, outlines, place in slices:
+            yield Case(f"{item.case}/slice-{index:03d}", item.patient, values, outlines, place=place)

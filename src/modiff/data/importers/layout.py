@@ -78,49 +78,42 @@ def find(
         raise ConfigError("names no rater", field="--mask", found=masks, expected="{rater} in it")
     items: dict[str, Item] = {}
     strange = []
-    for name, stem in _candidates(root, patterns, suffixes):
+    for name, stem in _candidates(root, [pattern for pattern, _ in patterns], suffixes):
         matches = [(found, is_mask) for pattern, is_mask in patterns if (found := pattern.match(name, stem))]
-        if matches:
-            # What fits both is a mask: {channel} takes anything, a pattern of masks is the narrower one.
-            _place(items, root / name, *max(matches, key=lambda match: match[1]))
-        elif not (root / name).is_dir():
-            strange.append(name)
+        if not matches:
+            strange += [] if (root / name).is_dir() else [name]
+            continue
+        # What fits both is a mask: {channel} takes anything, a pattern of masks is the narrower one.
+        found, is_mask = max(matches, key=lambda match: match[1])
+        parts = [found[key] for key in ("patient", "case", "slice") if key in found]
+        case = "/".join(parts)
+        item = items.setdefault(case, Item(case, parts[0].split("/")[0]))
+        table, key = (item.masks, found["rater"]) if is_mask else (item.channels, found.get("channel", ""))
+        if key in table:
+            what = f"mask of rater {key}" if is_mask else "image"
+            raise DataError(f"a second {what} of case {case}", path=root / name, found=table[key].name)
+        table[key] = root / name
     if not items:
         seen = ", ".join(strange[:3]) or "no image at all"
         raise DataError("no file fits the patterns", path=root, found=seen, expected=" or ".join((*images, *masks)))
     return sorted(items.values(), key=lambda item: natural(item.case)), strange
 
 
-def _candidates(
-    root: Path, patterns: list[tuple[Pattern, bool]], suffixes: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
+def _candidates(root: Path, patterns: list[Pattern], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Relative path, and the same without suffix, of what may be an image: files by suffix, folders by pattern."""
     for folder, folders, files in walk(root, lambda name: name.lower().endswith(suffixes) and name[0] != "."):
         for name in folders.copy():
             path = (folder / name).relative_to(root).as_posix()
             if name.startswith("."):
                 folders.remove(name)
-            elif any(pattern.match(path, path) for pattern, _ in patterns) and _holds_files(root / path):
+            elif any(pattern.match(path, path) for pattern in patterns) and any(
+                entry.is_file() and not entry.name.startswith(".") for entry in (folder / name).iterdir()
+            ):
                 folders.remove(name)
                 yield path, path
         for file in files:
             path = file.relative_to(root).as_posix()
             yield path, path[: -len(next(suffix for suffix in suffixes if path.lower().endswith(suffix)))]
-
-
-def _holds_files(folder: Path) -> bool:
-    return any(entry.is_file() and not entry.name.startswith(".") for entry in folder.iterdir())
-
-
-def _place(items: dict[str, Item], path: Path, found: dict[str, str], is_mask: bool) -> None:
-    parts = [found[key] for key in ("patient", "case", "slice") if key in found]
-    case = "/".join(parts)
-    item = items.setdefault(case, Item(case, parts[0].split("/")[0]))
-    table, key = (item.masks, found["rater"]) if is_mask else (item.channels, found.get("channel", ""))
-    if key in table:
-        what = f"mask of rater {key}" if is_mask else "image"
-        raise DataError(f"a second {what} of case {case}", path=path, found=table[key].name)
-    table[key] = path
 
 
 def apply_table(items: Sequence[Item], path: Path) -> None:

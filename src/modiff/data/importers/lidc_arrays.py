@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any
 
-from modiff.data.importers.base import Arguments, Case, Importer, lidc_info
+import h5py
+import numpy as np
+
+from modiff.data.importers.base import Case, Importer, lidc_info
+from modiff.data.importers.unpickle import as_array, read_pickle
+from modiff.data.splits import SplitRule
+from modiff.data.store_format import StoreInfo, dataset, filters
 from modiff.errors import DataError
-
-if TYPE_CHECKING:
-    import h5py
-    import numpy as np
-
-    from modiff.data.splits import SplitRule
-    from modiff.data.store_format import StoreInfo
+from modiff.io.files import guarded, located, sha256_of
+from modiff.io.limits import Limits
 
 SOURCE = "LIDC-IDRI nodule crops; Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 INTENSITY = "source:values in [0,1], as distributed in data_lidc.pickle"
 _SLACK = 1e-6  # by which rounded values may leave their range
 _FIELDS = ("image", "masks", "series_uid")
-_MAX_PICKLE = 16 << 30
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _UNFIT = re.compile(r"[^\w.+-]+")
 _GROUPS = ("train", "val", "test")
@@ -33,35 +33,11 @@ _FILTERS = (1, 2, 3)  # deflate, shuffle, checksum: what HDF5 itself brings; oth
 
 
 class LidcPickle(Importer[str]):
-    """LIDC-IDRI nodule crops in data_lidc.pickle, as distributed with the PyTorch version of the Probabilistic U-Net.
-
-    The file is a pickled dictionary with an entry per slice (15,096 of them):
-
-      name -> {"image": (H,W) in [0,1], "masks": four arrays (H,W) of 0 and 1, "series_uid": text}
-
-    It is read without running anything in it: NumPy arrays in plain containers and nothing else, protocol 2 to 5. It
-    takes about as much memory as the file is large. An empty mask is a radiologist who read the slice and outlined
-    nothing; the four slots are exchangeable.
-
-    A patient is the series, or LIDC-IDRI-xxxx where the entry's name begins with that. Splits are by patient: from
-    --splits (JSON), or by a hash. LIDC-IDRI is CC BY 3.0: Armato et al., doi 10.7937/K9/TCIA.2015.LO9QL9SX.
-    """
+    """LIDC-IDRI nodule crops in data_lidc.pickle, as distributed with the Probabilistic U-Net's PyTorch version."""
 
     version = "lidc-pickle 1"
 
-    arguments: ClassVar[Arguments] = {
-        "file": {"metavar": "PICKLE", "help": "data_lidc.pickle"},
-        "--max-bytes": {
-            "type": int,
-            "default": _MAX_PICKLE,
-            "metavar": "N",
-            "help": "largest file that is read (default 16 GiB)",
-        },
-    }
-
     def __init__(self, args: argparse.Namespace) -> None:
-        from modiff.data.importers.unpickle import read_pickle
-
         super().__init__(args)
         self.path = Path(args.file)
         self.entries = _entries(self.path, read_pickle(self.path, args.max_bytes))
@@ -69,7 +45,8 @@ class LidcPickle(Importer[str]):
 
     def describe(self) -> StoreInfo:
         """With as many raters as the first slice has masks."""
-        return _describe(self, len(self.entries[self.items[0]]["masks"]))
+        raters = len(self.entries[self.items[0]]["masks"])
+        return lidc_info(self, SOURCE, raters, INTENSITY, {self.path.name: sha256_of(self.path)})
 
     def patients(self) -> set[str]:
         """The series, or who the names begin with."""
@@ -81,9 +58,6 @@ class LidcPickle(Importer[str]):
 
     def read(self, item: str) -> list[Case]:
         """One entry, its values checked."""
-        from modiff.data.importers.unpickle import as_array
-        from modiff.io.files import located
-
         with located(self.path, item):
             image = _image(as_array(self.entries[item]["image"]), 0.0)
             masks = _masks(as_array(self.entries[item]["masks"]), image.shape[1:])
@@ -107,83 +81,40 @@ def _entries(path: Path, found: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-class _Group(NamedTuple):
-    images: h5py.Dataset
-    labels: h5py.Dataset
-    uids: np.ndarray
-    last: bool  # raters are the labels' last axis
-
-
 class LidcHdf5(Importer[tuple[str, int]]):
-    """LIDC-IDRI nodule crops in data_lidc.hdf5, the form that CCDM, PHiSeg and others make of data_lidc.pickle.
-
-    The file has the groups train, val and test, each with
-
-      images   (n,H,W) floats from −0.5 to 0.5
-      labels   (n,4,H,W) as CCDM writes it, or (n,H,W,4) as PHiSeg does: 0 and 1, one per radiologist
-      uids     (n,) a whole number that stands for the CT series
-
-    Splits are the file's groups. A patient is the series, by its number: the file knows no more, and LIDC-IDRI has a
-    few patients with two series, who may be in two of its splits. An empty mask is a radiologist who read the slice and
-    outlined nothing; the four slots are exchangeable.
-
-    Refused: a series in two groups, other values, links, data stored elsewhere or through foreign filters, files that
-    would inflate beyond reason. LIDC-IDRI is CC BY 3.0: Armato et al., doi 10.7937/K9/TCIA.2015.LO9QL9SX.
-    """
+    """LIDC-IDRI nodule crops in data_lidc.hdf5, the form that CCDM, PHiSeg and others make of data_lidc.pickle."""
 
     version = "lidc-hdf5 1"
-    split_options = ()
-
-    arguments: ClassVar[Arguments] = {"file": {"metavar": "HDF5", "help": "data_lidc.hdf5"}}
 
     def __init__(self, args: argparse.Namespace) -> None:
-        import h5py
-
         super().__init__(args)
         self.path = Path(args.file)
         if not self.path.is_file():
             raise DataError("no such file", path=self.path)
-        with self._readable():
-            self._file = h5py.File(self.path, "r", locking="best-effort")
+        file = self._file = guarded(self.path, lambda: h5py.File(self.path, "r", locking="best-effort"))
         try:
-            with self._readable():
-                self.groups = {split: _group(self._file, split) for split in _GROUPS if split in self._file}
+            self.groups = guarded(self.path, lambda: {split: _group(file, split) for split in _GROUPS if split in file})
             if not self.groups:
                 raise DataError("another layout", path=self.path, expected="groups train, val and test")
         except BaseException:
-            self._file.close()
+            file.close()
             raise
         # A block of rows is read at a time.
-        self.items = [
-            (split, start) for split, group in self.groups.items() for start in range(0, len(group.uids), _BLOCK)
-        ]
-
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """A damaged file makes HDF5 raise nearly anything."""
-        from modiff.io.files import located
-
-        try:
-            with located(self.path):
-                yield
-        except DataError:
-            raise
-        except Exception as error:
-            what, found = "not an HDF5 file, or a damaged one", str(error)[:200]
-            raise DataError(what, path=self.path, found=found) from error
+        groups = self.groups.items()
+        self.items = [(split, start) for split, group in groups for start in range(0, len(group[2]), _BLOCK)]
 
     def describe(self) -> StoreInfo:
         """With as many raters as all groups have."""
-        raters = {group.labels.shape[3 if group.last else 1] for group in self.groups.values()}
+        raters = {labels.shape[3 if last else 1] for _, labels, _, last in self.groups.values()}
         if len(raters) != 1:
             raise DataError("groups with different numbers of raters", path=self.path, found=sorted(raters))
-        return _describe(self, raters.pop())
+        return lidc_info(self, SOURCE, raters.pop(), INTENSITY, {self.path.name: sha256_of(self.path)})
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
         """The file's groups; raises DataError for a series in two of them."""
         places: dict[str, str] = {}
-        for split, group in self.groups.items():
-            for uid in set(group.uids.tolist()):
+        for split, (_, _, uids, _) in self.groups.items():
+            for uid in set(uids.tolist()):
                 if (before := places.setdefault(_series(uid), split)) != split:
                     found = f"{uid}, also in {before}"
                     raise DataError("a series in two splits", path=self.path, field=f"{split}/uids", found=found)
@@ -191,21 +122,16 @@ class LidcHdf5(Importer[tuple[str, int]]):
 
     def read(self, item: tuple[str, int]) -> Iterator[Case]:
         """A block of rows of a group, from the row that the item names."""
-        import numpy as np
-
-        from modiff.io.files import located
-
         split, start = item
-        group = self.groups[split]
-        with self._readable():
-            images, labels = (data[start : start + _BLOCK] for data in (group.images, group.labels))
-        if group.last:
+        *tables, uids, last = self.groups[split]
+        images, labels = guarded(self.path, lambda: [table[start : start + _BLOCK] for table in tables])
+        if last:
             labels = np.moveaxis(labels, 3, 1)
         for row, (image, label) in enumerate(zip(images, labels, strict=True), start):
             with located(self.path, f"{split} {row}"):
                 made = _image(image, -0.5)
                 masks = _masks(label, made.shape[1:])
-            patient = _series(group.uids[row])
+            patient = _series(uids[row])
             yield Case(f"{patient}/{split}-{row:05d}", patient, made, masks)
 
     def close(self, *, done: bool) -> None:
@@ -218,10 +144,8 @@ def _series(uid: int) -> str:
     return f"series-{int(uid) & (2**64 - 1):016x}"
 
 
-def _group(file: h5py.File, split: str) -> _Group:
-    """One split, once its tables are known to fit together and to lie in this file."""
-    import h5py
-
+def _group(file: h5py.File, split: str) -> tuple[h5py.Dataset, h5py.Dataset, np.ndarray, bool]:
+    """Images, labels and series of one split, known to fit together and to lie in this file; are raters last?"""
     if not isinstance(file.get(split, getlink=True), h5py.HardLink):
         raise DataError("links are not followed", field=split)
     images, labels, uids = (_dataset(file, f"{split}/{name}") for name in ("images", "labels", "uids"))
@@ -236,16 +160,11 @@ def _group(file: h5py.File, split: str) -> _Group:
         raise DataError("another layout", field=f"{split}/labels", found=labels.shape, expected=expected)
     if uids.shape != (count,) or uids.dtype.kind not in "iu":
         raise DataError("another layout", field=f"{split}/uids", found=f"{uids.dtype} {uids.shape}", expected=count)
-    return _Group(images, labels, uids[...], last and not first)
+    return images, labels, uids[...], last and not first
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """A table in this very file, whose declared size agrees with the file's."""
-    import math
-
-    from modiff.data.store_format import dataset, file_size, filters
-    from modiff.io.limits import Limits
-
     found = dataset(file, name)
     if any(number not in _FILTERS for number in filters(found)):
         raise DataError("stored through a foreign filter", field=name, expected="gzip or none")
@@ -253,21 +172,13 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     chunk = math.prod(found.chunks) * size if found.chunks else 0
     if math.prod(found.shape[1:]) * size > _MAX_ROW_BYTES or chunk > _MAX_CHUNK_BYTES:
         raise DataError("slices too large", field=name, found=found.shape)
-    stored = min(found.id.get_storage_size(), file_size(file))
+    stored = min(found.id.get_storage_size(), Path(file.filename).stat().st_size)
     Limits().check_ratio(Path(file.filename), math.prod(found.shape) * size, stored)
     return found
 
 
-def _describe(source: LidcPickle | LidcHdf5, raters: int) -> StoreInfo:
-    from modiff.io.files import sha256_of
-
-    return lidc_info(source, SOURCE, raters, INTENSITY, {source.path.name: sha256_of(source.path)})
-
-
 def _image(values: np.ndarray, low: float) -> np.ndarray:
     """(H,W) values from `low` to `low` + 1 -> (1,H,W) uint16; 8-bit values in [0,1] stay exact, as 65535 = 257·255."""
-    import numpy as np
-
     if values.ndim != 2 or values.size == 0:
         raise DataError("an image of another shape", found=values.shape, expected="(height, width)")
     unit = values.astype(np.float64) - low
@@ -279,8 +190,6 @@ def _image(values: np.ndarray, low: float) -> np.ndarray:
 
 def _masks(masks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """(R,H,W) uint8, 0 or 1; raises DataError for other shapes and values."""
-    import numpy as np
-
     if masks.ndim != 3 or masks.shape[1:] != shape:
         raise DataError("masks of another shape", found=masks.shape, expected=f"(raters, {shape[0]}, {shape[1]})")
     if not np.isin(masks, (0, 1)).all():

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, ClassVar
 
-from modiff.data.importers.base import Arguments, Case, Importer, check_whole, lidc_info
+import numpy as np
+from PIL import Image
+
+from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
+from modiff.data.importers.sources import Source, free_name
+from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from modiff.data.importers.sources import Source
-    from modiff.data.store_format import StoreInfo
 
 SOURCE = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 INTENSITY = "minmax-slice:8 bits, each slice scaled on its own by whoever made the crops"
@@ -50,47 +49,18 @@ class Crop:
 
 
 class LidcPng(Importer[Crop]):
-    """LIDC-IDRI nodule crops in the widely distributed PNG layout, each outlined by four radiologists.
-
-    Sources are zip archives or folders; several make one store. In each, anywhere below the top:
-
-      <patient>/nodule-<k>/images/slice-<i>.png      8-bit grey, all of one size
-      <patient>/nodule-<k>/mask-<r>/slice-<i>.png    8-bit grey, 0 or 255, r = 0, 1, …: one per radiologist
-
-    An empty mask is a radiologist who read the slice and outlined nothing there. The slots are exchangeable: mask-0 of
-    two nodules may be two people. A case is named <patient>/<nodule>/<slice>, e.g. LIDC-IDRI-0011/nodule-0/slice-3.
-    --centre 64 keeps the central square of 64 pixels, for quick comparisons: large nodules lose their rim. Where one of
-    the two sides is odd and the other even, the centre moves by half a pixel.
-
-    Splits are by patient: from --splits, a JSON file {"train": [patients], "val": [patients], "test": [patients]}, or
-    by a hash of the patient's name, which anyone can repeat (--val, --test, --split-seed).
-
-    Refused, with the file's name: missing masks, sizes that differ, mask values other than 0 and 255, a patient in two
-    splits or in none, the same case twice, damaged archives and PNG files, names that lead out of the archive, archives
-    that inflate beyond reason. LIDC-IDRI is CC BY 3.0: Armato et al., doi 10.7937/K9/TCIA.2015.LO9QL9SX.
-    """
+    """LIDC-IDRI nodule crops in the widely distributed PNG layout, each outlined by four radiologists."""
 
     version = "lidc-slices 1"
     threads = True
 
-    arguments: ClassVar[Arguments] = {
-        "paths": {"nargs": "+", "metavar": "SOURCE", "help": "zip archives or folders in the layout above"},
-        "--centre": {
-            "type": int,
-            "metavar": "SIDE",
-            "help": "keep only the central square of so many pixels (the whole image)",
-        },
-    }
-
     def __init__(self, args: argparse.Namespace) -> None:
-        from modiff.data.importers.sources import open_source
-
         super().__init__(args)
         check_whole(args.centre, "--centre", "a side")
         self.sources: list[Source] = []
         try:
             for path in args.paths:
-                self.sources.append(open_source(path))
+                self.sources.append(Source(path))
             self.items, self.raters = find_crops(self.sources)
         except BaseException:
             self.close(done=False)
@@ -98,8 +68,6 @@ class LidcPng(Importer[Crop]):
 
     def describe(self) -> StoreInfo:
         """As whoever made the crops left them; --centre changes what can be said of their values."""
-        from modiff.data.importers.sources import free_name
-
         centre, known = self.args.centre, dict[str, str]()
         for source in self.sources:
             known[free_name(source.path.resolve().name, known)] = source.sha256()
@@ -108,11 +76,8 @@ class LidcPng(Importer[Crop]):
 
     def read(self, item: Crop) -> list[Case]:
         """One slice with every rater's mask, or its central square."""
-        import numpy as np
-
-        pixels = {
-            rater: decode_png(source.read(name), source.where(name)) for rater, (source, name) in item.files.items()
-        }
+        files = item.files.items()
+        pixels = {rater: decode_png(source.read(name), source.where(name)) for rater, (source, name) in files}
         image = pixels.pop(None)
         masks = np.empty((len(pixels), *image.shape), np.uint8)
         for rater, mask in sorted(pixels.items()):
@@ -150,8 +115,9 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
     crops: dict[str, Crop] = {}
     for source in sources:
         for name in source.names:
-            if _is_clutter(name):
-                continue
+            path = PurePosixPath(name)
+            if path.suffix.lower() != ".png" or path.name.startswith("._") or "__MACOSX" in path.parts:
+                continue  # readmes, and what macOS puts beside every file
             found = _LAYOUT.fullmatch(name)
             if found is None:
                 expected = "<patient>/nodule-<k>/images or mask-<r>/slice-<i>.png"
@@ -178,19 +144,8 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
     return sorted(crops.values(), key=lambda crop: crop.order), raters
 
 
-def _is_clutter(name: str) -> bool:
-    """Readmes, and what macOS puts beside every file."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() != ".png" or path.name.startswith("._") or "__MACOSX" in path.parts
-
-
 def decode_png(data: bytes, where: str) -> np.ndarray:
     """(H,W) uint8 of an 8-bit grey PNG; size and type are checked in its header before Pillow sees it."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
     if len(data) < 33 or not data.startswith(_PNG_START):
         raise DataError("not a PNG", path=where, found=repr(data[:8]))
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])

@@ -6,48 +6,15 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
 
 from modiff.config.phantom import PhantomConfig
-from modiff.data.importers.base import Arguments, Case, Importer, write_store
-
-if TYPE_CHECKING:
-    from modiff.data.splits import SplitRule
-    from modiff.data.store_format import StoreInfo
-
-_USUAL = PhantomConfig()
+from modiff.data.importers.base import Case, Importer, write_store
+from modiff.data.splits import SplitRule
+from modiff.data.store_format import StoreInfo
 
 
 class Phantom(Importer[tuple[int, int]]):
-    """Simulated lung nodules, each outlined by simulated raters whose true distribution of masks is known.
-
-    Nothing is read and nothing is downloaded. Every image shows a lesion at its centre, solid or with a ground-glass
-    halo, plain or so faint that few raters or none mark it, among vessels, look-alikes and sometimes the chest wall.
-    Raters are fresh at each image, so the rater slots are exchangeable; images that nobody marks stay in. The same
-    options give the same store. Splits are by patient: of every thirty patients three are test and two val, whatever
-    their number.
-
-    In Python, modiff.data.phantom.case.load_phantom_case draws any number of further raters for a case of the store.
-    """
-
-    split_options = ("folds",)
-
-    arguments: ClassVar[Arguments] = {
-        f"--{name.replace('_', '-')}": {
-            "type": type(getattr(_USUAL, name)),
-            "default": getattr(_USUAL, name),
-            "metavar": metavar,
-            "help": f"{words} (default %(default)s)",
-        }
-        for name, metavar, words in (
-            ("size", "PIXELS", "width and height of the images"),
-            ("spacing", "MM", "width of a pixel"),
-            ("raters", "R", "raters per image"),
-            ("patients", "N", "number of patients"),
-            ("images_per_patient", "N", "images per patient"),
-            ("seed", "SEED", "seed of all that is simulated"),
-        )
-    }
+    """Simulated lung nodules, each outlined by simulated raters whose true distribution of masks is known."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
@@ -57,7 +24,7 @@ class Phantom(Importer[tuple[int, int]]):
 
     def describe(self) -> StoreInfo:
         """What is simulated, and by which options: `config_of` reads them back."""
-        from modiff.data.phantom.case import info_of
+        from modiff.data.phantom.case import info_of  # late, as in all of these: scipy
 
         return info_of(self.config)
 

@@ -7,8 +7,7 @@ import os
 import stat
 import zipfile
 import zlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from modiff.errors import DataError
@@ -19,74 +18,38 @@ MAX_FILES = 1_000_000
 LIMITS = Limits(max_bytes=256 << 20)  # of one file: images and XML, not volumes
 
 
-class Source(ABC):
-    """A place with files: names are relative, with forward slashes, and lie inside.
+class Source:
+    """A folder or a zip archive: its files are named relative, with forward slashes, and lie inside; close it.
 
-    path: where it is. names: of all files, sorted.
+    Links that lead out of a folder are refused, links to folders are not followed; an archive is checked as a whole
+    from its directory before anything is inflated. path: where it is. names: of all files, sorted. Raises DataError.
     """
 
-    path: Path
-    names: list[str]
-
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """A file's content; raises DataError when it is damaged or larger than 256 MiB."""
-
-    @abstractmethod
-    def sha256(self) -> str:
-        """SHA-256 of the archive, or of the list of a folder's files with their SHA-256."""
-
-    def close(self) -> None:
-        """Lets go of the archive."""
-        return
-
-    def where(self, name: str) -> str:
-        """How an error names a file of this source."""
-        return f"{self.path}!{name}"
-
-
-class FolderSource(Source):
-    """All files under a folder; links that lead out of it are refused, links to folders are not followed."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.names = sorted(file.relative_to(path).as_posix() for _, _, files in walk(path) for file in files)
-
-    def read(self, name: str) -> bytes:
-        return read_bytes(self.path / name)
-
-    def sha256(self) -> str:
-        return digest_of((name, hashlib.sha256(self.read(name)).hexdigest()) for name in self.names)
-
-    def where(self, name: str) -> str:
-        return str(self.path / name)
-
-
-class ZipSource(Source):
-    """A zip archive, checked as a whole from its directory before anything is inflated."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path, self._zip = Path(path), None
+        if self.path.is_dir():
+            self.names = sorted(file.relative_to(path).as_posix() for _, _, files in walk(self.path) for file in files)
+            return
+        if not self.path.exists():
+            raise DataError("no such file or folder", path=path)
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError) as error:
             raise DataError("not a zip archive, or a truncated one", path=path, found=error) from error
         try:
-            self._entries = self._check()
+            self._entries = self._checked(self._zip)
         except BaseException:
-            self._zip.close()
+            self.close()
             raise
         self.names = sorted(self._entries)
 
-    def _check(self) -> dict[str, zipfile.ZipInfo]:
+    def _checked(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         entries: dict[str, zipfile.ZipInfo] = {}
-        for entry in self._zip.infolist():
-            name = entry.filename
-            pure = PurePosixPath(name)
+        for entry in archive.infolist():
+            name, pure = entry.filename, PurePosixPath(entry.filename)
+            escapes = pure.is_absolute() or ".." in pure.parts or any(character in name for character in "\\:\0")
             faults = {
-                "a name that escapes the archive": pure.is_absolute()
-                or ".." in pure.parts
-                or any(character in name for character in "\\:\0"),
+                "a name that escapes the archive": escapes,
                 "links in archives are not followed": stat.S_ISLNK(entry.external_attr >> 16),
                 "the archive is encrypted": bool(entry.flag_bits & 0x1),
                 "a name twice in one archive": name in entries,
@@ -101,33 +64,41 @@ class ZipSource(Source):
         return entries
 
     def read(self, name: str) -> bytes:
-        entry = self._entries[name]
+        """A file's content; raises DataError when it is damaged or larger than 256 MiB."""
+        if self._zip is None:
+            return read_bytes(self.path / name)
+        entry, where = self._entries[name], self.where(name)
         if entry.file_size > LIMITS.max_bytes:
-            raise DataError("file too large", path=self.where(name), found=f"{entry.file_size} bytes")
+            raise DataError("file too large", path=where, found=f"{entry.file_size} bytes")
         try:
             with self._zip.open(entry) as handle:
                 data = handle.read(entry.file_size + 1)
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-            raise DataError("damaged in the archive", path=self.where(name), found=error) from error
+            raise DataError("damaged in the archive", path=where, found=error) from error
         if len(data) != entry.file_size:
-            raise DataError("truncated", path=self.where(name), found=len(data), expected=f"{entry.file_size} bytes")
+            raise DataError("truncated", path=where, found=len(data), expected=f"{entry.file_size} bytes")
         return data
 
     def sha256(self) -> str:
-        return sha256_of(self.path)
+        """SHA-256 of the archive, or of the list of a folder's files with their SHA-256."""
+        if self._zip is not None:
+            return sha256_of(self.path)
+        return digest_of((name, hashlib.sha256(self.read(name)).hexdigest()) for name in self.names)
+
+    def where(self, name: str) -> str:
+        """How an error names a file of this source."""
+        return str(self.path / name) if self._zip is None else f"{self.path}!{name}"
 
     def close(self) -> None:
-        self._zip.close()
+        """Lets go of the archive."""
+        if self._zip is not None:
+            self._zip.close()
 
+    def __enter__(self) -> Source:
+        return self
 
-def open_source(path: str | Path) -> Source:
-    """A folder or zip archive; raises DataError for anything else."""
-    path = Path(path)
-    if path.is_dir():
-        return FolderSource(path)
-    if not path.exists():
-        raise DataError("no such file or folder", path=path)
-    return ZipSource(path)
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:
@@ -174,21 +145,12 @@ def digest_of(files: Iterable[tuple[str, str]]) -> str:
 
 def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     """The folder's name -> SHA-256 of the list of these files or DICOM folders below `root` with theirs."""
-    return {root.resolve().name: digest_of((p.relative_to(root).as_posix(), _sha256(p)) for p in sorted(paths))}
-
-
-def _sha256(path: Path) -> str:
-    if not path.is_dir():
-        return sha256_of(path)
-    return digest_of((file.name, sha256_of(file)) for file in sorted(path.iterdir()) if file.is_file())
-
-
-def provenance(known: Mapping[str, str], files: Iterable[Path]) -> dict[str, str]:
-    """Name -> SHA-256, with that of further files; those of the same name are numbered."""
-    table = dict(known)
-    for file in files:
-        table[free_name(file.name, table)] = sha256_of(file)
-    return table
+    digests = []
+    for path in sorted(paths):
+        inside = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else []
+        own = digest_of((file.name, sha256_of(file)) for file in inside) if path.is_dir() else sha256_of(path)
+        digests.append((path.relative_to(root).as_posix(), own))
+    return {root.resolve().name: digest_of(digests)}
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:

@@ -27,16 +27,7 @@ from scipy.special import expit
 
 from modiff.config.phantom import PhantomConfig
 from modiff.data.phantom.lesion import ANGLES, Lesion, draw_lesion, opacity, outlines
-from modiff.data.phantom.texture import (
-    SOFT_TISSUE,
-    Array,
-    Grid,
-    Patient,
-    Pleura,
-    attached_vessel,
-    scanner_noise,
-    surroundings,
-)
+from modiff.data.phantom.texture import SOFT_TISSUE, Grid, Patient, Pleura, attached_vessel, scanner_noise, surroundings
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
 from modiff.rng import seed_for
@@ -124,7 +115,7 @@ class PhantomCase:
         return self.draw_masks(self.raters, np.random.default_rng(self.seed))
 
 
-def _polar(grid: Grid, centre: tuple[float, float]) -> tuple[Array, NDArray[np.intp]]:
+def _polar(grid: Grid, centre: tuple[float, float]) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
     """(H,W) mm of each pixel from `centre`, and the index of its direction into `ANGLES`."""
     row, column = grid.axis[:, None] - centre[0], grid.axis[None] - centre[1]
     turns = (np.arctan2(row, column) + np.pi) / (2 * np.pi)
@@ -136,8 +127,7 @@ def make_case(config: PhantomConfig, patient: int, index: int) -> PhantomCase:
     if not (0 <= patient < config.patients and 0 <= index < config.images_per_patient):
         expected = f"patients below {config.patients}, images below {config.images_per_patient}"
         raise DataError("not among the simulated", field="case", found=case_name(patient, index), expected=expected)
-    name = case_name(patient, index)
-    person = patient_name(patient)
+    name, person = case_name(patient, index), patient_name(patient)
     grid = Grid(config.size, config.spacing)
     lung = Patient.draw(np.random.default_rng(seed_for(config.seed, "phantom", person)))
     rng = np.random.default_rng(seed_for(config.seed, "phantom", name))
@@ -147,50 +137,31 @@ def make_case(config: PhantomConfig, patient: int, index: int) -> PhantomCase:
         lesion = replace(lesion, limit=pleura.distance(lesion.centre, ANGLES))
     distance, angle = _polar(grid, lesion.centre)
     shown = opacity(lesion, distance, angle)
-    within = shown * (distance <= lesion.limit[angle])
-    hounsfield = surroundings(
-        rng,
-        grid,
-        lung,
-        point=lesion.centre,
-        reach=lesion.reach,
-        pleura=pleura,
-        attached=_stalk(rng, lesion),
-        lesion=shown,
-    )
+    stalk = None  # the vessel that leaves the lesion's core, if it has one
+    if lesion.vessel_width:
+        towards = lesion.vessel_angle
+        start = float(np.interp(towards, ANGLES, lesion.core)) - lesion.vessel_width
+        place = (lesion.centre[0] + start * np.sin(towards), lesion.centre[1] + start * np.cos(towards))
+        stalk = attached_vessel(rng, place, towards, lesion.vessel_width)
+    hounsfield = surroundings(rng, grid, lung, lesion.centre, lesion.reach, pleura, stalk, shown)
     hounsfield += lung.noise * scanner_noise(rng, grid)
     grey = np.rint((hounsfield - WINDOW[0]) * (255 / (WINDOW[1] - WINDOW[0])))
+    # The ideal observer's signal-to-noise ratio (Rose 1948): contrast × √area ÷ noise. The area is counted in mm² and
+    # the noise per mm², so that finer pixels do not make a lesion plainer.
+    within = shown * (distance <= lesion.limit[angle])
+    contrast = (SOFT_TISSUE - lung.lung) * np.sqrt(float((within**2).sum()) * grid.spacing**2)
+    ratio = contrast / np.hypot(0.7 * lung.noise, lung.texture)
     return PhantomCase(
         name=name,
         patient=person,
         split=split_of(patient),
         image=np.clip(grey, 0, 255).astype(np.uint8)[None],
-        visibility=_visibility(within, grid, lung),
+        visibility=float(_STEEPNESS * np.log(ratio / _VISIBLE)),
         lesion=lesion,
         grid=grid,
         raters=config.raters,
         seed=seed_for(config.seed, "phantom readers", name),
     )
-
-
-def _stalk(rng: np.random.Generator, lesion: Lesion) -> Array | None:
-    """The vessel that leaves the lesion's core, if it has one."""
-    if not lesion.vessel_width:
-        return None
-    angle = lesion.vessel_angle
-    start = float(np.interp(angle, ANGLES, lesion.core)) - lesion.vessel_width
-    place = (lesion.centre[0] + start * np.sin(angle), lesion.centre[1] + start * np.cos(angle))
-    return attached_vessel(rng, place, angle, lesion.vessel_width)
-
-
-def _visibility(shown: Array, grid: Grid, lung: Patient) -> float:
-    """Log-odds of marking, from the ideal observer's signal-to-noise ratio (Rose 1948): contrast × √area ÷ noise.
-
-    The area is counted in mm² and the noise per mm², so that finer pixels do not make a lesion plainer.
-    """
-    contrast = (SOFT_TISSUE - lung.lung) * np.sqrt(float((shown**2).sum()) * grid.spacing**2)
-    ratio = contrast / np.hypot(0.7 * lung.noise, lung.texture)
-    return float(_STEEPNESS * np.log(ratio / _VISIBLE))
 
 
 def load_phantom_case(config: PhantomConfig, name: str) -> PhantomCase:

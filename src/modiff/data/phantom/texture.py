@@ -120,12 +120,6 @@ def scanner_noise(rng: np.random.Generator, grid: Grid) -> Array:
     return coloured_noise(rng, grid.size, np.sqrt(frequency + 0.02) * np.exp(-((frequency / 0.55) ** 2)))
 
 
-def _parenchyma(rng: np.random.Generator, grid: Grid) -> Array:
-    """(H,W) cloudy texture of aerated lung: amplitude falls with frequency, longer than 20 mm left out."""
-    frequency = _frequencies(grid)
-    return coloured_noise(rng, grid.size, frequency / (frequency + 0.05) / (frequency + 0.08) ** 1.5)
-
-
 def splat(points: Array, axis: Array) -> Array:
     """(H,W) sum of round Gaussians. points: (P,4) row, column, standard deviation in mm, height.
 
@@ -191,15 +185,6 @@ def _blobs(rng: np.random.Generator, grid: Grid, keep_off: float) -> list[Array]
     return [blob.astype(np.float32) for blob in pair[clear]]
 
 
-def _clear_of(parts: list[Array], point: tuple[float, float], reach: float) -> list[Array]:
-    """The parts that stay outside `reach` mm of a lesion at `point`: its own picture must be legible."""
-    return [
-        part
-        for part in parts
-        if len(part) and (np.hypot(part[:, 0] - point[0], part[:, 1] - point[1]) - 2 * part[:, 2]).min() > reach
-    ]
-
-
 def _chest_wall(rng: np.random.Generator, grid: Grid, pleura: Pleura, depth: Array) -> Array:
     """(H,W) HU of the wall: muscle streaked with fat, and a rib of dense cortex around marrow."""
     axis = grid.axis
@@ -220,7 +205,6 @@ def surroundings(
     rng: np.random.Generator,
     grid: Grid,
     patient: Patient,
-    *,
     point: tuple[float, float],
     reach: float,
     pleura: Pleura | None,
@@ -229,13 +213,22 @@ def surroundings(
 ) -> Array:
     """(H,W) HU without noise: a lesion of opacity `lesion` (H,W in [0,1]) at `point` in its surroundings.
 
-    Opacity is the fraction of air that tissue has displaced; structures that overlap displace what the others left.
+    reach: mm from `point` to the lesion's margin. attached: points of the vessel that leaves it. Opacity is the
+    fraction of air that tissue has displaced; structures that overlap displace what the others left.
     """
     axis = grid.axis
-    air = patient.lung + patient.texture * _parenchyma(rng, grid)
+    frequency = _frequencies(grid)
+    # The cloudy texture of aerated lung: amplitude falls with frequency, longer than 20 mm left out.
+    clouds = coloured_noise(rng, grid.size, frequency / (frequency + 0.05) / (frequency + 0.08) ** 1.5)
+    air = patient.lung + patient.texture * clouds
     tilt = rng.normal(0.0, 0.5, 2)  # HU per mm: lung is denser where gravity pulls the blood
     air = air + tilt[0] * axis[:, None] + tilt[1] * axis[None]
-    parts = _clear_of(_vessels(rng, grid, patient.vessels) + _blobs(rng, grid, reach + 2.0), point, reach + 1.0)
+    parts = [
+        part
+        for part in _vessels(rng, grid, patient.vessels) + _blobs(rng, grid, reach + 2.0)
+        # The lesion's own picture must be legible.
+        if len(part) and (np.hypot(part[:, 0] - point[0], part[:, 1] - point[1]) - 2 * part[:, 2]).min() > reach + 1.0
+    ]
     if attached is not None:
         parts.append(attached)
     holes = rng.uniform(-grid.half_width, grid.half_width, (24, 2))

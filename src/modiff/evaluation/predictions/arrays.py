@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,11 +14,12 @@ import h5py
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.evaluation.predictions.base import MapSource, RawMaps, stacked
+from modiff.evaluation.predictions.base import MapSource, RawMaps
+from modiff.io.image import npy_header, read_npy
+from modiff.io.limits import Limits
 
 T = TypeVar("T")
-_MAX_BYTES = 2 << 30
-_MAX_RATIO, _RATIO_FREE = 1000, 64 << 20  # samples of an empty image compress a thousand times
+_LIMITS = Limits(max_ratio=1000)  # samples of an empty image compress a thousand times
 _SAMPLES, _CASES = "samples", "case"
 _OWN = ("maps", "samples", "masks")  # what the array of a file that holds one case may be called
 
@@ -29,43 +31,36 @@ class Npz:
         self.path = path
         self._zip = _guarded(path, lambda: zipfile.ZipFile(path))
         self.names = [name.removesuffix(".npy") for name in self._zip.namelist() if name.endswith(".npy")]
-        twice = sorted({name for name in self.names if self.names.count(name) > 1}) if len(self.names) < 10_000 else []
-        if twice or len(set(self.names)) != len(self.names):
+        if twice := [name for name, count in Counter(self.names).items() if count > 1]:
             raise DataError("a name twice", path=path, found=", ".join(twice[:3]))
 
     def close(self) -> None:
         """Closes the archive."""
         self._zip.close()
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of an array by its header."""
+    def count(self, name: str) -> int:
+        """The first side of an array, by its header."""
         with self._open(name) as file:
-            return _guarded(self.path, lambda: self._header(name, file))[0]
+            shape = _guarded(self.path, lambda: npy_header(self.path, file, field=name))[0]
+        return shape[0] if shape else 0
 
     def read(self, name: str) -> np.ndarray:
         """An array; raises DataError where it is damaged, larger than it may be, or not an array of numbers."""
         with self._open(name) as file:
-            shape, columns_first, dtype = _guarded(self.path, lambda: self._header(name, file))
-            data = _guarded(self.path, file.read)
-        if len(data) != math.prod(shape) * dtype.itemsize:
-            raise DataError("is cut short or has bytes to spare", path=self.path, field=name, found=len(data))
-        flat = np.frombuffer(data, dtype)
-        return flat.reshape(shape, order="F" if columns_first else "C").astype(dtype.newbyteorder("="), copy=False)
+            return _guarded(self.path, lambda: read_npy(self.path, file, field=name))
+
+    def only(self) -> str:
+        """The array that holds the maps, in a file of one case."""
+        name = next((name for name in _OWN if name in self.names), self.names[0] if len(self.names) == 1 else None)
+        if name is None:
+            found, expected = ", ".join(self.names[:8]), " or ".join(_OWN)
+            raise DataError("which array?", path=self.path, found=found, expected=expected)
+        return name
 
     def _open(self, name: str) -> IO[bytes]:
         info = self._zip.getinfo(f"{name}.npy")
-        size, packed = info.file_size, info.compress_size
-        if size > _MAX_BYTES or (size > _RATIO_FREE and size > _MAX_RATIO * packed):
-            raise DataError("would inflate beyond reason", path=self.path, field=name, found=f"{size} from {packed}")
+        _check_size(self.path, name, info.file_size, info.file_size, info.compress_size)
         return _guarded(self.path, lambda: self._zip.open(info))
-
-    def _header(self, name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-        version = np.lib.format.read_magic(file)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, columns_first, dtype = reader(file)
-        if dtype.hasobject or dtype.kind not in "biuf":
-            raise DataError("not an array of numbers", path=self.path, field=name, found=dtype)
-        return shape, columns_first, dtype
 
 
 class NpzMaps(MapSource):
@@ -80,35 +75,27 @@ class NpzMaps(MapSource):
 
     def read(self, case: str) -> RawMaps:
         """The case's array; its maps are called by their numbers."""
-        array = stacked(case, str(self.path), self._npz.read(case))
-        return RawMaps(case, str(self.path), tuple(map(str, range(len(array)))), array)
+        return RawMaps.numbered(case, self.path, self._npz.read(case))
 
     def count(self, case: str) -> int:
         """The first side of the array, by its header."""
-        return (self._npz.shape(case) or (0,))[0]
+        return self._npz.count(case)
 
     def close(self) -> None:
         """Closes the archive."""
         self._npz.close()
 
 
-def own_array(npz: Npz) -> str:
-    """The array that holds the maps, in a file of one case."""
-    name = next((name for name in _OWN if name in npz.names), npz.names[0] if len(npz.names) == 1 else None)
-    if name is None:
-        found, expected = ", ".join(npz.names[:8]), " or ".join(_OWN)
-        raise DataError("which array?", path=npz.path, found=found, expected=expected)
-    return name
-
-
 def read_one_npz(path: Path, case: str) -> RawMaps:
     """The maps of one case in a file of its own, such as samples.npz of `modiff sample`, with weights if it has any."""
     with closing(Npz(path)) as npz:
-        array = stacked(case, str(path), npz.read(own_array(npz)))
-        weights = npz.read("weights").astype(np.float64).reshape(-1) if "weights" in npz.names else None
-    if weights is not None and len(weights) != len(array):
-        raise DataError("one weight per sample", path=path, field="weights", found=len(weights), expected=len(array))
-    return RawMaps(case, str(path), tuple(map(str, range(len(array)))), array, weights=weights)
+        maps = RawMaps.numbered(case, path, npz.read(npz.only()))
+        if "weights" in npz.names:
+            maps.weights = npz.read("weights").astype(np.float64).reshape(-1)
+    if maps.weights is not None and len(maps.weights) != len(maps.array):
+        found, expected = len(maps.weights), len(maps.array)
+        raise DataError("one weight per sample", path=path, field="weights", found=found, expected=expected)
+    return maps
 
 
 class Hdf5Maps(MapSource):
@@ -144,9 +131,8 @@ class Hdf5Maps(MapSource):
         if cases.ndim != 1 or samples.shape[:1] != cases.shape:
             raise DataError("one name per case", path=self.path, field=_CASES, found=f"{cases.shape}, {samples.shape}")
         names = [name.decode() if isinstance(name, bytes) else str(name) for name in cases[...]]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise DataError("a case twice", path=self.path, field=twice)
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise DataError("a case twice", path=self.path, field=twice[0])
         return {name: (samples, row) for row, name in enumerate(names)}
 
     def read(self, case: str) -> RawMaps:
@@ -155,13 +141,8 @@ class Hdf5Maps(MapSource):
         if data.dtype.kind not in "biuf":
             raise DataError("not an array of numbers", path=self.path, field=case, found=data.dtype)
         size = math.prod(data.shape) * data.dtype.itemsize
-        if size > _RATIO_FREE and size > _MAX_RATIO * self.path.stat().st_size:
-            raise DataError("would inflate beyond reason", path=self.path, field=case, found=f"{size} bytes")
-        if (size if row is None else size // len(data)) > _MAX_BYTES:
-            raise DataError("too large for one case", path=self.path, field=case, found=f"{size} bytes")
-        array = _guarded(self.path, lambda: data[...] if row is None else data[row])
-        maps = stacked(case, str(self.path), array)
-        return RawMaps(case, str(self.path), tuple(map(str, range(len(maps)))), maps)
+        _check_size(self.path, case, size if row is None else size // len(data), size, self.path.stat().st_size)
+        return RawMaps.numbered(case, self.path, _guarded(self.path, lambda: data[... if row is None else row]))
 
     def count(self, case: str) -> int:
         """The side of the samples."""
@@ -172,6 +153,13 @@ class Hdf5Maps(MapSource):
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _check_size(path: Path, case: str, one: int, whole: int, packed: int) -> None:
+    """DataError for a case of more bytes than allowed, or data that a file of `packed` bytes cannot hold."""
+    if one > _LIMITS.max_bytes:
+        raise DataError("too large for one case: beyond reason", path=path, field=case, found=f"{one} bytes")
+    _LIMITS.check_ratio(path, whole, packed, field=case)
 
 
 def _guarded(path: Path, action: Callable[[], T]) -> T:

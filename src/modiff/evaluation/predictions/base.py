@@ -19,7 +19,7 @@ from modiff.errors import DataError
 FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), an NPZ or an HDF5 file"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class RawMaps:
     """The maps of one case as their files have them.
 
@@ -34,13 +34,22 @@ class RawMaps:
     affine: np.ndarray | None = None
     weights: np.ndarray | None = None
 
+    @classmethod
+    def numbered(cls, case: str, path: Path, array: np.ndarray) -> RawMaps:
+        """From (N,H,W) or (N,C,H,W), called by their numbers; DataError for another shape or no numbers."""
+        if array.dtype.kind not in "biuf":
+            raise DataError("not an array of numbers", path=path, field=case, found=array.dtype)
+        if array.ndim not in (3, 4) or 0 in array.shape:
+            raise DataError("wrong shape", path=path, field=case, found=array.shape, expected="(N,H,W) or (N,K,H,W)")
+        array = array[:, None, None] if array.ndim == 3 else array[:, :, None]
+        return cls(case, str(path), tuple(map(str, range(len(array)))), array)
+
 
 class Closing:
     """What holds files open until its block ends."""
 
     def close(self) -> None:
         """Lets go of the files."""
-        return
 
     def __enter__(self) -> Self:
         return self
@@ -71,12 +80,3 @@ class MapSource(Closing, ABC):
             return tuple(sorted(check_case(name) for name in names))
         except DataError as error:
             raise DataError(str(error), path=self.path) from error
-
-
-def stacked(case: str, where: str, array: np.ndarray) -> np.ndarray:
-    """(N,H,W) or (N,C,H,W) as (N,C,1,H,W); raises DataError for another shape or no numbers."""
-    if array.dtype.kind not in "biuf":
-        raise DataError("not an array of numbers", path=where, field=case, found=array.dtype)
-    if array.ndim not in (3, 4) or 0 in array.shape:
-        raise DataError("wrong shape", path=where, field=case, found=array.shape, expected="(N,H,W) or (N,K,H,W)")
-    return array[:, None, None] if array.ndim == 3 else array[:, :, None]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from modiff.data.importers.grids import read_grid
 from modiff.errors import DataError
-from modiff.evaluation.predictions.arrays import Npz, own_array, read_one_npz
+from modiff.evaluation.predictions.arrays import Npz, read_one_npz
 from modiff.evaluation.predictions.base import FORMATS, MapSource, RawMaps
+from modiff.io.image import read_image
 
 _PICTURES = (".png", ".tif", ".tiff", ".npy")
 _NIFTI = (".nii.gz", ".nii")
@@ -53,9 +55,8 @@ class FolderMaps(MapSource):
             elif suffix is not None:
                 name = file[: -len(suffix)]
                 if name in maps:
-                    raise DataError(
-                        f"the map {name!r} twice", path=self.path, field=case, found=f"{maps[name].name}, {file}"
-                    )
+                    found = f"{maps[name].name}, {file}"
+                    raise DataError(f"the map {name!r} twice", path=self.path, field=case, found=found)
                 maps[name] = folder / file
         if maps and case == ".":
             raise DataError("files outside a case's folder", path=next(iter(maps.values())), expected=FORMATS)
@@ -66,94 +67,52 @@ class FolderMaps(MapSource):
         """The case's maps in the order of their names; they must be of one size, number type and place."""
         if case in self._npz:
             return read_one_npz(self._npz[case], case)
-        arrays: list[np.ndarray] = []
-        affine = None
-        names = sorted(self._files[case], key=_natural)
-        for i, name in enumerate(names):
+        names, arrays = sorted(self._files[case], key=_natural), list[np.ndarray]()
+        place: np.ndarray | None = None
+        first = f"the first map of case {case}"
+        for name in names:
             path = self._files[case][name]
-            array, own = _read(path)
-            if i == 0:
-                affine = own
-            else:
-                self._check_alike(case, path, array, arrays[0], own, affine)
+            array, affine = _read(path)
+            if not arrays:
+                place = affine
+            elif array.shape != arrays[0].shape:
+                found, expected = ("×".join(map(str, one.shape)) for one in (array, arrays[0]))
+                raise DataError("another size", path=path, found=found, expected=f"{expected} as {first}")
+            elif array.dtype != arrays[0].dtype:
+                expected = f"{arrays[0].dtype} as {first}"
+                raise DataError("another number type", path=path, found=array.dtype, expected=expected)
+            check_place(affine, place, where=str(path), case=case, other=first)
             arrays.append(array)
         try:
             together = np.stack(arrays)
         except MemoryError as error:
             raise DataError("does not fit into memory", path=self.path, field=case, found=len(arrays)) from error
-        return RawMaps(case, str(self.path / case), tuple(names), together, affine)
-
-    def _check_alike(
-        self,
-        case: str,
-        path: Path,
-        array: np.ndarray,
-        first: np.ndarray,
-        affine: np.ndarray | None,
-        theirs: np.ndarray | None,
-    ) -> None:
-        if array.shape != first.shape:
-            found, expected = _times(array.shape), f"{_times(first.shape)} as the first map of case {case}"
-            raise DataError("another size", path=path, found=found, expected=expected)
-        if array.dtype != first.dtype:
-            expected = f"{first.dtype} as the first map of case {case}"
-            raise DataError("another number type", path=path, found=array.dtype, expected=expected)
-        check_place(affine, theirs, where=str(path), case=case, other=f"the first map of case {case}")
+        return RawMaps(case, str(self.path / case), tuple(names), together, place)
 
     def count(self, case: str) -> int:
         """The number of files, or of maps in the NPZ."""
         if case not in self._npz:
             return len(self._files[case])
         with closing(Npz(self._npz[case])) as npz:
-            return (npz.shape(own_array(npz)) or (0,))[0]
+            return npz.count(npz.only())
 
 
-def check_place(
-    affine: np.ndarray | None, theirs: np.ndarray | None, *, where: str, case: str, other: str, mm: float = _SAME_MM
-) -> None:
+def check_place(affine: np.ndarray | None, theirs: np.ndarray | None, *, where: str, case: str, other: str) -> None:
     """Raises DataError where both say where they lie and these places differ."""
-    if affine is not None and theirs is not None and not np.allclose(affine, theirs, rtol=0, atol=mm):
-        apart = float(np.abs(affine - theirs).max())
-        raise DataError(
-            "another place in space", path=where, field=case, found=f"affines {apart:.3g} mm apart", expected=other
-        )
+    if affine is not None and theirs is not None and not np.allclose(affine, theirs, rtol=0, atol=_SAME_MM):
+        found = f"affines {float(np.abs(affine - theirs).max()):.3g} mm apart"
+        raise DataError("another place in space", path=where, field=case, found=found, expected=other)
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """(C,Z,H,W) and the affine of NIfTI."""
-    from modiff.io.nifti import is_nifti, read_nifti
-
-    if is_nifti(path):
-        volume = read_nifti(path)
-        return volume.array, volume.affine
-    bits = _one_bit(path)
-    if bits is not None:
-        return bits[None, None], None
-    from modiff.io.image import read_image
-
-    return read_image(path).array[:, None], None
-
-
-def _one_bit(path: Path) -> np.ndarray | None:
-    """(H,W) bool of a PNG with one bit per pixel, which images never have and masks may; None for any other file."""
-    from PIL import Image
-
-    with path.open("rb") as file:
-        start = file.read(26)
-    if start[:8] != b"\x89PNG\r\n\x1a\n" or start[24:26] != b"\x01\x00":
-        return None
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            return np.asarray(image.convert("1"), dtype=bool)
-    except Exception as error:  # a damaged file makes the decoder raise nearly anything
-        raise DataError("is not a readable PNG", path=path, found=str(error)[:200]) from error
+    """(C,Z,H,W) and the affine of NIfTI. The first of an array's three axes is its classes."""
+    if path.suffix.lower() == ".npy":
+        return read_image(path).array[:, None], None
+    grid = read_grid(path, mask=True)
+    return grid.array, grid.affine
 
 
 def _natural(name: str) -> tuple[object, ...]:
     """sample-2 before sample-10."""
     texts_and_numbers = enumerate(re.split(r"(\d+)", f"{name}\0"))
     return (*(int(part) if place % 2 else part for place, part in texts_and_numbers), name)
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))

@@ -102,11 +102,6 @@ def read_meta(path: Path) -> FileMetaDataset:
         return _meta(path, file)
 
 
-def is_image(path: Path) -> bool:
-    """Whether the file is DICOM and, as far as its group 2 says, an image: reports and plans may lie beside slices."""
-    return is_dicom(path) and not other_kind(read_meta(path))
-
-
 def read_header(path: Path, limits: Limits | None = None) -> Dataset:
     """All of a file's elements before its pixels; raises DataError for what is no DICOM, damaged or out of bounds."""
     with _opened(path, (limits or Limits()).check_file(path)) as file:

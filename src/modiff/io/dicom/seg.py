@@ -133,7 +133,10 @@ def _write(path: str | Path, segments: Sequence[Segment], volume: Volume, first:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # The words of the library may quote values of the headers, a patient's among them.
-            field, expected = _keyword(error), "headers that a segmentation can refer to"
+            # Only a keyword of the standard is told, never a value.
+            said = str(error).replace("'", " ").replace('"', " ").split()
+            field = next((word for word in said if tag_for_keyword(word) is not None), None)
+            expected = "headers that a segmentation can refer to"
             raise DataError("cannot be referred to", path=volume.path, field=field, expected=expected) from None
         buffer = io.BytesIO()
         made.save_as(buffer, enforce_file_format=True)
@@ -192,9 +195,3 @@ def _described(place: int, segment: Segment, maker: Maker) -> SegmentDescription
     if segment.description:
         made.SegmentDescription = segment.description[:1024]
     return made
-
-
-def _keyword(error: Exception) -> str | None:
-    """The header's keyword that an error speaks of, if it does: a name of the standard, never a value."""
-    words = str(error).replace("'", " ").replace('"', " ").split()
-    return next((word for word in words if tag_for_keyword(word) is not None), None)

@@ -1,4 +1,4 @@
-"""Rater presence: the distribution of how many raters mark something, and what is drawn from it (paper §1)."""
+"""The presence hurdle: the distribution of how many raters mark something, and what is drawn from it (paper §1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The presence head: a network that says how many raters mark anything at all (paper abstract and §1)."""
+"""The presence hurdle's network: how many raters mark anything at all (paper abstract and §1); `draw` samples it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from modiff.config import PresenceConfig
 from modiff.config.modiff import PRESENCE_DROPOUT, PRESENCE_HIDDEN
-from modiff.data.augment import dihedral
+from modiff.data.loading import dihedral
 from modiff.methods.presence.draw import log_likelihood, rater_subsets
 from modiff.nn import losses, windows
 from modiff.nn.layers import ResBlock, image_centre, position_channels

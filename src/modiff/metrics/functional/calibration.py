@@ -8,15 +8,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional.ops import (
-    any_of,
-    check_maps,
-    check_sets,
-    check_weights,
-    rater_mean,
-    rater_weights,
-    sample_mean,
-)
+from modiff.metrics.functional.ops import any_of, check_sets, check_weights, rater_mean, rater_weights, sample_mean
 
 BINS = 10  # of equal width on [0,1]
 
@@ -29,7 +21,7 @@ def calibration_bins(
     samples: (B,N,K,H,W) probabilities or masks, p their mean; q the mean of the raters' masks (B,R,K,H,W). Sums of
     images add up to the sums of the data set. Σq is NaN for an image that nobody read. Raises MetricError.
     """
-    samples, masks, read = check_maps(samples, masks, read)
+    samples, masks, read = check_sets(samples, masks, read, maps=True)
     return _bin(sample_mean(samples, weights).flatten(2), rater_mean(masks, read).flatten(2), bins)
 
 

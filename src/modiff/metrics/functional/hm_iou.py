@@ -41,22 +41,18 @@ def hm_iou(
         return _greedy(iou, pairs.read)
     if matching != "optimal":
         raise MetricError("no such matching", field="matching", found=matching, expected="optimal or greedy")
-    return _optimal(iou, pairs.read, None if weights is None else check_weights(weights, iou))
-
-
-def _optimal(iou: Tensor, read: Tensor, weights: Tensor | None) -> Tensor:
-    """Optimal transport, IoU (B,N,R) -> (B,): an assignment for equal masses, a linear programme for `weights`."""
-    matrices, raters = iou.cpu().numpy(), read.cpu().numpy()
-    masses = None if weights is None else weights.cpu().numpy()
-    values = np.full(len(matrices), np.nan)
-    for i, (matrix, there) in enumerate(zip(matrices, raters, strict=True)):
+    masses = [None] * len(iou) if weights is None else check_weights(weights, iou).cpu().numpy()
+    values = []
+    for matrix, there, mass in zip(iou.cpu().numpy(), pairs.read.cpu().numpy(), masses, strict=True):
+        best, of_raters = math.nan, matrix[:, there]
         if there.any():
-            of_raters = matrix[:, there]
-            values[i] = _assign(of_raters) if masses is None else _transport(of_raters, masses[i])
-    return torch.from_numpy(values).to(iou.device)
+            best = _assign(of_raters) if mass is None else _transport(of_raters, mass)
+        values.append(best)
+    return torch.tensor(values, dtype=torch.float64, device=iou.device)
 
 
 def _assign(iou: np.ndarray) -> float:
+    """Equal masses: an assignment. IoU (N,R)."""
     samples, raters = iou.shape
     if samples == 1 or raters == 1:
         return float(iou.mean())
@@ -66,6 +62,7 @@ def _assign(iou: np.ndarray) -> float:
 
 
 def _transport(iou: np.ndarray, mass: np.ndarray) -> float:
+    """Masses of the samples: a linear programme. IoU (N,R)."""
     samples, raters = iou.shape
     by_sample = kron(eye(samples), np.ones((1, raters)))
     by_rater = kron(np.ones((1, samples)), eye(raters))

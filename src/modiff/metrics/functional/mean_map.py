@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional.ops import check_maps, correlation, rater_mean, sample_mean
+from modiff.metrics.functional.ops import check_sets, correlation, rater_mean, sample_mean
 
 QUBIQ_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -19,7 +19,7 @@ Uncertainty = Literal["variance", "entropy"]
 
 def _mean_maps(samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """The mean map of the samples and of the raters, each (B,K,H,W) float64; the latter NaN where nobody read."""
-    samples, masks, read = check_maps(samples, masks, read)
+    samples, masks, read = check_sets(samples, masks, read, maps=True)
     return sample_mean(samples, weights), rater_mean(masks, read)
 
 
@@ -108,20 +108,14 @@ def uncertainty_auroc(
 
 
 def _auroc(score: Tensor, positive: Tensor) -> Tensor:
-    """Area under the ROC curve with ties counted half: (B,P) scores and bool labels -> (B,) float64.
+    """Area under the ROC curve: (B,P) scores and bool labels -> (B,) float64; NaN without positives or negatives.
 
-    NaN for an image without positives or without negatives.
+    By Mann and Whitney: the fraction of pairs, one of each kind, that the score orders rightly, ties counted half.
     """
-    scores, labels = score.cpu().numpy(), positive.cpu().numpy()
-    values = [_auroc_of_one(*pair) for pair in zip(scores, labels, strict=True)]
+    values = []
+    for scores, labels in zip(score.cpu().numpy(), positive.cpu().numpy(), strict=True):
+        negatives, chosen = np.sort(scores[~labels]), scores[labels]
+        below = np.searchsorted(negatives, chosen, side="left") + np.searchsorted(negatives, chosen, side="right")
+        defined = len(negatives) and len(chosen)
+        values.append(float(below.mean() / (2 * len(negatives))) if defined else float("nan"))
     return torch.tensor(values, dtype=torch.float64, device=score.device)
-
-
-def _auroc_of_one(score: np.ndarray, positive: np.ndarray) -> float:
-    """Mann and Whitney: the fraction of pairs, one of each kind, that the score orders rightly, ties counted half."""
-    negatives = np.sort(score[~positive])
-    chosen = score[positive]
-    if not len(negatives) or not len(chosen):
-        return float("nan")
-    below = np.searchsorted(negatives, chosen, side="left") + np.searchsorted(negatives, chosen, side="right")
-    return float(below.mean() / (2 * len(negatives)))

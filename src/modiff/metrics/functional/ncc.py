@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional.ops import (
-    any_of,
-    check_maps,
-    correlation,
-    image_chunks,
-    rater_weights,
-    sample_mean,
-)
+from modiff.metrics.functional.ops import any_of, check_sets, correlation, image_chunks, rater_weights, sample_mean
 
 _EPS = 1e-8  # inside the logarithm, as PHiSeg has it
 _ZERO_STD = 1e-9  # stands for a zero deviation in the row variant, as its script has it
@@ -50,7 +43,7 @@ def ncc_result(
     samples: Tensor, masks: Tensor, *, read: Tensor | None = None, kind: Literal["pixel", "row"] = "pixel"
 ) -> NccResult:
     """`ncc` with the number of raters per image whose correlation was degenerate."""
-    samples, masks, read = check_maps(samples, masks, read)
+    samples, masks, read = check_sets(samples, masks, read, maps=True)
     if kind not in ("pixel", "row"):
         raise MetricError("no such kind of NCC", field="kind", found=kind, expected="pixel or row")
     if kind == "row" and masks.shape[-1] != masks.shape[-2]:

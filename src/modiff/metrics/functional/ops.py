@@ -42,22 +42,24 @@ def check_masks(masks: Tensor, read: Tensor | None) -> tuple[Tensor, Tensor]:
     return masks, read.to(device=masks.device, dtype=torch.bool)
 
 
-def check_sets(samples: Tensor, masks: Tensor, read: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Binary samples, masks and read as bool, of shapes that fit each other; raises MetricError."""
-    masks, read = check_masks(masks, read)
-    samples = as_bool(samples, "samples", "(B,N,K,H,W)", hint="Binarise probability maps first.")
-    _check_fit(samples, masks)
-    return samples, masks, read
+def check_sets(
+    samples: Tensor, masks: Tensor, read: Tensor | None, *, maps: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples, masks and read of the same images, classes and pixels, the last two as bool; raises MetricError.
 
-
-def check_maps(samples: Tensor, masks: Tensor, read: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Probability maps as float32, float64 or bool, masks and read as bool; raises MetricError."""
+    samples: masks as bool; maps: or probability maps as float32 or float64.
+    """
     masks, read = check_masks(masks, read)
+    soft = maps and samples.is_floating_point()
     if samples.ndim != 5:
         raise MetricError("wrong shape", field="samples", found=tuple(samples.shape), expected="(B,N,K,H,W)")
-    _check_fit(samples, masks)
-    if not samples.is_floating_point():
-        return as_bool(samples, "samples", "(B,N,K,H,W)"), masks, read
+    if samples.shape[0] != masks.shape[0] or samples.shape[2:] != masks.shape[2:]:
+        found = f"{tuple(samples.shape)} and {tuple(masks.shape)}"
+        raise MetricError("samples and masks do not fit", found=found, expected="equal B, K, H, W")
+    if samples.shape[1] == 0:
+        raise MetricError("no samples", field="samples", found=tuple(samples.shape), expected="N >= 1")
+    if not soft:
+        return as_bool(samples, "samples", "(B,N,K,H,W)", hint="Binarise probability maps first."), masks, read
     check_probabilities(samples)
     return samples if samples.dtype == torch.float64 else samples.float(), masks, read
 
@@ -68,15 +70,6 @@ def check_probabilities(samples: Tensor) -> None:
         low, high = samples.aminmax()
         if not bool((low >= 0) & (high <= 1)):
             raise MetricError("values outside [0,1]", field="samples", expected="probabilities")
-
-
-def _check_fit(samples: Tensor, masks: Tensor) -> None:
-    """Samples and masks show the same images, classes and pixels, and there is a sample; raises MetricError."""
-    if samples.shape[0] != masks.shape[0] or samples.shape[2:] != masks.shape[2:]:
-        found = f"{tuple(samples.shape)} and {tuple(masks.shape)}"
-        raise MetricError("samples and masks do not fit", found=found, expected="equal B, K, H, W")
-    if samples.shape[1] == 0:
-        raise MetricError("no samples", field="samples", found=tuple(samples.shape), expected="N >= 1")
 
 
 def check_weights(weights: Tensor | None, samples: Tensor) -> Tensor:

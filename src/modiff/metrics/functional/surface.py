@@ -37,9 +37,11 @@ def surface_distances(
     both = (any_of(ours.flatten(2), -1) & any_of(theirs.flatten(2), -1)).tolist()
     found = torch.full((len(masks), 2), torch.nan, dtype=torch.float64)
     for i, defined in enumerate(both):
-        classes = [
-            _of_class(ours[i, k].numpy(), theirs[i, k].numpy(), sizes[i]) for k, there in enumerate(defined) if there
-        ]
+        classes = []
+        for k in (k for k, there in enumerate(defined) if there):
+            pair = ours[i, k].numpy(), theirs[i, k].numpy()
+            ways = [_distances(*pair, sizes[i]), _distances(*pair[::-1], sizes[i])]
+            classes.append((max(float(way.quantile(0.95)) for way in ways), float(torch.cat(ways).mean())))
         if classes:
             found[i] = torch.tensor(classes, dtype=torch.float64).mean(0)
     found = found.to(masks.device)
@@ -67,12 +69,6 @@ def _spacings(spacing: Sequence[float] | Tensor | None, images: int) -> list[lis
     if sizes.shape not in ((2,), (images, 2)) or not bool((sizes > 0).all() & sizes.isfinite().all()):
         raise MetricError("not a pixel size", field="spacing", found=spacing, expected="(2,) or (B,2) numbers > 0")
     return sizes.expand(images, 2).tolist()
-
-
-def _of_class(ours: np.ndarray, theirs: np.ndarray, spacing: list[float]) -> tuple[float, float]:
-    """HD95 and average distance of two masks (H,W) that both mark something."""
-    there, back = _distances(ours, theirs, spacing), _distances(theirs, ours, spacing)
-    return max(float(x.quantile(0.95)) for x in (there, back)), float(torch.cat([there, back]).mean())
 
 
 def _distances(mask: np.ndarray, other: np.ndarray, spacing: list[float]) -> Tensor:

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from lidc_folder import square
 from PIL import Image
 
-from modiff.data.importers.lidc_dicom.crops import Window, windowed
-from modiff.data.importers.lidc_dicom.nodules import Marked, group
-from modiff.data.importers.lidc_dicom.polygons import fill, interior
+from modiff.data.importers.lidc_dicom.outlines import Marked, fill, group, interior
+from modiff.data.importers.lidc_dicom.patient import Window, windowed
 from modiff.data.importers.lidc_dicom.xml import Region, merge, parse
 from modiff.errors import DataError
 from modiff.io.dicom.series import read_dicom_series
@@ -239,5 +238,5 @@ def test_real_xml_has_the_sessions_and_outlines_that_are_known(shared: Path) -> 
     for patient, expected in {"LIDC-IDRI-0001": [8, 7, 8, 9], "LIDC-IDRI-0002": [0, 0, 30, 23]}.items():
         path = next((folder / patient).rglob("*.xml"))
         sessions = merge([parse(path.read_bytes(), path.name)] * 2)
-        found = [sum(len(outline.regions) for outline in session.outlines) for session in sessions]
+        found = [sum(len(outline) for outline in session.outlines) for session in sessions]
         assert found == expected

@@ -37,7 +37,7 @@ def test_sessions_outlines_and_points_are_read() -> None:
     found = read(GOOD)
     assert found.series_uid == uid(1, 1)
     assert [len(session.outlines) for session in found.sessions] == [1, 1, 0, 0]
-    first = found.sessions[0].outlines[0].regions[0]
+    first = found.sessions[0].outlines[0][0]
     assert first.sop_uid == uid(1, 1, 1)
     assert first.inclusion
     assert first.points.tolist() == [list(point) for point in square(60, 70, 10)]
@@ -146,6 +146,6 @@ def test_damaged_bytes_give_sessions_or_a_typed_error(seed: int) -> None:
             made[at] = rng.integers(256)
         try:
             for session in parse(bytes(made), "a.xml").sessions:
-                assert all(region.points.shape[1] == 2 for outline in session.outlines for region in outline.regions)
+                assert all(region.points.shape[1] == 2 for outline in session.outlines for region in outline)
         except DataError:
             pass

@@ -1,21 +1,29 @@
-"""Which files belong to which patient: the folders that TCIA's downloads make, and XML from elsewhere."""
+"""A patient's files: who has which, in the folders that TCIA's downloads make, and the CT series among them.
+
+Which slice is where, and who it is, is told from the headers alone.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from modiff.config.data import CropRule
 from modiff.data.importers.lidc_dicom.xml import MAX_BYTES, series_uid_of
-from modiff.data.importers.sources import FolderSource, open_source, read_bytes
+from modiff.data.importers.sources import Source, read_bytes
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.dicom.header import is_dicom, read_header, text
+from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
+from modiff.io.dicom.series import MAX_FILES, Plane, check_same_grid, in_order, plane_of
+from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 
+_CT = "1.2.840.10008.5.1.4.1.1.2"
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 
 
@@ -34,11 +42,8 @@ class XmlFile:
     def read(self) -> bytes:
         """Its content; raises DataError where it is too large or cannot be read."""
         if self.inside is not None:
-            source = open_source(self.path)
-            try:
+            with Source(self.path) as source:
                 return source.read(self.inside)
-            finally:
-                source.close()
         return read_bytes(self.path, Limits(max_bytes=MAX_BYTES))
 
 
@@ -65,7 +70,7 @@ def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule
     for folder in folders:
         if not folder.is_dir():
             raise DataError("no such folder", path=folder, expected="a folder with patients' folders")
-        for name, patient in patients_of(folder, FolderSource(folder).names).items():
+        for name, patient in patients_of(folder, Source(folder).names).items():
             path = folder / name
             roots.setdefault(patient, folder)
             if path.suffix.lower() == ".xml":
@@ -81,7 +86,11 @@ def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule
         check_case(patient)
         found = list(own[patient])
         if elsewhere:
-            for uid in _series_of(files[patient]):
+            uids: dict[Path, str] = {}  # of the first DICOM file in each folder
+            for path in files[patient]:
+                if path.parent not in uids and is_dicom(path):
+                    uids[path.parent] = text(read_header(path), "SeriesInstanceUID")
+            for uid in filter(None, uids.values()):
                 found += elsewhere.pop(uid, [])
         jobs.append(Job(patient, roots[patient], tuple(files[patient]), tuple(found), rule))
     return jobs, sum(map(len, elsewhere.values()))
@@ -105,22 +114,78 @@ def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
     """Series UID -> the XML files that name it."""
     found: dict[str, list[XmlFile]] = defaultdict(list)
     for place in places:
-        source = open_source(place)
-        try:
+        with Source(place) as source:
             for name in source.names:
                 if name.lower().endswith(".xml"):
-                    folder = source.path.is_dir()
-                    file = XmlFile(source.path / name) if folder else XmlFile(source.path, name)
+                    file = XmlFile(source.path / name) if source.path.is_dir() else XmlFile(source.path, name)
                     found[series_uid_of(source.read(name))].append(file)
-        finally:
-            source.close()
     return found
 
 
-def _series_of(files: Sequence[Path]) -> list[str]:
-    """Series UIDs of the first DICOM file in each folder."""
-    uids: dict[Path, str] = {}
+@dataclass(frozen=True)
+class CtSlice:
+    """One slice: its file, SOP instance UID, place and size (rows, columns)."""
+
+    path: Path
+    sop_uid: str
+    plane: Plane
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class CtSeries:
+    """One CT series, slices from the lowest to the highest along their normal; gaps are allowed.
+
+    A crop is of one slice, so LIDC's few series with gaps or with two slices in one place are of use here, unlike for
+    a volume.
+    """
+
+    uid: str
+    slices: tuple[CtSlice, ...]
+
+    @property
+    def step(self) -> float:
+        """mm between neighbouring slices: the median, or the stated thickness where there is one slice."""
+        heights = np.diff([one.plane.height for one in self.slices])
+        heights = heights[heights > 1e-3]
+        return float(np.median(heights)) if heights.size else self.slices[0].plane.thickness
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """mm between (slices, rows, columns)."""
+        return self.step, *self.slices[0].plane.spacing
+
+
+def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
+    """The CT series among files, ordered by their UIDs; other objects and radiographs are left out.
+
+    Raises DataError for damaged files, slices of one series that differ in size, direction or pixel spacing, two files
+    that claim to be one slice, and more than 4,096 files in a series.
+    """
+    found: dict[str, dict[str, CtSlice]] = {}
+    limits = Limits()
     for path in files:
-        if path.parent not in uids and is_dicom(path):
-            uids[path.parent] = text(read_header(path), "SeriesInstanceUID")
-    return [uid for uid in dict.fromkeys(uids.values()) if uid]
+        if not is_dicom(path) or text(read_meta(path), "MediaStorageSOPClassUID") not in (_CT, ""):
+            continue
+        header = read_header(path, limits)
+        if text(header, "SOPClassUID") != _CT:
+            continue
+        check_image(path, header, limits)
+        one = CtSlice(
+            path, text(header, "SOPInstanceUID"), plane_of(path, header), (int(header.Rows), int(header.Columns))
+        )
+        series = found.setdefault(text(header, "SeriesInstanceUID"), {})
+        before = series.setdefault(one.sop_uid, one)
+        if before is not one and sha256_of(before.path) != sha256_of(path):
+            raise DataError("two files claim to be one slice", path=path, field="SOPInstanceUID", found=before.path)
+        if len(series) > MAX_FILES:
+            raise DataError("too many files for one series", path=where, expected=f"at most {MAX_FILES}")
+    made = []
+    for uid, named in sorted(found.items()):
+        slices = list(named.values())
+        planes, shapes = [one.plane for one in slices], sorted({one.shape for one in slices})
+        check_same_grid(where, planes)
+        if len(shapes) > 1:
+            raise DataError("slices differ in size", path=where, found=shapes[:5], expected="one size in a series")
+        made.append(CtSeries(uid, tuple(slices[place] for place in in_order(planes))))
+    return made

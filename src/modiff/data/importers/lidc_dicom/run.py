@@ -3,76 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
+import os
+import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any
 
-from modiff.data.importers.base import Arguments, Case, Importer, check_whole, lidc_info
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from modiff.config.data import CropRule
+from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
+from modiff.data.importers.lidc_dicom import patient
+from modiff.data.importers.lidc_dicom.files import Job, find_jobs
+from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from modiff.data.importers.lidc_dicom.files import Job
-    from modiff.data.importers.lidc_dicom.patient import PatientCrops
-    from modiff.data.store_format import StoreInfo
+from modiff.io.files import replacing, workers
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
+_Crops = dict[str, np.ndarray]  # as `import_patient` makes them
 
 
-class LidcDicom(Importer["Job"]):
-    """The original LIDC-IDRI as TCIA distributes it: CT slices as DICOM, what each radiologist outlined as XML.
-
-    Sources are folders, at any depth below which lie patients' folders named LIDC-IDRI-0001 and so on:
-
-      LIDC-IDRI-0001/<study>/<series>/*.dcm, *.xml
-
-    (a folder of another data set in this form works too: its first folders are the patients). XML files may lie beside
-    the slices or elsewhere: --xml takes more folders or zip archives, such as TCIA's LIDC-XML-only.zip. An XML belongs
-    to the series that it names; radiographs and derived objects are left out.
-
-    One case is one slice of one nodule of 3 mm or more, <patient>/nodule-<k>/slice-<i>, counted from the lowest slice
-    up: a crop of 128×128 pixels around the nodule (the mean of its outlines' centres of mass), the same window on all
-    its slices, every slice on which any rater outlined it. HU from -1000 to 400 become 0 to 255. Pixels are the
-    scanner's unless --spacing says otherwise.
-
-    Outlines are the first pixels outside a nodule: what lies strictly inside is filled, exclusion regions are cut out.
-    They are matched to slices by SOP instance UID. Two raters' outlines are one nodule if they overlap or are at most
-    one slice step apart, the closest first, at most one outline per rater. There are as many rater slots as the series
-    with the most reading sessions has (four, as a rule). A rater who read a series and outlined nothing on a slice has
-    an empty mask there; the slots beyond a series' sessions are marked as not read. Slots are exchangeable between
-    series.
-
-    Interrupted, the same command resumes: patients that are done are kept in .STORE.partial until the store is whole.
-    Refused, with the patient: damaged files, slices that differ in size or direction, two files that claim to be one
-    slice, outlines that leave the slice, XML with a DTD. --keep-going leaves such patients out and lists them.
-    LIDC-IDRI is CC BY 3.0: Armato et al., doi 10.7937/K9/TCIA.2015.LO9QL9SX.
-    """
+class LidcDicom(Importer[Job]):
+    """The original LIDC-IDRI as TCIA distributes it: CT slices as DICOM, what each radiologist outlined as XML."""
 
     version = "lidc-dicom 1"
 
-    arguments: ClassVar[Arguments] = {
-        "folders": {"nargs": "+", "metavar": "FOLDER", "help": "folders in the layout above"},
-        "--xml": {
-            "nargs": "+",
-            "default": [],
-            "metavar": "PATH",
-            "help": "more folders or zip archives with XML",
-        },
-        "--spacing": {"type": float, "metavar": "MM", "help": "mm per pixel of all crops; without it the scanner's"},
-        "--keep-going": {"action": "store_true", "help": "leave out patients that fail, and list them"},
-        "--jobs": {
-            "type": int,
-            "metavar": "N",
-            "help": "patients at a time; without it as many as there are cores",
-        },
-    }
-
     def __init__(self, args: argparse.Namespace) -> None:
-        from rich.console import Console
-
-        from modiff.config.data import CropRule
-        from modiff.data.importers.lidc_dicom.files import find_jobs
-        from modiff.data.importers.lidc_dicom.resume import Done
-
         super().__init__(args)
         check_whole(args.jobs, "--jobs", "a number of patients at a time")
         if args.spacing is not None and not 0.05 <= args.spacing <= 10:
@@ -90,12 +56,12 @@ class LidcDicom(Importer["Job"]):
             if job.patient in self._left_out:
                 continue
             made = self._loaded(job)
-            for note in made.notes.tolist():
+            for note in made["notes"].tolist():
                 self._say(f"{job.patient}: {note}")
-            if len(made.case):
+            if len(made["case"]):
                 self.items.append(job)
-                self.used[job.patient] = str(made.sha256)
-                self.raters = max(self.raters, int(made.sessions.max()))
+                self.used[job.patient] = str(made["sha256"])
+                self.raters = max(self.raters, int(made["sessions"].max()))
         if not self.items:
             raise DataError("no nodule of 3 mm or more was found", path=", ".join(args.folders))
 
@@ -104,10 +70,6 @@ class LidcDicom(Importer["Job"]):
 
     def _read_all(self) -> set[str]:
         """Reads every patient who is not done and keeps the results; the patients that failed and are left out."""
-        from rich.progress import track
-
-        from modiff.io.files import workers
-
         jobs, failed = self._found, set()
         todo = [job for job in jobs if self._done.load(job) is None]
         if len(todo) < len(jobs):
@@ -124,7 +86,7 @@ class LidcDicom(Importer["Job"]):
                 self._say(f"{job.patient} is left out: {error}")
         return failed
 
-    def _loaded(self, job: Job) -> PatientCrops:
+    def _loaded(self, job: Job) -> _Crops:
         made = self._done.load(job)
         if made is None:
             raise DataError("files changed while they were imported", path=job.folder, hint="Run the command again.")
@@ -138,15 +100,13 @@ class LidcDicom(Importer["Job"]):
 
     def read(self, item: Job) -> Iterator[Case]:
         """A patient's crops; slots beyond a series' sessions did not read it."""
-        import numpy as np
-
         made = self._loaded(item)
-        masks = np.zeros((len(made.case), self.raters, *made.image.shape[1:]), np.uint8)
-        masks[:, : made.masks.shape[1]] = made.masks
-        for row, case in enumerate(made.case.tolist()):
-            place = {name: getattr(made, name)[row] for name in ("affine", "slice_index", "valid", "spacing")}
-            read = np.arange(self.raters) < made.sessions[row]
-            yield Case(case, item.patient, made.image[row][None], masks[row], read, place)
+        masks = np.zeros((len(made["case"]), self.raters, *made["image"].shape[1:]), np.uint8)
+        masks[:, : made["masks"].shape[1]] = made["masks"]
+        for row, case in enumerate(made["case"].tolist()):
+            place = {name: made[name][row] for name in ("affine", "slice_index", "valid", "spacing")}
+            read = np.arange(self.raters) < made["sessions"][row]
+            yield Case(case, item.patient, made["image"][row][None], masks[row], read, place)
 
     def close(self, *, done: bool) -> None:
         """Says who was left out; what was kept is needed no longer once the store is made."""
@@ -156,21 +116,14 @@ class LidcDicom(Importer["Job"]):
             self._done.remove()
 
 
-def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], PatientCrops]]]:
+def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], _Crops]]]:
     """Each job and a call that gives its result or raises, as they finish; one process where there is one to use."""
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from functools import partial
-    from multiprocessing import get_context
-
-    from modiff.data.importers.lidc_dicom.patient import import_patient
-
     if workers == 1 or len(jobs) < 2:
         for job in jobs:
-            yield job, partial(import_patient, job)
+            yield job, partial(patient.import_patient, job)
         return
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(import_patient, job): job for job in jobs}
+        futures = {pool.submit(patient.import_patient, job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 yield futures.pop(future), future.result
@@ -179,3 +132,55 @@ def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[
             raise DataError("a process was killed, perhaps for lack of memory", hint=hint) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class Done:
+    """A folder beside the store to be, with one file per patient.
+
+    A file counts only if it was made by the same version under the same rule from files of the same names, sizes and
+    times; anything else in its place is made anew.
+    """
+
+    def __init__(self, store: Path, version: str) -> None:
+        self.folder = store.with_name(f".{store.name}.partial")
+        self._version = version
+
+    def key(self, job: Job) -> str:
+        """What a patient's result depends on, as 64 hexadecimal digits."""
+        files = []
+        for path in (*job.files, *(file.path for file in job.xml)):
+            status = path.stat()
+            files.append((str(path), status.st_size, status.st_mtime_ns))
+        names = sorted(file.name for file in job.xml)
+        made = json.dumps([self._version, job.patient, asdict(job.rule), sorted(files), names])
+        return hashlib.sha256(made.encode()).hexdigest()
+
+    def load(self, job: Job) -> _Crops | None:
+        """The patient's result, or None where there is none that counts."""
+        try:
+            with np.load(self._path(job), allow_pickle=False) as file:
+                table = {name: file[name] for name in file.files}
+            if str(table.pop("key")) != self.key(job):
+                return None
+            width = table["image"].shape[-1]
+            return table | {"masks": np.unpackbits(table["masks"], axis=-1, count=width).astype(bool)}
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def save(self, job: Job, made: _Crops) -> None:
+        """Keeps a result; the file exists whole or not at all."""
+        packed = np.packbits(made["masks"], axis=-1)
+        table: dict[str, Any] = made | {"key": np.array(self.key(job)), "masks": packed}
+        try:
+            with replacing(self._path(job)) as temporary, temporary.open("wb") as file:
+                np.savez(file, **table)
+        except OSError as error:
+            raise DataError("cannot be written", path=self.folder, found=error.strerror) from error
+
+    def remove(self) -> None:
+        """The store is made: nothing of this is needed."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, job: Job) -> Path:
+        # The name of a patient is a folder's, which may hold anything: its hash is a safe name of a file.
+        return self.folder / f"{hashlib.sha256(os.fsencode(job.patient)).hexdigest()[:32]}.npz"

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modiff.errors import DataError
+from modiff.io.files import located
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+_ROOTS = ("LidcReadMessage", "IdriReadMessage")
 NAMESPACES = ("http://www.nih.gov", "http://www.nih.gov/idri", "")
 # The largest of TCIA's 1,018 files for CT is below 8 MiB; an element takes about 100 bytes of memory.
 MAX_BYTES = 32 << 20
@@ -50,22 +52,18 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Outline:
-    """One rater's outline of one nodule of 3 mm or more: its regions on all slices."""
-
-    regions: tuple[Region, ...]
-
-
-@dataclass(frozen=True)
 class Session:
-    """One radiologist's reading of a series; no outlines means that nothing of 3 mm or more was found."""
+    """One radiologist's reading of a series; no outlines means that nothing of 3 mm or more was found.
 
-    outlines: tuple[Outline, ...]
+    outlines: of each nodule of 3 mm or more its regions on all slices.
+    """
+
+    outlines: tuple[tuple[Region, ...], ...]
 
     @property
     def key(self) -> frozenset[tuple[str, bytes, bool]]:
         """What makes two readings the same: their regions, in whatever order."""
-        return frozenset(region.key for outline in self.outlines for region in outline.regions)
+        return frozenset(region.key for outline in self.outlines for region in outline)
 
 
 @dataclass(frozen=True)
@@ -91,19 +89,14 @@ def parse(data: bytes, where: str) -> Reading:
 
     if len(data) > MAX_BYTES:
         raise DataError("too large for an LIDC XML", path=where, found=f"{len(data)} bytes", expected=f"≤ {MAX_BYTES}")
-    collector = _Collector(where)
     try:
-        for event, element in ElementTree.iterparse(io.BytesIO(data), ("start", "end"), forbid_dtd=True):
-            if event == "start":
-                collector.start(element)
-            else:
-                collector.end(element)
+        with located(where):
+            return _collect(ElementTree.iterparse(io.BytesIO(data), ("start", "end"), forbid_dtd=True))
     except DataError:
         raise
     except Exception as error:  # the parser, or what it was told to forbid
         kind = type(error).__name__
         raise DataError("is no well-formed XML, or has a DTD", path=where, found=kind) from None
-    return Reading(collector.series_uid, tuple(collector.sessions))
 
 
 def merge(readings: Iterable[Reading]) -> list[Session]:
@@ -129,81 +122,68 @@ def merge(readings: Iterable[Reading]) -> list[Session]:
     return kept
 
 
-class _Collector:
+def _collect(events: Iterable[tuple[str, Element]]) -> Reading:
     """Takes elements as they end and lets go of them, so that memory holds one nodule at a time."""
-
-    def __init__(self, where: str) -> None:
-        self.where, self.series_uid = where, ""
-        self.sessions: list[Session] = []
-        self._outlines: list[Outline] = []
-        self._regions: list[Region] = []
-        self._path: list[str] = []
-        self._count = 0
-
-    def start(self, element: Element) -> None:
-        self._count += 1
-        self._path.append(self._name(element))
-        if self._count > MAX_ELEMENTS or len(self._path) > MAX_DEPTH:
-            expected = f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
-            raise DataError("too much for an LIDC XML", path=self.where, expected=expected)
-        if self._count == 1 and self._path[0] not in ("LidcReadMessage", "IdriReadMessage"):
-            expected = "LidcReadMessage or IdriReadMessage"
-            raise DataError(
-                "is no LIDC XML", path=self.where, field="root", found=self._path[0][:40], expected=expected
-            )
-
-    def end(self, element: Element) -> None:
-        name = self._path.pop()
-        if name in ("SeriesInstanceUid", "SeriesInstanceUID") and not self.series_uid:
-            self.series_uid = (element.text or "").strip()[:64]
-        elif name == "roi" and self._path[-1:] == ["unblindedReadNodule"]:
-            self._regions.append(self._region(element))
+    series_uid, count = "", 0
+    path: list[str] = []
+    regions: list[Region] = []
+    outlines: list[tuple[Region, ...]] = []
+    sessions: list[Session] = []
+    for event, element in events:
+        if event == "start":
+            space, _, name = element.tag.rpartition("}")
+            if space.removeprefix("{") not in NAMESPACES:
+                raise DataError("is no LIDC XML", field="namespace", expected=" or ".join(NAMESPACES[:2]))
+            count += 1
+            path.append(name)
+            if count > MAX_ELEMENTS or len(path) > MAX_DEPTH:
+                raise DataError(
+                    "too much for an LIDC XML", expected=f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
+                )
+            if count == 1 and name not in _ROOTS:
+                raise DataError("is no LIDC XML", field="root", found=name[:40], expected=" or ".join(_ROOTS))
+            continue
+        name = path.pop()
+        if name in ("SeriesInstanceUid", "SeriesInstanceUID") and not series_uid:
+            series_uid = (element.text or "").strip()[:64]
+        elif name == "roi" and path[-1:] == ["unblindedReadNodule"]:
+            regions.append(_region(element))
         elif name == "unblindedReadNodule":
-            if any(len(region.points) >= _LEAST_POINTS for region in self._regions):
-                self._outlines.append(Outline(tuple(self._regions)))
-            self._regions = []
-            if len(self._outlines) > MAX_OUTLINES:
-                raise DataError("too many nodules", path=self.where, expected=f"at most {MAX_OUTLINES} a session")
+            if any(len(region.points) >= _LEAST_POINTS for region in regions):
+                outlines.append(tuple(regions))
+            regions = []
         elif name == "readingSession":
-            self.sessions.append(Session(tuple(self._outlines)))
-            self._outlines = []
-            if len(self.sessions) > MAX_SESSIONS:
-                raise DataError("too many sessions", path=self.where, expected=f"at most {MAX_SESSIONS}")
+            sessions.append(Session(tuple(outlines)))
+            outlines = []
+        if len(outlines) > MAX_OUTLINES or len(sessions) > MAX_SESSIONS:
+            expected = f"at most {MAX_SESSIONS}, and {MAX_OUTLINES} nodules in each"
+            raise DataError(f"too many {'nodules' if outlines else 'sessions'}", expected=expected)
         if name not in ("xCoord", "yCoord", "edgeMap", "imageSOP_UID", "inclusion"):
             element.clear()
+    return Reading(series_uid, tuple(sessions))
 
-    def _name(self, element: Element) -> str:
-        space, _, name = element.tag.rpartition("}")
-        if space.removeprefix("{") not in NAMESPACES:
-            raise DataError("is no LIDC XML", path=self.where, field="namespace", expected=" or ".join(NAMESPACES[:2]))
-        return name
 
-    def _region(self, roi: Element) -> Region:
-        parts: dict[str, str] = {}
-        points: list[tuple[int, int]] = []
-        for child in roi:
-            name = child.tag.rpartition("}")[2]
-            if name == "edgeMap":
-                points.append(self._point(child))
-            else:
-                parts[name] = (child.text or "").strip()
-        uid, inclusion = parts.get("imageSOP_UID", ""), parts.get("inclusion", "").upper()
-        if not _UID.fullmatch(uid):
-            raise DataError("a region on no slice", path=self.where, field="imageSOP_UID", expected="a UID")
-        if inclusion not in ("TRUE", "FALSE"):
-            raise DataError("neither in nor out", path=self.where, field="inclusion", expected="TRUE or FALSE")
-        return Region(uid, np.array(points, np.int32).reshape(-1, 2), inclusion == "TRUE")
-
-    def _point(self, edge: Element) -> tuple[int, int]:
+def _region(roi: Element) -> Region:
+    texts = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in roi}
+    uid, inclusion = texts.get("imageSOP_UID", ""), texts.get("inclusion", "").upper()
+    if not _UID.fullmatch(uid):
+        raise DataError("a region on no slice", field="imageSOP_UID", expected="a UID")
+    if inclusion not in ("TRUE", "FALSE"):
+        raise DataError("neither in nor out", field="inclusion", expected="TRUE or FALSE")
+    points: list[tuple[int, int]] = []
+    for edge in roi:
+        if edge.tag.rpartition("}")[2] != "edgeMap":
+            continue
         found = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in edge}
         x, y = found.get("xCoord", ""), found.get("yCoord", "")
         if not (x.isascii() and x.isdigit() and y.isascii() and y.isdigit() and max(len(x), len(y)) <= 5):
-            raise DataError("no whole number of pixels", path=self.where, field="edgeMap", found=f"{x[:12]}, {y[:12]}")
+            raise DataError("no whole number of pixels", field="edgeMap", found=f"{x[:12]}, {y[:12]}")
         if max(int(x), int(y)) > MAX_COORDINATE:
-            raise DataError("outside any image", path=self.where, field="edgeMap", found=f"{x}, {y}")
-        return int(x), int(y)
+            raise DataError("outside any image", field="edgeMap", found=f"{x}, {y}")
+        points.append((int(x), int(y)))
+    return Region(uid, np.array(points, np.int32).reshape(-1, 2), inclusion == "TRUE")
 
 
 def slices_named(sessions: Sequence[Session]) -> set[str]:
     """SOP instance UIDs of all slices on which somebody outlined something."""
-    return {region.sop_uid for session in sessions for outline in session.outlines for region in outline.regions}
+    return {region.sop_uid for session in sessions for outline in session.outlines for region in outline}

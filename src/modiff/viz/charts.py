@@ -1,7 +1,9 @@
-"""Figures of a comparison: paired differences with their intervals, and quality against seconds."""
+"""Charts: training curves of a log, paired differences with their intervals, and quality against seconds."""
 
 from __future__ import annotations
 
+import json
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,52 +12,118 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modiff.errors import ConfigError, DataError
-from modiff.io.files import replacing
-from modiff.viz.figures import COLOURS, new_figure
+from modiff.viz.figures import COLOURS, encoded, legend, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = (".png", ".svg", ".pdf")
+AXES = {"images": "images seen", "step": "steps", "seconds": "seconds"}  # the first that the log has is the x axis
+MAX_CHARTS = 16
+MAX_POINTS = 300  # per curve; more than a chart of this width can show
+MAX_BYTES = 256 << 20  # of a log
+Points = tuple[tuple[float, ...], tuple[float, ...]]  # x and y
 _SIDE_COLOURS = {1: COLOURS[6], -1: COLOURS[5], 0: "#777777"}
 _GREY = "#5a666c"
 # Dark enough on white, the most different first; six colours and seven markers make 42 different lines.
 _LINES = tuple(COLOURS[i] for i in (6, 5, 4, 3, 0, 1))
+_CURVES = _LINES[:4]
 _MARKERS = "osD^vPX"
 _STYLES = ("dashed", "dotted")
 # Where a number may stand from its point, across and along in points of type.
 _SIDES = tuple(
     (x * a, y * b) for x, y in ((4, 4), (4, 12), (12, 4), (4, 20), (20, 4)) for a in (1, -1) for b in (1, -1)
 )
-# One figure is the same bytes every day.
-_UNDATED: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
-    ".svg": {"Date": None},
-    ".pdf": {"CreationDate": None},
-}
 
 
-def save(figure: Figure, path: str | Path) -> Path:
-    """Writes a figure as PNG, SVG or PDF by the name's end, whole or not at all; the same figure, the same bytes.
+@dataclass(frozen=True)
+class Chart:
+    """Curves of one quantity over a common x axis, called `label`: finite points in the order of x, by name."""
 
-    Raises ConfigError for another end, DataError where it cannot be written.
-    """
-    import matplotlib
+    title: str
+    label: str
+    curves: Mapping[str, Points]
 
+    @property
+    def logarithmic(self) -> bool:
+        """Whether y is drawn on a logarithmic scale: where it is positive and spans a factor of 20 to 1e30."""
+        values = [value for _, y in self.curves.values() for value in y]
+        return 0 < 20 * min(values) < max(values) < 1e30 * min(values)
+
+    @property
+    def words(self) -> str:
+        """What the figure shows, for those who cannot see it."""
+        ends = "; ".join(f"{name} from {y[0]:.3g} to {y[-1]:.3g}" for name, (_, y) in self.curves.items())
+        return f"{self.title} over {self.label}: {ends}"
+
+    def svg(self) -> bytes:
+        """The figure as SVG; the same curves give the same bytes."""
+        return encoded(draw_chart(self), "svg")
+
+
+def read_log(path: str | Path) -> list[dict[str, float]]:
+    """The finite numbers of each line; lines that are not JSON objects, such as a torn last one, are left out."""
     path = Path(path)
-    kind = path.suffix.lower()
-    if kind not in FORMATS:
-        raise ConfigError("not a figure's name", path=path, found=kind or "no suffix", expected=", ".join(FORMATS))
-    options: Any = {"svg.fonttype": "none", "svg.hashsalt": "modiff", "pdf.fonttype": 42}
-    try:
-        with matplotlib.rc_context(options), replacing(path) as beside:
-            figure.savefig(beside, format=kind[1:], dpi=150, metadata=_UNDATED[kind])
-    except OSError as error:
-        raise DataError(f"cannot be written ({error.strerror or error})", path=path) from None
-    return path
+    if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        return []
+    rows = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            numbers = {name: value for name, value in row.items() if type(value) in (int, float)}  # a bool is not one
+            rows.append({name: float(value) for name, value in numbers.items() if abs(value) < 1e300})
+    return rows
+
+
+def charts(rows: Sequence[dict[str, float]]) -> list[Chart]:
+    """One chart per quantity of a log, with train/… and val/… of the same name together, the losses first."""
+    axis = next((name for name in AXES if any(name in row for row in rows)), None)
+    if axis is None:
+        return []
+    groups: dict[str, dict[str, Points]] = {}
+    for name in sorted({key for row in rows for key in row} - set(AXES)):
+        points = sorted((row[axis], row[name]) for row in rows if axis in row and name in row)
+        if len(points) < 2:
+            continue
+        # Means of neighbouring points, so that no more are drawn than can be seen.
+        size = math.ceil(len(points) / MAX_POINTS)
+        chunks = [list(zip(*points[i : i + size], strict=True)) for i in range(0, len(points), size)]
+        x, y = (tuple(math.fsum(chunk[i]) / len(chunk[i]) for chunk in chunks) for i in (0, 1))
+        part, _, quantity = name.rpartition("/")
+        groups.setdefault(quantity, {})[part or name] = x, y
+    order = sorted(groups, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
+    return [Chart(quantity, AXES[axis], groups[quantity]) for quantity in order[:MAX_CHARTS]]
+
+
+def draw_chart(chart: Chart) -> Figure:
+    """The figure: curves with a legend above them where their names say more than the title."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    figure = new_figure(5.0, 2.6)
+    figure.set_layout_engine("constrained")
+    axes = figure.add_subplot()
+    for i, (name, points) in enumerate(chart.curves.items()):
+        style = "solid" if i < len(_CURVES) else "dashed"
+        axes.plot(*points, color=_CURVES[i % len(_CURVES)], linestyle=style, linewidth=1.3, label=name)
+    if chart.logarithmic:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    title = chart.title + (" (logarithmic)" if chart.logarithmic else "")
+    axes.set_title(title, fontsize=10, fontweight="bold", loc="left", parse_math=False)
+    axes.set_xlabel(chart.label, fontsize=8.5, loc="right")
+    axes.tick_params(labelsize=8, which="both")
+    axes.grid(axis="y", color="#e3e8ea")
+    axes.set_axisbelow(True)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    if list(chart.curves) != [chart.title]:
+        legend(axes, loc="best", fontsize=8, frameon=True, framealpha=0.8, edgecolor="none")
+    return figure
 
 
 @dataclass(frozen=True)
@@ -106,13 +174,7 @@ def _frame(axes: Axes, grid: Any) -> None:
 
 
 def draw_tradeoff(
-    curves: Mapping[str, pd.DataFrame],
-    levels: Mapping[str, float],
-    *,
-    title: str,
-    across: str,
-    up: str,
-    caption: str,
+    curves: Mapping[str, pd.DataFrame], levels: Mapping[str, float], *, title: str, across: str, up: str, caption: str
 ) -> Figure:
     """A value against seconds on a logarithmic axis, a line per model, with its steps at each point.
 

@@ -53,24 +53,23 @@ class StoreTruth(Truth):
     """A split of a store."""
 
     def __init__(self, path: str | Path, split: str) -> None:
-        self.path, self.split = Path(path), split
-        self._store = Store.open(path)
+        self.path, self.split, self._store = Path(path), split, Store.open(path)
         try:
             self._rows = self._store.rows(split)
         except DataError:
             self._store.close()
             raise
         self.classes = len(self._store.info.classes)
-        self.cases = tuple(self._store.cases[self._rows].tolist())
-        self.patients = tuple(self._store.patients[self._rows].tolist())
+        self.cases, self.patients = (
+            tuple(names[self._rows].tolist()) for names in (self._store.cases, self._store.patients)
+        )
 
     def read(self, row: int) -> TruthCase:
         """The raters of an image, Z = 1."""
         number = int(self._rows[row])
-        labels = self._store.masks(number)
         kinds = np.arange(1, self.classes + 1, dtype=np.uint8)[:, None, None]
-        affine = self._store.geometry(number).affine
-        return TruthCase((labels[:, None] == kinds)[None], self._store.read[number][None], affine)
+        masks = self._store.masks(number)[:, None] == kinds
+        return TruthCase(masks[None], self._store.read[number][None], self._store.geometry(number).affine)
 
     def fingerprint(self) -> str:
         """The store's own."""
@@ -98,30 +97,28 @@ class FileTruth(Truth):
         unread_missing: bool = False,
     ) -> None:
         self.path, self.split, self.classes, self.cases = source.path, FOLDER_SPLIT, classes, source.cases
-        self._source, self._values = source, values
-        counts = {case: source.count(case) for case in source.cases}
+        self._source, self._values, self._digest = source, values, hashlib.sha256()
+        counts = {case: source.count(case) for case in self.cases}
         self._raters = max(counts.values())
         few = [case for case, count in counts.items() if count < self._raters]
         if few and not unread_missing:
-            hint = "--unread-missing takes them for raters who did not read the case."
             found = f"{counts[few[0]]} raters" + (f", and {len(few) - 1} more cases with too few" if few[1:] else "")
+            hint = "--unread-missing takes them for raters who did not read the case."
             raise DataError(
-                "missing raters", path=source.path, field=few[0], found=found, expected=self._raters, hint=hint
+                "missing raters", path=self.path, field=few[0], hint=hint, found=found, expected=self._raters
             )
-        self.patients, self.notes = self._patients(patients)
-        self._digest = hashlib.sha256()
-
-    def _patients(self, given: dict[str, str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if given is not None:
-            unknown = [case for case in self.cases if case not in given]
+        if patients is not None:
+            unknown = [case for case in self.cases if case not in patients]
             if unknown:
                 raise DataError(f"{len(unknown)} cases without a patient", path=self.path, field=unknown[0])
-            return tuple(given[case] for case in self.cases), ()
-        if all("/" in case for case in self.cases):
-            note = "patients are the first parts of the cases' names"
-            return tuple(case.partition("/")[0] for case in self.cases), (note,)
-        note = "each case counts as a patient: give --patients if one has several, or intervals are too narrow"
-        return self.cases, (note,)
+            self.patients = tuple(patients[case] for case in self.cases)
+        elif all("/" in case for case in self.cases):
+            self.patients = tuple(case.partition("/")[0] for case in self.cases)
+            self.notes = ("patients are the first parts of the cases' names",)
+        else:
+            self.patients = self.cases
+            note = "each case counts as a patient: give --patients if one has several, or intervals are too narrow"
+            self.notes = (note,)
 
     def read(self, row: int) -> TruthCase:
         """The raters of a case, slots without a file not read."""
@@ -138,7 +135,7 @@ class FileTruth(Truth):
 
     def fingerprint(self) -> str:
         """Of the masks that were read so far, in order."""
-        return self._digest.copy().hexdigest()
+        return self._digest.hexdigest()
 
     def close(self) -> None:
         """Closes the source."""
@@ -189,8 +186,6 @@ def _is_store(path: Path) -> bool:
     """Whether a file says of itself that it is a store."""
     import h5py
 
-    if not path.is_file() or not h5py.is_hdf5(path):
-        return False
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             return "format" in file.attrs and "image" in file

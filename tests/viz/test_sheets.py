@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modiff.viz.closeup import close_up
+from modiff.viz.sheets import close_up
 
 sides = st.integers(1, 40)
 
@@ -36,15 +36,7 @@ def test_a_spot_in_the_corner_is_shown_with_what_surrounds_it():
     assert close_up(marks, least=32) == (slice(0, 32), slice(32, 64))
 
 
-def test_it_stays_within_the_part_that_is_asked_for():
-    marks = np.zeros((64, 64), bool)
-    marks[12, 20] = True
-    within = (slice(10, 50), slice(0, 60))
-    assert close_up(marks, least=16, within=within) == (slice(10, 26), slice(12, 28))
-
-
 def test_where_nothing_is_marked_it_is_everything_or_the_middle():
     nothing = np.zeros((40, 64), bool)
     assert close_up(nothing, least=16) == (slice(0, 40), slice(0, 64))
-    assert close_up(nothing, least=16, within=(slice(5, 20), slice(0, 64))) == (slice(5, 20), slice(0, 64))
     assert close_up(nothing, least=16, centre=True) == (slice(12, 28), slice(24, 40))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modiff.viz.curves import MAX_POINTS, Chart, Curve, charts, draw_chart, read_log
+from modiff.viz.charts import MAX_POINTS, Chart, charts, draw_chart, read_log
 
 
 def test_only_finite_numbers_of_whole_lines_are_read(tmp_path):
@@ -44,13 +44,13 @@ def test_one_point_is_not_a_curve():
 
 def test_a_long_curve_keeps_its_mean_and_few_points():
     rows = [{"step": float(i), "loss": float(i % 7)} for i in range(7 * 1000)]
-    (curve,) = charts(rows)[0].curves
-    assert 100 < len(curve.y) <= MAX_POINTS
-    assert np.mean(curve.y) == pytest.approx(3.0, abs=0.05)
+    ((_, y),) = charts(rows)[0].curves.values()
+    assert 100 < len(y) <= MAX_POINTS
+    assert np.mean(y) == pytest.approx(3.0, abs=0.05)
 
 
 def chart(*values: float) -> Chart:
-    return Chart("y", "steps", (Curve("y", tuple(float(i) for i in range(len(values))), values),))
+    return Chart("y", "steps", {"y": (tuple(map(float, range(len(values)))), values)})
 
 
 numbers = st.floats(-1e12, 1e12, allow_nan=False) | st.sampled_from([0.0, 1e-300, 5.0])
