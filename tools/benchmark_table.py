@@ -57,7 +57,7 @@ def block(path: Path, table: str, protocol: str, threshold: str) -> str:
     names = [f"{NAMES[metric]}, n = {n}" for metric, n in columns]
     made = [
         f"Protocol `{protocol}`, {rule}, split {one['split']}, {one['images']} images of {one['patients']} patients, "
-        f"{one['budget']} a training; in brackets the 95 % interval over patients"
+        f"{one['budget']} per training; in brackets the 95 % interval over patients"
         + (", in square brackets the range over seeds:" if one["seeds"] != "1" else ":"),
         "",
         "| | " + " | ".join(names + extra) + " |",

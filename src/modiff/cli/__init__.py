@@ -14,28 +14,38 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 VERBS = {
-    "demo": ("demo", "simulated data, a small MoDiff trained on the CPU, samples, scores and a report, in minutes"),
+    "demo": ("demo", "simulated data, a small MoDiff trained on the CPU, samples, scores, a report"),
     "import": ("import_", "bring a multi-rater data set into one file, the store"),
-    "info": ("info", "what is in a store: cases, raters, agreement, splits, provenance; or what a method costs"),
-    "check": ("check", "what is wrong or suspicious in a data set, in words, before you train on it"),
-    "train": ("train", "train a method on a store; the same command again resumes"),
-    "evaluate": ("evaluate", "score samples, a model's for a split or any program's from files, and write tables"),
-    "compare": ("compare", "paired differences between methods on the same images; quality against seconds per image"),
-    "benchmark": ("benchmark", "several methods trained and scored alike, tables with intervals; resumable"),
-    "sample": ("sample", "the hypotheses for an image of yours, with their probabilities"),
-    "report": ("report", "one self-contained HTML page about a run"),
+    "info": ("info", "describe a store: cases, raters, agreement, splits; or say what a method costs"),
+    "check": ("check", "list what is wrong or suspicious in a data set before you train on it"),
+    "train": ("train", "train a method on a store; the same command resumes"),
+    "evaluate": ("evaluate", "score samples of a model, or of any program from files, and write tables"),
+    "compare": ("compare", "paired differences on the same images; quality against seconds per image"),
+    "benchmark": ("benchmark", "train and score several methods alike; tables with intervals; resumable"),
+    "sample": ("sample", "draw the hypotheses for an image of yours, with their probabilities"),
+    "report": ("report", "write one self-contained HTML page about a run"),
+}
+_GROUPS = {
+    "start": ("demo",),
+    "data": ("import", "info", "check"),
+    "models": ("train", "evaluate", "compare", "benchmark"),
+    "use": ("sample", "report"),
 }
 
 
 def _usage() -> str:
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in VERBS.items())
+    groups = "\n\n".join(
+        f"{title}:\n" + "\n".join(f"  {verb:<{width}}  {VERBS[verb][1]}" for verb in verbs)
+        for title, verbs in _GROUPS.items()
+    )
     return (
         "usage: modiff VERB [options]\n\n"
-        "Medical image segmentation where experts disagree: learn from every rater's mask, draw any number of\n"
-        "plausible segmentations with their probabilities, score them by the field's metrics.\n\n"
-        f"verbs:\n{verbs}\n\n"
-        "`modiff VERB --help` explains each; `modiff --version` prints the version. Not a medical device.\n"
+        "Medical image segmentation where experts disagree: learns from every rater's mask, draws any\n"
+        "number of plausible segmentations with their probabilities, scores them by the field's metrics.\n\n"
+        f"{groups}\n\n"
+        "`modiff VERB --help` explains each; `modiff --version` prints the version.\n"
+        "Research software, not a medical device.\n"
     )
 
 

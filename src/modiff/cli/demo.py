@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 _EPILOG = """\
-Writes phantom.h5, the run, evaluation/, sample/ and report.html to DIR. Interrupted, the same command resumes. The
-simulated raters' true distribution is known, so the scores can be read against a perfect model's.
+DIR gets phantom.h5, the run, evaluation/, sample/ and report.html. After an interruption the same
+command resumes. The true distribution of the simulated raters is known, so that the scores can be
+read against those of a perfect model.
 """
 PRESET = "quick"
 
@@ -17,13 +18,18 @@ def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
     made = argparse.ArgumentParser(
         prog=prog,
-        description="Simulated nodules and raters: train a small MoDiff on the CPU, draw samples, score, report.",
+        description="Simulates nodules and raters, trains a small MoDiff on the CPU, draws samples, scores\n"
+        "them and writes a report, in minutes.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("-o", dest="output", type=Path, default=Path("runs/demo"), metavar="DIR", help="(%(default)s)")
-    made.add_argument("--budget", metavar="T", help="training time or images, such as 60s, 5m, 20000img (the preset's)")
-    made.add_argument("--patients", type=int, default=600, help="simulated patients, five images each (%(default)s)")
+    made.add_argument(
+        "-o", dest="output", type=Path, default=Path("runs/demo"), metavar="DIR", help="where to write (%(default)s)"
+    )
+    made.add_argument("--budget", metavar="T", help="of training: 60s, 5m or 20000img (the preset's)")
+    made.add_argument(
+        "--patients", type=int, default=600, metavar="N", help="simulated patients, five images each (%(default)s)"
+    )
     made.add_argument("--seed", type=int, default=0, help="seed of data, weights and samples (%(default)s)")
     made.add_argument("-n", type=int, default=16, help="samples per image when scoring (%(default)s)")
     made.add_argument("--quiet", action="store_true", help="no progress bars")

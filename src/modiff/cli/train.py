@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,13 +14,22 @@ from modiff.config import RunConfig, build_config, parse_budget, presets
 from modiff.errors import ConfigError
 from modiff.methods.registry import METHODS
 
+_WIDTH = 100  # columns of the help
+_USAGE = """\
+{prog} --data STORE -o RUN [--method METHOD] [--preset PRESET] [--config FILE]
+                    [--fold K] [--max-time T] [--seed SEED] [settings]"""
 _DESCRIPTION = """\
-Train a method on split "train" of a store, validating on "val". The run folder gets the configuration, a metrics log,
-the training checkpoint and the weights. The same command again resumes where the last one stopped, to the bit on a CPU.
-Ctrl-C or SIGTERM ends at the step's end with a good checkpoint."""
+Trains a method on split "train" of a store and validates on "val". The run folder gets the
+settings, a metrics log, the training checkpoint and the weights. The same command resumes where
+the last one stopped, to the bit on a CPU. Ctrl-C or SIGTERM ends at the step's end with a good
+checkpoint."""
 _EPILOG = """\
-Settings come in this order, the later ones winning: defaults, --preset, --config FILE, flags. The values shown in
-brackets are those in force with the --method, --preset and --config given beside --help."""
+Settings come in this order, the later ones winning: defaults, --preset, --config FILE, flags. The
+defaults shown are those in force with the --method, --preset and --config given beside --help."""
+
+
+class _Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows types and defaults of settings, and keeps the lines of description and epilog."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -55,27 +65,40 @@ def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     full = jsonargparse.ArgumentParser(
         prog=prog,
-        usage=f"{prog} --data STORE -o RUN [--method M] [--preset P] [--config FILE] [--fold K] [--max-time T] "
-        "[settings]",
+        usage=_USAGE.format(prog=prog),
         description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=jsonargparse.DefaultHelpFormatter,
+        epilog=f"presets:\n{_preset_lines()}\n\n{_EPILOG}",
+        formatter_class=_Formatter,
         exit_on_error=False,
     )
-    names = "; ".join(f"{name}: {text}" for name, text in presets().items())
-    full.add_argument("--data", required=True, help="the store, as `modiff import` writes it")
-    full.add_argument("-o", "--output", required=True, help="the run folder")
-    full.add_argument("--method", default=config.method, help=f"what is trained: {', '.join(METHODS)}")
-    full.add_argument("--preset", default=config.preset, help=f"named settings. {names}")
-    full.add_argument("--config", default=None, help="a YAML file of settings, such as a run folder's config.yaml")
-    full.add_argument(
-        "--fold", type=int, default=None, help="hold out this fold of the store, train and validate on the others"
+    add = full.add_argument_group("the run").add_argument
+    add("--data", required=True, metavar="STORE", help="the store, as `modiff import` writes it")
+    add("-o", "--output", required=True, metavar="RUN", help="the run folder")
+    add("--method", default=config.method, help=f"what is trained: {', '.join(METHODS)}")
+    add("--preset", default=config.preset, help="named settings, listed below")
+    add("--config", metavar="FILE", default=None, help="YAML file of settings, such as a run folder's config.yaml")
+    add(
+        "--fold",
+        metavar="K",
+        type=int,
+        default=None,
+        help="hold out fold K of the store; train and validate on the others",
     )
-    full.add_argument("--max-time", default=None, help="end this start after 90s, 20m or 2h; the next resumes")
-    full.add_argument("--seed", type=int, default=config.seed, help="seed of weights, data order, augmentation, noise")
+    add("--max-time", metavar="T", default=None, help="end this start after 90s, 20m or 2h; the next one resumes")
+    add("--seed", type=int, default=config.seed, help="seed of weights, data order, augmentation and noise")
     for group in ("model", "training", "trainer"):
         full.add_argument(f"--{group}", type=type(getattr(config, group)), default=getattr(config, group))
     return full
+
+
+def _preset_lines() -> str:
+    """A paragraph per preset, under its name."""
+    found = presets()
+    indent = max(map(len, found)) + 4
+    return "\n".join(
+        textwrap.fill(f"  {name:<{indent - 2}}{text}", _WIDTH, subsequent_indent=" " * indent)
+        for name, text in found.items()
+    )
 
 
 def run(args: argparse.Namespace) -> int:
