@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,8 @@ import pytest
 import yaml
 
 import modiff
-from modiff.cli import VERBS
+from modiff.cli import VERBS, main
+from modiff.data.importers.catalogue import IMPORTERS
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "lightning", "torchmetrics", "matplotlib", "h5py", "skimage", "scipy", "monai", "pydicom", "nibabel"}
@@ -41,6 +43,19 @@ def test_the_commands_help_loads_nothing_heavy() -> None:
 def test_a_verbs_help_loads_nothing_heavy(verb: str) -> None:
     code = f"from modiff.cli import main\ntry: main(['{verb}', '--help'])\nexcept SystemExit: pass"
     assert not loaded_by(code) & HEAVY
+
+
+HELP = [[], *([verb] for verb in VERBS), *(["import", name] for name in IMPORTERS)]
+
+
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_help_fits_a_hundred_columns(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    assert [line for line in capsys.readouterr().out.splitlines() if len(line) > 100] == []
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modiff.config.help import HelpFormatter
+
 if TYPE_CHECKING:
     from modiff.benchmark.plan import BenchmarkSettings
     from modiff.evaluation.evaluate import Progress
@@ -36,19 +38,21 @@ def parser(prog: str) -> argparse.ArgumentParser:
         prog=prog,
         description="Train methods with the same budget and batches, score them alike, write the tables.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
-    add = made.add_argument
+    add = made.add_argument_group("what is trained").add_argument
     add("--data", metavar="STORE", help="the store, as `modiff import` writes it (of --tables: where it has moved to)")
     add("--methods", nargs="+", default=[], metavar="METHOD", help=", ".join(names()))
     add("--ablations", action="store_true", help="MoDiff with neither MCA nor LDF, either, both (Table 3)")
     add("--edges", action="store_true", help="MoDiff with edge filters in place of the LDF (Table 4)")
     add("--controls", action="store_true", help="CCDM and CIMD with MoDiff's stem, hurdle, or both and its prompt")
+    add = made.add_argument_group("how").add_argument
     add("--budget", metavar="B", help="of every training: 20m, 2h or 50000img")
     add("--seeds", type=int, default=len(Usual.seeds), metavar="K", help="trainings per method (%(default)s)")
     add("--batch-size", type=int, default=Usual.batch_size, metavar="B", help="of all (%(default)s)")
     add("--no-augment", action="store_true", help="no flips and turns, for all")
     ns, thresholds, metrics = (" ".join(map(str, values)) for values in (Usual.ns, Usual.thresholds, Usual.metrics))
+    add = made.add_argument_group("how it is scored").add_argument
     add("-n", dest="ns", nargs="+", type=int, default=list(Usual.ns), metavar="N", help=f"samples per image ({ns})")
     add(
         "--threshold",
@@ -64,11 +68,14 @@ def parser(prog: str) -> argparse.ArgumentParser:
     add("--split", default=Usual.split, help="the split that is scored (%(default)s)")
     add("--folds", action="store_true", help="train on every fold of the store; tables pool the patients held out")
     add("--limit", type=int, metavar="IMAGES", help="score a fixed subset (all images)")
+    add = made.add_argument_group("settings of methods").add_argument
     add("--presets", nargs="+", default=[], metavar="METHOD=PRESET", help="in place of the methods' usual presets")
     add("--set", dest="changes", action="append", default=[], metavar="METHOD.NAME=VALUE", help="a setting, recorded")
+    add = made.add_argument_group("where it runs").add_argument
     add("--accelerator", default=Usual.accelerator, choices=("auto", "cpu", "gpu"), help="(%(default)s)")
     add("--devices", type=int, default=Usual.devices, help="of each training, by DDP (%(default)s)")
     add("--max-time", default=None, metavar="T", help="end this start after 90s, 20m or 2h; the next resumes")
+    add = made.add_argument_group("output").add_argument
     add("--tables", nargs="?", type=Path, const=Path(), metavar="OUT", help="only write the tables again (DIR/tables)")
     add("--cases", type=int, default=3, help="cases of Figure 2, 0 for no figure (%(default)s)")
     add("--samples", type=int, default=6, help="samples of each method in Figure 2 (%(default)s)")

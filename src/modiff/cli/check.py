@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from modiff.config.help import HelpFormatter
+
 if TYPE_CHECKING:
     from modiff.data.check.findings import Report
 
@@ -14,6 +16,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     """The arguments of `modiff check`."""
     made = argparse.ArgumentParser(
         prog=prog,
+        formatter_class=HelpFormatter,
         usage=f"{prog} PATH [--as SOURCE] [--html PAGE] [--json] [-- options of the source]",
         description="Says in words what is wrong or suspicious in a data set, with the case: a store, a folder of "
         "images and masks, or any source that `modiff import` reads. Files that cannot be read or do not fit, raters "

@@ -8,6 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modiff.config.help import HelpFormatter
+
 if TYPE_CHECKING:
     from rich.console import Group
 
@@ -31,22 +33,22 @@ def parser(prog: str) -> argparse.ArgumentParser:
         description="Compare methods on the same images: mean paired differences with 95 % intervals, as a table and "
         "a figure; or, with --seconds, quality against seconds per image.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     made.add_argument("results", metavar="RESULT", nargs="+", type=Path, help="two or more")
     made.add_argument("--seconds", action="store_true", help="quality against seconds in place of paired differences")
     made.add_argument("--names", nargs="+", metavar="NAME", help="what they are called, one per result")
     made.add_argument("--split", metavar="SPLIT", help="of results given as folders (test)")
-    made.add_argument("--metrics", nargs="+", metavar="M", help="all, or names (ged hm_iou)")
-    made.add_argument("-n", dest="ns", nargs="+", type=int, metavar="N", help="samples per image (all)")
-    made.add_argument("--protocol", dest="protocols", nargs="+", metavar="P", help="standard, paper (all)")
-    made.add_argument("--threshold", dest="thresholds", nargs="+", type=float, metavar="T", help="only these (all)")
-    made.add_argument("--stratum", default="all", help="all, all_marked, some_empty or none: printed and drawn (all)")
-    made.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
-    made.add_argument(
-        "-o", dest="output", type=Path, default=Path("comparison"), metavar="DIR", help="where to write (comparison)"
-    )
-    made.add_argument("--format", choices=("png", "svg", "pdf"), default="png", help="of the figure (png)")
+    add = made.add_argument_group("which numbers").add_argument
+    add("--metrics", nargs="+", metavar="M", help="all, or names (ged hm_iou)")
+    add("-n", dest="ns", nargs="+", type=int, metavar="N", help="samples per image (all)")
+    add("--protocol", dest="protocols", nargs="+", metavar="P", help="standard, paper (all)")
+    add("--threshold", dest="thresholds", nargs="+", type=float, metavar="T", help="only these (all)")
+    add("--stratum", default="all", help="all, all_marked, some_empty or none: printed and drawn (all)")
+    add("--seed", type=int, default=0, help="of the bootstrap (0)")
+    add = made.add_argument_group("output").add_argument
+    add("-o", dest="output", type=Path, default=Path("comparison"), metavar="DIR", help="where to write (comparison)")
+    add("--format", choices=("png", "svg", "pdf"), default="png", help="of the figure (png)")
     return made
 
 

@@ -6,6 +6,8 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from modiff.config.help import HelpFormatter
+
 _EPILOG = """\
 DIR gets phantom.h5, the run, evaluation/, sample/ and report.html. After an interruption the same
 command resumes. The true distribution of the simulated raters is known, so that the scores can be
@@ -21,7 +23,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         description="Simulates nodules and raters, trains a small MoDiff on the CPU, draws samples, scores\n"
         "them and writes a report, in minutes.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     made.add_argument(
         "-o", dest="output", type=Path, default=Path("runs/demo"), metavar="DIR", help="where to write (%(default)s)"

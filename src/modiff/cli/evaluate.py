@@ -9,21 +9,27 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modiff.config.help import HelpFormatter
+
 if TYPE_CHECKING:
     from modiff.evaluation.evaluate import Progress, Written
     from modiff.evaluation.settings import EvaluationSettings
 
 _EPILOG = """\
-FILES  a folder with a sub-folder per case and a PNG or NIfTI file per sample (or the folders that `modiff sample`
-       writes), an NPZ file with an array (N,H,W) or (N,K,H,W) per case, or HDF5 with such datasets, or with `samples`
-       (n,N,H,W) and `case` (n,). Cases are named as the ground truth names them; `/` is a sub-folder.
-TRUTH  a store, as `modiff import` writes it, or files as above with one map per rater.
+FILES is a folder with a sub-folder per case and a PNG or NIfTI file per sample (or the folders that `modiff sample`
+writes), an NPZ file with an array (N,H,W) or (N,K,H,W) per case, or HDF5 with such datasets, or with `samples`
+(n,N,H,W) and `case` (n,). Cases are named as the ground truth names them; `/` is a sub-folder.
+
+TRUTH is a store, as `modiff import` writes it, or files as above with one map per rater.
+
 Whole numbers in files are masks (class indices, or 0 and 255), unless other values occur: then 255 (or 65535) is
 probability 1. The slices of a volume are scored as images of their own.
+
 Writes <split>.csv, a row per image, and <split>.json, how it was made and a record per number. With --steps, --limit or
 --seed their values stand in the names (test-steps5-10.json), so that such a result does not replace the main one. An
 interrupted evaluation of a model resumes with the same command. Several devices share its images:
-torchrun --nproc-per-node 2 -m modiff evaluate …
+
+  torchrun --nproc-per-node 2 -m modiff evaluate …
 """
 _Options = dict[str, tuple[Any, dict[str, Any]]]
 _KINDS = ("auto", "masks", "probabilities")
@@ -59,7 +65,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         description="Score samples under both protocols, with intervals, beside simple predictors: those that a model "
         "draws for every image of a split, or those that any program wrote to files.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         argument_default=argparse.SUPPRESS,  # an option that is not given is not there
     )
     add = made.add_argument

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from modiff.config.help import HelpFormatter
+
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """Only the name of the importer; its own arguments are parsed when its module is loaded."""
@@ -13,7 +15,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     table = "\n".join(f"  {name:<{width}}  {entry.line}" for name, entry in IMPORTERS.items())
     made = argparse.ArgumentParser(
         prog=prog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
         usage=f"{prog} SOURCE … -o STORE",
         description="Brings a multi-rater data set into one file, the store.",
         epilog=f"sources:\n{table}\n\n`{prog} SOURCE --help` explains each: its layout, options and what is refused.",

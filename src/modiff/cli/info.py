@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from modiff.config.help import HelpFormatter
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -16,6 +18,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
     made = argparse.ArgumentParser(
         prog=prog,
+        formatter_class=HelpFormatter,
         description="What is in a store: cases, patients, raters, splits, how many raters mark and how far they agree, "
         "where the data comes from, its licence and its fingerprint. Or what methods cost: parameters, operations and "
         "network evaluations.",

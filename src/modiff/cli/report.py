@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from modiff.config.help import HelpFormatter
+
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
     made = argparse.ArgumentParser(
         prog=prog,
+        formatter_class=HelpFormatter,
         description="Writes one HTML file about a run: scores, training curves, figures of a dozen cases. It needs no "
         "other file, no network and no script.",
     )

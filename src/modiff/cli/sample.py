@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modiff.config.help import HelpFormatter
+
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction
     from modiff.prediction.predictor import Predictor
@@ -45,31 +47,36 @@ def parser(prog: str) -> argparse.ArgumentParser:
         prog=prog,
         description="Draw plausible segmentations of an image or scan, grouped into hypotheses with probabilities.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add = made.add_argument
     add("model", metavar="MODEL", help="a run folder, or a packaged model's name")
     add("image", metavar="IMAGE", type=Path, nargs="+", help="the image file, or a folder with a DICOM series")
+    add = made.add_argument_group("what is drawn").add_argument
     add("-n", type=int, default=16, metavar="N", help="samples to draw (%(default)s)")
+    add = made.add_argument_group("where").add_argument
     add("--at", metavar="X,Y[,Z]", help="the pixel to look at, and its slice, counted from 0")
     words = "with --at: N neighbours of slice Z on either side (%(default)s)"
     add("--slices", type=int, default=0, metavar="N", help=words)
     add("--roi", metavar="X0:X1,Y0:Y1[,Z0:Z1]", help="a part of the image, ends excluded (all of it)")
     words = "fraction of a window that its neighbours see too (%(default)s)"
     add("--overlap", type=float, default=0.5, metavar="P", help=words)
+    add = made.add_argument_group("how it is drawn").add_argument
     add("--seed", type=int, default=0, help="seed of the random numbers (%(default)s)")
     add("--steps", type=int, metavar="S", help="steps of the sampler (the model's own)")
     words = "single: each sample is one rater's; all: the panel's consensus; or a list such as 0,2 (%(default)s)"
     add("--raters", default="single", metavar="WHO", help=words)
     words = "spread whether raters mark anything evenly over the samples instead of drawing it for each by itself"
     add("--stratified", action="store_true", help=words)
+    add("--device", default="cpu", help="cpu, cuda, cuda:1 … or auto (%(default)s)")
     add("--threshold", type=float, metavar="T", help="a pixel is marked from this probability on (argmax)")
+    add = made.add_argument_group("the image").add_argument
     add("--spacing", metavar="ROW,COLUMN", help="mm per pixel of a picture, for areas in mm² (unknown)")
     words = (
         "how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they are "
     )
     add("--intensity", metavar="RULE", help=words + "as in training (the model's own rule)")
-    add("--device", default="cpu", help="cpu, cuda, cuda:1 … or auto (%(default)s)")
+    add = made.add_argument_group("output").add_argument
     add("-o", dest="output", type=Path, metavar="DIR", help="where to write (nothing is written)")
     words = "name the patient, the study and the path of a DICOM series in summary.json"
     add("--identify", action="store_true", help=words)

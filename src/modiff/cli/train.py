@@ -11,10 +11,10 @@ from typing import Any
 import jsonargparse
 
 from modiff.config import RunConfig, build_config, parse_budget, presets
+from modiff.config.help import WIDTH, HelpFormatter
 from modiff.errors import ConfigError
 from modiff.methods.registry import METHODS
 
-_WIDTH = 100  # columns of the help
 _USAGE = """\
 {prog} --data STORE -o RUN [--method METHOD] [--preset PRESET] [--config FILE]
                     [--fold K] [--max-time T] [--seed SEED] [settings]"""
@@ -28,8 +28,8 @@ Settings come in this order, the later ones winning: defaults, --preset, --confi
 defaults shown are those in force with the --method, --preset and --config given beside --help."""
 
 
-class _Formatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows types and defaults of settings, and keeps the lines of description and epilog."""
+class _Formatter(HelpFormatter, jsonargparse.DefaultHelpFormatter):
+    """Shows types and defaults of settings."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,7 +96,7 @@ def _preset_lines() -> str:
     found = presets()
     indent = max(map(len, found)) + 4
     return "\n".join(
-        textwrap.fill(f"  {name:<{indent - 2}}{text}", _WIDTH, subsequent_indent=" " * indent)
+        textwrap.fill(f"  {name:<{indent - 2}}{text}", WIDTH, subsequent_indent=" " * indent)
         for name, text in found.items()
     )
 

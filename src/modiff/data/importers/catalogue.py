@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modiff.config.data import SplitConfig
+from modiff.config.help import HelpFormatter
 from modiff.config.phantom import PhantomConfig
 
 _USUAL = PhantomConfig()
@@ -86,7 +87,7 @@ IMPORTERS["lidc-slices"] = Entry(
     Sources are zip archives or folders; several make one store. In each, anywhere below the top:
 
       <patient>/nodule-<k>/images/slice-<i>.png      8-bit grey, all of one size
-      <patient>/nodule-<k>/mask-<r>/slice-<i>.png    8-bit grey, 0 or 255, r = 0, 1, …: one per radiologist
+      <patient>/nodule-<k>/mask-<r>/slice-<i>.png    8-bit grey, 0 or 255; r = 0, 1, … per radiologist
 
     An empty mask is a radiologist who read the slice and outlined nothing there. The slots are exchangeable: mask-0 of
     two nodules may be two people. A case is named <patient>/<nodule>/<slice>, e.g. LIDC-IDRI-0011/nodule-0/slice-3.
@@ -200,8 +201,8 @@ IMPORTERS["isbi-ms"] = Entry(
     "MS lesions of the ISBI 2015 challenge: NIfTI, two raters, four modalities",
     """MS lesions in longitudinal MRI, ISBI 2015 challenge: two raters, four modalities, five people's 4 or 5 scans.
 
-      ROOT/training<ss>/preprocessed/training<ss>_<tt>_<modality>_pp.nii     modality flair, mprage, pd or t2
-      ROOT/training<ss>/masks/training<ss>_<tt>_mask1.nii                    and mask2; .nii.gz will do too
+      ROOT/training<ss>/preprocessed/training<ss>_<tt>_<modality>_pp.nii  flair, mprage, pd, t2
+      ROOT/training<ss>/masks/training<ss>_<tt>_mask1.nii                 and mask2; also .nii.gz
 
     The raters are two persons and keep their names. Modalities are channels, each scaled between two percentiles of its
     volume (--percentiles). Slices are axial; only those that a rater marked, unless --all-slices. How a slice of
@@ -339,9 +340,7 @@ IMPORTERS["phantom"] = Entry(
 def import_parser(name: str, prog: str) -> argparse.ArgumentParser:
     """All arguments of `modiff import NAME`; its help is the entry's text."""
     entry = IMPORTERS[name]
-    parser = argparse.ArgumentParser(
-        prog=prog, description=inspect.cleandoc(entry.text), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog=prog, description=inspect.cleandoc(entry.text), formatter_class=HelpFormatter)
     for option, details in entry.arguments.items():
         parser.add_argument(option, **details)
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="the store to write, e.g. data.h5")
