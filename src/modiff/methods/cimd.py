@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from modiff.config.baselines import CIMDConfig
+from modiff.diffusion.gaussian import LearnedVarianceProcess
 from modiff.diffusion.schedule import Schedule
-from modiff.diffusion.variance_bound import LearnedVarianceProcess
 from modiff.methods.denoising import Labels
 from modiff.methods.pixel_diffusion import PixelDiffusion
 from modiff.nn import latent

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from modiff.config import build_config, check_model, read_preset
+from modiff.config import build_config, read_preset
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter
 from modiff.methods.presence.head import PresenceHead
@@ -90,7 +90,6 @@ def describe_model(
 ) -> Description:
     """Of a configured model for such data. Samples are counted as if every one marked something."""
     _check({"size": size, "n": n})
-    check_model(config)
     model, cost = _measure(lambda: build(method, config, data).eval(), torch.zeros(1, len(data.channels), size, size))
     parts = {name: _parameters(child) for name, child in model.named_children()}
     total, steps = _parameters(model), model.default_steps

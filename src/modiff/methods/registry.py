@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from modiff.config import MODELS
+from modiff.config import MODELS, check_model
 
 if TYPE_CHECKING:
     from modiff.methods.base import Segmenter
@@ -39,5 +39,6 @@ METHODS = {
 
 
 def build(method: str, config: Any, data: DataSpec) -> Segmenter:
-    """A method's network with fresh weights for such data."""
+    """A method's network with fresh weights for such data; ConfigError for settings that are out of range."""
+    check_model(config)
     return METHODS[method].model_class(config, data)
