@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from modiff.config import build_config
 from modiff.config.baselines import CFlowConfig
 from modiff.errors import ConfigError
-from modiff.methods.cflow import CFlow
+from modiff.methods.prob_unet import CFlow
 from modiff.methods.registry import build
 from modiff.nn import latent
-from modiff.nn.flows import GlowFlow, PlanarFlow, planar_step
+from modiff.nn.latent import GlowFlow, PlanarFlow, planar_step
 from modiff.types import DataSpec
 
 Posterior = Literal["planar", "glow", "gauss"]

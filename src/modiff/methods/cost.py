@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from modiff.config import build_config, read_preset
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter
-from modiff.methods.presence.head import PresenceHead
+from modiff.methods.presence import PresenceHead
 from modiff.methods.registry import METHODS, build
 from modiff.types import DataSpec
 

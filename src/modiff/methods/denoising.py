@@ -14,8 +14,7 @@ from modiff.config import MoDiffConfig
 from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.diffusion.process import Process
 from modiff.methods.base import Segmenter, at_once
-from modiff.methods.presence.draw import certain, draw_subsets, marking_probability
-from modiff.methods.presence.head import PresenceHead
+from modiff.methods.presence import PresenceHead, certain, draw_subsets, marking_probability
 from modiff.nn import windows
 from modiff.nn.layers import image_centre, position_channels
 from modiff.nn.unet import GuidedUNet, UNet
@@ -106,7 +105,7 @@ class DenoisingSegmenter(Segmenter):
     def _draw_markers(
         self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As `modiff.methods.presence.draw.draw_markers`."""
+        """As `modiff.methods.presence.draw_markers`."""
 
     @abstractmethod
     def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:

@@ -13,8 +13,7 @@ from modiff.config.baselines import MoSEConfig
 from modiff.errors import ConfigError
 from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
 from modiff.nn.layers import channels_last, full_precision
-from modiff.nn.losses import mean_of_known
-from modiff.nn.transport import CapSchedule, greedy_coupling, iou_cost
+from modiff.nn.losses import CapSchedule, greedy_coupling, iou_cost, mean_of_known
 from modiff.nn.unet import ConvUNet
 from modiff.rng import fold, normal, uniform
 from modiff.types import Batch, DataSpec

@@ -1,4 +1,4 @@
-"""Probabilistic U-Net (Kohl et al., NeurIPS 2018): a conditional VAE whose latent vector is fed to a U-Net's end."""
+"""Probabilistic U-Net and cFlow: a conditional VAE whose latent vector is fed to a U-Net's end."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from modiff.config.baselines import CFlowConfig, ProbUNetConfig
 from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
-from modiff.nn.latent import FComb, Gaussian, GaussianNet, kl_divergence
-from modiff.nn.layers import channels_last
+from modiff.nn.latent import FComb, Gaussian, GaussianNet, GlowFlow, PlanarFlow, kl_divergence
+from modiff.nn.layers import channels_last, full_precision
 from modiff.nn.losses import mean_of_known
 from modiff.nn.unet import ConvUNet, Norm
 from modiff.nn.windows import pad_to_multiple
@@ -29,7 +29,9 @@ class Encoding(LatentEncoding):
 
 
 class ProbUNet(LatentSegmenter[Encoding]):
-    """p(y|x) = ∫ p(y|x,z) p(z|x) dz; trained by the evidence lower bound with a posterior q(z|x,y) (paper Eq. 4).
+    """Probabilistic U-Net (Kohl et al., NeurIPS 2018).
+
+    p(y|x) = ∫ p(y|x,z) p(z|x) dz; trained by the evidence lower bound with a posterior q(z|x,y) (paper Eq. 4).
 
     Each step sees one random rater's masks per image. K = 1 has one logit (sigmoid), K > 1 a softmax with background.
     """
@@ -114,6 +116,43 @@ class ProbUNet(LatentSegmenter[Encoding]):
     def _decode(self, encoding: Encoding, z: Tensor) -> Tensor:
         height, width = encoding.size
         return probabilities(self.combine(encoding.features, z))[..., :height, :width]
+
+
+class CFlow(ProbUNet):
+    """cFlow (Selvan et al., UNSURE 2020): a Probabilistic U-Net whose posterior is a conditional normalising flow.
+
+    q(z_K|x,y) is q(z_0|x,y) carried through K flow steps; the prior stays Gaussian, so sampling is as before.
+
+    Networks are normalised in batches. KL = E[log q_0(z_0) − Σ log|det| − log p(z_K)], by one draw.
+    """
+
+    norm: Norm = "block"
+    config: CFlowConfig
+
+    def __init__(self, config: CFlowConfig, data: DataSpec) -> None:
+        super().__init__(config, data)
+        features = (config.prior_channels or config.channels)[-1]
+        self.flow: nn.Module | None = None
+        if config.posterior == "planar":
+            self.flow = PlanarFlow(features, config.latent_dim, config.flow_steps)
+        elif config.posterior == "glow":
+            self.flow = GlowFlow(features, config.latent_dim, config.flow_steps)
+
+    def _draw_posterior(
+        self, image: Tensor, label: Tensor, prior: Gaussian, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """z_K (B,D), and (B,) the one-draw estimate of the posterior's divergence from the prior."""
+        if self.flow is None:
+            return super()._draw_posterior(image, label, prior, rng)
+        q, h = self.posterior(torch.cat([image, label], 1))
+        start = q.draw(self._noise(q.mean, rng))
+        with full_precision(start):
+            z, log_det = self.flow(start, h)
+        point = start if self.config.kl_point == "z0" else z
+        return z, q.log_prob(point) - log_det - prior.log_prob(z)
+
+    def _penalised(self) -> list[nn.Module]:
+        return super()._penalised() + ([] if self.flow is None else [self.flow])
 
 
 def draw_rater(batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:

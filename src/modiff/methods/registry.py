@@ -30,10 +30,10 @@ class Method:
 
 METHODS = {
     "modiff": Method("MoDiff", MODELS["modiff"], "modiff.methods.modiff.model:MoDiff"),
-    "cimd": Method("CIMD", MODELS["cimd"], "modiff.methods.cimd:CIMD"),
-    "ccdm": Method("CCDM", MODELS["ccdm"], "modiff.methods.ccdm:CCDM"),
+    "cimd": Method("CIMD", MODELS["cimd"], "modiff.methods.pixel_diffusion:CIMD"),
+    "ccdm": Method("CCDM", MODELS["ccdm"], "modiff.methods.pixel_diffusion:CCDM"),
     "prob_unet": Method("Probabilistic U-Net", MODELS["prob_unet"], "modiff.methods.prob_unet:ProbUNet"),
-    "cflow": Method("cFlow", MODELS["cflow"], "modiff.methods.cflow:CFlow"),
+    "cflow": Method("cFlow", MODELS["cflow"], "modiff.methods.prob_unet:CFlow"),
     "mose": Method("MoSE", MODELS["mose"], "modiff.methods.mose:MoSE"),
 }
 

@@ -18,8 +18,7 @@ from modiff.errors import ConfigError
 from modiff.methods.denoising import DenoisingSegmenter, Encoding, Labels, Windows
 from modiff.methods.modiff.ldf import edge_target
 from modiff.methods.modiff.mca import LABEL_PATCH, MCA, ImageFeatures, attention_spread_loss
-from modiff.methods.presence.draw import draw_markers, join_slices
-from modiff.methods.presence.head import PresenceHead
+from modiff.methods.presence import PresenceHead, draw_markers, join_slices
 from modiff.nn import losses, windows
 from modiff.nn.unet import UNet
 from modiff.types import DataSpec, RaterChoice
