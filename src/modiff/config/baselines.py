@@ -6,6 +6,7 @@ Defaults follow the papers; where a released implementation differs, its way is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from modiff.config.fields import COUNT, FRACTION, NOT_NEGATIVE, Range, number
@@ -121,19 +122,15 @@ class GuidedUNetConfig:
     """side of the patches that the first layer takes and the last layer gives; above 1 is MoDiff's stem (a control)"""
 
 
-def _ccdm_unet() -> GuidedUNetConfig:
-    return GuidedUNetConfig(base=32, multipliers=(1, 2, 2, 4, 5), attention=(8, 16), head_width=32)
-
-
-def _implicit() -> PresenceConfig:
-    return PresenceConfig(mode="implicit")
+_CCDM_UNET = partial(GuidedUNetConfig, base=32, multipliers=(1, 2, 2, 4, 5), attention=(8, 16), head_width=32)
+_IMPLICIT = partial(PresenceConfig, mode="implicit")
 
 
 @dataclass(frozen=True)
 class CCDMConfig:
     """CCDM, the conditional categorical diffusion model (Zbinden et al., ICCV 2023)."""
 
-    unet: GuidedUNetConfig = field(default_factory=_ccdm_unet)
+    unet: GuidedUNetConfig = field(default_factory=_CCDM_UNET)
     steps: int = number(250, COUNT)
     """T, the number of steps of the chain (paper §4.1)"""
     schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
@@ -148,7 +145,7 @@ class CCDMConfig:
     """what the last step gives: the predicted probabilities, or the likeliest class as 0 and 1 (paper: majority)"""
     prompt: bool = False
     """tell the network the position relative to the prompt, as MoDiff does (a control)"""
-    presence: PresenceConfig = field(default_factory=_implicit)
+    presence: PresenceConfig = field(default_factory=_IMPLICIT)
     """mode hurdle: MoDiff's presence head decides whether a reader marks anything (a control)"""
     map_ce_weight: float = number(20.0, NOT_NEGATIVE)
     """weight of the mean cross-entropy per pixel beside soft Dice in the map loss of that head"""
@@ -182,7 +179,7 @@ class CIMDConfig:
     """how fewer steps than the chain has are spaced in time"""
     prompt: bool = False
     """tell the network the position relative to the prompt, as MoDiff does (a control)"""
-    presence: PresenceConfig = field(default_factory=_implicit)
+    presence: PresenceConfig = field(default_factory=_IMPLICIT)
     """mode hurdle: MoDiff's presence head decides whether a reader marks anything (a control)"""
     map_ce_weight: float = number(20.0, NOT_NEGATIVE)
     """weight of the mean cross-entropy per pixel beside soft Dice in the map loss of that head"""

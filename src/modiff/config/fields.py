@@ -213,9 +213,9 @@ def merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
             into[key] = value
 
 
-def addresses(settings: Mapping[str, Any], above: str = "") -> list[str]:
-    """["training.batch_size"] of {"training": {"batch_size": 4}}."""
-    found: list[str] = []
+def flatten(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """{"training.batch_size": 4} of {"training": {"batch_size": 4}}."""
+    found: dict[str, Any] = {}
     for name, value in settings.items():
-        found += addresses(value, f"{above}{name}.") if isinstance(value, Mapping) else [f"{above}{name}"]
+        found |= flatten(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
     return found

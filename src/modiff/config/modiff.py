@@ -162,10 +162,9 @@ class MoDiffConfig:
 
 def check_heads(model: MoDiffConfig) -> None:
     """ConfigError where attention heads do not divide the channels that they share."""
-    widths = {"model.unet.heads": [model.unet.base * m for m in model.unet.multipliers]}
-    widths["model.mca.heads"] = [2 * model.mca.dim]
-    heads = {"model.unet.heads": model.unet.heads, "model.mca.heads": model.mca.heads}
-    for name, channels in widths.items():
-        if any(width % heads[name] for width in channels):
+    widths = [model.unet.base * multiplier for multiplier in model.unet.multipliers]
+    mca = [2 * model.mca.dim]
+    for name, heads, channels in (("unet.heads", model.unet.heads, widths), ("mca.heads", model.mca.heads, mca)):
+        if any(width % heads for width in channels):
             expected = f"a divisor of {', '.join(map(str, channels))} channels"
-            raise ConfigError("does not divide the channels", field=name, found=heads[name], expected=expected)
+            raise ConfigError("does not divide the channels", field=f"model.{name}", found=heads, expected=expected)

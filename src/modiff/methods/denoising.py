@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from modiff.config import MoDiffConfig
+from modiff.config import MoDiffConfig, check_model
 from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.diffusion.process import Process
 from modiff.methods.base import Segmenter, at_once
@@ -84,6 +84,7 @@ class DenoisingSegmenter(Segmenter):
 
     def __init__(self, config: MoDiffConfig | CCDMConfig | CIMDConfig, data: DataSpec) -> None:
         super().__init__(data)
+        check_model(config)
         self.config, self.exchangeable = config, data.exchangeable_raters
         self.prompt = data.prompted and config.prompt
 
@@ -93,9 +94,9 @@ class DenoisingSegmenter(Segmenter):
         """Decides before any denoising who marks something; None: the denoiser draws empty masks itself."""
 
     @property
-    @abstractmethod
     def term_weights(self) -> Mapping[str, float]:
         """The terms of the denoising loss, and their weights."""
+        return {"simple": 1.0}
 
     @abstractmethod
     def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:

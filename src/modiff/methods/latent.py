@@ -9,6 +9,7 @@ from typing import Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from modiff.config import check_model
 from modiff.config.baselines import CFlowConfig, MoSEConfig, ProbUNetConfig
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter, at_once
@@ -35,6 +36,7 @@ class LatentSegmenter(Segmenter, Generic[E]):
 
     def __init__(self, config: ProbUNetConfig | CFlowConfig | MoSEConfig, data: DataSpec) -> None:
         super().__init__(data)
+        check_model(config)
         self.config = config
 
     @abstractmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -37,12 +36,10 @@ class PixelDiffusion(DenoisingSegmenter):
         super().__init__(config, data)
         self.process = process
         process.times(config.sampling_steps)  # refuses an impossible number
-        image_inputs = self.channels + (3 if self.prompt else 0)
-        self.unet = GuidedUNet(inputs, image_inputs, outputs, config.unet, steps=config.steps)
+        self.unet = GuidedUNet(inputs, self.channels + 3 * self.prompt, outputs, config.unet, steps=config.steps)
         self.hurdle: nn.ModuleDict | None = None
         if config.presence.mode == "hurdle":
-            head = PresenceHead(data, config.presence, ce_weight=config.map_ce_weight)
-            self.hurdle = nn.ModuleDict({"head": head})
+            self.hurdle = nn.ModuleDict({"head": PresenceHead(data, config.presence, ce_weight=config.map_ce_weight)})
 
     @property
     def default_steps(self) -> int:
@@ -59,9 +56,9 @@ class PixelDiffusion(DenoisingSegmenter):
         """The network's prediction from x_t of M samples, as the process takes it; t: (M,) in [0,1]."""
         return self.unet(x_t, features, t)
 
-    @abstractmethod
     def _losses(self, labels: Labels, prediction: Tensor, x0: Tensor, x_t: Tensor, **at: Tensor) -> dict[str, Tensor]:
-        """(M,) terms of the paper's loss; at: the step `t` and its `noise`."""
+        """(M,) terms of the paper's loss, by default the process's own; at: the step `t` and its `noise`."""
+        return {"simple": self.process.loss(prediction, x0, x_t, **at)}
 
     def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
         """The paper's terms at steps of the chain, 1 to T alike, which are kept on the CPU and read in float64."""
@@ -97,7 +94,7 @@ class CCDM(PixelDiffusion):
 
     The released code differs in two points, in which this follows the paper: ᾱ is the cumulative product of 1 − β
     (theirs is shifted by one step), and fewer steps use the posterior between the steps taken, α_{t|s} = ᾱ_t/ᾱ_s
-    (theirs keeps that of neighbouring steps).
+    (theirs keeps that of neighbouring steps). The loss is the KL of posteriors summed over pixels (Eq. 9).
     """
 
     config: CCDMConfig
@@ -107,18 +104,9 @@ class CCDM(PixelDiffusion):
         process = CategoricalProcess(schedule, classes, config.spacing, config.sampler, config.output)
         super().__init__(config, data, process, inputs=classes + 1, outputs=classes + 1)
 
-    @property
-    def term_weights(self) -> Mapping[str, float]:
-        """The paper's loss alone."""
-        return {"simple": 1.0}
-
     def _predict(self, x_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
         """(M,1+K,H,W) float32 belief about x_0, the background first."""
         return super()._predict(x_t, t, features).softmax(1)
-
-    def _losses(self, labels: Labels, prediction: Tensor, x0: Tensor, x_t: Tensor, **at: Tensor) -> dict[str, Tensor]:
-        """KL of posteriors summed over pixels (Eq. 9); at the first step it is the cross-entropy."""
-        return {"simple": self.process.loss(prediction, x0, x_t, **at)}
 
 
 class CIMD(PixelDiffusion):
@@ -156,8 +144,7 @@ class CIMD(PixelDiffusion):
 
     def _losses(self, labels: Labels, prediction: Tensor, x0: Tensor, x_t: Tensor, **at: Tensor) -> dict[str, Tensor]:
         """The bound trains the variance alone: its mean is detached."""
-        return {
-            "simple": self.process.loss(prediction, x0, x_t, **at),
+        return super()._losses(labels, prediction, x0, x_t, **at) | {
             "vlb": self.process.bound(prediction, x0, x_t, at["t"]),
             "kl": self._latent_kl(labels.image, labels.label, prediction.chunk(2, 1)[0]),
         }

@@ -99,17 +99,14 @@ def draw_panel(seeds: Tensor, raters: RaterChoice, *, count: int, exchangeable: 
     if raters == "single":
         who = (uniform(fold(seeds, _RATER)) * count).long().clamp_max(count - 1)
         return places == who[..., None], None if exchangeable else who
-    chosen = list(range(count)) if raters == "all" else _numbers(raters)
+    numbers = range(count) if raters == "all" else () if isinstance(raters, str) else raters
+    chosen = [int(rater) for rater in numbers]
     if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(count)):
         expected = f"'single', 'all' or different numbers from 0 to {count - 1}"
         raise ConfigError("no such raters", field="raters", found=repr(raters), expected=expected)
     mask = torch.zeros(count, dtype=torch.bool, device=seeds.device)
     mask[chosen] = True
     return mask.expand(*seeds.shape, -1), None
-
-
-def _numbers(raters: RaterChoice) -> list[int]:
-    return [] if isinstance(raters, str) else [int(rater) for rater in raters]
 
 
 def presence_uniforms(seeds: Tensor, stratified: bool) -> Tensor:
@@ -174,15 +171,12 @@ class PresenceHead(nn.Module):
 
     def __init__(self, data: DataSpec, config: PresenceConfig, *, ce_weight: float, dice_weight: float = 1.0) -> None:
         super().__init__()
-        channels, classes, raters = len(data.channels), len(data.classes), len(data.raters)
-        exchangeable, prompt = data.exchangeable_raters, data.prompted
-        self.config, self.classes, self.raters = config, classes, raters
-        self.ce_weight, self.dice_weight = ce_weight, dice_weight
-        tables = torch.stack([rater_subsets(raters, n) for n in range(raters + 1)]) if exchangeable else None
+        raters, self.exchangeable, self.prompt = len(data.raters), data.exchangeable_raters, data.prompted
+        self.config, self.ce_weight, self.dice_weight = config, ce_weight, dice_weight
+        tables = torch.stack([rater_subsets(raters, n) for n in range(raters + 1)]) if self.exchangeable else None
         self.register_buffer("tables", tables, persistent=False)
-        self.exchangeable, self.prompt = exchangeable, prompt
         widths = [config.base * multiplier for multiplier in config.multipliers]
-        inputs = channels + (3 if prompt else 0)
+        inputs = len(data.channels) + 3 * self.prompt
         self.stem = nn.Conv2d(inputs * config.stem**2, widths[0], 3, padding=1)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         current = widths[0]
@@ -193,18 +187,17 @@ class PresenceHead(nn.Module):
         for width in widths[-2::-1]:
             self.decoder.append(ResBlock(current + width, width, dropout=config.dropout))
             current = width
-        self.map_out = nn.Conv2d(current, classes * config.stem**2, 1)
+        self.map_out = nn.Conv2d(current, len(data.classes) * config.stem**2, 1)
         features = 2 * widths[-1] + 2 * widths[0] + 2
         times, most = PRESENCE_DROPOUT
         drop = min(most, times * config.dropout)
-        outputs = raters + 1 if exchangeable else raters
         self.head = nn.Sequential(
             nn.LayerNorm(features),
             nn.Dropout(drop),
             nn.Linear(features, PRESENCE_HIDDEN),
             nn.SiLU(),
             nn.Dropout(drop),
-            nn.Linear(PRESENCE_HIDDEN, outputs),
+            nn.Linear(PRESENCE_HIDDEN, raters + self.exchangeable),
         )
 
     @property
@@ -217,12 +210,11 @@ class PresenceHead(nn.Module):
 
         image: (B,C,H,W); centre: (B,2) of the prompt in pixels, the image's middle by default.
         """
+        inputs = image * 2 - 1
         if self.prompt:
             centre = image_centre(image) if centre is None else centre
-            image = torch.cat([image * 2 - 1, position_channels(image.shape[-2], image.shape[-1], centre)], 1)
-        else:
-            image = image * 2 - 1
-        x = self.stem(F.pixel_unshuffle(image, self.config.stem))
+            inputs = torch.cat([inputs, position_channels(image.shape[-2], image.shape[-1], centre)], 1)
+        x = self.stem(F.pixel_unshuffle(inputs, self.config.stem))
         bottom, fine = hourglass(x, self.encoder, self.decoder, mode="nearest")
         label_map = self.map_out(fine)
         logits = self.head(self._pool(bottom, fine, label_map, centre))
@@ -273,28 +265,22 @@ class PresenceHead(nn.Module):
         """Features of the whole window, of its middle or strongest place, and of where the label map is."""
         lesion = torch.sigmoid(label_map.float()).mean(1, keepdim=True)
         area = lesion.sum((2, 3))
-        inside = (lesion * fine).sum((2, 3)) / (area + 0.1)
-        where = self._centre_weights(fine, centre)
+        where = torch.ones(fine.shape[0], 1, *fine.shape[-2:], device=fine.device)
+        if centre is not None and self.prompt:  # a soft disc of about two patches around the prompt
+            middle = (centre + 0.5) / self.config.stem - 0.5
+            rows = torch.arange(fine.shape[-2], device=fine.device)[None, :, None] - middle[:, 0, None, None]
+            columns = torch.arange(fine.shape[-1], device=fine.device)[None, None, :] - middle[:, 1, None, None]
+            where = torch.exp(-(rows**2 + columns**2) / 2)[:, None].clamp_min(1e-6)
         where_coarse = F.adaptive_avg_pool2d(where, (bottom.shape[-2], bottom.shape[-1]))
         parts = [
             bottom.mean((2, 3)),
             (bottom * where_coarse).sum((2, 3)) / where_coarse.sum((2, 3)),
-            inside,
+            (lesion * fine).sum((2, 3)) / (area + 0.1),
             (fine * where).sum((2, 3)) / where.sum((2, 3)),
             area.log1p(),
             lesion.amax((1, 2, 3))[:, None],
         ]
         return torch.cat([part.float() for part in parts], 1)
-
-    def _centre_weights(self, fine: Tensor, centre: Tensor | None) -> Tensor:
-        """(B,1,h,w): a soft disc of about two patches around the prompt; flat without a prompt."""
-        if centre is None or not self.prompt:
-            return torch.ones(fine.shape[0], 1, *fine.shape[-2:], device=fine.device)
-        height, width = fine.shape[-2:]
-        middle = (centre + 0.5) / self.config.stem - 0.5
-        rows = torch.arange(height, device=fine.device)[None, :, None] - middle[:, 0, None, None]
-        columns = torch.arange(width, device=fine.device)[None, None, :] - middle[:, 1, None, None]
-        return torch.exp(-(rows**2 + columns**2) / 2)[:, None].clamp_min(1e-6)
 
 
 def intensity_noise(image: Tensor, strength: float, rng: torch.Generator) -> Tensor:
