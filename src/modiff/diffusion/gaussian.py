@@ -86,8 +86,7 @@ def _ancestral(_: _Level | None, t: _Level, s: _Level) -> _Step:
 
 def _ddim(_: _Level | None, t: _Level, s: _Level) -> _Step:
     """Song et al. 2021, Eq. 12 and 16, without noise."""
-    kept = s.sigma / t.sigma
-    return _Step(s.alpha - t.alpha * kept, kept)
+    return _Step(s.alpha - t.alpha * (s.sigma / t.sigma), kept=s.sigma / t.sigma)
 
 
 def _multistep(r: _Level | None, t: _Level, s: _Level) -> _Step:
@@ -95,12 +94,11 @@ def _multistep(r: _Level | None, t: _Level, s: _Level) -> _Step:
 
     First order at the first step and where s = 0.
     """
-    first_order = _ddim(r, t, s)
     if r is None or s.sigma == 0:
-        return first_order
+        return _ddim(r, t, s)
     last, this = t.half_log_snr - r.half_log_snr, s.half_log_snr - t.half_log_snr
     # After a start at α = 0 the last interval is infinite, and the slope is 0: first order once more.
-    return first_order._replace(slope=this / (2 * last))
+    return _ddim(r, t, s)._replace(slope=this / (2 * last))
 
 
 _STEPS = {"ancestral": _ancestral, "ddim": _ddim, "dpm++": _multistep}
@@ -194,8 +192,7 @@ def log_variance_bounds(schedule: Schedule) -> tuple[Tensor, Tensor]:
 
 def interpolate(v: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """Log-variance between `low` (v = −1) and `high` (v = 1); beyond them where the network says so."""
-    fraction = (v + 1) / 2
-    return fraction * high + (1 - fraction) * low
+    return (v + 1) / 2 * high + (1 - (v + 1) / 2) * low
 
 
 def decoder_nll(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
@@ -206,11 +203,8 @@ def decoder_nll(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
     scale = torch.exp(-0.5 * log_var)
     upper, lower = (x - mean + _BIN) * scale, (x - mean - _BIN) * scale
     # Each probability from the tail where it is not 1 minus something tiny.
-    inside = torch.where(
-        lower > 0,
-        torch.special.ndtr(-lower) - torch.special.ndtr(-upper),
-        torch.special.ndtr(upper) - torch.special.ndtr(lower),
-    )
+    ndtr = torch.special.ndtr
+    inside = torch.where(lower > 0, ndtr(-lower) - ndtr(-upper), ndtr(upper) - ndtr(lower))
     log_inside = inside.clamp_min(_SMALLEST).log()
     log_p = torch.where(x > 0.999, torch.special.log_ndtr(-lower), log_inside)
     return -torch.where(x < -0.999, torch.special.log_ndtr(upper), log_p)

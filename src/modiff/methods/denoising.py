@@ -221,8 +221,12 @@ class DenoisingSegmenter(Segmenter):
             chunk = at_once(*(part[0] for part in group.features))
             for start in range(0, len(image), chunk):
                 window, i = group.select(image[start : start + chunk]), index[start : start + chunk]
+                # Noise over the whole image and cut, so that it does not depend on the window; or over a larger field.
+                corner, plane = window.corner, encoding.padded if origin is None else None
+                if origin is not None:
+                    corner = origin.to(each.device)[window.rows] + (0 if corner is None else corner)
+                field = windows.NoiseField(each[window.rows, i], window.size, corner, plane)
                 subset = markers[window.rows, i]
-                field = self._field(window, each[window.rows, i], encoding.padded, origin)
                 made = self._denoise(window, subset, field, steps)
                 fraction = subset.sum(-1) / panel[window.rows, i]
                 windows.paste(maps, window.rows, i, made * fraction[:, None, None, None], window.corner)
@@ -230,11 +234,3 @@ class DenoisingSegmenter(Segmenter):
         if encoding.presence is not None:
             result.presence = marking_probability(encoding.presence, exchangeable=self.exchangeable).mean(1)
         return result
-
-    @staticmethod
-    def _field(window: Windows, seeds: Tensor, plane: tuple[int, int], origin: Tensor | None) -> windows.NoiseField:
-        """The samples' noise: over the whole image and cut, so that it does not depend on the window."""
-        if origin is None:
-            return windows.NoiseField(seeds, window.size, window.corner, plane)
-        first = origin.to(seeds.device)[window.rows]
-        return windows.NoiseField(seeds, window.size, first if window.corner is None else first + window.corner)

@@ -14,6 +14,7 @@ from modiff.errors import ConfigError
 from modiff.nn.layers import bounded, full_precision
 from modiff.nn.unet import Norm, conv_block, initialise
 
+_LOG_2PI = 1.8378770664093453
 _LOG_SIGMA = 8.0  # σ stays within e^±8: beyond, float32's KL overflows and a run is lost
 _LOG_SCALE = 2.0  # log-scales stay within ±2: two exponentials a step, one after another, must not overflow
 
@@ -32,8 +33,7 @@ class Gaussian:
     def log_prob(self, z: Tensor) -> Tensor:
         """(...) log-density of z (...,D)."""
         scaled = (z - self.mean) * torch.exp(-self.log_sigma)
-        log_2pi = 1.8378770664093453
-        return -(0.5 * scaled**2 + self.log_sigma + 0.5 * log_2pi).sum(-1)
+        return -(0.5 * scaled**2 + self.log_sigma + 0.5 * _LOG_2PI).sum(-1)
 
 
 def kl_divergence(q: Gaussian, p: Gaussian) -> Tensor:
@@ -192,9 +192,9 @@ class GlowFlow(nn.Module):
         return z, total
 
 
+@torch.no_grad()
 def _small(layer: nn.Linear) -> nn.Linear:
     """The layer with its initial parameters a tenth: not zero, so that gradients pass it from the first step on."""
-    with torch.no_grad():
-        layer.weight.mul_(0.1)
-        layer.bias.mul_(0.1)
+    layer.weight.mul_(0.1)
+    layer.bias.mul_(0.1)
     return layer

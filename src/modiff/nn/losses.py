@@ -31,11 +31,6 @@ def soft_dice_loss(p: Tensor, label: Tensor, smooth: float = 1.0) -> Tensor:
     return 1 - (overlap / (p.sum((2, 3)) + label.sum((2, 3)) + smooth)).mean(1)
 
 
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over pixels and classes: L_simple (Ho et al. 2020, Eq. 14)."""
-    return (prediction - target).square().mean((1, 2, 3))
-
-
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     """Scalar mean of (B,) values, with weights of mean one."""
     return values.mean() if weights is None else (values * weights).mean()

@@ -117,23 +117,17 @@ class LDF(nn.Module):
         """Same-size convolution of a half plane: periodic along the full axis, reflecting along k_x."""
         return F.conv2d(_pad_half_plane(x, weight.shape[-1] // 2), weight, groups=x.shape[1])
 
-    def _logits(self, log_magnitude: Tensor, radius: Tensor) -> Tensor:
-        radius = radius.expand(1, self.channels, *radius.shape)
-        if self.config.order == "sequential":
-            for weight, weight_radius, bias in zip(self.magnitude, self.radius, self.bias, strict=True):
-                log_magnitude = self._depthwise(log_magnitude, weight) + self._depthwise(radius, weight_radius)
-                log_magnitude = log_magnitude + bias[:, None, None]
-            return log_magnitude
-        # Convolutions that are summed are one convolution, of the largest size.
-        bias = torch.stack(list(self.bias)).sum(0)[:, None, None]
-        return (
-            self._depthwise(log_magnitude, _widen(self.magnitude)) + self._depthwise(radius, _widen(self.radius)) + bias
-        )
-
     def gain(self, magnitude: Tensor, width: int) -> Tensor:
         """G (B,C,H,W//2+1) from the spectrum's magnitude, symmetrised."""
         radius = normalised_radius(magnitude.shape[-2], width, magnitude.device)
-        return symmetrise(torch.sigmoid(self._logits(torch.log1p(magnitude), radius)), width)
+        radius, x = radius.expand(1, self.channels, *radius.shape), torch.log1p(magnitude)
+        if self.config.order == "sequential":
+            for weight, weight_radius, bias in zip(self.magnitude, self.radius, self.bias, strict=True):
+                x = self._depthwise(x, weight) + self._depthwise(radius, weight_radius) + bias[:, None, None]
+        else:  # convolutions that are summed are one convolution, of the largest size
+            bias = torch.stack(list(self.bias)).sum(0)[:, None, None]
+            x = self._depthwise(x, _widen(self.magnitude)) + self._depthwise(radius, _widen(self.radius)) + bias
+        return symmetrise(torch.sigmoid(x), width)
 
     def forward(self, y: Tensor) -> Tensor:
         with torch.autocast(y.device.type, enabled=False):

@@ -113,7 +113,7 @@ class MoDiff(DenoisingSegmenter):
             mean = labels.masks.sum(1) / labels.read.sum(1).clamp_min(1)[:, None, None, None]
             target = edge_target(image, windows.cut(mean, corner, size), config.ldf.target)
             target = F.interpolate(target, size=parts["edges"].shape[-2:], mode="area")
-            terms["ldf"] = losses.squared_error(parts["edges"].float(), target).mean()
+            terms["ldf"] = (parts["edges"].float() - target).square().mean((1, 2, 3)).mean()
         if "query" in parts:
             terms["mca"] = attention_spread_loss(parts["query"].float(), parts["key"].float())
         return terms
