@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from modiff.config.fields import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, number
-from modiff.errors import ConfigError
 
 PRESENCE_HIDDEN = 128  # width of the presence head's hidden layer
 PRESENCE_DROPOUT = 1.5, 0.5  # of its dense layers: so many times `presence.dropout`, at most the second
@@ -158,13 +157,3 @@ class MoDiffConfig:
     """largest shift of a training square from the prompt, pixels; without a prompt squares lie anywhere"""
     crop_anywhere: float = number(0.1, FRACTION)
     """share of training squares that lie anywhere in the image"""
-
-
-def check_heads(model: MoDiffConfig) -> None:
-    """ConfigError where attention heads do not divide the channels that they share."""
-    widths = [model.unet.base * multiplier for multiplier in model.unet.multipliers]
-    mca = [2 * model.mca.dim]
-    for name, heads, channels in (("unet.heads", model.unet.heads, widths), ("mca.heads", model.mca.heads, mca)):
-        if any(width % heads for width in channels):
-            expected = f"a divisor of {', '.join(map(str, channels))} channels"
-            raise ConfigError("does not divide the channels", field=f"model.{name}", found=heads, expected=expected)

@@ -205,10 +205,8 @@ class DenoisingSegmenter(Segmenter):
     ) -> Samples:
         """n hypotheses per image; with a presence head only those that mark something are denoised.
 
-        raters: "single" is one rater's reading; "all" the panel's consensus probability; a list, that panel's.
-        stratified: presence from a low-discrepancy sequence in place of independent draws; say so beside its scores.
-        origin: (B,2) int64, where each image's pixel (0,0) lies in a larger field: noise is then a function of (seed,
-        sample, row and column in that field), so that images cut from it with one seed share it where they overlap.
+        raters: "single" is one rater's reading; "all" the panel's consensus probability; a list, that panel's. Say that
+        presence was `stratified` beside its scores.
         """
         self.check_request(steps=steps, raters=raters, stratified=stratified)
         encoding = image_or_encoding if isinstance(image_or_encoding, Encoding) else self.encode(image_or_encoding)
