@@ -46,7 +46,7 @@ class TrainingConfig:
     budget: str = "20m"
     """how long in all: minutes (20m), hours (2h), seconds (90s) or images seen (50000img)"""
     batch_size: int = number(32, COUNT, "images")
-    """images an optimiser step, over all devices"""
+    """images per optimiser step, over all devices"""
     learning_rate: float = number(1e-4, POSITIVE)
     """Adam's step size (paper §4.1)"""
     weight_decay: float = number(0.0, NOT_NEGATIVE)

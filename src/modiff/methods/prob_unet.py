@@ -132,11 +132,8 @@ class CFlow(ProbUNet):
     def __init__(self, config: CFlowConfig, data: DataSpec) -> None:
         super().__init__(config, data)
         features = (config.prior_channels or config.channels)[-1]
-        self.flow: nn.Module | None = None
-        if config.posterior == "planar":
-            self.flow = PlanarFlow(features, config.latent_dim, config.flow_steps)
-        elif config.posterior == "glow":
-            self.flow = GlowFlow(features, config.latent_dim, config.flow_steps)
+        kind = {"planar": PlanarFlow, "glow": GlowFlow, "gauss": None}[config.posterior]
+        self.flow = None if kind is None else kind(features, config.latent_dim, config.flow_steps)
 
     def _draw_posterior(
         self, image: Tensor, label: Tensor, prior: Gaussian, rng: torch.Generator
