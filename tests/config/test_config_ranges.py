@@ -12,7 +12,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 import modiff.config
-from modiff.config import MODELS, build_config, check_ranges
+from modiff.config import MODELS, DiffusionConfig, build_config, check_ranges
 from modiff.config.baselines import CCDMConfig
 from modiff.config.evaluation import EvaluationConfig
 from modiff.config.fields import Range, check_numbers
@@ -122,3 +122,10 @@ def test_the_defaults_of_every_method_are_within_their_ranges():
     for method in MODELS:
         check_ranges(build_config(method=method))
     check_numbers(CCDMConfig())
+
+
+def test_a_word_that_is_not_a_choice_is_refused_wherever_it_stands():
+    config = MODELS["modiff"](diffusion=DiffusionConfig(schedule="quartic"))
+    with pytest.raises(ConfigError, match=r"'cosine' or 'linear' or 'sigmoid'") as error:
+        check_numbers(config, "model.")
+    assert error.value.field == "model.diffusion.schedule"

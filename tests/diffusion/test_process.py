@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from modiff.diffusion.categorical import CategoricalProcess
-from modiff.diffusion.gaussian import GaussianProcess
+from modiff.diffusion.gaussian import GaussianProcess, LearnedVarianceProcess
 from modiff.diffusion.process import Process
 from modiff.diffusion.schedule import Schedule
-from modiff.diffusion.variance_bound import LearnedVarianceProcess
 from modiff.errors import ConfigError
 from modiff.nn.windows import NoiseField
 

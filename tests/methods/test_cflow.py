@@ -28,7 +28,7 @@ from modiff.errors import ConfigError
 from modiff.methods.cflow import CFlow
 from modiff.methods.registry import build
 from modiff.nn import latent
-from modiff.nn.flows import GlowFlow, PlanarFlow, planar_step
+from modiff.nn.latent import GlowFlow, PlanarFlow, planar_step
 from modiff.types import DataSpec
 
 Posterior = Literal["planar", "glow", "gauss"]

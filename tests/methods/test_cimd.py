@@ -10,8 +10,7 @@ from diffusion_models import TINY, opinion_shares, parameter_count, random_batch
 from scipy.stats import norm
 from torch.distributions import Normal, kl_divergence
 
-from modiff.diffusion import samplers
-from modiff.diffusion import variance_bound as learned_variance
+from modiff.diffusion import gaussian
 from modiff.diffusion.schedule import Schedule, time_steps
 from modiff.methods.denoising import Labels
 from modiff.nn.latent import GaussianNet
@@ -64,7 +63,7 @@ def test_a_term_of_the_bound_is_the_divergence_of_two_gaussians(step):
     exact = Normal(c["clean"] * x0 + c["kept"] * x_t, c["variance"].sqrt())
     model = Normal(c["clean"] * predicted + c["kept"] * x_t, deviation)
     expected = kl_divergence(exact, model).mean((1, 2, 3)) / math.log(2)
-    found = learned_variance.bound_term(x0, x_t, predicted, v, torch.full((3,), step), SCHEDULE)
+    found = gaussian.bound_term(x0, x_t, predicted, v, torch.full((3,), step), SCHEDULE)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
 
 
@@ -76,7 +75,7 @@ def test_the_first_step_counts_the_probability_of_a_grey_values_bin(mean, value)
     upper = math.inf if value == 1 else value + 1 / 255
     expected = norm.cdf(upper, mean, deviation) - norm.cdf(lower, mean, deviation)
     as_tensor = [torch.tensor([x], dtype=torch.float64) for x in (value, mean, 2 * math.log(deviation))]
-    found = learned_variance.decoder_nll(*as_tensor).item()
+    found = gaussian.decoder_nll(*as_tensor).item()
     if expected > 1e-12:  # smaller ones are held there inside the interval
         assert found == pytest.approx(-math.log(expected), rel=1e-6, abs=1e-9)
     else:
@@ -85,12 +84,12 @@ def test_the_first_step_counts_the_probability_of_a_grey_values_bin(mean, value)
 
 def test_the_bound_of_the_exact_posterior_is_zero():
     x0, x_t = torch.ones(1, 1, 4, 4), torch.randn(1, 1, 4, 4)
-    found = learned_variance.bound_term(x0, x_t, x0, torch.full_like(x0, -1.0), torch.tensor([400]), SCHEDULE)
+    found = gaussian.bound_term(x0, x_t, x0, torch.full_like(x0, -1.0), torch.tensor([400]), SCHEDULE)
     assert found.abs().item() < 1e-6
 
 
 def test_the_variance_lies_between_the_posteriors_and_the_forward_steps():
-    low, high = learned_variance.log_variance_bounds(SCHEDULE)
+    low, high = gaussian.log_variance_bounds(SCHEDULE)
     for step in (2, 10, 1000):
         c = chain(step)
         assert low[step - 1].item() == pytest.approx(c["variance"].log().item(), abs=1e-6)
@@ -98,7 +97,7 @@ def test_the_variance_lies_between_the_posteriors_and_the_forward_steps():
     assert low[0] == low[1]
     assert (low[1:] < high[1:]).all()
     v = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
-    inside = learned_variance.interpolate(v[:, None], low, high)
+    inside = gaussian.interpolate(v[:, None], low, high)
     torch.testing.assert_close(inside, torch.stack([low, (low + high) / 2, high]))
 
 
@@ -111,8 +110,8 @@ def test_at_the_lower_limit_the_sampler_is_the_ancestral_one(steps):
     rng = torch.Generator().manual_seed(0)
     x_T, z = torch.randn(2, 1, 6, 6, generator=rng), torch.randn(steps, 2, 1, 6, 6, generator=rng)
     times = time_steps(steps, steps_total=1000, spacing="trailing")
-    plain = samplers.sample(belief, x_T, times, SCHEDULE, sampler="ancestral", noise=lambda i: z[i])
-    learnt = learned_variance.sample(
+    plain = gaussian.sample(belief, x_T, times, SCHEDULE, sampler="ancestral", noise=lambda i: z[i])
+    learnt = gaussian.sample_learned(
         lambda x, t: (belief(x, t), torch.full_like(x, -1.0)), x_T, times, SCHEDULE, noise=lambda i: z[i]
     )
     torch.testing.assert_close(learnt, plain, atol=1e-4, rtol=0)
@@ -126,7 +125,7 @@ def test_the_sampler_holds_the_variance_within_its_limits():
         def told(x, t):
             return torch.where(t > 0.6, torch.zeros_like(x), x), torch.full_like(x, v)
 
-        return learned_variance.sample(told, x_T, times, SCHEDULE, noise=lambda i: z[i])
+        return gaussian.sample_learned(told, x_T, times, SCHEDULE, noise=lambda i: z[i])
 
     assert torch.equal(drawn(1.0), drawn(7.0))
     assert torch.equal(drawn(-1.0), drawn(-7.0))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from modiff_helpers import batch, config, model
 
-from modiff.config import RunConfig, TrainerConfig, TrainingConfig
+from modiff.config import MODELS, RunConfig, TrainerConfig, TrainingConfig
 from modiff.config.phantom import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
 from modiff.methods.registry import METHODS, build
@@ -61,7 +61,7 @@ def test_a_training_step_gives_finite_gradients(changes, autocast):
 def test_every_method_trains_in_bf16_and_samples(method):
     torch.manual_seed(0)
     data = batch(2, size=(64, 64)).to("cuda")
-    network = build(method, METHODS[method].config_class(), DataSpec.of(prompt="centre")).cuda()
+    network = build(method, MODELS[method](), DataSpec.of(prompt="centre")).cuda()
     with torch.autocast("cuda", torch.bfloat16):
         loss = network.training_loss(data, rng=torch.Generator("cuda").manual_seed(0))["loss"]
     loss.backward()

@@ -28,7 +28,7 @@ from modiff.errors import ConfigError
 from modiff.methods import mose
 from modiff.methods.mose import MoSE, mass_divergence
 from modiff.methods.registry import build
-from modiff.nn.transport import CapSchedule, greedy_coupling, iou_cost
+from modiff.nn.losses import CapSchedule, greedy_coupling, iou_cost
 from modiff.training.ema import EMA
 from modiff.types import DataSpec
 

@@ -9,7 +9,6 @@ from diffusion_models import random_batch
 from skimage import data, feature, filters
 
 from modiff.config import LDFConfig, build_config, config_from_dict, to_dict
-from modiff.errors import ConfigError
 from modiff.methods.modiff.ldf import LDF, make_ldf
 from modiff.methods.registry import build
 from modiff.nn import edges
@@ -126,8 +125,3 @@ def test_a_configuration_written_before_there_was_a_choice_loads():
     written = to_dict(build_config())
     del written["model"]["ldf"]["filter"]
     assert config_from_dict(written) == build_config()
-
-
-def test_an_unknown_filter_is_refused():
-    with pytest.raises(ConfigError, match="sobel"):
-        edges.EdgeFilter("laplace")

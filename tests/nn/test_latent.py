@@ -9,9 +9,10 @@ import torch
 from latent_helpers import random_batch
 from torch.distributions import Independent, Normal, kl_divergence
 
+from modiff.config import MODELS
 from modiff.methods.latent import normalise
 from modiff.methods.prob_unet import draw_rater, pixel_cross_entropy, probabilities
-from modiff.methods.registry import METHODS, build
+from modiff.methods.registry import build
 from modiff.nn import latent
 from modiff.nn.layers import bounded
 from modiff.nn.unet import ConvUNet, Norm
@@ -136,7 +137,7 @@ def test_the_unet_gives_features_at_full_resolution(norm: Norm) -> None:
 @pytest.mark.parametrize(("method", "term"), [("prob_unet", "loss"), ("cflow", "loss"), ("mose", "transport")])
 def test_mixed_precision_changes_the_loss_by_rounding_only(method: str, term: str) -> None:
     torch.manual_seed(0)
-    config = replace(METHODS[method].config_class(), channels=(8, 8, 8))
+    config = replace(MODELS[method](), channels=(8, 8, 8))
     model, batch = build(method, config, DataSpec.of(raters=3)).eval(), random_batch()
     exact = model.training_loss(batch, rng=torch.Generator().manual_seed(1))[term]
     with torch.autocast("cpu", torch.bfloat16):
@@ -147,7 +148,7 @@ def test_mixed_precision_changes_the_loss_by_rounding_only(method: str, term: st
 
 @pytest.mark.parametrize("method", ["prob_unet", "cflow", "mose"])
 def test_weights_that_are_loaded_stay_in_channels_last(method: str) -> None:
-    config = replace(METHODS[method].config_class(), channels=(4, 8))
+    config = replace(MODELS[method](), channels=(4, 8))
     saved = {
         name: value.contiguous() for name, value in build(method, config, DataSpec.of(raters=2)).state_dict().items()
     }

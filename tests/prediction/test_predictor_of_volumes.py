@@ -16,7 +16,7 @@ from local import Local
 
 from modiff.config import build_config
 from modiff.errors import ConfigError, DataError
-from modiff.methods.presence.draw import join_slices, marking_probability, without_valleys
+from modiff.methods.presence import join_slices, marking_probability, without_valleys
 from modiff.methods.registry import build
 from modiff.nn.windows import NoiseField
 from modiff.prediction.plan import Plan

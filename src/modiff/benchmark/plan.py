@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modiff.config.evaluation import BenchmarkConfig
-from modiff.config.fields import addresses, merge, setting
+from modiff.config.fields import flatten, merge, setting
 from modiff.errors import ConfigError
 from modiff.metrics.registry import columns_of
 
@@ -159,7 +159,7 @@ def _change(text: str) -> tuple[str, Changes]:
     (name, change), *_ = setting(text, expected=expected).items()
     if not isinstance(change, dict) or "." not in text.partition("=")[0]:
         raise ConfigError("is not a setting", field="--set", found=repr(text), expected=expected)
-    for address in addresses(change):
+    for address in flatten(change):
         if any(address == shared or address.startswith(f"{shared}.") for shared in _SHARED):
             found = f"--set {name}.{address}"
             raise ConfigError("is the benchmark's to say, not a method's", field=found, hint="It has its own option")

@@ -6,6 +6,7 @@ Defaults follow the papers; where a released implementation differs, its way is 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from modiff.config.fields import COUNT, FRACTION, NOT_NEGATIVE, Range, number
@@ -81,7 +82,7 @@ class MoSEConfig:
     combine_depth: int = number(3, Range(low=2))
     """1×1 convolutions with batch normalisation between the fused features and the logits"""
     cap_start: float = number(0.5, Range(low=0, high=1, above=True))
-    """γ, the largest share of the raters' mass that one sample may take, at first; 1: each rater to its nearest"""
+    """γ, the largest fraction of the raters' mass that one sample may take, at first; 1: each rater to its nearest"""
     cap_end: float = number(1.0, Range(low=0, high=1, above=True))
     """γ once the training loss has stalled"""
     cap_window: int = number(10_000, COUNT, "images")
@@ -108,7 +109,7 @@ class GuidedUNetConfig:
     multipliers: tuple[int, ...] = number((1, 1, 2, 3, 4), COUNT)
     """channels of each level as multiples of base; each level halves the resolution"""
     blocks: int = number(2, COUNT)
-    """residual blocks a level"""
+    """residual blocks per level"""
     attention: tuple[int, ...] = number((8,), Range(low=1, empty=True))
     """down-sampling factors, relative to the image, at which there is self-attention"""
     head_width: int = number(0, NOT_NEGATIVE, "channels")
@@ -116,24 +117,20 @@ class GuidedUNetConfig:
     groups: int = number(32, COUNT)
     """groups of each group norm, or as many of them as divide a level's channels; fewer suit a narrower network"""
     dropout: float = number(0.0, FRACTION)
-    """share of dropped values in the residual blocks"""
+    """fraction of dropped values in the residual blocks"""
     stem: int = number(1, COUNT, "pixels")
     """side of the patches that the first layer takes and the last layer gives; above 1 is MoDiff's stem (a control)"""
 
 
-def _ccdm_unet() -> GuidedUNetConfig:
-    return GuidedUNetConfig(base=32, multipliers=(1, 2, 2, 4, 5), attention=(8, 16), head_width=32)
-
-
-def _implicit() -> PresenceConfig:
-    return PresenceConfig(mode="implicit")
+_CCDM_UNET = partial(GuidedUNetConfig, base=32, multipliers=(1, 2, 2, 4, 5), attention=(8, 16), head_width=32)
+_IMPLICIT = partial(PresenceConfig, mode="implicit")
 
 
 @dataclass(frozen=True)
 class CCDMConfig:
     """CCDM, the conditional categorical diffusion model (Zbinden et al., ICCV 2023)."""
 
-    unet: GuidedUNetConfig = field(default_factory=_ccdm_unet)
+    unet: GuidedUNetConfig = field(default_factory=_CCDM_UNET)
     steps: int = number(250, COUNT)
     """T, the number of steps of the chain (paper §4.1)"""
     schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
@@ -141,15 +138,15 @@ class CCDMConfig:
     sampler: Literal["ancestral", "ddim"] = "ancestral"
     """ancestral: the posterior, exact on any times; ddim: the step that flips the fewest pixels (multinomial DDIM)"""
     sampling_steps: int = number(250, COUNT)
-    """number of network evaluations a sample, by default (paper: all of the chain)"""
+    """number of network evaluations per sample, by default (paper: all of the chain)"""
     spacing: Literal["uniform", "trailing", "quadratic"] = "trailing"
     """how fewer steps than the chain has are spaced in time"""
     output: Literal["confidence", "majority"] = "confidence"
     """what the last step gives: the predicted probabilities, or the likeliest class as 0 and 1 (paper: majority)"""
     prompt: bool = False
     """tell the network the position relative to the prompt, as MoDiff does (a control)"""
-    presence: PresenceConfig = field(default_factory=_implicit)
-    """mode hurdle: MoDiff's presence head decides whether a reader marks anything (a control)"""
+    presence: PresenceConfig = field(default_factory=_IMPLICIT)
+    """mode hurdle: MoDiff's presence head decides whether a rater marks anything (a control)"""
     map_ce_weight: float = number(20.0, NOT_NEGATIVE)
     """weight of the mean cross-entropy per pixel beside soft Dice in the map loss of that head"""
 
@@ -171,18 +168,18 @@ class CIMDConfig:
     latent_widths: tuple[int, ...] = number((32, 64, 128, 192), COUNT, "channels")
     """channels of the levels of the prior and posterior networks"""
     vlb_weight: float = number(1.0, NOT_NEGATIVE)
-    """weight of the variational bound, in bits a pixel, which trains the variance"""
+    """weight of the variational bound, in bits per pixel, which trains the variance"""
     kl_weight: float = number(1e-3, NOT_NEGATIVE)
     """λ, weight of KL(posterior ‖ prior)"""
     sampler: Literal["ancestral", "ddim"] = "ancestral"
     """ancestral: with the learned variance; ddim: without noise, for few steps"""
     sampling_steps: int = number(1000, COUNT)
-    """number of network evaluations a sample, by default (paper: all of the chain)"""
+    """number of network evaluations per sample, by default (paper: all of the chain)"""
     spacing: Literal["uniform", "trailing", "quadratic"] = "trailing"
     """how fewer steps than the chain has are spaced in time"""
     prompt: bool = False
     """tell the network the position relative to the prompt, as MoDiff does (a control)"""
-    presence: PresenceConfig = field(default_factory=_implicit)
-    """mode hurdle: MoDiff's presence head decides whether a reader marks anything (a control)"""
+    presence: PresenceConfig = field(default_factory=_IMPLICIT)
+    """mode hurdle: MoDiff's presence head decides whether a rater marks anything (a control)"""
     map_ce_weight: float = number(20.0, NOT_NEGATIVE)
     """weight of the mean cross-entropy per pixel beside soft Dice in the map loss of that head"""

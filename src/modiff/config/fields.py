@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -75,22 +75,20 @@ def number(default: _T, within: Range, unit: str = "") -> _T:
     return made
 
 
-def ranges(config: object, prefix: str = "") -> Iterator[tuple[str, object, Range, str]]:
-    """(address, value, range, unit) of every field with a range, those of groups included."""
-    assert is_dataclass(config)
-    for item in fields(config):
-        value, name = getattr(config, item.name), f"{prefix}{item.name}"
-        if is_dataclass(value):
-            yield from ranges(value, f"{name}.")
-        elif "range" in item.metadata:
-            yield name, value, item.metadata["range"], item.metadata["unit"]
-
-
 def check_numbers(config: object, prefix: str = "") -> None:
-    """ConfigError naming the first number that is out of its field's range, infinite, or not a number."""
-    for name, value, within, unit in ranges(config, prefix):
-        if not within.allows(value):
-            expected = within.text(several=isinstance(value, tuple)) + (f" {unit}" if unit else "")
+    """ConfigError naming the first number that is out of its field's range, infinite, or not a number; or the first
+    word that is not one of its field's choices. Groups are checked too."""
+    assert is_dataclass(config)
+    hints = get_type_hints(type(config))
+    for item in fields(config):
+        value, name, within = getattr(config, item.name), f"{prefix}{item.name}", item.metadata.get("range")
+        if is_dataclass(value):
+            check_numbers(value, f"{name}.")
+        elif get_origin(hints[item.name]) is Literal and not _fits(value, hints[item.name])[0]:
+            raise ConfigError("wrong value", field=name, found=repr(value), expected=_hint_text(hints[item.name]))
+        elif within is not None and not within.allows(value):
+            unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
+            expected = within.text(several=isinstance(value, tuple)) + unit
             found = list(value) if isinstance(value, tuple) else value
             raise ConfigError("is out of range", field=name, found=found, expected=expected)
 
@@ -251,9 +249,9 @@ def merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
             into[key] = value
 
 
-def addresses(settings: Mapping[str, Any], above: str = "") -> list[str]:
-    """["training.batch_size"] of {"training": {"batch_size": 4}}."""
-    found: list[str] = []
+def flatten(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """{"training.batch_size": 4} of {"training": {"batch_size": 4}}."""
+    found: dict[str, Any] = {}
     for name, value in settings.items():
-        found += addresses(value, f"{above}{name}.") if isinstance(value, Mapping) else [f"{above}{name}"]
+        found |= flatten(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": value}
     return found

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from modiff.config.fields import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, number
-from modiff.errors import ConfigError
 
 PRESENCE_HIDDEN = 128  # width of the presence head's hidden layer
 PRESENCE_DROPOUT = 1.5, 0.5  # of its dense layers: so many times `presence.dropout`, at most the second
@@ -36,7 +35,7 @@ class DiffusionConfig:
     sampler: Literal["ancestral", "ddim", "dpm++"] = "ancestral"
     """how samples are drawn"""
     sampling_steps: int = number(250, COUNT)
-    """number of network evaluations a sample, by default"""
+    """number of network evaluations per sample, by default"""
     spacing: Literal["uniform", "trailing", "quadratic"] = "uniform"
     """how the steps are spaced in time"""
     time: Literal["continuous", "discrete"] = "continuous"
@@ -97,7 +96,7 @@ class PresenceConfig:
     stem: int = number(2, COUNT, "pixels")
     """side of the patches that its first layer takes"""
     dropout: float = number(0.2, FRACTION)
-    """share of dropped channels in its blocks"""
+    """fraction of dropped channels in its blocks"""
     window: int = number(64, NOT_NEGATIVE, "pixels")
     """side in pixels of the square around the prompt that it looks at; 0, or data without a prompt: the whole image"""
     jitter: int = number(3, NOT_NEGATIVE, "pixels")
@@ -109,11 +108,11 @@ class PresenceConfig:
     weight: float = number(1.0, NOT_NEGATIVE)
     """weight of the cross-entropy of the number of raters who mark something"""
     single_share: float = number(0.5, FRACTION)
-    """share of training draws with one marker; the others take a uniform non-empty subset of the markers"""
+    """fraction of training draws with one marker; the others take a uniform non-empty subset of the markers"""
     weight_by_markers: bool = True
-    """weight an image's one-marker draws by its number of markers: the law of a reader who marks something"""
+    """weight an image's one-marker draws by its number of markers: the distribution of a rater who marks something"""
     null_share: float = number(0.1, FRACTION)
-    """share of training draws in which the subset is hidden from the denoiser"""
+    """fraction of training draws in which the subset is hidden from the denoiser"""
     dihedral_average: bool = True
     """average the head's answer over the eight flips and turns of the image when sampling"""
 
@@ -127,13 +126,13 @@ class UNetConfig:
     multipliers: tuple[int, ...] = number((1, 2, 2, 4, 5), COUNT)
     """channels of each level as multiples of base; each level halves the resolution"""
     blocks: int = number(2, COUNT)
-    """residual blocks a level"""
+    """residual blocks per level"""
     attention: tuple[int, ...] = number((8, 16), Range(low=1, empty=True))
     """down-sampling factors, relative to the image, at which there is self-attention"""
     heads: int = number(4, COUNT)
     """attention heads"""
     dropout: float = number(0.0, FRACTION)
-    """share of dropped channels in the residual blocks"""
+    """fraction of dropped channels in the residual blocks"""
     stem: int = number(1, COUNT, "pixels")
     """side of the patches that the first layer takes and the last layer gives (space to depth)"""
 
@@ -157,15 +156,4 @@ class MoDiffConfig:
     crop_jitter: int = number(8, NOT_NEGATIVE, "pixels")
     """largest shift of a training square from the prompt, pixels; without a prompt squares lie anywhere"""
     crop_anywhere: float = number(0.1, FRACTION)
-    """share of training squares that lie anywhere in the image"""
-
-
-def check_heads(model: MoDiffConfig) -> None:
-    """ConfigError where attention heads do not divide the channels that they share."""
-    widths = {"model.unet.heads": [model.unet.base * m for m in model.unet.multipliers]}
-    widths["model.mca.heads"] = [2 * model.mca.dim]
-    heads = {"model.unet.heads": model.unet.heads, "model.mca.heads": model.mca.heads}
-    for name, channels in widths.items():
-        if any(width % heads[name] for width in channels):
-            expected = f"a divisor of {', '.join(map(str, channels))} channels"
-            raise ConfigError("does not divide the channels", field=name, found=heads[name], expected=expected)
+    """fraction of training squares that lie anywhere in the image"""

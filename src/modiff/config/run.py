@@ -25,7 +25,7 @@ from modiff.config.fields import (
     read_yaml,
     update,
 )
-from modiff.config.modiff import MoDiffConfig, check_heads
+from modiff.config.modiff import MoDiffConfig
 from modiff.errors import ConfigError
 
 MODELS: dict[str, type[Any]] = {
@@ -46,7 +46,7 @@ class TrainingConfig:
     budget: str = "20m"
     """how long in all: minutes (20m), hours (2h), seconds (90s) or images seen (50000img)"""
     batch_size: int = number(32, COUNT, "images")
-    """images an optimiser step, over all devices"""
+    """images per optimiser step, over all devices"""
     learning_rate: float = number(1e-4, POSITIVE)
     """Adam's step size (paper §4.1)"""
     weight_decay: float = number(0.0, NOT_NEGATIVE)
@@ -180,12 +180,16 @@ def check_ranges(config: RunConfig) -> None:
         expected = f"{config.training.batch_size}img or more, one batch"
         raise ConfigError("is too small", field="training.budget", found=config.training.budget, expected=expected)
     check_numbers(config)
-    if isinstance(config.model, MoDiffConfig):
-        check_heads(config.model)
+    check_model(config.model)
 
 
 def check_model(model: Any) -> None:
-    """As `check_ranges`, of a model's settings alone."""
+    """As `check_ranges`, of a model's settings alone; attention heads must divide the channels that they share."""
     check_numbers(model, "model.")
-    if isinstance(model, MoDiffConfig):
-        check_heads(model)
+    if not isinstance(model, MoDiffConfig):
+        return
+    widths, mca = [model.unet.base * multiplier for multiplier in model.unet.multipliers], [2 * model.mca.dim]
+    for name, heads, channels in (("unet.heads", model.unet.heads, widths), ("mca.heads", model.mca.heads, mca)):
+        if any(width % heads for width in channels):
+            expected = f"a divisor of {', '.join(map(str, channels))} channels"
+            raise ConfigError("does not divide the channels", field=f"model.{name}", found=heads, expected=expected)

@@ -2,8 +2,8 @@
 
 Maps are (B,K,H,W), K classes in all with the background first, one-hot or probabilities on dimension 1. A step keeps a
 pixel's class with probability α and else draws any of the K alike, so that x_t | x_0 ~ Cat(ᾱ_t·x_0 + (1 − ᾱ_t)/K) with
-ᾱ the cumulative product; from s to any later t, α_{t|s} = ᾱ_t/ᾱ_s. ᾱ is a number, a tensor of one value or (B,); pass
-float64, since 1 − ᾱ of little noise is small.
+ᾱ the cumulative product; from s to any later t, α_{t|s} = ᾱ_t/ᾱ_s. ᾱ is a tensor of one value or (B,); pass float64,
+since 1 − ᾱ of little noise is small.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
 from modiff import rng
 from modiff.diffusion.process import START, STEP, Field, Predict, Process, reverse
-from modiff.diffusion.schedule import Factor, Schedule, check_choice, check_times, expand
-from modiff.errors import ConfigError
+from modiff.diffusion.schedule import Schedule, expand
 
 CategoricalSampler = Literal["ancestral", "ddim"]
 Output = Literal["confidence", "majority"]
@@ -27,44 +26,36 @@ Output = Literal["confidence", "majority"]
 _SMALLEST = 1e-12  # CCDM clamps probabilities here before the logarithm
 
 
-def q_probs(x0_probs: Tensor, alpha_bar: Factor) -> Tensor:
+def q_probs(x0_probs: Tensor, alpha_bar: Tensor) -> Tensor:
     """(B,K,H,W) probabilities of x_t given x_0: Cat(ᾱ·x_0 + (1 − ᾱ)/K)."""
-    level = _level(alpha_bar)
-    return _scale(level, x0_probs) + _factor((1 - level) / x0_probs.shape[1], x0_probs)
+    return expand(alpha_bar, x0_probs) * x0_probs + expand((1 - alpha_bar) / x0_probs.shape[1], x0_probs)
 
 
-def posterior(x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Factor, alpha_bar_s: Factor) -> Tensor:
+def posterior(x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> Tensor:
     """(B,K,H,W) probabilities of x_s for s < t, given one-hot x_t and a belief about x_0.
 
     Exact for any s < t: the mixture of posteriors Σ_k q(x_s | x_t, x_0 = k)·P(x_0 = k), not the posterior of the mixed
     x_0. With ᾱ_s = 1 it is the belief itself; with ᾱ_t = 0 it is q(x_s | x_0) under the belief.
     """
-    classes = x0_probs.shape[1]
-    t, s = _level(alpha_bar_t), _level(alpha_bar_s)
-    step = t / s
     # By Bayes, q(x_s = j | x_t = i, x_0 = k) = q(i|j)·q(j|k)/q(i|k). Only q(i|k) and P depend on k, and q(j|k) is a
     # multiple of [j = k] plus a constant: the sum over k takes one pass.
-    weight = x0_probs / q_probs(x_t, t)
-    from_clean = _scale(s, weight) + _factor((1 - s) / classes, weight) * weight.sum(1, keepdim=True)
-    return q_probs(x_t, step) * from_clean
+    weight = x0_probs / q_probs(x_t, alpha_bar_t)
+    constant = expand((1 - alpha_bar_s) / x0_probs.shape[1], weight)
+    from_clean = expand(alpha_bar_s, weight) * weight + constant * weight.sum(1, keepdim=True)
+    return q_probs(x_t, alpha_bar_t / alpha_bar_s) * from_clean
 
 
-def low_noise_probs(
-    x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Factor, alpha_bar_s: Factor, *, eta: float = 0.0
-) -> Tensor:
+def low_noise_probs(x_t: Tensor, x0_probs: Tensor, alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> Tensor:
     """(B,K,H,W) probabilities of x_s for s < t by the non-Markov step of multinomial DDIM (Song et al. 2021, App. A).
 
     x_s ~ Cat(σ·x_t + (ᾱ_s − σ·ᾱ_t)·x̂_0 + ((1 − ᾱ_s) − σ·(1 − ᾱ_t))/K) has the marginals of the forward process for any
-    σ up to (1 − ᾱ_s)/(1 − ᾱ_t). eta = 0 takes the largest, which flips the fewest pixels; eta = 1 takes 0, which draws
-    the noise of every pixel anew.
+    σ up to (1 − ᾱ_s)/(1 − ᾱ_t). This takes the largest, which flips the fewest pixels and leaves no constant.
     """
-    t, s = _level(alpha_bar_t), _level(alpha_bar_s)
-    kept = (1 - eta) * (1 - s) / (1 - t)
-    constant = _factor(eta * (1 - s) / x0_probs.shape[1], x0_probs)
-    return _scale(kept, x_t) + _scale(s - kept * t, x0_probs) + constant
+    kept = (1 - alpha_bar_s) / (1 - alpha_bar_t)
+    return expand(kept, x_t) * x_t + expand(alpha_bar_s - kept * alpha_bar_t, x0_probs) * x0_probs
 
 
-def posterior_kl(x_t: Tensor, x0: Tensor, x0_probs: Tensor, alpha_bar_t: Factor, alpha_bar_s: Factor) -> Tensor:
+def posterior_kl(x_t: Tensor, x0: Tensor, x0_probs: Tensor, alpha_bar_t: Tensor, alpha_bar_s: Tensor) -> Tensor:
     """(B,) loss: KL(q(x_s | x_t, x_0) ‖ posterior under the predicted x0_probs), summed over pixels, in nats.
 
     x_t and x0 are one-hot. With ᾱ_s = 1 (the chain's first step) it is the cross-entropy of x0_probs (CCDM, Eq. 9).
@@ -107,53 +98,25 @@ def sample(
     *,
     uniform: Callable[[int], Tensor],
     sampler: CategoricalSampler = "ancestral",
-    eta: float = 0.0,
     output: Output = "confidence",
 ) -> Tensor:
     """Runs the reverse process from one-hot x_T at times[0] to times[-1] = 0; returns a (B,K,H,W) map.
 
     denoise(x_t, t) -> probabilities of x_0, brought to x_T's dtype, with t a 0-dim float32 tensor on x_T's device.
-    times: (n+1,) strictly descending to 0. uniform(i) -> (B,H,W) field for step i = 0 … n−2; the last step draws
-    nothing. sampler: "ancestral" (posterior, exact on any times) or "ddim" (`low_noise_probs` with eta). output: the
-    last prediction as it is ("confidence") or its likeliest class ("majority"). Raises ConfigError for settings that
-    contradict each other.
+    times: (n+1,) float64, strictly descending to 0. uniform(i) -> (B,H,W) field for step i = 0 … n−2; the last step
+    draws nothing. sampler: "ancestral" (`posterior`, exact on any times) or "ddim" (`low_noise_probs`). output: the
+    last prediction as it is ("confidence") or its likeliest class ("majority").
     """
-    levels = _sampling_levels(times, schedule, sampler, eta, output)
+    levels = schedule.alpha_bar(times)
+    step = posterior if sampler == "ancestral" else low_noise_probs
 
     def advance(index: int, x: Tensor, x0_probs: Tensor) -> Tensor:
-        x0_probs, t, s = x0_probs.to(x.dtype), levels[index], levels[index + 1]
+        x0_probs = x0_probs.to(x.dtype)
         if index == len(levels) - 2:
             return x0_probs if output == "confidence" else majority(x0_probs)
-        probs = posterior(x, x0_probs, t, s) if sampler == "ancestral" else low_noise_probs(x, x0_probs, t, s, eta=eta)
-        return sample_categorical(probs, uniform(index))
+        return sample_categorical(step(x, x0_probs, levels[index], levels[index + 1]), uniform(index))
 
     return reverse(denoise, x_T, times, advance)
-
-
-def _sampling_levels(times: Tensor, schedule: Schedule, sampler: str, eta: float, output: str) -> list[float]:
-    check_choice("sampler", sampler, get_args(CategoricalSampler))
-    check_choice("output", output, get_args(Output))
-    if not 0 <= eta <= 1 or (eta and sampler == "ancestral"):
-        expected = "0: the posterior has no such fraction" if sampler == "ancestral" else "a number from 0 to 1"
-        raise ConfigError("impossible fraction of fresh noise", field="eta", found=eta, expected=expected)
-    t = check_times(times)
-    if t[-1] != 0:
-        raise ConfigError("categorical sampling ends at the clean map", field="times", found=float(t[-1]), expected="0")
-    return list(map(float, schedule.alpha_bar(t)))
-
-
-def _level(alpha_bar: Factor) -> Tensor:
-    """ᾱ as given; numbers become float64 so that 1 − ᾱ keeps its digits."""
-    return alpha_bar if isinstance(alpha_bar, Tensor) else torch.tensor(alpha_bar, dtype=torch.float64)
-
-
-def _factor(value: Tensor, like: Tensor) -> Factor:
-    """In like's type; a 0-dim tensor of the CPU meets tensors of any device."""
-    return expand(value.to(like.dtype), like)
-
-
-def _scale(value: Tensor, x: Tensor) -> Tensor:
-    return _factor(value, x) * x
 
 
 def _one_hot(index: Tensor, like: Tensor) -> Tensor:

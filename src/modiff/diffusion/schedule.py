@@ -7,23 +7,21 @@ of T steps is the same function read at t = k/T, so that a model trained on eith
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args, overload
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError
 
-Factor = Tensor | float
 ScheduleName = Literal["cosine", "linear", "sigmoid"]
 Spacing = Literal["uniform", "trailing", "quadratic"]
 
 _COSINE_OFFSET = 0.008  # s of Nichol & Dhariwal 2021, Eq. 17
 _MAX_BETA = 0.999  # the same, §3.2: no step of the chain may erase everything
 _LINEAR_STEPS, _LINEAR_FIRST, _LINEAR_LAST = 1000, 1e-4, 0.02  # Ho et al. 2020, §4
-_SIGMOID_START, _SIGMOID_END, _SIGMOID_TAU = -3.0, 3.0, 1.0  # Jabri et al. 2022 as in Chen 2023, Algorithm 1
+_SIGMOID_START, _SIGMOID_END = -3.0, 3.0  # Jabri et al. 2022 as in Chen 2023, Algorithm 1
 
 
 def _cosine(t: Tensor) -> Tensor:
@@ -48,11 +46,8 @@ def _linear(t: Tensor) -> Tensor:
 def _sigmoid(t: Tensor) -> Tensor:
     """Jabri et al. 2022: a slice of the logistic function, moved and scaled to run from 1 to 0."""
 
-    def logistic(x: Tensor) -> Tensor:
-        return torch.sigmoid(x / _SIGMOID_TAU)
-
-    low, high = logistic(torch.full_like(t, _SIGMOID_START)), logistic(torch.full_like(t, _SIGMOID_END))
-    return (high - logistic(t * (_SIGMOID_END - _SIGMOID_START) + _SIGMOID_START)) / (high - low)
+    low, high = (torch.sigmoid(torch.full_like(t, end)) for end in (_SIGMOID_START, _SIGMOID_END))
+    return (high - torch.sigmoid(t * (_SIGMOID_END - _SIGMOID_START) + _SIGMOID_START)) / (high - low)
 
 
 _CURVES = {"cosine": _cosine, "linear": _linear, "sigmoid": _sigmoid}
@@ -63,8 +58,8 @@ class Schedule:
     """How much signal is left at time t.
 
     name: the curve. steps: T of the discrete chain. input_scale: b multiplies the SNR by b² (arXiv 2504.05977); b < 1:
-    more noise at every t. zero_terminal_snr: moves and scales √ᾱ so that nothing is left
-    at t = 1 (Lin et al. 2024, Algorithm 1, with ᾱ(0) = 1 held). Raises ConfigError for values that make no schedule.
+    more noise at every t. zero_terminal_snr: moves and scales √ᾱ so that nothing is left at t = 1 (Lin et al. 2024,
+    Algorithm 1, with ᾱ(0) = 1 held).
 
     Times t are in [0,1], or int64 steps 0 … T of the chain. What is read at float32 times is float32 on their device,
     anything else float64 on the CPU; all is computed in float64.
@@ -74,17 +69,6 @@ class Schedule:
     steps: int = 250
     input_scale: float = 1.0
     zero_terminal_snr: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("schedule", self.name, _CURVES)
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise ConfigError(
-                "the chain needs a length", field="steps", found=repr(self.steps), expected="a whole number ≥ 1"
-            )
-        if not isinstance(self.input_scale, (int, float)) or not 0 < self.input_scale < math.inf:
-            raise ConfigError(
-                "not a scale of the input", field="input_scale", found=repr(self.input_scale), expected="a number > 0"
-            )
 
     def alpha_bar(self, t: Tensor) -> Tensor:
         """ᾱ(t) of t's shape, falling from 1 at t = 0."""
@@ -97,10 +81,6 @@ class Schedule:
     def sigma(self, t: Tensor) -> Tensor:
         """√(1 − ᾱ(t)), the noise's standard deviation."""
         return _narrow((1 - self._alpha_bar(t)).sqrt(), t)
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        """log(ᾱ/(1 − ᾱ)): +inf at t = 0, and −inf at t = 1 with zero terminal SNR."""
-        return _narrow(torch.logit(self._alpha_bar(t)), t)
 
     def grid(self) -> Tensor:
         """(T+1,) float64: ᾱ at t = 0, 1/T … 1, the cumulative products of 1 − β; the first is 1."""
@@ -115,7 +95,8 @@ class Schedule:
         """ᾱ in float64."""
         if not t.is_floating_point():
             return self.grid()[t.cpu()]
-        t, curve = _widen(t), _CURVES[self.name]
+        # Apple's GPU has no float64; the times are few, so they go by way of the CPU there.
+        t, curve = (t.cpu() if t.device.type == "mps" else t).to(torch.float64), _CURVES[self.name]
         # Exactly 1 at t = 0 whatever the last digit of a machine's cosine: 1 − ᾱ stands under square roots.
         alpha_bar = torch.where(t <= 0, 1.0, curve(t).clamp(0, 1))
         if self.zero_terminal_snr:
@@ -124,40 +105,23 @@ class Schedule:
             alpha_bar = torch.where(t >= 1, 0.0, ((alpha - end) / (1 - end)).clamp(min=0) ** 2)
         elif self.name != "linear":
             # These curves end at 0. The papers' chains clip β at 0.999; here that is a floor under the last step.
-            alpha_bar = alpha_bar.clamp(min=self._floor())
+            before_last = torch.tensor(1 - 1 / self.steps, dtype=torch.float64)
+            alpha_bar = alpha_bar.clamp(min=(1 - _MAX_BETA) * float(curve(before_last)))
         scale = self.input_scale**2
         return alpha_bar if scale == 1 else scale * alpha_bar / (scale * alpha_bar + 1 - alpha_bar)
-
-    def _floor(self) -> float:
-        before_last = torch.tensor(1 - 1 / self.steps, dtype=torch.float64)
-        return (1 - _MAX_BETA) * float(_CURVES[self.name](before_last))
-
-
-def _widen(t: Tensor) -> Tensor:
-    # Apple's GPU has no float64; the times are few, so they go by way of the CPU there.
-    return (t.cpu() if t.device.type == "mps" else t).to(torch.float64)
 
 
 def _narrow(value: Tensor, t: Tensor) -> Tensor:
     return value.to(torch.float32).to(t.device) if t.is_floating_point() and t.dtype != torch.float64 else value
 
 
-def check_choice(field: str, value: object, known: Iterable[str]) -> None:
-    """ConfigError unless the value is one of the names that are known."""
-    names = list(known)
-    if value not in names:
-        raise ConfigError(f"no such {field}", field=field, found=repr(value), expected=", ".join(names))
+def expand(factor: Tensor, x: Tensor) -> Tensor:
+    """In x's type; (B,) -> (B,1,…,1) on x's device, so that each item's factor meets maps of any rank.
 
-
-@overload
-def expand(factor: Tensor, x: Tensor) -> Tensor: ...
-@overload
-def expand(factor: Factor, x: Tensor) -> Factor: ...
-def expand(factor: Factor, x: Tensor) -> Factor:
-    """(B,) -> (B,1,…,1) in x's type on its device, so that each item's factor meets maps of any rank; else as it is."""
-    if isinstance(factor, Tensor) and factor.ndim == 1 and x.ndim > 1:
-        return factor.to(x.dtype).to(x.device).view(-1, *[1] * (x.ndim - 1))
-    return factor
+    A 0-dim tensor stays where it is: the CPU's meet tensors of any device.
+    """
+    factor = factor.to(x.dtype)
+    return factor.to(x.device).view(-1, *[1] * (x.ndim - 1)) if factor.ndim == 1 and x.ndim > 1 else factor
 
 
 def time_steps(n: int, *, steps_total: int = 250, spacing: Spacing = "uniform") -> Tensor:
@@ -167,7 +131,6 @@ def time_steps(n: int, *, steps_total: int = 250, spacing: Spacing = "uniform") 
     quadratic: steps of the chain at T·(k/n)², close together where little noise is left (Song et al. 2021, App. D.2).
     Raises ConfigError for n < 1, and for more steps than the chain has where times are steps of the chain.
     """
-    check_choice("spacing", spacing, get_args(Spacing))
     if n < 1 or (n > steps_total and spacing != "uniform"):
         limit = "≥ 1" if spacing == "uniform" else f"from 1 to {steps_total}, the chain's length"
         raise ConfigError("impossible number of sampling steps", field="steps", found=n, expected=limit)
@@ -178,12 +141,3 @@ def time_steps(n: int, *, steps_total: int = 250, spacing: Spacing = "uniform") 
         return torch.round(k * steps_total / n) / steps_total
     # At least k steps: times stay distinct near zero, and n = T gives the whole chain.
     return torch.maximum(torch.round(steps_total * (k / n) ** 2), k) / steps_total
-
-
-def check_times(times: Tensor) -> Tensor:
-    """The times of a sampler in float64 on the CPU; raises ConfigError unless they fall strictly within [0, 1]."""
-    t = times.detach().to("cpu", torch.float64)
-    # Written so that NaN fails.
-    if not (t.ndim == 1 and len(t) > 1 and bool((t.diff() < 0).all()) and bool(t[-1] >= 0) and bool(t[0] <= 1)):
-        raise ConfigError("do not lead from noise to a map", field="times", expected="1 ≥ t_0 > t_1 > … > t_n ≥ 0")
-    return t

@@ -1,4 +1,4 @@
-"""cFlow (Selvan et al., UNSURE 2020): a Probabilistic U-Net whose posterior is a conditional normalising flow."""
+"""cFlow (Selvan et al., UNSURE 2020): the Probabilistic U-Net with a normalising flow as its posterior."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from torch import Tensor, nn
 
 from modiff.config.baselines import CFlowConfig
 from modiff.methods.prob_unet import ProbUNet
-from modiff.nn.flows import GlowFlow, PlanarFlow
-from modiff.nn.latent import Gaussian
+from modiff.nn.latent import Gaussian, GlowFlow, PlanarFlow
 from modiff.nn.layers import full_precision
 from modiff.nn.unet import Norm
 from modiff.types import DataSpec
 
 
 class CFlow(ProbUNet):
-    """q(z_K|x,y) is q(z_0|x,y) carried through K flow steps; the prior stays Gaussian, so sampling is as before.
+    """cFlow (Selvan et al., UNSURE 2020): a Probabilistic U-Net whose posterior is a conditional normalising flow.
+
+    q(z_K|x,y) is q(z_0|x,y) carried through K flow steps; the prior stays Gaussian, so sampling is as before.
 
     Networks are normalised in batches. KL = E[log q_0(z_0) − Σ log|det| − log p(z_K)], by one draw.
     """
@@ -26,11 +27,8 @@ class CFlow(ProbUNet):
     def __init__(self, config: CFlowConfig, data: DataSpec) -> None:
         super().__init__(config, data)
         features = (config.prior_channels or config.channels)[-1]
-        self.flow: nn.Module | None = None
-        if config.posterior == "planar":
-            self.flow = PlanarFlow(features, config.latent_dim, config.flow_steps)
-        elif config.posterior == "glow":
-            self.flow = GlowFlow(features, config.latent_dim, config.flow_steps)
+        kind = {"planar": PlanarFlow, "glow": GlowFlow, "gauss": None}[config.posterior]
+        self.flow = None if kind is None else kind(features, config.latent_dim, config.flow_steps)
 
     def _draw_posterior(
         self, image: Tensor, label: Tensor, prior: Gaussian, rng: torch.Generator

@@ -1,14 +1,4 @@
-"""CIMD (Rahman et al., "Ambiguous Medical Image Segmentation using Diffusion Models", CVPR 2023).
-
-A Gaussian diffusion of masks with learned variance, and two networks beside it: the posterior (their ambiguity
-modelling network) sees the image and the rater's mask, the prior (ambiguity controlling network) the image and the
-predicted noise; the divergence between their two distributions of z is a third loss. z enters nothing else, in the
-paper's figure as in the released code, so that nothing but the two networks themselves keeps the term from vanishing.
-
-Differences from the released code, each as the paper has it or where the code contradicts itself: both networks are
-trained (`behaviour`); masks are ±1, the interval that x̂_0 is clipped to (theirs are 0 and 1); an image of C channels is
-taken as it is (theirs is repeated to four).
-"""
+"""CIMD (Rahman et al., CVPR 2023): Gaussian diffusion of a rater's mask with a learned variance."""
 
 from __future__ import annotations
 
@@ -18,8 +8,8 @@ import torch
 from torch import Tensor
 
 from modiff.config.baselines import CIMDConfig
+from modiff.diffusion.gaussian import LearnedVarianceProcess
 from modiff.diffusion.schedule import Schedule
-from modiff.diffusion.variance_bound import LearnedVarianceProcess
 from modiff.methods.denoising import Labels
 from modiff.methods.pixel_diffusion import PixelDiffusion
 from modiff.nn import latent
@@ -27,7 +17,19 @@ from modiff.types import DataSpec
 
 
 class CIMD(PixelDiffusion):
-    """Gaussian diffusion of a rater's mask as ±1; the network predicts the noise and the variance's place."""
+    """CIMD (Rahman et al., "Ambiguous Medical Image Segmentation using Diffusion Models", CVPR 2023).
+
+    Gaussian diffusion of a rater's mask as ±1; the network predicts the noise and the variance's place.
+
+    Two networks stand beside it: the posterior (their ambiguity modelling network) sees the image and the rater's mask,
+    the prior (ambiguity controlling network) the image and the predicted noise; the divergence between their two
+    distributions of z is a third loss. z enters nothing else, in the paper's figure as in the released code, so that
+    nothing but the two networks themselves keeps the term from vanishing.
+
+    Differences from the released code, each as the paper has it or where the code contradicts itself: both networks are
+    trained (`behaviour`); masks are ±1, the interval that x̂_0 is clipped to (theirs are 0 and 1); an image of C
+    channels is taken as it is (theirs is repeated to four).
+    """
 
     config: CIMDConfig
     process: LearnedVarianceProcess
@@ -49,8 +51,7 @@ class CIMD(PixelDiffusion):
 
     def _losses(self, labels: Labels, prediction: Tensor, x0: Tensor, x_t: Tensor, **at: Tensor) -> dict[str, Tensor]:
         """The bound trains the variance alone: its mean is detached."""
-        return {
-            "simple": self.process.loss(prediction, x0, x_t, **at),
+        return super()._losses(labels, prediction, x0, x_t, **at) | {
             "vlb": self.process.bound(prediction, x0, x_t, at["t"]),
             "kl": self._latent_kl(labels.image, labels.label, prediction.chunk(2, 1)[0]),
         }

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from modiff.config import build_config, check_model, read_preset
+from modiff.config import build_config, read_preset
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter
-from modiff.methods.presence.head import PresenceHead
+from modiff.methods.presence import PresenceHead
 from modiff.methods.registry import METHODS, build
 from modiff.types import DataSpec
 
@@ -90,12 +90,21 @@ def describe_model(
 ) -> Description:
     """Of a configured model for such data. Samples are counted as if every one marked something."""
     _check({"size": size, "n": n})
-    check_model(config)
-    model, cost = _measure(lambda: build(method, config, data).eval(), torch.zeros(1, len(data.channels), size, size))
-    parts = {name: _parameters(child) for name, child in model.named_children()}
-    total, steps = _parameters(model), model.default_steps
-    parts["own"] = total - sum(parts.values())
-    image, sample = cost["image"] + steps * cost["step"], cost["sample"] + steps * cost["evaluation"]
+    image = torch.zeros(1, len(data.channels), size, size)
+    try:  # shapes alone are enough, unless the way through the network depends on values
+        with torch.device("meta"):
+            model = build(method, config, data).eval()
+        cost = _flops(model, image.to("meta"))
+    except (NotImplementedError, RuntimeError):
+        with torch.random.fork_rng(devices=[]):  # counting leaves no trace in the caller's random numbers
+            model = build(method, config, data).eval()
+        cost = _flops(model, image)
+    parts = dict.fromkeys([*(name for name, _ in model.named_children()), "own"], 0)
+    for name, parameter in model.named_parameters():
+        part = name.partition(".")[0]
+        parts[part if part in parts else "own"] += parameter.numel()
+    steps = model.default_steps
+    once, sample = cost["image"] + steps * cost["step"], cost["sample"] + steps * cost["evaluation"]
     return Description(
         method=method,
         title=METHODS[method].title,
@@ -105,14 +114,14 @@ def describe_model(
         raters=len(data.raters),
         size=size,
         n=n,
-        parameters=total,
+        parameters=sum(parts.values()),
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         parts={name: count for name, count in parts.items() if count},
         evaluations=steps,
-        gflop_image=image / _GIGA,
+        gflop_image=once / _GIGA,
         gflop_evaluation=cost["evaluation"] / _GIGA,
         gflop_sample=sample / _GIGA,
-        gflop_total=(image + n * sample) / _GIGA,
+        gflop_total=(once + n * sample) / _GIGA,
     )
 
 
@@ -120,22 +129,6 @@ def _check(numbers: Mapping[str, int]) -> None:
     for field, value in numbers.items():
         if not 1 <= value <= _LARGEST:
             raise ConfigError("impossible number", field=field, found=value, expected=f"from 1 to {_LARGEST:,}")
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _measure(fresh: Callable[[], Segmenter], image: Tensor) -> tuple[Segmenter, dict[str, float]]:
-    """A fresh network, and its `_flops`."""
-    try:  # shapes alone are enough, unless the way through the network depends on values
-        with torch.device("meta"):
-            model = fresh()
-        return model, _flops(model, image.to("meta"))
-    except (NotImplementedError, RuntimeError):
-        with torch.random.fork_rng(devices=[]):  # counting leaves no trace in the caller's random numbers
-            model = fresh()
-        return model, _flops(model, image)
 
 
 def _flops(model: Segmenter, image: Tensor) -> dict[str, float]:

@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from modiff.config import MoDiffConfig
+from modiff.config import MoDiffConfig, check_model
 from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.diffusion.process import Process
 from modiff.methods.base import Segmenter, at_once
-from modiff.methods.presence.draw import certain, draw_subsets, marking_probability
-from modiff.methods.presence.head import PresenceHead
+from modiff.methods.presence import PresenceHead, certain, draw_subsets, marking_probability
 from modiff.nn import windows
 from modiff.nn.layers import image_centre, position_channels
 from modiff.nn.unet import GuidedUNet, UNet
@@ -85,6 +84,7 @@ class DenoisingSegmenter(Segmenter):
 
     def __init__(self, config: MoDiffConfig | CCDMConfig | CIMDConfig, data: DataSpec) -> None:
         super().__init__(data)
+        check_model(config)
         self.config, self.exchangeable = config, data.exchangeable_raters
         self.prompt = data.prompted and config.prompt
 
@@ -94,9 +94,9 @@ class DenoisingSegmenter(Segmenter):
         """Decides before any denoising who marks something; None: the denoiser draws empty masks itself."""
 
     @property
-    @abstractmethod
     def term_weights(self) -> Mapping[str, float]:
         """The terms of the denoising loss, and their weights."""
+        return {"simple": 1.0}
 
     @abstractmethod
     def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
@@ -106,7 +106,7 @@ class DenoisingSegmenter(Segmenter):
     def _draw_markers(
         self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As `modiff.methods.presence.draw.draw_markers`."""
+        """As `modiff.methods.presence.draw_markers`."""
 
     @abstractmethod
     def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
@@ -205,10 +205,8 @@ class DenoisingSegmenter(Segmenter):
     ) -> Samples:
         """n hypotheses per image; with a presence head only those that mark something are denoised.
 
-        raters: "single" is one rater's reading; "all" the panel's consensus probability; a list, that panel's.
-        stratified: presence from a low-discrepancy sequence in place of independent draws; say so beside its scores.
-        origin: (B,2) int64, where each image's pixel (0,0) lies in a larger field: noise is then a function of (seed,
-        sample, row and column in that field), so that images cut from it with one seed share it where they overlap.
+        raters: "single" is one rater's reading; "all" the panel's consensus probability; a list, that panel's. Say that
+        presence was `stratified` beside its scores.
         """
         self.check_request(steps=steps, raters=raters, stratified=stratified)
         encoding = image_or_encoding if isinstance(image_or_encoding, Encoding) else self.encode(image_or_encoding)
@@ -221,8 +219,12 @@ class DenoisingSegmenter(Segmenter):
             chunk = at_once(*(part[0] for part in group.features))
             for start in range(0, len(image), chunk):
                 window, i = group.select(image[start : start + chunk]), index[start : start + chunk]
+                # Noise over the whole image and cut, so that it does not depend on the window; or over a larger field.
+                corner, plane = window.corner, encoding.padded if origin is None else None
+                if origin is not None:
+                    corner = origin.to(each.device)[window.rows] + (0 if corner is None else corner)
+                field = windows.NoiseField(each[window.rows, i], window.size, corner, plane)
                 subset = markers[window.rows, i]
-                field = self._field(window, each[window.rows, i], encoding.padded, origin)
                 made = self._denoise(window, subset, field, steps)
                 fraction = subset.sum(-1) / panel[window.rows, i]
                 windows.paste(maps, window.rows, i, made * fraction[:, None, None, None], window.corner)
@@ -230,11 +232,3 @@ class DenoisingSegmenter(Segmenter):
         if encoding.presence is not None:
             result.presence = marking_probability(encoding.presence, exchangeable=self.exchangeable).mean(1)
         return result
-
-    @staticmethod
-    def _field(window: Windows, seeds: Tensor, plane: tuple[int, int], origin: Tensor | None) -> windows.NoiseField:
-        """The samples' noise: over the whole image and cut, so that it does not depend on the window."""
-        if origin is None:
-            return windows.NoiseField(seeds, window.size, window.corner, plane)
-        first = origin.to(seeds.device)[window.rows]
-        return windows.NoiseField(seeds, window.size, first if window.corner is None else first + window.corner)

@@ -9,8 +9,8 @@ from typing import Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from modiff.config import check_model
 from modiff.config.baselines import CFlowConfig, MoSEConfig, ProbUNetConfig
-from modiff.config.fields import check_numbers
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter, at_once
 from modiff.nn.windows import pad_to_multiple
@@ -36,7 +36,7 @@ class LatentSegmenter(Segmenter, Generic[E]):
 
     def __init__(self, config: ProbUNetConfig | CFlowConfig | MoSEConfig, data: DataSpec) -> None:
         super().__init__(data)
-        check_numbers(config, "model.")
+        check_model(config)
         self.config = config
 
     @abstractmethod

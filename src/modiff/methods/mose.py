@@ -13,8 +13,7 @@ from modiff.config.baselines import MoSEConfig
 from modiff.errors import ConfigError
 from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
 from modiff.nn.layers import channels_last, full_precision
-from modiff.nn.losses import mean_of_known
-from modiff.nn.transport import CapSchedule, greedy_coupling, iou_cost
+from modiff.nn.losses import CapSchedule, greedy_coupling, iou_cost, mean_of_known
 from modiff.nn.unet import ConvUNet
 from modiff.rng import fold, normal, uniform
 from modiff.types import Batch, DataSpec
@@ -58,7 +57,11 @@ class MoSE(LatentSegmenter[Encoding]):
 
     def __init__(self, config: MoSEConfig, data: DataSpec) -> None:
         super().__init__(config, data)
-        _check(config)
+        count = config.experts * config.samples_per_expert
+        for field, cap in (("cap_start", config.cap_start), ("cap_end", config.cap_end)):
+            if not 1 / count <= cap:
+                expected = f"between 1/{count}, so that {count} samples hold all raters' mass, and 1"
+                raise ConfigError("is not a cap", field=f"model.{field}", found=cap, expected=expected)
         width = config.channels[-1]
         self.unet = ConvUNet(self.channels, config.channels, norm="layer", align_corners=False)
         self.gating = nn.Sequential(
@@ -163,12 +166,3 @@ def _over_processes(loss: Tensor, images: int) -> tuple[Tensor, int]:
     both = torch.stack([loss.detach().double() * images, loss.new_tensor(images, dtype=torch.float64)])
     distributed.all_reduce(both)
     return both[0] / both[1], int(both[1])
-
-
-def _check(config: MoSEConfig) -> None:
-    """ConfigError for settings that contradict each other."""
-    count = config.experts * config.samples_per_expert
-    for field, cap in (("cap_start", config.cap_start), ("cap_end", config.cap_end)):
-        if not 1 / count <= cap:
-            expected = f"between 1/{count}, so that {count} samples hold all raters' mass, and 1"
-            raise ConfigError("is not a cap", field=f"model.{field}", found=cap, expected=expected)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor, nn
 
 from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.diffusion.process import Process
 from modiff.methods.denoising import DenoisingSegmenter, Labels, Windows
-from modiff.methods.presence.draw import marking_probability, presence_uniforms
-from modiff.methods.presence.head import PresenceHead
+from modiff.methods.presence import PresenceHead, marking_probability, presence_uniforms
 from modiff.nn import losses
 from modiff.nn.unet import GuidedUNet
 from modiff.nn.windows import NoiseField
@@ -34,12 +31,10 @@ class PixelDiffusion(DenoisingSegmenter):
         super().__init__(config, data)
         self.process = process
         process.times(config.sampling_steps)  # refuses an impossible number
-        image_inputs = self.channels + (3 if self.prompt else 0)
-        self.unet = GuidedUNet(inputs, image_inputs, outputs, config.unet, steps=config.steps)
+        self.unet = GuidedUNet(inputs, self.channels + 3 * self.prompt, outputs, config.unet, steps=config.steps)
         self.hurdle: nn.ModuleDict | None = None
         if config.presence.mode == "hurdle":
-            head = PresenceHead(data, config.presence, ce_weight=config.map_ce_weight)
-            self.hurdle = nn.ModuleDict({"head": head})
+            self.hurdle = nn.ModuleDict({"head": PresenceHead(data, config.presence, ce_weight=config.map_ce_weight)})
 
     @property
     def default_steps(self) -> int:
@@ -56,9 +51,9 @@ class PixelDiffusion(DenoisingSegmenter):
         """The network's prediction from x_t of M samples, as the process takes it; t: (M,) in [0,1]."""
         return self.unet(x_t, features, t)
 
-    @abstractmethod
     def _losses(self, labels: Labels, prediction: Tensor, x0: Tensor, x_t: Tensor, **at: Tensor) -> dict[str, Tensor]:
-        """(M,) terms of the paper's loss; at: the step `t` and its `noise`."""
+        """(M,) terms of the paper's loss, by default the process's own; at: the step `t` and its `noise`."""
+        return {"simple": self.process.loss(prediction, x0, x_t, **at)}
 
     def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
         """The paper's terms at steps of the chain, 1 to T alike, which are kept on the CPU and read in float64."""

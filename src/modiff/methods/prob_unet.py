@@ -1,4 +1,4 @@
-"""Probabilistic U-Net (Kohl et al., NeurIPS 2018): a conditional VAE whose latent vector is fed to a U-Net's end."""
+"""Probabilistic U-Net: a conditional VAE whose latent vector is fed to a U-Net's end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Encoding(LatentEncoding):
 
 
 class ProbUNet(LatentSegmenter[Encoding]):
-    """p(y|x) = ∫ p(y|x,z) p(z|x) dz; trained by the evidence lower bound with a posterior q(z|x,y) (paper Eq. 4).
+    """Probabilistic U-Net (Kohl et al., NeurIPS 2018).
+
+    p(y|x) = ∫ p(y|x,z) p(z|x) dz; trained by the evidence lower bound with a posterior q(z|x,y) (paper Eq. 4).
 
     Each step sees one random rater's masks per image. K = 1 has one logit (sigmoid), K > 1 a softmax with background.
     """

@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from modiff.config import MODELS
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from modiff.methods.base import Segmenter
     from modiff.types import DataSpec
 
 
-@dataclass(frozen=True)
-class Method:
-    """A method's name, the frozen dataclass of its settings, and where its class is, which loads when first used."""
+class Method(NamedTuple):
+    """A method's name, and where its class is, which loads when first used."""
 
     title: str
-    config_class: type[Any]
     model: str
-
-    @property
-    def model_class(self) -> Any:
-        """Its Segmenter, built as `model_class(config, data)`."""
-        module, name = self.model.split(":")
-        return getattr(importlib.import_module(module), name)
 
 
 METHODS = {
-    "modiff": Method("MoDiff", MODELS["modiff"], "modiff.methods.modiff.model:MoDiff"),
-    "cimd": Method("CIMD", MODELS["cimd"], "modiff.methods.cimd:CIMD"),
-    "ccdm": Method("CCDM", MODELS["ccdm"], "modiff.methods.ccdm:CCDM"),
-    "prob_unet": Method("Probabilistic U-Net", MODELS["prob_unet"], "modiff.methods.prob_unet:ProbUNet"),
-    "cflow": Method("cFlow", MODELS["cflow"], "modiff.methods.cflow:CFlow"),
-    "mose": Method("MoSE", MODELS["mose"], "modiff.methods.mose:MoSE"),
+    "modiff": Method("MoDiff", "modiff.methods.modiff.model:MoDiff"),
+    "cimd": Method("CIMD", "modiff.methods.cimd:CIMD"),
+    "ccdm": Method("CCDM", "modiff.methods.ccdm:CCDM"),
+    "prob_unet": Method("Probabilistic U-Net", "modiff.methods.prob_unet:ProbUNet"),
+    "cflow": Method("cFlow", "modiff.methods.cflow:CFlow"),
+    "mose": Method("MoSE", "modiff.methods.mose:MoSE"),
 }
 
 
 def build(method: str, config: Any, data: DataSpec) -> Segmenter:
-    """A method's network with fresh weights for such data."""
-    return METHODS[method].model_class(config, data)
+    """A method's network with fresh weights for such data; ConfigError for settings out of range."""
+    module, name = METHODS[method].model.split(":")
+    made: Segmenter = getattr(importlib.import_module(module), name)(config, data)
+    return made

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modiff.config import RunConfig, config_from_dict, read_yaml, to_dict
+from modiff.config.fields import flatten
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, DataError
 from modiff.io.files import write_text
@@ -63,34 +64,31 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
     write_text(path, json.dumps(data, indent=1) + "\n")
 
 
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(data, dict):
-        return {prefix[:-1]: data}
-    return {key: value for name, item in data.items() for key, value in _flat(item, f"{prefix}{name}.").items()}
-
-
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
     """ "name: old → new" of every setting that must not change when a run is resumed."""
-    before, after = _flat(to_dict(old)), _flat(to_dict(new))
+    before, after = flatten(to_dict(old)), flatten(to_dict(new))
     names = [n for n in sorted(before.keys() | after.keys()) if not n.startswith(_FREE) and n != "preset"]
     return [f"{n}: {before.get(n)} → {after.get(n)}" for n in names if before.get(n) != after.get(n)]
 
 
-def check_resumable(folder: Path, config: RunConfig, data: DataSpec) -> None:
-    """CheckpointError showing the difference where a run's configuration or data is not what it was trained with."""
+def check_resumable(
+    folder: Path,
+    config: RunConfig,
+    data: DataSpec | None = None,
+    *,
+    hint: str = "Use the same settings and data, or another run folder (-o)",
+) -> None:
+    """CheckpointError showing the difference where a run's configuration, or its data where it is given, is another."""
     changed = differences(read_config(folder / CONFIG), config)
-    before = read_data(folder / DATA)
-    if before.fingerprint != data.fingerprint:
-        changed.append(f"data: {before.path} → {data.path} (other content)")
-    if before.fold != data.fold:
-        changed.append(f"fold: {before.fold} → {data.fold}")
+    if data is not None:
+        before = read_data(folder / DATA)
+        if before.fingerprint != data.fingerprint:
+            changed.append(f"data: {before.path} → {data.path} (other content)")
+        if before.fold != data.fold:
+            changed.append(f"fold: {before.fold} → {data.fold}")
     if changed:
-        raise CheckpointError(
-            "was trained otherwise and cannot be resumed like this",
-            path=folder,
-            found="; ".join(changed),
-            hint="Use the same settings and data, or another run folder (-o)",
-        )
+        what = "was trained otherwise and cannot be resumed like this"
+        raise CheckpointError(what, path=folder, found="; ".join(changed), hint=hint)
 
 
 def truncate_log(path: Path, step: int) -> None:

@@ -66,12 +66,7 @@ def load_model(path_or_name: str | Path) -> LoadedModel:
         raise CheckpointError("holds no weights", path=folder, expected=files.WEIGHTS, hint=hint)
     config, data = files.read_config(folder / files.CONFIG), files.read_data(folder / files.DATA)
     model = build(config.method, config.model, data)
-    _load_weights(model, folder / files.WEIGHTS)
-    card = files.read_json(folder / files.CARD) if (folder / files.CARD).exists() else {}
-    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, sha256_of(folder / files.WEIGHTS))
-
-
-def _load_weights(model: Segmenter, path: Path) -> None:
+    path = folder / files.WEIGHTS
     try:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -89,6 +84,8 @@ def _load_weights(model: Segmenter, path: Path) -> None:
         names = ", ".join(surplus[:3])
         raise CheckpointError("has tensors that the configuration does not know", path=path, found=names)
     model.load_state_dict({name: state[name].to(expected[name].dtype) for name in expected})
+    card = files.read_json(folder / files.CARD) if (folder / files.CARD).exists() else {}
+    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, sha256_of(path))
 
 
 def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = torch.float32) -> None:

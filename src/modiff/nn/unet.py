@@ -44,10 +44,22 @@ class _Denoiser(nn.Module, ABC):
         self.conv_image = nn.Conv2d(image_inputs * patch, widths[0], 3, padding=1)
         self.conv_in = nn.Conv2d(inputs * patch, widths[0], 3, padding=1, bias=False)
         self.down, self.up, self.shrink, self.grow = (nn.ModuleList() for _ in range(4))
-        skips = self._make_down(widths)
+        skips, current = [widths[0]], widths[0]
+        for level, width in enumerate(widths):
+            for _ in range(config.blocks):
+                self.down.append(self._stage(current, width, level))
+                skips.append(current := width)
+            if level < len(widths) - 1:
+                self.shrink.append(nn.Conv2d(current, current, 3, stride=2, padding=1))
+                skips.append(current)
         if not self.middle_last:
-            self._make_middle(widths[-1])
-        self._make_up(widths, skips)
+            self._make_middle(current)
+        for level, width in reversed(list(enumerate(widths))):
+            for _ in range(config.blocks + 1):
+                self.up.append(self._stage(current + skips.pop(), width, level))
+                current = width
+            if level:
+                self.grow.append(nn.Conv2d(current, current, 3, padding=1))
         if self.middle_last:
             self._make_middle(widths[-1])
         self.norm_out = self._norm(widths[0])
@@ -68,29 +80,9 @@ class _Denoiser(nn.Module, ABC):
         modules = [self._block(inputs, outputs), self._attention(outputs) if attend else nn.Identity()]
         return _Stage(OrderedDict(zip(self.stage_names, modules, strict=True)))
 
-    def _make_down(self, widths: list[int]) -> list[int]:
-        skips, current = [widths[0]], widths[0]
-        for level, width in enumerate(widths):
-            for _ in range(self.config.blocks):
-                self.down.append(self._stage(current, width, level))
-                skips.append(current := width)
-            if level < len(widths) - 1:
-                self.shrink.append(nn.Conv2d(current, current, 3, stride=2, padding=1))
-                skips.append(current)
-        return skips
-
     def _make_middle(self, channels: int) -> None:
         block = self._block(channels, channels)
         self.middle: nn.Module = _Stage(block, self._attention(channels), self._block(channels, channels))
-
-    def _make_up(self, widths: list[int], skips: list[int]) -> None:
-        current = widths[-1]
-        for level, width in reversed(list(enumerate(widths))):
-            for _ in range(self.config.blocks + 1):
-                self.up.append(self._stage(current + skips.pop(), width, level))
-                current = width
-            if level:
-                self.grow.append(nn.Conv2d(current, current, 3, padding=1))
 
     @property
     def stride(self) -> int:

@@ -49,10 +49,15 @@ def outside(seen: tuple[int, int], size: tuple[int, int], centre: Tensor, height
     return beyond
 
 
+def _places(corner: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """(M,h) rows and (M,w) columns of windows."""
+    rows, columns = (torch.arange(side, device=corner.device) for side in size)
+    return corner[:, 0, None] + rows, corner[:, 1, None] + columns
+
+
 def cut(x: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     """(B,C,h,w): each item's window of (B,C,H,W)."""
-    rows = corner[:, 0, None] + torch.arange(size[0], device=x.device)
-    columns = corner[:, 1, None] + torch.arange(size[1], device=x.device)
+    rows, columns = _places(corner, size)
     items = torch.arange(x.shape[0], device=x.device)[:, None, None]
     return x.permute(0, 2, 3, 1)[items, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -73,14 +78,13 @@ class NoiseField:
 
     def draw(self, distribution: Draw, channels: int, *stream: int) -> Tensor:
         """(M,channels,h,w) of `uniform` or `normal` of modiff.rng."""
-        seeds, device = fold(self.seeds, *stream), self.seeds.device
+        seeds = fold(self.seeds, *stream)
         if self.corner is None:
             return distribution(seeds, (channels, *self.size))
         if self.plane is not None:
             return cut(distribution(seeds, (channels, *self.plane)), self.corner, self.size)
-        rows = self.corner[:, 0, None] + torch.arange(self.size[0], device=device)
-        columns = self.corner[:, 1, None] + torch.arange(self.size[1], device=device)
-        lines = fold(seeds[:, None, None], torch.arange(channels, device=device)[:, None], rows[:, None])
+        rows, columns = _places(self.corner, self.size)
+        lines = fold(seeds[:, None, None], torch.arange(channels, device=seeds.device)[:, None], rows[:, None])
         return distribution(fold(lines[..., None], columns[:, None, None]), ())
 
 
@@ -116,7 +120,6 @@ def paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor
     if corner is None:
         maps[row, index] = made
         return
-    height, width = made.shape[-2:]
-    rows = (corner[:, 0, None] + torch.arange(height, device=maps.device))[:, :, None]
-    columns = (corner[:, 1, None] + torch.arange(width, device=maps.device))[:, None, :]
-    maps.permute(0, 1, 3, 4, 2)[row[:, None, None], index[:, None, None], rows, columns] = made.permute(0, 2, 3, 1)
+    rows, columns = _places(corner, (made.shape[-2], made.shape[-1]))
+    where = row[:, None, None], index[:, None, None], rows[:, :, None], columns[:, None, :]
+    maps.permute(0, 1, 3, 4, 2)[where] = made.permute(0, 2, 3, 1)

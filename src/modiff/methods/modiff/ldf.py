@@ -57,18 +57,14 @@ def normalised_radius(height: int, width: int, device: torch.device) -> Tensor:
     return radius / radius.max().clamp_min(1e-12)
 
 
-def _mirror_rows(g: Tensor) -> Tensor:
-    """G(−k_y): row 0 stays, the others change places."""
-    return torch.roll(g.flip(-2), 1, -2)
-
-
 def symmetrise(gain: Tensor, width: int) -> Tensor:
     """Makes G even in k_y on the self-conjugate columns (k_x = 0 and Nyquist): a real image admits no other filter."""
     columns = [0, width // 2] if width % 2 == 0 else [0]
     gain = gain.clone()
     for column in columns:
         line = gain[..., column : column + 1]
-        gain[..., column : column + 1] = 0.5 * (line + _mirror_rows(line))
+        mirrored = torch.roll(line.flip(-2), 1, -2)  # G(−k_y): row 0 stays, the others change places
+        gain[..., column : column + 1] = 0.5 * (line + mirrored)
     return gain
 
 
@@ -103,55 +99,45 @@ class LDF(nn.Module):
         self.magnitude = nn.ParameterList([torch.empty(channels, 1, k, k) for k in config.kernels])
         self.radius = nn.ParameterList([torch.empty(channels, 1, k, k) for k in config.kernels])
         self.bias = nn.ParameterList([torch.zeros(channels) for _ in config.kernels])
-        self._mild_high_pass()
-
-    @torch.no_grad()
-    def _mild_high_pass(self) -> None:
         low, high = (math.log(gain / (1 - gain)) for gain in MILD_HIGH_PASS)
-        parallel = self.config.order == "parallel"
-        part = 1 / len(self.config.kernels) if parallel else 1.0
-        for index, kernel in enumerate(self.config.kernels):
-            for weight in (self.magnitude[index], self.radius[index]):
-                nn.init.normal_(weight, std=0.05 / kernel)
-            if parallel or index == 0:
-                self.radius[index][..., kernel // 2, kernel // 2] += (high - low) * part
-                self.bias[index] += low * part
-            else:  # the later ones of a sequence start as the identity on what came before
-                self.magnitude[index][..., kernel // 2, kernel // 2] += 1.0
+        parallel = config.order == "parallel"
+        part = 1 / len(config.kernels) if parallel else 1.0
+        with torch.no_grad():
+            for index, kernel in enumerate(config.kernels):
+                for weight in (self.magnitude[index], self.radius[index]):
+                    nn.init.normal_(weight, std=0.05 / kernel)
+                if parallel or index == 0:
+                    self.radius[index][..., kernel // 2, kernel // 2] += (high - low) * part
+                    self.bias[index] += low * part
+                else:  # the later ones of a sequence start as the identity on what came before
+                    self.magnitude[index][..., kernel // 2, kernel // 2] += 1.0
 
     @staticmethod
     def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
         """Same-size convolution of a half plane: periodic along the full axis, reflecting along k_x."""
         return F.conv2d(_pad_half_plane(x, weight.shape[-1] // 2), weight, groups=x.shape[1])
 
-    def _logits(self, log_magnitude: Tensor, radius: Tensor) -> Tensor:
-        radius = radius.expand(1, self.channels, *radius.shape)
-        if self.config.order == "sequential":
-            for weight, weight_radius, bias in zip(self.magnitude, self.radius, self.bias, strict=True):
-                log_magnitude = self._depthwise(log_magnitude, weight) + self._depthwise(radius, weight_radius)
-                log_magnitude = log_magnitude + bias[:, None, None]
-            return log_magnitude
-        # Convolutions that are summed are one convolution, of the largest size.
-        bias = torch.stack(list(self.bias)).sum(0)[:, None, None]
-        return (
-            self._depthwise(log_magnitude, _widen(self.magnitude)) + self._depthwise(radius, _widen(self.radius)) + bias
-        )
-
     def gain(self, magnitude: Tensor, width: int) -> Tensor:
         """G (B,C,H,W//2+1) from the spectrum's magnitude, symmetrised."""
         radius = normalised_radius(magnitude.shape[-2], width, magnitude.device)
-        return symmetrise(torch.sigmoid(self._logits(torch.log1p(magnitude), radius)), width)
+        radius, x = radius.expand(1, self.channels, *radius.shape), torch.log1p(magnitude)
+        if self.config.order == "sequential":
+            for weight, weight_radius, bias in zip(self.magnitude, self.radius, self.bias, strict=True):
+                x = self._depthwise(x, weight) + self._depthwise(radius, weight_radius) + bias[:, None, None]
+        else:  # convolutions that are summed are one convolution, of the largest size
+            bias = torch.stack(list(self.bias)).sum(0)[:, None, None]
+            x = self._depthwise(x, _widen(self.magnitude)) + self._depthwise(radius, _widen(self.radius)) + bias
+        return symmetrise(torch.sigmoid(x), width)
 
     def forward(self, y: Tensor) -> Tensor:
         with torch.autocast(y.device.type, enabled=False):
             y = y.float()
-            if self.config.transform == "matrix":
-                real, imag = rfft2_matrix(y)
-                gain = self.gain(torch.sqrt(real**2 + imag**2 + 1e-20), y.shape[-1])
-                return irfft2_matrix(real * gain, imag * gain, y.shape[-1])
-            spectrum = torch.fft.rfft2(y, norm="ortho")
+            spectrum = None if self.config.transform == "matrix" else torch.fft.rfft2(y, norm="ortho")
+            real, imag = rfft2_matrix(y) if spectrum is None else (spectrum.real, spectrum.imag)
             # |F| by hand: abs() of a complex zero has no gradient
-            gain = self.gain(torch.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-20), y.shape[-1])
+            gain = self.gain(torch.sqrt(real**2 + imag**2 + 1e-20), y.shape[-1])
+            if spectrum is None:
+                return irfft2_matrix(real * gain, imag * gain, y.shape[-1])
             return torch.fft.irfft2(spectrum * gain, s=y.shape[-2:], norm="ortho")
 
 

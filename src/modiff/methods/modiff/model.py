@@ -18,8 +18,7 @@ from modiff.errors import ConfigError
 from modiff.methods.denoising import DenoisingSegmenter, Encoding, Labels, Windows
 from modiff.methods.modiff.ldf import edge_target
 from modiff.methods.modiff.mca import LABEL_PATCH, MCA, ImageFeatures, attention_spread_loss
-from modiff.methods.presence.draw import draw_markers, join_slices
-from modiff.methods.presence.head import PresenceHead
+from modiff.methods.presence import PresenceHead, draw_markers, join_slices
 from modiff.nn import losses, windows
 from modiff.nn.unet import UNet
 from modiff.types import DataSpec, RaterChoice
@@ -46,7 +45,7 @@ class MoDiff(DenoisingSegmenter):
         mca_used = config.mca.enabled or config.ldf.enabled
         self.mca = MCA(self.channels, self.classes, config.mca, config.ldf) if mca_used else None
         extra = config.mca.condition_channels if mca_used else 0
-        self.unet = UNet(self.classes + extra, self.channels + (3 if self.prompt else 0), self.classes, config.unet)
+        self.unet = UNet(self.classes + extra, self.channels + 3 * self.prompt, self.classes, config.unet)
         width = 4 * config.unet.base
         # Exchangeable raters: how many; identifiable: which. Zero is the null token.
         self.subset: nn.Module = (
@@ -89,7 +88,13 @@ class MoDiff(DenoisingSegmenter):
             rng=rng,
         ).to(labels.image.device)
         label, image = windows.cut(labels.label, corner, size), windows.cut(labels.image, corner, size)
-        t = self._draw_times(count, rng).to(image.device)
+        # In (0,1], one in each of `count` equal parts so that a batch sees all noise levels.
+        order = torch.randperm(count, generator=rng, device=rng.device)
+        t = (order + 1 - torch.rand(count, generator=rng, device=rng.device)) / count
+        chain = config.diffusion.steps
+        t = (torch.ceil(t * chain) / chain if config.diffusion.time == "discrete" else t.clamp_min(1e-4)).to(
+            image.device
+        )
         hidden = torch.rand(count, generator=rng, device=rng.device) < config.presence.null_share
         context = self._subset_context(labels.chosen & ~hidden.to(image.device)[:, None])
         x0 = self.process.from_labels(label)
@@ -108,18 +113,10 @@ class MoDiff(DenoisingSegmenter):
             mean = labels.masks.sum(1) / labels.read.sum(1).clamp_min(1)[:, None, None, None]
             target = edge_target(image, windows.cut(mean, corner, size), config.ldf.target)
             target = F.interpolate(target, size=parts["edges"].shape[-2:], mode="area")
-            terms["ldf"] = losses.squared_error(parts["edges"].float(), target).mean()
+            terms["ldf"] = (parts["edges"].float() - target).square().mean((1, 2, 3)).mean()
         if "query" in parts:
             terms["mca"] = attention_spread_loss(parts["query"].float(), parts["key"].float())
         return terms
-
-    def _draw_times(self, count: int, rng: torch.Generator) -> Tensor:
-        """(B,) in (0,1], one in each of B equal parts so that a batch sees all noise levels."""
-        order = torch.randperm(count, generator=rng, device=rng.device)
-        t = (order + 1 - torch.rand(count, generator=rng, device=rng.device)) / count
-        if self.config.diffusion.time == "discrete":
-            return torch.ceil(t * self.config.diffusion.steps) / self.config.diffusion.steps
-        return t.clamp_min(1e-4)
 
     # The network
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from modiff.errors import DataError
-from modiff.methods.presence.draw import (
+from modiff.methods.presence import (
     draw_markers,
     draw_subsets,
+    intensity_noise,
     log_likelihood,
     marking_probability,
     rater_subsets,
 )
-from modiff.methods.presence.head import intensity_noise
 
 
 @given(raters=st.integers(1, 6), data=st.data())
