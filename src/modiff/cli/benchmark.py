@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modiff.config.help import HelpFormatter
+from modiff.config.help import verb_parser
 
 if TYPE_CHECKING:
     from modiff.benchmark.plan import BenchmarkSettings
@@ -34,11 +34,10 @@ def parser(prog: str) -> argparse.ArgumentParser:
     from modiff.benchmark.plan import BenchmarkSettings as Usual
     from modiff.benchmark.plan import names
 
-    made = argparse.ArgumentParser(
-        prog=prog,
-        description="Train methods with the same budget and batches, score them alike, write the tables.",
+    made = verb_parser(
+        prog,
+        "Train methods with the same budget and batches, score them alike, write the tables.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     add = made.add_argument_group("what is trained").add_argument
     add("--data", metavar="STORE", help="the store, as `modiff import` writes it (of --tables: where it has moved to)")

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from modiff.config.help import HelpFormatter
+from modiff.config.help import verb_parser
 
 if TYPE_CHECKING:
     from modiff.data.check.findings import Report
@@ -14,15 +14,14 @@ if TYPE_CHECKING:
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The arguments of `modiff check`."""
-    made = argparse.ArgumentParser(
-        prog=prog,
-        formatter_class=HelpFormatter,
-        usage=f"{prog} PATH [--as SOURCE] [--html PAGE] [--json] [-- options of the source]",
-        description="Says in words what is wrong or suspicious in a data set, with the case: a store, a folder of "
+    made = verb_parser(
+        prog,
+        "Says in words what is wrong or suspicious in a data set, with the case: a store, a folder of "
         "images and masks, or any source that `modiff import` reads. Files that cannot be read or do not fit, raters "
         "that are flipped, shifted, inverted, copies of each other or far off, odd mask values, constant images, the "
         "same image in two splits. Ends with 0 if the data is usable, with 1 if not.",
         epilog="Options after -- are those of `modiff import SOURCE`, e.g. -- --mask '{case}/seg_{rater}.nii.gz'.",
+        usage=f"{prog} PATH [--as SOURCE] [--html PAGE] [--json] [-- options of the source]",
     )
     made.add_argument("path", metavar="PATH", help="a store, a folder, or a source of `modiff import`")
     made.add_argument("--as", dest="kind", metavar="SOURCE", help="what it is: store, folder or the name of a source")

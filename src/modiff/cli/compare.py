@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modiff.config.help import HelpFormatter
+from modiff.config.help import verb_parser
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -28,12 +28,11 @@ compare them on one device that did nothing else.
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
-    made = argparse.ArgumentParser(
-        prog=prog,
-        description="Compare methods on the same images: mean paired differences with 95 % intervals, as a table and "
+    made = verb_parser(
+        prog,
+        "Compare methods on the same images: mean paired differences with 95 % intervals, as a table and "
         "a figure; or, with --seconds, quality against seconds per image.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     made.add_argument("results", metavar="RESULT", nargs="+", type=Path, help="two or more")
     made.add_argument("--seconds", action="store_true", help="quality against seconds in place of paired differences")

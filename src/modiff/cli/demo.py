@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from modiff.config.help import HelpFormatter
+from modiff.config.help import verb_parser
 
 _EPILOG = """\
 DIR gets phantom.h5, the run, evaluation/, sample/ and report.html. After an interruption the same
@@ -18,12 +18,11 @@ PRESET = "quick"
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
-    made = argparse.ArgumentParser(
-        prog=prog,
-        description="Simulates nodules and raters, trains a small MoDiff on the CPU, draws samples, scores\n"
+    made = verb_parser(
+        prog,
+        "Simulates nodules and raters, trains a small MoDiff on the CPU, draws samples, scores\n"
         "them and writes a report, in minutes.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     made.add_argument(
         "-o", dest="output", type=Path, default=Path("runs/demo"), metavar="DIR", help="where to write (%(default)s)"

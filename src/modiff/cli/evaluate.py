@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modiff.config.help import HelpFormatter
+from modiff.config.help import verb_parser
 
 if TYPE_CHECKING:
     from modiff.evaluation.evaluate import Progress, Written
@@ -59,14 +59,13 @@ _OF_FILES: _Options = {
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
-    made = argparse.ArgumentParser(
-        prog=prog,
-        usage=f"{prog} MODEL --data STORE [options]\n       {prog} FILES --truth TRUTH [options]",
-        description="Score samples under both protocols, with intervals, beside simple predictors: those that a model "
+    made = verb_parser(
+        prog,
+        "Score samples under both protocols, with intervals, beside simple predictors: those that a model "
         "draws for every image of a split, or those that any program wrote to files.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
         argument_default=argparse.SUPPRESS,  # an option that is not given is not there
+        usage=f"{prog} MODEL --data STORE [options]\n       {prog} FILES --truth TRUTH [options]",
     )
     add = made.add_argument
     add("source", metavar="MODEL or FILES", help="a run folder or a packaged model's name; or samples, see below")

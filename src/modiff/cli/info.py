@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from modiff.config.help import HelpFormatter
+from modiff.config.help import verb_parser
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,10 +16,9 @@ def parser(prog: str) -> argparse.ArgumentParser:
     """The arguments of `modiff info`."""
     from modiff.cli import info_method
 
-    made = argparse.ArgumentParser(
-        prog=prog,
-        formatter_class=HelpFormatter,
-        description="What is in a store: cases, patients, raters, splits, how many raters mark and how far they agree, "
+    made = verb_parser(
+        prog,
+        "What is in a store: cases, patients, raters, splits, how many raters mark and how far they agree, "
         "where the data comes from, its licence and its fingerprint. Or what methods cost: parameters, operations and "
         "network evaluations.",
         epilog=info_method.EPILOG,

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modiff.config.help import HelpFormatter
+from modiff.config.help import verb_parser
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
-    made = argparse.ArgumentParser(
-        prog=prog,
-        formatter_class=HelpFormatter,
-        description="Writes one HTML file about a run: scores, training curves, figures of a dozen cases. It needs no "
+    made = verb_parser(
+        prog,
+        "Writes one HTML file about a run: scores, training curves, figures of a dozen cases. It needs no "
         "other file, no network and no script.",
     )
     made.add_argument("run", metavar="RUN", type=Path, help="a run folder")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modiff.config.help import HelpFormatter
+from modiff.config.help import verb_parser
 
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction
@@ -43,11 +43,10 @@ _SETTINGS = ("n", "seed", "steps", "stratified", "slices", "roi", "overlap", "in
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
-    made = argparse.ArgumentParser(
-        prog=prog,
-        description="Draw plausible segmentations of an image or scan, grouped into hypotheses with probabilities.",
+    made = verb_parser(
+        prog,
+        "Draw plausible segmentations of an image or scan, grouped into hypotheses with probabilities.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     add = made.add_argument
     add("model", metavar="MODEL", help="a run folder, or a packaged model's name")
