@@ -101,9 +101,7 @@ class ModelSamples:
     def _draws(self, batch: Batch) -> Iterator[Drawn]:
         for steps, recorded in self._steps():
             samples, taken = draw(self.model, batch, max(self.settings.ns), self.settings.seed, steps)
-            # Equal weights take the exact assignment, not a linear programme.
-            equal = torch.allclose(samples.weights, samples.weights[:, :1].expand_as(samples.weights))
-            yield Drawn(samples.maps, None if equal else samples.weights, recorded, taken / len(batch))
+            yield Drawn(samples.maps, _unequal(samples.weights), recorded, taken / len(batch))
 
     def _steps(self) -> list[tuple[int | None, int]]:
         """Steps as asked for, and as recorded: the model's default is recorded by its number."""
@@ -263,5 +261,9 @@ def _fits(waiting: list[_Piece], new: _Piece) -> bool:
 def _joined(waiting: list[_Piece]) -> Sampled:
     cases, patients, *tensors = zip(*waiting, strict=True)
     maps, masks, read, weights = (torch.cat(parts) for parts in tensors)
-    equal = torch.equal(weights, weights[:, :1].expand_as(weights))
-    return Sampled(list(chain(*cases)), list(chain(*patients)), masks, read, [Drawn(maps, None if equal else weights)])
+    return Sampled(list(chain(*cases)), list(chain(*patients)), masks, read, [Drawn(maps, _unequal(weights))])
+
+
+def _unequal(weights: Tensor) -> Tensor | None:
+    """Weights (B,N) of samples where they differ; equal ones take the exact assignment, not a linear programme."""
+    return None if torch.allclose(weights, weights[:, :1].expand_as(weights)) else weights
