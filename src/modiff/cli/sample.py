@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.config.help import verb_parser
+from modiff.config.sampling import OVERLAP, SAMPLES
 
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction
@@ -52,14 +53,14 @@ def parser(prog: str) -> argparse.ArgumentParser:
     add("model", metavar="MODEL", help="a run folder, or a packaged model's name")
     add("image", metavar="IMAGE", type=Path, nargs="+", help="the image file, or a folder with a DICOM series")
     add = made.add_argument_group("what is drawn").add_argument
-    add("-n", type=int, default=16, metavar="N", help="samples to draw (%(default)s)")
+    add("-n", type=int, default=SAMPLES, metavar="N", help="samples to draw (%(default)s)")
     add = made.add_argument_group("where").add_argument
     add("--at", metavar="X,Y[,Z]", help="the pixel to look at, and its slice, counted from 0")
     words = "with --at: N neighbours of slice Z on either side (%(default)s)"
     add("--slices", type=int, default=0, metavar="N", help=words)
     add("--roi", metavar="X0:X1,Y0:Y1[,Z0:Z1]", help="a part of the image, ends excluded (all of it)")
     words = "fraction of a window that its neighbours see too (%(default)s)"
-    add("--overlap", type=float, default=0.5, metavar="P", help=words)
+    add("--overlap", type=float, default=OVERLAP, metavar="P", help=words)
     add = made.add_argument_group("how it is drawn").add_argument
     add("--seed", type=int, default=0, help="seed of the random numbers (%(default)s)")
     add("--steps", type=int, metavar="S", help="steps of the sampler (the model's own)")

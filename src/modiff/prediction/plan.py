@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from modiff.config.sampling import OVERLAP
 from modiff.data.intensity import IntensityRule, convert
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter
-from modiff.prediction.windows import OVERLAP, Box, Window, importance, place, windows_over
+from modiff.prediction.windows import Box, Window, importance, place, windows_over
 from modiff.types import DataSpec, Samples, marks
 
 Job = tuple[int, Window]  # a slice and a window of it

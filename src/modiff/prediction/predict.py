@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
+from modiff.config.sampling import OVERLAP, SAMPLES
 from modiff.errors import ConfigError, DataError
 from modiff.io.image import ImageFile
 from modiff.io.volume import Volume
 from modiff.prediction.plan import Plan, Values
 from modiff.prediction.predictor import PredictionWarning, Predictor, check_settings
 from modiff.prediction.summary import Summary, summarise
-from modiff.prediction.windows import OVERLAP, Box
+from modiff.prediction.windows import Box
 from modiff.types import RaterChoice, Samples
 
 
@@ -27,7 +28,7 @@ class Settings:
     roi: `X0:X1,Y0:Y1[,Z0:Z1]`. spacing: (row, column) mm of an image's pixels; a scan brings its own.
     """
 
-    n: int = 16
+    n: int = SAMPLES
     seed: int = 0
     steps: int | None = None
     raters: RaterChoice = "single"

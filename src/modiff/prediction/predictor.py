@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modiff.config.sampling import OVERLAP, SAMPLES
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
 from modiff.methods.base import Segmenter
 from modiff.prediction.plan import Job, Plan, Values, merge, plan_windows
 from modiff.prediction.summary import Summary, summarise
-from modiff.prediction.windows import OVERLAP, Box
+from modiff.prediction.windows import Box
 from modiff.rng import seeds_for
 from modiff.types import DataSpec, RaterChoice, Samples
 
@@ -127,7 +128,7 @@ class Predictor:
 
     def sample(
         self,
-        n: int = 16,
+        n: int = SAMPLES,
         *,
         seed: int = 0,
         steps: int | None = None,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from modiff.config.sampling import OVERLAP
 from modiff.errors import ConfigError, DataError
 
-OVERLAP = 0.5  # fraction of a window that its neighbour sees too
 Area = tuple[slice, slice]  # rows, columns
 Span = tuple[int, int]  # first, end
 
