@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -49,7 +50,7 @@ class Case:
     place: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Importer(Generic[Item]):
+class Importer(ABC, Generic[Item]):
     """A source of multi-rater data; made from the command's arguments, it finds what there is and reads item by item.
 
     What its command says and takes stands in `catalogue`. items: what is read one after the other (files of a case,
@@ -64,9 +65,9 @@ class Importer(Generic[Item]):
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
 
+    @abstractmethod
     def describe(self) -> StoreInfo:
         """What the store says of itself, its provenance being the source's files."""
-        raise NotImplementedError
 
     def patients(self) -> set[str]:
         """Everyone who has a case: the items' patients."""
@@ -76,11 +77,11 @@ class Importer(Generic[Item]):
         """Patient -> split: by --splits or the hash, unless the source has splits of its own."""
         return assign(self.patients(), rule, getattr(self.args, "splits", None))
 
+    @abstractmethod
     def read(self, item: Item) -> Iterable[Case]:
         """The cases of one item; raises DataError for what cannot be trusted."""
-        raise NotImplementedError
 
-    def close(self, *, done: bool) -> None:
+    def close(self, *, done: bool) -> None:  # noqa: B027 - most sources hold nothing
         """Lets go of the source; done: the store was made."""
 
 
