@@ -81,7 +81,7 @@ class Importer(ABC, Generic[Item]):
     def read(self, item: Item) -> Iterable[Case]:
         """The cases of one item; raises DataError for what cannot be trusted."""
 
-    def close(self, *, done: bool) -> None:  # noqa: B027 - most sources hold nothing
+    def close(self, *, done: bool) -> None:
         """Lets go of the source; done: the store was made."""
 
 
