@@ -96,3 +96,19 @@ def test_a_place_that_cannot_be_written_is_a_data_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot make the folder"), output_folder(tmp_path / "file" / "out"):
         pass
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DataError, match="is a folder; expected a file"), replacing(tmp_path / "out"):
+        pytest.fail("known before any work is done")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_a_place_that_takes_no_files_is_refused_in_one_line(monkeypatch, tmp_path):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(DataError, match="cannot be written"), output_folder(tmp_path / "out"):
+        pytest.fail("there is no folder to write to")

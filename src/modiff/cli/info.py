@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.config.help import verb_parser
@@ -38,12 +39,17 @@ def parser(prog: str) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Prints the description, and draws the contact sheet where one is wanted."""
     from modiff.cli import info_method
+    from modiff.config import presets
     from modiff.data.describe import describe
     from modiff.data.store import Store
-    from modiff.errors import ConfigError
+    from modiff.errors import ConfigError, DataError
+    from modiff.methods.registry import METHODS
 
     if len(args.what) > 1 or info_method.is_model(args.what[0]):
         return info_method.run(args)
+    if not Path(args.what[0]).exists():
+        names = ", ".join(dict.fromkeys([*METHODS, *presets()]))
+        raise DataError("no such store, run folder, method or preset", path=args.what[0], expected=f"a path or {names}")
     if args.cases < 1:
         raise ConfigError("number of cases", field="--cases", found=args.cases, expected="1 or more")
     with Store.open(args.what[0]) as store:

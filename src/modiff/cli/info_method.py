@@ -92,11 +92,12 @@ def _show(described: list[Description]) -> None:
     from modiff.evaluation.words import wide_console
 
     first = described[0]
-    of = f", preset {first.preset}" if first.preset else ""
+    alike = all((one.channels, one.size, one.preset) == (first.channels, first.size, first.preset) for one in described)
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", no_wrap=True)
     for one in described:
-        table.add_column(one.method, justify="right", no_wrap=True)
+        own = [] if alike else [one.preset or "defaults", f"{one.channels}×{one.size}×{one.size}"]
+        table.add_column("\n".join([one.method, *own]), justify="right", no_wrap=True)
     table.add_row("parameters", *(f"{one.parameters:,}" for one in described))
     for part in dict.fromkeys(part for one in described for part in one.parts):
         table.add_row(f"  {part}", *(f"{one.parts[part]:,}" if part in one.parts else "" for one in described))
@@ -108,7 +109,8 @@ def _show(described: list[Description]) -> None:
     table.add_row("GFLOP: image, once", *(_gflop(one.gflop_image) for one in described))
     table.add_row(f"GFLOP: image, n = {first.n}", *(_gflop(one.gflop_total) for one in described))
     console = wide_console()
-    images = f"Images of {first.channels}×{first.size}×{first.size}, {first.n} samples each{of}"
+    images = f"Images of {first.channels}×{first.size}×{first.size}" if alike else "Each method, its preset, its images"
+    images += f", {first.n} samples each" + (f", preset {first.preset}" if alike and first.preset else "")
     console.print(images, soft_wrap=True, highlight=False)
     console.print(table, highlight=False)
 

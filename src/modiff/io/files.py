@@ -55,19 +55,28 @@ def guarded(path: str | Path, action: Callable[[], T]) -> T:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` to write to; it takes the place of `path` when the block ends without an error."""
     path = Path(path)
+    check_file_output(path)
     _make(path.parent)
-    try:
+    with _writable(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise DataError(f"cannot be written ({error.strerror or error})", path=path) from error
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
+        with _writable(path):
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """DataError in place of what the operating system says of a place that cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot be written ({error.strerror or error})", path=path) from error
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -121,18 +130,24 @@ def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     path = Path(path)
     check_output(path, overwrite=overwrite)
     _make(path.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    with _writable(path):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if path.is_dir() and any(path.iterdir()):
-            _move_into(temporary, path)
-        else:
-            os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"cannot be written ({error.strerror or error})", path=path) from error
+        with _writable(path):
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            if path.is_dir() and any(path.iterdir()):
+                _move_into(temporary, path)
+            else:
+                os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_file_output(path: str | Path) -> None:
+    """Raises DataError where a file cannot take the place of `path`: known before any work is done."""
+    if Path(path).is_dir():
+        raise DataError("is a folder", path=path, field="output", expected="a file")
 
 
 def check_output(path: str | Path, *, overwrite: bool) -> None:

@@ -11,7 +11,7 @@ from modiff.errors import CheckpointError, DataError, ModiffError
 from modiff.evaluation.evaluate import FOLDER, check_fit
 from modiff.evaluation.records import Result, read_result
 from modiff.evaluation.table import ImageTable, read_csv
-from modiff.io.files import write_text
+from modiff.io.files import check_file_output, write_text
 from modiff.methods.run_folder import LOG, WEIGHTS
 from modiff.report import cases, tables
 from modiff.viz.charts import charts, read_log
@@ -42,6 +42,8 @@ def write_report(
     Raises CheckpointError where there is no run, DataError for a store that does not fit or a result that is damaged.
     """
     folder = Path(run)
+    output = folder / NAME if output is None else Path(output)
+    check_file_output(output)
     loaded, problem, results = _read(folder)
     name = folder.resolve().name
     sentences = [said for result in results.values() if (said := tables.sentence(result))]
@@ -63,7 +65,7 @@ def write_report(
         trained={name: list(_groups(content)) for name, content in sections.items() if content},
         made=[(path.stem, _made(result.made)) for path, result in results.items()],
     )
-    return write_text(folder / NAME if output is None else output, page)
+    return write_text(output, page)
 
 
 def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
