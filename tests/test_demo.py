@@ -56,3 +56,10 @@ def test_training_with_other_settings_is_refused_in_one_line(demo, capsys):
     error = capsys.readouterr().err
     assert "training.learning_rate: 0.002 → 0.5" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [("--patients", "1"), ("--budget", "5x"), ("-n", "0")], ids=lambda words: words[0])
+def test_what_cannot_be_is_refused_before_anything_is_written(words, tmp_path, capsys):
+    assert main(["demo", *words, "-o", str(tmp_path / "demo")]) == 2
+    assert not (tmp_path / "demo").exists()
+    assert len(capsys.readouterr().err.splitlines()) == 1

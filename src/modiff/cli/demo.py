@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 
 from modiff.config.help import verb_parser
@@ -39,7 +40,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Each step is the verb of its name, called as a library."""
-    from modiff.config import build_config
+    from modiff.config import build_config, check_ranges
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
     from modiff.evaluation.settings import EvaluationSettings
@@ -50,17 +51,19 @@ def run(args: argparse.Namespace) -> int:
     from modiff.training.loop import train
 
     folder: Path = args.output
-    store = _store(folder, args)
     changes: dict[str, object] = {"seed": args.seed}
     if args.budget:
         changes["training"] = {"budget": args.budget}
-    result = train(build_config(preset=PRESET, changes=changes), store, folder, quiet=args.quiet)
+    config = build_config(preset=PRESET, changes=changes)
+    check_ranges(config)
+    settings = EvaluationSettings(ns=(args.n,), control=True, seed=args.seed)
+    store = _store(folder, args)  # after all else that is asked for is known to be right
+    result = train(config, store, folder, quiet=args.quiet)
     print(f"trained: {result.images:,} images in {result.seconds:.0f} s ({result.reason})")
     if result.signalled or not result.finished:
         print("the same command resumes")
         return 130
     loaded, images = load_model(folder), load(store, "test")
-    settings = EvaluationSettings(ns=(args.n,), control=True, seed=args.seed)
     written = evaluate_to_folder(
         loaded, images, folder / FOLDER, settings, split="test", data=store, model_name=str(folder)
     )
@@ -76,11 +79,15 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
     """DIR/phantom.h5, simulated unless it is there; ConfigError where it is of other patients or another seed."""
     from modiff.config.phantom import PhantomConfig
     from modiff.data.importers.phantom import write_phantom
-    from modiff.data.phantom.case import config_of
+    from modiff.data.phantom.case import config_of, split_of
     from modiff.data.store import Store
     from modiff.errors import ConfigError
 
     store, config = folder / "phantom.h5", PhantomConfig(seed=args.seed, patients=args.patients)
+    least = next(n for n in count(1) if len(set(map(split_of, range(n)))) == 3)
+    if args.patients < least:
+        what = "too few for a training, a validation and a test split"
+        raise ConfigError(what, field="--patients", found=args.patients, expected=f"{least} or more")
     if not store.exists():
         folder.mkdir(parents=True, exist_ok=True)
         return write_phantom(store, config, progress=not args.quiet)
