@@ -240,6 +240,6 @@ def test_another_end_is_refused(tmp_path, name):
 
 def test_a_figure_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "q.png").mkdir()
-    with pytest.raises(DataError, match=r"q\.png: cannot be written"):
+    with pytest.raises(DataError, match=r"q\.png: output: is a folder; expected a file"):
         save(figure_of(picture()), tmp_path / "q.png")
     assert [path.name for path in tmp_path.iterdir()] == ["q.png"]
