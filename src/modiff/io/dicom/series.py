@@ -224,7 +224,7 @@ class Plane:
 
 
 def plane_of(path: Path, header: Dataset) -> Plane:
-    """A slice's place; raises DataError where it is missing or makes no sense."""
+    """A slice's place; raises DataError where it is missing or is not usable."""
     position = numbers(path, header, "ImagePositionPatient", 3)
     cosines = numbers(path, header, "ImageOrientationPatient", 6)
     spacing = numbers(path, header, "PixelSpacing", 2)
