@@ -6,17 +6,14 @@ Every number names the protocol that it was computed under.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
+from modiff.metrics.functional.maps import NccKind
 from modiff.metrics.functional.ops import check_probabilities
-
-Estimator = Literal["v", "u"]
-Matching = Literal["optimal", "greedy"]
-NccKind = Literal["pixel", "row"]
+from modiff.metrics.functional.sets import Estimator, Matching
 
 
 def binarise(samples: Tensor, threshold: float | None) -> Tensor:

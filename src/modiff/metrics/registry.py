@@ -6,11 +6,11 @@ tables follow from this list. Reading names does not import torch; the first com
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from modiff import metrics as M  # `M.functional` is imported when something of it is used
 from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,18 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from modiff.metrics import functional as F
     from modiff.metrics.protocols import Protocol
     from modiff.metrics.sample_set import SampleSet, Values, View
-else:
-
-    class _Late:
-        """`modiff.metrics.functional`, imported when something of it is used."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(importlib.import_module("modiff.metrics.functional"), name)
-
-    F = _Late()
 
 HIGHER, LOWER, NEITHER = True, False, None
 GAP = "calibration_gap"
@@ -72,48 +62,54 @@ class Metric:
 
 
 def _ged(view: View, protocol: Protocol) -> Tensor:
-    return F.ged(view.pairs, estimator=protocol.ged_estimator, weights=view.weights)
+    return M.functional.ged(view.pairs, estimator=protocol.ged_estimator, weights=view.weights)
 
 
 def _hm_iou(view: View, protocol: Protocol) -> Tensor:
     # Greedy matching takes one sample per rater, whatever its weight.
     weights = None if protocol.matching == "greedy" else view.weights
-    return F.hm_iou(view.pairs, matching=protocol.matching, weights=weights)
+    return M.functional.hm_iou(view.pairs, matching=protocol.matching, weights=weights)
 
 
 def _ncc(view: View, protocol: Protocol) -> Tensor:
     # By rows it is undefined for images that are not square.
     if protocol.ncc == "row" and view.maps.shape[-1] != view.maps.shape[-2]:
         return view.undefined()
-    return F.ncc(view.maps, view.masks, read=view.read, kind=protocol.ncc)
+    return M.functional.ncc(view.maps, view.masks, read=view.read, kind=protocol.ncc)
 
 
 def _ci(view: View, protocol: Protocol) -> tuple[Tensor, ...]:
-    return F.collective_insight(view.binary, view.masks, read=view.read, pairs=view.pairs)
+    return M.functional.collective_insight(view.binary, view.masks, read=view.read, pairs=view.pairs)
 
 
 def _diversity(view: View, protocol: Protocol) -> Tensor:
-    return F.sample_diversity(view.pairs, estimator=protocol.ged_estimator, weights=view.weights)
+    return M.functional.sample_diversity(view.pairs, estimator=protocol.ged_estimator, weights=view.weights)
+
+
+def _rater_diversity(view: View, protocol: Protocol) -> Tensor:
+    return M.functional.rater_diversity(view.pairs, estimator=protocol.ged_estimator)
 
 
 def _of_mean_map(name: str, title: str, better: bool) -> Metric:
     """A metric of the samples' mean map and the raters' mean label, by its function's name in `functional`."""
 
     def compute(view: View, protocol: Protocol) -> Tensor:
-        return getattr(F, name)(view.maps, view.masks, read=view.read, weights=view.weights)
+        return getattr(M.functional, name)(view.maps, view.masks, read=view.read, weights=view.weights)
 
     return _one(name, title, better, compute, of_maps=True)
 
 
 def _gaps(view: View, protocol: Protocol) -> Values:
     """A column per class and bin: what the image adds to the pooled calibration error."""
-    gaps = F.calibration_gaps(F.calibration_bins(view.maps, view.masks, read=view.read, weights=view.weights))
+    gaps = M.functional.calibration_gaps(
+        M.functional.calibration_bins(view.maps, view.masks, read=view.read, weights=view.weights)
+    )
     classes, bins = gaps.shape[1:]
     return {gap_column(k + 1, b): gaps[:, k, b] for k in range(classes) for b in range(bins)}
 
 
 def _presence(view: View, protocol: Protocol) -> tuple[Tensor, ...]:
-    return F.presence_fractions(view.binary, view.masks, read=view.read, weights=view.weights)
+    return M.functional.presence_fractions(view.binary, view.masks, read=view.read, weights=view.weights)
 
 
 def _one(
@@ -130,15 +126,9 @@ _ALL = (
     _one("hm_iou", "HM-IoU", HIGHER, _hm_iou, by_protocol=True),
     _one("ncc", "NCC", HIGHER, _ncc, of_maps=True, by_protocol=True, weighted=False),
     Metric("ci", tuple(Column(name, title, HIGHER) for name, title in _CI.items()), _ci, weighted=False),
-    _one("dmax", "Dmax", HIGHER, lambda view, protocol: F.dmax(view.pairs)),
+    _one("dmax", "Dmax", HIGHER, lambda view, protocol: M.functional.dmax(view.pairs)),
     _one("sample_diversity", "sample diversity", NEITHER, _diversity, by_protocol=True),
-    _one(
-        "rater_diversity",
-        "rater diversity",
-        NEITHER,
-        lambda view, protocol: F.rater_diversity(view.pairs, estimator=protocol.ged_estimator),
-        by_protocol=True,
-    ),
+    _one("rater_diversity", "rater diversity", NEITHER, _rater_diversity, by_protocol=True),
     _of_mean_map("soft_dice", "soft Dice", HIGHER),
     _of_mean_map("brier", "Brier score", LOWER),
     Metric("ece", (), _gaps, of_maps=True, pooled=Column("ece", "ECE", LOWER)),
@@ -238,6 +228,6 @@ def pooled(columns: Mapping[str, NDArray[np.float64]]) -> dict[str, PooledError]
         classes = {name.removeprefix(f"{GAP}_").partition("_")[0] for name in gaps}
         found["ece"] = PooledError(np.stack([gaps[name] for name in sorted(gaps)], 1), len(classes))
     if {"presence_samples", "presence_raters"} <= columns.keys():
-        both = F.Presence(*(torch.from_numpy(columns[name].copy()) for name in COLUMNS["presence"]))
-        found["presence_ece"] = PooledError(F.presence_gaps(both).numpy(), 1)
+        both = M.functional.Presence(*(torch.from_numpy(columns[name].copy()) for name in COLUMNS["presence"]))
+        found["presence_ece"] = PooledError(M.functional.presence_gaps(both).numpy(), 1)
     return found

@@ -16,7 +16,7 @@ from torchmetrics import Metric
 
 from modiff.errors import MetricError
 from modiff.metrics import functional as F
-from modiff.metrics.functional.calibration import BINS
+from modiff.metrics.functional.maps import BINS
 from modiff.metrics.protocols import PROTOCOLS, Protocol, protocol
 from modiff.metrics.registry import COLUMNS, METRICS, values
 from modiff.metrics.sample_set import SampleSet

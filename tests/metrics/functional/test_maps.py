@@ -15,7 +15,7 @@ from scipy.stats import pearsonr
 from torch import Tensor
 
 from modiff.metrics import functional as F
-from modiff.metrics.functional import mean_map
+from modiff.metrics.functional.maps import _auroc
 
 Sets = tuple[Tensor, Tensor]
 
@@ -73,7 +73,7 @@ def test_auroc_is_the_share_of_pairs_ordered_rightly(pixels: list[tuple[int, boo
         if positive and not negative
     ]
     expected = np.mean(pairs) if pairs else np.nan
-    assert mean_map._auroc(scores.float(), labels.bool()).item() == pytest.approx(expected, nan_ok=True)
+    assert _auroc(scores.float(), labels.bool()).item() == pytest.approx(expected, nan_ok=True)
 
 
 def test_uncertainty_of_the_raters_themselves_agrees_fully() -> None:

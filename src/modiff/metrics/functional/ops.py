@@ -87,9 +87,9 @@ def check_weights(weights: Tensor | None, samples: Tensor) -> Tensor:
 
 
 def image_chunks(images: int, bytes_per_image: int) -> Iterator[slice]:
-    """Slices of the batch whose working copies stay under 8 MiB."""
+    """Slices of the batch whose working copies stay under 8 MiB; one where there are no images."""
     step = max(1, _COPY_BYTES // max(1, bytes_per_image))
-    for start in range(0, images, step):
+    for start in range(0, max(1, images), step):
         yield slice(start, start + step)
 
 
@@ -157,7 +157,7 @@ def _common(a: Tensor, b: Tensor) -> Tensor:
             part = slice(start, start + _IMAGES_PER_PRODUCT)
             common[part] = _products(_marked(a[part].numpy(), b[part].numpy()))
         return common
-    for part in image_chunks(len(a), 4 * size * a[0, 0].numel() if a.numel() else 1):
+    for part in image_chunks(len(a), 4 * size * a.shape[2:].numel()):
         common[part] = _products(torch.cat([a[part], b[part]], dim=1).flatten(3))
     return common
 
@@ -186,10 +186,14 @@ def _marked(a: np.ndarray, b: np.ndarray) -> Tensor:
     return torch.from_numpy(together)
 
 
-def _jaccard(common: Tensor, area_a: Tensor, area_b: Tensor) -> Tensor:
-    """IoU of counts, in float64, with IoU(∅,∅) = 1."""
-    union = area_a + area_b - common
-    return torch.where(union == 0, 1.0, common.double() / union.clamp(min=1).double())
+def ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole in float64, and 1 where both are empty: IoU(∅,∅) = Dice(∅,∅) = 1."""
+    return torch.where(whole == 0, 1.0, part.double() / whole.where(whole > 0, 1).double())
+
+
+def _iou(common: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """IoU of the pixels of two masks and those that they have in common."""
+    return ratio(common, a + b - common)
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -203,7 +207,7 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
         raise MetricError("masks do not fit", found=found, expected="equal B, K, H, W")
     common, n = _common(a, b), a.shape[1]
     areas = common.diagonal(dim1=-2, dim2=-1)
-    return _jaccard(common[..., :n, n:], areas[..., :n, None], areas[..., None, n:]).permute(0, 2, 3, 1)
+    return _iou(common[..., :n, n:], areas[..., :n, None], areas[..., None, n:]).permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,14 +253,12 @@ class PairwiseDistances:
 
     def subset(self, which: int | Tensor) -> PairwiseDistances:
         """The same images with fewer samples: the first `which`, or those at the indices (n,) or (B,n)."""
-        batch, classes, size, _ = self.common.shape
         if isinstance(which, int):
             if not 1 <= which <= self.n:
                 raise MetricError("not that many samples", field="n", found=which, expected=f"1 to {self.n}")
             which = torch.arange(which)
-        which = which.to(self.common.device)
-        chosen = which if which.ndim == 2 else which.expand(batch, -1)
-        raters = torch.arange(self.n, size, device=chosen.device).expand(batch, -1)
+        batch, classes, size, _ = self.common.shape
+        chosen, raters = (x.to(self.common.device).expand(batch, -1) for x in (which, torch.arange(self.n, size)))
         index = torch.cat([chosen, raters], dim=1)[:, None, :, None].expand(-1, classes, -1, size)
         rows = self.common.gather(2, index)
         columns = index[..., 0][:, :, None, :].expand(-1, -1, index.shape[2], -1)
@@ -270,7 +272,7 @@ class PairwiseDistances:
     @cached_property
     def distances(self) -> Tensor:
         """(B,N+R,N+R) float64: class mean of 1 − IoU."""
-        return (1.0 - _jaccard(self.common, self.areas[..., :, None], self.areas[..., None, :])).mean(1)
+        return (1.0 - _iou(self.common, self.areas[..., :, None], self.areas[..., None, :])).mean(1)
 
     @property
     def sample_sample(self) -> Tensor:
@@ -291,5 +293,4 @@ class PairwiseDistances:
     def dice(self) -> Tensor:
         """(B,N,R) float64: class mean of the Dice of each sample with each rater, Dice(∅,∅) = 1."""
         total = self.areas[..., : self.n, None] + self.areas[..., None, self.n :]
-        common = self.common[..., : self.n, self.n :].double()
-        return torch.where(total == 0, 1.0, 2.0 * common / total.clamp(min=1).double()).mean(1)
+        return ratio(2 * self.common[..., : self.n, self.n :], total).mean(1)
