@@ -13,10 +13,9 @@ from modiff.config.sampling import OVERLAP, SAMPLES
 from modiff.errors import ConfigError, DataError
 from modiff.io.image import ImageFile
 from modiff.io.volume import Volume
-from modiff.prediction.plan import Plan, Values
 from modiff.prediction.predictor import PredictionWarning, Predictor, check_settings
 from modiff.prediction.summary import Summary, summarise
-from modiff.prediction.windows import Box
+from modiff.prediction.windows import Box, Plan, Values
 from modiff.types import RaterChoice, Samples
 
 
@@ -128,17 +127,10 @@ def predict(
             roi = None if asked.roi is None else Box.parse(asked.roi, shape)
             if roi is None and asked.at is None and (volume or height > most[0] or width > most[1]):
                 roi = Box.whole(shape)
-            predictor.set_image(
-                scan.array,
-                at=asked.at,
-                slices=asked.slices,
-                roi=roi,
-                overlap=asked.overlap,
-                intensity=asked.intensity,
-                spacing=asked.spacing or scan.spacing,
-            )
-            drawing: dict[str, Any] = {"seed": asked.seed, "steps": asked.steps, "raters": asked.raters}
-            samples = predictor.sample(asked.n, **drawing, stratified=asked.stratified, progress=progress)
+            where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity")}
+            predictor.set_image(scan.array, roi=roi, spacing=asked.spacing or scan.spacing, **where)
+            how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "stratified")}
+            samples = predictor.sample(asked.n, progress=progress, **how)
         except DataError as error:
             if error.path is not None or error.field not in ("image", "at", "--roi"):
                 raise

@@ -24,9 +24,8 @@ from modiff.config.sampling import OVERLAP, SAMPLES
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
 from modiff.methods.base import Segmenter
-from modiff.prediction.plan import Job, Plan, Values, merge, plan_windows
 from modiff.prediction.summary import Summary, summarise
-from modiff.prediction.windows import Box
+from modiff.prediction.windows import Box, Job, Plan, Values, merge, plan_windows
 from modiff.rng import seeds_for
 from modiff.types import DataSpec, RaterChoice, Samples
 

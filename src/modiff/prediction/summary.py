@@ -16,6 +16,7 @@ from modiff.errors import ConfigError, DataError
 from modiff.types import Samples
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of areas and volumes
+_UNITS = {"area_px": "px", "area_mm2": "mm²", "volume_mm3": "mm³"}  # what sizes are called in JSON, and in words
 SAME_HYPOTHESIS = 0.5  # average IoU from which samples are one hypothesis; LIDC's raters agree on a nodule by .63
 
 
@@ -75,9 +76,8 @@ class Summary:
     @property
     def unit(self) -> tuple[str, float]:
         """What sizes are given in, and the size of a pixel or voxel: mm³ of a scan, else mm² where known, else px."""
-        if self.voxel_mm3 is not None:
-            return "mm³", self.voxel_mm3
-        return ("px", 1.0) if self.pixel_area is None else ("mm²", self.pixel_area)
+        name, factor = next((name, factor) for name, factor in reversed(self._scales.items()) if factor is not None)
+        return _UNITS[name], factor
 
     def size_text(self, hypothesis: Hypothesis) -> str:
         """What a hypothesis marks, in words."""
@@ -135,9 +135,9 @@ class Summary:
     @property
     def _scales(self) -> dict[str, float | None]:
         """What sizes are called in JSON, and how large a pixel or voxel is in it; None where that is not known."""
-        if self.voxel_mm3 is None:
-            return {"area_px": 1, "area_mm2": self.pixel_area}
-        return {"voxels": 1, "volume_mm3": self.voxel_mm3}
+        if self.voxel_mm3 is not None:
+            return {"voxels": 1, "volume_mm3": self.voxel_mm3}
+        return {"area_px": 1, "area_mm2": self.pixel_area}
 
     def _sizes(self, counts: np.ndarray) -> dict[str, dict[str, float] | None]:
         """Pixels or voxels (K,) in each unit, by class."""
@@ -154,21 +154,20 @@ class Summary:
             found["consensus_area_px"] = consensus
         else:
             mean = float(np.average(counts, weights=weights))
-            sizes = {
+            voxels = {
                 "consensus_mm3": consensus,
                 "mean_map_mm3": float(self.mean[kind].sum(dtype=np.float64)),
                 "mean_mm3": mean,
                 "standard_deviation_mm3": float(np.sqrt(np.average((counts - mean) ** 2, weights=weights))),
             }
-            found |= {name: float(size) * self.voxel_mm3 for name, size in sizes.items()}
+            found |= {name: float(size) * self.voxel_mm3 for name, size in voxels.items()}
         for marked in (False, True):
             quantiles = self.area_quantiles(kind, marked=marked)
             for name, factor in self._scales.items():
-                what, _, unit = name.partition("_")
-                if unit and factor is not None:
-                    sized = None if quantiles is None else (quantiles * float(factor)).tolist()
-                    named = sized and {f"q{100 * q:02.0f}": size for q, size in zip(QUANTILES, sized, strict=True)}
-                    found[f"{what}_where_marked_{unit}" if marked else name] = named
+                if name in _UNITS and factor is not None:
+                    sizes = None if quantiles is None else (quantiles * float(factor)).tolist()
+                    named = sizes and {f"q{100 * q:02.0f}": size for q, size in zip(QUANTILES, sizes, strict=True)}
+                    found[name.replace("_", "_where_marked_") if marked else name] = named
         return found
 
 
@@ -194,6 +193,7 @@ def summarise(
     volume of a voxel, by default that of a right-angled one. threshold: of the samples' masks, by default their argmax.
     Raises DataError for names, weights or spacing that do not fit, ConfigError for a threshold outside (0,1].
     """
+    from modiff.metrics.functional import uncertainty_map
     from modiff.metrics.protocols import binarise
 
     maps = samples.maps[item].detach().cpu().float()
@@ -225,7 +225,7 @@ def summarise(
         mean=shaped(mean.float()),
         # Weights such as 1/14 do not sum exactly: a tie is background whatever the rounding.
         consensus=shaped(binarise((mean - 1e-9).clamp(min=0)[None, None], None)[0, 0]),
-        entropy=shaped(entropy_bits(mean).float()),
+        entropy=shaped((uncertainty_map(mean[None], "entropy")[0] / math.log(2)).float()),
         agreement=float((pairs * iou).sum() / pairs.sum()) if pairs.sum() > 0 else None,
         masks=masks,
         weights=weights.numpy(),
@@ -254,36 +254,25 @@ def _check(
         raise DataError("is not possible", field="spacing", found=spacing, expected=expected)
 
 
-def entropy_bits(mean: Tensor) -> Tensor:
-    """(K,H,W) class probabilities -> (H,W) entropy in bits, over the K classes and the background 1 − Σp."""
-    background = (1 - mean.sum(0, keepdim=True)).clamp(0, 1)
-    return torch.special.entr(torch.cat((background, mean))).sum(0) / math.log(2)
-
-
 def group(masks: np.ndarray, iou: np.ndarray, weights: np.ndarray) -> tuple[Hypothesis, ...]:
     """Distinct hypotheses of masks (N,K,…) with pairwise IoU (N,N): average-linkage clusters of a mean IoU of at
     least `SAME_HYPOTHESIS`; samples that mark nothing are a group of their own. Most probable first."""
-    empty = np.logical_not(masks.any(tuple(range(1, masks.ndim))))
-    groups = [np.flatnonzero(empty)] if empty.any() else []
-    marked = np.flatnonzero(~empty)
-    if marked.size == 1:
-        groups.append(marked)
-    elif marked.size > 1:
+    marked = np.asarray(masks.any(tuple(range(1, masks.ndim))))
+    label = marked.astype(int)  # 0: nothing there
+    if marked.sum() > 1:
         from scipy.cluster.hierarchy import fcluster, linkage
         from scipy.spatial.distance import squareform
 
-        distance = 1 - iou[np.ix_(marked, marked)]
-        tree = linkage(squareform(distance, checks=False), method="average")
+        tree = linkage(squareform(1 - iou[np.ix_(marked, marked)], checks=False), method="average")
         # A hair above the cut: an average IoU of exactly the threshold belongs together whatever its rounding.
-        label = fcluster(tree, 1 - SAME_HYPOTHESIS + 1e-9, criterion="distance")
-        groups += [marked[label == value] for value in np.unique(label)]
+        label[marked] = fcluster(tree, 1 - SAME_HYPOTHESIS + 1e-9, criterion="distance")
     found = []
-    for members in groups:
+    for members in (np.flatnonzero(label == value) for value in np.unique(label)):
         closeness = iou[np.ix_(members, members)] @ weights[members]
         # Rounding must not decide between equals: the first of them stands for the group.
         medoid = int(members[np.flatnonzero(closeness >= closeness.max() - 1e-12)[0]])
         probability = float(weights[members].sum())
-        found.append(Hypothesis(probability, tuple(members.tolist()), medoid, masks[medoid], bool(empty[medoid])))
+        found.append(Hypothesis(probability, tuple(members.tolist()), medoid, masks[medoid], not marked[medoid]))
     return tuple(sorted(found, key=lambda hypothesis: (-hypothesis.probability, hypothesis.members)))
 
 

@@ -82,6 +82,12 @@ def test_uncertainty_of_the_raters_themselves_agrees_fully() -> None:
     assert F.uncertainty_auroc(masks, masks).tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(("p", "bits"), [(0.0, 0.0), (1.0, 0.0), (0.5, 1.0), (0.25, 0.5 + 0.75 * np.log2(4 / 3))])
+def test_entropy_of_one_class_is_that_of_a_coin(p: float, bits: float) -> None:
+    found = F.uncertainty_map(torch.full((1, 1, 1, 1), p, dtype=torch.float64), "entropy")
+    assert found.item() / np.log(2) == pytest.approx(bits, abs=1e-12)
+
+
 def test_entropy_of_even_odds_is_the_logarithm_of_the_classes() -> None:
     even = torch.full((1, 2, 3, 3), 1 / 3, dtype=torch.float64)
     assert F.uncertainty_map(even, "entropy")[0, 0, 0].item() == pytest.approx(np.log(3))

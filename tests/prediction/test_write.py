@@ -1,4 +1,4 @@
-"""Figures of hypotheses name every one of them, and show the slices of a scan that matter."""
+"""Figures of what is written name every hypothesis, and show the slices of a scan that matter."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from local import Local
 from PIL import Image
 
 from modiff.io.volume import Volume
-from modiff.prediction import figures
-from modiff.prediction.figures import overlay
+from modiff.prediction import write
 from modiff.prediction.predict import Prediction, Settings, predict
 from modiff.prediction.predictor import Predictor
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.windows import Window
+from modiff.prediction.write import overlay
 from modiff.types import Samples
 from modiff.viz.figures import png
 
@@ -89,14 +89,14 @@ def scan(marked: list[int], slices: int = 40) -> np.ndarray:
 
 def titles(monkeypatch: pytest.MonkeyPatch, array: np.ndarray, **options: Any) -> list[str]:
     shown: list[str] = []
-    plain = figures.contact_sheet
+    plain = write.contact_sheet
 
     def watched(rows: Any, **more: Any) -> Any:
         shown.extend(cell.title for row in rows for cell in row)
         return plain(rows, **more)
 
-    monkeypatch.setattr(figures, "contact_sheet", watched)
-    figures.slices_figure(predicted(array, **options))
+    monkeypatch.setattr(write, "contact_sheet", watched)
+    write.slices_figure(predicted(array, **options))
     return shown
 
 
@@ -111,7 +111,7 @@ def test_slices_are_numbered_as_in_the_scan(monkeypatch):
 
 def test_many_slices_are_shown_in_part(monkeypatch):
     shown = titles(monkeypatch, scan(list(range(40))))
-    assert len(shown) == figures.MAX_SLICES
+    assert len(shown) == write.MAX_SLICES
     assert (shown[0], shown[-1]) == ("slice 0", "slice 39")
 
 
@@ -122,5 +122,5 @@ def test_one_slice_stands_for_a_scan_in_which_nothing_is_marked(monkeypatch):
 @pytest.mark.parametrize("marked", [[5, 6, 7], []])
 def test_both_figures_are_png(marked):
     prediction = predicted(scan(marked))
-    for data in (figures.key_figure(prediction), figures.slices_figure(prediction)):
+    for data in (write.key_figure(prediction), write.slices_figure(prediction)):
         assert Image.open(io.BytesIO(data)).format == "PNG"
