@@ -234,10 +234,9 @@ class Predictor:
 
 def check_settings(model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool) -> None:
     """Raises ConfigError for settings of `model.sample` that are out of range or that the method does not have."""
-    numbers = [("n", n, 1), ("steps", 1 if steps is None else steps, 1)]
-    if not isinstance(raters, str):
-        numbers += [("raters", rater, 0) for rater in raters]
-    for field, value, least in numbers:
+    named = () if isinstance(raters, str) else raters
+    counts = [("n", n, 1), ("steps", 1 if steps is None else steps, 1), *(("raters", rater, 0) for rater in named)]
+    for field, value, least in counts:
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
             expected = f"a whole number ≥ {least}"
             raise ConfigError("is out of range", field=field, found=repr(value), expected=expected)

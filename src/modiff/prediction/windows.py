@@ -216,8 +216,8 @@ class Plan:
     @property
     def area(self) -> Window:
         """The box's part of a slice as a window."""
-        _, (top, bottom), (left, right) = self.box.spans
-        return Window((self.box.shape[1], self.box.shape[2]), (bottom - top, right - left), top, left)
+        _, (top, _), (left, _) = self.box.spans
+        return Window(self.box.shape[1:], self.box.size[1:], top, left)
 
     @property
     def shown(self) -> Window:
@@ -236,14 +236,9 @@ def plan_windows(
     overlap: float = OVERLAP,
     image: bool = False,
 ) -> Plan:
-    """Which windows a scan (Z,H,W) is seen through.
-
-    at: (x, y, z), one window of the training size about it, on slice z and `slices` neighbours on either side. roi: a
-    box; windows are slid over it, or over everything. Neighbours share `overlap` of what they look at. Raises DataError
-    for places outside, ConfigError for settings that contradict each other.
-    """
-    frame = (shape[1], shape[2])
-    size = data.size or frame
+    """Which windows a scan (Z,H,W) is seen through; the rest as of `Predictor.set_image`, but without a place windows are
+    slid over everything. Raises DataError for places outside, ConfigError for settings that contradict each other."""
+    size = data.size or shape[1:]
     if at is None:
         box = roi or Box.whole(shape)
         # A place that is asked for is in the middle; a small image is shown once, whole.
@@ -256,7 +251,7 @@ def plan_windows(
     if slices < 0:
         raise ConfigError("is out of range", field="--slices", found=slices, expected="0 or more")
     x, y, z = place(at, shape)
-    window = Window.centred(frame, size, (x, y))
+    window = Window.centred(shape[1:], size, (x, y))
     rows, columns = window.covered
     spans = (max(0, z - slices), min(shape[0], z + slices + 1)), (rows.start, rows.stop), (columns.start, columns.stop)
     return Plan(Box(shape, spans), (window,), np.ones(size, np.float32), (x, y, z), image, placed=not image)
