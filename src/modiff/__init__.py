@@ -14,7 +14,7 @@ _PUBLIC = {
     "ModiffError": "modiff.errors",
     "Store": "modiff.data.store",
     "Batch": "modiff.types",
-    "Predictor": "modiff.prediction.predictor",
+    "Predictor": "modiff.prediction.predict",
     "load_model": "modiff.methods.weights",
     "metrics": "modiff",
 }
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modiff.data.store import Store
     from modiff.errors import ModiffError
     from modiff.methods.weights import load_model
-    from modiff.prediction.predictor import Predictor
+    from modiff.prediction.predict import Predictor
     from modiff.types import Batch
 
 

@@ -15,8 +15,7 @@ from local import Local
 from modiff.errors import DataError
 from modiff.io.image import ImageFile
 from modiff.io.volume import Volume
-from modiff.prediction.predict import Prediction, Settings, predict
-from modiff.prediction.predictor import Predictor
+from modiff.prediction.predict import Prediction, Predictor, Settings, predict
 from modiff.prediction.windows import Box
 
 DATA: dict[str, Any] = {"size": (32, 32), "intensity": "unit", "classes": ["lesion"]}

@@ -15,7 +15,7 @@ from PIL import Image
 from modiff import cli
 from modiff.errors import CheckpointError
 from modiff.io import write_png
-from modiff.prediction.predictor import Predictor
+from modiff.prediction.predict import Predictor
 
 
 @pytest.fixture

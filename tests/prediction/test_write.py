@@ -15,8 +15,7 @@ from PIL import Image
 
 from modiff.io.volume import Volume
 from modiff.prediction import write
-from modiff.prediction.predict import Prediction, Settings, predict
-from modiff.prediction.predictor import Predictor
+from modiff.prediction.predict import Prediction, Predictor, Settings, predict
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.windows import Window
 from modiff.prediction.write import overlay

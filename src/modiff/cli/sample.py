@@ -14,8 +14,7 @@ from modiff.config.help import verb_parser
 from modiff.config.sampling import OVERLAP, SAMPLES
 
 if TYPE_CHECKING:
-    from modiff.prediction.predict import Prediction
-    from modiff.prediction.predictor import Predictor
+    from modiff.prediction.predict import Prediction, Predictor
     from modiff.prediction.summary import Summary
 
 _EPILOG = """\
@@ -103,8 +102,7 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.output, overwrite=args.overwrite)
     scan = read_channels(args.image, limits=Limits(max_bytes=args.max_bytes))
 
-    from modiff.prediction.predict import Settings, called, predict
-    from modiff.prediction.predictor import Predictor
+    from modiff.prediction.predict import Predictor, Settings, called, predict
     from modiff.prediction.write import write_prediction
 
     same = {name: getattr(args, name) for name in _SETTINGS}

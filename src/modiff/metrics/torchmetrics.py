@@ -87,13 +87,9 @@ class RegistryMetric(Metric):
         found: dict[str, Tensor] = {}
         for name in self.names:
             of_images = self._collected(name)
-            if self.reduction == "none":
-                found[name] = of_images
-                continue
             undefined = of_images.isnan()
-            found[name] = of_images[~undefined].mean()
-            found[f"{name}_images"] = torch.tensor(len(of_images))
-            found[f"{name}_undefined"] = undefined.sum()
+            counts = {f"{name}_images": torch.tensor(len(of_images)), f"{name}_undefined": undefined.sum()}
+            found |= {name: of_images} if self.reduction == "none" else {name: of_images[~undefined].mean(), **counts}
         return found
 
     def _collected(self, name: str) -> Tensor:

@@ -1,22 +1,264 @@
-"""One prediction, from whatever was read: a scan, a model and settings in, samples with their summary out."""
+"""Predictor: set an image or a volume once, draw any number of hypotheses, summarise them; `predict` does it at once.
+
+A hypothesis is one reading of all that is looked at. All its windows share one seed, hence one rater, one draw of
+presence (a window is marked where the drawn number is below its probability, so the same rater is as bold everywhere)
+and one random field: noise is a function of row and column in the scan, the same in each slice, so that neighbouring
+windows and slices start from the same noise and differ only by what the model sees around them. Through the slices of
+one lesion the probability of presence is freed of valleys, so that no reading has a hole in its middle.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from modiff.config.sampling import OVERLAP, SAMPLES
+from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
 from modiff.io.image import ImageFile
 from modiff.io.volume import Volume
-from modiff.prediction.predictor import PredictionWarning, Predictor, check_settings
+from modiff.methods.base import Segmenter
 from modiff.prediction.summary import Summary, summarise
-from modiff.prediction.windows import Box, Plan, Values
-from modiff.types import RaterChoice, Samples
+from modiff.prediction.windows import Box, Job, Plan, Values, merge, plan_windows, read_array
+from modiff.rng import seeds_for
+from modiff.types import DataSpec, RaterChoice, Samples
+
+if TYPE_CHECKING:
+    from modiff.config import RunConfig
+    from modiff.methods.weights import LoadedModel
+
+MAX_MAPS = 4 << 30  # bytes of maps that are held
+_AT_ONCE = 16 << 20  # values of maps made in one call of the model
+
+
+class PredictionWarning(UserWarning):
+    """The image differs from what the model was trained on, in a way that prediction cannot mend."""
+
+
+class Predictor:
+    """Hypotheses for one image or volume at a time: `set_image`, `sample` as often as needed, `summary`, `reset`.
+
+    A sample is a function of (weights, image, seed, index): the first n of 2n samples are the n samples.
+    """
+
+    def __init__(
+        self, model: LoadedModel | Segmenter, *, device: str | torch.device = "cpu", data: DataSpec | None = None
+    ) -> None:
+        """From a loaded model or a bare Segmenter. data: what is known of its training data, by default what the model
+        says. device: "auto" is a GPU if there is one. Raises ConfigError for one that is not there."""
+        segmenter = model if isinstance(model, Segmenter) else model.model
+        self.data = data if data is not None else model.data
+        self.card: dict[str, Any] = {} if isinstance(model, Segmenter) else dict(model.card)
+        self.config: RunConfig | None = None if isinstance(model, Segmenter) else model.config
+        self.device = choose_device(device)
+        self.size = self.data.size
+        self.model: Segmenter = segmenter.to(self.device).eval()
+        self.reset()
+
+    @classmethod
+    def from_path(cls, path_or_name: str | Path, device: str | torch.device = "cpu") -> Predictor:
+        """The model of a run folder, or a packaged one by its name. Raises CheckpointError."""
+        from modiff.methods.weights import load_model
+
+        return cls(load_model(path_or_name), device=device)
+
+    def reset(self) -> None:
+        """Forgets the image and its samples."""
+        self.plan: Plan | None = None
+        self.values: Values | None = None  # what the model sees
+        self.case = ""  # names the random numbers
+        self.notes: tuple[str, ...] = ()  # what differs from the training data: the warnings
+        self.samples: Samples | None = None
+        self._spacing: tuple[float, ...] | None = None
+        self._encoded: dict[int, list[Any]] = {}  # by how many windows are encoded at once
+
+    def set_image(
+        self,
+        image: np.ndarray | Tensor,
+        *,
+        at: Sequence[int] | None = None,
+        slices: int = 0,
+        roi: Box | None = None,
+        overlap: float = OVERLAP,
+        case: str | None = None,
+        intensity: str | None = None,
+        spacing: Sequence[float] | None = None,
+    ) -> Predictor:
+        """Takes an image (H,W) or (C,H,W), or a volume (C,Z,H,W), for all samples to come.
+
+        at: (x, y), of a volume (x, y, z): a window of the training size is cut so that its pixel (H//2, W//2) is that
+        one, on slice z and `slices` neighbours on either side; outside the image it sees the image's reflection. roi: a
+        box; windows of the training size are slid over it, neighbours share `overlap` of what they look at. Without
+        either all is looked at, which must not be larger than the training size. intensity: how to make the values, by
+        default as the model's data (`IntensityRule`); "ready" says that they are. Bounds are those of the whole image,
+        as in import (`Values`). spacing: mm of a pixel (row, column) or voxel (slice, row, column). case: names the
+        random numbers; by default the image's content does: its path and file format do not matter, and two images do
+        not share their noise. Warns (PredictionWarning) of what differs from the training data. Raises DataError,
+        ConfigError.
+        """
+        self.reset()
+        array, scan = read_array(image, self.model.channels)
+        shape, flat = (scan.shape[1], scan.shape[2], scan.shape[3]), array.ndim < 4
+        height, width = self.size or shape[1:]
+        if at is None and roi is None and (shape[1] > height or shape[2] > width):
+            place, words = ("(x, y)", "X,Y") if flat else ("(x, y, z)", "X,Y,Z")
+            pixel = "the pixel of the lesion" if self.data.prompted else "a pixel"
+            hint = f"Give --at {words} (in Python at={place}, or a roi to slide over), {pixel}"
+            what, found = "is larger than what the model was trained on", f"{shape[2]}×{shape[1]}"
+            expected = f"at most {width}×{height}, or the position to look at"
+            raise DataError(what, field="image", found=found, expected=expected, hint=hint)
+        plan = plan_windows(self.model, self.data, shape, at=at, slices=slices, roi=roi, overlap=overlap, image=flat)
+        self._check_memory(1, plan)
+        if scan.dtype.kind == "f" and not np.isfinite(scan).all():
+            raise DataError("has values that are not finite", field="image", found="NaN or infinity")
+        values, notes = Values(scan, self.data, intensity, plan), self._differences(plan, spacing)
+        if len(plan.jobs) == 1:
+            self._encoded = {1: [self._encode(values, plan.jobs)]}
+        self.plan, self.values, self.case = plan, values, case if case is not None else content_hash(array)
+        self._spacing = None if spacing is None else tuple(spacing)
+        self._warn([*notes, *values.notes])
+        return self
+
+    def sample(
+        self,
+        n: int = SAMPLES,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        raters: RaterChoice = "single",
+        stratified: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Samples:
+        """n hypotheses, on the CPU: of an image maps (1,N,K,h,w) in its own frame, of a volume (1,N,K,z,h,w) within the
+        box that is looked at; 0 where no window looks.
+
+        raters: "single" (each sample is one rater's), "all" (the panel's consensus), or a list of raters. stratified:
+        presence from a low-discrepancy sequence, which a few samples represent better than independent draws. progress:
+        called with windows done and in all. Raises DataError before `set_image`, ConfigError for settings that are out
+        of range or that the method does not have.
+        """
+        plan, values = self.plan, self.values
+        if plan is None or values is None:
+            raise DataError("no image is set", hint="Call set_image first")
+        check_settings(self.model, n, steps, raters, stratified)
+        self._check_memory(n, plan)
+        jobs = plan.jobs
+        options: dict[str, Any] = {"steps": steps, "raters": raters, "stratified": stratified}
+        room = _AT_ONCE // (n * self.model.classes * math.prod(plan.windows[0].size))
+        at_once = min(max(1, room), len(jobs))
+        parts = [jobs[first : first + at_once] for first in range(0, len(jobs), at_once)]
+        encodings: Iterator[Any] = (self._encode(values, part) for part in parts)
+        if plan.at is not None or len(jobs) == 1:
+            # Slices of one lesion are judged together where the model can, and kept for the next samples.
+            if at_once not in self._encoded:
+                with torch.inference_mode():
+                    self._encoded = {at_once: self.model.join_slices(list(encodings))}
+            encodings = iter(self._encoded[at_once])
+
+        def drawn() -> Iterator[tuple[list[Job], Samples]]:
+            seeds, origin, done = seeds_for(seed, [self.case], self.device), None, 0
+            for part, encoding in zip(parts, encodings, strict=True):
+                if plan.placed and self.model.places_noise:
+                    origin = torch.tensor([(window.top, window.left) for _, window in part], device=self.device)
+                with torch.inference_mode():
+                    found = self.model.sample(encoding, n, seeds=seeds.expand(len(part)), origin=origin, **options)
+                yield part, found
+                done += len(part)
+                if progress is not None:
+                    progress(done, len(jobs))
+
+        self.samples = merge(plan, n, self.model.classes, drawn())
+        self._warn(values.notes)  # some show in single windows only
+        return self.samples
+
+    def summary(
+        self, *, threshold: float | None = None, spacing: Sequence[float] | None = None, voxel_mm3: float | None = None
+    ) -> Summary:
+        """What the last samples say together; `summarise` explains. spacing: mm of the image's pixels (row, column) or
+        the volume's voxels (slice, row, column), by default that of `set_image`. Raises DataError before `sample`."""
+        if self.samples is None:
+            raise DataError("no samples are drawn", hint="Call set_image and sample first")
+        spacing = spacing if spacing is not None else self._spacing
+        options: dict[str, Any] = {"spacing": spacing, "voxel_mm3": voxel_mm3, "threshold": threshold}
+        return summarise(self.samples, classes=self.data.classes, **options)
+
+    @torch.inference_mode()
+    def _encode(self, values: Values, jobs: Sequence[Job]) -> Any:
+        seen = np.stack([values.cut(z, window) for z, window in jobs])
+        return self.model.encode(torch.from_numpy(seen).to(self.device))
+
+    def _differences(self, plan: Plan, spacing: Sequence[float] | None) -> list[str]:
+        notes, window = [], plan.windows[0]
+        if self.data.prompted and plan.at is None and (plan.slid or plan.box.size[0] > 1):
+            notes.append(
+                "the model was trained on crops centred on a lesion and is slid over a whole scan: it takes the middle "
+                "of each window for a lesion and marks what is none; give the place with --at"
+            )
+        if window.padded and not plan.slid:
+            size = f"{window.size[1]}×{window.size[0]}"
+            notes.append(f"the image ends inside the {size} window: beyond it the model sees its reflection")
+        if plan.slid and not self.model.places_noise:
+            notes.append(
+                "the method draws its noise per window: neighbouring windows of a hypothesis may not fit together"
+            )
+        trained = self.data.spacing
+        if trained is not None and spacing is not None:
+            ratio = [float(own) / float(seen) for own, seen in zip(spacing[-2:], trained, strict=True)]
+            if max(ratio) > 1.25 or min(ratio) < 0.8:
+                own, seen = ("×".join(f"{value:.3g}" for value in pair) for pair in (spacing[-2:], trained))
+                notes.append(
+                    f"pixels are {own} mm, those of the training data {seen} mm: things look larger or smaller"
+                )
+        return notes
+
+    def _warn(self, notes: Sequence[str]) -> None:
+        """Warns the caller's caller of what is new."""
+        fresh = [note for note in notes if note not in self.notes]
+        self.notes += tuple(fresh)
+        for note in fresh:
+            warnings.warn(note, PredictionWarning, stacklevel=3)
+
+    def _check_memory(self, n: int, plan: Plan) -> None:
+        size = 4 * n * self.model.classes * math.prod(plan.box.shape[1:] if plan.image else plan.box.size)
+        if size > MAX_MAPS:
+            found, expected = f"{n} samples, {size >> 20} MiB of maps", f"at most {MAX_MAPS >> 20} MiB"
+            hint = "Give fewer samples, or a part of the scan with --roi or --at"
+            raise ConfigError("too many for the memory", field="n", found=found, expected=expected, hint=hint)
+
+
+def check_settings(model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool) -> None:
+    """Raises ConfigError for settings of `model.sample` that are out of range or that the method does not have."""
+    named = () if isinstance(raters, str) else raters
+    counts = [("n", n, 1), ("steps", 1 if steps is None else steps, 1), *(("raters", rater, 0) for rater in named)]
+    for field, value, least in counts:
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+            expected = f"a whole number ≥ {least}"
+            raise ConfigError("is out of range", field=field, found=repr(value), expected=expected)
+    if isinstance(raters, str):
+        if raters not in ("single", "all"):
+            raise ConfigError("no such choice", field="raters", found=repr(raters), expected="single, all or a list")
+    elif not raters or len(set(raters)) != len(raters) or max(raters) >= model.raters:
+        expected = f"of 0 to {model.raters - 1}, once each"
+        raise ConfigError("no such subset", field="raters", found=list(raters), expected=expected)
+    model.check_request(steps=steps, raters=raters, stratified=stratified)
+
+
+def content_hash(image: np.ndarray) -> str:
+    """SHA-256 of an image's type, shape and values (slices as channels): the same whatever file it came from."""
+    array = np.ascontiguousarray(image.reshape(-1, *image.shape[-2:]))
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Summary:
     def unit(self) -> tuple[str, float]:
         """What sizes are given in, and the size of a pixel or voxel: mm³ of a scan, else mm² where known, else px."""
         name, factor = next((name, factor) for name, factor in reversed(self._scales.items()) if factor is not None)
-        return _UNITS[name], factor
+        return _UNITS[name], float(factor)
 
     def size_text(self, hypothesis: Hypothesis) -> str:
         """What a hypothesis marks, in words."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from modiff.config.sampling import OVERLAP
 from modiff.data.intensity import IntensityRule, convert
@@ -236,8 +237,10 @@ def plan_windows(
     overlap: float = OVERLAP,
     image: bool = False,
 ) -> Plan:
-    """Which windows a scan (Z,H,W) is seen through; the rest as of `Predictor.set_image`, but without a place windows are
-    slid over everything. Raises DataError for places outside, ConfigError for settings that contradict each other."""
+    """Which windows a scan (Z,H,W) is seen through: of a place given as to `Predictor.set_image`, or over all of it.
+
+    Raises DataError for places outside, ConfigError for settings that contradict each other.
+    """
     size = data.size or shape[1:]
     if at is None:
         box = roi or Box.whole(shape)
@@ -255,6 +258,29 @@ def plan_windows(
     rows, columns = window.covered
     spans = (max(0, z - slices), min(shape[0], z + slices + 1)), (rows.start, rows.stop), (columns.start, columns.stop)
     return Plan(Box(shape, spans), (window,), np.ones(size, np.float32), (x, y, z), image, placed=not image)
+
+
+def read_array(image: np.ndarray | Tensor, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image or a volume as it is, and as (C,Z,H,W) with the model's C; DataError for what is neither.
+
+    A colour image whose three colours are equal is a grey one.
+    """
+    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3, 4) or 0 in array.shape:
+        found = getattr(array, "shape", type(array).__name__)
+        expected = "(H,W), (C,H,W) or (C,Z,H,W)"
+        raise DataError("is not an image or a volume", field="image", found=found, expected=expected)
+    if array.dtype.kind not in "uif":
+        raise DataError("is not an array of numbers", field="image", found=array.dtype, expected="integer or float")
+    scan = array[None] if array.ndim == 2 else array
+    if scan.ndim == 3:
+        grey = len(scan) == 3 and channels == 1 and (scan == scan[:1]).all()
+        scan = (scan[:1] if grey else scan)[:, None]
+    if len(scan) != channels:
+        hint = "Channels come first: (C,H,W)" if array.shape[-1] == channels else None
+        found, expected = f"{len(scan)} of shape {array.shape}", f"{channels}"
+        raise DataError("has other channels than the model", field="image", found=found, expected=expected, hint=hint)
+    return array, scan
 
 
 class Values:

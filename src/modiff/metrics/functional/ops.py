@@ -50,18 +50,17 @@ def check_sets(
     samples: masks as bool; maps: or probability maps as float32 or float64.
     """
     masks, read = check_masks(masks, read)
-    soft = maps and samples.is_floating_point()
-    if samples.ndim != 5:
-        raise MetricError("wrong shape", field="samples", found=tuple(samples.shape), expected="(B,N,K,H,W)")
+    if maps and samples.is_floating_point() and samples.ndim == 5:
+        check_probabilities(samples)
+        samples = samples if samples.dtype == torch.float64 else samples.float()
+    else:
+        samples = as_bool(samples, "samples", "(B,N,K,H,W)", hint="Binarise probability maps first.")
     if samples.shape[0] != masks.shape[0] or samples.shape[2:] != masks.shape[2:]:
         found = f"{tuple(samples.shape)} and {tuple(masks.shape)}"
         raise MetricError("samples and masks do not fit", found=found, expected="equal B, K, H, W")
     if samples.shape[1] == 0:
         raise MetricError("no samples", field="samples", found=tuple(samples.shape), expected="N >= 1")
-    if not soft:
-        return as_bool(samples, "samples", "(B,N,K,H,W)", hint="Binarise probability maps first."), masks, read
-    check_probabilities(samples)
-    return samples if samples.dtype == torch.float64 else samples.float(), masks, read
+    return samples, masks, read
 
 
 def check_probabilities(samples: Tensor) -> None:

@@ -13,7 +13,7 @@ from modiff.config import build_config
 from modiff.methods.registry import build
 from modiff.methods.run_folder import write_config
 from modiff.methods.weights import save_weights
-from modiff.prediction.predictor import Predictor
+from modiff.prediction.predict import Predictor
 from modiff.types import DataSpec
 
 SMALL = {"unet": {"base": 8, "stem": 4}, "presence": {"base": 8}, "diffusion": {"sampling_steps": 2}}
