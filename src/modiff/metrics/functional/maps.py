@@ -16,7 +16,7 @@ from modiff.metrics.functional.ops import (
     check_sets,
     check_weights,
     correlation,
-    image_chunks,
+    images_at_once,
     rater_mean,
     rater_weights,
     ratio,
@@ -163,10 +163,9 @@ def ncc_result(samples: Tensor, masks: Tensor, *, read: Tensor | None = None, ki
         raise MetricError("NCC by rows needs square images", found=f"{masks.shape[-2]}×{masks.shape[-1]}")
     by_kind = _pixel if kind == "pixel" else _row
     values, degenerate = [], []
-    copies = samples.element_size() * samples.shape[1:].numel() + 16 * masks.shape[1:].numel()
-    for part in image_chunks(len(masks), copies):
-        value, flat = by_kind(samples[part], masks[part].double())
-        use = read[part]
+    step = images_at_once(samples.element_size() * samples.shape[1:].numel() + 16 * masks.shape[1:].numel())
+    for drawn, truth, use in zip(samples.split(step), masks.split(step), read.split(step), strict=True):
+        value, flat = by_kind(drawn, truth.double())
         values.append((torch.where(use, value, 0.0) * rater_weights(use)).sum(1))
         degenerate.append((flat & use).sum(1))
     return NccResult(torch.cat(values), torch.cat(degenerate))

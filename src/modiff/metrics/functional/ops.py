@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -85,11 +84,9 @@ def check_weights(weights: Tensor | None, samples: Tensor) -> Tensor:
     return weights / total
 
 
-def image_chunks(images: int, bytes_per_image: int) -> Iterator[slice]:
-    """Slices of the batch whose working copies stay under 8 MiB; one where there are no images."""
-    step = max(1, _COPY_BYTES // max(1, bytes_per_image))
-    for start in range(0, max(1, images), step):
-        yield slice(start, start + step)
+def images_at_once(bytes_per_image: int) -> int:
+    """How many images have working copies of at most 8 MiB together, at least one."""
+    return max(1, _COPY_BYTES // max(1, bytes_per_image))
 
 
 def any_of(masks: Tensor, dim: int) -> Tensor:
@@ -149,16 +146,12 @@ def correlation(a: Tensor, b: Tensor, constant: float) -> tuple[Tensor, Tensor]:
 
 def _common(a: Tensor, b: Tensor) -> Tensor:
     """Pixels common to each pair of all masks: bool (B,N,K,H,W) and (B,M,K,H,W) -> (B,K,N+M,N+M) int32."""
-    size = a.shape[1] + b.shape[1]
-    common = torch.empty(len(a), a.shape[2], size, size, dtype=torch.int32, device=a.device)
-    if a.device.type == "cpu":
-        for start in range(0, len(a), _IMAGES_PER_PRODUCT):
-            part = slice(start, start + _IMAGES_PER_PRODUCT)
-            common[part] = _products(_marked(a[part].numpy(), b[part].numpy()))
-        return common
-    for part in image_chunks(len(a), 4 * size * a.shape[2:].numel()):
-        common[part] = _products(torch.cat([a[part], b[part]], dim=1).flatten(3))
-    return common
+    cpu, copy = a.device.type == "cpu", 4 * (a.shape[1] + b.shape[1]) * a.shape[2:].numel()
+    step = _IMAGES_PER_PRODUCT if cpu else images_at_once(copy)
+    found = []
+    for parts in zip(a.split(step), b.split(step), strict=True):
+        found.append(_products(_marked(*(x.numpy() for x in parts)) if cpu else torch.cat(parts, 1).flatten(3)))
+    return torch.cat(found)
 
 
 def _products(flat: Tensor) -> Tensor:
@@ -179,7 +172,8 @@ def _marked(a: np.ndarray, b: np.ndarray) -> Tensor:
         masks = np.concatenate(pair)
         flat = masks.reshape(len(masks), masks.shape[1], -1)
         kept.append(flat[..., flat.any((0, 1))])
-    together = np.zeros((len(kept), *kept[0].shape[:2], max(masks.shape[-1] for masks in kept)), dtype=bool)
+    size = max((masks.shape[-1] for masks in kept), default=0)
+    together = np.zeros((len(a), a.shape[1] + b.shape[1], a.shape[2], size), dtype=bool)
     for image, masks in zip(together, kept, strict=True):
         image[..., : masks.shape[-1]] = masks
     return torch.from_numpy(together)
@@ -258,9 +252,9 @@ class PairwiseDistances:
             which = torch.arange(which)
         batch, classes, size, _ = self.common.shape
         chosen, raters = (x.to(self.common.device).expand(batch, -1) for x in (which, torch.arange(self.n, size)))
-        index = torch.cat([chosen, raters], dim=1)[:, None, :, None].expand(-1, classes, -1, size)
-        rows = self.common.gather(2, index)
-        columns = index[..., 0][:, :, None, :].expand(-1, -1, index.shape[2], -1)
+        index = torch.cat([chosen, raters], dim=1)[:, None]
+        rows = self.common.gather(2, index[..., None].expand(-1, classes, -1, size))
+        columns = index[..., None, :].expand(-1, classes, index.shape[-1], -1)
         return replace(self, common=rows.gather(3, columns), n=chosen.shape[1])
 
     @cached_property
