@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 MAX_MAPS = 4 << 30  # bytes of maps that are held
 _AT_ONCE = 16 << 20  # values of maps made in one call of the model
+Progress = Callable[[int, int], None]  # is told how many windows are done, and of how many
 
 
 class PredictionWarning(UserWarning):
@@ -136,7 +137,7 @@ class Predictor:
         steps: int | None = None,
         raters: RaterChoice = "single",
         stratified: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Samples:
         """n hypotheses, on the CPU: of an image maps (1,N,K,h,w) in its own frame, of a volume (1,N,K,z,h,w) within the
         box that is looked at; 0 where no window looks.
@@ -187,9 +188,8 @@ class Predictor:
         the volume's voxels (slice, row, column), by default that of `set_image`. Raises DataError before `sample`."""
         if self.samples is None:
             raise DataError("no samples are drawn", hint="Call set_image and sample first")
-        spacing = spacing if spacing is not None else self._spacing
-        options: dict[str, Any] = {"spacing": spacing, "voxel_mm3": voxel_mm3, "threshold": threshold}
-        return summarise(self.samples, classes=self.data.classes, **options)
+        sizes: dict[str, Any] = {"spacing": self._spacing if spacing is None else spacing, "voxel_mm3": voxel_mm3}
+        return summarise(self.samples, classes=self.data.classes, threshold=threshold, **sizes)
 
     @torch.inference_mode()
     def _encode(self, values: Values, jobs: Sequence[Job]) -> Any:
@@ -344,11 +344,7 @@ class Prediction:
 
 
 def predict(
-    scan: ImageFile | Volume,
-    predictor: Predictor,
-    settings: Settings,
-    *,
-    progress: Callable[[int, int], None] | None = None,
+    scan: ImageFile | Volume, predictor: Predictor, settings: Settings, *, progress: Progress | None = None
 ) -> Prediction:
     """Draws hypotheses of `scan` and summarises them.
 

@@ -11,17 +11,7 @@ import torch
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional.ops import (
-    any_of,
-    check_sets,
-    check_weights,
-    correlation,
-    images_at_once,
-    rater_mean,
-    rater_weights,
-    ratio,
-    sample_mean,
-)
+from modiff.metrics.functional import ops
 
 BINS = 10  # of calibration, of equal width on [0,1]
 QUBIQ_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -34,8 +24,8 @@ NccKind = Literal["pixel", "row"]
 
 def _mean_maps(samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """The mean map of the samples and of the raters, each (B,K,H,W) float64; the latter NaN where nobody read."""
-    samples, masks, read = check_sets(samples, masks, read, maps=True)
-    return sample_mean(samples, weights), rater_mean(masks, read)
+    samples, masks, read = ops.check_sets(samples, masks, read, maps=True)
+    return ops.sample_mean(samples, weights), ops.rater_mean(masks, read)
 
 
 def soft_dice(
@@ -54,9 +44,9 @@ def soft_dice(
     """
     p, q = (x.flatten(2) for x in _mean_maps(samples, masks, read, weights))
     if levels is None:
-        return ratio(2 * (p * q).sum(-1), (p.square() + q.square()).sum(-1)).mean(1)
+        return ops.ratio(2 * (p * q).sum(-1), (p.square() + q.square()).sum(-1)).mean(1)
     above = ((p > level, q > level) for level in levels)
-    dice = [ratio(2 * (a & b).sum(-1), a.sum(-1) + b.sum(-1)) for a, b in above]
+    dice = [ops.ratio(2 * (a & b).sum(-1), a.sum(-1) + b.sum(-1)) for a, b in above]
     value = torch.stack(dice).mean(0).mean(1)
     return torch.where(q.isnan().flatten(1).any(1), torch.nan, value)
 
@@ -95,7 +85,7 @@ def uncertainty_ncc(
     for an image that nobody read. Raises MetricError.
     """
     p, q = _mean_maps(samples, masks, read, weights)
-    return correlation(uncertainty_map(p, kind).flatten(1), uncertainty_map(q, kind).flatten(1), 1e-12)[0]
+    return ops.correlation(uncertainty_map(p, kind).flatten(1), uncertainty_map(q, kind).flatten(1), 1e-12)[0]
 
 
 def uncertainty_auroc(
@@ -156,27 +146,27 @@ def ncc(samples: Tensor, masks: Tensor, *, read: Tensor | None = None, kind: Ncc
 
 def ncc_result(samples: Tensor, masks: Tensor, *, read: Tensor | None = None, kind: NccKind = "pixel") -> NccResult:
     """`ncc` with the number of raters per image whose correlation was degenerate."""
-    samples, masks, read = check_sets(samples, masks, read, maps=True)
+    samples, masks, read = ops.check_sets(samples, masks, read, maps=True)
     if kind not in ("pixel", "row"):
         raise MetricError("no such kind of NCC", field="kind", found=kind, expected="pixel or row")
     if kind == "row" and masks.shape[-1] != masks.shape[-2]:
         raise MetricError("NCC by rows needs square images", found=f"{masks.shape[-2]}×{masks.shape[-1]}")
     by_kind = _pixel if kind == "pixel" else _row
     values, degenerate = [], []
-    step = images_at_once(samples.element_size() * samples.shape[1:].numel() + 16 * masks.shape[1:].numel())
+    step = ops.images_at_once(samples.element_size() * samples.shape[1:].numel() + 16 * masks.shape[1:].numel())
     for drawn, truth, use in zip(samples.split(step), masks.split(step), read.split(step), strict=True):
         value, flat = by_kind(drawn, truth.double())
-        values.append((torch.where(use, value, 0.0) * rater_weights(use)).sum(1))
+        values.append((torch.where(use, value, 0.0) * ops.rater_weights(use)).sum(1))
         degenerate.append((flat & use).sum(1))
     return NccResult(torch.cat(values), torch.cat(degenerate))
 
 
 def _mean_and_log(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Means over the samples of p and of log(p + ε), (b,N,K,H,W) -> twice (b,K,H,W) float64."""
-    mean = sample_mean(maps, None)
+    mean = ops.sample_mean(maps, None)
     if maps.dtype == torch.bool:  # two values only: no logarithm per pixel and sample
         return mean, mean * math.log(1 + _EPS) + (1 - mean) * math.log(_EPS)
-    return mean, sample_mean((maps + _EPS).log_(), None)
+    return mean, ops.sample_mean((maps + _EPS).log_(), None)
 
 
 def _pixel(samples: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,13 +179,13 @@ def _pixel(samples: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     against = -(torch.cat([nothing, masks], 2) * log[:, None]).sum(2).flatten(2)
     # The range that rounding can give a map that is constant: logarithms reach 18.4.
     constant = 1e-6 if samples.dtype == torch.float32 else 1e-12
-    return correlation(among[:, None], against, constant)
+    return ops.correlation(among[:, None], against, constant)
 
 
 def _background(samples: Tensor) -> Tensor:
     """(b,N,K,H,W) -> (b,N,1,H,W): 1 − Σp, or the pixels of no class."""
     if samples.dtype == torch.bool:
-        return ~any_of(samples, 2)[:, :, None]
+        return ~ops.any_of(samples, 2)[:, :, None]
     foreground = samples if samples.shape[2] == 1 else samples.sum(2, keepdim=True)
     return (1 - foreground).clamp_(min=0)
 
@@ -220,8 +210,8 @@ def calibration_bins(
     samples: (B,N,K,H,W) probabilities or masks, p their mean; q the mean of the raters' masks (B,R,K,H,W). Sums of
     images add up to the sums of the data set. Σq is NaN for an image that nobody read. Raises MetricError.
     """
-    samples, masks, read = check_sets(samples, masks, read, maps=True)
-    return _bin(sample_mean(samples, weights).flatten(2), rater_mean(masks, read).flatten(2), bins)
+    p, q = _mean_maps(samples, masks, read, weights)
+    return _bin(p.flatten(2), q.flatten(2), bins)
 
 
 def _bin(p: Tensor, q: Tensor, bins: int) -> Tensor:
@@ -282,10 +272,10 @@ def presence_fractions(
 
     samples: (B,N,K,H,W) masks; other shapes as `ged`. Raises MetricError.
     """
-    samples, masks, read = check_sets(samples, masks, read)
-    drawn = any_of(samples.flatten(2), -1).double()
-    marked = any_of(masks.flatten(2), -1).double()
-    return Presence((drawn * check_weights(weights, samples)).sum(1), (marked * rater_weights(read)).sum(1))
+    samples, masks, read = ops.check_sets(samples, masks, read)
+    drawn = ops.any_of(samples.flatten(2), -1).double()
+    marked = ops.any_of(masks.flatten(2), -1).double()
+    return Presence((drawn * ops.check_weights(weights, samples)).sum(1), (marked * ops.rater_weights(read)).sum(1))
 
 
 def presence_gaps(presence: Presence, bins: int = BINS) -> Tensor:

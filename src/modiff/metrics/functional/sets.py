@@ -15,14 +15,8 @@ from scipy.sparse import kron, vstack
 from torch import Tensor
 
 from modiff.errors import MetricError
-from modiff.metrics.functional.ops import (
-    PairwiseDistances,
-    any_of,
-    check_sets,
-    check_weights,
-    majority_vote,
-    rater_weights,
-)
+from modiff.metrics.functional import ops
+from modiff.metrics.functional.ops import PairwiseDistances
 
 Sets = Tensor | PairwiseDistances
 Estimator = Literal["v", "u"]
@@ -48,7 +42,7 @@ def ged(
     Source: Székely and Rizzo 2013; Kohl et al. 2018, equation 4. Raises MetricError.
     """
     pairs = PairwiseDistances.of(samples, masks, read=read)
-    of_samples, of_raters = check_weights(weights, pairs.sample_rater), rater_weights(pairs.read)
+    of_samples, of_raters = ops.check_weights(weights, pairs.sample_rater), ops.rater_weights(pairs.read)
     cross = torch.einsum("bn,bnr,br->b", of_samples, pairs.sample_rater, of_raters)
     within = _self_term(pairs.sample_sample, of_samples, estimator)
     return 2.0 * cross - within - _self_term(pairs.rater_rater, of_raters, estimator)
@@ -70,13 +64,13 @@ def _self_term(distances: Tensor, weights: Tensor, estimator: str) -> Tensor:
 def sample_diversity(samples: Sets, *, weights: Tensor | None = None, estimator: Estimator = "v") -> Tensor:
     """Mean distance between two samples, E d(S,S′): (B,) float64; 0 with one sample. See `ged`."""
     pairs = PairwiseDistances.of(samples)
-    return _self_term(pairs.sample_sample, check_weights(weights, pairs.sample_sample), estimator)
+    return _self_term(pairs.sample_sample, ops.check_weights(weights, pairs.sample_sample), estimator)
 
 
 def rater_diversity(masks: Sets, *, read: Tensor | None = None, estimator: Estimator = "v") -> Tensor:
     """Mean distance between two raters, E d(Y,Y′): (B,) float64; 0 with one rater, NaN with none. See `ged`."""
     pairs = PairwiseDistances.of_raters(masks, read=read)
-    return _self_term(pairs.rater_rater, rater_weights(pairs.read), estimator)
+    return _self_term(pairs.rater_rater, ops.rater_weights(pairs.read), estimator)
 
 
 def iid_reference(masks: Sets, n: int, *, read: Tensor | None = None, estimator: Estimator = "v") -> Tensor:
@@ -122,7 +116,7 @@ def hm_iou(
         return _greedy(iou, pairs.read)
     if matching != "optimal":
         raise MetricError("no such matching", field="matching", found=matching, expected="optimal or greedy")
-    masses = [None] * len(iou) if weights is None else check_weights(weights, iou).cpu().numpy()
+    masses = [None] * len(iou) if weights is None else ops.check_weights(weights, iou).cpu().numpy()
     images = zip(iou.cpu().numpy(), pairs.read.cpu().numpy(), masses, strict=True)
     values = [_match(matrix[:, there], mass) for matrix, there, mass in images]
     return torch.tensor(values, dtype=torch.float64, device=iou.device)
@@ -184,7 +178,7 @@ def collective_insight(
     NaN where undefined, for CI if one part or one class is; the three parts say which.
     Source: Rahman et al. 2023 (CIMD), section 3.3. Raises MetricError.
     """
-    samples, masks, read = check_sets(samples, masks, read)
+    samples, masks, read = ops.check_sets(samples, masks, read)
     pairs = PairwiseDistances.of(samples, masks, read=read) if pairs is None else pairs
     sensitivity = _combined_sensitivity(samples, masks, read)
     best, agreement = dmax(pairs), _diversity_agreement(pairs)
@@ -208,8 +202,8 @@ def dmax(samples: Sets, masks: Tensor | None = None, *, read: Tensor | None = No
 
 
 def _combined_sensitivity(samples: Tensor, masks: Tensor, read: Tensor) -> Tensor:
-    drawn = any_of(samples, 1).flatten(2)
-    marked = any_of(masks & read[:, :, None, None, None], 1).flatten(2)
+    drawn = ops.any_of(samples, 1).flatten(2)
+    marked = ops.any_of(masks & read[:, :, None, None, None], 1).flatten(2)
     area, common = marked.sum(-1).double(), (drawn & marked).sum(-1).double()
     covered = torch.where(drawn.any(-1) | (area > 0), common / area, 1.0)  # 0/0 is NaN: only the samples mark something
     return torch.where(read.any(1), covered.mean(1), torch.nan)
@@ -251,10 +245,10 @@ def surface_distances(
     image's border, as MONAI has it. A class is scored where both majorities mark it, the image's value is the mean over
     these classes, and NaN where there is none (no boundary, no distance). Raises MetricError.
     """
-    samples, masks, read = check_sets(samples, masks, read)
-    ours, theirs = majority_vote(samples).cpu(), majority_vote(masks, read).cpu()
+    samples, masks, read = ops.check_sets(samples, masks, read)
+    ours, theirs = ops.majority_vote(samples).cpu(), ops.majority_vote(masks, read).cpu()
     sizes = _spacings(spacing, len(masks))
-    both = any_of(ours.flatten(2), -1) & any_of(theirs.flatten(2), -1)
+    both = ops.any_of(ours.flatten(2), -1) & ops.any_of(theirs.flatten(2), -1)
     found = torch.full((*both.shape, 2), torch.nan, dtype=torch.float64)
     for i, k in both.nonzero().tolist():
         pair = ours[i, k].numpy(), theirs[i, k].numpy()
