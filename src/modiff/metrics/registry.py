@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from modiff.metrics.protocols import Protocol
     from modiff.metrics.sample_set import SampleSet, Values, View
 
+    Compute = Callable[[View, Protocol], Tensor | tuple[Tensor, ...] | Values]
+
 HIGHER, LOWER, NEITHER = True, False, None
 GAP = "calibration_gap"
 
@@ -49,7 +51,7 @@ class Metric:
 
     name: str
     columns: tuple[Column, ...]
-    compute: Callable[[View, Protocol], Tensor | tuple[Tensor, ...] | Values]
+    compute: Compute
     of_maps: bool = False
     by_protocol: bool = False
     weighted: bool = True
@@ -96,7 +98,7 @@ def _of_mean_map(name: str, title: str, better: bool) -> Metric:
     def compute(view: View, protocol: Protocol) -> Tensor:
         return getattr(M.functional, name)(view.maps, view.masks, read=view.read, weights=view.weights)
 
-    return _one(name, title, better, compute, of_maps=True)
+    return _metric(name, title, better, compute, of_maps=True)
 
 
 def _gaps(view: View, protocol: Protocol) -> Values:
@@ -112,36 +114,30 @@ def _presence(view: View, protocol: Protocol) -> tuple[Tensor, ...]:
     return M.functional.presence_fractions(view.binary, view.masks, read=view.read, weights=view.weights)
 
 
-def _one(
-    name: str, title: str, better: bool | None, compute: Callable[[View, Protocol], Tensor], **more: Any
-) -> Metric:
-    """A metric of one column of its own name."""
-    return Metric(name, (Column(name, title, better),), compute, **more)
+def _metric(name: str, titles: str | dict[str, str], better: bool | None, compute: Compute, **more: Any) -> Metric:
+    """A metric of columns with these titles, or of one column of its own name."""
+    named = {name: titles} if isinstance(titles, str) else titles
+    return Metric(name, tuple(Column(column, title, better) for column, title in named.items()), compute, **more)
 
 
 _CI = {"ci": "CI", "ci_sensitivity": "CI sensitivity", "dmax": "Dmax", "ci_agreement": "CI agreement"}
 _PRESENCE = {"presence_samples": "samples that mark", "presence_raters": "raters who mark"}
 _ALL = (
-    _one("ged", "GED", LOWER, _ged, by_protocol=True),
-    _one("hm_iou", "HM-IoU", HIGHER, _hm_iou, by_protocol=True),
-    _one("ncc", "NCC", HIGHER, _ncc, of_maps=True, by_protocol=True, weighted=False),
-    Metric("ci", tuple(Column(name, title, HIGHER) for name, title in _CI.items()), _ci, weighted=False),
-    _one("dmax", "Dmax", HIGHER, lambda view, protocol: M.functional.dmax(view.pairs)),
-    _one("sample_diversity", "sample diversity", NEITHER, _diversity, by_protocol=True),
-    _one("rater_diversity", "rater diversity", NEITHER, _rater_diversity, by_protocol=True),
+    _metric("ged", "GED", LOWER, _ged, by_protocol=True),
+    _metric("hm_iou", "HM-IoU", HIGHER, _hm_iou, by_protocol=True),
+    _metric("ncc", "NCC", HIGHER, _ncc, of_maps=True, by_protocol=True, weighted=False),
+    _metric("ci", _CI, HIGHER, _ci, weighted=False),
+    _metric("dmax", "Dmax", HIGHER, lambda view, protocol: M.functional.dmax(view.pairs)),
+    _metric("sample_diversity", "sample diversity", NEITHER, _diversity, by_protocol=True),
+    _metric("rater_diversity", "rater diversity", NEITHER, _rater_diversity, by_protocol=True),
     _of_mean_map("soft_dice", "soft Dice", HIGHER),
     _of_mean_map("brier", "Brier score", LOWER),
     Metric("ece", (), _gaps, of_maps=True, pooled=Column("ece", "ECE", LOWER)),
     _of_mean_map("uncertainty_ncc", "uncertainty NCC", HIGHER),
     _of_mean_map("uncertainty_auroc", "uncertainty AUROC", HIGHER),
-    Metric(
-        "presence",
-        tuple(Column(name, title, NEITHER) for name, title in _PRESENCE.items()),
-        _presence,
-        pooled=Column("presence_ece", "presence ECE", LOWER),
-    ),
-    _one("hd95", "HD95 (px)", LOWER, lambda view, protocol: view.surface.hd95, weighted=False),
-    _one("average_surface_distance", "surface distance (px)", LOWER, lambda v, p: v.surface.average, weighted=False),
+    _metric("presence", _PRESENCE, NEITHER, _presence, pooled=Column("presence_ece", "presence ECE", LOWER)),
+    _metric("hd95", "HD95 (px)", LOWER, lambda view, protocol: view.surface.hd95, weighted=False),
+    _metric("average_surface_distance", "surface distance (px)", LOWER, lambda v, p: v.surface.average, weighted=False),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 FIRST = ("ged", "hm_iou")  # what is scored and compared where nothing is asked for
