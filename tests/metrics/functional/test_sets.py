@@ -1,6 +1,8 @@
-"""GED, HM-IoU and what follows from the pairwise overlaps: equal to plain sums, and true to their mathematics."""
+"""GED, HM-IoU, what follows from the pairwise overlaps, and boundaries: equal to plain sums and to other libraries."""
 
 from __future__ import annotations
+
+import itertools
 
 import metric_reference as reference
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metric_sets import HUNDREDS, as_arrays, mask_sets
-from monai.metrics import compute_iou
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_iou
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -247,3 +249,53 @@ def test_the_iid_reference_is_the_mean_ged_of_fresh_raters() -> None:
     for estimator in ("v", "u"):
         gap = F.ged(samples, masks, estimator=estimator) - F.iid_reference(masks, n, estimator=estimator)
         assert abs(gap.mean().item()) < 4 * (gap.std() / draws**0.5).item()
+
+
+def blobs(seed: int) -> Sets:
+    """Samples (1,3,2,24,24) and masks (1,3,2,24,24): rectangles of which each majority keeps some pixels."""
+    rng = np.random.default_rng(seed)
+    found = torch.zeros(2, 1, 3, 2, 24, 24).bool()
+    for which, j, k in itertools.product(range(2), range(3), range(2)):
+        top, left = rng.integers(0, 6, 2)
+        found[which, 0, j, k, top : top + rng.integers(8, 18), left : left + rng.integers(8, 18)] = True
+    return found[0], found[1]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # MONAI warns of its own call
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("spacing", [None, (0.7, 1.3)])
+def test_boundary_distances_are_those_of_monai(seed: int, spacing: tuple[float, float] | None) -> None:
+    samples, masks = blobs(seed)
+    ours = F.surface_distances(samples, masks, spacing=spacing)
+    pair = [F.majority_vote(x).float() for x in (samples, masks)]
+    options = {"include_background": True, "spacing": list(spacing) if spacing else None}
+    hausdorff = compute_hausdorff_distance(*pair, percentile=95, **options).mean()
+    average = compute_average_surface_distance(*pair, symmetric=True, **options).mean()
+    assert ours.hd95.item() == pytest.approx(hausdorff.item(), abs=1e-5)
+    assert ours.average.item() == pytest.approx(average.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_boundary_distances_are_those_of_all_pairs_of_pixels(seed: int) -> None:
+    samples, masks = (x[:, :1, :1] for x in blobs(seed))
+    scale = np.array([0.7, 1.3])
+    edges = [np.argwhere(boundary(x[0, 0, 0].numpy())) * scale for x in (samples, masks)]
+    apart = np.linalg.norm(edges[0][:, None] - edges[1], axis=-1)
+    there, back = apart.min(1), apart.min(0)
+    ours = F.surface_distances(samples, masks, spacing=scale.tolist())
+    assert ours.hd95.item() == pytest.approx(max(np.percentile(there, 95), np.percentile(back, 95)), abs=1e-5)
+    assert ours.average.item() == pytest.approx(np.concatenate([there, back]).mean(), abs=1e-5)
+
+
+def boundary(mask: np.ndarray) -> np.ndarray:
+    """Pixels of a mask of which a neighbour, of four, is not of it."""
+    around = np.pad(mask, 1)
+    inside = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return mask & ~inside
+
+
+def test_each_image_has_its_own_spacing() -> None:
+    samples, masks = blobs(3)
+    twice = [x.expand(2, -1, -1, -1, -1) for x in (samples, masks)]
+    both = F.hd95(*twice, spacing=torch.tensor([[1.0, 1.0], [2.0, 2.0]]))
+    assert both[1].item() == pytest.approx(2 * both[0].item())
