@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from itertools import count
 from pathlib import Path
 
-from modiff.config.help import verb_parser
+from modiff.cli.options import verb_parser
 
-_EPILOG = """\
-DIR gets phantom.h5, the run, evaluation/, sample/ and report.html. After an interruption the same
-command resumes. The true distribution of the simulated raters is known, so that the scores can be
-read against those of a perfect model.
-"""
 PRESET = "quick"
-
-
-def parser(prog: str) -> argparse.ArgumentParser:
-    """The verb's options."""
-    made = verb_parser(
-        prog,
-        "Simulates nodules and raters, trains a small MoDiff on the CPU, draws samples, scores\n"
-        "them and writes a report, in minutes.",
-        epilog=_EPILOG,
-    )
-    made.add_argument(
-        "-o", dest="output", type=Path, default=Path("runs/demo"), metavar="DIR", help="where to write (%(default)s)"
-    )
-    made.add_argument("--budget", metavar="T", help="of training: 60s, 5m or 20000img (the preset's)")
-    made.add_argument(
-        "--patients", type=int, default=600, metavar="N", help="simulated patients, five images each (%(default)s)"
-    )
-    made.add_argument("--seed", type=int, default=0, help="seed of data, weights and samples (%(default)s)")
-    made.add_argument("-n", type=int, default=16, help="samples per image when scoring (%(default)s)")
-    made.add_argument("--quiet", action="store_true", help="no progress bars")
-    return made
+parser = partial(verb_parser, "demo")
 
 
 def run(args: argparse.Namespace) -> int:

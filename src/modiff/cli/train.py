@@ -10,22 +10,12 @@ from typing import Any
 
 import jsonargparse
 
-from modiff.config import RunConfig, build_config, parse_budget, presets
+from modiff.cli.options import add_options, read_page
+from modiff.config import RunConfig, build_config, presets
 from modiff.config.help import WIDTH, HelpFormatter
+from modiff.config.run import parse_time
 from modiff.errors import ConfigError
 from modiff.methods.registry import METHODS
-
-_USAGE = """\
-{prog} --data STORE -o RUN [--method METHOD] [--preset PRESET] [--config FILE]
-                    [--fold K] [--max-time T] [--seed SEED] [settings]"""
-_DESCRIPTION = """\
-Trains a method on split "train" of a store and validates on "val". The run folder gets the
-settings, a metrics log, the training checkpoint and the weights. The same command resumes where
-the last one stopped, to the bit on a CPU. Ctrl-C or SIGTERM ends at the step's end with a good
-checkpoint."""
-_EPILOG = """\
-Settings come in this order, the later ones winning: defaults, --preset, --config FILE, flags. The
-defaults shown are those in force with the --method, --preset and --config given beside --help."""
 
 
 class _Formatter(HelpFormatter, jsonargparse.DefaultHelpFormatter):
@@ -63,29 +53,17 @@ def _parse(prog: str, words: list[str], chosen: argparse.Namespace) -> argparse.
 
 def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    page = read_page("train", prog=prog, methods=", ".join(METHODS), presets=_preset_lines())
     full = jsonargparse.ArgumentParser(
         prog=prog,
-        usage=_USAGE.format(prog=prog),
-        description=_DESCRIPTION,
-        epilog=f"presets:\n{_preset_lines()}\n\n{_EPILOG}",
+        usage=page["usage"],
+        description=page["description"],
+        epilog=page["epilog"],
         formatter_class=_Formatter,
         exit_on_error=False,
     )
-    add = full.add_argument_group("the run").add_argument
-    add("--data", required=True, metavar="STORE", help="the store, as `modiff import` writes it")
-    add("-o", "--output", required=True, metavar="RUN", help="the run folder")
-    add("--method", default=config.method, help=f"what is trained: {', '.join(METHODS)}")
-    add("--preset", default=config.preset, help="named settings, listed below")
-    add("--config", metavar="FILE", default=None, help="YAML file of settings, such as a run folder's config.yaml")
-    add(
-        "--fold",
-        metavar="K",
-        type=int,
-        default=None,
-        help="hold out fold K of the store; train and validate on the others",
-    )
-    add("--max-time", metavar="T", default=None, help="end this start after 90s, 20m or 2h; the next one resumes")
-    add("--seed", type=int, default=config.seed, help="seed of weights, data order, augmentation and noise")
+    add_options(full, page)
+    full.set_defaults({name: getattr(config, name) for name in ("method", "preset", "seed")})
     for group in ("model", "training", "trainer"):
         full.add_argument(f"--{group}", type=type(getattr(config, group)), default=getattr(config, group))
     return full
@@ -108,9 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.training.loop import train
 
     say = rank_zero_only(print)  # the first of several processes says it for all
-    limit, images = parse_budget(args.max_time) if args.max_time is not None else (None, None)
-    if images is not None:
-        raise ConfigError("is not a time", field="--max-time", found=args.max_time, expected="90s, 20m or 2h")
+    limit = parse_time(args.max_time, field="--max-time")
     result = train(args.config, args.data, args.output, fold=args.fold, max_seconds=limit)
     validation = "" if result.validation is None else f", validation loss {result.validation:.4f}"
     say(

@@ -5,14 +5,17 @@ A numeric field states its range and unit in its metadata (`number`), and its he
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from modiff.errors import ConfigError, DataError
 
@@ -91,6 +94,17 @@ def check_numbers(config: object, prefix: str = "") -> None:
             expected = within.text(several=isinstance(value, tuple)) + unit
             found = list(value) if isinstance(value, tuple) else value
             raise ConfigError("is out of range", field=name, found=found, expected=expected)
+
+
+@cache
+def help_texts(kind: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass, in one line."""
+    body = cast(ast.ClassDef, ast.parse(inspect.getsource(kind)).body[0]).body
+    found = {}
+    for item, below in pairwise(body):
+        if isinstance(item, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            found[ast.unparse(item.target)] = " ".join(str(below.value.value).split())
+    return found
 
 
 def _finite(value: object) -> bool:

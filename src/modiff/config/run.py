@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -164,13 +165,22 @@ def parse_budget(text: str) -> tuple[float | None, int | None]:
     """(seconds, images): "90s", "20m", "2h" or "50000img"; the other of the two is None."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|img)", text.strip())
     if not match or float(match[1]) <= 0:
-        raise ConfigError(
-            "is not a budget", field="training.budget", found=repr(text), expected="20m, 2h, 90s or 50000img"
-        )
+        expected = "20m, 2h, 90s or 50000img"
+        raise ConfigError("is not a budget", field="training.budget", found=repr(text), expected=expected)
     number, unit = float(match[1]), match[2]
     if unit == "img":
         return None, round(number)
     return number * {"s": 1, "m": 60, "h": 3600}[unit], None
+
+
+def parse_time(text: str | None, *, field: str) -> float | None:
+    """Seconds of "90s", "20m" or "2h", None of None; ConfigError of `field` for anything else."""
+    if text is None:
+        return None
+    with suppress(ConfigError):
+        if (seconds := parse_budget(text)[0]) is not None:
+            return seconds
+    raise ConfigError("is not a time", field=field, found=text, expected="90s, 20m or 2h")
 
 
 def check_ranges(config: RunConfig) -> None:
