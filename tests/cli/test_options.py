@@ -7,6 +7,7 @@ import pytest
 from modiff.cli import main
 from modiff.cli.options import asked
 from modiff.cli.sample import parser
+from modiff.cli.train import parser as train_parser
 from modiff.config.fields import help_texts
 from modiff.config.sampling import SampleConfig
 from modiff.errors import ConfigError
@@ -39,3 +40,27 @@ def test_what_is_not_a_time_is_refused_by_its_option():
     for text in ("8img", "soon"):
         with pytest.raises(ConfigError, match=f"--max-time: is not a time; found {text}"):
             parse_time(text, field="--max-time")
+
+
+def train(*words):
+    return train_parser("modiff train").parse_args(["--data", "x.h5", "-o", "run", *words])
+
+
+def test_settings_of_a_training_are_read_as_yaml():
+    words = ("--method", "prob_unet", "--model.channels=[4, 8]", "--model.norm_penalty", "1e-5", "--seed", "3")
+    config = train(*words, "--training.augment", "false", "--training.budget", "8img").config
+    assert (config.model.channels, config.model.norm_penalty, config.seed) == ((4, 8), 1e-5, 3)
+    assert (config.training.augment, config.training.budget) == (False, "8img")
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--model.bass", "3"), "no such option; found --model.bass 3"),
+        (("--training.batch_size", "many"), r"training\.batch_size: wrong value; found 'many'; expected int"),
+        (("--model.ldf.kernels", "[3"), r"--model\.ldf\.kernels: is not YAML"),
+    ],
+)
+def test_what_is_no_setting_of_a_training_is_refused(words, match):
+    with pytest.raises(ConfigError, match=match):
+        train(*words)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module, resources
 from pathlib import Path
 from types import NoneType
@@ -84,6 +84,31 @@ def _of_field(config: Any, name: str) -> dict[str, Any]:
         return made | {"choices": get_args(kind)}
     made["type"] = next((part for part in get_args(kind) if part is not NoneType), kind)
     return made
+
+
+def add_settings(parser: argparse.ArgumentParser, config: Any, above: str) -> None:
+    """Adds an option for each setting below `above`, such as --model.unet.base, by group; its value is YAML's text.
+
+    The help says the value in force with `config`, and the range.
+    """
+    of: Any = type(config)
+    group = parser.add_argument_group(" ".join((of.__doc__ or above).split()).rstrip("."))
+    helps, hints = help_texts(of), get_type_hints(of)
+    for item in fields(config):
+        value, kind, address = getattr(config, item.name), hints[item.name], f"{above}.{item.name}"
+        if is_dataclass(value):
+            add_settings(parser, value, address)
+            continue
+        choices = ("true", "false") if kind is bool else get_args(kind) if get_origin(kind) is Literal else ()
+        shown = str(value).lower() if kind is bool else list(value) if isinstance(value, tuple) else value
+        within = item.metadata.get("range")
+        said = f"{shown}; {within.text(several=isinstance(value, tuple))} {item.metadata['unit']}" if within else shown
+        group.add_argument(
+            f"--{address}",
+            default=argparse.SUPPRESS,
+            metavar=f"{{{','.join(choices)}}}" if choices else item.name.upper(),
+            help=f"{helps[item.name]} ({str(said).strip()})".replace("%", "%%"),
+        )
 
 
 def _at_least(least: int, flag: str) -> Callable[[str], int]:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import jsonargparse
-
-from modiff.cli.options import add_options, read_page
+from modiff.cli.options import add_settings, verb_parser
 from modiff.config import RunConfig, build_config, presets
-from modiff.config.help import WIDTH, HelpFormatter
+from modiff.config.fields import merge, setting
+from modiff.config.help import WIDTH
 from modiff.config.run import parse_time
 from modiff.errors import ConfigError
 from modiff.methods.registry import METHODS
-
-
-class _Formatter(HelpFormatter, jsonargparse.DefaultHelpFormatter):
-    """Shows types and defaults of settings."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +26,16 @@ class _Parser(argparse.ArgumentParser):
         for name in ("--method", "--preset", "--config"):
             first.add_argument(name)
         chosen, _ = first.parse_known_args(words)
-        return _parse(self.prog, words, chosen)
+        layers = {"method": chosen.method, "preset": chosen.preset, "file": chosen.config}
+        parsed, unknown = _full_parser(self.prog, build_config(**layers)).parse_known_args(words)
+        if unknown:
+            hint = f"`{self.prog} --help` explains every setting"
+            raise ConfigError("no such option", found=" ".join(unknown), hint=hint)
+        changes = {} if parsed.seed is None else {"seed": parsed.seed}
+        for address in filter(re.compile(r".+\.").match, vars(parsed)):  # group.name
+            merge(changes, setting(f"{address}={getattr(parsed, address)}", option="--"))
+        parsed.config = build_config(**layers, changes=changes)
+        return parsed
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -39,33 +43,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
     return _Parser(prog=prog)
 
 
-def _parse(prog: str, words: list[str], chosen: argparse.Namespace) -> argparse.Namespace:
-    config = build_config(method=chosen.method, preset=chosen.preset, file=chosen.config)
-    full = _full_parser(prog, config)
-    try:
-        parsed = full.parse_args(words)
-        made = full.instantiate(parsed)
-    except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
-        raise ConfigError(str(error).replace("\n", " "), hint=f"`{prog} --help` explains every setting") from error
-    parsed.config = replace(config, seed=made.seed, model=made.model, training=made.training, trainer=made.trainer)
-    return parsed
-
-
-def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    page = read_page("train", prog=prog, methods=", ".join(METHODS), presets=_preset_lines())
-    full = jsonargparse.ArgumentParser(
-        prog=prog,
-        usage=page["usage"],
-        description=page["description"],
-        epilog=page["epilog"],
-        formatter_class=_Formatter,
-        exit_on_error=False,
-    )
-    add_options(full, page)
-    full.set_defaults({name: getattr(config, name) for name in ("method", "preset", "seed")})
+def _full_parser(prog: str, config: RunConfig) -> argparse.ArgumentParser:
+    shown = {"method": config.method, "preset": config.preset or "none", "seed": str(config.seed)}
+    full = verb_parser("train", prog, methods=", ".join(METHODS), presets=_preset_lines(), **shown)
     for group in ("model", "training", "trainer"):
-        full.add_argument(f"--{group}", type=type(getattr(config, group)), default=getattr(config, group))
+        add_settings(full, getattr(config, group), group)
     return full
 
 

@@ -234,18 +234,18 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
-def setting(text: str, *, expected: str = "NAME=VALUE") -> dict[str, Any]:
-    """{"model": {"unet": {"base": 32}}} of "model.unet.base=32", the value read as YAML; ConfigError."""
+def setting(text: str, *, option: str = "--set ", expected: str = "NAME=VALUE") -> dict[str, Any]:
+    """{"model": {"unet": {"base": 32}}} of "model.unet.base=32", the value read as YAML; ConfigError of the option."""
     import yaml
 
     address, equals, value = text.partition("=")
     groups = address.split(".")
     if not equals or not all(groups):
-        raise ConfigError("is not a setting", field="--set", found=repr(text), expected=expected)
+        raise ConfigError("is not a setting", field=option.strip(), found=repr(text), expected=expected)
     try:
         made: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError("is not YAML", field=f"--set {address}", found=repr(value)) from error
+        raise ConfigError("is not YAML", field=f"{option}{address}", found=repr(value)) from error
     for group in reversed(groups):
         made = {group: made}
     result: dict[str, Any] = made
