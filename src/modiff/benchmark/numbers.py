@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.benchmark.state import COSTS, DONE, Run, State, evaluation_of
+from modiff.benchmark.state import COSTS, Run, State, Status, evaluation_of
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import differences_from, mean_interval
@@ -75,7 +75,7 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
     """The numbers of the runs that are done; DataError where none is, and where results are not of the same images."""
     folder, runs = Path(folder), state.complete()
     if not runs:
-        what = "no method has finished every fold" if state.counts()[DONE] else "no run is finished"
+        what = "no method has finished every fold" if state.counts()[Status.DONE] else "no run is finished"
         hint = "`modiff benchmark` resumes"
         raise DataError(what, path=folder, found=state.counted() or "no runs", hint=hint)
     by_row = _read(folder, runs, state)
@@ -89,7 +89,7 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
         for way in ways if keys else ():
             numbers += _table(group, *way, {key: by_row[key] for key in keys}, state, resamples)
     used, table = {run.name for run in runs}, first.table
-    reasons = {DONE: "done, but not every fold of this method and seed is"}
+    reasons: dict[str, str] = {Status.DONE: "done, but not every fold of this method and seed is"}
     left_out = tuple(
         f"{run.name}: {reasons.get(run.status, run.status)}{', ' if run.error else ''}{run.error or ''}"
         for run in state.runs.values()
@@ -131,9 +131,9 @@ def _table(
         """A number that is compared with nothing yet. values: (seeds, images)."""
         mean = mean_of_seeds(values)
         undefined, partly = int(np.isnan(mean).sum()), int(np.isnan(values).any(0).sum())
-        found = dict(zip(("kind", "row", "title", "metric", "n"), (kind, row, title, *column), strict=True))
-        found |= mean_interval(mean, first.patients, resamples=resamples).fields() | {"split": first.split}
-        return at | found | {"undefined": undefined, "undefined_at_some_seed": partly - undefined}
+        found = mean_interval(mean, first.patients, resamples=resamples).fields() | {"split": first.split}
+        found |= {"undefined": undefined, "undefined_at_some_seed": partly - undefined}
+        return at | {"kind": kind, "row": row, "title": title, "metric": column[0], "n": column[1]} | found
 
     values, compared = {}, {}
     for metric, n in columns:
@@ -145,12 +145,8 @@ def _table(
         for column in columns:
             own = values[column][key]
             seeds = [mean_interval(seed, first.patients, resamples=1).value for seed in own]
-            low, high = _ends([mean for mean in seeds if mean is not None])
-            number = about(MEASURED, key, title, column, own) | {
-                "seeds": len(seeds),
-                "seed_low": low,
-                "seed_high": high,
-            }
+            known = {"seeds": len(seeds)} | _range("seed", [mean for mean in seeds if mean is not None])
+            number = about(MEASURED, key, title, column, own) | known
             yield number | _costs(key, column[1], methods, state) | compared[column][key]
     for (predictor, title), (metric, n) in product(_TITLES.items(), columns):
         drawn = first.columns.get(Quantity(protocol, threshold, n, None, predictor, metric))
@@ -162,19 +158,19 @@ def _table(
         yield at | {"kind": PUBLISHED} | number | cost
 
 
-def _ends(values: Sequence[Any]) -> tuple[Any, Any]:
+def _range(of: str, values: Sequence[Any]) -> Facts:
     """The smallest and the largest, None where there is none."""
-    return min(values, default=None), max(values, default=None)
+    return {f"{of}_low": min(values, default=None), f"{of}_high": max(values, default=None)}
 
 
 def _costs(key: str, n: int, methods: Sequence[Method], state: State) -> Facts:
     """What a row cost. methods: its results, one for each seed."""
-    low, high = _ends([run.images for run in state.complete() if run.row == key and run.images is not None])
+    seen = [run.images for run in state.complete() if run.row == key and run.images is not None]
     seconds = []
     for result in (part.result for method in methods for part in method.parts or (method,)):
         drawn = (record.seconds_per_image for record in select(result.results, predictor="model", n=n))
         seconds += [taken for taken in drawn if taken is not None][-1:]
-    found = {"budget": state.settings.budget, "images_seen_low": low, "images_seen_high": high}
+    found: Facts = {"budget": state.settings.budget} | _range("images_seen", seen)
     found["seconds_per_image"] = sum(seconds) / len(seconds) if seconds else None
     cost = state.rows[key].cost or {}
     if all(isinstance(cost.get(name), int | float) for name in COSTS):

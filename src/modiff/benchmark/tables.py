@@ -26,7 +26,7 @@ from modiff.benchmark.numbers import (
     read_numbers,
 )
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.benchmark.state import DONE, State, read_state
+from modiff.benchmark.state import State, Status, read_state
 from modiff.config.evaluation import RESAMPLES
 from modiff.data.loading import load
 from modiff.data.splits import fold_split
@@ -181,7 +181,7 @@ def _content(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseF
 def facts(numbers: Numbers) -> list[tuple[str, str]]:
     """How the benchmark was made, name and value."""
     state, settings = numbers.state, numbers.state.settings
-    made = [run.made or state.made for run in state.runs.values() if run.status == DONE]
+    made = [run.made or state.made for run in state.runs.values() if run.status == Status.DONE]
 
     def each(name: str) -> str:
         """What the runs were made with; several where they differ."""
