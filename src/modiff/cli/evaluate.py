@@ -94,19 +94,9 @@ def _of_model(args: argparse.Namespace) -> Written | None:
     with processes.started_by_torchrun(choose_device(given["device"], field="--device")) as device:
         first = processes.rank() == 0
         with progress_bar(f"{max(settings.ns)} samples per image", "images") if first else nullcontext() as progress:
-            written = evaluate_to_folder(
-                loaded,
-                images,
-                folder,
-                settings,
-                split=split,
-                data=given["data"],
-                model_name=args.source,
-                device=device,
-                batch_size=given["batch_size"],
-                restart=given["restart"],
-                progress=progress,
-            )
+            how = {name: given[name] for name in ("data", "batch_size", "restart")}
+            how |= {"split": split, "model_name": args.source, "device": device, "progress": progress}
+            written = evaluate_to_folder(loaded, images, folder, settings, **how)
     return written if first else None
 
 

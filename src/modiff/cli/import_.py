@@ -14,6 +14,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
     width = max(map(len, IMPORTERS))
     table = "\n".join(f"  {name:<{width}}  {entry.line}" for name, entry in IMPORTERS.items())
     made = verb_parser("import", prog, sources=table)
+    made.add_argument("source", choices=list(IMPORTERS), metavar="SOURCE", help="where the data comes from: see below")
+    made.add_argument("rest", nargs=argparse.REMAINDER, metavar="-o STORE", help=argparse.SUPPRESS)
     made.set_defaults(prog=prog)
     return made
 

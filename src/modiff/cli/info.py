@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from functools import partial
+from collections.abc import Callable
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +77,6 @@ def _facts(about: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None, title=Text(about["path"]), title_justify="left", title_style="bold")
     channels, height, width = about["shape"]
     kind = "exchangeable: a slot is not a person" if about["exchangeable_raters"] else "each a person of the same name"
-    prompt = "the image's centre says which lesion is meant" if about["prompt"] == "centre" else "none"
     spacing = about["spacing_mm"]
     facts = {
         "images": f"{about['images']} of {about['patients']} patients, {height}×{width}, {about['dtype']}",
@@ -83,7 +84,7 @@ def _facts(about: dict[str, Any]) -> Table:
         "classes": ", ".join(about["classes"]),
         "raters": f"{len(about['raters'])}: {', '.join(about['raters'])} ({kind})",
         "intensity": about["intensity"],
-        "prompt": prompt,
+        "prompt": "the image's centre says which lesion is meant" if about["prompt"] == "centre" else "none",
         "spacing": f"{spacing[0]:g} × {spacing[1]:g} mm" if spacing else "not the same for all, or unknown",
         **{name: about[name] for name in ("source", "licence", "importer")},
         "files read": "\n".join(f"{name}\n{digest}" for name, digest in about["provenance"].items()) or "none",
@@ -126,32 +127,25 @@ def _splits(about: dict[str, Any]) -> Table:
     )
     for column in table.columns[1:]:
         column.justify = "right"
-    several = len(about["classes"]) > 1
-    sections: list[list[tuple[str, list[str]]]] = [
-        [(name, [str(split[name]) for split in splits]) for name in ("images", "patients")],
-        [
-            *(
-                (
-                    f"marked by {count} of {len(about['raters'])}",
-                    [_percent(split["markers"][count]) for split in splits],
-                )
-                for count in splits[0]["markers"]
-            ),
-            ("by some, not by all", [_percent(split["some_empty"]) for split in splits]),
-            ("masks that are empty", [_percent(split["empty_masks"]) for split in splits]),
-        ],
-    ]
+
+    def row(heading: str, *path: Any, text: Callable[[Any], str] = _percent) -> None:
+        table.add_row(heading, *(text(reduce(getitem, path, split)) for split in splits))
+
+    for name in ("images", "patients"):
+        row(name, name, text=str)
+    table.add_section()
+    for count in splits[0]["markers"]:
+        row(f"marked by {count} of {len(about['raters'])}", "markers", count)
+    row("by some, not by all", "some_empty")
+    row("masks that are empty", "empty_masks")
     if any(split["read"] < 1 for split in splits):
-        sections[-1].append(("read, of images × raters", [_percent(split["read"]) for split in splits]))
+        row("read, of images × raters", "read")
     for place, name in enumerate(about["classes"]):
-        of, classes = f" of {name}" if several else "", [split["classes"][place] for split in splits]
-        dice, iou = ([_number(one[key]) for one in classes] for key in ("dice_markers", "iou_readers"))
-        areas = [_area(one["area_pixels"]) for one in classes]
-        sections.append([(f"Dice{of}", dice), (f"IoU{of}", iou), (f"area{of}", areas)])
-    for rows in sections:
-        for heading, values in rows:
-            table.add_row(heading, *values)
+        of = f" of {name}" if len(about["classes"]) > 1 else ""
         table.add_section()
+        row(f"Dice{of}", "classes", place, "dice_markers", text=_number)
+        row(f"IoU{of}", "classes", place, "iou_readers", text=_number)
+        row(f"area{of}", "classes", place, "area_pixels", text=_area)
     return table
 
 
@@ -214,16 +208,20 @@ def _show_methods(described: list[Description]) -> None:
     for one in described:
         own = [] if alike else [one.preset or "defaults", f"{one.channels}×{one.size}×{one.size}"]
         table.add_column("\n".join([one.method, *own]), justify="right", no_wrap=True)
-    table.add_row("parameters", *(f"{one.parameters:,}" for one in described))
+
+    def row(heading: str, name: str, text: Callable[[Any], str] = "{:,}".format) -> None:
+        table.add_row(heading, *(text(getattr(one, name)) for one in described))
+
+    row("parameters", "parameters")
     for part in dict.fromkeys(part for one in described for part in one.parts):
         table.add_row(f"  {part}", *(f"{one.parts[part]:,}" if part in one.parts else "" for one in described))
     if any(one.trained != one.parameters for one in described):
-        table.add_row("  of these trained", *(f"{one.trained:,}" for one in described))
-    table.add_row("evaluations per sample", *(str(one.evaluations) for one in described))
-    table.add_row("GFLOP: evaluation", *(_gflop(one.gflop_evaluation) for one in described))
-    table.add_row("GFLOP: sample", *(_gflop(one.gflop_sample) for one in described))
-    table.add_row("GFLOP: image, once", *(_gflop(one.gflop_image) for one in described))
-    table.add_row(f"GFLOP: image, n = {first.n}", *(_gflop(one.gflop_total) for one in described))
+        row("  of these trained", "trained")
+    row("evaluations per sample", "evaluations", str)
+    row("GFLOP: evaluation", "gflop_evaluation", _gflop)
+    row("GFLOP: sample", "gflop_sample", _gflop)
+    row("GFLOP: image, once", "gflop_image", _gflop)
+    row(f"GFLOP: image, n = {first.n}", "gflop_total", _gflop)
     console = wide_console()
     images = f"Images of {first.channels}×{first.size}×{first.size}" if alike else "Each method, its preset, its images"
     images += f", {first.n} samples each" + (f", preset {first.preset}" if alike and first.preset else "")

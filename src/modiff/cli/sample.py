@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +22,7 @@ parser = partial(verb_parser, "sample")
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
+    from modiff.cli.evaluate import progress_bar
     from modiff.errors import ConfigError
     from modiff.io.files import check_output
     from modiff.io.limits import Limits
@@ -44,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
     settings = Settings(at=at, spacing=spacing, raters=raters, **asked(args, SampleConfig))
     predictor = Predictor.from_path(args.model, device=args.device)
-    with _progress(args) as progress:
+    quiet = args.json or not sys.stderr.isatty()
+    with progress_bar("samples", "windows", quiet=quiet) as progress:
         prediction = predict(scan, predictor, settings, progress=progress)
     content = _about(args, predictor, prediction)
     if args.output is None:
@@ -129,17 +129,3 @@ def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts
         }
         raise ConfigError("cannot be understood", field=field, found=repr(text), expected=expected[field])
     return values
-
-
-@contextmanager
-def _progress(args: argparse.Namespace) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on the error stream of a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty() or args.json:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("windows", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

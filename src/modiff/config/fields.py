@@ -9,7 +9,7 @@ import ast
 import inspect
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -17,10 +17,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from modiff.errors import ConfigError, DataError
+from modiff.errors import ConfigError, DataError, ModiffError
 
 _EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _T = TypeVar("_T")
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def check_numbers(config: object, prefix: str = "") -> None:
     """ConfigError naming the first number that is out of its field's range, infinite, or not a number; or the first
     word that is not one of its field's choices. Groups are checked too."""
     assert is_dataclass(config)
-    hints = get_type_hints(type(config))
+    hints = _hints(type(config))
     for item in fields(config):
         value, name, within = getattr(config, item.name), f"{prefix}{item.name}", item.metadata.get("range")
         if is_dataclass(value):
@@ -159,9 +160,19 @@ def _hint_text(kind: Any) -> str:
     )
 
 
+def _fitted(value: Any, kind: Any, error: type[ModiffError], path: str | Path | None, field: str) -> Any:
+    """Plain data as the type hint has it; `error` where it does not fit or is not finite."""
+    good, made = _fits(value, kind)
+    if not good:
+        raise error("wrong value", path=path, field=field, found=repr(value)[:60], expected=_hint_text(kind))
+    if not _finite(made):
+        raise error("is out of range", path=path, field=field, found=value, expected="finite")
+    return made
+
+
 def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None = None, prefix: str = "") -> Any:
     """A copy of a configuration with changes from plain, nested data; ConfigError for unknown names and wrong types."""
-    hints = get_type_hints(type(config))
+    hints = _hints(type(config))
     known = {item.name for item in fields(config)}
     new: dict[str, Any] = {}
     for key, value in changes.items():
@@ -174,18 +185,8 @@ def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None =
                 raise ConfigError("is a group of settings", path=path, field=name, found=repr(value))
             new[key] = update(current, value, path=path, prefix=f"{name}.")
             continue
-        good, made = _fits(value, hints[key])
-        if not good:
-            raise ConfigError("wrong value", path=path, field=name, found=repr(value), expected=_hint_text(hints[key]))
-        if not _finite(made):
-            raise ConfigError("is out of range", path=path, field=name, found=value, expected="finite")
-        new[key] = made
+        new[key] = _fitted(value, hints[key], ConfigError, path, name)
     return replace(config, **new)
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def typed(
@@ -201,19 +202,11 @@ def typed(
 
     message: what the data are not, where their names are wrong.
     """
-    hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
+    hints = _hints(kind)
     if not isinstance(data, dict) or not hints.keys() - set(optional) <= data.keys() <= hints.keys():
         found = ", ".join(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise DataError(message, path=path, field=field, found=found, expected=", ".join(hints))
-    made = {}
-    for name, value in data.items():
-        good, made[name] = _fits(value, hints[name])
-        if not good or not _finite(made[name]):
-            expected = _hint_text(hints[name])
-            raise DataError(
-                "wrong value", path=path, field=f"{field}.{name}", found=repr(value)[:60], expected=expected
-            )
-    return kind(**made)
+    return kind(**{name: _fitted(item, hints[name], DataError, path, f"{field}.{name}") for name, item in data.items()})
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
