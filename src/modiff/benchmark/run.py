@@ -14,16 +14,15 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from modiff.benchmark.plan import BenchmarkSettings, Row, check_names, configure
 from modiff.benchmark.state import COSTS, STATE, Run, State, Status, merge_state, read_state, revise, write_state
-from modiff.config import parse_budget
+from modiff.config import RunConfig, parse_budget
 from modiff.data.loading import load
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
@@ -37,7 +36,6 @@ from modiff.methods.run_folder import CARD, CHECKPOINT, CONFIG, check_resumable,
 from modiff.methods.weights import load_model
 
 if TYPE_CHECKING:
-    from modiff.config import RunConfig
     from modiff.data.loading import MemoryStore
     from modiff.evaluation.evaluate import Progress
 
@@ -213,22 +211,12 @@ class _Start:
                 if done < total:
                     self.left()  # rows so far are kept, and the next start resumes with them
 
-            evaluated = partial(
-                evaluate_to_folder,
-                loaded,
-                self.images,
-                folder / FOLDER,
-                self.state.settings.evaluation(),
-                split=split,
-                data=self.data,
-                model_name=run.name,
-                device=self.device,
-                progress=progress,
-            )
+            what = (loaded, self.images, folder / FOLDER, self.state.settings.evaluation())
+            how: dict[str, Any] = {"split": split, "data": self.data, "model_name": run.name, "device": self.device}
             try:
-                evaluated()
+                evaluate_to_folder(*what, progress=progress, **how)
             except CheckpointError:
-                evaluated(restart=True)
+                evaluate_to_folder(*what, progress=progress, restart=True, **how)
 
     def cost(self, run: Run) -> dict[str, float]:
         """What `modiff info` says of this configuration on images of this store."""

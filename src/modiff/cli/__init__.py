@@ -1,8 +1,8 @@
 """The command `modiff`: finds the verb's module and runs it.
 
 A verb is a module of this package with `parser(prog) -> argparse.ArgumentParser` and `run(args) -> int | None`; its
-texts and options are a page in `verbs/`, where modiff.txt lists all verbs. Only the verb that was asked for is imported,
-and verbs import torch and the like inside their functions: help is instant.
+texts and options are a page in `verbs/`, where modiff.txt lists all verbs. Only the verb that was asked for is
+imported, and verbs import torch and the like inside their functions: help is instant.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from modiff.cli.options import asked, verb_parser
 from modiff.config.evaluation import BenchmarkConfig
 from modiff.config.run import parse_time
+from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from modiff.benchmark.plan import BenchmarkSettings
@@ -26,8 +27,6 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Trains, scores and writes the tables; 0 all done, 1 something failed, 130 not finished."""
-    from modiff.errors import ConfigError
-
     if args.tables is not None:
         return _tables(args, args.tables or None)
     for name in ("data", "budget"):
@@ -91,7 +90,6 @@ def _tables(args: argparse.Namespace, output: str | None) -> int:
 
 def _settings(args: argparse.Namespace) -> BenchmarkSettings:
     from modiff.benchmark.plan import BenchmarkSettings
-    from modiff.errors import ConfigError
 
     presets = {}
     for text in args.presets:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import verb_parser
+from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -19,7 +20,6 @@ parser = partial(verb_parser, "compare")
 
 def run(args: argparse.Namespace) -> int:
     """Compares, writes, prints."""
-    from modiff.errors import ConfigError
     from modiff.evaluation.records import STRATA
 
     if args.stratum not in STRATA:
@@ -50,7 +50,6 @@ def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
 
 
 def _seconds(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
-    from modiff.errors import ConfigError
     from modiff.evaluation.results import find_result
     from modiff.evaluation.tradeoff import figure_of, points_frame, tradeoff_of
     from modiff.evaluation.words import text_table

@@ -9,6 +9,9 @@ from itertools import count
 from pathlib import Path
 
 from modiff.cli.options import verb_parser
+from modiff.config import build_config, check_ranges
+from modiff.config.phantom import PhantomConfig
+from modiff.errors import ConfigError
 
 PRESET = "quick"
 parser = partial(verb_parser, "demo")
@@ -16,7 +19,6 @@ parser = partial(verb_parser, "demo")
 
 def run(args: argparse.Namespace) -> int:
     """Each step is the verb of its name, called as a library."""
-    from modiff.config import build_config, check_ranges
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
     from modiff.evaluation.settings import EvaluationSettings
@@ -53,11 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _store(folder: Path, args: argparse.Namespace) -> Path:
     """DIR/phantom.h5, simulated unless it is there; ConfigError where it is of other patients or another seed."""
-    from modiff.config.phantom import PhantomConfig
     from modiff.data.importers.phantom import write_phantom
     from modiff.data.phantom.case import config_of, split_of
     from modiff.data.store import Store
-    from modiff.errors import ConfigError
 
     store, config = folder / "phantom.h5", PhantomConfig(seed=args.seed, patients=args.patients)
     least = next(n for n in count(1) if len(set(map(split_of, range(n)))) == 3)

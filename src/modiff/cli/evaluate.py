@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import asked, verb_parser
+from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from modiff.evaluation.evaluate import Progress, Written
@@ -39,7 +40,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _is_model(source: str) -> bool:
     """Whether it is a run folder or a packaged model, not files of samples; ConfigError where it is neither."""
-    from modiff.errors import ConfigError
     from modiff.evaluation.predictions.base import FORMATS
     from modiff.methods.run_folder import CONFIG, WEIGHTS
     from modiff.methods.weights import packaged_models
@@ -56,8 +56,6 @@ def _is_model(source: str) -> bool:
 
 def _options(args: argparse.Namespace, what: str, own: _Options, others: _Options, needs: str) -> dict[str, Any]:
     """The options of one kind of source; ConfigError for one of the other kind, and without the one it needs."""
-    from modiff.errors import ConfigError
-
     given = vars(args)
     for name in others:
         if name in given:
@@ -78,7 +76,6 @@ def _of_model(args: argparse.Namespace) -> Written | None:
     """The result, in the first of several processes."""
     from modiff.data.loading import load
     from modiff.devices import choose_device
-    from modiff.errors import ConfigError
     from modiff.evaluation import distributed as processes
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder, split_to_score
     from modiff.methods.weights import load_model

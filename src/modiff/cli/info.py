@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import verb_parser
+from modiff.config import presets, read_preset
+from modiff.config.fields import merged, setting
+from modiff.errors import ConfigError, DataError
+from modiff.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,11 +30,8 @@ parser = partial(verb_parser, "info")
 
 def run(args: argparse.Namespace) -> int:
     """Prints the description, and draws the contact sheet where one is wanted."""
-    from modiff.config import presets
     from modiff.data.describe import describe
     from modiff.data.store import Store
-    from modiff.errors import DataError
-    from modiff.methods.registry import METHODS
 
     if len(args.what) > 1 or _is_model(args.what[0]):
         return _methods(args)
@@ -151,22 +152,15 @@ def _splits(about: dict[str, Any]) -> Table:
 
 def _is_model(name: str) -> bool:
     """Whether this is a method, a preset or a run folder; a file beats names."""
-    from modiff.config import presets
-    from modiff.methods.registry import METHODS
-
     path = Path(name)
     return not path.is_file() and (name in METHODS or name in presets() or (path / "config.yaml").is_file())
 
 
 def _methods(args: argparse.Namespace) -> int:
     """Prints what each method costs."""
-    from modiff.config.fields import merge, setting
-
     options = {name: getattr(args, name) for name in _OPTIONS if name in args}
-    if "changes" in options:  # nested settings; the later wins
-        texts, options["changes"] = options["changes"], {}
-        for text in texts:
-            merge(options["changes"], setting(text))
+    if "changes" in options:
+        options["changes"] = merged(*map(setting, options["changes"]))
     described = [_describe(name, options) for name in args.what]
     if args.json:
         print(json.dumps([one.to_dict() for one in described], indent=2))
@@ -176,10 +170,7 @@ def _methods(args: argparse.Namespace) -> int:
 
 
 def _describe(name: str, options: dict[str, Any]) -> Description:
-    from modiff.config import presets, read_preset
-    from modiff.errors import ConfigError
     from modiff.methods.cost import describe, describe_model
-    from modiff.methods.registry import METHODS
     from modiff.methods.run_folder import CONFIG, DATA, read_config, read_data
 
     if name in METHODS:

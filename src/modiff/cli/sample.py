@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import asked, verb_parser
 from modiff.config.sampling import SampleConfig
+from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction
@@ -23,7 +24,6 @@ parser = partial(verb_parser, "sample")
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
     from modiff.cli.evaluate import progress_bar
-    from modiff.errors import ConfigError
     from modiff.io.files import check_output
     from modiff.io.limits import Limits
     from modiff.io.scan import read_channels
@@ -113,8 +113,6 @@ def _show(summary: Summary, output: Path | None) -> None:
 
 def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts: tuple[int, ...] = ()) -> Any:
     """Numbers between commas; ConfigError for another form, or another count than one of `counts`."""
-    from modiff.errors import ConfigError
-
     if text is None:
         return None
     try:

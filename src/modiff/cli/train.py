@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 from modiff.cli.options import add_settings, verb_parser
 from modiff.config import RunConfig, build_config, presets
-from modiff.config.fields import merge, setting
+from modiff.config.fields import merged, setting
 from modiff.config.help import WIDTH
 from modiff.config.run import parse_time
 from modiff.errors import ConfigError
@@ -31,9 +30,9 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             hint = f"`{self.prog} --help` explains every setting"
             raise ConfigError("no such option", found=" ".join(unknown), hint=hint)
-        changes = {} if parsed.seed is None else {"seed": parsed.seed}
-        for address in filter(re.compile(r".+\.").match, vars(parsed)):  # group.name
-            merge(changes, setting(f"{address}={getattr(parsed, address)}", option="--"))
+        texts = [f"{address}={text}" for address, text in vars(parsed).items() if "." in address]
+        own = {} if parsed.seed is None else {"seed": parsed.seed}
+        changes = merged(own, *(setting(text, option="--") for text in texts))
         parsed.config = build_config(**layers, changes=changes)
         return parsed
 

@@ -245,15 +245,13 @@ def setting(text: str, *, option: str = "--set ", expected: str = "NAME=VALUE") 
     return result
 
 
-def merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """Puts the settings of `other` over those of `into`, group by group; `other` stays apart."""
-    for key, value in other.items():
-        if isinstance(value, Mapping):
-            below = into.get(key)
-            into[key] = below if isinstance(below, dict) else {}
-            merge(into[key], value)
-        else:
-            into[key] = value
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of all layers, group by group; the later ones win."""
+    made: dict[str, Any] = {}
+    for key, value in (item for layer in layers for item in layer.items()):
+        below = made.get(key)
+        made[key] = merged(below if isinstance(below, dict) else {}, value) if isinstance(value, Mapping) else value
+    return made
 
 
 def flatten(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
