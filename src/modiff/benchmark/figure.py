@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from modiff.benchmark.state import Run, State, Status
+from modiff.benchmark.state import DONE, Run, State
 from modiff.evaluation.selection import choose, pictured, strata, subset
 from modiff.evaluation.source import draw
 from modiff.methods.weights import load_model
@@ -47,7 +47,7 @@ def draw_cases(
     """
     first: dict[str, Run] = {}
     for run in sorted(state.runs.values(), key=lambda run: run.seed):
-        if run.status == Status.DONE and run.fold == state.folds[0]:
+        if run.status == DONE and run.fold == state.folds[0]:
             first.setdefault(run.row, run)
     runs = [first[key] for key in state.rows if key in first]
     scored = subset(images.cases, state.settings.limit)

@@ -35,6 +35,9 @@ class Status(StrEnum):
     WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "done", "failed"
 
 
+DONE = Status.DONE  # what the tables ask for
+
+
 @dataclass
 class Run:
     """One training of one row. name: its folder. error: why it failed, one line. made: how it was trained.

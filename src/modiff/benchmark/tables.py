@@ -26,7 +26,7 @@ from modiff.benchmark.numbers import (
     read_numbers,
 )
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.benchmark.state import State, Status, read_state
+from modiff.benchmark.state import DONE, State, read_state
 from modiff.config.evaluation import RESAMPLES
 from modiff.data.loading import load
 from modiff.data.splits import fold_split
@@ -63,8 +63,8 @@ class Cell:
     """A number with what stands below it: interval, range over seeds, undefined images."""
 
     value: str
-    notes: tuple[str, ...]
-    best: bool
+    notes: tuple[str, ...] = ()
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _content(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseF
 def facts(numbers: Numbers) -> list[tuple[str, str]]:
     """How the benchmark was made, name and value."""
     state, settings = numbers.state, numbers.state.settings
-    made = [run.made or state.made for run in state.runs.values() if run.status == Status.DONE]
+    made = [run.made or state.made for run in state.runs.values() if run.status == DONE]
 
     def each(name: str) -> str:
         """What the runs were made with; several where they differ."""
@@ -310,7 +310,7 @@ def _published(printed: Sequence[Any], columns: Sequence[Column], title: str) ->
         by_column = {(number.metric, number.n): number for number in own}
         first = next(iter(by_column.values()))
         inferred = source.endswith(INFERRED)
-        cells = [Cell(f"{by_column[column].value:g}", (), False) if column in by_column else None for column in columns]
+        cells = [Cell(f"{by_column[column].value:g}") if column in by_column else None for column in columns]
         after = (_text(first.parameters, ","), _text(first.evaluations, "d"), source.removesuffix(INFERRED))
         rows.append(Row(method + ("*" if inferred else ""), tuple(cells), after))
     return Table(

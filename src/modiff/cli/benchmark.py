@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from itertools import product
 from typing import TYPE_CHECKING
 
-from modiff.cli.options import asked, verb_parser
+from modiff.cli.options import asked, parser_of
 from modiff.config.evaluation import BenchmarkConfig
 from modiff.config.run import parse_time
 from modiff.errors import ConfigError
@@ -22,7 +22,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
     from modiff.benchmark.plan import names
 
-    return verb_parser("benchmark", prog, methods=", ".join(names()), seeds=str(len(BenchmarkConfig.seeds)))
+    return parser_of("benchmark", prog, methods=", ".join(names()), seeds=str(len(BenchmarkConfig.seeds)))
 
 
 def run(args: argparse.Namespace) -> int:

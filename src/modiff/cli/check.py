@@ -7,13 +7,13 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING
 
-from modiff.cli.options import verb_parser
+from modiff.cli.options import parser_of
 
 if TYPE_CHECKING:
     from modiff.data.check.findings import Report
 
 
-parser = partial(verb_parser, "check")
+parser = partial(parser_of, "check")
 
 
 def run(args: argparse.Namespace) -> int:

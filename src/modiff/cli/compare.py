@@ -9,13 +9,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modiff.cli.options import verb_parser
+from modiff.cli.options import parser_of
 from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-parser = partial(verb_parser, "compare")
+parser = partial(parser_of, "compare")
 
 
 def run(args: argparse.Namespace) -> int:

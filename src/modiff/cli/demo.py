@@ -8,13 +8,13 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from modiff.cli.options import verb_parser
+from modiff.cli.options import parser_of
 from modiff.config import build_config, check_ranges
 from modiff.config.phantom import PhantomConfig
 from modiff.errors import ConfigError
 
 PRESET = "quick"
-parser = partial(verb_parser, "demo")
+parser = partial(parser_of, "demo")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,15 +71,10 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
         found = config_of(opened.info)
     if found != config:
         ours, theirs = asdict(config), asdict(found)
-        differs = [name for name in ours if ours[name] != theirs[name]]
-        raise ConfigError(
-            "was simulated otherwise",
-            path=store,
-            field=", ".join(differs),
-            found=", ".join(str(theirs[name]) for name in differs),
-            expected=", ".join(str(ours[name]) for name in differs),
-            hint="Use the same --patients and --seed, or another folder (-o)",
-        )
+        differ = [name for name in ours if ours[name] != theirs[name]]
+        there, wanted = (", ".join(str(one[name]) for name in differ) for one in (theirs, ours))
+        what, hint = "was simulated otherwise", "Use the same --patients and --seed, or another folder (-o)"
+        raise ConfigError(what, path=store, field=", ".join(differ), found=there, expected=wanted, hint=hint)
     return store
 
 

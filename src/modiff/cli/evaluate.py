@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modiff.cli.options import asked, verb_parser
+from modiff.cli.options import asked, parser_of
 from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _OF_MODEL |= {"steps": None, "control": None}
 _OF_FILES: _Options = {"truth": None, "name": None, "values": "auto", "truth_values": "masks", "classes": 1}
 _OF_FILES |= {"patients": None, "unread_missing": False, "allow_missing": False}
 
-parser = partial(verb_parser, "evaluate")
+parser = partial(parser_of, "evaluate")
 
 
 def _flag(name: str) -> str:

@@ -10,7 +10,7 @@ from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modiff.cli.options import verb_parser
+from modiff.cli.options import parser_of
 from modiff.config import presets, read_preset
 from modiff.config.fields import merged, setting
 from modiff.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _OPTIONS = ("preset", "file", "changes", "channels", "classes", "raters", "size", "n", "prompt", "exchangeable")
 """of a method, named as `modiff.methods.cost.describe` names them, which has their defaults"""
 
-parser = partial(verb_parser, "info")
+parser = partial(parser_of, "info")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module, resources
 from pathlib import Path
@@ -19,23 +19,33 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from modiff.config.fields import help_texts
-from modiff.config.help import HelpFormatter
+from modiff.config.help import verb_parser
 from modiff.errors import ConfigError
 
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": Path}
 
 
-def verb_parser(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
+def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
     """The parser of a verb. words: what stands in braces in its page; {prog} is the command."""
-    page = read_page(verb, prog=prog, **words)
+    page = _page(verb, words | {"prog": prog})
     texts: dict[str, Any] = {name: page.get(name) for name in ("usage", "description", "epilog")}
-    unset = argparse.SUPPRESS if page.get("absent") else None
-    made = argparse.ArgumentParser(prog=prog, formatter_class=HelpFormatter, argument_default=unset, **texts)
-    add_options(made, page)
+    made = verb_parser(prog, argument_default=argparse.SUPPRESS if page.get("absent") else None, **texts)
+    module, _, name = page.get("config", "").rpartition(".")
+    config = getattr(import_module(f"modiff.config.{module}"), name) if name else None
+    for title, options in page["options"].items():
+        group = made.add_argument_group(title) if title else made
+        for flags, given in options.items():
+            how = (_of_field(config, given["of"]) if "of" in given else {"help": argparse.SUPPRESS}) | given
+            how.pop("of", None)
+            if "least" in how:
+                how["type"] = _at_least(how.pop("least"), flags)
+            if isinstance(how.get("type"), str):
+                how["type"] = _KINDS[how["type"]]
+            group.add_argument(*flags.split(", "), **how)
     return made
 
 
-def read_page(verb: str, **words: str) -> dict[str, Any]:
+def _page(verb: str, words: Mapping[str, str]) -> dict[str, Any]:
     """A verb's page as plain data, its texts with the words that stand in braces."""
     import yaml
 
@@ -49,23 +59,6 @@ def read_page(verb: str, **words: str) -> dict[str, Any]:
     text = (resources.files("modiff.cli") / "verbs" / f"{verb}.yaml").read_text(encoding="utf-8")
     page: dict[str, Any] = filled(yaml.safe_load(text))
     return page
-
-
-def add_options(parser: argparse.ArgumentParser, page: dict[str, Any]) -> None:
-    """Adds a page's options, group by group; those of the group "" are the parser's own."""
-    module, _, name = page.get("config", "").rpartition(".")
-    config = getattr(import_module(f"modiff.config.{module}"), name) if name else None
-    for title, options in page["options"].items():
-        group = parser.add_argument_group(title) if title else parser
-        for flags, given in options.items():
-            how = dict(given)
-            if "of" in how:
-                how = _of_field(config, how.pop("of")) | how
-            if "least" in how:
-                how["type"] = _at_least(how.pop("least"), flags)
-            if isinstance(how.get("type"), str):
-                how["type"] = _KINDS[how["type"]]
-            group.add_argument(*flags.split(", "), **{"help": argparse.SUPPRESS, **how})
 
 
 def _of_field(config: Any, name: str) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from modiff.cli.options import verb_parser
+from modiff.cli.options import parser_of
 
-parser = partial(verb_parser, "report")
+parser = partial(parser_of, "report")
 
 
 def run(args: argparse.Namespace) -> int:

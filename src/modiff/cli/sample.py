@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modiff.cli.options import asked, verb_parser
+from modiff.cli.options import asked, parser_of
 from modiff.config.sampling import SampleConfig
 from modiff.errors import ConfigError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from modiff.prediction.predictor import Predictor
     from modiff.prediction.summary import Summary
 
-parser = partial(verb_parser, "sample")
+parser = partial(parser_of, "sample")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,10 +28,9 @@ def run(args: argparse.Namespace) -> int:
     from modiff.io.limits import Limits
     from modiff.io.scan import read_channels
 
-    at, spacing = _numbers(args.at, "--at", int, (2, 3)), _numbers(args.spacing, "--spacing", float, (2,))
+    at, spacing, raters = (_numbers(args, name) for name in _LISTS)
     if at is None and (slices := asked(args, SampleConfig).get("slices")):
         raise ConfigError("needs a place", field="--slices", found=slices, hint="Give --at X,Y,Z too")
-    raters = args.raters if args.raters in ("single", "all") else _numbers(args.raters, "--raters", int)
     # What can be refused without torch and a model is refused before they are loaded.
     if args.output is not None:
         check_output(args.output, overwrite=args.overwrite)
@@ -111,19 +110,23 @@ def _show(summary: Summary, output: Path | None) -> None:
         console.print(f"Written to {output}: overlay.png shows them", soft_wrap=True)
 
 
-def _numbers(text: str | None, field: str, kind: type[int] | type[float], counts: tuple[int, ...] = ()) -> Any:
-    """Numbers between commas; ConfigError for another form, or another count than one of `counts`."""
-    if text is None:
-        return None
+# Options of numbers between commas: their kind, how many there may be, and what is expected.
+_LISTS: dict[str, tuple[type[int] | type[float], tuple[int, ...], str]] = {
+    "at": (int, (2, 3), "whole numbers, such as 120,85 or 120,85,40"),
+    "spacing": (float, (2,), "two numbers, such as 0.7,0.7"),
+    "raters": (int, (), "single, all or a list such as 0,2"),
+}
+
+
+def _numbers(args: argparse.Namespace, name: str) -> Any:
+    """The numbers of an option, or its word where it is none; ConfigError for another form or count."""
+    text, (kind, counts, expected) = getattr(args, name), _LISTS[name]
+    if text is None or (name == "raters" and text in ("single", "all")):
+        return text
     try:
         values = tuple(kind(part) for part in text.split(","))
     except ValueError:
         values = ()
     if not values or (counts and len(values) not in counts):
-        expected = {
-            "--at": "whole numbers, such as 120,85 or 120,85,40",
-            "--spacing": "two numbers, such as 0.7,0.7",
-            "--raters": "single, all or a list such as 0,2",
-        }
-        raise ConfigError("cannot be understood", field=field, found=repr(text), expected=expected[field])
+        raise ConfigError("cannot be understood", field=f"--{name}", found=repr(text), expected=expected)
     return values

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from modiff.cli.options import add_settings, verb_parser
+from modiff.cli.options import add_settings, parser_of
 from modiff.config import RunConfig, build_config, presets
 from modiff.config.fields import merged, setting
 from modiff.config.help import WIDTH
@@ -44,7 +44,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 def _full_parser(prog: str, config: RunConfig) -> argparse.ArgumentParser:
     shown = {"method": config.method, "preset": config.preset or "none", "seed": str(config.seed)}
-    full = verb_parser("train", prog, methods=", ".join(METHODS), presets=_preset_lines(), **shown)
+    full = parser_of("train", prog, methods=", ".join(METHODS), presets=_preset_lines(), **shown)
     for group in ("model", "training", "trainer"):
         add_settings(full, getattr(config, group), group)
     return full

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from modiff.errors import ConfigError, DataError, ModiffError
@@ -133,25 +133,17 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
     if origin is Literal:
         return value in args, value
     if origin in (Union, UnionType):
-        for option in args:
-            good, made = _fits(value, option)
-            if good:
-                return True, made
-        return False, value
+        return next((fit for fit in (_fits(value, option) for option in args) if fit[0]), (False, value))
     if origin is tuple:
-        good = isinstance(value, (list, tuple)) and all(_fits(item, args[0])[0] for item in value)
-        return good, tuple(_fits(item, args[0])[1] for item in value) if good else value
-    if origin is not None:
-        return isinstance(value, origin), value
-    if kind is NoneType:
-        return value is None, value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return True, float(value)
-    if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return True, float(value)  # YAML 1.1 reads 1e-3, without a point, and 1.5e3, without a sign, as text
+        fits = [_fits(item, args[0]) for item in value] if isinstance(value, (list, tuple)) else [(False, value)]
+        good = all(fit for fit, _ in fits)
+        return good, tuple(made for _, made in fits) if good else value
     if kind in (int, float) and isinstance(value, bool):
         return False, value
-    return isinstance(value, kind), value
+    # YAML 1.1 reads 1e-3, without a point, and 1.5e3, without a sign, as text.
+    if kind is float and (isinstance(value, int) or (isinstance(value, str) and _EXPONENT.fullmatch(value))):
+        return True, float(value)
+    return isinstance(value, origin or kind), value
 
 
 def _hint_text(kind: Any) -> str:

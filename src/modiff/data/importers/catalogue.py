@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modiff.config.data import SplitConfig
-from modiff.config.help import HelpFormatter
+from modiff.config.help import verb_parser
 from modiff.config.phantom import PhantomConfig
 
 _USUAL = PhantomConfig()
@@ -340,8 +340,7 @@ IMPORTERS["phantom"] = Entry(
 def import_parser(name: str, prog: str) -> argparse.ArgumentParser:
     """All arguments of `modiff import NAME`; its help is the entry's text."""
     entry = IMPORTERS[name]
-    text = inspect.cleandoc(entry.text)
-    parser = argparse.ArgumentParser(prog=prog, description=text, formatter_class=HelpFormatter)
+    parser = verb_parser(prog, inspect.cleandoc(entry.text))
     for option, details in entry.arguments.items():
         parser.add_argument(option, **details)
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="the store to write, e.g. data.h5")
