@@ -10,12 +10,13 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modiff.cli import VERBS
+from modiff.cli import VERBS, module_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -111,7 +112,7 @@ def training_options() -> set[str]:
 def options(verb: str) -> set[str]:
     if verb == "train":
         return training_options()
-    module = __import__(f"modiff.cli.{VERBS[verb][0]}", fromlist=["parser"])
+    module = import_module(module_of(verb))
     return options_of(module.parser(f"modiff {verb}"))
 
 

@@ -20,7 +20,7 @@ from modiff.benchmark.tables import facts, write_tables
 from modiff.cli import main
 from modiff.config.phantom import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
-from modiff.errors import ConfigError, DataError
+from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.records import read_result
 from modiff.io.files import alone
 from modiff.training import loop as training
@@ -271,7 +271,8 @@ def test_what_all_share_may_not_change_in_a_folder(store, finished, changed):
 
 def test_a_method_may_not_change_once_it_is_trained(store, finished):
     changes = (*TINY, "cflow.model.flow_steps=2")
-    with pytest.raises(ConfigError, match=r"cflow-seed0: was trained otherwise; found model\.flow_steps: 4 → 2"):
+    refused = r"cflow-seed0: was trained otherwise and cannot be resumed like this; found model\.flow_steps: 4 → 2"
+    with pytest.raises(CheckpointError, match=refused):
         benchmark(rows_of(METHODS), settings(changes=changes), store, finished)
 
 

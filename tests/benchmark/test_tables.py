@@ -74,7 +74,9 @@ def markdown(numbers):
 
 def records(numbers, **wanted):
     """The numbers whose columns are as wanted."""
-    return [number for number in numbers.numbers if all(getattr(number, key) == wanted[key] for key in wanted)]
+    return [
+        number for number in numbers.numbers.itertuples() if all(getattr(number, key) == wanted[key] for key in wanted)
+    ]
 
 
 def plain(offset):
@@ -218,7 +220,7 @@ def test_table_three_has_its_own_published_rows(tmp_path):
 def test_modiff_alone_makes_no_table_of_ablations(tmp_path):
     result_of(tmp_path, "modiff-seed0", plain(0.0))
     state = state_of({"modiff": "MoDiff"}, tables=("methods", "ablations", "edges"))
-    assert {number.table for number in built(tmp_path, state).numbers} == {"methods"}
+    assert {number.table for number in built(tmp_path, state).numbers.itertuples()} == {"methods"}
 
 
 def test_csv_has_the_mean_that_rows_of_unequal_images_are_compared_by(tmp_path):

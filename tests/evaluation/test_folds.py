@@ -161,7 +161,7 @@ def test_a_benchmark_has_a_run_per_method_seed_and_fold(store, finished):
 def test_tables_pool_the_patients_of_all_folds(store, finished):
     tables = read_numbers(finished, read_state(finished), resamples=10)
     assert (tables.images, tables.patients, tables.split) == (18, 9, "test of folds 0, 1, 2")
-    here = [n for n in tables.numbers if (n.row, n.protocol, n.threshold) == ("cflow", "standard", 0.5)]
+    here = [n for n in tables.numbers.itertuples() if (n.row, n.protocol, n.threshold) == ("cflow", "standard", 0.5)]
     column = "ged|model|standard|n=2|steps=1|threshold=0.5"
     files = [finished / f"cflow-seed0-fold{fold}" / "evaluation" / f"fold{fold}-test.csv" for fold in FOLDS]
     values = [float(row[column]) for file in files for row in scored(file).values()]
@@ -182,7 +182,7 @@ def test_a_method_that_lacks_a_fold_is_named_and_left_out(finished, tmp_path):
     state = read_state(folder)
     state.runs["cflow-seed0-fold2"].status = "failed"
     tables = read_numbers(folder, state, resamples=10)
-    assert {number.row for number in tables.numbers if number.kind == "measured"} == {"prob_unet"}
+    assert {number.row for number in tables.numbers.itertuples() if number.kind == "measured"} == {"prob_unet"}
     assert "cflow-seed0-fold0: done, but not every fold of this method and seed is" in tables.left_out
     state.runs["prob_unet-seed0-fold0"].status = "waiting"
     with pytest.raises(DataError, match="no method has finished every fold"):

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
@@ -35,62 +38,33 @@ INFERRED = "; its protocol is inferred"
 _ROLES = {(ABLATIONS, "modiff"): "MoDiff, both", (EDGES, "modiff"): "MoDiff, its own LDF"}
 
 
-@dataclass
-class Number:
-    """One number of a table: the columns of tables.csv, None where one does not apply.
+COLUMNS = (
+    *("table", "kind", "row", "title", "protocol", "threshold", "metric", "n", "value", "ci_low", "ci_high"),
+    *("seeds", "seed_low", "seed_high", "difference_from_best", "difference_ci_low", "difference_ci_high", "verdict"),
+    *("images", "patients", "undefined", "undefined_at_some_seed", "value_where_all_defined"),
+    *("images_where_all_defined", "split", "budget", "images_seen_low", "images_seen_high", "parameters", "gflop"),
+    *("evaluations", "seconds_per_image", "source"),
+)
+"""What is said of a number: the columns of tables.csv, None where one does not apply.
 
-    kind: "measured", "reference" (majority vote and i.i.d. reference, which are not compared) or "published". value:
-    the mean over images, ci_low and ci_high its 95 % interval over patients, seed_low and seed_high the range of the
-    seeds' means. difference_from_best: on the images where every row has a value; the best row is best on them.
-    verdict: "best", or equal to it; "same", the interval of the difference holds 0; "worse", it does not; None where
-    there is no interval or nothing to compare. undefined: images on which no seed has a value; undefined_at_some_seed:
-    those on which some seed has one and another has not, so that the seeds' means are over different images.
-    value_where_all_defined: where some row is undefined on some image, the mean over the images that all rows have, on
-    which they are compared. images_seen: in training, fewest and most over the seeds. seconds_per_image: to draw n
-    samples. source: of a published number.
-    """
-
-    table: str
-    kind: str
-    row: str | None
-    title: str
-    protocol: str
-    threshold: float
-    metric: str
-    n: int
-    value: float | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    seeds: int | None = None
-    seed_low: float | None = None
-    seed_high: float | None = None
-    difference_from_best: float | None = None
-    difference_ci_low: float | None = None
-    difference_ci_high: float | None = None
-    verdict: str | None = None
-    images: int | None = None
-    patients: int | None = None
-    undefined: int | None = None
-    undefined_at_some_seed: int | None = None
-    value_where_all_defined: float | None = None
-    images_where_all_defined: int | None = None
-    split: str | None = None
-    budget: str | None = None
-    images_seen_low: int | None = None
-    images_seen_high: int | None = None
-    parameters: float | None = None
-    gflop: float | None = None
-    evaluations: float | None = None
-    seconds_per_image: float | None = None
-    source: str | None = None
+kind: "measured", "reference" (majority vote and i.i.d. reference, which are not compared) or "published". value: the
+mean over images, ci_low and ci_high its 95 % interval over patients, seed_low and seed_high the range of the seeds'
+means. difference_from_best: on the images where every row has a value; the best row is best on them. verdict: "best",
+or equal to it; "same", the interval of the difference holds 0; "worse", it does not; None where there is no interval or
+nothing to compare. undefined: images on which no seed has a value; undefined_at_some_seed: those on which some seed has
+one and another has not, so that the seeds' means are over different images. value_where_all_defined: where some row is
+undefined on some image, the mean over the images that all rows have, on which they are compared. images_seen: in
+training, fewest and most over the seeds. seconds_per_image: to draw n samples. source: of a published number.
+"""
+Facts = dict[str, Any]  # of a number, by column
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """All numbers of a benchmark in the order of its tables, and what they were made of."""
+    """All numbers of a benchmark, a row each, in the order of its tables, and what they were made of."""
 
     state: State
-    numbers: tuple[Number, ...]
+    numbers: pd.DataFrame
     split: str
     images: int
     patients: int
@@ -107,7 +81,7 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
     by_row = _read(folder, runs, state)
     first = next(iter(by_row.values()))[0]
     ways = sorted({way[:2] for way in first.ways()}, key=lambda way: (way[0] != "standard", way))
-    numbers: list[Number] = []
+    numbers: list[Facts] = []
     for group in (METHODS, ABLATIONS, EDGES, CONTROLS):
         keys = [key for key, facts in state.rows.items() if group in facts.tables and key in by_row]
         if group != METHODS and not any(state.rows[key].tables == (group,) for key in keys):
@@ -115,13 +89,14 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
         for way in ways if keys else ():
             numbers += _table(group, *way, {key: by_row[key] for key in keys}, state, resamples)
     used, table = {run.name for run in runs}, first.table
-    reasons = {DONE: "done, but not every fold of this method and seed is"}
+    reasons: dict[str, str] = {DONE: "done, but not every fold of this method and seed is"}
     left_out = tuple(
         f"{run.name}: {reasons.get(run.status, run.status)}{', ' if run.error else ''}{run.error or ''}"
         for run in state.runs.values()
         if run.name not in used
     )
-    return Numbers(state, tuple(numbers), table.split, len(table), len(set(table.patients)), left_out)
+    frame = pd.DataFrame(numbers, columns=list(COLUMNS), dtype=object)
+    return Numbers(state, frame.where(frame.notna(), None), table.split, len(table), len(set(table.patients)), left_out)
 
 
 def _read(folder: Path, runs: Sequence[Run], state: State) -> dict[str, list[Method]]:
@@ -141,10 +116,10 @@ def _read(folder: Path, runs: Sequence[Run], state: State) -> dict[str, list[Met
 
 def _table(
     group: str, protocol: str, threshold: float, rows: dict[str, list[Method]], state: State, resamples: int
-) -> Iterator[Number]:
+) -> Iterator[Facts]:
     """The numbers of one table, row by row: those measured, the references, those published."""
     every = [method for methods in rows.values() for method in methods]
-    first = every[0].table
+    first, at = every[0].table, {"table": group, "protocol": protocol, "threshold": threshold}
     columns = [
         (metric, n)
         for n in state.settings.ns
@@ -152,86 +127,82 @@ def _table(
         if all(((protocol, threshold, n), metric) in method.columns for method in every)
     ]
 
-    def measured(
-        kind: str, row: str, title: str, column: tuple[str, int], values: NDArray[np.float64]
-    ) -> tuple[Number, NDArray[np.float64]]:
-        """A number that is compared with nothing yet, and its values by image. values: (seeds, images)."""
+    def about(kind: str, row: str, title: str, column: tuple[str, int], values: NDArray[np.float64]) -> Facts:
+        """A number that is compared with nothing yet. values: (seeds, images)."""
         mean = mean_of_seeds(values)
-        found, undefined = mean_interval(mean, first.patients, resamples=resamples), int(np.isnan(mean).sum())
-        number = Number(*(group, kind, row, title, protocol, threshold, *column), found.value, found.low, found.high)
-        number.images, number.patients, number.split = found.images, found.patients, first.split
-        number.undefined = undefined
-        number.undefined_at_some_seed = int(np.isnan(values).any(0).sum()) - undefined
-        return number, mean
+        undefined, partly = int(np.isnan(mean).sum()), int(np.isnan(values).any(0).sum())
+        found = mean_interval(mean, first.patients, resamples=resamples).fields() | {"split": first.split}
+        found |= {"undefined": undefined, "undefined_at_some_seed": partly - undefined}
+        return at | {"kind": kind, "row": row, "title": title, "metric": column[0], "n": column[1]} | found
 
-    numbers: dict[tuple[str, tuple[str, int]], Number] = {}
+    values, compared = {}, {}
     for metric, n in columns:
-        means = {}
-        for key, methods in rows.items():
-            values = np.stack([method.columns[(protocol, threshold, n), metric] for method in methods])
-            title = _ROLES.get((group, key), state.rows[key].title)
-            number, means[key] = measured(MEASURED, key, title, (metric, n), values)
-            seeds = [mean_interval(row, first.patients, resamples=1).value for row in values]
-            known = [mean for mean in seeds if mean is not None]
-            number.seeds = len(seeds)
-            number.seed_low, number.seed_high = min(known, default=None), max(known, default=None)
-            _add_costs(number, methods, state)
-            numbers[key, (metric, n)] = number
-        _compare({key: numbers[key, (metric, n)] for key in rows}, means, first.patients, resamples)
-    yield from (numbers[key, column] for key in rows for column in columns)
-    for predictor, title in _TITLES.items():
-        for metric, n in columns:
-            drawn = first.columns.get(Quantity(protocol, threshold, n, None, predictor, metric))
-            if drawn is not None:
-                yield measured(REFERENCES, predictor, title, (metric, n), drawn[None])[0]
-    source = str(state.data.get("source", ""))
-    for printed, cited in _published_beside(group, protocol, threshold, columns, source):
-        about = (group, PUBLISHED, None, printed.method, protocol, threshold, printed.metric, printed.n, printed.value)
-        yield Number(*about, parameters=printed.parameters, evaluations=printed.steps, source=cited)
+        by_row = {key: np.stack([one.columns[(protocol, threshold, n), metric] for one in rows[key]]) for key in rows}
+        means = {key: mean_of_seeds(own) for key, own in by_row.items()}
+        values[metric, n], compared[metric, n] = by_row, _compared(metric, means, first.patients, resamples)
+    for key, methods in rows.items():
+        title = _ROLES.get((group, key), state.rows[key].title)
+        for column in columns:
+            own = values[column][key]
+            seeds = [mean_interval(seed, first.patients, resamples=1).value for seed in own]
+            known = {"seeds": len(seeds)} | _range("seed", [mean for mean in seeds if mean is not None])
+            number = about(MEASURED, key, title, column, own) | known
+            yield number | _costs(key, column[1], methods, state) | compared[column][key]
+    for (predictor, title), (metric, n) in product(_TITLES.items(), columns):
+        drawn = first.columns.get(Quantity(protocol, threshold, n, None, predictor, metric))
+        if drawn is not None:
+            yield about(REFERENCES, predictor, title, (metric, n), drawn[None])
+    for printed, cited in _published_beside(group, protocol, threshold, columns, str(state.data.get("source", ""))):
+        cost = {"parameters": printed.parameters, "evaluations": printed.steps, "source": cited}
+        number = {"title": printed.method, "metric": printed.metric, "n": printed.n, "value": printed.value}
+        yield at | {"kind": PUBLISHED} | number | cost
 
 
-def _add_costs(number: Number, methods: Sequence[Method], state: State) -> None:
-    """What the row cost. methods: its results, one for each seed."""
-    seen = [run.images for run in state.complete() if run.row == number.row and run.images is not None]
+def _range(of: str, values: Sequence[Any]) -> Facts:
+    """The smallest and the largest, None where there is none."""
+    return {f"{of}_low": min(values, default=None), f"{of}_high": max(values, default=None)}
+
+
+def _costs(key: str, n: int, methods: Sequence[Method], state: State) -> Facts:
+    """What a row cost. methods: its results, one for each seed."""
+    seen = [run.images for run in state.complete() if run.row == key and run.images is not None]
     seconds = []
     for result in (part.result for method in methods for part in method.parts or (method,)):
-        drawn = (record.seconds_per_image for record in select(result.results, predictor="model", n=number.n))
+        drawn = (record.seconds_per_image for record in select(result.results, predictor="model", n=n))
         seconds += [taken for taken in drawn if taken is not None][-1:]
-    number.budget = state.settings.budget
-    number.images_seen_low, number.images_seen_high = min(seen, default=None), max(seen, default=None)
-    number.seconds_per_image = sum(seconds) / len(seconds) if seconds else None
-    cost = state.rows[str(number.row)].cost or {}
+    found: Facts = {"budget": state.settings.budget} | _range("images_seen", seen)
+    found["seconds_per_image"] = sum(seconds) / len(seconds) if seconds else None
+    cost = state.rows[key].cost or {}
     if all(isinstance(cost.get(name), int | float) for name in COSTS):
-        number.parameters, number.evaluations = cost["parameters"], cost["evaluations"]
-        number.gflop = cost["gflop_image"] + number.n * cost["gflop_sample"]
+        gflop = cost["gflop_image"] + n * cost["gflop_sample"]
+        found |= {"parameters": cost["parameters"], "evaluations": cost["evaluations"], "gflop": gflop}
+    return found
 
 
-def _compare(
-    numbers: dict[str, Number], means: dict[str, NDArray[np.float64]], patients: Sequence[str], resamples: int
-) -> None:
-    """The difference of each number of one column, by row, from the best. means: (images,) of each row."""
+def _compared(
+    metric: str, means: dict[str, NDArray[np.float64]], patients: Sequence[str], resamples: int
+) -> dict[str, Facts]:
+    """The difference of each row of one column from the best. means: (images,) of each row."""
     common = ~np.isnan(np.stack(list(means.values()))).any(0)
     shared = {key: mean[common] for key, mean in means.items()}
+    found: dict[str, Facts] = {key: {} for key in means}
     if not common.all():
         for key, own in shared.items():
-            numbers[key].value_where_all_defined = float(own.mean()) if own.size else None
-            numbers[key].images_where_all_defined = int(common.sum())
-    if len(numbers) < 2 or not common.any():
-        return
-    higher = NAMES[next(iter(numbers.values())).metric][1]
-    best = (max if higher else min)(shared, key=lambda key: float(shared[key].mean()))
+            found[key]["value_where_all_defined"] = float(own.mean()) if own.size else None
+            found[key]["images_where_all_defined"] = int(common.sum())
+    if len(means) < 2 or not common.any():
+        return found
+    best = (max if NAMES[metric][1] else min)(shared, key=lambda key: float(shared[key].mean()))
     owners = np.asarray(patients)[common].tolist()
     apart = differences_from(np.stack(list(shared.values())), list(shared).index(best), owners, resamples=resamples)
-    for (key, number), found in zip(numbers.items(), apart, strict=True):
-        if key == best:
-            number.verdict = BEST
-            continue
-        number.difference_from_best = found.value
-        number.difference_ci_low, number.difference_ci_high = found.low, found.high
-        if found.value is not None and abs(found.value) < 1e-12:
-            number.verdict = BEST
-        elif found.low is not None and found.high is not None:
-            number.verdict = SAME if found.low <= 0 <= found.high else WORSE
+    for key, (value, low, high, *_) in zip(shared, map(astuple, apart), strict=True):
+        if key != best:
+            found[key] |= {"difference_from_best": value, "difference_ci_low": low, "difference_ci_high": high}
+        if key == best or abs(value) < 1e-12:
+            found[key]["verdict"] = BEST
+        elif low is not None:
+            found[key]["verdict"] = SAME if low <= 0 <= high else WORSE
+    return found
 
 
 def mean_of_seeds(values: NDArray[np.float64]) -> NDArray[np.float64]:

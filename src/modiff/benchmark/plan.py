@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modiff.config import RunConfig, build_config, check_ranges, presets, to_dict
 from modiff.config.evaluation import BenchmarkConfig
-from modiff.config.fields import flatten, merge, setting
+from modiff.config.fields import flatten, merged, setting
 from modiff.errors import ConfigError
+from modiff.methods.registry import METHODS as methods
 from modiff.metrics.registry import columns_of
 
 if TYPE_CHECKING:
-    from modiff.config import RunConfig
     from modiff.evaluation.settings import EvaluationSettings
 
 Changes = dict[str, Any]
@@ -41,8 +42,6 @@ class Row:
 
 
 def _known() -> dict[str, Row]:
-    from modiff.methods.registry import METHODS as methods
-
     rows = {key: Row(key, key, method.title, (METHODS,)) for key, method in methods.items()}
     off = {"enabled": False}
     rows["modiff"] = Row("modiff", "modiff", "MoDiff", (METHODS, ABLATIONS, EDGES, CONTROLS))
@@ -110,8 +109,6 @@ class BenchmarkSettings(BenchmarkConfig):
 
 def configure(row: Row, settings: BenchmarkSettings, seed: int) -> RunConfig:
     """The configuration of one run: preset < settings of all < of the method < the row's own < settings of the row."""
-    from modiff.config import build_config
-
     shared = {
         "seed": seed,
         "training": {"budget": settings.budget, "batch_size": settings.batch_size, "augment": settings.augment},
@@ -119,33 +116,22 @@ def configure(row: Row, settings: BenchmarkSettings, seed: int) -> RunConfig:
     }
     own = [_control(row, settings)] if row.control else []
     own += [_named(settings, row.key)] if row.key != row.method else []
-    changes: Changes = {}
-    for layer in (_named(settings, EVERYONE), _named(settings, row.method), row.changes, *own, shared):
-        merge(changes, layer)
+    changes = merged(_named(settings, EVERYONE), _named(settings, row.method), row.changes, *own, shared)
     return build_config(method=row.method, preset=preset_of(row.key, row.method, settings), changes=changes)
 
 
 def preset_of(name: str, method: str, settings: BenchmarkSettings) -> str | None:
     """The preset that a row starts from; None for a method without one."""
-    from modiff.config import presets
-
     usual = MODIFF_PRESET if method == "modiff" else method
     return settings.presets.get(name) or settings.presets.get(method) or (usual if usual in presets() else None)
 
 
 def _named(settings: BenchmarkSettings, name: str) -> Changes:
-    made: Changes = {}
-    for text in settings.changes:
-        found, change = _change(text)
-        if found == name:
-            merge(made, change)
-    return made
+    return merged(*(change for found, change in map(_change, settings.changes) if found == name))
 
 
 def _control(row: Row, settings: BenchmarkSettings) -> Changes:
     """MoDiff's stem, presence head and prompt as this benchmark's MoDiff has them, for another method."""
-    from modiff.config import to_dict
-
     modiff = to_dict(configure(_known()["modiff"], settings, 0).model)
     stem = {"unet": {"stem": modiff["unet"]["stem"] if modiff["unet"]["stem"] > 1 else CONTROL_STEM}}
     hurdle = {"presence": {**modiff["presence"], "mode": "hurdle"}}
@@ -168,8 +154,6 @@ def _change(text: str) -> tuple[str, Changes]:
 
 def check_names(rows: Sequence[Row], settings: BenchmarkSettings) -> None:
     """Raises ConfigError where a setting or preset names nothing that is trained, or a configuration cannot be."""
-    from modiff.config import check_ranges
-
     there = {row.key for row in rows} | {row.method for row in rows}
     # MoDiff's settings reach the controls of others too.
     there |= {"modiff"} if any(row.control for row in rows) else set()

@@ -14,60 +14,35 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from modiff.benchmark.plan import BenchmarkSettings, Row, check_names, configure
-from modiff.benchmark.state import (
-    COSTS,
-    DONE,
-    FAILED,
-    STATE,
-    TRAINED,
-    TRAINING,
-    WAITING,
-    Run,
-    State,
-    fault,
-    has_weights,
-    merge_state,
-    read_state,
-    write_state,
-)
-from modiff.config import parse_budget
+from modiff.benchmark.state import COSTS, STATE, Run, State, Status, merge_state, read_state, revise, write_state
+from modiff.config import RunConfig, parse_budget
 from modiff.data.loading import load
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.devices import choose_device, device_name
-from modiff.errors import CheckpointError, ConfigError, DataError
+from modiff.errors import CheckpointError, DataError
 from modiff.evaluation import provenance
 from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
 from modiff.io.files import alone, write_text
-from modiff.methods.run_folder import (
-    CARD,
-    CHECKPOINT,
-    CONFIG,
-    describe_data,
-    differences,
-    read_config,
-    read_json,
-    write_config,
-)
+from modiff.methods.cost import describe_model
+from modiff.methods.run_folder import CARD, CHECKPOINT, CONFIG, check_resumable, describe_data, read_json, write_config
 from modiff.methods.weights import load_model
 
 if TYPE_CHECKING:
-    from modiff.config import RunConfig
     from modiff.data.loading import MemoryStore
     from modiff.evaluation.evaluate import Progress
 
 SETTINGS = "benchmark.yaml"  # of a run folder: of a training in a process of its own
 ERROR = "error.txt"  # of a run folder: the traceback of the last failure
 Say = Callable[[str], None]
-Bar = Callable[[str], "AbstractContextManager[Progress | None]"]
+Bar = Callable[[str], "AbstractContextManager[Progress]"]
 
 
 class _Stopped(Exception):
@@ -82,7 +57,7 @@ def benchmark(
     *,
     max_seconds: float | None = None,
     say: Say = lambda line: None,
-    bar: Bar = lambda name: nullcontext(),
+    bar: Bar = lambda name: nullcontext(lambda done, total: None),
     quiet: bool = True,
 ) -> State:
     """Trains and scores every row at every seed into `folder`, seed by seed; returns what is done and what failed.
@@ -90,8 +65,8 @@ def benchmark(
     max_seconds: of this start; the next resumes. say: called with log lines. bar: a progress bar over the images of the
     run that it names. quiet: no bars of trainings.
 
-    Raises ConfigError or DataError, before anything is trained, where the folder holds a benchmark of other settings or
-    a configuration cannot be.
+    Raises ConfigError, CheckpointError or DataError, before anything is trained, where the folder holds a benchmark of
+    other settings or a configuration cannot be.
     """
     rows, folder, data = tuple(rows), Path(folder), Path(data)
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
@@ -111,8 +86,8 @@ def benchmark(
         made = provenance.made(device=device_name(device))
         state = merge_state(before, settings, rows, described, made, folder)
         todo = [state.runs[row.folder(*at)] for at in product(settings.seeds, folds) for row in rows]
-        where = (data, folder, images, folds[0], device, deadline, say, bar, quiet)
-        start = _Start({row.key: row for row in rows}, todo, settings, state, *where)
+        by_key = {row.key: row for row in rows}
+        start = _Start(by_key, todo, state, data, folder, images, folds[0], device, deadline, say, bar, quiet)
         start.check()
         with suppress(_Stopped):
             start.work()
@@ -128,7 +103,6 @@ class _Start:
 
     rows: dict[str, Row]
     todo: list[Run]
-    settings: BenchmarkSettings
     state: State
     data: Path
     folder: Path
@@ -141,17 +115,14 @@ class _Start:
     quiet: bool
 
     def check(self) -> None:
-        """ConfigError for a run that was begun with other settings; what was done and is damaged is done again."""
+        """CheckpointError for a run that was begun with other settings; what was done and is damaged is done again."""
         for run in self.todo:
             folder = self.folder / run.name
             if (folder / CONFIG).exists() and (folder / CHECKPOINT).exists():
-                changed = differences(read_config(folder / CONFIG), self.config(run))
-                if changed:
-                    hint = "Use the same --set and --presets, remove that folder, or use another one (-o)"
-                    raise ConfigError("was trained otherwise", path=folder, found="; ".join(changed), hint=hint)
+                hint = "Use the same --set and --presets, remove that folder, or use another one (-o)"
+                check_resumable(folder, self.config(run), hint=hint)
         for run in self.todo:
-            if run.status == DONE and (why := fault(self.folder, run, self.state)) is not None:
-                run.status = TRAINED if has_weights(self.folder / run.name) else WAITING
+            if run.status == Status.DONE and (why := revise(self.folder, run, self.state)) is not None:
                 self.say(f"{run.name}: once more, {why}")
 
     def work(self) -> None:
@@ -159,7 +130,7 @@ class _Start:
         write_state(self.state, self.folder)
         try:
             for number, run in enumerate(self.todo, 1):
-                if run.status != DONE:
+                if run.status != Status.DONE:
                     self.left()
                     self.attempt(run, f"[{number}/{len(self.todo)}] {run.name}")
         finally:
@@ -167,7 +138,7 @@ class _Start:
 
     def config(self, run: Run) -> RunConfig:
         """What a run is trained with."""
-        return configure(self.rows[run.row], self.settings, run.seed)
+        return configure(self.rows[run.row], self.state.settings, run.seed)
 
     def left(self) -> float | None:
         """Seconds left of this start, None without an end; raises _Stopped where it is over."""
@@ -182,21 +153,21 @@ class _Start:
         """One run to its end; its failure is its own."""
         folder = self.folder / run.name
         try:
-            if run.status != TRAINED:
-                run.status, run.error = TRAINING, None
+            if run.status != Status.TRAINED:
+                run.status, run.error = Status.TRAINING, None
                 write_state(self.state, self.folder)
                 self.say(f"{label}: training")
                 self.train(run)
             run.error = None
-            self.say(f"{label}: samples of split {fold_split(run.fold, self.settings.split)}")
+            self.say(f"{label}: samples of split {fold_split(run.fold, self.state.settings.split)}")
             self.score(run)
-            run.status = DONE
+            run.status = Status.DONE
             (folder / ERROR).unlink(missing_ok=True)
         except _Stopped:
             raise
         except Exception as error:  # whatever a method does wrong, the others are still wanted
             words = " ".join(str(error).split())[:400]
-            run.status, run.error = FAILED, type(error).__name__ + (f": {words}" if words else "")
+            run.status, run.error = Status.FAILED, type(error).__name__ + (f": {words}" if words else "")
             self.say(f"{label}: failed, {run.error}")
             with suppress(OSError, DataError):  # the run's folder may be what is wrong
                 write_text(folder / ERROR, traceback.format_exc())
@@ -212,7 +183,7 @@ class _Start:
 
         config, folder = self.config(run), self.folder / run.name
         limit, stop = self.left(), False
-        if self.settings.devices > 1:
+        if self.state.settings.devices > 1:
             reason = train_in_processes(config, self.data, folder, fold=run.fold, max_seconds=limit)
         else:
             result = train(config, self.data, folder, fold=run.fold, max_seconds=limit, quiet=self.quiet)
@@ -220,7 +191,7 @@ class _Start:
         card = read_json(folder / CARD)
         run.images, run.steps, run.seconds = card["images_seen"], card["steps"], card["seconds"]
         if reason is None:
-            run.status, run.made = TRAINED, self.state.made
+            run.status, run.made = Status.TRAINED, self.state.made
             write_state(self.state, self.folder)
         if stop or reason is not None:
             self.say(f"{run.name}: {reason or 'trained, then interrupted'}")
@@ -228,7 +199,7 @@ class _Start:
 
     def score(self, run: Run) -> None:
         """Evaluates the run as all are; rows that an interrupted evaluation of something else left are thrown away."""
-        folder, split = self.folder / run.name, fold_split(run.fold, self.settings.split)
+        folder, split = self.folder / run.name, fold_split(run.fold, self.state.settings.split)
         loaded, facts = load_model(folder), self.state.rows[run.row]
         facts.cost = facts.cost or self.cost(run)
         if run.fold != self.fold:  # one fold is in memory at a time
@@ -236,44 +207,21 @@ class _Start:
         with self.bar(run.name) as bar:
 
             def progress(done: int, total: int) -> None:
-                if bar is not None:
-                    bar(done, total)
+                bar(done, total)
                 if done < total:
                     self.left()  # rows so far are kept, and the next start resumes with them
 
-            evaluated = partial(
-                evaluate_to_folder,
-                loaded,
-                self.images,
-                folder / FOLDER,
-                self.settings.evaluation(),
-                split=split,
-                data=self.data,
-                model_name=run.name,
-                device=self.device,
-                progress=progress,
-            )
+            what = (loaded, self.images, folder / FOLDER, self.state.settings.evaluation())
+            how: dict[str, Any] = {"split": split, "data": self.data, "model_name": run.name, "device": self.device}
             try:
-                evaluated()
+                evaluate_to_folder(*what, progress=progress, **how)
             except CheckpointError:
-                evaluated(restart=True)
+                evaluate_to_folder(*what, progress=progress, restart=True, **how)
 
     def cost(self, run: Run) -> dict[str, float]:
-        """What `modiff info METHOD` says of this configuration on images of this store."""
-        from modiff.config import to_dict
-        from modiff.methods.cost import describe
-
-        info, (channels, height, width) = self.images.info, self.images.shape
-        found = describe(
-            self.rows[run.row].method,
-            changes=to_dict(self.config(run).model),
-            channels=channels,
-            classes=len(info.classes),
-            raters=len(info.raters),
-            size=max(height, width),
-            prompt=info.prompt == "centre",
-            exchangeable=info.exchangeable_raters,
-        )
+        """What `modiff info` says of this configuration on images of this store."""
+        config, data = self.config(run), describe_data(self.images, self.data)
+        found = describe_model(config.method, config.model, data, size=max(self.images.shape[1:]), n=1)
         return {name: getattr(found, name) for name in COSTS}
 
 

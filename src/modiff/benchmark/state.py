@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,19 @@ from modiff.io.files import write_text
 from modiff.methods.run_folder import WEIGHTS
 
 STATE = "benchmark.json"
-WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "done", "failed"
-_STATUSES = (WAITING, TRAINING, TRAINED, DONE, FAILED)
 _FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
 _SCORING = ("ns", "thresholds", "metrics", "limit")
 COSTS = ("parameters", "evaluations", "gflop_image", "gflop_sample")  # of a row, as `modiff info METHOD` counts them
 _LATER = {"made", "fold", "folds"}  # older files lack them, and those without folds the last two
+
+
+class Status(StrEnum):
+    """How far a run is."""
+
+    WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "done", "failed"
+
+
+DONE = Status.DONE  # what the tables ask for
 
 
 @dataclass
@@ -42,7 +50,7 @@ class Run:
     name: str
     row: str
     seed: int
-    status: str = WAITING
+    status: str = Status.WAITING
     error: str | None = None
     images: int | None = None
     steps: int | None = None
@@ -92,7 +100,7 @@ class State:
     def counts(self, names: Collection[str] | None = None) -> dict[str, int]:
         """How many runs have each status, of all or of those named."""
         found = [run.status for name, run in self.runs.items() if names is None or name in names]
-        return {status: found.count(status) for status in _STATUSES}
+        return {status: found.count(status) for status in Status}
 
     def counted(self, names: Collection[str] | None = None) -> str:
         """`counts` in words, e.g. "2 waiting, 3 done"; empty where there are no runs."""
@@ -100,7 +108,7 @@ class State:
 
     def complete(self) -> list[Run]:
         """The finished runs of those rows and seeds that have finished every fold."""
-        done = {(run.row, run.seed, run.fold): run for run in self.runs.values() if run.status == DONE}
+        done = {(run.row, run.seed, run.fold): run for run in self.runs.values() if run.status == Status.DONE}
         return [run for at, run in done.items() if all((*at[:2], fold) in done for fold in self.folds)]
 
 
@@ -140,7 +148,7 @@ def read_state(folder: str | Path) -> State:
     runs = {}
     for i, plain in enumerate(content["runs"]):
         run, where = typed(Run, plain, path=path, field=f"runs[{i}]", **how), f"runs[{i}]"
-        if run.status not in _STATUSES or run.row not in rows:
+        if run.status not in list(Status) or run.row not in rows:
             raise DataError("not a run of this benchmark", path=path, field=where, found=f"{run.row}, {run.status}")
         if Path(run.name).name != run.name or run.name in ("", ".", ".."):  # a run is a folder inside this one
             raise DataError("not the name of a run folder", path=path, field=f"{where}.name", found=run.name)
@@ -189,8 +197,8 @@ def merge_state(
             name = row.folder(seed, fold)
             state.runs.setdefault(name, Run(name, row.key, seed, fold=fold))
     for run in state.runs.values():
-        if run.status == DONE and rescored:
-            run.status = TRAINED
+        if run.status == Status.DONE and rescored:
+            run.status = Status.TRAINED
     return state
 
 
@@ -221,19 +229,18 @@ def evaluation_of(folder: Path, run: Run, state: State) -> Path:
     return path
 
 
-def fault(folder: Path, run: Run, state: State) -> str | None:
-    """Why a run that was done has to be scored again, or None."""
+def revise(folder: Path, run: Run, state: State) -> str | None:
+    """Sets a finished run back where its evaluation or its weights are gone or damaged; says why, or None."""
+    why, status = None, Status.TRAINED
     try:
         read_results(evaluation_of(folder, run, state))
     except DataError as error:
-        return str(error)
-    return None if has_weights(folder / run.name) else "its weights are gone or damaged"
-
-
-def has_weights(folder: Path) -> bool:
-    """Whether the run folder has weights that can be read."""
+        why = str(error)
     try:
-        with safe_open(folder / WEIGHTS, framework="pt"):
-            return True
+        with safe_open(folder / run.name / WEIGHTS, framework="pt"):
+            pass
     except (OSError, SafetensorError):
-        return False
+        why, status = why or "its weights are gone or damaged", Status.WAITING
+    if why is not None:
+        run.status = status
+    return why

@@ -12,7 +12,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
 from modiff.benchmark.figure import CaseFigure, draw_cases
@@ -22,7 +21,6 @@ from modiff.benchmark.numbers import (
     MEASURED,
     PUBLISHED,
     SAME,
-    Number,
     Numbers,
     dataset_of,
     read_numbers,
@@ -65,8 +63,8 @@ class Cell:
     """A number with what stands below it: interval, range over seeds, undefined images."""
 
     value: str
-    notes: tuple[str, ...]
-    best: bool
+    notes: tuple[str, ...] = ()
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ def _drawn(
 
 def as_csv(numbers: Numbers) -> str:
     """Every number of every table in a line of its own; empty where it does not apply."""
-    return pd.DataFrame(numbers.numbers, dtype=object).to_csv(index=False, lineterminator="\n")
+    return numbers.numbers.to_csv(index=False, lineterminator="\n")
 
 
 def markdown(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseFigure] | None = None) -> str:
@@ -220,11 +218,13 @@ def head(column: Column) -> str:
 
 def tables_of(numbers: Numbers) -> tuple[Table, ...]:
     """The tables in words, in the order of the paper's."""
-    by_table = groupby(numbers.numbers, key=lambda number: (number.table, number.protocol, number.threshold))
+    by_table = groupby(
+        numbers.numbers.itertuples(), key=lambda number: (number.table, number.protocol, number.threshold)
+    )
     return tuple(_table(*at, list(own), numbers) for at, own in by_table)
 
 
-def _table(group: str, protocol: str, threshold: float, own: list[Number], numbers: Numbers) -> Table:
+def _table(group: str, protocol: str, threshold: float, own: list[Any], numbers: Numbers) -> Table:
     """own: the numbers of this table."""
     measured = [number for number in own if number.kind == MEASURED]
     printed = [number for number in own if number.kind == PUBLISHED]
@@ -249,7 +249,7 @@ def _table(group: str, protocol: str, threshold: float, own: list[Number], numbe
     )
 
 
-def _row(numbers: Sequence[Number], columns: Sequence[Column]) -> Row:
+def _row(numbers: Sequence[Any], columns: Sequence[Column]) -> Row:
     """numbers: of one row of a table."""
     by_column = {(number.metric, number.n): _cell(number) for number in numbers}
     last = max(numbers, key=lambda number: number.n)
@@ -269,7 +269,7 @@ def _text(value: float | None, style: str) -> str:
     return "" if value is None else format(value, style)
 
 
-def _cell(number: Number) -> Cell:
+def _cell(number: Any) -> Cell:
     digits = words.decimals(number.metric)
     value = words.number(number.value, digits=digits) + (f" {SAME_SIGN}" if number.verdict == SAME else "")
     notes = []
@@ -287,7 +287,7 @@ def _cell(number: Number) -> Cell:
     return Cell(value, tuple(notes), number.verdict == BEST)
 
 
-def _finding(column: Column, measured: Sequence[Number]) -> str | None:
+def _finding(column: Column, measured: Sequence[Any]) -> str | None:
     """In words: which row of a column is best and which are not shown to differ from it; None where none is best."""
     verdicts = {number.title: number.verdict for number in measured if (number.metric, number.n) == column}
     best, same = ([title for title, found in verdicts.items() if found == verdict] for verdict in (BEST, SAME))
@@ -303,14 +303,14 @@ def _finding(column: Column, measured: Sequence[Number]) -> str | None:
     return f"{said}; every other row is worse, its interval leaving out 0."
 
 
-def _published(printed: Sequence[Number], columns: Sequence[Column], title: str) -> Table:
+def _published(printed: Sequence[Any], columns: Sequence[Column], title: str) -> Table:
     """The printed numbers, in the columns of the table."""
     rows = []
     for (method, source), own in groupby(printed, key=lambda number: (number.title, str(number.source))):
         by_column = {(number.metric, number.n): number for number in own}
         first = next(iter(by_column.values()))
         inferred = source.endswith(INFERRED)
-        cells = [Cell(f"{by_column[column].value:g}", (), False) if column in by_column else None for column in columns]
+        cells = [Cell(f"{by_column[column].value:g}") if column in by_column else None for column in columns]
         after = (_text(first.parameters, ","), _text(first.evaluations, "d"), source.removesuffix(INFERRED))
         rows.append(Row(method + ("*" if inferred else ""), tuple(cells), after))
     return Table(

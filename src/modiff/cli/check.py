@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
-from modiff.config.help import verb_parser
+from modiff.cli.options import parser_of
 
 if TYPE_CHECKING:
     from modiff.data.check.findings import Report
 
 
-def parser(prog: str) -> argparse.ArgumentParser:
-    """The arguments of `modiff check`."""
-    made = verb_parser(
-        prog,
-        "Says in words what is wrong or suspicious in a data set, with the case: a store, a folder of "
-        "images and masks, or any source that `modiff import` reads. Files that cannot be read or do not fit, raters "
-        "that are flipped, shifted, inverted, copies of each other or far off, odd mask values, constant images, the "
-        "same image in two splits. Ends with 0 if the data is usable, with 1 if not.",
-        epilog="Options after -- are those of `modiff import SOURCE`, e.g. -- --mask '{case}/seg_{rater}.nii.gz'.",
-        usage=f"{prog} PATH [--as SOURCE] [--html PAGE] [--json] [-- options of the source]",
-    )
-    made.add_argument("path", metavar="PATH", help="a store, a folder, or a source of `modiff import`")
-    made.add_argument("--as", dest="kind", metavar="SOURCE", help="what it is: store, folder or the name of a source")
-    made.add_argument("--html", metavar="PAGE", help="also write a page with thumbnails")
-    made.add_argument("--json", action="store_true", help="print every finding as JSON")
-    made.add_argument(
-        "--show", type=int, default=5, metavar="N", help="findings of a kind printed (default %(default)s)"
-    )
-    made.add_argument("words", nargs="*", metavar="-- …", help=argparse.SUPPRESS)
-    return made
+parser = partial(parser_of, "check")
 
 
 def run(args: argparse.Namespace) -> int:

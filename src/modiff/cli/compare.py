@@ -4,63 +4,27 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modiff.config.help import verb_parser
+from modiff.cli.options import parser_of
+from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-_EPILOG = """\
-A RESULT is the JSON that `modiff evaluate` wrote, with its CSV beside it, or their folder, or a run
-folder. Results of different data, images, split, protocol, n or threshold are refused, and the error says what differs;
---protocol, -n and --threshold narrow the comparison to what both have. A result with several numbers of sampler steps
-is several methods. Every pair is compared, a − b in the order given.
-
-With --seconds each model is a line of one metric, each number of sampler steps a point, and one result is enough; its
-JSON is all that is read. --metrics, -n, --protocol and --threshold then take one value each (ged, 16, standard, the
-protocol's own). Files of one model on one device join. Seconds are as measured, to draw the n samples per image:
-compare them on one device that did nothing else.
-"""
-
-
-def parser(prog: str) -> argparse.ArgumentParser:
-    """The verb's options."""
-    made = verb_parser(
-        prog,
-        "Compare methods on the same images: mean paired differences with 95 % intervals, as a table and "
-        "a figure; or, with --seconds, quality against seconds per image.",
-        epilog=_EPILOG,
-    )
-    made.add_argument("results", metavar="RESULT", nargs="+", type=Path, help="two or more")
-    made.add_argument("--seconds", action="store_true", help="quality against seconds in place of paired differences")
-    made.add_argument("--names", nargs="+", metavar="NAME", help="what they are called, one per result")
-    made.add_argument("--split", metavar="SPLIT", help="of results given as folders (test)")
-    add = made.add_argument_group("which numbers").add_argument
-    add("--metrics", nargs="+", metavar="M", help="all, or names (ged hm_iou)")
-    add("-n", dest="ns", nargs="+", type=int, metavar="N", help="samples per image (all)")
-    add("--protocol", dest="protocols", nargs="+", metavar="P", help="standard, paper (all)")
-    add("--threshold", dest="thresholds", nargs="+", type=float, metavar="T", help="only these (all)")
-    add("--stratum", default="all", help="all, all_marked, some_empty or none: printed and drawn (all)")
-    add("--seed", type=int, default=0, help="of the bootstrap (0)")
-    add = made.add_argument_group("output").add_argument
-    add("-o", dest="output", type=Path, default=Path("comparison"), metavar="DIR", help="where to write (comparison)")
-    add("--format", choices=("png", "svg", "pdf"), default="png", help="of the figure (png)")
-    return made
+parser = partial(parser_of, "compare")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compares, writes, prints."""
-    from modiff.errors import ConfigError
     from modiff.evaluation.records import STRATA
 
     if args.stratum not in STRATA:
         raise ConfigError("no such stratum", field="--stratum", found=args.stratum, expected=", ".join(STRATA))
-    if args.seed < 0:
-        raise ConfigError("is negative", field="--seed", found=args.seed, expected="0 or more")
-    asked = {"protocol": args.protocols, "n": args.ns, "threshold": args.thresholds}
+    asked = {"protocol": args.protocol, "n": args.n, "threshold": args.threshold}
     wanted = {name: values for name, values in asked.items() if values is not None}
     return _seconds(args, wanted) if args.seconds else _differences(args, wanted)
 
@@ -86,7 +50,6 @@ def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
 
 
 def _seconds(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
-    from modiff.errors import ConfigError
     from modiff.evaluation.results import find_result
     from modiff.evaluation.tradeoff import figure_of, points_frame, tradeoff_of
     from modiff.evaluation.words import text_table

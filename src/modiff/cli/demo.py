@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from itertools import count
 from pathlib import Path
 
-from modiff.config.help import verb_parser
+from modiff.cli.options import parser_of
+from modiff.config import build_config, check_ranges
+from modiff.config.phantom import PhantomConfig
+from modiff.errors import ConfigError
 
-_EPILOG = """\
-DIR gets phantom.h5, the run, evaluation/, sample/ and report.html. After an interruption the same
-command resumes. The true distribution of the simulated raters is known, so that the scores can be
-read against those of a perfect model.
-"""
 PRESET = "quick"
-
-
-def parser(prog: str) -> argparse.ArgumentParser:
-    """The verb's options."""
-    made = verb_parser(
-        prog,
-        "Simulates nodules and raters, trains a small MoDiff on the CPU, draws samples, scores\n"
-        "them and writes a report, in minutes.",
-        epilog=_EPILOG,
-    )
-    made.add_argument(
-        "-o", dest="output", type=Path, default=Path("runs/demo"), metavar="DIR", help="where to write (%(default)s)"
-    )
-    made.add_argument("--budget", metavar="T", help="of training: 60s, 5m or 20000img (the preset's)")
-    made.add_argument(
-        "--patients", type=int, default=600, metavar="N", help="simulated patients, five images each (%(default)s)"
-    )
-    made.add_argument("--seed", type=int, default=0, help="seed of data, weights and samples (%(default)s)")
-    made.add_argument("-n", type=int, default=16, help="samples per image when scoring (%(default)s)")
-    made.add_argument("--quiet", action="store_true", help="no progress bars")
-    return made
+parser = partial(parser_of, "demo")
 
 
 def run(args: argparse.Namespace) -> int:
     """Each step is the verb of its name, called as a library."""
-    from modiff.config import build_config, check_ranges
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
     from modiff.evaluation.settings import EvaluationSettings
@@ -77,11 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _store(folder: Path, args: argparse.Namespace) -> Path:
     """DIR/phantom.h5, simulated unless it is there; ConfigError where it is of other patients or another seed."""
-    from modiff.config.phantom import PhantomConfig
     from modiff.data.importers.phantom import write_phantom
     from modiff.data.phantom.case import config_of, split_of
     from modiff.data.store import Store
-    from modiff.errors import ConfigError
 
     store, config = folder / "phantom.h5", PhantomConfig(seed=args.seed, patients=args.patients)
     least = next(n for n in count(1) if len(set(map(split_of, range(n)))) == 3)
@@ -95,15 +71,10 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
         found = config_of(opened.info)
     if found != config:
         ours, theirs = asdict(config), asdict(found)
-        differs = [name for name in ours if ours[name] != theirs[name]]
-        raise ConfigError(
-            "was simulated otherwise",
-            path=store,
-            field=", ".join(differs),
-            found=", ".join(str(theirs[name]) for name in differs),
-            expected=", ".join(str(ours[name]) for name in differs),
-            hint="Use the same --patients and --seed, or another folder (-o)",
-        )
+        differ = [name for name in ours if ours[name] != theirs[name]]
+        there, wanted = (", ".join(str(one[name]) for name in differ) for one in (theirs, ours))
+        what, hint = "was simulated otherwise", "Use the same --patients and --seed, or another folder (-o)"
+        raise ConfigError(what, path=store, field=", ".join(differ), found=there, expected=wanted, hint=hint)
     return store
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from modiff.config.help import verb_parser
+from modiff.cli.options import parser_of
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -13,12 +13,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
     width = max(map(len, IMPORTERS))
     table = "\n".join(f"  {name:<{width}}  {entry.line}" for name, entry in IMPORTERS.items())
-    made = verb_parser(
-        prog,
-        "Brings a multi-rater data set into one file, the store.",
-        epilog=f"sources:\n{table}\n\n`{prog} SOURCE --help` explains each: its layout, options and what is refused.",
-        usage=f"{prog} SOURCE … -o STORE",
-    )
+    made = parser_of("import", prog, sources=table)
     made.add_argument("source", choices=list(IMPORTERS), metavar="SOURCE", help="where the data comes from: see below")
     made.add_argument("rest", nargs=argparse.REMAINDER, metavar="-o STORE", help=argparse.SUPPRESS)
     made.set_defaults(prog=prog)

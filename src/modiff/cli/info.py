@@ -1,57 +1,43 @@
-"""`modiff info STORE`: what is in a store. `modiff info METHOD`: what a method costs (`info_method`)."""
+"""`modiff info STORE`: what is in a store. `modiff info METHOD`: what a method costs."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modiff.config.help import verb_parser
+from modiff.cli.options import parser_of
+from modiff.config import presets, read_preset
+from modiff.config.fields import merged, setting
+from modiff.errors import ConfigError, DataError
+from modiff.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from modiff.methods.cost import Description
 
-def parser(prog: str) -> argparse.ArgumentParser:
-    """The arguments of `modiff info`."""
-    from modiff.cli import info_method
 
-    made = verb_parser(
-        prog,
-        "What is in a store: cases, patients, raters, splits, how many raters mark and how far they agree, "
-        "where the data comes from, its licence and its fingerprint. Or what methods cost: parameters, operations and "
-        "network evaluations.",
-        epilog=info_method.EPILOG,
-    )
-    what = "a store written by `modiff import`; or methods, presets or run folders"
-    made.add_argument("what", nargs="+", metavar="STORE|METHOD", help=what)
-    made.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
-    made.add_argument("--verify", action="store_true", help="also check the content against the fingerprint")
-    made.add_argument("--contact-sheet", metavar="PNG", help="draw random cases with every rater's outlines")
-    made.add_argument("--split", help="draw the contact sheet's cases from this split only")
-    made.add_argument("--cases", type=int, default=12, metavar="N", help="cases on it (default %(default)s)")
-    made.add_argument("--seed", type=int, default=0, help="which cases are drawn (default %(default)s)")
-    info_method.add_arguments(made)
-    return made
+_OPTIONS = ("preset", "file", "changes", "channels", "classes", "raters", "size", "n", "prompt", "exchangeable")
+"""of a method, named as `modiff.methods.cost.describe` names them, which has their defaults"""
+
+parser = partial(parser_of, "info")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the description, and draws the contact sheet where one is wanted."""
-    from modiff.cli import info_method
-    from modiff.config import presets
     from modiff.data.describe import describe
     from modiff.data.store import Store
-    from modiff.errors import ConfigError, DataError
-    from modiff.methods.registry import METHODS
 
-    if len(args.what) > 1 or info_method.is_model(args.what[0]):
-        return info_method.run(args)
+    if len(args.what) > 1 or _is_model(args.what[0]):
+        return _methods(args)
     if not Path(args.what[0]).exists():
         names = ", ".join(dict.fromkeys([*METHODS, *presets()]))
         raise DataError("no such store, run folder, method or preset", path=args.what[0], expected=f"a path or {names}")
-    if args.cases < 1:
-        raise ConfigError("number of cases", field="--cases", found=args.cases, expected="1 or more")
     with Store.open(args.what[0]) as store:
         if args.verify:
             store.verify()
@@ -92,7 +78,6 @@ def _facts(about: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None, title=Text(about["path"]), title_justify="left", title_style="bold")
     channels, height, width = about["shape"]
     kind = "exchangeable: a slot is not a person" if about["exchangeable_raters"] else "each a person of the same name"
-    prompt = "the image's centre says which lesion is meant" if about["prompt"] == "centre" else "none"
     spacing = about["spacing_mm"]
     facts = {
         "images": f"{about['images']} of {about['patients']} patients, {height}×{width}, {about['dtype']}",
@@ -100,7 +85,7 @@ def _facts(about: dict[str, Any]) -> Table:
         "classes": ", ".join(about["classes"]),
         "raters": f"{len(about['raters'])}: {', '.join(about['raters'])} ({kind})",
         "intensity": about["intensity"],
-        "prompt": prompt,
+        "prompt": "the image's centre says which lesion is meant" if about["prompt"] == "centre" else "none",
         "spacing": f"{spacing[0]:g} × {spacing[1]:g} mm" if spacing else "not the same for all, or unknown",
         **{name: about[name] for name in ("source", "licence", "importer")},
         "files read": "\n".join(f"{name}\n{digest}" for name, digest in about["provenance"].items()) or "none",
@@ -143,30 +128,97 @@ def _splits(about: dict[str, Any]) -> Table:
     )
     for column in table.columns[1:]:
         column.justify = "right"
-    several = len(about["classes"]) > 1
-    sections: list[list[tuple[str, list[str]]]] = [
-        [(name, [str(split[name]) for split in splits]) for name in ("images", "patients")],
-        [
-            *(
-                (
-                    f"marked by {count} of {len(about['raters'])}",
-                    [_percent(split["markers"][count]) for split in splits],
-                )
-                for count in splits[0]["markers"]
-            ),
-            ("by some, not by all", [_percent(split["some_empty"]) for split in splits]),
-            ("masks that are empty", [_percent(split["empty_masks"]) for split in splits]),
-        ],
-    ]
+
+    def row(heading: str, *path: Any, text: Callable[[Any], str] = _percent) -> None:
+        table.add_row(heading, *(text(reduce(getitem, path, split)) for split in splits))
+
+    for name in ("images", "patients"):
+        row(name, name, text=str)
+    table.add_section()
+    for count in splits[0]["markers"]:
+        row(f"marked by {count} of {len(about['raters'])}", "markers", count)
+    row("by some, not by all", "some_empty")
+    row("masks that are empty", "empty_masks")
     if any(split["read"] < 1 for split in splits):
-        sections[-1].append(("read, of images × raters", [_percent(split["read"]) for split in splits]))
+        row("read, of images × raters", "read")
     for place, name in enumerate(about["classes"]):
-        of, classes = f" of {name}" if several else "", [split["classes"][place] for split in splits]
-        dice, iou = ([_number(one[key]) for one in classes] for key in ("dice_markers", "iou_readers"))
-        areas = [_area(one["area_pixels"]) for one in classes]
-        sections.append([(f"Dice{of}", dice), (f"IoU{of}", iou), (f"area{of}", areas)])
-    for rows in sections:
-        for heading, values in rows:
-            table.add_row(heading, *values)
+        of = f" of {name}" if len(about["classes"]) > 1 else ""
         table.add_section()
+        row(f"Dice{of}", "classes", place, "dice_markers", text=_number)
+        row(f"IoU{of}", "classes", place, "iou_readers", text=_number)
+        row(f"area{of}", "classes", place, "area_pixels", text=_area)
     return table
+
+
+def _is_model(name: str) -> bool:
+    """Whether this is a method, a preset or a run folder; a file beats names."""
+    path = Path(name)
+    return not path.is_file() and (name in METHODS or name in presets() or (path / "config.yaml").is_file())
+
+
+def _methods(args: argparse.Namespace) -> int:
+    """Prints what each method costs."""
+    options = {name: getattr(args, name) for name in _OPTIONS if name in args}
+    if "changes" in options:
+        options["changes"] = merged(*map(setting, options["changes"]))
+    described = [_describe(name, options) for name in args.what]
+    if args.json:
+        print(json.dumps([one.to_dict() for one in described], indent=2))
+    else:
+        _show_methods(described)
+    return 0
+
+
+def _describe(name: str, options: dict[str, Any]) -> Description:
+    from modiff.methods.cost import describe, describe_model
+    from modiff.methods.run_folder import CONFIG, DATA, read_config, read_data
+
+    if name in METHODS:
+        return describe(name, **options)
+    if name in presets() and "preset" not in options:
+        return describe(read_preset(name)["method"], preset=name, **options)
+    if not (Path(name) / CONFIG).is_file():
+        return describe(name, **options)  # says which methods there are
+    if given := sorted(options.keys() - {"size", "n"}):
+        what = "a run has its own settings and data"
+        raise ConfigError(what, path=name, found=", ".join(given), expected="--size, -n and --json alone")
+    config, data = read_config(Path(name) / CONFIG), read_data(Path(name) / DATA)
+    more = {"size": max(data.size or (128,)), "n": 16} | options
+    return describe_model(config.method, config.model, data, preset=config.preset, **more)
+
+
+def _show_methods(described: list[Description]) -> None:
+    from rich.table import Table
+
+    from modiff.evaluation.words import wide_console
+
+    first = described[0]
+    alike = all((one.channels, one.size, one.preset) == (first.channels, first.size, first.preset) for one in described)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("", no_wrap=True)
+    for one in described:
+        own = [] if alike else [one.preset or "defaults", f"{one.channels}×{one.size}×{one.size}"]
+        table.add_column("\n".join([one.method, *own]), justify="right", no_wrap=True)
+
+    def row(heading: str, name: str, text: Callable[[Any], str] = "{:,}".format) -> None:
+        table.add_row(heading, *(text(getattr(one, name)) for one in described))
+
+    row("parameters", "parameters")
+    for part in dict.fromkeys(part for one in described for part in one.parts):
+        table.add_row(f"  {part}", *(f"{one.parts[part]:,}" if part in one.parts else "" for one in described))
+    if any(one.trained != one.parameters for one in described):
+        row("  of these trained", "trained")
+    row("evaluations per sample", "evaluations", str)
+    row("GFLOP: evaluation", "gflop_evaluation", _gflop)
+    row("GFLOP: sample", "gflop_sample", _gflop)
+    row("GFLOP: image, once", "gflop_image", _gflop)
+    row(f"GFLOP: image, n = {first.n}", "gflop_total", _gflop)
+    console = wide_console()
+    images = f"Images of {first.channels}×{first.size}×{first.size}" if alike else "Each method, its preset, its images"
+    images += f", {first.n} samples each" + (f", preset {first.preset}" if alike and first.preset else "")
+    console.print(images, soft_wrap=True, highlight=False)
+    console.print(table, highlight=False)
+
+
+def _gflop(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:,.1f}" if value >= 100 else f"{value:.3f}"

@@ -5,31 +5,15 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-import jsonargparse
-
-from modiff.config import RunConfig, build_config, parse_budget, presets
-from modiff.config.help import WIDTH, HelpFormatter
+from modiff.cli.options import add_settings, parser_of
+from modiff.config import RunConfig, build_config, presets
+from modiff.config.fields import merged, setting
+from modiff.config.help import WIDTH
+from modiff.config.run import parse_time
 from modiff.errors import ConfigError
 from modiff.methods.registry import METHODS
-
-_USAGE = """\
-{prog} --data STORE -o RUN [--method METHOD] [--preset PRESET] [--config FILE]
-                    [--fold K] [--max-time T] [--seed SEED] [settings]"""
-_DESCRIPTION = """\
-Trains a method on split "train" of a store and validates on "val". The run folder gets the
-settings, a metrics log, the training checkpoint and the weights. The same command resumes where
-the last one stopped, to the bit on a CPU. Ctrl-C or SIGTERM ends at the step's end with a good
-checkpoint."""
-_EPILOG = """\
-Settings come in this order, the later ones winning: defaults, --preset, --config FILE, flags. The
-defaults shown are those in force with the --method, --preset and --config given beside --help."""
-
-
-class _Formatter(HelpFormatter, jsonargparse.DefaultHelpFormatter):
-    """Shows types and defaults of settings."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,7 +25,16 @@ class _Parser(argparse.ArgumentParser):
         for name in ("--method", "--preset", "--config"):
             first.add_argument(name)
         chosen, _ = first.parse_known_args(words)
-        return _parse(self.prog, words, chosen)
+        layers = {"method": chosen.method, "preset": chosen.preset, "file": chosen.config}
+        parsed, unknown = _full_parser(self.prog, build_config(**layers)).parse_known_args(words)
+        if unknown:
+            hint = f"`{self.prog} --help` explains every setting"
+            raise ConfigError("no such option", found=" ".join(unknown), hint=hint)
+        texts = [f"{address}={text}" for address, text in vars(parsed).items() if "." in address]
+        own = {} if parsed.seed is None else {"seed": parsed.seed}
+        changes = merged(own, *(setting(text, option="--") for text in texts))
+        parsed.config = build_config(**layers, changes=changes)
+        return parsed
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -49,45 +42,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
     return _Parser(prog=prog)
 
 
-def _parse(prog: str, words: list[str], chosen: argparse.Namespace) -> argparse.Namespace:
-    config = build_config(method=chosen.method, preset=chosen.preset, file=chosen.config)
-    full = _full_parser(prog, config)
-    try:
-        parsed = full.parse_args(words)
-        made = full.instantiate(parsed)
-    except (argparse.ArgumentError, jsonargparse.ArgumentError) as error:
-        raise ConfigError(str(error).replace("\n", " "), hint=f"`{prog} --help` explains every setting") from error
-    parsed.config = replace(config, seed=made.seed, model=made.model, training=made.training, trainer=made.trainer)
-    return parsed
-
-
-def _full_parser(prog: str, config: RunConfig) -> jsonargparse.ArgumentParser:
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    full = jsonargparse.ArgumentParser(
-        prog=prog,
-        usage=_USAGE.format(prog=prog),
-        description=_DESCRIPTION,
-        epilog=f"presets:\n{_preset_lines()}\n\n{_EPILOG}",
-        formatter_class=_Formatter,
-        exit_on_error=False,
-    )
-    add = full.add_argument_group("the run").add_argument
-    add("--data", required=True, metavar="STORE", help="the store, as `modiff import` writes it")
-    add("-o", "--output", required=True, metavar="RUN", help="the run folder")
-    add("--method", default=config.method, help=f"what is trained: {', '.join(METHODS)}")
-    add("--preset", default=config.preset, help="named settings, listed below")
-    add("--config", metavar="FILE", default=None, help="YAML file of settings, such as a run folder's config.yaml")
-    add(
-        "--fold",
-        metavar="K",
-        type=int,
-        default=None,
-        help="hold out fold K of the store; train and validate on the others",
-    )
-    add("--max-time", metavar="T", default=None, help="end this start after 90s, 20m or 2h; the next one resumes")
-    add("--seed", type=int, default=config.seed, help="seed of weights, data order, augmentation and noise")
+def _full_parser(prog: str, config: RunConfig) -> argparse.ArgumentParser:
+    shown = {"method": config.method, "preset": config.preset or "none", "seed": str(config.seed)}
+    full = parser_of("train", prog, methods=", ".join(METHODS), presets=_preset_lines(), **shown)
     for group in ("model", "training", "trainer"):
-        full.add_argument(f"--{group}", type=type(getattr(config, group)), default=getattr(config, group))
+        add_settings(full, getattr(config, group), group)
     return full
 
 
@@ -108,9 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.training.loop import train
 
     say = rank_zero_only(print)  # the first of several processes says it for all
-    limit, images = parse_budget(args.max_time) if args.max_time is not None else (None, None)
-    if images is not None:
-        raise ConfigError("is not a time", field="--max-time", found=args.max_time, expected="90s, 20m or 2h")
+    limit = parse_time(args.max_time, field="--max-time")
     result = train(args.config, args.data, args.output, fold=args.fold, max_seconds=limit)
     validation = "" if result.validation is None else f", validation loss {result.validation:.4f}"
     say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from modiff.config.fields import ANY, COUNT, Range, check_numbers, number
 from modiff.config.run import parse_budget
@@ -20,21 +21,21 @@ class EvaluationConfig:
     ns: tuple[int, ...] = number((16, 32), COUNT, "samples")
     """samples per image; the largest is drawn once and the smaller ones are its first samples"""
     steps: tuple[int | None, ...] = number((None,), COUNT)
-    """steps of the sampler, one evaluation each; None is the model's own default"""
+    """steps of the sampler, one evaluation each; by default (None) the model's own"""
     protocols: tuple[str, ...] = ("standard", "paper")
-    """conventions of the metrics"""
+    """conventions of the metrics: standard, paper"""
     thresholds: tuple[float, ...] = number((), _THRESHOLDS)
-    """probabilities at which maps become masks, besides each protocol's own"""
+    """further probabilities at which maps become masks; standard uses 0.5, argmax, anyway, and paper 0.9"""
     seed: int = number(0, ANY)
-    """of the samples, hashed with each case's name"""
+    """of the samples, hashed with each case's name, or of the draw of subsets, and of the bootstrap"""
     limit: int | None = number(None, COUNT, "images")
-    """score only a fixed subset of this many images"""
+    """score only a fixed subset of this many images, the same at every call"""
     control: bool = False
     """also score each image's raters against the samples of another patient's image (predictor "shuffled")"""
     resamples: int = number(RESAMPLES, COUNT)
     """of the bootstrap over patients"""
     metrics: tuple[str, ...] = ("ged", "hm_iou")
-    """names of metrics, or "all" """
+    """all, or names: ged, hm_iou, ncc, ci, dmax, soft_dice, ece … as docs/metrics.md lists them"""
     one_rater: bool = False
     """also score each rater's mask against the other raters (predictor "one_rater")"""
 
@@ -60,21 +61,21 @@ class BenchmarkConfig:
     ns: tuple[int, ...] = number((16, 32), COUNT, "samples")
     """samples per image"""
     thresholds: tuple[float, ...] = number((0.5, 0.9), _THRESHOLDS)
-    """both under both protocols"""
+    """probabilities at which maps become masks, under both protocols; 0.5 is argmax in standard"""
     metrics: tuple[str, ...] = ("ged", "hm_iou", "ncc", "ci")
-    """names of metrics"""
+    """as of `modiff evaluate`"""
     split: str = "test"
     """the split that is scored"""
     folds: bool = False
-    """train every method on every fold of the store, and pool the held-out patients"""
+    """train every method on every fold of the store; tables pool the patients held out"""
     limit: int | None = number(None, COUNT, "images")
     """score a fixed subset of so many images, with folds of each"""
     presets: Mapping[str, str] = field(default_factory=dict)
     """a method's or row's preset where it is not the usual one"""
     changes: tuple[str, ...] = ()
     """"NAME.group.setting=value" of a method, a row, or all"""
-    accelerator: str = "auto"
-    """auto, cpu or gpu"""
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """what every training runs on"""
     devices: int = number(1, COUNT)
     """devices of a training; more than one is DDP, each training in a process of its own"""
 

@@ -5,19 +5,23 @@ A numeric field states its range and unit in its metadata (`number`), and its he
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from modiff.errors import ConfigError, DataError
+from modiff.errors import ConfigError, DataError, ModiffError
 
 _EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _T = TypeVar("_T")
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def check_numbers(config: object, prefix: str = "") -> None:
     """ConfigError naming the first number that is out of its field's range, infinite, or not a number; or the first
     word that is not one of its field's choices. Groups are checked too."""
     assert is_dataclass(config)
-    hints = get_type_hints(type(config))
+    hints = _hints(type(config))
     for item in fields(config):
         value, name, within = getattr(config, item.name), f"{prefix}{item.name}", item.metadata.get("range")
         if is_dataclass(value):
@@ -91,6 +95,17 @@ def check_numbers(config: object, prefix: str = "") -> None:
             expected = within.text(several=isinstance(value, tuple)) + unit
             found = list(value) if isinstance(value, tuple) else value
             raise ConfigError("is out of range", field=name, found=found, expected=expected)
+
+
+@cache
+def help_texts(kind: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass, in one line."""
+    body = cast(ast.ClassDef, ast.parse(inspect.getsource(kind)).body[0]).body
+    found = {}
+    for item, below in pairwise(body):
+        if isinstance(item, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            found[ast.unparse(item.target)] = " ".join(str(below.value.value).split())
+    return found
 
 
 def _finite(value: object) -> bool:
@@ -118,25 +133,17 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
     if origin is Literal:
         return value in args, value
     if origin in (Union, UnionType):
-        for option in args:
-            good, made = _fits(value, option)
-            if good:
-                return True, made
-        return False, value
+        return next((fit for fit in (_fits(value, option) for option in args) if fit[0]), (False, value))
     if origin is tuple:
-        good = isinstance(value, (list, tuple)) and all(_fits(item, args[0])[0] for item in value)
-        return good, tuple(_fits(item, args[0])[1] for item in value) if good else value
-    if origin is not None:
-        return isinstance(value, origin), value
-    if kind is NoneType:
-        return value is None, value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return True, float(value)
-    if kind is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return True, float(value)  # YAML 1.1 reads 1e-3, without a point, and 1.5e3, without a sign, as text
+        fits = [_fits(item, args[0]) for item in value] if isinstance(value, (list, tuple)) else [(False, value)]
+        good = all(fit for fit, _ in fits)
+        return good, tuple(made for _, made in fits) if good else value
     if kind in (int, float) and isinstance(value, bool):
         return False, value
-    return isinstance(value, kind), value
+    # YAML 1.1 reads 1e-3, without a point, and 1.5e3, without a sign, as text.
+    if kind is float and (isinstance(value, int) or (isinstance(value, str) and _EXPONENT.fullmatch(value))):
+        return True, float(value)
+    return isinstance(value, origin or kind), value
 
 
 def _hint_text(kind: Any) -> str:
@@ -145,9 +152,19 @@ def _hint_text(kind: Any) -> str:
     )
 
 
+def _fitted(value: Any, kind: Any, error: type[ModiffError], path: str | Path | None, field: str) -> Any:
+    """Plain data as the type hint has it; `error` where it does not fit or is not finite."""
+    good, made = _fits(value, kind)
+    if not good:
+        raise error("wrong value", path=path, field=field, found=repr(value)[:60], expected=_hint_text(kind))
+    if not _finite(made):
+        raise error("is out of range", path=path, field=field, found=value, expected="finite")
+    return made
+
+
 def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None = None, prefix: str = "") -> Any:
     """A copy of a configuration with changes from plain, nested data; ConfigError for unknown names and wrong types."""
-    hints = get_type_hints(type(config))
+    hints = _hints(type(config))
     known = {item.name for item in fields(config)}
     new: dict[str, Any] = {}
     for key, value in changes.items():
@@ -160,18 +177,8 @@ def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None =
                 raise ConfigError("is a group of settings", path=path, field=name, found=repr(value))
             new[key] = update(current, value, path=path, prefix=f"{name}.")
             continue
-        good, made = _fits(value, hints[key])
-        if not good:
-            raise ConfigError("wrong value", path=path, field=name, found=repr(value), expected=_hint_text(hints[key]))
-        if not _finite(made):
-            raise ConfigError("is out of range", path=path, field=name, found=value, expected="finite")
-        new[key] = made
+        new[key] = _fitted(value, hints[key], ConfigError, path, name)
     return replace(config, **new)
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
 
 
 def typed(
@@ -187,19 +194,11 @@ def typed(
 
     message: what the data are not, where their names are wrong.
     """
-    hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
+    hints = _hints(kind)
     if not isinstance(data, dict) or not hints.keys() - set(optional) <= data.keys() <= hints.keys():
         found = ", ".join(map(str, data)) if isinstance(data, dict) else type(data).__name__
         raise DataError(message, path=path, field=field, found=found, expected=", ".join(hints))
-    made = {}
-    for name, value in data.items():
-        good, made[name] = _fits(value, hints[name])
-        if not good or not _finite(made[name]):
-            expected = _hint_text(hints[name])
-            raise DataError(
-                "wrong value", path=path, field=f"{field}.{name}", found=repr(value)[:60], expected=expected
-            )
-    return kind(**made)
+    return kind(**{name: _fitted(item, hints[name], DataError, path, f"{field}.{name}") for name, item in data.items()})
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -220,33 +219,31 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
-def setting(text: str, *, expected: str = "NAME=VALUE") -> dict[str, Any]:
-    """{"model": {"unet": {"base": 32}}} of "model.unet.base=32", the value read as YAML; ConfigError."""
+def setting(text: str, *, option: str = "--set ", expected: str = "NAME=VALUE") -> dict[str, Any]:
+    """{"model": {"unet": {"base": 32}}} of "model.unet.base=32", the value read as YAML; ConfigError of the option."""
     import yaml
 
     address, equals, value = text.partition("=")
     groups = address.split(".")
     if not equals or not all(groups):
-        raise ConfigError("is not a setting", field="--set", found=repr(text), expected=expected)
+        raise ConfigError("is not a setting", field=option.strip(), found=repr(text), expected=expected)
     try:
         made: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError("is not YAML", field=f"--set {address}", found=repr(value)) from error
+        raise ConfigError("is not YAML", field=f"{option}{address}", found=repr(value)) from error
     for group in reversed(groups):
         made = {group: made}
     result: dict[str, Any] = made
     return result
 
 
-def merge(into: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """Puts the settings of `other` over those of `into`, group by group; `other` stays apart."""
-    for key, value in other.items():
-        if isinstance(value, Mapping):
-            below = into.get(key)
-            into[key] = below if isinstance(below, dict) else {}
-            merge(into[key], value)
-        else:
-            into[key] = value
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of all layers, group by group; the later ones win."""
+    made: dict[str, Any] = {}
+    for key, value in (item for layer in layers for item in layer.items()):
+        below = made.get(key)
+        made[key] = merged(below if isinstance(below, dict) else {}, value) if isinstance(value, Mapping) else value
+    return made
 
 
 def flatten(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ from modiff.config.fields import (
 from modiff.config.modiff import MoDiffConfig
 from modiff.errors import ConfigError
 
+_PRESETS = Path(__file__).parent / "presets"
 MODELS: dict[str, type[Any]] = {
     "modiff": MoDiffConfig,
     "cimd": CIMDConfig,
@@ -108,23 +109,16 @@ class RunConfig:
 
 def presets() -> dict[str, str]:
     """Names of the packaged presets and their first comment line."""
-    folder = resources.files("modiff.config") / "presets"
-    found = {}
-    for item in sorted(folder.iterdir(), key=lambda entry: entry.name):
-        if item.name.endswith(".yaml"):
-            found[item.name[:-5]] = item.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
-    return found
+    files = sorted(_PRESETS.glob("*.yaml"))
+    return {file.stem: file.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ") for file in files}
 
 
 def read_preset(name: str) -> dict[str, Any]:
     """A packaged preset as plain data; ConfigError naming the presets there are."""
-    import yaml
-
     known = presets()
     if not isinstance(name, str) or name not in known:
         raise ConfigError("no such preset", field="preset", found=repr(name), expected=f"one of {', '.join(known)}")
-    data = yaml.safe_load((resources.files("modiff.config") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"))
-    return data or {}
+    return read_yaml(_PRESETS / f"{name}.yaml")
 
 
 def model_config(method: str) -> Any:
@@ -142,35 +136,48 @@ def build_config(
     changes: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """One configuration from defaults < preset < YAML file < changes (flags)."""
-    written = read_yaml(file) if file is not None else {}
-    flags = dict(changes or {})
+    written, flags = read_yaml(file) if file is not None else {}, changes or {}
     preset = preset or flags.get("preset") or written.get("preset")
     chosen = read_preset(preset) if preset else {}
-    method = method or flags.get("method") or written.get("method") or chosen.get("method") or RunConfig.method
-    config = RunConfig(method=method, preset=preset, model=model_config(method))
-    for layer, path in ((chosen, f"preset {preset}"), (written, file), (flags, None)):
-        config = update(config, {k: v for k, v in layer.items() if k not in ("method", "preset")}, path=path)
-    return config
+    method = method or flags.get("method") or written.get("method") or chosen.get("method")
+    config = config_from_dict(
+        {**chosen, "method": method or RunConfig.method, "preset": preset}, path=f"preset {preset}"
+    )
+    return _over(_over(config, written, file), flags, None)
 
 
 def config_from_dict(data: Mapping[str, Any], *, path: str | Path | None = None) -> RunConfig:
     """The configuration that `to_dict` wrote."""
     method = data.get("method", RunConfig.method)
-    config = RunConfig(method=method, preset=data.get("preset"), model=model_config(method))
-    return update(config, {k: v for k, v in data.items() if k not in ("method", "preset")}, path=path)
+    return _over(RunConfig(method=method, preset=data.get("preset"), model=model_config(method)), data, path)
+
+
+def _over(config: RunConfig, data: Mapping[str, Any], path: str | Path | None) -> RunConfig:
+    """The configuration with the settings of `data`, but for method and preset, which are chosen before."""
+    made: RunConfig = update(config, {k: v for k, v in data.items() if k not in ("method", "preset")}, path=path)
+    return made
 
 
 def parse_budget(text: str) -> tuple[float | None, int | None]:
     """(seconds, images): "90s", "20m", "2h" or "50000img"; the other of the two is None."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|img)", text.strip())
     if not match or float(match[1]) <= 0:
-        raise ConfigError(
-            "is not a budget", field="training.budget", found=repr(text), expected="20m, 2h, 90s or 50000img"
-        )
+        expected = "20m, 2h, 90s or 50000img"
+        raise ConfigError("is not a budget", field="training.budget", found=repr(text), expected=expected)
     number, unit = float(match[1]), match[2]
     if unit == "img":
         return None, round(number)
     return number * {"s": 1, "m": 60, "h": 3600}[unit], None
+
+
+def parse_time(text: str | None, *, field: str) -> float | None:
+    """Seconds of "90s", "20m" or "2h", None of None; ConfigError of `field` for anything else."""
+    if text is None:
+        return None
+    with suppress(ConfigError):
+        if (seconds := parse_budget(text)[0]) is not None:
+            return seconds
+    raise ConfigError("is not a time", field=field, found=text, expected="90s, 20m or 2h")
 
 
 def check_ranges(config: RunConfig) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.config.sampling import OVERLAP, SAMPLES
+from modiff.config.sampling import OVERLAP, SAMPLES, SampleConfig
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
 from modiff.io.image import ImageFile
@@ -262,24 +262,15 @@ def content_hash(image: np.ndarray) -> str:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SampleConfig):
     """What is asked for: where to look and how to make the values (`Predictor.set_image`), what to draw
     (`Predictor.sample`) and how to count it (`summarise`).
 
     roi: `X0:X1,Y0:Y1[,Z0:Z1]`. spacing: (row, column) mm of an image's pixels; a scan brings its own.
     """
 
-    n: int = SAMPLES
-    seed: int = 0
-    steps: int | None = None
     raters: RaterChoice = "single"
-    stratified: bool = False
     at: tuple[int, ...] | None = None
-    slices: int = 0
-    roi: str | None = None
-    overlap: float = OVERLAP
-    intensity: str | None = None
-    threshold: float | None = None
     spacing: tuple[float, ...] | None = None
 
     def drawing(self) -> dict[str, Any]:
