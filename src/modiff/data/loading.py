@@ -163,23 +163,12 @@ def batch_rows(seed: int, index: int, size: int, count: int) -> torch.Tensor:
     return rows
 
 
-class TrainingBatches:
-    """Batch i of a run for any i, each process its own share of every batch.
-
-    size: images a batch over all processes. augment: flips and quarter turns.
-    """
-
-    def __init__(
-        self, store: MemoryStore, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
-    ) -> None:
-        self.store, self.seed, self.size, self.augment = store, seed, size, augment
-        self.rank, self.world = rank, world
-
-    def batch(self, index: int) -> Batch:
-        """Batch `index` of the run, this process's share of it."""
-        rows = batch_rows(self.seed, index, self.size, len(self.store))[self.rank :: self.world]
-        made = self.store.batch(rows)
-        return random_dihedral(made, generator(self.seed, "augment", index, self.rank)) if self.augment else made
+def training_batch(
+    store: MemoryStore, index: int, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
+) -> Batch:
+    """This process's share of batch `index` of a run. size: images over all processes. augment: flips and turns."""
+    made = store.batch(batch_rows(seed, index, size, len(store))[rank::world])
+    return random_dihedral(made, generator(seed, "augment", index, rank)) if augment else made
 
 
 def validation_batches(store: MemoryStore, *, images: int, size: int, rank: int = 0, world: int = 1) -> list[Batch]:
