@@ -62,7 +62,9 @@ def test_a_missing_file_is_named(published, name):
 def test_a_description_of_the_data_that_cannot_be_is_named(published, change):
     path = published / "data.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(CheckpointError, match=f"data.json: does not describe the training data: .*{[*change][0]}"):
+    with pytest.raises(
+        CheckpointError, match=f"data.json: does not describe the training data: .*{next(iter(change))}"
+    ):
         load_model(published)
 
 

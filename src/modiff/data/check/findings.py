@@ -55,16 +55,12 @@ class Report:
     def groups(self) -> list[tuple[Level, str, list[Finding]]]:
         """Findings of one level and kind together, the worst first, in the order they were found."""
         table: dict[tuple[Level, str], list[Finding]] = {}
-        for finding in self.findings:
+        for finding in sorted(self.findings, key=lambda finding: LEVELS.index(finding.level)):
             table.setdefault((finding.level, finding.kind), []).append(finding)
-        return [
-            (level, kind, found) for (level, kind), found in sorted(table.items(), key=lambda x: LEVELS.index(x[0][0]))
-        ]
+        return [(level, kind, found) for (level, kind), found in table.items()]
 
     @property
     def verdict(self) -> str:
         """One line: usable or not, and how much was found."""
-        counts = [
-            f"{self.count(level)} {level}{'s' * (self.count(level) != 1)}" for level in LEVELS if self.count(level)
-        ]
+        counts = [f"{count} {level}{'s' * (count != 1)}" for level in LEVELS if (count := self.count(level))]
         return ("usable" if self.usable else "not usable as it is") + ": " + (", ".join(counts) or "nothing found")
