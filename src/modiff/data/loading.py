@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modiff.data.store import Store
-from modiff.data.store_format import StoreInfo
+from modiff.data.store_format import StoreInfo, packed
 from modiff.errors import DataError
 from modiff.rng import seed_for
 from modiff.types import Batch
@@ -25,11 +25,10 @@ def to_unit(image: np.ndarray) -> Tensor:
     """float32 in [0,1]: integers by their type's range (uint8 0 to 255, int16 −32768 to 32767), floats as they are."""
     if image.dtype.kind == "f":
         return torch.from_numpy(image.astype(np.float32))
-    range_ = np.iinfo(image.dtype)
-    if range_.min == 0 and image.dtype.itemsize < 4:
-        return torch.from_numpy(np.divide(image, np.float32(range_.max), dtype=np.float32))
-    values = torch.from_numpy(image.astype(np.float32 if image.dtype.itemsize < 4 else np.float64))
-    return ((values - range_.min) / (range_.max - range_.min)).to(torch.float32)
+    ends, exact = np.iinfo(image.dtype), np.float32 if image.dtype.itemsize < 4 else np.float64
+    values = np.subtract(image, ends.min, dtype=exact)
+    values /= exact(ends.max - ends.min)
+    return torch.from_numpy(values.astype(np.float32, copy=False))
 
 
 @dataclass
@@ -86,32 +85,21 @@ def load(store: str | Path | Store, split: str | None = None) -> MemoryStore:
             return load(opened, split)
     rows = store.rows(split)
     _, height, width = store.shape
-    raters, classes = len(store.info.raters), len(store.info.classes)
+    info, classes = store.info, len(store.info.classes)
     try:
         image = np.empty((len(rows), *store.shape), store.dtype)
-        packed = np.empty((len(rows), raters, classes, -(-height * width // 8)), np.uint8)
+        bits = np.empty((len(rows), len(info.raters), classes, -(-height * width // 8)), np.uint8)
     except MemoryError as error:
-        raise DataError(
-            "does not fit into memory", path=store.path, found=f"{len(rows)} images {store.shape}"
-        ) from error
-    index = np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]
+        found = f"{len(rows)} images {store.shape}"
+        raise DataError("does not fit into memory", path=store.path, found=found) from error
     start = 0
     for images, masks in store.blocks(rows):
         end = start + len(images)
         image[start:end] = images
-        onehot = masks[:, :, None] == index
-        packed[start:end] = np.packbits(onehot.reshape(*onehot.shape[:3], -1), axis=-1)
+        bits[start:end] = packed(masks, classes)
         start = end
-    return MemoryStore(
-        info=store.info,
-        cases=tuple(store.cases[rows].tolist()),
-        patients=tuple(store.patients[rows].tolist()),
-        splits=tuple(store.splits[rows].tolist()),
-        read=store.read[rows],
-        image=image,
-        packed=packed,
-        fingerprint=store.fingerprint(),
-    )
+    cases, patients, splits = (tuple(names[rows].tolist()) for names in (store.cases, store.patients, store.splits))
+    return MemoryStore(info, cases, patients, splits, store.read[rows], image, bits, store.fingerprint())
 
 
 def dihedral(x: Tensor, index: int) -> Tensor:

@@ -253,6 +253,12 @@ def inflate(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return flat.reshape(-1).view(dtype).reshape(shape)
 
 
+def packed(masks: np.ndarray, classes: int) -> np.ndarray:
+    """(n,R,H,W) class index -> (n,R,K,⌈HW/8⌉): each foreground class as one bit per pixel."""
+    onehot = masks[:, :, None] == np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]
+    return np.packbits(onehot.reshape(*onehot.shape[:3], -1), axis=-1)
+
+
 def fingerprint(info: StoreInfo, folds: Mapping[str, int]) -> hashlib._Hash:
     """SHA-256 of a store's content, to be updated with the `item_digest` of each case in order.
 

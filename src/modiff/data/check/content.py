@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from scipy import ndimage
 
 from modiff.data.check.findings import Finding
 
@@ -64,7 +65,7 @@ class ContentChecks:
         areas = marked.reshape(len(marked), -1).sum(1)
         self._reads += case.read
         self._marks += areas > 0
-        self._used |= set(np.unique(case.masks[marked]).tolist()) if areas.any() else set()
+        self._used |= set(np.unique(case.masks[marked]).tolist())
         marking = [int(rater) for rater in np.flatnonzero(areas)]
         for rater in marking:
             others = [other for other in marking if other != rater]
@@ -204,7 +205,7 @@ class Moves:
             return
         here, there = (np.array([places.mean() for places in np.nonzero(one)]) for one in (mask, against))
         shift = tuple(int(step) for step in np.rint(there - here))
-        best = iou(_rolled(mask, shift), against)
+        best = iou(ndimage.shift(mask, shift, order=0), against)  # what leaves the grid is lost
         if best < _SHIFT_TO or max(map(abs, shift)) < 2:
             return
         self._shifts[rater].append(shift)
@@ -263,15 +264,6 @@ def _flips(mask: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield "transposed", mask.swapaxes(1, 2)
     if mask.shape[0] > 1:
         yield "with its slices in reverse order", mask[::-1]
-
-
-def _rolled(mask: np.ndarray, shift: tuple[int, ...]) -> np.ndarray:
-    """Moved by whole voxels; what leaves the grid is lost."""
-    made = np.zeros_like(mask)
-    to = tuple(slice(max(step, 0), size + min(step, 0)) for step, size in zip(shift, mask.shape, strict=True))
-    of = tuple(slice(max(-step, 0), size + min(-step, 0)) for step, size in zip(shift, mask.shape, strict=True))
-    made[to] = mask[of]
-    return made
 
 
 def _steps(shift: tuple[int, ...]) -> str:
