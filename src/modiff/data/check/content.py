@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from scipy import ndimage
 
-from modiff.data.check.findings import Finding
+from modiff.data.check.findings import Finding, Level
 
 _ENOUGH = 3  # cases from which a rater's habit is read
 _AREA_HABIT, _AREA_CASE = 3.0, 15.0  # ratio of areas to the other raters': as a habit, and in a single case
@@ -49,10 +49,10 @@ class ContentChecks:
 
     def __init__(self, raters: tuple[str, ...], *, exchangeable: bool, classes: tuple[str, ...] = ()) -> None:
         self.raters, self.exchangeable, self.classes = raters, exchangeable, classes
-        self._seen: dict[bytes, Case] = {}
-        self._moves = Moves(pool=not exchangeable)
-        self._ratios: dict[int, list[float]] = defaultdict(list)
-        self._same: dict[tuple[int, int], list[bool]] = defaultdict(list)
+        self._who = ["a rater"] * len(raters) if exchangeable else list(raters)
+        self._seen: dict[bytes, tuple[str, str, str | None]] = {}
+        self._moves, self._ratios = [Moves() for _ in raters], [list[float]() for _ in raters]
+        self._same: dict[tuple[int, ...], list[bool]] = defaultdict(list)  # by pair; () for all where slots are nobody
         self._reads, self._marks = np.zeros(len(raters), int), np.zeros(len(raters), int)
         self._used: set[int] = set()
         self._cases = 0
@@ -76,17 +76,17 @@ class ContentChecks:
                 self._ratios[rater].append(ratio)
                 agreed = len(others) > 1 and areas[others].max() <= _AREA_AGREED * areas[others].min()
                 if agreed and max(ratio, 1 / ratio) >= _AREA_CASE and abs(areas[rater] - typical) >= _AREA_VOXELS:
-                    text = f"{self._who(rater)} marks {areas[rater]} pixels, the others {typical:g}"
+                    text = f"{self._who[rater]} marks {areas[rater]} pixels, the others {typical:g}"
                     yield Finding("warning", "an area far off", text, case.name)
                 # With two raters each is the other's only company: one word about the pair is enough.
                 if len(others) > 1 or rater < others[0]:
-                    words = f"{self._who(rater)} overlaps {self._company(others)}"
-                    yield from self._moves.add(case.name, rater, words, marked[rater], consensus(marked[others]))
+                    words = f"{self._who[rater]} overlaps {self._company(others)}"
+                    yield from self._moves[rater].add(case.name, words, marked[rater], consensus(marked[others]))
         for one, other in combinations(marking, 2):
             same = areas[one] == areas[other] and bool((marked[one] == marked[other]).all())
-            self._same[one, other].append(same)
+            self._same[() if self.exchangeable else (one, other)].append(same)
             if same and case.masks.shape[1] > 1 and areas[one] >= _AREA_VOXELS:  # chance does not repeat a volume
-                text = f"{self._who(one)} and {self._company([other])} draw the same {areas[one]} voxels"
+                text = f"{self._who[one]} and {self._company([other])} draw the same {areas[one]} voxels"
                 yield Finding("warning", "the same outline in a volume", text, case.name)
 
     def _image(self, case: Case) -> Iterator[Finding]:
@@ -100,23 +100,21 @@ class ContentChecks:
             yield Finding("warning", "constant channel", f"channel {numbers} has one value throughout", case.name)
         head = f"{case.image.dtype} {case.image.shape}".encode()
         digest = hashlib.blake2b(head + np.ascontiguousarray(case.image).tobytes(), digest_size=16).digest()
-        before = self._seen.setdefault(digest, Case(case.name, case.patient, case.split, *[np.empty(0)] * 3))
-        if before.name == case.name:
-            return
-        if before.split != case.split:
-            text = f"shows the same image as {before.name}: one is in {case.split}, the other in {before.split}"
+        name, patient, split = self._seen.setdefault(digest, (case.name, case.patient, case.split))
+        if split != case.split:
+            text = f"shows the same image as {name}: one is in {case.split}, the other in {split}"
             yield Finding("error", "the same image in two splits", text, case.name)
-        elif before.patient != case.patient:
-            text = f"patient {case.patient} has the same image as {before.name} of patient {before.patient}"
+        elif patient != case.patient:
+            text = f"patient {case.patient} has the same image as {name} of patient {patient}"
             yield Finding("warning", "the same image of two patients", text, case.name)
-        else:
-            yield Finding("warning", "the same image twice", f"shows the same image as {before.name}", case.name)
+        elif name != case.name:
+            yield Finding("warning", "the same image twice", f"shows the same image as {name}", case.name)
 
     def _inverted(self, case: Case, rater: int, marked: np.ndarray, others: list[int]) -> Iterator[Finding]:
         mask = marked[rater]
         if not (mask.mean() > 0.5 and mask[:, :: max(mask.shape[1] - 1, 1), :: max(mask.shape[2] - 1, 1)].all()):
             return
-        text = f"{self._who(rater)} marks {100 * mask.mean():.0f} % of the image, with all its corners"
+        text = f"{self._who[rater]} marks {100 * mask.mean():.0f} % of the image, with all its corners"
         against = consensus(marked[others]) if others else None
         sure = against is not None and iou(~mask, against) > max(0.5, iou(mask, against))
         text += "; its reverse agrees with the other raters" if sure else ": foreground and background swapped?"
@@ -127,7 +125,7 @@ class ContentChecks:
         if not self.exchangeable:
             for rater, name in enumerate(self.raters):
                 others = [other for other in range(len(self.raters)) if other != rater]
-                yield from self._moves.finish(rater, f"{name} overlaps {self._company(others)}" if others else name)
+                yield from self._moves[rater].finish(f"{name} overlaps {self._company(others)}" if others else name)
                 ratios = self._ratios[rater]
                 typical = float(np.median(ratios)) if ratios else 1.0
                 if len(ratios) >= _ENOUGH and max(typical, 1 / typical) >= _AREA_HABIT:
@@ -140,13 +138,10 @@ class ContentChecks:
                 yield Finding("warning", "a rater who never marks", text)
         if self._cases and not self._marks.any():
             yield Finding("error", "no marks", "no rater marks anything in any case")
-        pairs = self._same
-        if self.exchangeable:  # slots are nobody: all pairs together
-            pairs = {(-1, -1): [same for values in self._same.values() for same in values]}
-        for (one, other), same in pairs.items():
-            share = float(np.mean(same)) if same else 0.0
+        for pair, same in self._same.items():
+            share = float(np.mean(same))
             if len(same) >= _ENOUGH and share > _COPIES:
-                who = "raters" if self.exchangeable else f"{self.raters[one]} and {self.raters[other]}"
+                who = " and ".join(self.raters[rater] for rater in pair) or "raters"
                 text = f"{who} draw the same outline, to the pixel, {sum(same)} of {len(same)} times that both mark"
                 yield Finding("error" if share == 1 else "warning", "raters that are copies", text)
         for index, name in enumerate(self.classes, 1):
@@ -158,81 +153,68 @@ class ContentChecks:
             return "the others"
         return "another" if self.exchangeable else self.raters[others[0]]
 
-    def _who(self, rater: int) -> str:
-        return "a rater" if self.exchangeable else self.raters[rater]
-
 
 class Moves:
-    """Raters whose masks were flipped or shifted: they overlap the others poorly, and well after one move.
+    """A rater whose masks were flipped or shifted: they overlap the others' poorly, and well after one move.
 
-    Gathers evidence case by case. pool: raters are persons, so that their cases can be taken together.
+    Gathers evidence case by case.
     """
 
-    def __init__(self, *, pool: bool) -> None:
-        self._pool = pool
-        self._sums: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
-        self._flipped: dict[int, list[str]] = defaultdict(list)
-        self._shifts: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-        self._compared: dict[int, int] = defaultdict(int)
+    def __init__(self) -> None:
+        self._sums: dict[str, np.ndarray] = {}
+        self._flipped: list[str] = []
+        self._shifts: list[np.ndarray] = []
+        self._compared = 0
 
-    def add(self, case: str, rater: int, words: str, mask: np.ndarray, against: np.ndarray) -> Iterator[Finding]:
-        """One rater's mask (Z,H,W) against the others' consensus; words: who overlaps whom."""
+    def add(self, case: str, words: str, mask: np.ndarray, against: np.ndarray) -> Iterator[Finding]:
+        """The rater's mask (Z,H,W) against the others' consensus; words: who overlaps whom."""
         if np.count_nonzero(mask) < _SMALL or np.count_nonzero(against) < _SMALL:
             return
-        self._compared[rater] += 1
-        now, volume = iou(mask, against), mask.shape[0] > 1
-        flips = {_NOW: counts(mask, against)}
-        if now < _FINE:
-            flips |= {name: counts(moved, against) for name, moved in _flips(mask)}
-        if self._pool:
-            sums = self._sums[rater]
-            for name in (_NOW, *(name for name, _ in _flips(mask))):
-                # A flip that was not tried did not overlap: what is fine as it is speaks against it.
-                sums[name] = sums.get(name, 0) + flips.get(name, flips[_NOW] * [0, 1])
-        name, best = max(((name, _ratio(flips[name])) for name in flips), key=lambda pair: pair[1])
-        rules = (_IMAGE, _VOLUME) if volume else (_IMAGE,)
-        if any(now <= low and best >= high for low, high in rules):
-            self._flipped[rater].append(name)
-            text = f"{words} by {now:.2f}, by {best:.2f} when {name}"
-            yield Finding("error" if volume else "warning", "a flipped rater", text, case)
-        else:
-            yield from self._shifted(case, rater, words, mask, against, now)
-
-    def _shifted(
-        self, case: str, rater: int, words: str, mask: np.ndarray, against: np.ndarray, now: float
-    ) -> Iterator[Finding]:
+        self._compared += 1
+        here = counts(mask, against)
+        now, volume = _ratio(here), mask.shape[0] > 1
+        # A flip that is not tried does not overlap: what is fine as it is speaks against it.
+        flips = {name: counts(moved, against) if now < _FINE else here * [0, 1] for name, moved in _flips(mask)}
+        flips = {_NOW: here} | flips
+        for name, pair in flips.items():
+            self._sums[name] = self._sums.get(name, 0) + pair
+        name, best = max(((name, _ratio(pair)) for name, pair in flips.items()), key=lambda pair: pair[1])
+        level: Level = "error" if volume else "warning"
+        if any(now <= low and best >= high for low, high in ((_IMAGE, _VOLUME) if volume else (_IMAGE,))):
+            self._flipped.append(name)
+            yield Finding(level, "a flipped rater", f"{words} by {now:.2f}, by {best:.2f} when {name}", case)
+            return
         if now > _SHIFT_TO - _SHIFT_GAIN:
             return
-        here, there = (np.array([places.mean() for places in np.nonzero(one)]) for one in (mask, against))
-        shift = tuple(int(step) for step in np.rint(there - here))
+        centres = (np.array([places.mean() for places in np.nonzero(one)]) for one in (against, mask))
+        shift = np.rint(np.subtract(*centres)).astype(int)
         best = iou(ndimage.shift(mask, shift, order=0), against)  # what leaves the grid is lost
-        if best < _SHIFT_TO or max(map(abs, shift)) < 2:
+        if best < _SHIFT_TO or np.abs(shift).max() < 2:
             return
-        self._shifts[rater].append(shift)
-        volume = mask.shape[0] > 1
+        self._shifts.append(shift)
         if volume or (best - now >= _ALONE_GAIN and mask.mean() >= _ALONE_SHARE):
             text = f"{words} by {now:.2f}, by {best:.2f} when moved by {_steps(shift)}"
-            yield Finding("error" if volume else "warning", "a shifted rater", text, case)
+            yield Finding(level, "a shifted rater", text, case)
 
-    def finish(self, rater: int, words: str) -> Iterator[Finding]:
+    def finish(self, words: str) -> Iterator[Finding]:
         """What all cases of a rater say together."""
-        compared = self._compared[rater]
+        compared = self._compared
         if compared < _ENOUGH:
             return
-        pooled = {name: _ratio(sums) for name, sums in self._sums[rater].items()}
+        pooled = {name: _ratio(sums) for name, sums in self._sums.items()}
         best = max(pooled, key=lambda name: pooled[name])
-        often, times = max(((name, self._flipped[rater].count(name)) for name in pooled), key=lambda pair: pair[1])
+        often, times = max(((name, self._flipped.count(name)) for name in pooled), key=lambda pair: pair[1])
         if pooled[best] >= _POOLED[1] and pooled[_NOW] <= _POOLED[0] * pooled[best]:
             text = f"{words} by {pooled[_NOW]:.2f} over {compared} cases, by {pooled[best]:.2f} when {best}"
             yield Finding("error", "a flipped rater", text)
         elif times >= max(_ENOUGH, _HABIT * compared):
             text = f"{words} well only when {often}, in {times} of {compared} cases"
             yield Finding("error", "a flipped rater", text)
-        if shifts := np.array(self._shifts[rater]).reshape(-1, 3).tolist():
-            typical = np.median(shifts, axis=0)
-            alike = int((np.abs(np.array(shifts) - typical).max(1) <= _SAME_SHIFT).sum())
+        if self._shifts:
+            typical = np.median(self._shifts, axis=0)
+            alike = int((np.abs(np.array(self._shifts) - typical).max(1) <= _SAME_SHIFT).sum())
             if alike >= max(_ENOUGH, _HABIT * compared):
-                steps = _steps(tuple(int(step) for step in np.rint(typical)))
+                steps = _steps(np.rint(typical).astype(int))
                 text = f"{words} well only when moved by {steps}, in {alike} of {compared} cases"
                 yield Finding("error", "a shifted rater", text)
 
@@ -266,6 +248,6 @@ def _flips(mask: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield "with its slices in reverse order", mask[::-1]
 
 
-def _steps(shift: tuple[int, ...]) -> str:
+def _steps(shift: np.ndarray) -> str:
     names = ("slices", "rows", "columns")
     return ", ".join(f"{step:+d} {name}" for step, name in zip(shift, names, strict=True) if step)
