@@ -277,17 +277,12 @@ def _fabric(config: RunConfig) -> Fabric:
         logging.getLogger(name).setLevel(logging.ERROR)
     settings, size = config.trainer, config.training.batch_size
     try:
-        fabric = Fabric(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy="ddp_find_unused_parameters_true" if settings.devices * settings.num_nodes > 1 else "auto",
-        )
+        strategy = "ddp_find_unused_parameters_true" if settings.devices * settings.num_nodes > 1 else "auto"
+        where: dict[str, Any] = {"devices": settings.devices, "num_nodes": settings.num_nodes}
+        fabric = Fabric(accelerator=settings.accelerator, strategy=strategy, **where)
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise ConfigError("does not fit this machine", field="trainer", found=str(error)) from error
     if size % fabric.world_size:
-        expected = f"a multiple of {fabric.world_size}"
-        raise ConfigError(
-            "does not divide over the devices", field="training.batch_size", found=size, expected=expected
-        )
+        field, expected = "training.batch_size", f"a multiple of {fabric.world_size}"
+        raise ConfigError("does not divide over the devices", field=field, found=size, expected=expected)
     return fabric

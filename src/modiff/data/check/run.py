@@ -14,8 +14,7 @@ from typing import TypeVar
 import h5py
 import numpy as np
 
-from modiff.data.check.content import Case, ContentChecks
-from modiff.data.check.findings import Finding, Level, Report, View
+from modiff.data.check.findings import Case, ContentChecks, Finding, Level, Report, View
 from modiff.data.importers.base import run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.importers.folder import Folder
