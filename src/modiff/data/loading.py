@@ -41,7 +41,6 @@ class MemoryStore:
     info: StoreInfo
     cases: tuple[str, ...]
     patients: tuple[str, ...]
-    splits: tuple[str, ...]
     read: np.ndarray
     image: np.ndarray
     packed: np.ndarray
@@ -98,8 +97,8 @@ def load(store: str | Path | Store, split: str | None = None) -> MemoryStore:
         image[start:end] = images
         bits[start:end] = packed(masks, classes)
         start = end
-    cases, patients, splits = (tuple(names[rows].tolist()) for names in (store.cases, store.patients, store.splits))
-    return MemoryStore(info, cases, patients, splits, store.read[rows], image, bits, store.fingerprint())
+    cases, patients = (tuple(names[rows].tolist()) for names in (store.cases, store.patients))
+    return MemoryStore(info, cases, patients, store.read[rows], image, bits, store.fingerprint())
 
 
 def dihedral(x: Tensor, index: int) -> Tensor:

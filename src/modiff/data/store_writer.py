@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -17,7 +16,7 @@ from modiff.data import store_format as layout
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo, check_case, check_name
 from modiff.errors import DataError
-from modiff.io.files import located, workers
+from modiff.io.files import located, replacing, workers
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
@@ -42,7 +41,6 @@ class StoreWriter:
     ) -> None:
         self.path, self.info = Path(path), info
         self._overwrite, self._folds = overwrite, dict(folds or {})
-        self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
         self._file: h5py.File = None  # until the block begins
         self._tables: dict[str, list[Any]] = {name: [] for name in (*layout.NAMES, "read", *layout.GEOMETRY)}
         self._cases, self._splits = set[str](), dict[str, str]()
@@ -52,25 +50,23 @@ class StoreWriter:
 
     def __enter__(self) -> StoreWriter:
         check_free(self.path, overwrite=self._overwrite)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opened:
+            self._temporary = opened.enter_context(replacing(self.path))
             # Since 1.10 HDF5 can checksum its own metadata, which is how a damaged file is noticed.
-            self._file = h5py.File(self._temporary, "x", libver=("v110", "v110"))
-        except OSError as error:
-            raise DataError("cannot be written", path=self.path, found=error) from error
-        self._pool = ThreadPoolExecutor(workers())
+            self._file = opened.enter_context(h5py.File(self._temporary, "w", libver=("v110", "v110")))
+            self._pool = opened.enter_context(ThreadPoolExecutor(workers()))
+            self._opened = opened.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            if kind is None:
+    def __exit__(self, *failure: Any) -> None:
+        if failure[1] is not None:
+            self._opened.__exit__(*failure)  # the new file does not take its place
+            return
+        with self._opened:
+            try:
                 self._finish()
-        except OSError as failure:
-            raise DataError("cannot be written", path=self.path, found=failure) from failure
-        finally:
-            self._pool.shutdown(cancel_futures=True)
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
+            except OSError as error:
+                raise DataError("cannot be written", path=self.path, found=error) from error
 
     def __len__(self) -> int:
         return len(self._tables["read"])
@@ -198,4 +194,3 @@ class StoreWriter:
             os.fsync(handle.fileno())
         if self.path.exists() and not self._overwrite:
             raise DataError("was made by someone else meanwhile", path=self.path)
-        os.replace(self._temporary, self.path)
