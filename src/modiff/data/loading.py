@@ -140,14 +140,10 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
 
 def batch_rows(seed: int, index: int, size: int, count: int) -> torch.Tensor:
     """(size,) rows of batch `index`: consecutive pieces of one new permutation of `count` rows after another."""
-    places = torch.arange(index * size, (index + 1) * size)
-    epochs = torch.div(places, count, rounding_mode="floor")
-    rows = torch.empty_like(places)
-    for epoch in epochs.unique().tolist():
-        order = torch.randperm(count, generator=generator(seed, "order", epoch))
-        here = epochs == epoch
-        rows[here] = order[places[here] % count]
-    return rows
+    start, end = index * size, (index + 1) * size
+    epochs = range(start // count, -(-end // count))
+    order = torch.cat([torch.randperm(count, generator=generator(seed, "order", epoch)) for epoch in epochs])
+    return order[start % count :][:size]
 
 
 def training_batch(

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,7 @@ class Geometry:
     spacing: tuple[float, float] | None
 
 
-class Store:
+class Store(AbstractContextManager["Store"]):
     """A store opened for reading; a context manager. Open it with `Store.open`.
 
     info: what it says of itself. shape: (C,H,W). dtype: of its images. cases, patients, splits: (n,) of str.
@@ -69,11 +70,12 @@ class Store:
             folds = layout.table_of(file, "fold", "i", (None,))
             patients = layout.table_of(file, "fold_patient", "S", folds.shape)
             self._folds = dict(zip(np.char.decode(patients, "utf-8").tolist(), folds.tolist(), strict=True))
-        self._geometry = {
-            name: layout.table_of(file, name, blank.dtype.kind, (count, *blank.shape))
-            for name, blank in layout.GEOMETRY.items()
-            if name in file
-        }
+        self._geometry = []
+        for name, blank in layout.GEOMETRY.items():
+            table = np.broadcast_to(blank, (count, *blank.shape))  # known of no case
+            if name in file:
+                table = layout.table_of(file, name, table.dtype.kind, table.shape)
+            self._geometry.append(table)
         self._check_names()
 
     @classmethod
@@ -99,9 +101,6 @@ class Store:
     def close(self) -> None:
         """Closes the file; names and info stay readable."""
         self._file.close()
-
-    def __enter__(self) -> Store:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -168,9 +167,9 @@ class Store:
 
     def _known(self, row: int) -> list[Any]:
         """The row of each table of geometry, in their order, as plain numbers; None where nothing is known."""
-        rows = [table[row] if (table := self._geometry.get(name)) is not None else None for name in layout.GEOMETRY]
-        blank = {"f": lambda value: np.isnan(value).any(), "i": lambda value: np.min(value) < 0}
-        return [None if one is None or blank[one.dtype.kind](one) else one.tolist() for one in rows]
+        rows = [table[row] for table in self._geometry]
+        blank = [np.isnan(one).any() if one.dtype.kind == "f" else np.min(one) < 0 for one in rows]
+        return [None if unknown else one.tolist() for one, unknown in zip(rows, blank, strict=True)]
 
     def folds(self) -> dict[str, int]:
         """Patient -> fold, for cross-validation; empty where the store has no folds."""
