@@ -17,10 +17,8 @@ def choose_device(name: str | torch.device, *, field: str = "device") -> torch.d
         device = torch.device("cuda" if name == "gpu" else name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        text = (str(error).splitlines() or ["not available"])[0]
-        raise ConfigError(
-            "cannot be used here", field=field, found=f"{name} ({text})", expected="auto or cpu"
-        ) from error
+        found = f"{name} ({(str(error).splitlines() or ['not available'])[0]})"
+        raise ConfigError("cannot be used here", field=field, found=found, expected="auto or cpu") from error
     return device
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -30,7 +31,7 @@ class DataSpec:
     raters: tuple[str, ...]
     exchangeable_raters: bool = True
     intensity: str | None = None
-    prompt: str = "none"
+    prompt: Literal["centre", "none"] = "none"
     spacing: tuple[float, float] | None = None
     source: str = ""
     licence: str = ""
@@ -39,6 +40,14 @@ class DataSpec:
     fingerprint: str = ""
     path: str = ""
     fold: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "classes", "raters"):
+            if not getattr(self, name):
+                raise DataError("is empty", field=name, expected="one name or more")
+        for name, pair in (("size", self.size), ("spacing", self.spacing)):
+            if pair is not None and (len(pair) != 2 or not all(0 < value < math.inf for value in pair)):
+                raise DataError("is out of range", field=name, found=pair, expected="two numbers above 0")
 
     @property
     def prompted(self) -> bool:
@@ -54,58 +63,12 @@ class DataSpec:
         def names(what: str, count: int) -> tuple[str, ...]:
             return tuple(f"{what} {i + 1}" for i in range(count))
 
-        return cls(
-            names("channel", channels),
-            names("class", classes),
-            names("rater", raters),
-            exchangeable_raters=exchangeable,
-            **more,
-        )
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> DataSpec:
-        """From plain data, unknown keys left out; DataError for a field that is missing or of the wrong type."""
-        given = {}
-        for field in fields(cls):
-            if field.name in data:
-                given[field.name] = _checked(field.name, data[field.name])
-            elif field.default is MISSING:
-                raise DataError("is missing", field=field.name)
-        return cls(**given)
+        return cls(names("channel", channels), names("class", classes), names("rater", raters), exchangeable, **more)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: lists in place of tuples."""
-        found = ((field.name, getattr(self, field.name)) for field in fields(self))
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in found}
-        return plain if self.fold is not None else {name: value for name, value in plain.items() if name != "fold"}
-
-
-def _checked(name: str, value: Any) -> Any:
-    """A field of data.json as its type; DataError where it is of another."""
-
-    def sequence(kind: type | tuple[type, ...], least: int, most: float) -> bool:
-        right = isinstance(value, list | tuple) and least <= len(value) <= most
-        return right and all(isinstance(item, kind) and not isinstance(item, bool) for item in value)
-
-    if name in ("channels", "classes", "raters"):
-        valid, expected = sequence(str, 1, float("inf")), "a list of names"
-    elif name == "size":
-        valid, expected = value is None or (sequence(int, 2, 2) and min(value) > 0), "two whole numbers above 0"
-    elif name == "spacing":
-        valid = value is None or (sequence((int, float), 2, 2) and all(0 < item < float("inf") for item in value))
-        expected = "two lengths in mm above 0"
-    elif name == "exchangeable_raters":
-        valid, expected = isinstance(value, bool), "true or false"
-    elif name in ("images", "fold"):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        valid, expected = whole or (value is None and name == "fold"), "a whole number"
-    elif name == "prompt":
-        valid, expected = value in ("centre", "none"), "centre or none"
-    else:
-        valid, expected = isinstance(value, str) or (value is None and name == "intensity"), "text"
-    if not valid:
-        raise DataError("has another type or value", field=name, found=str(value)[:60], expected=expected)
-    return tuple(value) if isinstance(value, list) else value
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {name: value for name, value in found.items() if name != "fold" or value is not None}
 
 
 @dataclass
@@ -129,12 +92,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
-        moved = {
-            field.name: value.to(device, non_blocking=True)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return replace(self, **moved)  # type: ignore[arg-type]
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+        return replace(self, **moved)
 
     @property
     def marked(self) -> Tensor:

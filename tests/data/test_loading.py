@@ -40,7 +40,7 @@ def test_types_and_shapes_of_a_batch(small_store: Path) -> None:
 def test_a_split_holds_its_cases_only(small_store: Path) -> None:
     memory = load(small_store, "test")
     assert memory.cases == ("p4/slice-4", "p4/slice-5")
-    assert (memory.patients, memory.splits) == (("p4", "p4"), ("test", "test"))
+    assert memory.patients == ("p4", "p4")
     torch.testing.assert_close(memory.batch([0, 1]).masks, load(small_store).batch([4, 5]).masks)
 
 

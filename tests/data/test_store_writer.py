@@ -81,7 +81,7 @@ def test_a_writer_that_is_not_open_says_so(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written"), StoreWriter(tmp_path / "file" / "s.h5", make_info()):
+    with pytest.raises(DataError, match="cannot make the folder"), StoreWriter(tmp_path / "file" / "s.h5", make_info()):
         pass
 
 

@@ -29,7 +29,7 @@ from modiff.methods import mose
 from modiff.methods.mose import MoSE, mass_divergence
 from modiff.methods.registry import build
 from modiff.nn.losses import CapSchedule, greedy_coupling, iou_cost
-from modiff.training.ema import EMA
+from modiff.training.optimizer import EMA
 from modiff.types import DataSpec
 
 SMALL = MoSEConfig(channels=(6, 8, 10), experts=3, samples_per_expert=2)

@@ -56,6 +56,18 @@ def test_a_missing_file_is_named(published, name):
         load_model(published)
 
 
+@pytest.mark.parametrize(
+    "change", [{"channels": []}, {"size": [64, 0]}, {"size": [64]}, {"raters": [1]}, {"prompt": "x"}]
+)
+def test_a_description_of_the_data_that_cannot_be_is_named(published, change):
+    path = published / "data.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(
+        CheckpointError, match=f"data.json: does not describe the training data: .*{next(iter(change))}"
+    ):
+        load_model(published)
+
+
 def test_a_tensor_of_another_shape_is_named(published):
     path = published / "weights.safetensors"
     state = load_file(path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from modiff.data.store import Store
+from modiff.data.store_format import packed
 
 _BLOCK = 256
 
@@ -17,7 +19,7 @@ def describe(store: Store) -> dict[str, Any]:
 
     `splits` holds one entry per split and, last, one for `all`; see `_statistics` for what the numbers mean.
     """
-    info = store.info
+    said = {"spacing_mm" if name == "spacing" else name: value for name, value in asdict(store.info).items()}
     counts = _count(store)
     names = [*store.split_names(), "all"]
     rows = {name: store.rows(None if name == "all" else name) for name in names}
@@ -25,22 +27,12 @@ def describe(store: Store) -> dict[str, Any]:
     return {
         "path": str(store.path),
         "fingerprint": store.fingerprint(),
-        "schema": info.schema,
+        "schema": store.info.schema,
         "images": len(store),
         "patients": len(set(store.patients.tolist())),
         "shape": list(store.shape),
         "dtype": str(store.dtype),
-        "channels": list(info.channels),
-        "classes": list(info.classes),
-        "raters": list(info.raters),
-        "exchangeable_raters": info.exchangeable_raters,
-        "intensity": info.intensity,
-        "prompt": info.prompt,
-        "spacing_mm": None if info.spacing is None else list(info.spacing),
-        "source": info.source,
-        "licence": info.licence,
-        "importer": info.importer,
-        "provenance": dict(info.provenance),
+        **said,
         "folds": {str(fold): list(folds.values()).count(fold) for fold in sorted(set(folds.values()))},
         "splits": [{"split": name, **_statistics(store, counts, rows[name])} for name in names],
     }
@@ -52,12 +44,10 @@ def _count(store: Store) -> dict[str, np.ndarray]:
     pairs = list(combinations(range(raters), 2))
     area = np.zeros((len(store), raters, classes), np.int64)
     both = np.zeros((len(store), len(pairs), classes), np.int64)
-    index = np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]
     start = 0
     for _, masks in store.blocks(store.rows(), _BLOCK):
         rows = slice(start, start + len(masks))
-        onehot = masks[:, :, None] == index
-        bits = np.packbits(onehot.reshape(*onehot.shape[:3], -1), axis=-1)
+        bits = packed(masks, classes)
         area[rows] = np.bitwise_count(bits).sum(-1, dtype=np.int64)
         for place, (one, other) in enumerate(pairs):
             both[rows, place] = np.bitwise_count(bits[:, one] & bits[:, other]).sum(-1, dtype=np.int64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -83,20 +84,17 @@ def full_scale(array: np.ndarray) -> float | None:
     return float(np.iinfo(array.dtype).max) if array.dtype in (np.uint8, np.uint16) else None
 
 
-def check_unit(array: np.ndarray, path: object) -> None:
-    """Raises DataError unless values can be taken as they are: 8 or 16 bits unsigned, or floats in [0,1]."""
-    if full_scale(array) is not None:
-        return
+def check_unit(array: np.ndarray, path: str | Path | None = None, *, kinds: str = "f") -> None:
+    """Raises DataError unless values can be taken as they are: 8 or 16 bits unsigned, or in [0,1].
+
+    kinds: NumPy kinds of which values in [0,1] may be.
+    """
     low, high = array.min(), array.max()
-    if array.dtype.kind != "f" or not (low >= 0 and high <= 1):
-        raise DataError(
-            "values have no full scale",
-            path=path if path is None else str(path),
-            field="intensity",
-            found=f"{array.dtype}, {low:g} to {high:g}",
-            expected="8 or 16 bits unsigned, or floats in [0,1]",
-            hint="Say how to scale them: --intensity minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH.",
-        )
+    if full_scale(array) is None and not (array.dtype.kind in kinds and low >= 0 and high <= 1):
+        found, expected = f"{array.dtype}, {low:g} to {high:g}", "8 or 16 bits unsigned, or floats in [0,1]"
+        hint = "Say how to make them: --intensity minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH"
+        what = "values are outside [0,1]"
+        raise DataError(what, path=path, field="intensity", found=found, expected=expected, hint=hint)
 
 
 def convert(image: np.ndarray, rule: IntensityRule) -> tuple[np.ndarray, list[str]]:
@@ -112,22 +110,13 @@ def convert(image: np.ndarray, rule: IntensityRule) -> tuple[np.ndarray, list[st
         flat = np.flatnonzero((high <= low).reshape(len(values), -1).any(1))
         notes = [f"channel {', '.join(map(str, flat))} has no contrast: there is nothing to see"] if flat.size else []
         return stretch(values, low, high).astype(np.float32), notes
-    least, most, notes = float(values.min()), float(values.max()), []
-    if scale is None and (least < 0 or most > 1):
-        raise DataError(
-            "values are outside [0,1]",
-            field="image",
-            found=f"{least:g} to {most:g}",
-            expected="[0,1], or 8- or 16-bit unsigned integers",
-            hint="Say how to make them: minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH",
-        )
+    check_unit(image, kinds="fiub")
+    most, notes = float(values.max()), []
     if scale is not None and most < scale / 8:
         notes.append(f"values reach only {most:g} of {scale:g}: the image is dark to the model")
     if rule.kind == "window":
-        notes.append(
-            f"values 0 to {scale:g} of a picture have no physical units: taken as windowed from {rule.low:g} "
-            f"to {rule.high:g} already"
-        )
+        window = f"taken as windowed from {rule.low:g} to {rule.high:g} already"
+        notes.append(f"values 0 to {scale:g} of a picture have no physical units: {window}")
     if rule.kind == "source":
         how = rule.text.partition(":")[2]
         notes.append(f"training values were made by their source ({how}), which cannot be repeated: taken as they are")

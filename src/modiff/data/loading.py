@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modiff.data.store import Store
-from modiff.data.store_format import StoreInfo
+from modiff.data.store_format import StoreInfo, packed
 from modiff.errors import DataError
 from modiff.rng import seed_for
 from modiff.types import Batch
@@ -25,11 +25,10 @@ def to_unit(image: np.ndarray) -> Tensor:
     """float32 in [0,1]: integers by their type's range (uint8 0 to 255, int16 −32768 to 32767), floats as they are."""
     if image.dtype.kind == "f":
         return torch.from_numpy(image.astype(np.float32))
-    range_ = np.iinfo(image.dtype)
-    if range_.min == 0 and image.dtype.itemsize < 4:
-        return torch.from_numpy(np.divide(image, np.float32(range_.max), dtype=np.float32))
-    values = torch.from_numpy(image.astype(np.float32 if image.dtype.itemsize < 4 else np.float64))
-    return ((values - range_.min) / (range_.max - range_.min)).to(torch.float32)
+    ends, exact = np.iinfo(image.dtype), np.float32 if image.dtype.itemsize < 4 else np.float64
+    values = np.subtract(image, ends.min, dtype=exact)
+    values /= exact(ends.max - ends.min)
+    return torch.from_numpy(values.astype(np.float32, copy=False))
 
 
 @dataclass
@@ -42,7 +41,6 @@ class MemoryStore:
     info: StoreInfo
     cases: tuple[str, ...]
     patients: tuple[str, ...]
-    splits: tuple[str, ...]
     read: np.ndarray
     image: np.ndarray
     packed: np.ndarray
@@ -86,32 +84,21 @@ def load(store: str | Path | Store, split: str | None = None) -> MemoryStore:
             return load(opened, split)
     rows = store.rows(split)
     _, height, width = store.shape
-    raters, classes = len(store.info.raters), len(store.info.classes)
+    info, classes = store.info, len(store.info.classes)
     try:
         image = np.empty((len(rows), *store.shape), store.dtype)
-        packed = np.empty((len(rows), raters, classes, -(-height * width // 8)), np.uint8)
+        bits = np.empty((len(rows), len(info.raters), classes, -(-height * width // 8)), np.uint8)
     except MemoryError as error:
-        raise DataError(
-            "does not fit into memory", path=store.path, found=f"{len(rows)} images {store.shape}"
-        ) from error
-    index = np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]
+        found = f"{len(rows)} images {store.shape}"
+        raise DataError("does not fit into memory", path=store.path, found=found) from error
     start = 0
     for images, masks in store.blocks(rows):
         end = start + len(images)
         image[start:end] = images
-        onehot = masks[:, :, None] == index
-        packed[start:end] = np.packbits(onehot.reshape(*onehot.shape[:3], -1), axis=-1)
+        bits[start:end] = packed(masks, classes)
         start = end
-    return MemoryStore(
-        info=store.info,
-        cases=tuple(store.cases[rows].tolist()),
-        patients=tuple(store.patients[rows].tolist()),
-        splits=tuple(store.splits[rows].tolist()),
-        read=store.read[rows],
-        image=image,
-        packed=packed,
-        fingerprint=store.fingerprint(),
-    )
+    cases, patients = (tuple(names[rows].tolist()) for names in (store.cases, store.patients))
+    return MemoryStore(info, cases, patients, store.read[rows], image, bits, store.fingerprint())
 
 
 def dihedral(x: Tensor, index: int) -> Tensor:
@@ -153,33 +140,18 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
 
 def batch_rows(seed: int, index: int, size: int, count: int) -> torch.Tensor:
     """(size,) rows of batch `index`: consecutive pieces of one new permutation of `count` rows after another."""
-    places = torch.arange(index * size, (index + 1) * size)
-    epochs = torch.div(places, count, rounding_mode="floor")
-    rows = torch.empty_like(places)
-    for epoch in epochs.unique().tolist():
-        order = torch.randperm(count, generator=generator(seed, "order", epoch))
-        here = epochs == epoch
-        rows[here] = order[places[here] % count]
-    return rows
+    start, end = index * size, (index + 1) * size
+    epochs = range(start // count, -(-end // count))
+    order = torch.cat([torch.randperm(count, generator=generator(seed, "order", epoch)) for epoch in epochs])
+    return order[start % count :][:size]
 
 
-class TrainingBatches:
-    """Batch i of a run for any i, each process its own share of every batch.
-
-    size: images a batch over all processes. augment: flips and quarter turns.
-    """
-
-    def __init__(
-        self, store: MemoryStore, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
-    ) -> None:
-        self.store, self.seed, self.size, self.augment = store, seed, size, augment
-        self.rank, self.world = rank, world
-
-    def batch(self, index: int) -> Batch:
-        """Batch `index` of the run, this process's share of it."""
-        rows = batch_rows(self.seed, index, self.size, len(self.store))[self.rank :: self.world]
-        made = self.store.batch(rows)
-        return random_dihedral(made, generator(self.seed, "augment", index, self.rank)) if self.augment else made
+def training_batch(
+    store: MemoryStore, index: int, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
+) -> Batch:
+    """This process's share of batch `index` of a run. size: images over all processes. augment: flips and turns."""
+    made = store.batch(batch_rows(seed, index, size, len(store))[rank::world])
+    return random_dihedral(made, generator(seed, "augment", index, rank)) if augment else made
 
 
 def validation_batches(store: MemoryStore, *, images: int, size: int, rank: int = 0, world: int = 1) -> list[Batch]:

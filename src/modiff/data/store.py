@@ -6,8 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -35,7 +38,7 @@ class Geometry:
     spacing: tuple[float, float] | None
 
 
-class Store:
+class Store(AbstractContextManager["Store"]):
     """A store opened for reading; a context manager. Open it with `Store.open`.
 
     info: what it says of itself. shape: (C,H,W). dtype: of its images. cases, patients, splits: (n,) of str.
@@ -47,8 +50,7 @@ class Store:
         self.info = layout.read_info(file)
         count = layout.dataset(file, "case").size
         self.cases, self.patients, self.splits = (
-            np.array([name.decode() for name in layout.table_of(file, table, "S", (count,))], dtype=np.str_)
-            for table in ("case", "patient", "split")
+            np.char.decode(layout.table_of(file, name, "S", (count,)), "utf-8") for name in layout.NAMES
         )
         raters, channels = len(self.info.raters), len(self.info.channels)
         self.read = layout.table_of(file, "read", "u", (count, raters)).astype(bool)
@@ -67,12 +69,13 @@ class Store:
         if "fold" in file:
             folds = layout.table_of(file, "fold", "i", (None,))
             patients = layout.table_of(file, "fold_patient", "S", folds.shape)
-            self._folds = {name.decode(): int(fold) for name, fold in zip(patients, folds, strict=True)}
-        self._geometry = {
-            name: layout.table_of(file, name, blank.dtype.kind, (count, *blank.shape))
-            for name, blank in layout.GEOMETRY.items()
-            if name in file
-        }
+            self._folds = dict(zip(np.char.decode(patients, "utf-8").tolist(), folds.tolist(), strict=True))
+        self._geometry = []
+        for name, blank in layout.GEOMETRY.items():
+            table = np.broadcast_to(blank, (count, *blank.shape))  # known of no case
+            if name in file:
+                table = layout.table_of(file, name, table.dtype.kind, table.shape)
+            self._geometry.append(table)
         self._check_names()
 
     @classmethod
@@ -98,9 +101,6 @@ class Store:
     def close(self) -> None:
         """Closes the file; names and info stay readable."""
         self._file.close()
-
-    def __enter__(self) -> Store:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -143,11 +143,11 @@ class Store:
 
     def image(self, row: int) -> np.ndarray:
         """(C,H,W) in the store's own type."""
-        return self._inflate(self._image, row, self._chunk(self._image, row))
+        return self._slice(self._image, row)
 
     def masks(self, row: int) -> np.ndarray:
         """(R,H,W) uint8 class index, 0 is background."""
-        return self._inflate(self._masks, row, self._chunk(self._masks, row))
+        return self._slice(self._masks, row)
 
     def blocks(self, rows: Sequence[int] | np.ndarray, size: int = 128) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images (b,C,H,W) and masks (b,R,H,W) of many rows in order, `size` at a time, inflated by several threads."""
@@ -155,28 +155,21 @@ class Store:
         with ThreadPoolExecutor(workers()) as pool:
             for start in range(0, len(numbers), size):
                 part = numbers[start : start + size]
-                images, masks = (
-                    [pool.submit(self._inflate, data, row, self._chunk(data, row)) for row in part]
-                    for data in (self._image, self._masks)
-                )
-                marked = np.stack([future.result() for future in masks])
-                yield np.stack([future.result() for future in images]), marked
+                slices = [pool.map(partial(self._slice, data), part) for data in (self._image, self._masks)]
+                images, masks = (np.stack([*found]) for found in slices)
+                yield images, masks
 
     def geometry(self, row: int) -> Geometry:
         """Where image `row` lies."""
         affine, index, valid, spacing = self._known(row)
-        return Geometry(
-            affine=None if affine is None else affine.copy(),
-            slice_index=None if index is None else int(index),
-            valid=None if valid is None else tuple(valid.tolist()),
-            spacing=self.info.spacing if spacing is None else tuple(spacing.tolist()),
-        )
+        spacing = self.info.spacing if spacing is None else tuple(spacing)
+        return Geometry(None if affine is None else np.array(affine), index, valid and tuple(valid), spacing)
 
-    def _known(self, row: int) -> list[np.ndarray | None]:
-        """The row of each table of geometry, in their order; None where nothing is known."""
-        rows = [table[row] if (table := self._geometry.get(name)) is not None else None for name in layout.GEOMETRY]
-        blank = {"f": lambda value: np.isnan(value).any(), "i": lambda value: np.min(value) < 0}
-        return [None if one is None or blank[one.dtype.kind](one) else one for one in rows]
+    def _known(self, row: int) -> list[Any]:
+        """The row of each table of geometry, in their order, as plain numbers; None where nothing is known."""
+        rows = [table[row] for table in self._geometry]
+        blank = [np.isnan(one).any() if one.dtype.kind == "f" else np.min(one) < 0 for one in rows]
+        return [None if unknown else one.tolist() for one, unknown in zip(rows, blank, strict=True)]
 
     def folds(self) -> dict[str, int]:
         """Patient -> fold, for cross-validation; empty where the store has no folds."""
@@ -199,22 +192,19 @@ class Store:
         for images, masks in self.blocks(self.rows()):
             for image, mask in zip(images, masks, strict=True):
                 names = [str(names[row]) for names in (self.cases, self.patients, self.splits)]
-                known = [None if value is None else value.tolist() for value in self._known(row)]
-                digest.update(layout.item_digest(image, mask, [*names, self.read[row].tolist(), *known]))
+                described = [*names, self.read[row].tolist(), *self._known(row)]
+                digest.update(layout.item_digest(image, mask, described))
                 row += 1
         if digest.hexdigest() != self._fingerprint:
             raise DataError("content was changed", path=self.path, found=digest.hexdigest(), expected=self._fingerprint)
 
-    def _chunk(self, data: h5py.Dataset, row: int) -> bytes:
+    def _slice(self, data: h5py.Dataset, row: int) -> np.ndarray:
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        skipped, chunk = guarded(self.path, lambda: data.id.read_direct_chunk((row, 0, 0, 0)))
-        if skipped:
-            raise DataError("a slice stored without its filters", path=self.path, field=str(self.cases[row]))
-        return chunk
-
-    def _inflate(self, data: h5py.Dataset, row: int, chunk: bytes) -> np.ndarray:
         with located(self.path, str(self.cases[row])):
+            skipped, chunk = guarded(self.path, lambda: data.id.read_direct_chunk((row, 0, 0, 0)))
+            if skipped:
+                raise DataError("a slice stored without its filters")
             found = layout.inflate(chunk, data.shape[1:], data.dtype)
             layout.check_floats(found)
             if data is self._masks and found.max() > (classes := len(self.info.classes)):

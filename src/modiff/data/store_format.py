@@ -23,6 +23,7 @@ from modiff.errors import DataError
 FORMAT = "modiff-store"
 SCHEMA = 1
 PROMPTS = ("centre", "none")
+NAMES = ("case", "patient", "split")  # tables of text
 
 # gzip 4: measured on LIDC crops, 1 % larger than gzip 9 at half the time; lzf is 29 % larger.
 LEVEL = 4
@@ -99,9 +100,9 @@ class StoreInfo:
             raise DataError("too many classes", field="classes", found=len(self.classes), expected="at most 255")
         object.__setattr__(self, "provenance", dict(self.provenance))
         if self.spacing is not None:
-            spacing = (float(self.spacing[0]), float(self.spacing[1]))
-            if not all(0 < value < float("inf") for value in spacing):
-                raise DataError("must be positive", field="spacing", found=spacing)
+            spacing = tuple(map(float, self.spacing))
+            if len(spacing) != 2 or not all(0 < value < float("inf") for value in spacing):
+                raise DataError("must be positive", field="spacing", found=spacing, expected="two numbers")
             object.__setattr__(self, "spacing", spacing)
 
 
@@ -153,13 +154,11 @@ def read_info(file: h5py.File) -> StoreInfo:
         raise DataError("another schema of store", field="schema", found=schema, expected=SCHEMA, hint=hint)
     said: dict[str, Any] = {name: bytes(attribute(file, name, "S", 0)).decode() for name in _TEXTS}
     said |= {name: tuple(bytes(item).decode() for item in attribute(file, name, "S", 1)) for name in _LISTS}
-    spacing = tuple(map(float, attribute(file, "spacing", "f", 1))) if "spacing" in file.attrs else None
-    if spacing is not None and len(spacing) != 2:
-        raise DataError("two numbers needed", field="spacing", found=spacing)
+    said["spacing"] = tuple(map(float, attribute(file, "spacing", "f", 1))) if "spacing" in file.attrs else None
     table = table_of(file, "provenance", "S", (None, 2)) if "provenance" in file else np.empty((0, 2))
     provenance = {name.decode(): digest.decode() for name, digest in table}
     exchangeable = bool(attribute(file, "exchangeable_raters", "u", 0))
-    return StoreInfo(**said, exchangeable_raters=exchangeable, spacing=spacing, provenance=provenance)
+    return StoreInfo(**said, exchangeable_raters=exchangeable, provenance=provenance)
 
 
 def dataset(file: h5py.File, name: str) -> h5py.Dataset:
@@ -250,6 +249,12 @@ def inflate(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if dtype.itemsize > 1:
         flat = np.ascontiguousarray(flat.reshape(dtype.itemsize, -1).T)
     return flat.reshape(-1).view(dtype).reshape(shape)
+
+
+def packed(masks: np.ndarray, classes: int) -> np.ndarray:
+    """(n,R,H,W) class index -> (n,R,K,⌈HW/8⌉): each foreground class as one bit per pixel."""
+    onehot = masks[:, :, None] == np.arange(1, classes + 1, dtype=np.uint8)[:, None, None]
+    return np.packbits(onehot.reshape(*onehot.shape[:3], -1), axis=-1)
 
 
 def fingerprint(info: StoreInfo, folds: Mapping[str, int]) -> hashlib._Hash:

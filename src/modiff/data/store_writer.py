@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -17,7 +16,7 @@ from modiff.data import store_format as layout
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo, check_case, check_name
 from modiff.errors import DataError
-from modiff.io.files import located, workers
+from modiff.io.files import located, replacing, workers
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
@@ -42,44 +41,35 @@ class StoreWriter:
     ) -> None:
         self.path, self.info = Path(path), info
         self._overwrite, self._folds = overwrite, dict(folds or {})
-        self._temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
-        self._file: h5py.File | None = None
-        self._splits: dict[str, str] = {}
-        self._names: dict[str, list[str]] = {"case": [], "patient": [], "split": []}
-        self._cases: set[str] = set()
-        self._read: list[np.ndarray] = []
-        self._geometry: dict[str, list[np.ndarray | None]] = {name: [] for name in layout.GEOMETRY}
+        self._file: h5py.File = None  # until the block begins
+        self._tables: dict[str, list[Any]] = {name: [] for name in (*layout.NAMES, "read", *layout.GEOMETRY)}
+        self._cases, self._splits = set[str](), dict[str, str]()
         self._fingerprint = layout.fingerprint(info, self._folds)
-        self._like: tuple[np.dtype, tuple[int, ...]] | None = None
         self._pending: list[Future[tuple[bytes, bytes, bytes]]] = []
         self._stored = 0
 
     def __enter__(self) -> StoreWriter:
         check_free(self.path, overwrite=self._overwrite)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opened:
+            self._temporary = opened.enter_context(replacing(self.path))
             # Since 1.10 HDF5 can checksum its own metadata, which is how a damaged file is noticed.
-            self._file = h5py.File(self._temporary, "x", libver=("v110", "v110"))
-        except OSError as error:
-            raise DataError("cannot be written", path=self.path, found=error) from error
-        self._pool = ThreadPoolExecutor(workers())
+            self._file = opened.enter_context(h5py.File(self._temporary, "w", libver=("v110", "v110")))
+            self._pool = opened.enter_context(ThreadPoolExecutor(workers()))
+            self._opened = opened.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            if kind is None:
+    def __exit__(self, *failure: Any) -> None:
+        if failure[1] is not None:
+            self._opened.__exit__(*failure)  # the new file does not take its place
+            return
+        with self._opened:
+            try:
                 self._finish()
-        except OSError as failure:
-            raise DataError("cannot be written", path=self.path, found=failure) from failure
-        finally:
-            self._pool.shutdown(cancel_futures=True)
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-            self._temporary.unlink(missing_ok=True)
+            except OSError as error:
+                raise DataError("cannot be written", path=self.path, found=error) from error
 
     def __len__(self) -> int:
-        return len(self._read)
+        return len(self._tables["read"])
 
     def add(
         self,
@@ -101,7 +91,7 @@ class StoreWriter:
         did not read. read: (R,) bool. affine: (4,4) pixel (column, row, slice) to mm. slice_index: within its volume.
         valid: (top, left, bottom, right), half-open, where the image is not padding. spacing: mm per pixel.
         """
-        if self._file is None:
+        if not self._file:
             raise DataError("the writer is not open", path=self.path, hint="Use `with StoreWriter(…) as writer`.")
         with located(self.path, str(case)):
             check_case(case)
@@ -112,17 +102,18 @@ class StoreWriter:
             if (before := self._splits.get(patient, split)) != split:
                 raise DataError("a patient in two splits", found=f"patient {patient} in {before} and {split}")
             image, masks, read = self._checked(np.asarray(image), np.asarray(masks), np.asarray(read))
-        described: list[Any] = [case, patient, split, read.tolist()]
-        geometry = zip(layout.GEOMETRY.items(), (affine, slice_index, valid, spacing), strict=True)
-        for (name, blank), value in geometry:
-            known = None if value is None else np.array(value, dtype=blank.dtype).reshape(blank.shape)
-            self._geometry[name].append(known)
-            described.append(None if known is None else known.tolist())
-        for name, text in (("case", case), ("patient", patient), ("split", split)):
-            self._names[name].append(text)
+            self._make_like(image)
+        given = zip(layout.GEOMETRY.items(), (affine, slice_index, valid, spacing), strict=True)
+        place = {
+            name: None if value is None else np.array(value, dtype=blank.dtype).reshape(blank.shape)
+            for (name, blank), value in given
+        }
+        for name, value in {"case": case, "patient": patient, "split": split, "read": read, **place}.items():
+            self._tables[name].append(value)
+        known = [None if value is None else value.tolist() for value in place.values()]
+        described = [case, patient, split, read.tolist(), *known]
         self._cases.add(case)
         self._splits[patient] = split
-        self._read.append(read)
         self._pending.append(self._pool.submit(_encode, image, masks, described))
         if len(self._pending) >= 256:
             self._store(keep=128)
@@ -142,12 +133,6 @@ class StoreWriter:
             raise DataError("masks do not fit", found=f"{masks.dtype} {masks.shape}", expected=expected)
         if read.dtype != np.bool_ or read.shape != (raters,) or not read.any():
             raise DataError("`read` does not fit", found=f"{read}", expected=f"{raters} bools, one of them true")
-        self._like = self._like or (image.dtype, image.shape)
-        if (image.dtype, image.shape) != self._like:
-            found, expected = (
-                f"{dtype} {'×'.join(map(str, shape))}" for dtype, shape in ((image.dtype, image.shape), self._like)
-            )
-            raise DataError("differs from the first case", found=found, expected=expected)
         masks = masks.astype(np.uint8)
         if masks.max() > classes:
             raise DataError("a mask holds a class that there is not", found=masks.max(), expected=f"0 to {classes}")
@@ -155,39 +140,46 @@ class StoreWriter:
             raise DataError("a rater who did not read the image marked something in it")
         return image, masks, read.copy()
 
+    def _make_like(self, image: np.ndarray) -> None:
+        """Makes the file's two large tables for the first case's image; any other must be like it."""
+        if "image" not in self._file:
+            for name, dtype, count in (("image", image.dtype, len(image)), ("masks", np.uint8, len(self.info.raters))):
+                shape = (count, *image.shape[1:])
+                form = {"shape": (0, *shape), "maxshape": (None, *shape), "chunks": (1, *shape), "dtype": dtype}
+                packed = {"compression": "gzip", "compression_opts": layout.LEVEL}
+                self._file.create_dataset(name, **form, **packed, shuffle=np.dtype(dtype).itemsize > 1)
+        first = self._file["image"]
+        found, expected = (
+            f"{dtype} {'×'.join(map(str, shape))}"
+            for dtype, shape in ((image.dtype, image.shape), (first.dtype, first.shape[1:]))
+        )
+        if found != expected:
+            raise DataError("differs from the first case", found=found, expected=expected)
+
     def _store(self, keep: int) -> None:
         """Writes out what is encoded, but for the last `keep`, which the threads may still be at."""
-        file, like = self._file, self._like
-        assert file is not None
-        assert like is not None
         done = len(self._pending) - keep
         ready, self._pending = self._pending[:done], self._pending[done:]
-        tables = {"image": like, "masks": (np.dtype(np.uint8), (len(self.info.raters), *like[1][1:]))}
-        for name, (dtype, shape) in tables.items():
-            if name not in file:
-                form = {"shape": (0, *shape), "maxshape": (None, *shape), "chunks": (1, *shape), "dtype": dtype}
-                packed = {"compression": "gzip", "compression_opts": layout.LEVEL, "shuffle": dtype.itemsize > 1}
-                file.create_dataset(name, **form, **packed)
-            file[name].resize(self._stored + len(ready), axis=0)
+        for name in ("image", "masks"):
+            self._file[name].resize(self._stored + len(ready), axis=0)
         for future in ready:
             image, masks, digest = future.result()
-            file["image"].id.write_direct_chunk((self._stored, 0, 0, 0), image)
-            file["masks"].id.write_direct_chunk((self._stored, 0, 0, 0), masks)
+            self._file["image"].id.write_direct_chunk((self._stored, 0, 0, 0), image)
+            self._file["masks"].id.write_direct_chunk((self._stored, 0, 0, 0), masks)
             self._fingerprint.update(digest)
             self._stored += 1
 
     def _finish(self) -> None:
-        if not self._read:
+        if not len(self):
             raise DataError("no case was added", path=self.path)
         self._store(keep=0)
         file = self._file
-        assert file is not None
         layout.write_info(file, self.info)
-        for name, texts in self._names.items():
-            file.create_dataset(name, data=layout.text_array(texts))
-        file.create_dataset("read", data=np.stack(self._read).astype(np.uint8))
+        for name in layout.NAMES:
+            file.create_dataset(name, data=layout.text_array(self._tables[name]))
+        file.create_dataset("read", data=np.stack(self._tables["read"]).astype(np.uint8))
         for name, blank in layout.GEOMETRY.items():  # a table that nobody filled is left out
-            column = self._geometry[name]
+            column = self._tables[name]
             if any(value is not None for value in column):
                 file.create_dataset(name, data=np.stack([blank if value is None else value for value in column]))
         if self._folds:
@@ -197,10 +189,8 @@ class StoreWriter:
             file.create_dataset("fold", data=np.array(list(self._folds.values()), dtype=np.int64))
         file.attrs["fingerprint"] = np.bytes_(self._fingerprint.hexdigest())
         file.close()
-        self._file = None
         Store.open(self._temporary).close()
         with open(self._temporary, "rb") as handle:
             os.fsync(handle.fileno())
         if self.path.exists() and not self._overwrite:
             raise DataError("was made by someone else meanwhile", path=self.path)
-        os.replace(self._temporary, self.path)

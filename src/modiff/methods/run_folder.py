@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from modiff.config import RunConfig, config_from_dict, read_yaml, to_dict
-from modiff.config.fields import flatten
+from modiff.config.fields import flatten, typed
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, DataError
 from modiff.io.files import write_text
@@ -42,10 +42,14 @@ def describe_data(store: MemoryStore, path: str | Path, *, fold: int | None = No
 
 def read_data(path: Path) -> DataSpec:
     """The data description of a run or published folder; CheckpointError where it is not one."""
+    optional = {field.name: field.default is not MISSING for field in fields(DataSpec)}
+    data = {name: value for name, value in read_json(path).items() if name in optional}  # a later version may say more
+    usual = [name for name, left_out in optional.items() if left_out]
     try:
-        return DataSpec.from_dict(read_json(path))
+        return typed(DataSpec, data, "lacks names", path=path, field="data", optional=usual)
     except DataError as error:
-        raise CheckpointError(f"does not describe the training data: {error}", path=path) from error
+        what = f"does not describe the training data: {error.field}: {error.message}"
+        raise CheckpointError(what, path=path, found=error.found, expected=error.expected) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from modiff._version import __version__
 from modiff.config import RunConfig, check_ranges
-from modiff.data.loading import TrainingBatches, generator, load, validation_batches
+from modiff.data.loading import generator, load, training_batch, validation_batches
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.devices import automatic_precision, device_name
@@ -30,9 +32,8 @@ from modiff.methods.weights import save_weights
 from modiff.rng import seed_for
 from modiff.training.budget import SPENT, Clock
 from modiff.training.checkpoint import read_checkpoint, write_checkpoint
-from modiff.training.ema import EMA
 from modiff.training.log import MetricsLog, check_logger, open_logger, progress_line
-from modiff.training.schedule import Schedule, make_optimizer
+from modiff.training.optimizer import EMA, Schedule, make_optimizer
 from modiff.types import Batch, DataSpec
 
 _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint", "fold")
@@ -81,13 +82,8 @@ class Run:
         self.validation: float | None = None
         automatic, precision = automatic_precision(config.trainer.accelerator), config.trainer.precision
         self._bf16 = (automatic if precision == "auto" else precision) == "bf16-mixed"
-        self._parts: dict[str, Any] = {
-            "model": model,
-            "optimizer": self.optimizer,
-            "average": self.average.module,
-            "plateau": self.schedule.plateau,
-            "plateau_rate": self.schedule.own,
-        }
+        self._parts: dict[str, Any] = {"model": model, "optimizer": self.optimizer, "average": self.average.module}
+        self._parts |= {"plateau": self.schedule.plateau, "plateau_rate": self.schedule.own}
 
     @property
     def images(self) -> int:
@@ -142,10 +138,10 @@ class Run:
             hint = "Lower training.learning_rate, or set training.gradient_clip; the last save is kept"
             raise TrainingError("the loss is not finite any more", path=self.folder, field=field, found=loss, hint=hint)
 
-    def fit(self, batches: TrainingBatches, fixed: list[Batch], *, quiet: bool) -> None:
+    def fit(self, batch_at: Callable[[int], Batch], fixed: list[Batch], *, quiet: bool) -> None:
         """Steps, each with what follows it (log, validation, save), until the clock says that this start ends.
 
-        batches: its `batch(i)` is batch i of the run, on whatever device. fixed: what validations look at.
+        batch_at: batch i of the run, on whatever device. fixed: what validations look at.
         """
         settings, clock, first = self.config.training, self.clock, self.fabric.is_global_zero
         name, mlflow = self.config.trainer.logger if first else "none", self.log.state["run"]
@@ -156,7 +152,7 @@ class Run:
         ):
             stop, begun = False, self.images
             while not stop:
-                self.advance(batches.batch(self.step))
+                self.advance(batch_at(self.step))
                 stop = clock.stops(self.images, self.fabric)
                 if self.step % settings.log_every == 0:
                     self.check_finite()
@@ -253,9 +249,9 @@ def train(
             run.load(saved)
             saved.clear()  # as large as the run itself
         each = {"size": settings.batch_size, "rank": fabric.global_rank, "world": fabric.world_size}
-        batches = TrainingBatches(training, seed=config.seed, augment=settings.augment, **each)
+        batch_at = partial(training_batch, training, seed=config.seed, augment=settings.augment, **each)
         fixed = validation_batches(validation, images=settings.validation_images, **each)
-        run.fit(batches, fixed, quiet=quiet)
+        run.fit(batch_at, fixed, quiet=quiet)
     finished = clock.reason == SPENT
     return TrainingResult(
         folder, finished, clock.reason, run.step, run.images, clock.seconds, run.validation, clock.signalled
@@ -281,17 +277,12 @@ def _fabric(config: RunConfig) -> Fabric:
         logging.getLogger(name).setLevel(logging.ERROR)
     settings, size = config.trainer, config.training.batch_size
     try:
-        fabric = Fabric(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy="ddp_find_unused_parameters_true" if settings.devices * settings.num_nodes > 1 else "auto",
-        )
+        strategy = "ddp_find_unused_parameters_true" if settings.devices * settings.num_nodes > 1 else "auto"
+        where: dict[str, Any] = {"devices": settings.devices, "num_nodes": settings.num_nodes}
+        fabric = Fabric(accelerator=settings.accelerator, strategy=strategy, **where)
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise ConfigError("does not fit this machine", field="trainer", found=str(error)) from error
     if size % fabric.world_size:
-        expected = f"a multiple of {fabric.world_size}"
-        raise ConfigError(
-            "does not divide over the devices", field="training.batch_size", found=size, expected=expected
-        )
+        field, expected = "training.batch_size", f"a multiple of {fabric.world_size}"
+        raise ConfigError("does not divide over the devices", field=field, found=size, expected=expected)
     return fabric

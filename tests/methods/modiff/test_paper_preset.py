@@ -8,7 +8,7 @@ from modiff_helpers import batch
 
 from modiff.config import build_config
 from modiff.methods.registry import build
-from modiff.training.ema import EMA
+from modiff.training.optimizer import EMA
 from modiff.types import DataSpec
 
 

@@ -27,7 +27,7 @@ from scipy.special import expit
 
 from modiff.config.phantom import PhantomConfig
 from modiff.data.phantom.lesion import ANGLES, Lesion, draw_lesion, opacity, outlines
-from modiff.data.phantom.texture import SOFT_TISSUE, Grid, Patient, Pleura, attached_vessel, scanner_noise, surroundings
+from modiff.data.phantom.texture import SOFT_TISSUE, Grid, Patient, Pleura, scanner_noise, surroundings
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
 from modiff.rng import seed_for
@@ -77,7 +77,7 @@ class PhantomCase:
     """One image with the distribution of raters' masks given it.
 
     image: (1,H,W) uint8, linear in HU over `WINDOW`. masks: (R,H,W) bool, the store's raters, R independent draws.
-    visibility: log-odds that a fresh rater marks anything. lesion: what was rendered.
+    visibility: log-odds that a fresh rater marks anything. lesion: what was rendered. config: what it was made with.
     """
 
     name: str
@@ -86,9 +86,7 @@ class PhantomCase:
     image: NDArray[np.uint8] = field(repr=False)
     visibility: float
     lesion: Lesion = field(repr=False)
-    grid: Grid = field(repr=False)
-    raters: int
-    seed: int = field(repr=False)
+    config: PhantomConfig
 
     @property
     def presence_probability(self) -> float:
@@ -101,8 +99,8 @@ class PhantomCase:
             raise ConfigError("cannot draw", field="n", found=n, expected="0 or more masks")
         marks = rng.logistic(size=n) + self.visibility > 0
         # Every disc of this radius holds a pixel's centre: a rater who marks leaves a mask that is not empty.
-        radius = np.maximum(outlines(self.lesion, n, rng), 0.71 * self.grid.spacing)
-        distance, angle = _polar(self.grid, self.lesion.centre)
+        radius = np.maximum(outlines(self.lesion, n, rng), 0.71 * self.config.spacing)
+        distance, angle = _polar(Grid(self.config.size, self.config.spacing), self.lesion.centre)
         near = np.flatnonzero(distance.ravel() <= radius.max(initial=0.0))
         inside = distance.ravel()[near] <= radius[:, angle.ravel()[near]]
         masks = np.zeros((n, distance.size), bool)
@@ -112,7 +110,8 @@ class PhantomCase:
     @cached_property
     def masks(self) -> NDArray[np.bool_]:
         """(R,H,W) bool: the raters' masks that the store holds."""
-        return self.draw_masks(self.raters, np.random.default_rng(self.seed))
+        rng = np.random.default_rng(seed_for(self.config.seed, "phantom readers", self.name))
+        return self.draw_masks(self.config.raters, rng)
 
 
 def _polar(grid: Grid, centre: tuple[float, float]) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
@@ -137,13 +136,7 @@ def make_case(config: PhantomConfig, patient: int, index: int) -> PhantomCase:
         lesion = replace(lesion, limit=pleura.distance(lesion.centre, ANGLES))
     distance, angle = _polar(grid, lesion.centre)
     shown = opacity(lesion, distance, angle)
-    stalk = None  # the vessel that leaves the lesion's core, if it has one
-    if lesion.vessel_width:
-        towards = lesion.vessel_angle
-        start = float(np.interp(towards, ANGLES, lesion.core)) - lesion.vessel_width
-        place = (lesion.centre[0] + start * np.sin(towards), lesion.centre[1] + start * np.cos(towards))
-        stalk = attached_vessel(rng, place, towards, lesion.vessel_width)
-    hounsfield = surroundings(rng, grid, lung, lesion.centre, lesion.reach, pleura, stalk, shown)
+    hounsfield = surroundings(rng, grid, lung, lesion, pleura, shown)
     hounsfield += lung.noise * scanner_noise(rng, grid)
     grey = np.rint((hounsfield - WINDOW[0]) * (255 / (WINDOW[1] - WINDOW[0])))
     # The ideal observer's signal-to-noise ratio (Rose 1948): contrast × √area ÷ noise. The area is counted in mm² and
@@ -151,17 +144,8 @@ def make_case(config: PhantomConfig, patient: int, index: int) -> PhantomCase:
     within = shown * (distance <= lesion.limit[angle])
     contrast = (SOFT_TISSUE - lung.lung) * np.sqrt(float((within**2).sum()) * grid.spacing**2)
     ratio = contrast / np.hypot(0.7 * lung.noise, lung.texture)
-    return PhantomCase(
-        name=name,
-        patient=person,
-        split=split_of(patient),
-        image=np.clip(grey, 0, 255).astype(np.uint8)[None],
-        visibility=float(_STEEPNESS * np.log(ratio / _VISIBLE)),
-        lesion=lesion,
-        grid=grid,
-        raters=config.raters,
-        seed=seed_for(config.seed, "phantom readers", name),
-    )
+    image, visibility = np.clip(grey, 0, 255).astype(np.uint8)[None], float(_STEEPNESS * np.log(ratio / _VISIBLE))
+    return PhantomCase(name, person, split_of(patient), image, visibility, lesion, config)
 
 
 def load_phantom_case(config: PhantomConfig, name: str) -> PhantomCase:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from modiff.config.phantom import FARTHEST, MOST_OFF_CENTRE
-from modiff.data.phantom.texture import Array
+
+Array = NDArray[np.floating]
 
 ANGLES = (np.arange(160) * (2 * np.pi / 160) - np.pi).astype(np.float32)
 SMALLEST, LARGEST = 2.8, 16.8  # mm, outer diameters: 4 to 24 pixels at 0.7 mm

@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 
-Array = NDArray[np.floating]
+from modiff.data.phantom.lesion import ANGLES, Array, Lesion
 
 SOFT_TISSUE = 40.0  # HU, vessels, solid lesions and muscle
 _FAT = -90.0  # HU
@@ -163,11 +162,16 @@ def _vessels(rng: np.random.Generator, grid: Grid, per_1000_mm2: float) -> list[
     return [tube[tube[:, 3] > 0, :4] for tube in (*trunk, *branch)]
 
 
-def attached_vessel(rng: np.random.Generator, start: tuple[float, float], angle: float, width: float) -> Array:
-    """(S,4) points of a vessel that leaves a lesion's margin at `start` along `angle`."""
+def _attached(rng: np.random.Generator, lesion: Lesion) -> list[Array]:
+    """The vessel that leaves the lesion's core, (S,4) points, if it has one."""
+    if not lesion.vessel_width:
+        return []
+    angle, width = lesion.vessel_angle, lesion.vessel_width
+    begin = float(np.interp(angle, ANGLES, lesion.core)) - width
+    start = (lesion.centre[0] + begin * np.sin(angle), lesion.centre[1] + begin * np.cos(angle))
     length = np.array([rng.uniform(10.0, 24.0)])
     path = _paths(rng, np.array([start]), np.array([angle]), np.array([width]), length)[0]
-    return path[path[:, 3] > 0, :4]
+    return [path[path[:, 3] > 0, :4]]
 
 
 def _blobs(rng: np.random.Generator, grid: Grid, keep_off: float) -> list[Array]:
@@ -202,22 +206,14 @@ def _chest_wall(rng: np.random.Generator, grid: Grid, pleura: Pleura, depth: Arr
 
 
 def surroundings(
-    rng: np.random.Generator,
-    grid: Grid,
-    patient: Patient,
-    point: tuple[float, float],
-    reach: float,
-    pleura: Pleura | None,
-    attached: Array | None,
-    lesion: Array,
+    rng: np.random.Generator, grid: Grid, patient: Patient, lesion: Lesion, pleura: Pleura | None, shown: Array
 ) -> Array:
-    """(H,W) HU without noise: a lesion of opacity `lesion` (H,W in [0,1]) at `point` in its surroundings.
+    """(H,W) HU without noise: a lesion, whose opacity `shown` (H,W) is in [0,1], in its surroundings.
 
-    reach: mm from `point` to the lesion's margin. attached: points of the vessel that leaves it. Opacity is the
-    fraction of air that tissue has displaced; structures that overlap displace what the others left.
+    Opacity is the fraction of air that tissue has displaced; structures that overlap displace what the others left.
     """
-    axis = grid.axis
-    frequency = _frequencies(grid)
+    axis, frequency = grid.axis, _frequencies(grid)
+    point, reach, attached = lesion.centre, lesion.reach, _attached(rng, lesion)
     # The cloudy texture of aerated lung: amplitude falls with frequency, longer than 20 mm left out.
     clouds = coloured_noise(rng, grid.size, frequency / (frequency + 0.05) / (frequency + 0.08) ** 1.5)
     air = patient.lung + patient.texture * clouds
@@ -229,14 +225,13 @@ def surroundings(
         # The lesion's own picture must be legible.
         if len(part) and (np.hypot(part[:, 0] - point[0], part[:, 1] - point[1]) - 2 * part[:, 2]).min() > reach + 1.0
     ]
-    if attached is not None:
-        parts.append(attached)
+    parts += attached
     holes = rng.uniform(-grid.half_width, grid.half_width, (24, 2))
     if patient.emphysema:
         holes = np.c_[holes, rng.uniform(0.8, 2.5, 24), np.ones(24)].astype(np.float32)
         air -= patient.emphysema * -np.expm1(-1.5 * splat(holes, axis))
     free = np.exp(-_PROFILE_GAIN * splat(np.concatenate(parts), axis)) if parts else 1.0
-    image = air + (1.0 - free * (1.0 - lesion)) * (SOFT_TISSUE - air)
+    image = air + (1.0 - free * (1.0 - shown)) * (SOFT_TISSUE - air)
     if pleura is not None:
         depth = pleura.depth(axis[:, None], axis[None])
         image += expit(depth / 0.25) * (_chest_wall(rng, grid, pleura, depth) - image)

@@ -1,13 +1,14 @@
-"""Optimisers, and learning rates against their definitions."""
+"""Optimisers, learning rates and the moving average against their definitions."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 from torch.optim import Adam, AdamW
 
 from modiff.config import TrainingConfig
-from modiff.training.schedule import Schedule, make_optimizer
+from modiff.training.optimizer import EMA, Schedule, make_optimizer
 
 
 @pytest.mark.parametrize(("progress", "factor"), [(0.0, 1.0), (0.5, 0.525), (1.0, 0.05)])
@@ -36,3 +37,24 @@ def test_biases_do_not_decay():
     assert type(decaying) is AdamW
     decays = {id(p): group["weight_decay"] for group in decaying.param_groups for p in group["params"]}
     assert decays == {id(module.weight): 0.1, id(module.bias): 0.0}
+
+
+def test_the_average_follows_its_recursion():
+    module = nn.Linear(2, 1)
+    ema, expected = EMA(module, 0.5), module.weight.detach().clone()
+    for step in range(5):
+        with torch.no_grad():
+            module.weight.add_(1.0)
+        ema.update(module, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * module.weight.detach()
+    torch.testing.assert_close(ema.state["weight"], expected)
+
+
+def test_the_averaged_module_has_the_state_and_leaves_the_other_alone():
+    module = nn.Linear(2, 1)
+    ema, own = EMA(module, 0.9), module.weight.detach().clone()
+    ema.state["weight"].zero_()
+    assert ema.module.weight.abs().max() == 0
+    assert torch.equal(module.weight, own)
+    assert (module.training, ema.module.training) == (True, False)
