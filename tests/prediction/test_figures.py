@@ -13,7 +13,7 @@ from described import spec
 from local import Local
 from PIL import Image
 
-from modiff.io.volume import Volume
+from modiff.io.image import Volume
 from modiff.prediction import figures
 from modiff.prediction.figures import overlay
 from modiff.prediction.predict import Prediction, Settings, predict

@@ -90,8 +90,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
     from modiff.errors import ConfigError
-    from modiff.io.files import check_output
-    from modiff.io.limits import Limits
+    from modiff.io.files import Limits, check_output
     from modiff.io.scan import read_channels
 
     at, spacing = _numbers(args.at, "--at", int, (2, 3)), _numbers(args.spacing, "--spacing", float, (2,))

@@ -11,8 +11,7 @@ import torch
 
 from modiff.config.sampling import OVERLAP, SAMPLES
 from modiff.errors import ConfigError, DataError
-from modiff.io.image import ImageFile
-from modiff.io.volume import Volume
+from modiff.io.image import ImageFile, Volume
 from modiff.prediction.plan import Plan, Values
 from modiff.prediction.predictor import PredictionWarning, Predictor, check_settings
 from modiff.prediction.summary import Summary, summarise

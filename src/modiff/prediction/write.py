@@ -20,9 +20,8 @@ import numpy as np
 from modiff._version import __version__
 from modiff.io.dicom.seg import Maker, Segment, missing_reference, write_binary_seg, write_fractional_seg
 from modiff.io.files import MANIFEST, output_folder
-from modiff.io.image import ImageFile, write_png
+from modiff.io.image import ImageFile, Volume, write_png
 from modiff.io.nifti import write_nifti
-from modiff.io.volume import Volume
 from modiff.prediction.figures import key_figure, slices_figure
 from modiff.prediction.predict import Prediction
 from modiff.prediction.summary import percent

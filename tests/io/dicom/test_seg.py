@@ -11,7 +11,7 @@ from series_files import AXIAL, PERSON, write_series
 from modiff.errors import DataError
 from modiff.io.dicom.seg import LEVELS, Maker, Segment, write_binary_seg, write_fractional_seg
 from modiff.io.dicom.series import read_dicom_series
-from modiff.io.volume import Volume
+from modiff.io.image import Volume
 
 MAKER = Maker("MoDiff", "1.2", {"seed": "7"}, "abc")
 TURN = (0.6, 0.8, 0.0, -0.8, 0.6, 0.0)
@@ -34,6 +34,11 @@ def scan(shape: tuple[int, int, int] = (5, 8, 9)) -> np.ndarray:
 @pytest.fixture
 def series(tmp_path) -> Volume:
     return read_dicom_series(write_series(tmp_path / "series", scan()))
+
+
+def uids_of(volume: Volume) -> list[str]:
+    """The SOP instance UID of each slice."""
+    return [header.SOPInstanceUID for header in volume.source.headers]
 
 
 def in_space(seg: hd.seg.Segmentation, number: int) -> dict[tuple[float, ...], float]:
@@ -84,7 +89,7 @@ class TestPlace:
     def test_each_frame_names_the_slice_it_was_made_from(self, series, tmp_path):
         write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "nodule")], series, first=0, maker=MAKER)
         seg = hd.seg.segread(tmp_path / "seg.dcm")
-        uids = list(series.source.sop_uids)
+        uids = uids_of(series)
         pixels = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
         np.testing.assert_array_equal(pixels[..., 0] > 0, series.array[0] > 0)
 
@@ -135,7 +140,7 @@ class TestFractional:
         seg = hd.seg.segread(tmp_path / "seg.dcm")
         assert (seg.segmentation_type.value, seg.SegmentationFractionalType) == ("FRACTIONAL", "PROBABILITY")
         assert seg.MaximumFractionalValue == LEVELS
-        pixels = seg.get_pixels_by_source_instance(list(series.source.sop_uids), rescale_fractional=True)
+        pixels = seg.get_pixels_by_source_instance(uids_of(series), rescale_fractional=True)
         np.testing.assert_allclose(np.moveaxis(pixels, -1, 0), maps, atol=0.5 / LEVELS + 1e-6)
         assert [item.SegmentLabel for item in seg.SegmentSequence] == ["core", "rim"]
 
@@ -154,12 +159,12 @@ class TestHeader:
         referred = seg.ReferencedSeriesSequence[0]
         assert referred.SeriesInstanceUID == series.source.headers[0].SeriesInstanceUID
         uids = {item.ReferencedSOPInstanceUID for item in referred.ReferencedInstanceSequence}
-        assert uids == set(series.source.sop_uids)
+        assert uids == set(uids_of(series))
 
     def test_it_is_a_series_of_its_own(self, seg, series):
         assert seg.Modality == "SEG"
         assert seg.SeriesInstanceUID != series.source.headers[0].SeriesInstanceUID
-        assert seg.SOPInstanceUID not in series.source.sop_uids
+        assert seg.SOPInstanceUID not in uids_of(series)
 
     def test_it_says_what_made_it(self, seg):
         made = seg.SegmentSequence[0]

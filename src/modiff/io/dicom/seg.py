@@ -21,7 +21,7 @@ from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
 from modiff.io.dicom.series import DicomSource
 from modiff.io.files import write_bytes
-from modiff.io.volume import Volume
+from modiff.io.image import Volume
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription

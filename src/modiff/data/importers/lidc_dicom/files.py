@@ -19,9 +19,8 @@ from modiff.data.importers.sources import Source, read_bytes
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
-from modiff.io.dicom.series import MAX_FILES, Plane, check_same_grid, in_order, plane_of
-from modiff.io.files import sha256_of
-from modiff.io.limits import Limits
+from modiff.io.dicom.series import MAX_FILES, Plane, check_same_grid, plane_of
+from modiff.io.files import Limits, located, sha256_of
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
@@ -182,10 +181,11 @@ def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
             raise DataError("too many files for one series", path=where, expected=f"at most {MAX_FILES}")
     made = []
     for uid, named in sorted(found.items()):
-        slices = list(named.values())
-        planes, shapes = [one.plane for one in slices], sorted({one.shape for one in slices})
-        check_same_grid(where, planes)
+        slices = sorted(named.values(), key=lambda one: one.plane.height)
+        shapes = sorted({one.shape for one in slices})
+        with located(where):
+            check_same_grid([one.plane for one in slices])
         if len(shapes) > 1:
             raise DataError("slices differ in size", path=where, found=shapes[:5], expected="one size in a series")
-        made.append(CtSeries(uid, tuple(slices[place] for place in in_order(planes))))
+        made.append(CtSeries(uid, tuple(slices)))
     return made
