@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from modiff._version import __version__
-from modiff.io.dicom.seg import Maker, Segment, missing_reference, write_binary_seg, write_fractional_seg
+from modiff.io.dicom.seg import Maker, Segment, missing_reference, write_seg
 from modiff.io.files import MANIFEST, output_folder
 from modiff.io.image import ImageFile, Volume, write_png
 from modiff.io.nifti import write_nifti
@@ -120,9 +120,9 @@ def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, f
     parameters = {name: str(value) for name, value in prediction.settings.drawing().items()}
     maker = Maker(prediction.method, __version__, parameters | {"weights": serial}, serial)
     first, names = box.spans[0][0], summary.classes
-    maps, colours = box.put_back(summary.mean, dimensions=2), [rgb(kind) for kind in range(len(names))]
-    path = folder / PROBABILITY_SEG
-    write_fractional_seg(path, maps, volume, first=first, classes=names, maker=maker, colours=colours)
+    maps = box.put_back(summary.mean, dimensions=2)
+    means = [Segment(maps[i], name, name, "probability", rgb(i)) for i, name in enumerate(names)]
+    write_seg(folder / PROBABILITY_SEG, means, volume, first=first, maker=maker)
     segments, numbered = [], list(enumerate(summary.hypotheses, 1))
     marking = [(number, hypothesis) for number, hypothesis in numbered if not hypothesis.nothing]
     for place, (number, hypothesis) in enumerate(marking or numbered[:1]):
@@ -133,7 +133,7 @@ def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, f
         for kind, name in enumerate(names if marking else names[:1]):
             title = f"{label}, {name}" if marking and len(names) > 1 else label
             segments.append(Segment(masks[kind], title, name, words, rgb(place, white=kind / len(names))))
-    write_binary_seg(folder / HYPOTHESES_SEG, segments, volume, first=first, maker=maker)
+    write_seg(folder / HYPOTHESES_SEG, segments, volume, first=first, maker=maker)
     return []
 
 
