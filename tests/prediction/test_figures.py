@@ -21,7 +21,7 @@ from modiff.prediction.predictor import Predictor
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.windows import Window
 from modiff.types import Samples
-from modiff.viz.figures import png
+from modiff.viz.figures import encoded
 
 
 def disc(size: int, row: float, column: float, radius: float) -> np.ndarray:
@@ -40,7 +40,7 @@ class TestOverlay:
 
     def text(self, summary: Summary, window: Window | None = None) -> str:
         figure = overlay(self.image, summary, window or self.whole, title="the title")
-        png(figure)
+        encoded(figure)
         legends = [label.get_text() for legend in figure.legends for label in legend.get_texts()]
         titles = [axes.get_title() for axes in figure.axes]
         return "\n".join([*legends, *titles, *(text.get_text() for text in figure.texts)])

@@ -15,7 +15,7 @@ from modiff.evaluation.source import draw
 from modiff.prediction.summary import summarise
 from modiff.report import cases
 from modiff.report.cases import choose
-from modiff.viz.sheets import part_of_interest
+from modiff.viz.figures import part_of_interest
 
 strata = st.lists(st.sampled_from(["all_marked", "some_empty", "none", "unread"]), min_size=1, max_size=60)
 
@@ -92,7 +92,7 @@ def test_samples_are_those_that_the_evaluation_draws(images, monkeypatch):
     cells_of = cases.cells_of
     monkeypatch.setattr(cases, "CASES", 1)
     monkeypatch.setattr(cases, "cells_of", lambda *words: shown.append(words) or cells_of(*words))
-    cases.figures(images, Discs().eval(), seed=7)
+    cases.figures(images, Discs().eval(), seed=7, scores={})
     ((batch, summary, _),) = shown
     samples, _ = draw(Discs().eval(), batch, cases.SAMPLES, 7, None)
     np.testing.assert_array_equal(summary.masks, samples.maps[0].numpy() > 0.5)
@@ -100,6 +100,6 @@ def test_samples_are_those_that_the_evaluation_draws(images, monkeypatch):
 
 def test_dim_data_is_shown_in_a_window_of_its_own(images, monkeypatch):
     monkeypatch.setattr(cases, "CASES", 3)
-    assert cases.figures(images, Discs().eval())[1] == (0.0, 1.0)
-    low, high = cases.figures(replace(images, image=images.image // 4), Discs().eval())[1]
+    assert cases.figures(images, Discs().eval(), scores={})[1] == (0.0, 1.0)
+    low, high = cases.figures(replace(images, image=images.image // 4), Discs().eval(), scores={})[1]
     assert 0.0 < low < high < 0.25

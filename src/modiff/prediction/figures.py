@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modiff.prediction.summary import percent
-from modiff.viz.figures import COLOURS, LEVELS, Contour, contact_sheet, heat_colours, legend, png
-from modiff.viz.sheets import CloseUp, close_up
+from modiff.viz.figures import COLOURS, LEVELS, CloseUp, Contour, close_up, contact_sheet, encoded, heat_colours, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +30,7 @@ def key_figure(prediction: Prediction, *, title: str = "") -> bytes:
         z = prediction.key_slice
         summary = prediction.slice_summary(z)
         title = f"{title}   slice {z} of 0 to {plan.box.shape[0] - 1}".strip()
-    return png(overlay(prediction.values.cut(z, plan.shown), summary, plan.shown, title=title))
+    return encoded(overlay(prediction.values.cut(z, plan.shown), summary, plan.shown, title=title))
 
 
 def slices_figure(prediction: Prediction) -> bytes:
@@ -54,7 +53,7 @@ def slices_figure(prediction: Prediction) -> bytes:
     numbered = [(i, hyp) for i, hyp in enumerate(summary.hypotheses, 1) if hyp.medoid in outlines]  # as the files are
     keys = [(outlines[hyp.medoid].colour, "solid", f"{i}: {percent(hyp.probability)}") for i, hyp in numbered]
     legend(figure, keys, loc="upper left", fontsize=7.5, handlelength=1.2, borderaxespad=0.2)
-    return png(figure)
+    return encoded(figure)
 
 
 def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str = "") -> Figure:

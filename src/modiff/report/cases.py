@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from modiff.benchmark.figure import CaseFigure, case_cells
 from modiff.evaluation.selection import choose, pictured, strata
 from modiff.evaluation.source import draw
 from modiff.prediction.summary import Summary, summarise
 from modiff.types import Batch
-from modiff.viz.figures import LEVELS, Cell, contact_sheet, png
-from modiff.viz.sheets import RATER, SAMPLE, CloseUp, grey_window, mean_label, part_of_interest
+from modiff.viz.figures import LEVELS, RATER, SAMPLE, Cell, contact_sheet, encoded, grey_window
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -28,15 +28,6 @@ COLUMNS = 8
 COLOURS = {"rater": RATER, "sample": SAMPLE, "levels": LEVELS}  # what the page's legend explains
 
 
-class CaseFigure(NamedTuple):
-    """A case's figure. image: PNG; words: what raters and samples mark; score: how it scores, where that is known."""
-
-    case: str
-    image: bytes
-    words: str
-    score: str
-
-
 def figures(
     images: MemoryStore,
     model: Segmenter,
@@ -44,11 +35,11 @@ def figures(
     seed: int = 0,
     steps: int | None = None,
     device: str | torch.device = "cpu",
-    score: Callable[[str], str] = lambda case: "",
+    scores: Mapping[str, str],
 ) -> tuple[list[CaseFigure], tuple[float, float]]:
     """The chosen cases with samples of `model`, and the grey window that all of them are shown in.
 
-    score: words on how a case scores.
+    scores: words on how a case scores, by case.
     """
     info, rows = images.info, choose(images.cases, strata(images), CASES)
     if not rows:
@@ -62,19 +53,15 @@ def figures(
         marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
         words = f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
         sheet = contact_sheet(cells_of(batch, summary, info), window=window, inches=1.5)
-        made.append(CaseFigure(case, png(sheet), words, score(case)))
+        made.append(CaseFigure(case, encoded(sheet), words, scores.get(case, "")))
     return made, window
 
 
 def cells_of(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell]]:
     """The rows of a case's figure. batch: of one case; summary: of its samples."""
-    image, masks, read = pictured(batch.image[0].numpy(), info), batch.masks[0].numpy(), batch.read[0].numpy()
-    label = mean_label(masks, read)
-    close = CloseUp(image, part_of_interest((label > 0) | summary.masks.any((0, 1))))
-    cells = [
-        close.whole(),
-        *close.raters(masks, read, info.raters),
-        close.probability(label, "mean label"),
+    close, cells, label = case_cells(batch, info, np.asarray(summary.masks.any((0, 1))))
+    cells += [
+        label,
         close.probability(np.clip(summary.mean.sum(0), 0, 1), "mean map"),
         close.heat(summary.entropy, math.log2(len(info.classes) + 1), "uncertainty"),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,6 @@ def write_report(
     check_file_output(output)
     loaded, problem, results = _read(folder)
     name = folder.resolve().name
-    sentences = [said for result in results.values() if (said := tables.sentence(result))]
     sections = {"Card": loaded.card, "Configuration": to_dict(loaded.config)} if loaded else {}
     page = render(
         "run.html.j2",
@@ -54,8 +53,8 @@ def write_report(
         name=name,
         facts=_facts(loaded) if loaded else [],
         problem=problem,
-        finding=sentences[0] if sentences else None,
-        scores=[_scores(path, result) for path, result in results.items()],
+        finding=next(filter(None, map(tables.sentence, results.values())), None),
+        scores=[_scores(path.stem, result) for path, result in results.items()],
         log=LOG,
         charts=charts(read_log(folder / LOG)),
         cases=_cases(loaded, results, data, split, device),
@@ -63,7 +62,6 @@ def write_report(
         shown=cases.SHOWN,
         drawn=cases.SAMPLES,
         trained={name: list(_groups(content)) for name, content in sections.items() if content},
-        made=[(path.stem, _made(result.made)) for path, result in results.items()],
     )
     return write_text(output, page)
 
@@ -105,22 +103,21 @@ def _facts(loaded: LoadedModel) -> Facts:
     return [(name, _text(value)) for name, value in known.items() if value not in (None, "")]
 
 
-def _scores(path: Path, result: Result) -> dict[str, object]:
-    made = result.made
-    seconds = {(r.steps or 0, r.n): r.seconds_per_image for r in result.results if r.seconds_per_image is not None}
+def _scores(name: str, result: Result) -> dict[str, Any]:
+    """What the page shows of an evaluation, and how it was made."""
+    made, timed = result.made, [record for record in result.results if record.seconds_per_image is not None]
+    seconds = sorted({(record.steps or 0, record.n): record.seconds_per_image for record in timed}.items())
+    how = {name: made.get(name) for name in ("command", "date", "device", "commit", "versions", "seed")}
+    how["versions"] = ", ".join(f"{name} {version}" for name, version in (made.get("versions") or {}).items())
+    how |= {name: (made.get(name) or {}).get("fingerprint", "") for name in ("store", "model")}
     return {
-        "name": path.stem,
-        "split": made.get("split"),
-        "limit": (made.get("settings") or {}).get("limit"),
+        "name": name,
+        "made": made,
         "counts": result.strata.get("all", {}),
-        "unread": made.get("unread"),
         "notes": _list(made.get("notes")),
         "tables": tables.summary(result),
-        "seconds": [
-            f"{taken:.3g} s for {n} samples" + (f" at {steps} steps" if steps else "")
-            for (steps, n), taken in sorted(seconds.items())
-        ],
-        "device": made.get("device"),
+        "seconds": [f"{took:.3g} s for {n} samples" + f" at {s} steps" * (s > 0) for (s, n), took in seconds],
+        "how": [(name, value) for name, value in how.items() if value is not None],
     }
 
 
@@ -151,14 +148,17 @@ def _cases(
     if not len(images):
         raise DataError("the split has no images", path=where, field="split", found=split)
     changed = path is not None and images.fingerprint != store.get("fingerprint")
-    # What a file says is not trusted.
-    settings = made.get("settings", {})
+    settings = made.get("settings", {})  # what a file says is not trusted
     seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
-    drawing: dict[str, Any] = {"seed": seed if isinstance(seed, int) else 0, "device": device}
-    drawing["steps"] = steps if isinstance(steps, int) and steps > 0 else None
-    if path and path.with_suffix(".csv").is_file() and not changed and scored == split:
-        drawing["score"] = _scorer(read_csv(path.with_suffix(".csv"), split))
-    figures, (low, high) = cases.figures(images, loaded.model, **drawing)
+    table = path.with_suffix(".csv") if path and not changed and scored == split else None
+    figures, (low, high) = cases.figures(
+        images,
+        loaded.model,
+        seed=seed if isinstance(seed, int) else 0,
+        steps=steps if isinstance(steps, int) and steps > 0 else None,
+        device=device,
+        scores=_case_scores(read_csv(table, split)) if table and table.is_file() else {},
+    )
     return {
         "missing": None,
         "split": split,
@@ -170,14 +170,13 @@ def _cases(
     }
 
 
-def _scorer(table: ImageTable) -> Callable[[str], str]:
-    """Words on how a case scores, from the table of images."""
+def _case_scores(table: ImageTable) -> dict[str, str]:
+    """How each case scores, in words, from the table of images."""
     quantities = [q for q in table.columns if (q.predictor, q.metric, q.protocol) == ("model", "ged", "standard")]
-    if not quantities:
-        return lambda case: ""
-    quantity = min(quantities, key=lambda q: (q.threshold != 0.5, q.n))
-    values = dict(zip(table.cases, table.columns[quantity].tolist(), strict=True))
-    return lambda case: f"GED {values[case]:.3f} (standard, n = {quantity.n})." if case in values else ""
+    for quantity in sorted(quantities, key=lambda q: (q.threshold != 0.5, q.n))[:1]:
+        values = zip(table.cases, table.columns[quantity].tolist(), strict=True)
+        return {case: f"GED {value:.3f} (standard, n = {quantity.n})." for case, value in values}
+    return {}
 
 
 def _groups(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Facts]]:
@@ -198,11 +197,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _made(made: dict[str, Any]) -> Facts:
-    """How an evaluation was made."""
-    facts = {name: made.get(name) for name in ("command", "date", "device", "commit", "versions", "seed")}
-    facts["versions"] = ", ".join(f"{name} {version}" for name, version in (made.get("versions") or {}).items())
-    facts |= {name: (made.get(name) or {}).get("fingerprint", "") for name in ("store", "model")}
-    return [(name, value) for name, value in facts.items() if value is not None]

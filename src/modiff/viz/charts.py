@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,8 +92,8 @@ def charts(rows: Sequence[dict[str, float]]) -> list[Chart]:
             continue
         # Means of neighbouring points, so that no more are drawn than can be seen.
         size = math.ceil(len(points) / MAX_POINTS)
-        chunks = [list(zip(*points[i : i + size], strict=True)) for i in range(0, len(points), size)]
-        x, y = (tuple(math.fsum(chunk[i]) / len(chunk[i]) for chunk in chunks) for i in (0, 1))
+        means = [tuple(map(fmean, zip(*points[i : i + size], strict=True))) for i in range(0, len(points), size)]
+        x, y = zip(*means, strict=True)
         part, _, quantity = name.rpartition("/")
         groups.setdefault(quantity, {})[part or name] = x, y
     order = sorted(groups, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
@@ -103,8 +104,7 @@ def draw_chart(chart: Chart) -> Figure:
     """The figure: curves with a legend above them where their names say more than the title."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    figure = new_figure(5.0, 2.6)
-    figure.set_layout_engine("constrained")
+    figure = new_figure(5.0, 2.6, "constrained")
     axes = figure.add_subplot()
     for i, (name, points) in enumerate(chart.curves.items()):
         style = "solid" if i < len(_CURVES) else "dashed"
@@ -144,8 +144,7 @@ def draw_differences(panels: Sequence[Panel], title: str) -> Figure:
     columns = min(3, max(1, len(panels)))
     lines = -(-max(1, len(panels)) // columns)
     height = 1.6 + 0.34 * max((len(panel.rows) for panel in panels), default=1)
-    figure = new_figure(3.2 + 3.6 * columns, height * lines)
-    figure.set_layout_engine("constrained")
+    figure = new_figure(3.2 + 3.6 * columns, height * lines, "constrained")
     figure.suptitle(_plain(title), fontsize=10)
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(panels) :]:
@@ -187,8 +186,7 @@ def draw_tradeoff(
     said = textwrap.wrap(_plain(caption), 118)
     columns = max(1, min(3, 84 // (max(map(len, [*names, *levels])) + 6)))
     rows = -(-len([*names, *levels]) // columns) + sum(name.count("\n") for name in names)
-    figure = new_figure(7.6, 4.9 + 0.18 * rows + 0.155 * len(said))
-    figure.set_layout_engine("constrained")
+    figure = new_figure(7.6, 4.9 + 0.18 * rows + 0.155 * len(said), "constrained")
     axes = figure.add_subplot()
     for i, (name, points) in enumerate(zip(names, curves.values(), strict=True)):
         x, y, low, high = (points[key].astype(float) for key in ("seconds_per_image", "value", "ci_low", "ci_high"))
