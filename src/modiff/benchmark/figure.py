@@ -95,7 +95,7 @@ def _sheet(images: MemoryStore, row: int, methods: dict[str, np.ndarray]) -> byt
 
 
 def case_cells(batch: Batch, info: StoreInfo, also: np.ndarray) -> tuple[CloseUp, list[Cell], Cell]:
-    """A batch's one case, close by what raters and `also` (H,W) mark: the whole image and each rater; the mean label."""
+    """A batch's one case, close by what raters and `also` (H,W) mark: the whole image and each rater; mean label."""
     image, masks, read = pictured(batch.image[0].numpy(), info), batch.masks[0].numpy(), batch.read[0].numpy()
     label = masks[read].any(1).mean(0) if read.any() else np.zeros(masks.shape[-2:])
     close = CloseUp(image, part_of_interest((label > 0) | also))

@@ -8,15 +8,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, Limits, located, sha256_of, told, write_bytes
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from modiff.io.files import LIMITS, Limits, guarded, located, sha256_of, told, write_bytes
 
 # Bytes a pixel takes in those of Pillow's modes that are grey or colour pictures; a palette is resolved to colour.
 _BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}
@@ -107,12 +104,13 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS) -> ImageFile:
             start = file.read(352)
         if start.startswith(b"\x93NUMPY"):
             kind, array = "NPY", _read_npy(path, limits, file_bytes)
-        elif start.startswith(b"\x89PNG\r\n\x1a\n"):
-            if start[24:25] == b"\x10" and start[25:26] != b"\0":  # Pillow reads such colour as 8 bits without a word
+        elif start.startswith((b"\x89PNG\r\n\x1a\n", *_TIFF_STARTS)):
+            kind = "PNG" if start[:1] == b"\x89" else "TIFF"
+            if kind == "PNG" and start[24:25] == b"\x10" and start[25:26] != b"\0":
+                # Pillow reads such colour as 8 bits without a word.
                 raise DataError("has 16 bits per colour", expected="8-bit RGB, or 16-bit grey")
-            kind, array = "PNG", _read_pillow(path, "PNG", limits, file_bytes)
-        elif start.startswith(_TIFF_STARTS):
-            kind, array = "TIFF", _read_pillow(path, "TIFF", limits, file_bytes)
+            what = f"is not a readable {kind}"
+            array = guarded(path, lambda: _read_pillow(path, kind, limits, file_bytes), what)
         else:
             other = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
             found = "DICOM" if start[128:132] == b"DICM" else "NIfTI" if start[344:347] in (b"n+1", b"ni1") else other
@@ -160,10 +158,9 @@ def read_npy(path: Path, file: IO[bytes], header: Header | None = None, *, field
 def npy_header(path: Path, file: IO[bytes], *, field: str | None = None) -> Header:
     """Shape, whether columns come first, and number type of an NPY file or of a member of an NPZ (`field`)."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    try:
-        shape, columns_first, dtype = headers[np.lib.format.read_magic(file)](file)
-    except Exception as error:  # numpy raises what the damaged header provokes
-        raise DataError("is not a readable NPY file", path=path, field=field, found=_first_line(error)) from error
+    shape, columns_first, dtype = guarded(
+        path, lambda: headers[np.lib.format.read_magic(file)](file), "is not a readable NPY file", field=field
+    )
     if dtype.hasobject or dtype.kind not in "biuf":
         raise DataError("is not an array of numbers", path=path, field=field, found=dtype, expected="integer or float")
     return shape, columns_first, dtype
@@ -184,17 +181,21 @@ def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
 def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int) -> np.ndarray:
     from PIL import Image
 
-    try:
-        # Pillow warns of size and of odd metadata: the limits below decide.
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=(kind,)) as image:
-            _check_picture(path, image, limits, file_bytes)
-            inverted = image.mode.startswith("I;16") and _tag(image, _TIFF_PHOTOMETRIC) == (_WHITE_IS_ZERO,)
-            image.load()
-            array = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
-    except DataError:
-        raise
-    except Exception as error:  # a damaged picture makes the decoder raise nearly anything; none of it is a fault here
-        raise DataError(f"is not a readable {kind}", found=_first_line(error)) from error
+    # Pillow warns of size and of odd metadata: the limits below decide.
+    with warnings.catch_warnings(action="ignore"), Image.open(path, formats=(kind,)) as image:
+        tags = getattr(image, "tag_v2", {})
+        if image.mode == "1":
+            raise DataError("has one bit per pixel: a mask, not an image", expected="8 or 16 bits, grey")
+        if image.mode not in _BYTES:
+            raise DataError("has an unsuitable colour mode", found=image.mode, expected="grey or RGB")
+        if (pages := getattr(image, "n_frames", 1)) != 1:
+            raise DataError("has several pages", found=f"{pages} pages", expected="one image")
+        if image.mode in ("RGB", "RGBA") and np.max(tags.get(_TIFF_BITS, 8)) > 8:
+            raise DataError("has more than 8 bits per colour", expected="8-bit RGB, or 16-bit grey")
+        limits.check_declared(path, image.size[::-1], _BYTES[image.mode], file_bytes)
+        inverted = image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+        image.load()
+        array = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if inverted:  # Pillow inverts 8-bit pictures of this kind and leaves 16-bit ones
         array = np.iinfo(array.dtype).max - array
@@ -205,25 +206,3 @@ def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int) -> np.n
             raise DataError("is partly transparent", expected="opaque grey or RGB")
         array = array[..., :-1]
     return np.moveaxis(array, 2, 0)
-
-
-def _check_picture(path: Path, image: Image, limits: Limits, file_bytes: int) -> None:
-    if image.mode == "1":
-        raise DataError("has one bit per pixel: a mask, not an image", expected="8 or 16 bits, grey")
-    if image.mode not in _BYTES:
-        raise DataError("has an unsuitable colour mode", found=image.mode, expected="grey or RGB")
-    pages = getattr(image, "n_frames", 1)
-    if pages != 1:
-        raise DataError("has several pages", found=f"{pages} pages", expected="one image")
-    if image.mode in ("RGB", "RGBA") and max(_tag(image, _TIFF_BITS), default=8) > 8:
-        raise DataError("has more than 8 bits per colour", expected="8-bit RGB, or 16-bit grey")
-    limits.check_declared(path, image.size[::-1], _BYTES[image.mode], file_bytes)
-
-
-def _tag(image: Image, tag: int) -> tuple[int, ...]:
-    value = getattr(image, "tag_v2", {}).get(tag, ())
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

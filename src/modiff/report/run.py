@@ -1,28 +1,45 @@
-"""The report of a run: what was trained, how it scores, how training went, and figures, in one HTML file."""
+"""The report of a run: what was trained, how it scores, how training went, and a dozen cases, in one HTML file."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from modiff.benchmark.figure import CaseFigure, case_cells
 from modiff.config import to_dict
+from modiff.data.loading import MemoryStore, load
+from modiff.data.store_format import StoreInfo
 from modiff.errors import CheckpointError, DataError, ModiffError
 from modiff.evaluation.evaluate import FOLDER, check_fit
 from modiff.evaluation.records import Result, read_result
+from modiff.evaluation.selection import choose, pictured, strata
+from modiff.evaluation.source import draw
 from modiff.evaluation.table import ImageTable, read_csv
 from modiff.io.files import check_file_output, write_text
 from modiff.methods.run_folder import LOG, WEIGHTS
-from modiff.report import cases, tables
+from modiff.prediction.summary import Summary, summarise
+from modiff.report import tables
+from modiff.types import Batch
 from modiff.viz.charts import charts, read_log
+from modiff.viz.figures import LEVELS, RATER, SAMPLE, Cell, contact_sheet, encoded, grey_window
 from modiff.viz.html import render
 
 if TYPE_CHECKING:
     import torch
 
+    from modiff.methods.base import Segmenter
     from modiff.methods.weights import LoadedModel
 
 NAME = "report.html"
+CASES = 12
+SAMPLES = 16  # drawn for a case's maps
+SHOWN = 8  # of them shown one by one
+COLUMNS = 8
+COLOURS = {"rater": RATER, "sample": SAMPLE, "levels": LEVELS}  # what the page's legend explains
 Facts = list[tuple[str, object]]
 Results = dict[Path, Result]
 
@@ -58,9 +75,9 @@ def write_report(
         log=LOG,
         charts=charts(read_log(folder / LOG)),
         cases=_cases(loaded, results, data, split, device),
-        colours=cases.COLOURS,
-        shown=cases.SHOWN,
-        drawn=cases.SAMPLES,
+        colours=COLOURS,
+        shown=SHOWN,
+        drawn=SAMPLES,
         trained={name: list(_groups(content)) for name, content in sections.items() if content},
     )
     return write_text(output, page)
@@ -139,8 +156,6 @@ def _cases(
         return {"missing": "no store is known; name it with --data"}
     if data is None and not Path(where).is_file():
         return {"missing": f"the store that was evaluated, {Path(where).name}, is not where it was; --data names it"}
-    from modiff.data.loading import load
-
     scored = str(made.get("split", "test"))
     split = split or scored
     images = load(where, split)
@@ -151,7 +166,7 @@ def _cases(
     settings = made.get("settings", {})  # what a file says is not trusted
     seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
     table = path.with_suffix(".csv") if path and not changed and scored == split else None
-    figures, (low, high) = cases.figures(
+    figures, (low, high) = case_figures(
         images,
         loaded.model,
         seed=seed if isinstance(seed, int) else 0,
@@ -168,6 +183,47 @@ def _cases(
         "changed": changed,
         "figures": figures,
     }
+
+
+def case_figures(
+    images: MemoryStore,
+    model: Segmenter,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    device: torch.device | str = "cpu",
+    scores: Mapping[str, str],
+) -> tuple[list[CaseFigure], tuple[float, float]]:
+    """The chosen cases with samples of `model`, and the grey window that all of them are shown in.
+
+    scores: words on how a case scores, by case.
+    """
+    info, rows = images.info, choose(images.cases, strata(images), CASES)
+    if not rows:
+        return [], (0.0, 1.0)
+    window = grey_window(np.stack([pictured(image.numpy(), info) for image in images.batch(rows).image]))
+    made = []
+    for row in rows:
+        batch, case = images.batch([row]), images.cases[row]
+        samples, _ = draw(model, batch.to(device), SAMPLES, seed, steps)
+        summary = summarise(samples, classes=info.classes)
+        marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
+        words = f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
+        sheet = contact_sheet(cells_of(batch, summary, info), window=window, inches=1.5)
+        made.append(CaseFigure(case, encoded(sheet), words, scores.get(case, "")))
+    return made, window
+
+
+def cells_of(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell]]:
+    """The rows of a case's figure. batch: of one case; summary: of its samples."""
+    close, cells, label = case_cells(batch, info, np.asarray(summary.masks.any((0, 1))))
+    cells += [
+        label,
+        close.probability(np.clip(summary.mean.sum(0), 0, 1), "mean map"),
+        close.heat(summary.entropy, math.log2(len(info.classes) + 1), "uncertainty"),
+    ]
+    samples = [close.outlined(mask, SAMPLE, f"sample {i}") for i, mask in enumerate(summary.masks[:SHOWN], 1)]
+    return [part[i : i + COLUMNS] for part in (cells, samples) for i in range(0, len(part), COLUMNS)]
 
 
 def _case_scores(table: ImageTable) -> dict[str, str]:
