@@ -26,7 +26,7 @@ from modiff.report import tables
 from modiff.types import Batch
 from modiff.viz.charts import charts, read_log
 from modiff.viz.figures import LEVELS, RATER, SAMPLE, Cell, contact_sheet, encoded, grey_window
-from modiff.viz.html import render
+from modiff.viz.html import as_text, render
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,6 @@ SAMPLES = 16  # drawn for a case's maps
 SHOWN = 8  # of them shown one by one
 COLUMNS = 8
 COLOURS = {"rater": RATER, "sample": SAMPLE, "levels": LEVELS}  # what the page's legend explains
-Facts = list[tuple[str, object]]
 Results = dict[Path, Result]
 
 
@@ -68,7 +67,9 @@ def write_report(
         "run.html.j2",
         title=f"modiff report: {name}",
         name=name,
-        facts=_facts(loaded) if loaded else [],
+        loaded=loaded,
+        config=sections.get("Configuration"),
+        parameters=sum(parameter.numel() for parameter in loaded.model.parameters()) if loaded else 0,
         problem=problem,
         finding=next(filter(None, map(tables.sentence, results.values())), None),
         scores=[_scores(path.stem, result) for path, result in results.items()],
@@ -103,38 +104,17 @@ def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
     return loaded, problem, results
 
 
-def _facts(loaded: LoadedModel) -> Facts:
-    config, data = to_dict(loaded.config), loaded.data
-    known = {
-        "method": config.get("method"),
-        "preset": config.get("preset"),
-        "parameters": f"{sum(parameter.numel() for parameter in loaded.model.parameters()):,}".replace(",", " "),
-        "raters": data.raters,
-        "classes": data.classes,
-        "channels": data.channels,
-        "size": " × ".join(map(str, data.size)) if data.size else None,
-        "intensity": data.intensity,
-        "prompt": data.prompt,
-        "fold held out": data.fold,
-    }
-    return [(name, _text(value)) for name, value in known.items() if value not in (None, "")]
-
-
 def _scores(name: str, result: Result) -> dict[str, Any]:
-    """What the page shows of an evaluation, and how it was made."""
-    made, timed = result.made, [record for record in result.results if record.seconds_per_image is not None]
+    """What the page shows of an evaluation."""
+    timed = [record for record in result.results if record.seconds_per_image is not None]
     seconds = sorted({(record.steps or 0, record.n): record.seconds_per_image for record in timed}.items())
-    how = {name: made.get(name) for name in ("command", "date", "device", "commit", "versions", "seed")}
-    how["versions"] = ", ".join(f"{name} {version}" for name, version in (made.get("versions") or {}).items())
-    how |= {name: (made.get(name) or {}).get("fingerprint", "") for name in ("store", "model")}
     return {
         "name": name,
-        "made": made,
+        "made": result.made,
         "counts": result.strata.get("all", {}),
-        "notes": _list(made.get("notes")),
+        "notes": _list(result.made.get("notes")),
         "tables": tables.summary(result),
         "seconds": [f"{took:.3g} s for {n} samples" + f" at {s} steps" * (s > 0) for (s, n), took in seconds],
-        "how": [(name, value) for name, value in how.items() if value is not None],
     }
 
 
@@ -235,21 +215,11 @@ def _case_scores(table: ImageTable) -> dict[str, str]:
     return {}
 
 
-def _groups(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Facts]]:
+def _groups(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Nested settings as lists of facts, each group with its address."""
-    own: Facts = [(key, _text(value)) for key, value in content.items() if not isinstance(value, Mapping)]
+    own = [(key, as_text(value)) for key, value in content.items() if not isinstance(value, Mapping)]
     if own:
         yield prefix, own
     for key, value in content.items():
         if isinstance(value, Mapping) and value:
             yield from _groups(value, f"{prefix}.{key}" if prefix else str(key))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or value in ([], ()):
-        return "–"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
