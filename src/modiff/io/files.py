@@ -40,20 +40,27 @@ def located(path: str | Path, field: str | None = None) -> Iterator[None]:
         raise DataError(error.message, path=path, field=where, found=found, expected=expected, hint=hint) from error
 
 
-def guarded(path: str | Path, action: Callable[[], T], what: str = "", *, field: str | None = None) -> T:
-    """Runs what touches a file from outside: a damaged one makes libraries raise nearly anything, here a DataError.
+@contextmanager
+def guarding(path: str | Path, what: str = "", *, field: str | None = None) -> Iterator[None]:
+    """For what touches a file from outside: a damaged one makes libraries raise nearly anything, here a DataError.
 
     what: in its words, by default that the file is damaged or truncated.
     """
     try:
         with located(path, field):
-            return action()
+            yield
     except DataError:
         raise
     except Exception as error:
         text = str(error) or repr(error)
         what = what or ("truncated file" if "truncated" in text else "damaged file")
         raise DataError(what, path=path, field=field, found=text.splitlines()[0][:200]) from error
+
+
+def guarded(path: str | Path, action: Callable[[], T]) -> T:
+    """What `action` returns, run in `guarding`."""
+    with guarding(path):
+        return action()
 
 
 @contextmanager

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, Limits, guarded, located, sha256_of, told, write_bytes
+from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # Bytes a pixel takes in those of Pillow's modes that are grey or colour pictures; a palette is resolved to colour.
 _BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}
@@ -91,11 +95,12 @@ class Volume:
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
-def read_image(path: str | Path, *, limits: Limits = LIMITS) -> ImageFile:
+def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False) -> ImageFile:
     """Reads a grey (8, 16 or 32 bits, float) or RGB image, or an array (H,W) or (C,H,W), within `limits`.
 
-    Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask, has
-    transparency or values that are not finite, or claims more memory than allowed (before any is taken).
+    mask: it may also have one bit per pixel, or a palette, whose indices are its values. Raises DataError for what is
+    missing, is not an image, is damaged, has several pages, is a one-bit mask where an image is meant, has transparency
+    or values that are not finite, or claims more memory than allowed (before any is taken).
     """
     path = Path(path)
     with told(path, "cannot be read"), located(path):
@@ -109,8 +114,7 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS) -> ImageFile:
             if kind == "PNG" and start[24:25] == b"\x10" and start[25:26] != b"\0":
                 # Pillow reads such colour as 8 bits without a word.
                 raise DataError("has 16 bits per colour", expected="8-bit RGB, or 16-bit grey")
-            what = f"is not a readable {kind}"
-            array = guarded(path, lambda: _read_pillow(path, kind, limits, file_bytes), what)
+            array = _read_pillow(path, kind, limits, file_bytes, mask)
         else:
             other = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
             found = "DICOM" if start[128:132] == b"DICM" else "NIfTI" if start[344:347] in (b"n+1", b"ni1") else other
@@ -158,9 +162,8 @@ def read_npy(path: Path, file: IO[bytes], header: Header | None = None, *, field
 def npy_header(path: Path, file: IO[bytes], *, field: str | None = None) -> Header:
     """Shape, whether columns come first, and number type of an NPY file or of a member of an NPZ (`field`)."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, columns_first, dtype = guarded(
-        path, lambda: headers[np.lib.format.read_magic(file)](file), "is not a readable NPY file", field=field
-    )
+    with guarding(path, "is not a readable NPY file", field=field):
+        shape, columns_first, dtype = headers[np.lib.format.read_magic(file)](file)
     if dtype.hasobject or dtype.kind not in "biuf":
         raise DataError("is not an array of numbers", path=path, field=field, found=dtype, expected="integer or float")
     return shape, columns_first, dtype
@@ -178,25 +181,34 @@ def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
     return array[None] if array.ndim == 2 else array
 
 
-def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int) -> np.ndarray:
+@contextmanager
+def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Iterator[Image]:
+    """Pillow's image of a file, or of `file`'s bytes; whatever the block makes the decoder raise is a DataError."""
     from PIL import Image
 
-    # Pillow warns of size and of odd metadata: the limits below decide.
-    with warnings.catch_warnings(action="ignore"), Image.open(path, formats=(kind,)) as image:
+    # Pillow warns of size and of odd metadata: the caller's limits decide.
+    quiet, guard = warnings.catch_warnings(action="ignore"), guarding(path, f"is not a readable {kind}")
+    with guard, quiet, Image.open(file or path, formats=(kind,)) as image:
+        yield image
+
+
+def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int, mask: bool) -> np.ndarray:
+    pixel_bytes = _BYTES | ({"1": 1, "P": 1} if mask else {})
+    with picture(path, kind) as image:
         tags = getattr(image, "tag_v2", {})
-        if image.mode == "1":
+        if image.mode == "1" and not mask:
             raise DataError("has one bit per pixel: a mask, not an image", expected="8 or 16 bits, grey")
-        if image.mode not in _BYTES:
+        if image.mode not in pixel_bytes:
             raise DataError("has an unsuitable colour mode", found=image.mode, expected="grey or RGB")
         if (pages := getattr(image, "n_frames", 1)) != 1:
             raise DataError("has several pages", found=f"{pages} pages", expected="one image")
         if image.mode in ("RGB", "RGBA") and np.max(tags.get(_TIFF_BITS, 8)) > 8:
             raise DataError("has more than 8 bits per colour", expected="8-bit RGB, or 16-bit grey")
-        limits.check_declared(path, image.size[::-1], _BYTES[image.mode], file_bytes)
+        limits.check_declared(path, image.size[::-1], pixel_bytes[image.mode], file_bytes)
         inverted = image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
         image.load()
-        array = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        array = np.asarray(image.convert("RGBA") if image.mode == "P" and not mask else image)
+    array = array.astype(np.uint8 if array.dtype == bool else array.dtype.newbyteorder("="), copy=False)
     if inverted:  # Pillow inverts 8-bit pictures of this kind and leaves 16-bit ones
         array = np.iinfo(array.dtype).max - array
     if array.ndim == 2:

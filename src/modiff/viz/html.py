@@ -16,7 +16,8 @@ from markupsafe import Markup
 def environment() -> Environment:
     """The templates of `modiff.viz`, with autoescape.
 
-    Filters: `png` and `svg` make bytes an image's data URI, `text` is `as_text`. Globals: the style sheet, and the policy that allows it.
+    Filters: `png` and `svg` make bytes an image's data URI, `text` is `as_text`. Globals: the style sheet, and the
+    policy that allows it.
     """
     made = Environment(
         loader=PackageLoader("modiff.viz", "templates"),

@@ -6,7 +6,7 @@ A slice is a plane in the patient; a series of them makes a regular grid, or is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -62,24 +62,17 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
     """
     path, files = _files(path_or_files)
     with located(path):
-        headers = [read_header(file, limits) for file in files]
-        for file, header in zip(files, headers, strict=True):
+        headers = {file: read_header(file, limits) for file in files}
+        for file, header in headers.items():
             check_image(file, header, limits)
-        _check_one_series(headers)
-        shape = (len(files), int(headers[0].Rows), int(headers[0].Columns))
+        _check_one_series(headers.values())
+        shape = (len(files), int(headers[files[0]].Rows), int(headers[files[0]].Columns))
         limits.check_declared(path, shape, 4, sum(file.stat().st_size for file in files))
-        planes = list(map(plane_of, files, headers))
-        check_same_grid(planes)
-        kept: dict[str, tuple[Path, Plane]] = {}  # an exact copy of a file is left out
-        for file, header, plane in sorted(zip(files, headers, planes, strict=True), key=lambda one: one[2].height):
-            first, _ = kept.setdefault(text(header, "SOPInstanceUID") or str(file), (file, plane))
-            if first != file and sha256_of(first) != sha256_of(file):
-                found = f"{first.name} and {file.name}"
-                raise DataError("two files claim to be one slice", field="SOPInstanceUID", found=found)
-        files, planes = map(list, zip(*kept.values(), strict=True))
+        slices = in_order(headers)
+        files, planes = list(slices), list(slices.values())
         check_even(planes)
-        array, headers = _read_slices(files, limits)
-        source = DicomSource(tuple(map(_decodable, headers)), tuple(files))
+        array, read = _read_slices(files, limits)
+        source = DicomSource(tuple(map(_decodable, read)), tuple(files))
         return Volume(array[None], affine_of(planes), path, "DICOM", {f.name: sha256_of(f) for f in files}, source)
 
 
@@ -107,7 +100,7 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
     return path, files
 
 
-def _check_one_series(headers: Sequence[Dataset]) -> None:
+def _check_one_series(headers: Collection[Dataset]) -> None:
     series = Counter(text(header, "SeriesInstanceUID") for header in headers)
     if len(series) > 1:
         found = f"{len(series)} series of {', '.join(map(str, list(series.values())[:5]))} slices"
@@ -226,10 +219,15 @@ def plane_of(path: Path, header: Dataset) -> Plane:
     return Plane(np.array(position), right, down / np.linalg.norm(down), (spacing[0], spacing[1]), thickness)
 
 
-def check_same_grid(planes: Sequence[Plane]) -> None:
-    """Raises DataError unless all slices are parallel and of one pixel spacing."""
-    first = planes[0]
-    for plane in planes[1:]:
+def in_order(headers: Mapping[Path, Dataset]) -> dict[Path, Plane]:
+    """The slices of a series and their places, from the lowest to the highest along their normal.
+
+    An exact copy of a file is left out. Raises DataError unless all are parallel and of one pixel spacing, and for two
+    different files that claim one identity.
+    """
+    planes = {file: plane_of(file, header) for file, header in headers.items()}
+    first = next(iter(planes.values()))
+    for plane in planes.values():
         turned = max(np.abs(plane.right - first.right).max(), np.abs(plane.down - first.down).max())
         if turned > _SAME_DIRECTION:
             hint = "Is a scout among them?"
@@ -237,6 +235,13 @@ def check_same_grid(planes: Sequence[Plane]) -> None:
         if np.abs(np.subtract(plane.spacing, first.spacing)).max() > 1e-4 * max(first.spacing):
             found = f"{first.spacing} and {plane.spacing}"
             raise DataError("slices differ in pixel spacing", field="PixelSpacing", found=found)
+    kept: dict[str, Path] = {}
+    for file in sorted(planes, key=lambda file: planes[file].height):
+        before = kept.setdefault(text(headers[file], "SOPInstanceUID") or str(file), file)
+        if before != file and sha256_of(before) != sha256_of(file):
+            found = f"{before.name} and {file.name}"
+            raise DataError("two files claim to be one slice", field="SOPInstanceUID", found=found)
+    return {file: planes[file] for file in kept.values()}
 
 
 def check_even(planes: Sequence[Plane]) -> None:
