@@ -328,7 +328,7 @@ def test_samples_are_those_that_the_evaluation_draws(images, monkeypatch):
     cells_of = report.cells_of
     monkeypatch.setattr(report, "CASES", 1)
     monkeypatch.setattr(report, "cells_of", lambda *words: shown.append(words) or cells_of(*words))
-    report.case_figures(images, Discs().eval(), seed=7, scores={})
+    report.case_figures(images, Discs().eval(), seed=7)
     ((batch, summary, _),) = shown
     samples, _ = draw(Discs().eval(), batch, report.SAMPLES, 7, None)
     np.testing.assert_array_equal(summary.masks, samples.maps[0].numpy() > 0.5)
@@ -336,6 +336,6 @@ def test_samples_are_those_that_the_evaluation_draws(images, monkeypatch):
 
 def test_dim_data_is_shown_in_a_window_of_its_own(images, monkeypatch):
     monkeypatch.setattr(report, "CASES", 3)
-    assert report.case_figures(images, Discs().eval(), scores={})[1] == (0.0, 1.0)
-    low, high = report.case_figures(replace(images, image=images.image // 4), Discs().eval(), scores={})[1]
+    assert report.case_figures(images, Discs().eval())[1] == (0.0, 1.0)
+    low, high = report.case_figures(replace(images, image=images.image // 4), Discs().eval())[1]
     assert 0.0 < low < high < 0.25

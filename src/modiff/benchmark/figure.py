@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import compress
+from itertools import compress, cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,16 +15,7 @@ from modiff.evaluation.source import draw
 from modiff.methods.weights import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.types import Batch
-from modiff.viz.figures import (
-    SAMPLE,
-    Cell,
-    CloseUp,
-    class_styles,
-    contact_sheet,
-    encoded,
-    grey_window,
-    part_of_interest,
-)
+from modiff.viz import figures
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -32,12 +23,11 @@ if TYPE_CHECKING:
 
 
 class CaseFigure(NamedTuple):
-    """A case's figure. image: PNG; words: what it shows; score: how the case scores, where that is known."""
+    """A case's figure. image: PNG; words: what it shows."""
 
     case: str
     image: bytes
     words: str
-    score: str = ""
 
 
 def draw_cases(
@@ -72,7 +62,9 @@ def draw_cases(
         say(f"samples of {run.name}")
         maps = draw(load_model(Path(folder) / run.name).model, batch, samples, 0, None)[0].maps
         drawn[state.rows[run.row].title] = PROTOCOLS["standard"].binarise(maps).numpy()
-    below = f"{samples} samples of each method{class_styles(images.info.classes)}"
+    below, classes = f"{samples} samples of each method", images.info.classes
+    if len(classes) > 1:
+        below += "; outlines: " + ", ".join(map(" ".join, zip(classes, cycle(figures.CLASS_STYLES), strict=False)))
     return [
         CaseFigure(
             images.cases[row],
@@ -89,14 +81,16 @@ def _sheet(images: MemoryStore, row: int, methods: dict[str, np.ndarray]) -> byt
     close, (whole, *raters), mean = case_cells(batch, images.info, np.any([m.any((0, 1)) for m in methods.values()], 0))
     there = batch.read[0].tolist()
     first = [whole, *compress(raters, there), *([mean] if sum(there) > 1 else [])]
-    rows = [first, *([close.outlined(mask, SAMPLE) for mask in sets] for sets in methods.values())]
-    window = grey_window(close.image)
-    return encoded(contact_sheet(rows, row_titles=["raters", *methods], window=window, inches=1.25))
+    rows = [first, *([close.outlined(mask, figures.SAMPLE) for mask in sets] for sets in methods.values())]
+    window = figures.grey_window(close.image)
+    return figures.encoded(figures.contact_sheet(rows, row_titles=["raters", *methods], window=window, inches=1.25))
 
 
-def case_cells(batch: Batch, info: StoreInfo, also: np.ndarray) -> tuple[CloseUp, list[Cell], Cell]:
+def case_cells(
+    batch: Batch, info: StoreInfo, also: np.ndarray
+) -> tuple[figures.CloseUp, list[figures.Cell], figures.Cell]:
     """A batch's one case, close by what raters and `also` (H,W) mark: the whole image and each rater; mean label."""
     image, masks, read = pictured(batch.image[0].numpy(), info), batch.masks[0].numpy(), batch.read[0].numpy()
     label = masks[read].any(1).mean(0) if read.any() else np.zeros(masks.shape[-2:])
-    close = CloseUp(image, part_of_interest((label > 0) | also))
+    close = figures.CloseUp(image, figures.part_of_interest((label > 0) | also))
     return close, [close.whole(), *close.raters(masks, read, info.raters)], close.probability(label, "mean label")

@@ -146,22 +146,22 @@ def _cases(
     settings = made.get("settings", {})  # what a file says is not trusted
     seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
     table = path.with_suffix(".csv") if path and not changed and scored == split else None
-    figures, (low, high) = case_figures(
+    figures, window = case_figures(
         images,
         loaded.model,
         seed=seed if isinstance(seed, int) else 0,
         steps=steps if isinstance(steps, int) and steps > 0 else None,
         device=device,
-        scores=_case_scores(read_csv(table, split)) if table and table.is_file() else {},
     )
     return {
         "missing": None,
         "split": split,
         "store": Path(where).name,
         "channel": images.info.channels[0] if len(images.info.channels) > 1 else None,
-        "window": "the whole range of values" if (low, high) == (0.0, 1.0) else f"values {low:.3g} to {high:.3g}",
+        "window": window,
         "changed": changed,
         "figures": figures,
+        "scores": _case_scores(read_csv(table, split)) if table and table.is_file() else {},
     }
 
 
@@ -172,25 +172,21 @@ def case_figures(
     seed: int = 0,
     steps: int | None = None,
     device: torch.device | str = "cpu",
-    scores: Mapping[str, str],
 ) -> tuple[list[CaseFigure], tuple[float, float]]:
-    """The chosen cases with samples of `model`, and the grey window that all of them are shown in.
-
-    scores: words on how a case scores, by case.
-    """
+    """The chosen cases with samples of `model`, and the grey window that all of them are shown in."""
     info, rows = images.info, choose(images.cases, strata(images), CASES)
     if not rows:
         return [], (0.0, 1.0)
     window = grey_window(np.stack([pictured(image.numpy(), info) for image in images.batch(rows).image]))
     made = []
     for row in rows:
-        batch, case = images.batch([row]), images.cases[row]
+        batch = images.batch([row])
         samples, _ = draw(model, batch.to(device), SAMPLES, seed, steps)
         summary = summarise(samples, classes=info.classes)
         marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
         words = f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
         sheet = contact_sheet(cells_of(batch, summary, info), window=window, inches=1.5)
-        made.append(CaseFigure(case, encoded(sheet), words, scores.get(case, "")))
+        made.append(CaseFigure(images.cases[row], encoded(sheet), words))
     return made, window
 
 
@@ -209,10 +205,11 @@ def cells_of(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell]
 def _case_scores(table: ImageTable) -> dict[str, str]:
     """How each case scores, in words, from the table of images."""
     quantities = [q for q in table.columns if (q.predictor, q.metric, q.protocol) == ("model", "ged", "standard")]
-    for quantity in sorted(quantities, key=lambda q: (q.threshold != 0.5, q.n))[:1]:
-        values = zip(table.cases, table.columns[quantity].tolist(), strict=True)
-        return {case: f"GED {value:.3f} (standard, n = {quantity.n})." for case, value in values}
-    return {}
+    quantity = min(quantities, key=lambda q: (q.threshold != 0.5, q.n), default=None)
+    if quantity is None:
+        return {}
+    values = zip(table.cases, table.columns[quantity].tolist(), strict=True)
+    return {case: f"GED {value:.3f} (standard, n = {quantity.n})." for case, value in values}
 
 
 def _groups(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[tuple[str, str]]]]:

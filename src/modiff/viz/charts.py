@@ -47,12 +47,6 @@ class Chart:
     curves: Mapping[str, Points]
 
     @property
-    def logarithmic(self) -> bool:
-        """Whether y is drawn on a logarithmic scale: where it is positive and spans a factor of 20 to 1e30."""
-        values = [value for _, y in self.curves.values() for value in y]
-        return 0 < 20 * min(values) < max(values) < 1e30 * min(values)
-
-    @property
     def words(self) -> str:
         """What the figure shows, for those who cannot see it."""
         ends = "; ".join(f"{name} from {y[0]:.3g} to {y[-1]:.3g}" for name, (_, y) in self.curves.items())
@@ -109,12 +103,14 @@ def draw_chart(chart: Chart) -> Figure:
     for i, (name, points) in enumerate(chart.curves.items()):
         style = "solid" if i < len(_CURVES) else "dashed"
         axes.plot(*points, color=_CURVES[i % len(_CURVES)], linestyle=style, linewidth=1.3, label=name)
-    if chart.logarithmic:
+    values = [value for _, y in chart.curves.values() for value in y]
+    logarithmic = 0 < 20 * min(values) < max(values) < 1e30 * min(values)  # positive, a factor of 20 to 1e30
+    if logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(EngFormatter())
-    title = chart.title + (" (logarithmic)" if chart.logarithmic else "")
+    title = chart.title + (" (logarithmic)" if logarithmic else "")
     axes.set_title(title, fontsize=10, fontweight="bold", loc="left", parse_math=False)
     axes.set_xlabel(chart.label, fontsize=8.5, loc="right")
     axes.tick_params(labelsize=8, which="both")

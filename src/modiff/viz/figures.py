@@ -49,15 +49,14 @@ class Contour:
 class Cell:
     """One panel: an image (H,W), (1,H,W) or RGB (3,H,W), and what is drawn on it.
 
-    contours: outlines. isolines: a probability map (H,W), outlined at 10, 50 and 90 %. heat: a map (H,W) from 0 to
-    `heat_max`, laid over the image, transparent where it is 0.
+    contours: outlines. isolines: a probability map (H,W), outlined at 10, 50 and 90 %. heat: a map (H,W) from 0 to 1,
+    laid over the image, transparent where it is 0.
     """
 
     image: np.ndarray
     contours: tuple[Contour, ...] = ()
     isolines: np.ndarray | None = None
     heat: np.ndarray | None = None
-    heat_max: float = 1.0
     title: str = ""
 
 
@@ -66,13 +65,6 @@ def rgb(place: int, *, white: float = 0.0) -> tuple[int, int, int]:
     code = COLOURS[place % len(COLOURS)]
     red, green, blue = (round(int(code[i : i + 2], 16) * (1 - white) + 255 * white) for i in (1, 3, 5))
     return red, green, blue
-
-
-def class_styles(classes: Sequence[str]) -> str:
-    """Words on how the classes' outlines differ; none for a single class."""
-    if len(classes) < 2:
-        return ""
-    return "; outlines: " + ", ".join(map(" ".join, zip(classes, cycle(CLASS_STYLES), strict=False)))
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
@@ -118,7 +110,7 @@ def draw(axes: Axes, cell: Cell, *, window: tuple[float, float] = (0.0, 1.0)) ->
     axes.set_xticks([])
     axes.set_yticks([])
     if cell.heat is not None:
-        axes.imshow(heat_colours(np.clip(cell.heat / cell.heat_max, 0, 1)), interpolation="bilinear")
+        axes.imshow(heat_colours(np.clip(cell.heat, 0, 1)), interpolation="bilinear")
     if cell.isolines is not None:
         for level, colour in LEVELS:
             outline(axes, cell.isolines, colour, level=level, width=1.0)
@@ -289,7 +281,7 @@ class CloseUp:
 
     def heat(self, values: np.ndarray, largest: float, title: str) -> Cell:
         """A map (H,W) from 0 to `largest` as colours over the image."""
-        return Cell(self.near(self.image), heat=self.near(values), heat_max=largest, title=title)
+        return Cell(self.near(self.image), heat=self.near(values) / largest, title=title)
 
 
 def everyones_outlines(image: np.ndarray, masks: np.ndarray, titles: tuple[str, str] = ("", "")) -> list[Cell]:

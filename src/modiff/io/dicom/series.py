@@ -184,14 +184,9 @@ class Plane:
     thickness: float
 
     @property
-    def normal(self) -> np.ndarray:
-        """(3,) unit vector along which slices are ordered."""
-        return np.cross(self.right, self.down)
-
-    @property
     def height(self) -> float:
-        """mm along the normal."""
-        return float(self.position @ self.normal)
+        """mm along the normal, by which slices are ordered."""
+        return float(self.position @ np.cross(self.right, self.down))
 
 
 def plane_of(path: Path, header: Dataset) -> Plane:
@@ -266,7 +261,9 @@ def check_even(planes: Sequence[Plane]) -> None:
 def affine_of(planes: Sequence[Plane]) -> np.ndarray:
     """(4,4) voxel (column, row, slice) to RAS+ mm of slices in order; a tilted gantry makes the slice axis oblique."""
     first, last = planes[0], planes[-1]
-    step = (last.position - first.position) / (len(planes) - 1) if len(planes) > 1 else first.normal * first.thickness
+    step = np.cross(first.right, first.down) * first.thickness
+    if len(planes) > 1:
+        step = (last.position - first.position) / (len(planes) - 1)
     columns = np.stack([first.right * first.spacing[1], first.down * first.spacing[0], step, first.position], axis=1)
     affine = np.eye(4)
     affine[:3] = _LPS_TO_RAS[:, None] * columns
