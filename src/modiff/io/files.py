@@ -88,8 +88,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     check_file_output(path)
     with _beside(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it; safetensors would let only the owner read
         yield temporary
         with told(path, "cannot be written"):
+            temporary.chmod(mode)
             os.replace(temporary, path)
 
 
