@@ -122,41 +122,32 @@ def draw_chart(chart: Chart) -> Figure:
     return figure
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One metric's differences.
+def draw_differences(panels: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """A panel per metric, by its title, in each a line per difference with its interval, coloured by the better side.
 
-    across: what the axis shows. rows: label, difference, ci_low, ci_high (None: no interval), side (1: the first method
-    is better, −1: the second, 0: not shown).
+    Rows of a panel have label, difference, ci_low, ci_high (None: no interval), side (1: the first method is better,
+    −1: the second, 0: not shown) and, the same in all, across: what the axis shows.
     """
-
-    title: str
-    across: str
-    rows: pd.DataFrame
-
-
-def draw_differences(panels: Sequence[Panel], title: str) -> Figure:
-    """A panel per metric, in each a line per difference with its interval, coloured by which side is better."""
     columns = min(3, max(1, len(panels)))
     lines = -(-max(1, len(panels)) // columns)
-    height = 1.6 + 0.34 * max((len(panel.rows) for panel in panels), default=1)
+    height = 1.6 + 0.34 * max(map(len, panels.values()), default=1)
     figure = new_figure(3.2 + 3.6 * columns, height * lines, "constrained")
     figure.suptitle(_plain(title), fontsize=10)
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    for i, (axis, panel) in enumerate(zip(axes.flat, panels, strict=False)):
-        rows, places = panel.rows, np.arange(len(panel.rows))
+    left: list[str] = []
+    for i, (axis, (metric, rows)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
+        places, labels = np.arange(len(rows)), list(map(_plain, rows["label"]))
         colours = rows["side"].map(_SIDE_COLOURS).tolist()
         axis.hlines(places, rows["ci_low"].astype(float), rows["ci_high"].astype(float), colours, linewidth=2)
         axis.scatter(rows["difference"].astype(float), places, s=25, c=colours, zorder=3)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_ylim(len(rows) - 0.5, -0.5)
-        left = panels[i - i % columns].rows["label"]
-        named = i % columns == 0 or list(left) != list(rows["label"])
-        axis.set_yticks(places, map(_plain, rows["label"]) if named else [""] * len(rows), fontsize=8)
-        axis.set_title(panel.title, fontsize=10)
-        axis.set_xlabel(panel.across, fontsize=8)
+        left = labels if i % columns == 0 else left
+        axis.set_yticks(places, labels if left is labels or left != labels else [""] * len(rows), fontsize=8)
+        axis.set_title(metric, fontsize=10)
+        axis.set_xlabel(rows["across"].iloc[0], fontsize=8)
         axis.margins(x=0.1)
         _frame(axis, "x")
     return figure
