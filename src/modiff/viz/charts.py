@@ -132,20 +132,21 @@ def draw_differences(panels: Mapping[str, pd.DataFrame], title: str) -> Figure:
     lines = -(-max(1, len(panels)) // columns)
     height = 1.6 + 0.34 * max(map(len, panels.values()), default=1)
     figure = new_figure(3.2 + 3.6 * columns, height * lines, "constrained")
-    figure.suptitle(_plain(title), fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     left: list[str] = []
     for i, (axis, (metric, rows)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
-        places, labels = np.arange(len(rows)), list(map(_plain, rows["label"]))
+        places, labels = np.arange(len(rows)), list(rows["label"])
         colours = rows["side"].map(_SIDE_COLOURS).tolist()
         axis.hlines(places, rows["ci_low"].astype(float), rows["ci_high"].astype(float), colours, linewidth=2)
         axis.scatter(rows["difference"].astype(float), places, s=25, c=colours, zorder=3)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_ylim(len(rows) - 0.5, -0.5)
         left = labels if i % columns == 0 else left
-        axis.set_yticks(places, labels if left is labels or left != labels else [""] * len(rows), fontsize=8)
+        shown = labels if left is labels or left != labels else [""] * len(rows)
+        axis.set_yticks(places, shown, fontsize=8, parse_math=False)
         axis.set_title(metric, fontsize=10)
         axis.set_xlabel(rows["across"].iloc[0], fontsize=8)
         axis.margins(x=0.1)
@@ -169,8 +170,8 @@ def draw_tradeoff(
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    names = [textwrap.fill(_plain(name), 60) for name in curves]
-    said = textwrap.wrap(_plain(caption), 118)
+    names = [textwrap.fill(name, 60) for name in curves]
+    said = textwrap.wrap(caption, 118)
     columns = max(1, min(3, 84 // (max(map(len, [*names, *levels])) + 6)))
     rows = -(-len([*names, *levels]) // columns) + sum(name.count("\n") for name in names)
     figure = new_figure(7.6, 4.9 + 0.18 * rows + 0.155 * len(said), "constrained")
@@ -192,9 +193,9 @@ def draw_tradeoff(
     axes.set_ylabel(up, fontsize=9)
     axes.set_xlabel(across, fontsize=9)
     _frame(axes, "both")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, fontsize=8, frameon=False)
-    figure.suptitle(_plain(title), fontsize=11, x=0.01, ha="left")
-    figure.supxlabel("\n".join(said), fontsize=7.5, x=0.01, ha="left", color=_GREY)
+    legend(axes, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, fontsize=8)
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
+    figure.supxlabel("\n".join(said), fontsize=7.5, x=0.01, ha="left", color=_GREY, parse_math=False)
     figure.draw_without_rendering()  # the layout decides where points lie
     _write_steps(axes, curves)
     return figure
@@ -217,8 +218,3 @@ def _write_steps(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
                 if not note.get_window_extent().count_overlaps(taken):
                     break
             taken.append(note.get_window_extent())
-
-
-def _plain(text: str) -> str:
-    """A dollar would begin mathematics."""
-    return text.replace("$", r"\$")
