@@ -15,8 +15,7 @@ from scipy.spatial.distance import cdist
 
 import modiff
 from modiff.prediction.summary import Summary
-from modiff.viz.figures import Cell, contact_sheet, png
-from modiff.viz.sheets import SAMPLE, CloseUp, part_of_interest
+from modiff.viz.figures import SAMPLE, Cell, CloseUp, contact_sheet, encoded, part_of_interest
 
 SAMPLES, SHOWN = 16, 8  # drawn, and shown one by one
 SMALLEST = 30  # pixels of a rater's mask: outlines that can be told apart on a small picture
@@ -86,7 +85,7 @@ def main() -> None:
             assert predictor.values is not None
             seen = predictor.values.cut(0, predictor.plan.windows[0])
             lines += cells(store, row, seen, predictor.summary())
-    shrink(png(contact_sheet(lines, inches=1.2))).save(args.output, optimize=True)
+    shrink(encoded(contact_sheet(lines, inches=1.2))).save(args.output, optimize=True)
     print(f"{args.output}: {args.output.stat().st_size // 1000} kB")
 
 

@@ -29,6 +29,14 @@ def test_a_finished_write_replaces_the_file(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_who_may_read_a_file_is_what_the_user_set_not_what_its_writer_did(tmp_path):
+    (tmp_path / "usual").touch()
+    with replacing(tmp_path / "file.txt") as temporary:
+        temporary.write_text("one")
+        temporary.chmod(0o600)
+    assert (tmp_path / "file.txt").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_text_is_written_as_it_is(tmp_path):
     path = write_text(tmp_path / "new" / "file.txt", "ä\r\nb\n")
     assert path.read_bytes() == b"\xc3\xa4\r\nb\n"

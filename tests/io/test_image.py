@@ -1,4 +1,4 @@
-"""Pictures and arrays: every value arrives as it was written, and nothing else is taken for an image."""
+"""Pictures and arrays arrive as they were written, and nothing else is taken for one; a volume knows its place."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from modiff.errors import DataError
-from modiff.io.image import png_bytes, read_image, write_png
-from modiff.io.limits import Limits
+from modiff.io.files import Limits
+from modiff.io.image import Volume, png_bytes, read_image, write_png
 
 GREY8 = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
 GREY16 = np.arange(35, dtype=np.uint16).reshape(5, 7) * 1873
@@ -213,3 +213,32 @@ def test_a_bomb_is_refused_before_torch_is_imported(tmp_path):
         "except DataError: sys.exit(7 if 'torch' not in sys.modules else 1)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 7
+
+
+AFFINE = np.array([[0.5, 0, 0, -10], [0, 0.7, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1.0]])
+
+
+def volume(array: np.ndarray | None = None, affine: np.ndarray = AFFINE) -> Volume:
+    return Volume(np.zeros((1, 3, 4, 5)) if array is None else array, affine, Path("a.nii"), "NIfTI")
+
+
+def test_spacing_is_in_the_order_of_the_arrays_axes():
+    assert volume().spacing == pytest.approx((2.5, 0.7, 0.5))
+
+
+def test_the_volume_of_a_voxel_is_the_product_of_its_edges_on_a_straight_grid():
+    assert volume().voxel_mm3 == pytest.approx(0.5 * 0.7 * 2.5)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (1, 0, 4, 5), (1, 1, 1, 4, 5)])
+def test_an_array_of_other_dimensions_is_refused(shape: tuple[int, ...]):
+    with pytest.raises(DataError, match="array"):
+        volume(np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "affine", [np.zeros((4, 4)), np.eye(3), np.diag([1, 1, 1, 2]), np.diag([1, np.nan, 1, 1]), np.diag([1, 0, 1, 1])]
+)
+def test_an_affine_that_places_nothing_is_refused(affine: np.ndarray):
+    with pytest.raises(DataError, match="affine"):
+        volume(affine=affine)

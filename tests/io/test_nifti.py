@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modiff.errors import DataError, ModiffError
-from modiff.io.limits import Limits
+from modiff.io.files import Limits
 from modiff.io.nifti import read_nifti
 
 AFFINE = np.array([[-0.5, 0.1, 0, 10], [0.1, 0.5, 0.2, -20], [0, -0.4, 3, 5], [0, 0, 0, 1]])

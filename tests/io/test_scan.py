@@ -10,10 +10,9 @@ import pytest
 from series_files import write_series
 
 from modiff.errors import DataError
-from modiff.io.image import ImageFile, write_png
-from modiff.io.limits import Limits
+from modiff.io.files import Limits
+from modiff.io.image import ImageFile, Volume, write_png
 from modiff.io.scan import read_any, read_channels
-from modiff.io.volume import Volume
 
 VALUES = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
 

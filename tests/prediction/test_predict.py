@@ -13,8 +13,7 @@ from discs import Discs
 from local import Local
 
 from modiff.errors import DataError
-from modiff.io.image import ImageFile
-from modiff.io.volume import Volume
+from modiff.io.image import ImageFile, Volume
 from modiff.prediction.predict import Prediction, Predictor, Settings, predict
 from modiff.prediction.windows import Box
 

@@ -13,14 +13,14 @@ from described import spec
 from local import Local
 from PIL import Image
 
-from modiff.io.volume import Volume
+from modiff.io.image import Volume
 from modiff.prediction import write
 from modiff.prediction.predict import Prediction, Predictor, Settings, predict
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.windows import Window
 from modiff.prediction.write import overlay
 from modiff.types import Samples
-from modiff.viz.figures import png
+from modiff.viz.figures import encoded
 
 
 def disc(size: int, row: float, column: float, radius: float) -> np.ndarray:
@@ -39,7 +39,7 @@ class TestOverlay:
 
     def text(self, summary: Summary, window: Window | None = None) -> str:
         figure = overlay(self.image, summary, window or self.whole, title="the title")
-        png(figure)
+        encoded(figure)
         legends = [label.get_text() for legend in figure.legends for label in legend.get_texts()]
         titles = [axes.get_title() for axes in figure.axes]
         return "\n".join([*legends, *titles, *(text.get_text() for text in figure.texts)])

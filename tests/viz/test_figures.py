@@ -1,4 +1,4 @@
-"""Pictures: what is drawn is where it belongs, hides nothing, and comes from no shared state."""
+"""What is drawn is where it belongs, hides nothing, and comes from no shared state; one rule for every close-up."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from PIL import Image
 
 from modiff.viz import figures
-from modiff.viz.figures import COLOURS, Cell, Contour, contact_sheet, png
+from modiff.viz.figures import COLOURS, Cell, Contour, close_up, contact_sheet, encoded
 
 
 def disc(size: int, row: float, column: float, radius: float) -> np.ndarray:
@@ -22,8 +24,8 @@ def disc(size: int, row: float, column: float, radius: float) -> np.ndarray:
 def rendered(cell: Cell, inches: float = 2.0) -> np.ndarray:
     """(h,w,3) in [0,1]: the one cell alone, without margins."""
     figure = figures.new_figure(inches, inches)
-    figures.draw(figures.axes_at(figure, (0, 0, inches, inches)), cell)
-    return np.asarray(Image.open(io.BytesIO(png(figure))).convert("RGB")) / 255
+    figures.draw(figure.add_axes((0, 0, 1, 1)), cell)
+    return np.asarray(Image.open(io.BytesIO(encoded(figure))).convert("RGB")) / 255
 
 
 def near(pixels: np.ndarray, colour: str) -> np.ndarray:
@@ -37,7 +39,7 @@ class TestPrimitives:
     def test_the_window_is_the_stated_one(self):
         ramp = np.tile(np.linspace(-200, 1200, 29), (29, 1))
         figure = contact_sheet([[Cell(ramp)]], window=(0.0, 1000.0), inches=2.0)
-        shown = np.asarray(Image.open(io.BytesIO(png(figure))).convert("L"))[100]
+        shown = np.asarray(Image.open(io.BytesIO(encoded(figure))).convert("L"))[100]
         middle = np.flatnonzero(np.abs(shown.astype(int) - 128) <= 3)
         assert middle.size
         assert np.median(middle) / shown.size == pytest.approx(0.5, abs=0.04)
@@ -84,14 +86,48 @@ class TestPrimitives:
         image[0] = 1
         np.testing.assert_allclose(rendered(Cell(image))[50, 50], [1, 0, 0])
 
-    def test_gaps_and_rows_of_different_shapes_are_laid_out(self):
-        figure = contact_sheet([[Cell(GREY), None, Cell(GREY[:20])], [Cell(GREY, title="a")]], row_titles=("b", "c"))
+    def test_rows_of_different_shapes_are_laid_out(self):
+        figure = contact_sheet([[Cell(GREY), Cell(GREY[:20])], [Cell(GREY, title="a")]], row_titles=("b", "c"))
         assert len(figure.axes) == 3
 
     def test_the_same_figure_gives_the_same_bytes(self):
-        assert png(contact_sheet([[Cell(GREY)]])) == png(contact_sheet([[Cell(GREY)]]))
+        assert encoded(contact_sheet([[Cell(GREY)]])) == encoded(contact_sheet([[Cell(GREY)]]))
 
     def test_pyplot_is_not_used(self):
-        png(contact_sheet([[Cell(GREY)]]))
+        encoded(contact_sheet([[Cell(GREY)]]))
         used = sys.modules.get("matplotlib.pyplot")
         assert used is None or not used.get_fignums()
+
+
+sides = st.integers(1, 40)
+
+
+@st.composite
+def images(draw: st.DrawFn) -> np.ndarray:
+    """(H,W) bool with one or two marked pixels."""
+    marks = np.zeros((draw(sides), draw(sides)), bool)
+    for _ in range(draw(st.integers(1, 2))):
+        marks[draw(st.integers(0, marks.shape[0] - 1)), draw(st.integers(0, marks.shape[1] - 1))] = True
+    return marks
+
+
+@given(images(), st.integers(1, 50), st.sampled_from([0.0, 0.5, 0.75]))
+def test_it_holds_all_that_is_marked_in_a_square_as_far_as_the_image_allows(marks, least, around):
+    rows, columns = close_up(marks, least=least, around=around)
+    assert marks[rows, columns].sum() == marks.sum()
+    found = [rows.stop - rows.start, columns.stop - columns.start]
+    extent = max(int(np.ptp(np.flatnonzero(marks.any(axis)))) + 1 for axis in (0, 1))
+    side = max(least, round(extent * (1 + around)))
+    assert found == [min(side, length) for length in marks.shape]
+
+
+def test_a_spot_in_the_corner_is_shown_with_what_surrounds_it():
+    marks = np.zeros((64, 64), bool)
+    marks[0, 63] = True
+    assert close_up(marks, least=32) == (slice(0, 32), slice(32, 64))
+
+
+def test_where_nothing_is_marked_it_is_everything_or_the_middle():
+    nothing = np.zeros((40, 64), bool)
+    assert close_up(nothing, least=16) == (slice(0, 40), slice(0, 64))
+    assert close_up(nothing, least=16, centre=True) == (slice(12, 28), slice(24, 40))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import compress, cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,15 +14,15 @@ from modiff.evaluation.selection import choose, pictured, strata, subset
 from modiff.evaluation.source import draw
 from modiff.methods.weights import load_model
 from modiff.metrics.protocols import PROTOCOLS
-from modiff.viz.figures import class_styles, contact_sheet, png
-from modiff.viz.sheets import SAMPLE, CloseUp, grey_window, mean_label, part_of_interest
+from modiff.types import Batch
+from modiff.viz import figures
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
+    from modiff.data.store_format import StoreInfo
 
 
-@dataclass(frozen=True)
-class CaseFigure:
+class CaseFigure(NamedTuple):
     """A case's figure. image: PNG; words: what it shows."""
 
     case: str
@@ -62,7 +62,9 @@ def draw_cases(
         say(f"samples of {run.name}")
         maps = draw(load_model(Path(folder) / run.name).model, batch, samples, 0, None)[0].maps
         drawn[state.rows[run.row].title] = PROTOCOLS["standard"].binarise(maps).numpy()
-    below = f"{samples} samples of each method{class_styles(images.info.classes)}"
+    below, classes = f"{samples} samples of each method", images.info.classes
+    if len(classes) > 1:
+        below += "; outlines: " + ", ".join(map(" ".join, zip(classes, cycle(figures.CLASS_STYLES), strict=False)))
     return [
         CaseFigure(
             images.cases[row],
@@ -75,14 +77,20 @@ def draw_cases(
 
 def _sheet(images: MemoryStore, row: int, methods: dict[str, np.ndarray]) -> bytes:
     """methods: masks (N,K,H,W) bool by title."""
-    batch, info = images.batch([row]), images.info
-    image = pictured(batch.image[0].numpy(), info)
-    masks, read = batch.masks[0].numpy(), batch.read[0].numpy()
-    label = mean_label(masks, read)
-    close = CloseUp(image, part_of_interest(np.any([label > 0, *(sets.any((0, 1)) for sets in methods.values())], 0)))
-    there = np.flatnonzero(read)
-    raters = close.raters(masks[there], read[there], [info.raters[i] for i in there])
-    mean = [close.probability(label, "mean label")] if len(there) > 1 else []
-    rows = [[close.whole(), *raters, *mean]]
-    rows += [[close.outlined(mask, SAMPLE) for mask in sets] for sets in methods.values()]
-    return png(contact_sheet(rows, row_titles=["raters", *methods], window=grey_window(image), inches=1.25))
+    batch = images.batch([row])
+    close, (whole, *raters), mean = case_cells(batch, images.info, np.any([m.any((0, 1)) for m in methods.values()], 0))
+    there = batch.read[0].tolist()
+    first = [whole, *compress(raters, there), *([mean] if sum(there) > 1 else [])]
+    rows = [first, *([close.outlined(mask, figures.SAMPLE) for mask in sets] for sets in methods.values())]
+    window = figures.grey_window(close.image)
+    return figures.encoded(figures.contact_sheet(rows, row_titles=["raters", *methods], window=window, inches=1.25))
+
+
+def case_cells(
+    batch: Batch, info: StoreInfo, also: np.ndarray
+) -> tuple[figures.CloseUp, list[figures.Cell], figures.Cell]:
+    """A batch's one case, close by what raters and `also` (H,W) mark: the whole image and each rater; mean label."""
+    image, masks, read = pictured(batch.image[0].numpy(), info), batch.masks[0].numpy(), batch.read[0].numpy()
+    label = masks[read].any(1).mean(0) if read.any() else np.zeros(masks.shape[-2:])
+    close = figures.CloseUp(image, figures.part_of_interest((label > 0) | also))
+    return close, [close.whole(), *close.raters(masks, read, info.raters)], close.probability(label, "mean label")

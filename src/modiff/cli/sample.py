@@ -23,8 +23,7 @@ parser = partial(parser_of, "sample")
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
     from modiff.cli.evaluate import progress_bar
-    from modiff.io.files import check_output
-    from modiff.io.limits import Limits
+    from modiff.io.files import Limits, check_output
     from modiff.io.scan import read_channels
 
     at, spacing, raters = (_numbers(args, name) for name in _LISTS)

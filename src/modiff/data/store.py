@@ -18,8 +18,7 @@ import numpy as np
 from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.errors import DataError
-from modiff.io.files import guarded, located, workers
-from modiff.io.limits import Limits
+from modiff.io.files import Limits, guarded, located, workers
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 

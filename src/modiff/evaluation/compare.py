@@ -18,7 +18,7 @@ from modiff.evaluation.bootstrap import LEVEL, mean_interval, paired_difference,
 from modiff.evaluation.records import STRATA, write_json
 from modiff.evaluation.results import Method, Way
 from modiff.metrics.registry import FIRST, GAP, METRICS, POOLED, pooled, rank
-from modiff.viz.charts import Panel, draw_differences
+from modiff.viz.charts import draw_differences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,7 +185,7 @@ def differences_frame(comparison: Comparison, a: str, b: str, stratum: str = "al
 def figure_of(comparison: Comparison, stratum: str = "all") -> Figure:
     """A panel per metric, a line per pair of methods, protocol, threshold and n."""
     rows = [row for row in comparison.differences if row.stratum == stratum and row.difference is not None]
-    panels = []
+    panels = {}
     for metric in dict.fromkeys(row.metric for row in rows):
         shown = [row for row in rows if row.metric == metric][:_MOST_ROWS]
         labels = []
@@ -197,8 +197,8 @@ def figure_of(comparison: Comparison, stratum: str = "all") -> Figure:
         defined = f" (defined on {min(row.images for row in shown)})" if partly else ""
         side = "→" if words.HIGHER_IS_BETTER[metric] else "←"
         sides = [0 if row.better is None else 1 if row.better == row.a else -1 for row in shown]
-        frame = pd.DataFrame(shown).assign(label=labels, side=sides)
-        panels.append(Panel(words.METRICS[metric] + defined, f"a − b   ({side} a is better)", frame))
+        frame = pd.DataFrame(shown).assign(label=labels, side=sides, across=f"a − b   ({side} a is better)")
+        panels[words.METRICS[metric] + defined] = frame
     images = rows[0].images + rows[0].undefined if rows else 0
     title = f"Paired differences on {images} images, split {rows[0].split}" if rows else "Nothing is defined"
     return draw_differences(panels, f"{title}, {words.STRATA[stratum]}; 95 % intervals over patients")

@@ -1,21 +1,23 @@
-"""Results on disk: a file or a folder of files exists whole or not at all."""
+"""Files: what one may claim before memory is taken for it, and results that exist whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from modiff.errors import DataError
 
 T = TypeVar("T")
+MIB = 1 << 20
 _SUFFIXES = (".png", ".npz", ".nii", ".gz", ".dcm")  # of result files
 MANIFEST = "summary.json"  # its "files" name what a folder of results holds
 
@@ -38,45 +40,60 @@ def located(path: str | Path, field: str | None = None) -> Iterator[None]:
         raise DataError(error.message, path=path, field=where, found=found, expected=expected, hint=hint) from error
 
 
-def guarded(path: str | Path, action: Callable[[], T]) -> T:
-    """Runs what touches a file from outside: a damaged one makes libraries raise nearly anything, here a DataError."""
+@contextmanager
+def guarding(path: str | Path, what: str = "", *, field: str | None = None) -> Iterator[None]:
+    """For what touches a file from outside: a damaged one makes libraries raise nearly anything, here a DataError.
+
+    what: in its words, by default that the file is damaged or truncated.
+    """
     try:
-        with located(path):
-            return action()
+        with located(path, field):
+            yield
     except DataError:
         raise
     except Exception as error:
         text = str(error) or repr(error)
-        what = "truncated" if "truncated" in text else "damaged"
-        raise DataError(f"{what} file", path=path, found=text.splitlines()[0][:200]) from error
+        what = what or ("truncated file" if "truncated" in text else "damaged file")
+        raise DataError(what, path=path, field=field, found=text.splitlines()[0][:200]) from error
+
+
+def guarded(path: str | Path, action: Callable[[], T]) -> T:
+    """What `action` returns, run in `guarding`."""
+    with guarding(path):
+        return action()
+
+
+@contextmanager
+def told(path: str | Path, what: str) -> Iterator[None]:
+    """Whatever the operating system refuses inside the block is a DataError about `path`: `what`, and its reason."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{what} ({error.strerror or error})", path=path) from error
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Where a new `path` can be made, on the same disk and under its name; what is left of it goes with the block."""
+    _make(path.parent)
+    with told(path, "cannot be written"):
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True)
+    with folder as name:
+        yield Path(name) / path.name
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary file beside `path` to write to; it takes the place of `path` when the block ends without an error."""
+    """Where to write a file that takes the place of `path` when the block ends without an error."""
     path = Path(path)
     check_file_output(path)
-    _make(path.parent)
-    with _writable(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with _beside(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it; safetensors would let only the owner read
         yield temporary
-        with _writable(path):
-            temporary.chmod(0o666 & ~_umask())
+        with told(path, "cannot be written"):
+            temporary.chmod(mode)
             os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    """DataError in place of what the operating system says of a place that cannot be written to."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"cannot be written ({error.strerror or error})", path=path) from error
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -87,7 +104,7 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_bytes(path: str | Path, data: bytes) -> Path:
     """Writes bytes: the file holds what it held before or all of `data`. Makes its folder; returns its path."""
     path = Path(path)
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, told(path, "cannot be written"):
         temporary.write_bytes(data)
     return path
 
@@ -129,19 +146,13 @@ def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     """
     path = Path(path)
     check_output(path, overwrite=overwrite)
-    _make(path.parent)
-    with _writable(path):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        with _writable(path):
-            yield temporary
-            temporary.chmod(0o777 & ~_umask())
-            if path.is_dir() and any(path.iterdir()):
-                _move_into(temporary, path)
-            else:
-                os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _beside(path) as temporary, told(path, "cannot be written"):
+        temporary.mkdir()
+        yield temporary
+        if path.is_dir() and any(path.iterdir()):
+            _move_into(temporary, path)
+        else:
+            os.replace(temporary, path)
 
 
 def check_file_output(path: str | Path) -> None:
@@ -182,13 +193,51 @@ def workers() -> int:
 
 
 def _make(folder: Path) -> None:
-    try:
+    with told(folder, "cannot make the folder"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make the folder ({error.strerror or error})", path=folder) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on a file from outside, checked on its header or directory alone."""
+
+    max_bytes: int = 2048 * MIB  # of the decoded pixels, and of the file itself
+    max_side: int = 65_535  # pixels per side: the largest that DICOM and TIFF readers agree on
+    max_ratio: float = 200.0  # decoded bytes to file bytes: beyond it a large file is taken for a decompression bomb
+    ratio_free: int = 64 * MIB  # decoded bytes up to which any ratio is allowed: blank pictures compress well
+
+    def check_file(self, path: Path) -> int:
+        """The file's size in bytes; raises DataError where there is none to read or it exceeds `max_bytes`."""
+        if path.is_dir():
+            raise DataError("is a folder", path=path, expected="an image file")
+        if not path.is_file():
+            raise DataError("no such file", path=path)
+        size = path.stat().st_size
+        if size == 0:
+            raise DataError("the file is empty", path=path, expected="an image file")
+        if size > self.max_bytes:
+            raise DataError("the file is too large", path=path, found=f"{size} bytes", expected=f"≤ {self.max_bytes}")
+        return size
+
+    def check_declared(self, path: Path, shape: tuple[int, ...], itemsize: int, file_bytes: int) -> None:
+        """Raises DataError where the header's `shape` of `itemsize`-byte values is empty, too large or implausible."""
+        sides, declared = "×".join(map(str, shape)), math.prod(shape) * itemsize
+        if min(shape) < 1:
+            raise DataError("has no pixels", path=path, field="size", found=sides)
+        if max(shape) > self.max_side:
+            expected = f"≤ {self.max_side}"
+            raise DataError("too many pixels per side", path=path, field="size", found=sides, expected=expected)
+        if declared > self.max_bytes:
+            found, expected = f"{sides}, {declared} bytes", f"≤ {self.max_bytes} bytes"
+            raise DataError("declares more data than allowed", path=path, field="size", found=found, expected=expected)
+        self.check_ratio(path, declared, file_bytes)
+
+    def check_ratio(self, path: str | Path, declared: int, packed: int, *, field: str | None = "size") -> None:
+        """Raises DataError where `declared` bytes are said to come from `packed` ones and no real data do."""
+        if declared > self.ratio_free and declared > self.max_ratio * packed:
+            what = "would inflate beyond reason: declares far more data than the file can hold"
+            found, expected = f"{declared} bytes from {packed}", f"a ratio ≤ {self.max_ratio:g}"
+            raise DataError(what, path=path, field=field, found=found, expected=expected)
+
+
+LIMITS = Limits()

@@ -1,20 +1,20 @@
-"""2-D images: PNG, TIFF and NPY in, PNG out. A file is recognised by its first bytes, not by its name."""
+"""Images and volumes in memory, and 2-D files: PNG, TIFF and NPY in, PNG out, recognised by their first bytes."""
 
 from __future__ import annotations
 
 import io
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import sha256_of, write_bytes
-from modiff.io.limits import Limits
+from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+Header = tuple[tuple[int, ...], bool, np.dtype]  # of an NPY file: shape, whether columns come first, number type
 _OTHERS = {  # how files begin that are often taken for images
     b"\xff\xd8\xff": "JPEG, whose compression changes values",
     b"\x1f\x8b": "a gzip file",
@@ -47,41 +48,80 @@ class ImageFile:
     sha256: str
     spacing: tuple[float, float] | None = None
 
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels and where they lie. A 2-D image with geometry is a volume of one slice (Z = 1).
+
+    array: (C,Z,H,W) in the values' own number type, rescaled to the source's units (HU for CT); C = 1 unless the file
+    holds several channels on one grid. affine: (4,4) float64, voxel (column, row, slice) = (index along W, H, Z) to
+    RAS+ mm: nibabel's convention for the array transposed to (W,H,Z), and the store's for `affine`. format: "NIfTI" or
+    "DICOM". sha256: file's name -> SHA-256 of what was read. source: what the format needs to write results back into
+    the same geometry (a NIfTI header, the headers of a DICOM series in the order of the slices): opaque to others.
+    Raises DataError where array and affine do not fit together.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    path: Path
+    format: str
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    source: Any = field(default=None, repr=False)  # a header may name a patient, and a repr ends up in logs
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 4 or self.array.size == 0:
+            raise DataError("is no volume", path=self.path, field="array", found=self.array.shape, expected="(C,Z,H,W)")
+        affine = np.asarray(self.affine, dtype=np.float64)
+        usable = affine.shape == (4, 4) and bool(np.isfinite(affine).all()) and affine[3].tolist() == [0, 0, 0, 1]
+        if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+            found, expected = affine.tolist(), "an invertible (4,4)"
+            raise DataError("no usable geometry", path=self.path, field="affine", found=found, expected=expected)
+        object.__setattr__(self, "affine", affine)
+
     @property
-    def dtype(self) -> np.dtype:
-        """The number type of the file's values: it says what full scale is."""
-        return self.array.dtype
+    def shape(self) -> tuple[int, int, int]:
+        """(Z,H,W)."""
+        return self.array.shape[1], self.array.shape[2], self.array.shape[3]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """mm between neighbouring voxels along (Z,H,W): slice, row, column."""
+        column, row, part = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return part, row, column
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel in mm³."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
 
 
-def read_image(path: str | Path, *, limits: Limits | None = None) -> ImageFile:
+def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False) -> ImageFile:
     """Reads a grey (8, 16 or 32 bits, float) or RGB image, or an array (H,W) or (C,H,W), within `limits`.
 
-    Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask, has
-    transparency or values that are not finite, or claims more memory than allowed (before any is taken).
+    mask: it may also have one bit per pixel, or a palette, whose indices are its values. Raises DataError for what is
+    missing, is not an image, is damaged, has several pages, is a one-bit mask where an image is meant, has transparency
+    or values that are not finite, or claims more memory than allowed (before any is taken).
     """
     path = Path(path)
-    limits = limits or Limits()
-    try:
+    with told(path, "cannot be read"), located(path):
         file_bytes = limits.check_file(path)
         with path.open("rb") as file:
             start = file.read(352)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror or error})", path=path) from error
-    if start.startswith(b"\x93NUMPY"):
-        kind, array = "NPY", _read_npy(path, limits, file_bytes)
-    elif start.startswith(b"\x89PNG\r\n\x1a\n"):
-        if start[24:25] == b"\x10" and start[25:26] != b"\0":  # Pillow reads such colour as 8 bits without a word
-            raise DataError("has 16 bits per colour", path=path, expected="8-bit RGB, or 16-bit grey")
-        kind, array = "PNG", _read_pillow(path, "PNG", limits, file_bytes)
-    elif start.startswith(_TIFF_STARTS):
-        kind, array = "TIFF", _read_pillow(path, "TIFF", limits, file_bytes)
-    else:
-        other = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
-        found = "DICOM" if start[128:132] == b"DICM" else "NIfTI" if start[344:347] in (b"n+1", b"ni1") else other
-        raise DataError("is not an image that can be read", path=path, found=found, expected="PNG, TIFF or NPY")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError("has values that are not finite", path=path, found="NaN or infinity")
-    return ImageFile(np.ascontiguousarray(array), path, kind, sha256_of(path))
+        if start.startswith(b"\x93NUMPY"):
+            kind, array = "NPY", _read_npy(path, limits, file_bytes)
+        elif start.startswith((b"\x89PNG\r\n\x1a\n", *_TIFF_STARTS)):
+            kind = "PNG" if start[:1] == b"\x89" else "TIFF"
+            if kind == "PNG" and start[24:25] == b"\x10" and start[25:26] != b"\0":
+                # Pillow reads such colour as 8 bits without a word.
+                raise DataError("has 16 bits per colour", expected="8-bit RGB, or 16-bit grey")
+            array = _read_pillow(path, kind, limits, file_bytes, mask)
+        else:
+            other = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
+            found = "DICOM" if start[128:132] == b"DICM" else "NIfTI" if start[344:347] in (b"n+1", b"ni1") else other
+            raise DataError("is not an image that can be read", found=found, expected="PNG, TIFF or NPY")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError("has values that are not finite", found="NaN or infinity")
+        return ImageFile(np.ascontiguousarray(array), path, kind, sha256_of(path))
 
 
 def png_bytes(array: np.ndarray) -> bytes:
@@ -104,101 +144,77 @@ def write_png(path: str | Path, array: np.ndarray) -> Path:
     return write_bytes(path, png_bytes(array))
 
 
-def read_npy(
-    path: Path,
-    file: IO[bytes],
-    check: Callable[[tuple[int, ...], np.dtype], None] = lambda shape, dtype: None,
-    *,
-    field: str | None = None,
-) -> np.ndarray:
-    """The numbers of an NPY file, or of a member of an NPZ (`field`), from its start; nothing is unpickled.
+def read_npy(path: Path, file: IO[bytes], header: Header | None = None, *, field: str | None = None) -> np.ndarray:
+    """The numbers of an NPY file, or of a member of an NPZ (`field`); nothing is unpickled.
 
-    check: raises for a shape and type that are not wanted, before memory is taken. Raises DataError for what is damaged
-    or is not an array of numbers.
+    header: what `npy_header` found, where it was read already. Raises DataError for what is damaged or is not an array
+    of numbers.
     """
-    shape, columns_first, dtype = npy_header(path, file, field=field)
-    check(shape, dtype)
+    shape, columns_first, dtype = header or npy_header(path, file, field=field)
     data, needed = file.read(), math.prod(shape) * dtype.itemsize
     if len(data) != needed:
-        expected = f"{needed} bytes"
-        raise DataError(
-            "is cut short or has bytes to spare", path=path, field=field, found=len(data), expected=expected
-        )
+        what, expected = "is cut short or has bytes to spare", f"{needed} bytes"
+        raise DataError(what, path=path, field=field, found=len(data), expected=expected)
     flat = np.frombuffer(data, dtype)
     return flat.reshape(shape, order="F" if columns_first else "C").astype(dtype.newbyteorder("="))
 
 
-def npy_header(path: Path, file: IO[bytes], *, field: str | None = None) -> tuple[tuple[int, ...], bool, np.dtype]:
+def npy_header(path: Path, file: IO[bytes], *, field: str | None = None) -> Header:
     """Shape, whether columns come first, and number type of an NPY file or of a member of an NPZ (`field`)."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    try:
+    with guarding(path, "is not a readable NPY file", field=field):
         shape, columns_first, dtype = headers[np.lib.format.read_magic(file)](file)
-    except Exception as error:  # numpy raises what the damaged header provokes
-        raise DataError("is not a readable NPY file", path=path, field=field, found=_first_line(error)) from error
     if dtype.hasobject or dtype.kind not in "biuf":
         raise DataError("is not an array of numbers", path=path, field=field, found=dtype, expected="integer or float")
     return shape, columns_first, dtype
 
 
 def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
-    def check(shape: tuple[int, ...], dtype: np.dtype) -> None:
-        if dtype.kind == "b":
-            expected = "integer or float"
-            raise DataError("is not an array of numbers", path=path, field="dtype", found=dtype, expected=expected)
-        if len(shape) not in (2, 3):
-            raise DataError("is not a 2-D image", path=path, field="shape", found=shape, expected="(H,W) or (C,H,W)")
-        limits.check_declared(path, shape, dtype.itemsize, file_bytes)
-
     with path.open("rb") as file:
-        array = read_npy(path, file, check)
+        header = shape, _, dtype = npy_header(path, file)
+        if dtype.kind == "b":
+            raise DataError("is not an array of numbers", field="dtype", found=dtype, expected="integer or float")
+        if len(shape) not in (2, 3):
+            raise DataError("is not a 2-D image", field="shape", found=shape, expected="(H,W) or (C,H,W)")
+        limits.check_declared(path, shape, dtype.itemsize, file_bytes)
+        array = read_npy(path, file, header)
     return array[None] if array.ndim == 2 else array
 
 
-def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int) -> np.ndarray:
+@contextmanager
+def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Iterator[Image]:
+    """Pillow's image of a file, or of `file`'s bytes; whatever the block makes the decoder raise is a DataError."""
     from PIL import Image
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of size and of odd metadata: the limits below decide
-            with Image.open(path, formats=(kind,)) as image:
-                _check_picture(path, image, limits, file_bytes)
-                inverted = image.mode.startswith("I;16") and _tag(image, _TIFF_PHOTOMETRIC) == (_WHITE_IS_ZERO,)
-                image.load()
-                array = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
-    except DataError:
-        raise
-    except Exception as error:  # a damaged picture makes the decoder raise nearly anything; none of it is a fault here
-        raise DataError(f"is not a readable {kind}", path=path, found=_first_line(error)) from error
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    # Pillow warns of size and of odd metadata: the caller's limits decide.
+    quiet, guard = warnings.catch_warnings(action="ignore"), guarding(path, f"is not a readable {kind}")
+    with guard, quiet, Image.open(file or path, formats=(kind,)) as image:
+        yield image
+
+
+def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int, mask: bool) -> np.ndarray:
+    pixel_bytes = _BYTES | ({"1": 1, "P": 1} if mask else {})
+    with picture(path, kind) as image:
+        tags = getattr(image, "tag_v2", {})
+        if image.mode == "1" and not mask:
+            raise DataError("has one bit per pixel: a mask, not an image", expected="8 or 16 bits, grey")
+        if image.mode not in pixel_bytes:
+            raise DataError("has an unsuitable colour mode", found=image.mode, expected="grey or RGB")
+        if (pages := getattr(image, "n_frames", 1)) != 1:
+            raise DataError("has several pages", found=f"{pages} pages", expected="one image")
+        if image.mode in ("RGB", "RGBA") and np.max(tags.get(_TIFF_BITS, 8)) > 8:
+            raise DataError("has more than 8 bits per colour", expected="8-bit RGB, or 16-bit grey")
+        limits.check_declared(path, image.size[::-1], pixel_bytes[image.mode], file_bytes)
+        inverted = image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+        image.load()
+        array = np.asarray(image.convert("RGBA") if image.mode == "P" and not mask else image)
+    array = array.astype(np.uint8 if array.dtype == bool else array.dtype.newbyteorder("="), copy=False)
     if inverted:  # Pillow inverts 8-bit pictures of this kind and leaves 16-bit ones
         array = np.iinfo(array.dtype).max - array
     if array.ndim == 2:
         return array[None]
     if array.shape[2] in (2, 4):  # an alpha channel that hides nothing is dropped
         if (array[..., -1] != 255).any():
-            raise DataError("is partly transparent", path=path, expected="opaque grey or RGB")
+            raise DataError("is partly transparent", expected="opaque grey or RGB")
         array = array[..., :-1]
     return np.moveaxis(array, 2, 0)
-
-
-def _check_picture(path: Path, image: Image, limits: Limits, file_bytes: int) -> None:
-    if image.mode == "1":
-        raise DataError("has one bit per pixel: a mask, not an image", path=path, expected="8 or 16 bits, grey")
-    if image.mode not in _BYTES:
-        raise DataError("has an unsuitable colour mode", path=path, found=image.mode, expected="grey or RGB")
-    pages = getattr(image, "n_frames", 1)
-    if pages != 1:
-        raise DataError("has several pages", path=path, found=f"{pages} pages", expected="one image")
-    if image.mode in ("RGB", "RGBA") and max(_tag(image, _TIFF_BITS), default=8) > 8:
-        raise DataError("has more than 8 bits per colour", path=path, expected="8-bit RGB, or 16-bit grey")
-    limits.check_declared(path, image.size[::-1], _BYTES[image.mode], file_bytes)
-
-
-def _tag(image: Image, tag: int) -> tuple[int, ...]:
-    tags = getattr(image, "tag_v2", None)
-    value = tags.get(tag, ()) if tags is not None else ()
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

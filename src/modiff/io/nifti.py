@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import struct
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -13,9 +14,8 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from modiff.errors import DataError
-from modiff.io.files import located, sha256_of, write_bytes
-from modiff.io.limits import Limits
-from modiff.io.volume import Volume
+from modiff.io.files import LIMITS, Limits, located, sha256_of, write_bytes
+from modiff.io.image import Volume
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -30,12 +30,7 @@ _CLEARED = (  # what of a header speaks of its voxels' values or of the person, 
 )
 
 
-def is_nifti(path: str | Path) -> bool:
-    """Whether a file's name says NIfTI."""
-    return str(path).lower().endswith(SUFFIXES)
-
-
-def read_nifti(path: str | Path, *, limits: Limits | None = None) -> Volume:
+def read_nifti(path: str | Path, *, limits: Limits = LIMITS) -> Volume:
     """Reads a 2-D image, a volume, or a volume with several channels (a fourth or fifth dimension) within `limits`.
 
     Voxels keep the file's axes: (C,Z,H,W) is its array transposed. Integers stay integers unless the header scales
@@ -44,7 +39,6 @@ def read_nifti(path: str | Path, *, limits: Limits | None = None) -> Volume:
     cannot be, or claims more memory than allowed (before any is taken).
     """
     path = Path(path)
-    limits = limits or Limits()
     try:
         file_bytes = limits.check_file(path)
         with located(path), path.open("rb") as file:
@@ -68,14 +62,14 @@ def read_nifti(path: str | Path, *, limits: Limits | None = None) -> Volume:
 
 def _header(head: bytes) -> Nifti1Header:
     """nibabel's header, unchecked: it would repair odd ones and so hide what is wrong with them."""
-    kinds = {kind.sizeof_hdr: kind for kind in (Nifti1Header, Nifti2Header)}
-    little, big = int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")
-    kind = kinds.get(little) or kinds.get(big)
+    sizes = {kind.sizeof_hdr: kind for kind in (Nifti1Header, Nifti2Header)}
+    kinds = {struct.pack(f"{order}i", size): (kind, order) for size, kind in sizes.items() for order in "<>"}
+    kind, order = kinds.get(head[:4], (None, ""))
     if kind is None:
         raise DataError("is not NIfTI", field="sizeof_hdr", found=head[:4].hex(), expected="348 or 540")
     if len(head) < kind.sizeof_hdr:
         raise DataError("is too short for NIfTI", found=f"{len(head)} bytes", expected=kind.sizeof_hdr)
-    header = kind(head[: kind.sizeof_hdr], "<" if little in kinds else ">", check=False)
+    header = kind(head[: kind.sizeof_hdr], order, check=False)
     magic = header["magic"].item()
     if magic != kind.single_magic:
         what = "is half of a two-file NIfTI" if magic == kind.pair_magic else "is not NIfTI"

@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.image import ImageFile, read_image
-from modiff.io.limits import Limits
-from modiff.io.volume import Volume
+from modiff.io.files import LIMITS, Limits, located
+from modiff.io.image import ImageFile, Volume, read_image
 
 _SAME_MM = 1e-3  # a thousandth of a millimetre apart is rounding
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0")
 
 
-def read_any(path: str | Path, *, limits: Limits | None = None) -> ImageFile | Volume:
+def read_any(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False) -> ImageFile | Volume:
     """An ImageFile for PNG, TIFF and NPY; a Volume for NIfTI and DICOM, which say where their voxels lie.
 
-    A folder is a DICOM series. A file is recognised by its first bytes; a gzip file is NIfTI. Raises DataError as the
-    readers do.
+    A folder is a DICOM series. A file is recognised by its first bytes; a gzip file is NIfTI. mask: as for
+    `read_image`. Raises DataError as the readers do.
     """
     path, start = Path(path), b""
     with suppress(OSError), path.open("rb") as file:  # where there is nothing to read, the readers say so
@@ -36,10 +35,10 @@ def read_any(path: str | Path, *, limits: Limits | None = None) -> ImageFile | V
         from modiff.io.nifti import read_nifti
 
         return read_nifti(path, limits=limits)
-    return read_image(path, limits=limits)
+    return read_image(path, limits=limits, mask=mask)
 
 
-def read_channels(paths: Sequence[str | Path], *, limits: Limits | None = None) -> ImageFile | Volume:
+def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> ImageFile | Volume:
     """One scan, or several NIfTI files on one grid as the channels of one volume, in the order given.
 
     The first file's header is what results are written by. Raises DataError where grids differ, as `read_any`
@@ -50,15 +49,16 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits | None = None) 
     volumes: list[Volume] = []
     for path in paths:
         scan = read_any(path, limits=limits)
-        if not isinstance(scan, Volume) or scan.format != "NIfTI":
-            what = "several files are the channels of one scan"
-            raise DataError(what, path=path, found=scan.format, expected="NIfTI")
-        first = volumes[0] if volumes else scan
-        if scan.shape != first.shape:
-            raise DataError("is on another grid than the first", path=path, found=scan.shape, expected=first.shape)
-        if np.abs(scan.affine - first.affine).max() > _SAME_MM:
-            found = scan.affine.round(4).tolist()
-            raise DataError("is on another grid than the first", path=path, field="affine", found=found)
+        with located(path):
+            if not isinstance(scan, Volume) or scan.format != "NIfTI":
+                raise DataError("several files are the channels of one scan", found=scan.format, expected="NIfTI")
+            first = volumes[0] if volumes else scan
+            if scan.shape != first.shape:
+                raise DataError("is on another grid than the first", found=scan.shape, expected=first.shape)
+            if np.abs(scan.affine - first.affine).max() > _SAME_MM:
+                raise DataError(
+                    "is on another grid than the first", field="affine", found=scan.affine.round(4).tolist()
+                )
         volumes.append(scan)
     digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
     return replace(volumes[0], array=np.concatenate([volume.array for volume in volumes]), sha256=digests)

@@ -24,8 +24,7 @@ from torch import Tensor
 from modiff.config.sampling import OVERLAP, SAMPLES, SampleConfig
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
-from modiff.io.image import ImageFile
-from modiff.io.volume import Volume
+from modiff.io.image import ImageFile, Volume
 from modiff.methods.base import Segmenter
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.windows import Box, Job, Plan, Values, merge, plan_windows, read_array

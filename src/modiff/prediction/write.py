@@ -18,16 +18,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modiff._version import __version__
-from modiff.io.dicom.seg import Maker, Segment, missing_reference, write_binary_seg, write_fractional_seg
+from modiff.io.dicom.seg import Maker, Segment, missing_reference, write_seg
 from modiff.io.files import MANIFEST, output_folder
-from modiff.io.image import ImageFile, write_png
+from modiff.io.image import ImageFile, Volume, write_png
 from modiff.io.nifti import write_nifti
-from modiff.io.volume import Volume
 from modiff.prediction.predict import Prediction
 from modiff.prediction.summary import Summary, percent
 from modiff.prediction.windows import Window
-from modiff.viz.figures import COLOURS, LEVELS, Contour, contact_sheet, heat_colours, legend, png, rgb
-from modiff.viz.sheets import CloseUp, close_up
+from modiff.viz.figures import (
+    COLOURS,
+    LEVELS,
+    CloseUp,
+    Contour,
+    close_up,
+    contact_sheet,
+    encoded,
+    heat_colours,
+    legend,
+    rgb,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,9 +137,9 @@ def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, f
     parameters = {name: str(value) for name, value in prediction.settings.drawing().items()}
     maker = Maker(prediction.method, __version__, parameters | {"weights": serial}, serial)
     first, names = box.spans[0][0], summary.classes
-    maps, colours = box.put_back(summary.mean, dimensions=2), [rgb(kind) for kind in range(len(names))]
-    path = folder / PROBABILITY_SEG
-    write_fractional_seg(path, maps, volume, first=first, classes=names, maker=maker, colours=colours)
+    maps = box.put_back(summary.mean, dimensions=2)
+    means = [Segment(maps[i], name, name, "probability", rgb(i)) for i, name in enumerate(names)]
+    write_seg(folder / PROBABILITY_SEG, means, volume, first=first, maker=maker)
     segments, numbered = [], list(enumerate(summary.hypotheses, 1))
     marking = [(number, hypothesis) for number, hypothesis in numbered if not hypothesis.nothing]
     for place, (number, hypothesis) in enumerate(marking or numbered[:1]):
@@ -141,7 +150,7 @@ def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, f
         for kind, name in enumerate(names if marking else names[:1]):
             title = f"{label}, {name}" if marking and len(names) > 1 else label
             segments.append(Segment(masks[kind], title, name, words, rgb(place, white=kind / len(names))))
-    write_binary_seg(folder / HYPOTHESES_SEG, segments, volume, first=first, maker=maker)
+    write_seg(folder / HYPOTHESES_SEG, segments, volume, first=first, maker=maker)
     return []
 
 
@@ -152,7 +161,7 @@ def key_figure(prediction: Prediction, *, title: str = "") -> bytes:
         z = prediction.key_slice
         summary = prediction.slice_summary(z)
         title = f"{title}   slice {z} of 0 to {plan.box.shape[0] - 1}".strip()
-    return png(overlay(prediction.values.cut(z, plan.shown), summary, plan.shown, title=title))
+    return encoded(overlay(prediction.values.cut(z, plan.shown), summary, plan.shown, title=title))
 
 
 def slices_figure(prediction: Prediction) -> bytes:
@@ -175,7 +184,7 @@ def slices_figure(prediction: Prediction) -> bytes:
     numbered = [(i, hyp) for i, hyp in enumerate(summary.hypotheses, 1) if hyp.medoid in outlines]  # as the files are
     keys = [(outlines[hyp.medoid].colour, "solid", f"{i}: {percent(hyp.probability)}") for i, hyp in numbered]
     legend(figure, keys, loc="upper left", fontsize=7.5, handlelength=1.2, borderaxespad=0.2)
-    return png(figure)
+    return encoded(figure)
 
 
 def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str = "") -> Figure:

@@ -12,7 +12,6 @@ from modiff.data.store import Store
 from modiff.io.files import write_text
 from modiff.viz import figures
 from modiff.viz.html import render
-from modiff.viz.sheets import everyones_outlines, rater_colour
 
 _EACH = 12  # thumbnails per kind of finding
 _ADVICE = {
@@ -34,7 +33,7 @@ def write_page(report: Report, path: str | Path) -> None:
         view = report.view(finding.case) if finding.case else None
         if view is None:
             return finding, None, []
-        key = [(rater_colour(i), name) for i, name in enumerate(view.raters) if view.masks[i].any()]
+        key = [(figures.rater_colour(i), name) for i, name in enumerate(view.raters) if view.masks[i].any()]
         return finding, thumbnail(view), key
 
     groups = [
@@ -46,7 +45,7 @@ def write_page(report: Report, path: str | Path) -> None:
 
 def thumbnail(view: View) -> bytes:
     """A PNG: the whole image, and what is marked close by, in grey with every rater's outline in its own colour."""
-    return figures.png(figures.contact_sheet([everyones_outlines(view.image, view.masks)], inches=2.3))
+    return figures.encoded(figures.contact_sheet([figures.everyones_outlines(view.image, view.masks)], inches=2.3))
 
 
 def contact_sheet(store: Store, path: str | Path, *, count: int = 12, seed: int = 0, split: str | None = None) -> None:
@@ -61,10 +60,10 @@ def contact_sheet(store: Store, path: str | Path, *, count: int = 12, seed: int 
         masks, read = store.masks(row), store.read[row]
         marking = int((masks.any((1, 2)) & read).sum())
         titles = (str(store.cases[row]), f"{marking} of {int(read.sum())} raters marked something")
-        pairs.append(everyones_outlines(store.image(row)[0], masks, titles))
+        pairs.append(figures.everyones_outlines(store.image(row)[0], masks, titles))
     lines = [[*chain(*pairs[i : i + _COLUMNS])] for i in range(0, len(pairs), _COLUMNS)]
     figure = figures.contact_sheet([*lines, []], inches=[2.1] * len(lines) + [_LEGEND])
-    keys = [(rater_colour(i), "solid", name) for i, name in enumerate(store.info.raters)]
+    keys = [(figures.rater_colour(i), "solid", name) for i, name in enumerate(store.info.raters)]
     if len(store.info.classes) > 1:
         styles = zip(cycle(figures.CLASS_STYLES), store.info.classes, strict=False)
         keys += [("black", style, name) for style, name in styles]

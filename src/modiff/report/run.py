@@ -1,29 +1,45 @@
-"""The report of a run: what was trained, how it scores, how training went, and figures, in one HTML file."""
+"""The report of a run: what was trained, how it scores, how training went, and a dozen cases, in one HTML file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from modiff.benchmark.figure import CaseFigure, case_cells
 from modiff.config import to_dict
+from modiff.data.loading import MemoryStore, load
+from modiff.data.store_format import StoreInfo
 from modiff.errors import CheckpointError, DataError, ModiffError
 from modiff.evaluation.evaluate import FOLDER, check_fit
 from modiff.evaluation.records import Result, read_result
+from modiff.evaluation.selection import choose, pictured, strata
+from modiff.evaluation.source import draw
 from modiff.evaluation.table import ImageTable, read_csv
 from modiff.io.files import check_file_output, write_text
 from modiff.methods.run_folder import LOG, WEIGHTS
-from modiff.report import cases, tables
+from modiff.prediction.summary import Summary, summarise
+from modiff.report import tables
+from modiff.types import Batch
 from modiff.viz.charts import charts, read_log
-from modiff.viz.html import render
+from modiff.viz.figures import LEVELS, RATER, SAMPLE, Cell, contact_sheet, encoded, grey_window
+from modiff.viz.html import as_text, render
 
 if TYPE_CHECKING:
     import torch
 
+    from modiff.methods.base import Segmenter
     from modiff.methods.weights import LoadedModel
 
 NAME = "report.html"
-Facts = list[tuple[str, object]]
+CASES = 12
+SAMPLES = 16  # drawn for a case's maps
+SHOWN = 8  # of them shown one by one
+COLUMNS = 8
+COLOURS = {"rater": RATER, "sample": SAMPLE, "levels": LEVELS}  # what the page's legend explains
 Results = dict[Path, Result]
 
 
@@ -46,24 +62,24 @@ def write_report(
     check_file_output(output)
     loaded, problem, results = _read(folder)
     name = folder.resolve().name
-    sentences = [said for result in results.values() if (said := tables.sentence(result))]
     sections = {"Card": loaded.card, "Configuration": to_dict(loaded.config)} if loaded else {}
     page = render(
         "run.html.j2",
         title=f"modiff report: {name}",
         name=name,
-        facts=_facts(loaded) if loaded else [],
+        loaded=loaded,
+        config=sections.get("Configuration"),
+        parameters=sum(parameter.numel() for parameter in loaded.model.parameters()) if loaded else 0,
         problem=problem,
-        finding=sentences[0] if sentences else None,
-        scores=[_scores(path, result) for path, result in results.items()],
+        finding=next(filter(None, map(tables.sentence, results.values())), None),
+        scores=[_scores(path.stem, result) for path, result in results.items()],
         log=LOG,
         charts=charts(read_log(folder / LOG)),
         cases=_cases(loaded, results, data, split, device),
-        colours=cases.COLOURS,
-        shown=cases.SHOWN,
-        drawn=cases.SAMPLES,
+        colours=COLOURS,
+        shown=SHOWN,
+        drawn=SAMPLES,
         trained={name: list(_groups(content)) for name, content in sections.items() if content},
-        made=[(path.stem, _made(result.made)) for path, result in results.items()],
     )
     return write_text(output, page)
 
@@ -88,39 +104,17 @@ def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
     return loaded, problem, results
 
 
-def _facts(loaded: LoadedModel) -> Facts:
-    config, data = to_dict(loaded.config), loaded.data
-    known = {
-        "method": config.get("method"),
-        "preset": config.get("preset"),
-        "parameters": f"{sum(parameter.numel() for parameter in loaded.model.parameters()):,}".replace(",", " "),
-        "raters": data.raters,
-        "classes": data.classes,
-        "channels": data.channels,
-        "size": " × ".join(map(str, data.size)) if data.size else None,
-        "intensity": data.intensity,
-        "prompt": data.prompt,
-        "fold held out": data.fold,
-    }
-    return [(name, _text(value)) for name, value in known.items() if value not in (None, "")]
-
-
-def _scores(path: Path, result: Result) -> dict[str, object]:
-    made = result.made
-    seconds = {(r.steps or 0, r.n): r.seconds_per_image for r in result.results if r.seconds_per_image is not None}
+def _scores(name: str, result: Result) -> dict[str, Any]:
+    """What the page shows of an evaluation."""
+    timed = [record for record in result.results if record.seconds_per_image is not None]
+    seconds = sorted({(record.steps or 0, record.n): record.seconds_per_image for record in timed}.items())
     return {
-        "name": path.stem,
-        "split": made.get("split"),
-        "limit": (made.get("settings") or {}).get("limit"),
+        "name": name,
+        "made": result.made,
         "counts": result.strata.get("all", {}),
-        "unread": made.get("unread"),
-        "notes": _list(made.get("notes")),
+        "notes": _list(result.made.get("notes")),
         "tables": tables.summary(result),
-        "seconds": [
-            f"{taken:.3g} s for {n} samples" + (f" at {steps} steps" if steps else "")
-            for (steps, n), taken in sorted(seconds.items())
-        ],
-        "device": made.get("device"),
+        "seconds": [f"{took:.3g} s for {n} samples" + f" at {s} steps" * (s > 0) for (s, n), took in seconds],
     }
 
 
@@ -142,8 +136,6 @@ def _cases(
         return {"missing": "no store is known; name it with --data"}
     if data is None and not Path(where).is_file():
         return {"missing": f"the store that was evaluated, {Path(where).name}, is not where it was; --data names it"}
-    from modiff.data.loading import load
-
     scored = str(made.get("split", "test"))
     split = split or scored
     images = load(where, split)
@@ -151,58 +143,80 @@ def _cases(
     if not len(images):
         raise DataError("the split has no images", path=where, field="split", found=split)
     changed = path is not None and images.fingerprint != store.get("fingerprint")
-    # What a file says is not trusted.
-    settings = made.get("settings", {})
+    settings = made.get("settings", {})  # what a file says is not trusted
     seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
-    drawing: dict[str, Any] = {"seed": seed if isinstance(seed, int) else 0, "device": device}
-    drawing["steps"] = steps if isinstance(steps, int) and steps > 0 else None
-    if path and path.with_suffix(".csv").is_file() and not changed and scored == split:
-        drawing["score"] = _scorer(read_csv(path.with_suffix(".csv"), split))
-    figures, (low, high) = cases.figures(images, loaded.model, **drawing)
+    table = path.with_suffix(".csv") if path and not changed and scored == split else None
+    figures, window = case_figures(
+        images,
+        loaded.model,
+        seed=seed if isinstance(seed, int) else 0,
+        steps=steps if isinstance(steps, int) and steps > 0 else None,
+        device=device,
+    )
     return {
         "missing": None,
         "split": split,
         "store": Path(where).name,
         "channel": images.info.channels[0] if len(images.info.channels) > 1 else None,
-        "window": "the whole range of values" if (low, high) == (0.0, 1.0) else f"values {low:.3g} to {high:.3g}",
+        "window": window,
         "changed": changed,
         "figures": figures,
+        "scores": _case_scores(read_csv(table, split)) if table and table.is_file() else {},
     }
 
 
-def _scorer(table: ImageTable) -> Callable[[str], str]:
-    """Words on how a case scores, from the table of images."""
+def case_figures(
+    images: MemoryStore,
+    model: Segmenter,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[list[CaseFigure], tuple[float, float]]:
+    """The chosen cases with samples of `model`, and the grey window that all of them are shown in."""
+    info, rows = images.info, choose(images.cases, strata(images), CASES)
+    if not rows:
+        return [], (0.0, 1.0)
+    window = grey_window(np.stack([pictured(image.numpy(), info) for image in images.batch(rows).image]))
+    made = []
+    for row in rows:
+        batch = images.batch([row])
+        samples, _ = draw(model, batch.to(device), SAMPLES, seed, steps)
+        summary = summarise(samples, classes=info.classes)
+        marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
+        words = f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
+        sheet = contact_sheet(cells_of(batch, summary, info), window=window, inches=1.5)
+        made.append(CaseFigure(images.cases[row], encoded(sheet), words))
+    return made, window
+
+
+def cells_of(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell]]:
+    """The rows of a case's figure. batch: of one case; summary: of its samples."""
+    close, cells, label = case_cells(batch, info, np.asarray(summary.masks.any((0, 1))))
+    cells += [
+        label,
+        close.probability(np.clip(summary.mean.sum(0), 0, 1), "mean map"),
+        close.heat(summary.entropy, math.log2(len(info.classes) + 1), "uncertainty"),
+    ]
+    samples = [close.outlined(mask, SAMPLE, f"sample {i}") for i, mask in enumerate(summary.masks[:SHOWN], 1)]
+    return [part[i : i + COLUMNS] for part in (cells, samples) for i in range(0, len(part), COLUMNS)]
+
+
+def _case_scores(table: ImageTable) -> dict[str, str]:
+    """How each case scores, in words, from the table of images."""
     quantities = [q for q in table.columns if (q.predictor, q.metric, q.protocol) == ("model", "ged", "standard")]
-    if not quantities:
-        return lambda case: ""
-    quantity = min(quantities, key=lambda q: (q.threshold != 0.5, q.n))
-    values = dict(zip(table.cases, table.columns[quantity].tolist(), strict=True))
-    return lambda case: f"GED {values[case]:.3f} (standard, n = {quantity.n})." if case in values else ""
+    quantity = min(quantities, key=lambda q: (q.threshold != 0.5, q.n), default=None)
+    if quantity is None:
+        return {}
+    values = zip(table.cases, table.columns[quantity].tolist(), strict=True)
+    return {case: f"GED {value:.3f} (standard, n = {quantity.n})." for case, value in values}
 
 
-def _groups(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Facts]]:
+def _groups(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Nested settings as lists of facts, each group with its address."""
-    own: Facts = [(key, _text(value)) for key, value in content.items() if not isinstance(value, Mapping)]
+    own = [(key, as_text(value)) for key, value in content.items() if not isinstance(value, Mapping)]
     if own:
         yield prefix, own
     for key, value in content.items():
         if isinstance(value, Mapping) and value:
             yield from _groups(value, f"{prefix}.{key}" if prefix else str(key))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or value in ([], ()):
-        return "–"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _made(made: dict[str, Any]) -> Facts:
-    """How an evaluation was made."""
-    facts = {name: made.get(name) for name in ("command", "date", "device", "commit", "versions", "seed")}
-    facts["versions"] = ", ".join(f"{name} {version}" for name, version in (made.get("versions") or {}).items())
-    facts |= {name: (made.get(name) or {}).get("fingerprint", "") for name in ("store", "model")}
-    return [(name, value) for name, value in facts.items() if value is not None]

@@ -35,20 +35,12 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
     measured = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
     columns = sorted(measured, key=lambda c: (order.index(c[0]) if c[0] in order else len(order), c))
     heads = tuple(head(column) for column in columns)
+    cells = {(r.predictor, r.stratum, r.metric, r.n): _cell(r, result.undefined(r)) for r in reversed(records)}
 
     def row(title: str, predictor: str, stratum: str, other: str = "", before: tuple[str, ...] = ()) -> Row:
         """The values of a predictor, or its paired differences from another one."""
-        cells: list[Cell | None] = []
-        for metric, n in columns:
-            name = f"{metric}{DIFFERENCE}{other}" if other else metric
-            found = select(records, metric=name, n=n, predictor=predictor, stratum=stratum)
-            if not found:
-                cells.append(None)
-                continue
-            undefined = result.undefined(found[0])
-            notes = (words.interval(found[0]), f"{undefined} images undefined" if undefined else "")
-            cells.append(Cell(words.value(found[0]), tuple(filter(None, notes)), False))
-        return Row(title, tuple(cells), (), before)
+        end = f"{DIFFERENCE}{other}" if other else ""
+        return Row(title, tuple(cells.get((predictor, stratum, metric + end, n)) for metric, n in columns), (), before)
 
     rows = [row(words.PREDICTORS[p], p, "all") for p in words.PREDICTORS]
     rows += [row(f"{words.PREDICTORS[p]} − {words.PREDICTORS[q]}, paired", p, "all", q) for p, q in _PAIRS]
@@ -64,27 +56,30 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
     yield Table("", protocol, caption, ("model, by stratum", "images", "patients", *heads), tuple(strata))
 
 
+def _cell(record: Record, undefined: int) -> Cell:
+    notes = (words.interval(record), f"{undefined} images undefined" if undefined else "")
+    return Cell(words.value(record), tuple(filter(None, notes)), False)
+
+
 def sentence(result: Result) -> str | None:
     """The first finding in words: GED under the standard protocol beside majority vote and i.i.d. reference."""
     settings = settings_of(result)
     if not settings:
         return None
     protocol, threshold, steps = settings[0]
-    here = {"protocol": protocol, "threshold": threshold, "stratum": "all"}
-    drawn = select(result.results, metric="ged", predictor="model", steps=steps, **here)
-    if not drawn or drawn[0].value is None:
+    records = select(result.results, protocol=protocol, threshold=threshold, stratum="all", steps=(steps, None))
+    model = next(iter(select(records, metric="ged", predictor="model", steps=steps)), None)
+    if model is None or model.value is None:
         return None
-    model = drawn[0]
     said = [
         f"GED with n = {model.n} ({protocol} protocol, {words.threshold(model)}) is {words.value(model)}"
         f"{_bracket(model)} on {model.images} images of split {model.split}."
     ]
+    found = {(r.predictor, r.metric): r for r in reversed(records) if r.n == model.n and r.value is not None}
     for other in ("iid_reference", "majority_vote"):
-        beside = select(result.results, metric="ged", predictor=other, n=model.n, **here)
-        metric = f"ged{DIFFERENCE}{other}"
-        apart = select(result.results, metric=metric, predictor="model", n=model.n, steps=steps, **here)
-        if beside and apart and beside[0].value is not None and apart[0].value is not None:
-            said.append(_against(other, beside[0], apart[0], apart[0].value))
+        beside, apart = found.get((other, "ged")), found.get(("model", f"ged{DIFFERENCE}{other}"))
+        if beside and apart:
+            said.append(_against(other, beside, apart))
     return " ".join(said)
 
 
@@ -92,8 +87,9 @@ def _bracket(record: Record) -> str:
     return f" (95 % interval {words.interval(record)})" if record.ci_low is not None else ""
 
 
-def _against(other: str, beside: Record, apart: Record, difference: float) -> str:
-    """How the model compares with a reference. apart: the paired difference, whose value is `difference`."""
+def _against(other: str, beside: Record, apart: Record) -> str:
+    """How the model compares with a reference. apart: the paired difference."""
+    difference = apart.value or 0.0
     if other == "iid_reference":
         return (
             f"The i.i.d. reference, samples that are fresh raters, has {words.value(beside)}: the model lies "

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,12 +45,6 @@ class Chart:
     title: str
     label: str
     curves: Mapping[str, Points]
-
-    @property
-    def logarithmic(self) -> bool:
-        """Whether y is drawn on a logarithmic scale: where it is positive and spans a factor of 20 to 1e30."""
-        values = [value for _, y in self.curves.values() for value in y]
-        return 0 < 20 * min(values) < max(values) < 1e30 * min(values)
 
     @property
     def words(self) -> str:
@@ -91,8 +86,8 @@ def charts(rows: Sequence[dict[str, float]]) -> list[Chart]:
             continue
         # Means of neighbouring points, so that no more are drawn than can be seen.
         size = math.ceil(len(points) / MAX_POINTS)
-        chunks = [list(zip(*points[i : i + size], strict=True)) for i in range(0, len(points), size)]
-        x, y = (tuple(math.fsum(chunk[i]) / len(chunk[i]) for chunk in chunks) for i in (0, 1))
+        means = [tuple(map(fmean, zip(*points[i : i + size], strict=True))) for i in range(0, len(points), size)]
+        x, y = zip(*means, strict=True)
         part, _, quantity = name.rpartition("/")
         groups.setdefault(quantity, {})[part or name] = x, y
     order = sorted(groups, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
@@ -103,18 +98,19 @@ def draw_chart(chart: Chart) -> Figure:
     """The figure: curves with a legend above them where their names say more than the title."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    figure = new_figure(5.0, 2.6)
-    figure.set_layout_engine("constrained")
+    figure = new_figure(5.0, 2.6, "constrained")
     axes = figure.add_subplot()
     for i, (name, points) in enumerate(chart.curves.items()):
         style = "solid" if i < len(_CURVES) else "dashed"
         axes.plot(*points, color=_CURVES[i % len(_CURVES)], linestyle=style, linewidth=1.3, label=name)
-    if chart.logarithmic:
+    values = [value for _, y in chart.curves.values() for value in y]
+    logarithmic = 0 < 20 * min(values) < max(values) < 1e30 * min(values)  # positive, a factor of 20 to 1e30
+    if logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(EngFormatter())
-    title = chart.title + (" (logarithmic)" if chart.logarithmic else "")
+    title = chart.title + (" (logarithmic)" if logarithmic else "")
     axes.set_title(title, fontsize=10, fontweight="bold", loc="left", parse_math=False)
     axes.set_xlabel(chart.label, fontsize=8.5, loc="right")
     axes.tick_params(labelsize=8, which="both")
@@ -126,42 +122,33 @@ def draw_chart(chart: Chart) -> Figure:
     return figure
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One metric's differences.
+def draw_differences(panels: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """A panel per metric, by its title, in each a line per difference with its interval, coloured by the better side.
 
-    across: what the axis shows. rows: label, difference, ci_low, ci_high (None: no interval), side (1: the first method
-    is better, −1: the second, 0: not shown).
+    Rows of a panel have label, difference, ci_low, ci_high (None: no interval), side (1: the first method is better,
+    −1: the second, 0: not shown) and, the same in all, across: what the axis shows.
     """
-
-    title: str
-    across: str
-    rows: pd.DataFrame
-
-
-def draw_differences(panels: Sequence[Panel], title: str) -> Figure:
-    """A panel per metric, in each a line per difference with its interval, coloured by which side is better."""
     columns = min(3, max(1, len(panels)))
     lines = -(-max(1, len(panels)) // columns)
-    height = 1.6 + 0.34 * max((len(panel.rows) for panel in panels), default=1)
-    figure = new_figure(3.2 + 3.6 * columns, height * lines)
-    figure.set_layout_engine("constrained")
-    figure.suptitle(_plain(title), fontsize=10)
+    height = 1.6 + 0.34 * max(map(len, panels.values()), default=1)
+    figure = new_figure(3.2 + 3.6 * columns, height * lines, "constrained")
+    figure.suptitle(title, fontsize=10, parse_math=False)
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    for i, (axis, panel) in enumerate(zip(axes.flat, panels, strict=False)):
-        rows, places = panel.rows, np.arange(len(panel.rows))
+    left: list[str] = []
+    for i, (axis, (metric, rows)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
+        places, labels = np.arange(len(rows)), list(rows["label"])
         colours = rows["side"].map(_SIDE_COLOURS).tolist()
         axis.hlines(places, rows["ci_low"].astype(float), rows["ci_high"].astype(float), colours, linewidth=2)
         axis.scatter(rows["difference"].astype(float), places, s=25, c=colours, zorder=3)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_ylim(len(rows) - 0.5, -0.5)
-        left = panels[i - i % columns].rows["label"]
-        named = i % columns == 0 or list(left) != list(rows["label"])
-        axis.set_yticks(places, map(_plain, rows["label"]) if named else [""] * len(rows), fontsize=8)
-        axis.set_title(panel.title, fontsize=10)
-        axis.set_xlabel(panel.across, fontsize=8)
+        left = labels if i % columns == 0 else left
+        shown = labels if left is labels or left != labels else [""] * len(rows)
+        axis.set_yticks(places, shown, fontsize=8, parse_math=False)
+        axis.set_title(metric, fontsize=10)
+        axis.set_xlabel(rows["across"].iloc[0], fontsize=8)
         axis.margins(x=0.1)
         _frame(axis, "x")
     return figure
@@ -183,12 +170,11 @@ def draw_tradeoff(
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    names = [textwrap.fill(_plain(name), 60) for name in curves]
-    said = textwrap.wrap(_plain(caption), 118)
+    names = [textwrap.fill(name, 60) for name in curves]
+    said = textwrap.wrap(caption, 118)
     columns = max(1, min(3, 84 // (max(map(len, [*names, *levels])) + 6)))
     rows = -(-len([*names, *levels]) // columns) + sum(name.count("\n") for name in names)
-    figure = new_figure(7.6, 4.9 + 0.18 * rows + 0.155 * len(said))
-    figure.set_layout_engine("constrained")
+    figure = new_figure(7.6, 4.9 + 0.18 * rows + 0.155 * len(said), "constrained")
     axes = figure.add_subplot()
     for i, (name, points) in enumerate(zip(names, curves.values(), strict=True)):
         x, y, low, high = (points[key].astype(float) for key in ("seconds_per_image", "value", "ci_low", "ci_high"))
@@ -207,9 +193,9 @@ def draw_tradeoff(
     axes.set_ylabel(up, fontsize=9)
     axes.set_xlabel(across, fontsize=9)
     _frame(axes, "both")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, fontsize=8, frameon=False)
-    figure.suptitle(_plain(title), fontsize=11, x=0.01, ha="left")
-    figure.supxlabel("\n".join(said), fontsize=7.5, x=0.01, ha="left", color=_GREY)
+    legend(axes, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, fontsize=8)
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
+    figure.supxlabel("\n".join(said), fontsize=7.5, x=0.01, ha="left", color=_GREY, parse_math=False)
     figure.draw_without_rendering()  # the layout decides where points lie
     _write_steps(axes, curves)
     return figure
@@ -232,8 +218,3 @@ def _write_steps(axes: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
                 if not note.get_window_extent().count_overlaps(taken):
                     break
             taken.append(note.get_window_extent())
-
-
-def _plain(text: str) -> str:
-    """A dollar would begin mathematics."""
-    return text.replace("$", r"\$")

@@ -1,29 +1,31 @@
 """Figures that a radiologist can read: grey images in one stated window, thin contours, maps that hide nothing.
 
-Drawn on matplotlib's Agg canvas without pyplot, so nothing is shared between figures or threads. A second sign (line
-style, label) always goes with a colour.
+Drawn without pyplot, so nothing is shared between figures or threads. A second sign (line style, label) always goes
+with a colour. What draws comes first, then the cells of a case's sheet: its whole image, and close by what is marked.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from modiff.errors import ConfigError, DataError
+from modiff.errors import ConfigError
 from modiff.io.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Part = tuple[slice, slice]  # rows and columns of an image
 # Okabe & Ito (2008): colours that colour-blind people tell apart, those first that stand out on dark tissue.
 COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
+RATER, SAMPLE = COLOURS[:2]
 CLASS_STYLES = ("solid", "dashed", "dotted", "dashdot")
 LEVELS = ((0.1, COLOURS[1]), (0.5, COLOURS[2]), (0.9, COLOURS[5]))  # isolines of a probability map
 # File formats, without what differs from day to day.
@@ -47,15 +49,14 @@ class Contour:
 class Cell:
     """One panel: an image (H,W), (1,H,W) or RGB (3,H,W), and what is drawn on it.
 
-    contours: outlines. isolines: a probability map (H,W), outlined at 10, 50 and 90 %. heat: a map (H,W) from 0 to
-    `heat_max`, laid over the image, transparent where it is 0.
+    contours: outlines. isolines: a probability map (H,W), outlined at 10, 50 and 90 %. heat: a map (H,W) from 0 to 1,
+    laid over the image, transparent where it is 0.
     """
 
     image: np.ndarray
     contours: tuple[Contour, ...] = ()
     isolines: np.ndarray | None = None
     heat: np.ndarray | None = None
-    heat_max: float = 1.0
     title: str = ""
 
 
@@ -66,24 +67,14 @@ def rgb(place: int, *, white: float = 0.0) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def class_styles(classes: Sequence[str]) -> str:
-    """Words on how the classes' outlines differ; none for a single class."""
-    if len(classes) < 2:
-        return ""
-    return "; outlines: " + ", ".join(map(" ".join, zip(classes, cycle(CLASS_STYLES), strict=False)))
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """A white figure of `width` × `height` inches on its own Agg canvas."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
+    """A white figure of `width` × `height` inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=110, facecolor="white", layout=layout)
 
 
-def encoded(figure: Figure, kind: str, *, dpi: float = 110) -> bytes:
+def encoded(figure: Figure, kind: str = "png", *, dpi: float = 110) -> bytes:
     """The figure as "png", "svg" (text as text) or "pdf"; the same figure gives the same bytes, on one matplotlib."""
     from matplotlib import rc_context
 
@@ -91,11 +82,6 @@ def encoded(figure: Figure, kind: str, *, dpi: float = 110) -> bytes:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "modiff", "pdf.fonttype": 42}):
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=_UNDATED[kind])
     return buffer.getvalue()
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as PNG."""
-    return encoded(figure, "png")
 
 
 def save(figure: Figure, path: str | Path, *, dpi: float = 150) -> Path:
@@ -107,10 +93,7 @@ def save(figure: Figure, path: str | Path, *, dpi: float = 150) -> Path:
     if end[1:] not in _UNDATED:
         expected = ", ".join(f".{kind}" for kind in _UNDATED)
         raise ConfigError("not a figure's name", path=path, found=end or "no suffix", expected=expected)
-    try:
-        return write_bytes(path, encoded(figure, end[1:], dpi=dpi))
-    except OSError as error:
-        raise DataError(f"cannot be written ({error.strerror or error})", path=path) from None
+    return write_bytes(path, encoded(figure, end[1:], dpi=dpi))
 
 
 def draw(axes: Axes, cell: Cell, *, window: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -127,7 +110,7 @@ def draw(axes: Axes, cell: Cell, *, window: tuple[float, float] = (0.0, 1.0)) ->
     axes.set_xticks([])
     axes.set_yticks([])
     if cell.heat is not None:
-        axes.imshow(heat_colours(np.clip(cell.heat / cell.heat_max, 0, 1)), interpolation="bilinear")
+        axes.imshow(heat_colours(np.clip(cell.heat, 0, 1)), interpolation="bilinear")
     if cell.isolines is not None:
         for level, colour in LEVELS:
             outline(axes, cell.isolines, colour, level=level, width=1.0)
@@ -165,7 +148,7 @@ def outline(
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[Cell | None]],
+    rows: Sequence[Sequence[Cell]],
     *,
     row_titles: Sequence[str] = (),
     window: tuple[float, float] = (0.0, 1.0),
@@ -173,38 +156,38 @@ def contact_sheet(
     title: str = "",
     left: float = 0.0,
 ) -> Figure:
-    """Rows of cells side by side, all in the same window; None leaves a gap.
+    """Rows of cells side by side, all in the same window.
 
     inches: width of a cell, or of each row's cells; of a row without cells it is the height. title: above the rows.
     left: inches left free, for a legend or the like.
     """
     gap, margin = 0.03, 0.1 + left + 0.062 * max(map(len, row_titles), default=0)
     widths = [float(inches)] * len(rows) if isinstance(inches, int | float) else inches
-    shapes = [[cell.image.shape[-2:] for cell in row if cell] for row in rows]
+    shapes = [[cell.image.shape[-2:] for cell in row] for row in rows]
     heights = [max((w * y / x for y, x in row), default=w) for w, row in zip(widths, shapes, strict=True)]
-    tops = [0.19 if any(cell and cell.title for cell in row) else 0.0 for row in rows]
+    tops = [0.19 if any(cell.title for cell in row) else 0.0 for row in rows]
     height = sum(heights) + sum(tops) + gap * (len(rows) + 1) + (0.3 if title else 0.0)
-    figure = new_figure(margin + max(len(row) * (w + gap) for w, row in zip(widths, rows, strict=True)), height)
-    figure.text(margin / figure.get_figwidth(), 1 - 0.15 / height, title, fontsize=8, va="center", parse_math=False)
+    width = margin + max(len(row) * (w + gap) for w, row in zip(widths, rows, strict=True))
+    figure = new_figure(width, height)
+    figure.text(margin / width, 1 - 0.15 / height, title, fontsize=8, va="center", parse_math=False)
     bottom = height - (0.3 if title else 0.0)
     for i, row in enumerate(rows):
         bottom -= heights[i] + tops[i] + gap
         for j, cell in enumerate(row):
-            if cell is None:
-                continue
-            axes = axes_at(figure, (margin + j * (widths[i] + gap), bottom, widths[i], heights[i]))
+            place = ((margin + j * (widths[i] + gap)) / width, bottom / height, widths[i] / width, heights[i] / height)
+            axes = figure.add_axes(place)
             draw(axes, cell, window=window)
             axes.set_anchor("N")  # panels of different shapes end at one upper edge
             if j == 0 and i < len(row_titles):
-                label = axes.set_ylabel(row_titles[i], fontsize=7, rotation=0, ha="right", va="center", labelpad=4)
-                label.set_parse_math(False)
+                layout: dict[str, Any] = {
+                    "rotation": 0,
+                    "ha": "right",
+                    "va": "center",
+                    "labelpad": 4,
+                    "parse_math": False,
+                }
+                axes.set_ylabel(row_titles[i], fontsize=7, **layout)
     return figure
-
-
-def axes_at(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
-    """New axes at (left, bottom, width, height) in inches from the figure's lower left corner."""
-    width, height = figure.get_size_inches()
-    return figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
 
 
 def legend(owner: Axes | Figure, lines: Sequence[tuple[str, str, str]] | None = None, **layout: Any) -> None:
@@ -218,3 +201,108 @@ def legend(owner: Axes | Figure, lines: Sequence[tuple[str, str, str]] | None = 
         layout["handles"] = [Line2D([], [], color=colour, ls=style, lw=2, label=name) for colour, style, name in lines]
     for text in owner.legend(**{"frameon": False} | layout).get_texts():
         text.set_parse_math(False)
+
+
+def close_up(marks: np.ndarray, *, least: int, around: float = 0.75, centre: bool = False) -> Part:
+    """Rows and columns of an image around all that is marked in `marks` (H,W) bool: the one rule of every figure.
+
+    A square, of the marked area's longer side enlarged by the fraction `around` and at least `least` pixels; moved, and
+    where it is larger than that cut, to lie in the image. It holds all that is marked. Where nothing is marked it is
+    the whole image, or with `centre` the middle square of `least` pixels.
+    """
+    spans = [np.flatnonzero(marks.any(1)), np.flatnonzero(marks.any(0))]
+    if not spans[0].size:
+        if not centre:
+            return slice(0, marks.shape[0]), slice(0, marks.shape[1])
+        spans = [np.array([length // 2]) for length in marks.shape]
+    side = max(int(found[-1] - found[0]) + 1 for found in spans)
+    side = max(least, round(side * (1 + around)))
+    cut = []
+    for found, whole in zip(spans, marks.shape, strict=True):
+        length = min(side, whole)
+        start = min(max(int(found[0] + found[-1] + 1) // 2 - length // 2, 0), whole - length)
+        cut.append(slice(start, start + length))
+    return cut[0], cut[1]
+
+
+def part_of_interest(marks: np.ndarray) -> Part:
+    """The part of a case that its sheet shows close by: what is marked in `marks` (H,W) bool and around it.
+
+    At least three eighths of the image's shorter side; around the centre where nothing is marked.
+    """
+    return close_up(marks, least=3 * min(marks.shape) // 8, centre=True)
+
+
+def grey_window(images: np.ndarray) -> tuple[float, float]:
+    """One window for images in [0,1]: the whole range, or the central 99 % of values if they fill less than half."""
+    low, high = np.percentile(images, [0.5, 99.5]).tolist()
+    return (low, high) if 0 < high - low < 0.5 else (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class CloseUp:
+    """An image (H,W) or (C,H,W), and the part of it that the cells show; all maps and masks are of the whole image."""
+
+    image: np.ndarray
+    part: Part
+
+    def near(self, values: np.ndarray) -> np.ndarray:
+        """The part of an image, map or mask."""
+        return values[(..., *self.part)]
+
+    def whole(self, *contours: Contour, title: str = "image") -> Cell:
+        """The whole image, with a frame around the part."""
+        frame = np.zeros(self.image.shape[-2:], dtype=bool)
+        frame[self.part] = True
+        around = () if frame.all() else (Contour(frame, "white", 0.8),)
+        return Cell(self.image, (*contours, *around), title=title)
+
+    def contours(self, *contours: Contour, title: str = "") -> Cell:
+        """Outlines of masks (H,W) or (K,H,W)."""
+        near = tuple(replace(contour, mask=self.near(contour.mask)) for contour in contours)
+        return Cell(self.near(self.image), near, title=title)
+
+    def outlined(self, mask: np.ndarray, colour: str, name: str = "") -> Cell:
+        """The outline of a mask (K,H,W); an empty one is said to be nothing."""
+        if mask.any():
+            return self.contours(Contour(mask, colour), title=name)
+        return self.contours(title=f"{name}: nothing" if name else "nothing")
+
+    def raters(self, masks: np.ndarray, read: np.ndarray, names: Sequence[str]) -> list[Cell]:
+        """A cell for each rater's masks (R,K,H,W); a rater who did not read the image is named as such."""
+        return [
+            self.outlined(mask, RATER, name) if there else self.contours(title=f"{name}: did not read")
+            for mask, there, name in zip(masks, read, names, strict=True)
+        ]
+
+    def probability(self, values: np.ndarray, title: str) -> Cell:
+        """A probability map (H,W) as isolines."""
+        return Cell(self.near(self.image), isolines=self.near(values), title=title)
+
+    def heat(self, values: np.ndarray, largest: float, title: str) -> Cell:
+        """A map (H,W) from 0 to `largest` as colours over the image."""
+        return Cell(self.near(self.image), heat=self.near(values) / largest, title=title)
+
+
+def everyones_outlines(image: np.ndarray, masks: np.ndarray, titles: tuple[str, str] = ("", "")) -> list[Cell]:
+    """The whole image and the part of interest, every rater's outlines in a colour of its own.
+
+    image: (H,W) in any unit, shown from its 1st to its 99th percentile. masks: (R,H,W) class index.
+    """
+    low, high = np.percentile(image, [1, 99])
+    if high <= low:
+        low, high = float(image.min()), max(float(image.max()), float(image.min()) + 1)
+    close = CloseUp((image.astype(np.float64) - low) / (high - low), part_of_interest((masks != 0).any(0)))
+    classes = np.arange(1, int(masks.max(initial=0)) + 1)[:, None, None]
+    # Outlines often coincide: the later a rater, the thinner, so that those below still show.
+    contours = [
+        Contour(mask == classes, rater_colour(i), 0.8 + 1.4 * (len(masks) - 1 - i) / max(len(masks) - 1, 1))
+        for i, mask in enumerate(masks)
+        if mask.any()
+    ]
+    return [close.whole(*contours, title=titles[0]), close.contours(*contours, title=titles[1])]
+
+
+def rater_colour(rater: int) -> str:
+    """The colour of a rater's outlines where all raters are on one image."""
+    return COLOURS[rater % len(COLOURS)]

@@ -15,7 +15,7 @@ from modiff.data.importers.grids import Grid, centre_fit, mask_limits, read_grid
 from modiff.data.intensity import IntensityRule, convert, store_values, stretch
 from modiff.data.store import Store
 from modiff.errors import ConfigError, ModiffError
-from modiff.io.limits import Limits
+from modiff.io.files import Limits
 
 AFFINE = np.array([[-0.5, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 3, -30], [0, 0, 0, 1.0]])  # columns L, rows P, slices S
 

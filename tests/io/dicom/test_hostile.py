@@ -24,7 +24,7 @@ from modiff.io.dicom import header as dicom_file
 from modiff.io.dicom import series as dicom
 from modiff.io.dicom.header import codestream_size, read_with_pixels
 from modiff.io.dicom.series import read_dicom_series
-from modiff.io.limits import Limits
+from modiff.io.files import Limits
 
 SECRETS = ("SECRET", "19631122", "20190102")
 LOCAL = [Path(path) for path in get_testdata_files() if pydicom.__path__[0] in path]

@@ -9,9 +9,9 @@ import pytest
 from series_files import AXIAL, PERSON, write_series
 
 from modiff.errors import DataError
-from modiff.io.dicom.seg import LEVELS, Maker, Segment, write_binary_seg, write_fractional_seg
+from modiff.io.dicom.seg import LEVELS, Maker, Segment, write_seg
 from modiff.io.dicom.series import read_dicom_series
-from modiff.io.volume import Volume
+from modiff.io.image import Volume
 
 MAKER = Maker("MoDiff", "1.2", {"seed": "7"}, "abc")
 TURN = (0.6, 0.8, 0.0, -0.8, 0.6, 0.0)
@@ -34,6 +34,11 @@ def scan(shape: tuple[int, int, int] = (5, 8, 9)) -> np.ndarray:
 @pytest.fixture
 def series(tmp_path) -> Volume:
     return read_dicom_series(write_series(tmp_path / "series", scan()))
+
+
+def uids_of(volume: Volume) -> list[str]:
+    """The SOP instance UID of each slice."""
+    return [header.SOPInstanceUID for header in volume.source.headers]
 
 
 def in_space(seg: hd.seg.Segmentation, number: int) -> dict[tuple[float, ...], float]:
@@ -71,33 +76,33 @@ class TestPlace:
         volume = read_dicom_series(write_series(tmp_path / "series", scan(), axes=AXES[axes], order=order))
         mask = volume.array[0] > 0
         assert mask.sum() == corner().sum()
-        write_binary_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
+        write_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
         assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(volume, mask)
 
     def test_a_tilted_gantry_keeps_its_shear(self, tmp_path):
         volume = read_dicom_series(write_series(tmp_path / "series", scan(), drift=(0, 0.6, 0), order=[3, 0, 4, 1, 2]))
         mask = volume.array[0] > 0
-        write_binary_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
+        write_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
         assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(volume, mask)
         assert volume.voxel_mm3 == pytest.approx(1.1 * 0.7 * 2.5, rel=1e-6)
 
     def test_each_frame_names_the_slice_it_was_made_from(self, series, tmp_path):
-        write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "nodule")], series, first=0, maker=MAKER)
+        write_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "nodule")], series, first=0, maker=MAKER)
         seg = hd.seg.segread(tmp_path / "seg.dcm")
-        uids = list(series.source.sop_uids)
+        uids = uids_of(series)
         pixels = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
         np.testing.assert_array_equal(pixels[..., 0] > 0, series.array[0] > 0)
 
     def test_a_part_of_the_slices_is_placed_among_them(self, series, tmp_path):
         part = (series.array[0] > 0)[2:4]
-        write_binary_seg(tmp_path / "seg.dcm", [Segment(part, "one", "nodule")], series, first=2, maker=MAKER)
+        write_seg(tmp_path / "seg.dcm", [Segment(part, "one", "nodule")], series, first=2, maker=MAKER)
         whole = np.zeros(series.shape, bool)
         whole[2:4] = part
         assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(series, whole)
 
     def test_voxel_geometry_is_that_of_the_series(self, series, tmp_path):
         everywhere = np.ones(series.shape, bool)
-        write_binary_seg(tmp_path / "seg.dcm", [Segment(everywhere, "one", "nodule")], series, first=0, maker=MAKER)
+        write_seg(tmp_path / "seg.dcm", [Segment(everywhere, "one", "nodule")], series, first=0, maker=MAKER)
         volume = hd.seg.segread(tmp_path / "seg.dcm").get_volume()
         assert sorted(volume.spacing) == pytest.approx(sorted(series.spacing), abs=1e-5)
         assert volume.spatial_shape == series.shape
@@ -106,7 +111,7 @@ class TestPlace:
         write_series(tmp_path / "series", scan()[1:2])
         volume = read_dicom_series(tmp_path / "series" / "000.dcm")
         mask = volume.array[0] > 0
-        write_binary_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
+        write_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
         assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(volume, mask)
 
 
@@ -114,7 +119,7 @@ class TestBinary:
     def test_hypotheses_are_segments_that_may_overlap(self, series, tmp_path):
         masks = [corner(), np.roll(corner(), 1, 2), np.ones(series.shape, bool)]
         segments = [Segment(mask, f"hypothesis {i}", "nodule", f"{i} of 3") for i, mask in enumerate(masks)]
-        write_binary_seg(tmp_path / "seg.dcm", segments, series, first=0, maker=MAKER)
+        write_seg(tmp_path / "seg.dcm", segments, series, first=0, maker=MAKER)
         seg = hd.seg.segread(tmp_path / "seg.dcm")
         assert seg.segmentation_type.value == "BINARY"
         assert [item.SegmentLabel for item in seg.SegmentSequence] == ["hypothesis 0", "hypothesis 1", "hypothesis 2"]
@@ -124,18 +129,19 @@ class TestBinary:
 
     def test_nothing_marked_is_an_object_too(self, series, tmp_path):
         nothing = np.zeros(series.shape, bool)
-        write_binary_seg(tmp_path / "seg.dcm", [Segment(nothing, "nothing", "nodule")], series, first=0, maker=MAKER)
+        write_seg(tmp_path / "seg.dcm", [Segment(nothing, "nothing", "nodule")], series, first=0, maker=MAKER)
         assert not in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)
 
 
 class TestFractional:
     def test_probabilities_come_back_within_half_a_step(self, series, tmp_path):
         maps = np.random.default_rng(0).random((2, *series.shape), dtype=np.float32)
-        write_fractional_seg(tmp_path / "seg.dcm", maps, series, first=0, classes=["core", "rim"], maker=MAKER)
+        segments = [Segment(values, name, name) for values, name in zip(maps, ("core", "rim"), strict=True)]
+        write_seg(tmp_path / "seg.dcm", segments, series, first=0, maker=MAKER)
         seg = hd.seg.segread(tmp_path / "seg.dcm")
         assert (seg.segmentation_type.value, seg.SegmentationFractionalType) == ("FRACTIONAL", "PROBABILITY")
         assert seg.MaximumFractionalValue == LEVELS
-        pixels = seg.get_pixels_by_source_instance(list(series.source.sop_uids), rescale_fractional=True)
+        pixels = seg.get_pixels_by_source_instance(uids_of(series), rescale_fractional=True)
         np.testing.assert_allclose(np.moveaxis(pixels, -1, 0), maps, atol=0.5 / LEVELS + 1e-6)
         assert [item.SegmentLabel for item in seg.SegmentSequence] == ["core", "rim"]
 
@@ -143,7 +149,7 @@ class TestFractional:
 class TestHeader:
     @pytest.fixture
     def seg(self, series, tmp_path) -> pydicom.Dataset:
-        write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "nodule")], series, first=0, maker=MAKER)
+        write_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "nodule")], series, first=0, maker=MAKER)
         return pydicom.dcmread(tmp_path / "seg.dcm")
 
     def test_it_belongs_to_the_patient_and_study_of_the_series(self, seg, series):
@@ -154,12 +160,12 @@ class TestHeader:
         referred = seg.ReferencedSeriesSequence[0]
         assert referred.SeriesInstanceUID == series.source.headers[0].SeriesInstanceUID
         uids = {item.ReferencedSOPInstanceUID for item in referred.ReferencedInstanceSequence}
-        assert uids == set(series.source.sop_uids)
+        assert uids == set(uids_of(series))
 
     def test_it_is_a_series_of_its_own(self, seg, series):
         assert seg.Modality == "SEG"
         assert seg.SeriesInstanceUID != series.source.headers[0].SeriesInstanceUID
-        assert seg.SOPInstanceUID not in series.source.sop_uids
+        assert seg.SOPInstanceUID not in uids_of(series)
 
     def test_it_says_what_made_it(self, seg):
         made = seg.SegmentSequence[0]
@@ -191,25 +197,25 @@ class TestRefused:
     def test_another_format(self, tmp_path):
         volume = Volume(np.zeros((1, 5, 8, 9)), np.eye(4), tmp_path / "a.nii", "NIfTI")
         with pytest.raises(DataError, match="no DICOM series"):
-            write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], volume, first=0, maker=MAKER)
+            write_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], volume, first=0, maker=MAKER)
 
     def test_another_grid(self, series, tmp_path):
         with pytest.raises(DataError, match="another grid"):
-            write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], series, first=2, maker=MAKER)
+            write_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], series, first=2, maker=MAKER)
 
     @pytest.mark.parametrize("name", ["FrameOfReferenceUID", "StudyInstanceUID"])
     def test_a_series_without_identity(self, series, tmp_path, name):
         for header in series.source.headers:
             delattr(header, name)
         with pytest.raises(DataError, match=name):
-            write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], series, first=0, maker=MAKER)
+            write_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], series, first=0, maker=MAKER)
         assert not (tmp_path / "seg.dcm").exists()
 
     @pytest.mark.parametrize("name", ["PatientBirthDate", "StudyID", "AccessionNumber", "SliceThickness"])
     def test_but_what_files_without_identity_lack_goes_in_empty(self, series, tmp_path, name):
         for header in series.source.headers:
             delattr(header, name)
-        write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], series, first=0, maker=MAKER)
+        write_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], series, first=0, maker=MAKER)
         assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(series, corner())
         assert name not in series.source.headers[0]
 
@@ -218,7 +224,7 @@ class TestRefused:
             header.PatientComments = "Jane was born in spring"
             header.Rows = 7
         with pytest.raises(DataError) as caught:
-            write_binary_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], series, first=0, maker=MAKER)
+            write_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], series, first=0, maker=MAKER)
         assert "Jane" not in str(caught.value)
 
 
@@ -233,5 +239,5 @@ def test_a_real_series_keeps_its_place(shared, tmp_path):
     volume = read_dicom_series(folder)
     mask = np.zeros(volume.shape, bool)
     mask[3:6, 300:320, 330:335], mask[3, 300:303, 330:350] = True, True
-    write_binary_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
+    write_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
     assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(volume, mask)

@@ -18,7 +18,7 @@ from modiff.data.intensity import IntensityRule, check_unit
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
-from modiff.io.limits import Limits
+from modiff.io.files import Limits
 
 
 class Folder(Importer[Item]):

@@ -19,9 +19,9 @@ from PIL import Image
 from modiff.data.importers.sources import read_bytes
 from modiff.data.intensity import IntensityRule, store_values, stretch
 from modiff.errors import ConfigError, DataError
-from modiff.io.limits import Limits
+from modiff.io.files import Limits
+from modiff.io.image import Volume
 from modiff.io.scan import read_any
-from modiff.io.volume import Volume
 
 _PICTURES = (".png", ".tif", ".tiff")
 SUFFIXES = (".nii.gz", ".nii", *_PICTURES, ".npy", ".dcm")

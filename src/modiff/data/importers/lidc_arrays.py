@@ -17,8 +17,7 @@ from modiff.data.importers.unpickle import as_array, read_pickle
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo, dataset, filters
 from modiff.errors import DataError
-from modiff.io.files import guarded, located, sha256_of
-from modiff.io.limits import Limits
+from modiff.io.files import Limits, guarded, located, sha256_of
 
 SOURCE = "LIDC-IDRI nodule crops; Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 INTENSITY = "source:values in [0,1], as distributed in data_lidc.pickle"

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from modiff.errors import DataError
-from modiff.io.files import sha256_of
-from modiff.io.limits import Limits
+from modiff.io.files import Limits, sha256_of
 
 MAX_FILES = 1_000_000
 LIMITS = Limits(max_bytes=256 << 20)  # of one file: images and XML, not volumes

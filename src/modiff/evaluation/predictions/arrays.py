@@ -15,8 +15,8 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.evaluation.predictions.base import MapSource, RawMaps
+from modiff.io.files import Limits
 from modiff.io.image import npy_header, read_npy
-from modiff.io.limits import Limits
 
 T = TypeVar("T")
 _LIMITS = Limits(max_ratio=1000)  # samples of an empty image compress a thousand times

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from modiff.errors import DataError
-from modiff.io.limits import Limits
+from modiff.io.files import LIMITS, Limits, located
 
 # Largest real headers (private tags of MR scanners) are below 1 MiB; one of empty items alone takes 100 times its size.
 MAX_HEADER_BYTES = 2 << 20
@@ -38,9 +39,9 @@ _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXELS)  # floats, doubles, whole number
 class _Bounded(io.BufferedReader):
     """A file that ends where it ends, whatever lengths it declares, and of which only `limit` bytes are read."""
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
-        self.size, self.limit, self._reads = size, MAX_HEADER_BYTES, 0
+        self.size, self.limit, self._reads = os.fstat(self.fileno()).st_size, MAX_HEADER_BYTES, 0
         self.refusal = ""  # pydicom turns some errors into others
 
     def read(self, count: int | None = -1) -> bytes:
@@ -63,19 +64,18 @@ def quiet() -> Iterator[None]:
     logger = logging.getLogger("pydicom")
     before, logger.disabled = logger.disabled, True
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.disabled = before
 
 
 @contextmanager
-def _opened(path: Path, size: int) -> Iterator[_Bounded]:
+def _opened(path: Path) -> Iterator[_Bounded]:
     """The file, and a DataError for whatever damaged bytes provoke in pydicom, which would quote them."""
     file = None
     try:
-        with quiet(), _Bounded(path, size) as file:
+        with located(path), quiet(), _Bounded(path) as file:
             yield file
     except DataError:
         raise
@@ -98,65 +98,58 @@ def read_meta(path: Path) -> FileMetaDataset:
 
     Raises DataError for a file that is not DICOM, does not say how it is encoded, or is deflated.
     """
-    with _opened(path, path.stat().st_size) as file:
-        return _meta(path, file)
+    with _opened(path) as file:
+        return _meta(file)
 
 
-def read_header(path: Path, limits: Limits | None = None) -> Dataset:
+def read_header(path: Path, limits: Limits = LIMITS) -> Dataset:
     """All of a file's elements before its pixels; raises DataError for what is no DICOM, damaged or out of bounds."""
-    with _opened(path, (limits or Limits()).check_file(path)) as file:
-        return _header(path, file)
+    limits.check_file(path)
+    with _opened(path) as file:
+        return _header(file)
 
 
-def read_with_pixels(path: Path, limits: Limits | None = None) -> tuple[Dataset, np.ndarray]:
+def read_with_pixels(path: Path, limits: Limits = LIMITS) -> tuple[Dataset, np.ndarray]:
     """Header and stored values (H,W) of a grey single-frame image, in an integer type as wide as the file's.
 
     Raises DataError as `read_header`; for what has no pixels, colours, several frames or floats; for declared sizes
     that the data does not have; and for a transfer syntax that cannot be decoded, naming the package to install.
     """
-    limits = limits or Limits()
-    with _opened(path, limits.check_file(path)) as file:
-        header = _header(path, file)
+    limits.check_file(path)
+    with _opened(path) as file:
+        header = _header(file)
         check_image(path, header, limits)
-        _attach_pixels(path, header, file)
-    stored = _decode(path, header)
-    del header.PixelData
-    return header, stored
+        return header, _pixels(header, file)
 
 
-def numbers(
-    path: Path, header: Dataset, field: str, count: int, default: tuple[float, ...] | None = None
-) -> tuple[float, ...]:
+def numbers(header: Dataset, field: str, count: int, default: tuple[float, ...] | None = None) -> tuple[float, ...]:
     """`count` finite numbers of the header, `default` where it has none; raises DataError for others and none."""
     try:
         with quiet():
             value = header.get(field)
-            missing = value is None or value == "" or (count > 1 and len(value) == 0)
-            found = default if missing else tuple(map(float, [value] if count == 1 else value))
+            found = default if value in (None, "", []) else tuple(map(float, [value] if count == 1 else value))
     except Exception:
-        raise DataError("not numbers", path=path, field=field) from None
+        raise DataError("not numbers", field=field) from None
     if found is None:
-        raise DataError("is missing", path=path, field=field)
+        raise DataError("is missing", field=field)
     if len(found) != count or not np.isfinite(found).all():
-        raise DataError("not finite, or too few or too many", path=path, field=field, expected=f"{count} numbers")
+        raise DataError("not finite, or too few or too many", field=field, expected=f"{count} numbers")
     return found
 
 
-def integer(path: Path, header: Dataset, field: str, default: int | None = None) -> int:
+def integer(header: Dataset, field: str, default: int | None = None) -> int:
     """A whole number of the header; raises DataError where it is none, or missing without a default."""
-    (value,) = numbers(path, header, field, 1, None if default is None else (float(default),))
+    (value,) = numbers(header, field, 1, None if default is None else (float(default),))
     if not value.is_integer():
-        raise DataError("no whole number", path=path, field=field)
+        raise DataError("no whole number", field=field)
     return int(value)
 
 
 def text(header: Dataset, field: str) -> str:
     """A short text of the header such as a UID, stripped; empty where it is missing or cannot be decoded."""
-    try:
-        with quiet():
-            return str(header.get(field) or "").strip("\0 ")
-    except Exception:
-        return ""
+    with suppress(Exception), quiet():
+        return str(header.get(field) or "").strip("\0 ")
+    return ""
 
 
 def other_kind(meta: FileMetaDataset) -> str:
@@ -168,43 +161,44 @@ def other_kind(meta: FileMetaDataset) -> str:
 
 def check_image(path: Path, header: Dataset, limits: Limits) -> None:
     """Raises DataError unless the header declares one grey frame of whole numbers that fits into the limits."""
-    other = other_kind(header.file_meta)  # the pixels of a dose mean otherwise
-    if other or "Rows" not in header or "Columns" not in header:
-        raise DataError("holds no image", path=path, found=other or None, expected="a slice with pixels")
-    frames = integer(path, header, "NumberOfFrames", 1)
-    if frames != 1:
-        hint = "Convert it to NIfTI, or to one file per slice"
-        raise DataError("is a multi-frame object", path=path, found=f"{frames} frames", expected="one", hint=hint)
-    samples, kind = integer(path, header, "SamplesPerPixel", 1), text(header, "PhotometricInterpretation")
-    if samples != 1 or kind != "MONOCHROME2":
-        found = f"{samples} samples per pixel" if samples != 1 else kind[:16] or "nothing"
-        dark = "Low values are bright in MONOCHROME1: invert it first" if kind == "MONOCHROME1" else None
-        raise DataError("is no plain grey image", path=path, found=found, expected="MONOCHROME2", hint=dark)
-    allocated, stored = integer(path, header, "BitsAllocated"), integer(path, header, "BitsStored")
-    if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
-        raise DataError("bits that cannot be read", path=path, field="BitsAllocated", found=f"{stored} of {allocated}")
-    if integer(path, header, "HighBit", stored - 1) != stored - 1:
-        raise DataError("values do not end at the lowest bit", path=path, field="HighBit", expected=stored - 1)
-    if integer(path, header, "PixelRepresentation") not in (0, 1):
-        raise DataError("neither unsigned nor signed", path=path, field="PixelRepresentation", expected="0 or 1")
-    shape = integer(path, header, "Rows"), integer(path, header, "Columns")
-    limits.check_declared(path, shape, allocated // 8, path.stat().st_size)
+    with located(path):
+        other = other_kind(header.file_meta)  # the pixels of a dose mean otherwise
+        if other or "Rows" not in header or "Columns" not in header:
+            raise DataError("holds no image", found=other or None, expected="a slice with pixels")
+        frames, samples = (integer(header, field, 1) for field in ("NumberOfFrames", "SamplesPerPixel"))
+        if frames != 1:
+            hint = "Convert it to NIfTI, or to one file per slice"
+            raise DataError("is a multi-frame object", found=f"{frames} frames", expected="one", hint=hint)
+        kind = text(header, "PhotometricInterpretation")
+        if samples != 1 or kind != "MONOCHROME2":
+            found = f"{samples} samples per pixel" if samples != 1 else kind[:16] or "nothing"
+            dark = "Low values are bright in MONOCHROME1: invert it first" if kind == "MONOCHROME1" else None
+            raise DataError("is no plain grey image", found=found, expected="MONOCHROME2", hint=dark)
+        allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
+        if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
+            raise DataError("bits that cannot be read", field="BitsAllocated", found=f"{stored} of {allocated}")
+        if integer(header, "HighBit", stored - 1) != stored - 1:
+            raise DataError("values do not end at the lowest bit", field="HighBit", expected=stored - 1)
+        if integer(header, "PixelRepresentation") not in (0, 1):
+            raise DataError("neither unsigned nor signed", field="PixelRepresentation", expected="0 or 1")
+        shape = integer(header, "Rows"), integer(header, "Columns")
+        limits.check_declared(path, shape, allocated // 8, path.stat().st_size)
 
 
-def _meta(path: Path, file: _Bounded) -> FileMetaDataset:
+def _meta(file: _Bounded) -> FileMetaDataset:
     if file.read(132)[128:] != b"DICM":
-        raise DataError("is not DICOM", path=path, expected="the mark DICM after 128 bytes")
+        raise DataError("is not DICOM", expected="the mark DICM after 128 bytes")
     meta = FileMetaDataset(read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2))
     if not text(meta, "TransferSyntaxUID"):
-        raise DataError("does not say how it is encoded", path=path, field="TransferSyntaxUID")
+        raise DataError("does not say how it is encoded", field="TransferSyntaxUID")
     if "Deflate" in meta.TransferSyntaxUID.name:
         hint = "Inflate it first, e.g. by `dcmconv +te` of DCMTK"
-        raise DataError("deflated DICOM is refused: its size is not known beforehand", path=path, hint=hint)
+        raise DataError("deflated DICOM is refused: its size is not known beforehand", hint=hint)
     return meta
 
 
-def _header(path: Path, file: _Bounded) -> Dataset:
-    meta = _meta(path, file)
+def _header(file: _Bounded) -> Dataset:
+    meta = _meta(file)
     syntax = meta.TransferSyntaxUID
     order = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     header = read_dataset(file, *order, stop_when=lambda tag, vr, length: tag in _PIXEL_TAGS)
@@ -217,45 +211,42 @@ def _header(path: Path, file: _Bounded) -> Dataset:
     return header
 
 
-def _attach_pixels(path: Path, header: Dataset, file: _Bounded) -> None:
-    """Reads the pixel element at which the header ended, and nothing behind it."""
+def _pixels(header: Dataset, file: _Bounded) -> np.ndarray:
+    """Stored values (H,W) of the pixel element at which the header ended; nothing behind it is read.
+
+    Raises DataError, with what to install, where they cannot be decoded.
+    """
     file.limit = file.size
     implicit, little = header.original_encoding
     element = next(data_element_generator(file, bool(implicit), bool(little)), None)
     if not isinstance(element, RawDataElement) or element.tag != _PIXELS or element.VR not in ("OB", "OW", "UN", None):
-        raise DataError("has no whole-number pixels", path=path, field="PixelData")
+        raise DataError("has no whole-number pixels", field="PixelData")
+    syntax, shape = header.file_meta.TransferSyntaxUID, (int(header.Rows), int(header.Columns))
     held, length = len(element.value or b""), element.length
     if length != _UNDEFINED:  # plain pixels
-        rows, columns, bits = (integer(path, header, name) for name in ("Rows", "Columns", "BitsAllocated"))
-        needed = rows * columns * bits // 8
+        needed = shape[0] * shape[1] * integer(header, "BitsAllocated") // 8
         if length not in (needed, needed + needed % 2):
-            raise DataError("pixels do not fit the size", path=path, field="PixelData", found=length, expected=needed)
+            raise DataError("pixels do not fit the size", field="PixelData", found=length, expected=needed)
         if held != length:
-            raise DataError("is cut short", path=path, field="PixelData", found=held, expected=length)
+            raise DataError("is cut short", field="PixelData", found=held, expected=length)
     header[_PIXELS] = element
-
-
-def _decode(path: Path, header: Dataset) -> np.ndarray:
-    """Stored values (H,W); raises DataError, with what to install, where they cannot be decoded."""
-    syntax, shape = header.file_meta.TransferSyntaxUID, (int(header.Rows), int(header.Columns))
-    array, needed = None, ""
+    found, packages = shape, ""
     try:
-        with quiet():
-            decoder = get_decoder(syntax)
-            needed = "; ".join(decoder.missing_dependencies)
-            # A compressed picture inside that is larger than the header says would be inflated before anyone notices.
-            stream = get_frame(header.PixelData, 0, number_of_frames=1) if syntax.is_encapsulated else b""
-            found = codestream_size(stream) or shape
-            if found == shape:
-                array, _ = decoder.as_array(header, raw=True, index=0)
+        decoder = get_decoder(syntax)
+        packages = "; ".join(decoder.missing_dependencies)
+        # A compressed picture inside that is larger than the header says would be inflated before anyone notices.
+        stream = get_frame(header.PixelData, 0, number_of_frames=1) if syntax.is_encapsulated else b""
+        found = codestream_size(stream) or shape
+        if found == shape:
+            array, _ = decoder.as_array(header, raw=True, index=0)
+            found = array.shape
     except Exception as error:
         name = "an unknown transfer syntax" if syntax.name == str(syntax) else syntax.name
-        hint = f"Install what one of these needs: {needed}" if needed else None
-        what, kind = "pixels cannot be decoded", type(error).__name__
-        raise DataError(what, path=path, field=name, found=kind, hint=hint) from None
-    if array is None or array.shape != shape:
-        found = found if array is None else array.shape
-        raise DataError("pixels do not fit the size", path=path, field="PixelData", found=found, expected=shape)
+        hint = f"Install what one of these needs: {packages}" if packages else None
+        raise DataError("pixels cannot be decoded", field=name, found=type(error).__name__, hint=hint) from None
+    if found != shape:
+        raise DataError("pixels do not fit the size", field="PixelData", found=found, expected=shape)
+    del header[_PIXELS]
     return np.array(array, dtype=array.dtype.newbyteorder("="))
 
 

@@ -7,6 +7,7 @@ so they carry its identity: they are as confidential as the series itself.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
 from modiff.io.dicom.series import DicomSource
 from modiff.io.files import write_bytes
-from modiff.io.volume import Volume
+from modiff.io.image import Volume
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
@@ -50,10 +51,10 @@ _KINDS = {  # -> description and series number: high ones stand behind the scann
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment: mask (z,H,W), bool in a BINARY object; its label, the class it shows, a description and the colour
-    that a viewer should use."""
+    """One segment: its mask (z,H,W) bool or map (z,H,W) of probabilities, its label, the class it shows, a description
+    and the colour that a viewer should use."""
 
-    mask: np.ndarray
+    values: np.ndarray
     label: str
     kind: str
     description: str = ""
@@ -70,50 +71,23 @@ class Maker:
     serial: str = "1"
 
 
-def write_fractional_seg(
-    path: str | Path,
-    maps: np.ndarray,
-    volume: Volume,
-    *,
-    first: int,
-    classes: Sequence[str],
-    maker: Maker,
-    colours: Sequence[RGB] | None = None,
-) -> Path:
-    """Writes probability maps (K,z,H,W) in [0,1] of the slices from `first` on as one FRACTIONAL object.
+def write_seg(path: str | Path, segments: Sequence[Segment], volume: Volume, *, first: int, maker: Maker) -> Path:
+    """Writes segments of the slices from `first` on as one object; they may overlap.
 
-    One segment per class, in steps of 1/255. colours: one per class, for viewers. Raises DataError for a volume that is
-    not a DICOM series or whose headers lack what a segmentation must carry.
+    Masks make a BINARY object; probabilities make a FRACTIONAL one, in steps of 1/255. Raises DataError for a volume
+    that is not a DICOM series or whose headers lack what a segmentation must carry.
     """
-    own: Sequence[RGB | None] = colours or [None] * len(classes)
-    segments = [
-        Segment(np.clip(one, 0, 1), name, name, "probability", colour)
-        for name, one, colour in zip(classes, maps, own, strict=True)
-    ]
-    return _write(path, segments, volume, first, maker, "FRACTIONAL")
-
-
-def write_binary_seg(
-    path: str | Path, segments: Sequence[Segment], volume: Volume, *, first: int, maker: Maker
-) -> Path:
-    """Writes masks of the slices from `first` on as one BINARY object, a segment each; they may overlap.
-
-    Raises DataError as `write_fractional_seg`.
-    """
-    return _write(path, segments, volume, first, maker, "BINARY")
-
-
-def _write(path: str | Path, segments: Sequence[Segment], volume: Volume, first: int, maker: Maker, kind: str) -> Path:
     import highdicom as hd
 
-    pixels = np.stack([segment.mask for segment in segments], axis=-1)
+    pixels = np.stack([segment.values for segment in segments], axis=-1)
     headers = _headers(volume, first, pixels.shape[:3])
+    kind = "BINARY" if pixels.dtype == bool else "FRACTIONAL"
     description, series_number = _KINDS[kind]
     with quiet():
         try:
             made = hd.seg.Segmentation(
                 source_images=headers,
-                pixel_array=pixels.astype(np.float32 if kind == "FRACTIONAL" else np.uint8),
+                pixel_array=pixels.astype(np.uint8) if kind == "BINARY" else np.clip(pixels, 0, 1).astype(np.float32),
                 segmentation_type=kind,
                 segment_descriptions=[_described(i, segment, maker) for i, segment in enumerate(segments)],
                 series_instance_uid=hd.UID(),
@@ -132,10 +106,8 @@ def _write(path: str | Path, segments: Sequence[Segment], volume: Volume, first:
                 omit_empty_frames=True,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # The words of the library may quote values of the headers, a patient's among them.
-            # Only a keyword of the standard is told, never a value.
-            said = str(error).replace("'", " ").replace('"', " ").split()
-            field = next((word for word in said if tag_for_keyword(word) is not None), None)
+            # The library may quote values of the headers, a patient's among them: only a keyword is told.
+            field = next((word for word in re.split(r"[\s'\"]+", str(error)) if tag_for_keyword(word)), None)
             expected = "headers that a segmentation can refer to"
             raise DataError("cannot be referred to", path=volume.path, field=field, expected=expected) from None
         buffer = io.BytesIO()
@@ -145,11 +117,10 @@ def _write(path: str | Path, segments: Sequence[Segment], volume: Volume, first:
 
 def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> Sequence[Dataset]:
     """The source's headers of the slices first … first+z-1, with what a segmentation must carry and may carry empty."""
-    source = volume.source
-    if not isinstance(source, DicomSource):
+    if not isinstance(volume.source, DicomSource):
         raise DataError("is no DICOM series", path=volume.path, found=volume.format, expected="DICOM")
-    headers = source.headers[first : first + shape[0]]
-    if len(headers) != shape[0] or shape[1:] != volume.shape[1:]:
+    headers = volume.source.headers[first : first + shape[0]]
+    if (len(headers), *shape[1:]) != (shape[0], *volume.shape[1:]):
         expected = f"slices within {volume.shape}"
         raise DataError("is on another grid", path=volume.path, field="values", found=shape, expected=expected)
     if name := missing_reference(volume):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from modiff.config.data import CropRule
 from modiff.data.importers.lidc_dicom.xml import MAX_BYTES, series_uid_of
@@ -19,9 +20,8 @@ from modiff.data.importers.sources import Source, read_bytes
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
-from modiff.io.dicom.series import MAX_FILES, Plane, check_same_grid, in_order, plane_of
-from modiff.io.files import sha256_of
-from modiff.io.limits import Limits
+from modiff.io.dicom.series import MAX_FILES, Plane, in_order
+from modiff.io.files import LIMITS, Limits, located
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
@@ -162,30 +162,28 @@ def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
     Raises DataError for damaged files, slices of one series that differ in size, direction or pixel spacing, two files
     that claim to be one slice, and more than 4,096 files in a series.
     """
-    found: dict[str, dict[str, CtSlice]] = {}
-    limits = Limits()
+    found: dict[str, dict[Path, Dataset]] = defaultdict(dict)
     for path in files:
         if not is_dicom(path) or text(read_meta(path), "MediaStorageSOPClassUID") not in (_CT, ""):
             continue
-        header = read_header(path, limits)
+        header = read_header(path)
         if text(header, "SOPClassUID") != _CT:
             continue
-        check_image(path, header, limits)
-        one = CtSlice(
-            path, text(header, "SOPInstanceUID"), plane_of(path, header), (int(header.Rows), int(header.Columns))
-        )
-        series = found.setdefault(text(header, "SeriesInstanceUID"), {})
-        before = series.setdefault(one.sop_uid, one)
-        if before is not one and sha256_of(before.path) != sha256_of(path):
-            raise DataError("two files claim to be one slice", path=path, field="SOPInstanceUID", found=before.path)
+        check_image(path, header, LIMITS)
+        series = found[text(header, "SeriesInstanceUID")]
+        series[path] = header
         if len(series) > MAX_FILES:
             raise DataError("too many files for one series", path=where, expected=f"at most {MAX_FILES}")
     made = []
-    for uid, named in sorted(found.items()):
-        slices = list(named.values())
-        planes, shapes = [one.plane for one in slices], sorted({one.shape for one in slices})
-        check_same_grid(where, planes)
-        if len(shapes) > 1:
-            raise DataError("slices differ in size", path=where, found=shapes[:5], expected="one size in a series")
-        made.append(CtSeries(uid, tuple(slices[place] for place in in_order(planes))))
+    for uid, series in sorted(found.items()):
+        with located(where):
+            places = in_order(series)
+        shapes = {path: (int(header.Rows), int(header.Columns)) for path, header in series.items()}
+        sizes = sorted(set(shapes.values()))
+        if len(sizes) > 1:
+            raise DataError("slices differ in size", path=where, found=sizes[:5], expected="one size in a series")
+        uids = {path: text(header, "SOPInstanceUID") for path, header in series.items()}
+        made.append(
+            CtSeries(uid, tuple(CtSlice(path, uids[path], plane, shapes[path]) for path, plane in places.items()))
+        )
     return made
