@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Bytes a pixel takes in those of Pillow's modes that are grey or colour pictures; a palette is resolved to colour.
 _BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}
+_MASK_BYTES = _BYTES | {"1": 1, "P": 1}  # of a mask, whose palette is not resolved
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _OTHERS = {  # how files begin that are often taken for images
@@ -53,11 +55,12 @@ class ImageFile:
         return self.array.dtype
 
 
-def read_image(path: str | Path, *, limits: Limits | None = None) -> ImageFile:
+def read_image(path: str | Path, *, limits: Limits | None = None, mask: bool = False) -> ImageFile:
     """Reads a grey (8, 16 or 32 bits, float) or RGB image, or an array (H,W) or (C,H,W), within `limits`.
 
-    Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask, has
-    transparency or values that are not finite, or claims more memory than allowed (before any is taken).
+    mask: it may also have one bit per pixel, or a palette, whose indices are its values. Raises DataError for what is
+    missing, is not an image, is damaged, has several pages, is a one-bit mask where an image is meant, has transparency
+    or values that are not finite, or claims more memory than allowed (before any is taken).
     """
     path = Path(path)
     limits = limits or Limits()
@@ -72,9 +75,9 @@ def read_image(path: str | Path, *, limits: Limits | None = None) -> ImageFile:
     elif start.startswith(b"\x89PNG\r\n\x1a\n"):
         if start[24:25] == b"\x10" and start[25:26] != b"\0":  # Pillow reads such colour as 8 bits without a word
             raise DataError("has 16 bits per colour", path=path, expected="8-bit RGB, or 16-bit grey")
-        kind, array = "PNG", _read_pillow(path, "PNG", limits, file_bytes)
+        kind, array = "PNG", _read_pillow(path, "PNG", limits, file_bytes, mask)
     elif start.startswith(_TIFF_STARTS):
-        kind, array = "TIFF", _read_pillow(path, "TIFF", limits, file_bytes)
+        kind, array = "TIFF", _read_pillow(path, "TIFF", limits, file_bytes, mask)
     else:
         other = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
         found = "DICOM" if start[128:132] == b"DICM" else "NIfTI" if start[344:347] in (b"n+1", b"ni1") else other
@@ -154,22 +157,29 @@ def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
     return array[None] if array.ndim == 2 else array
 
 
-def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int) -> np.ndarray:
+@contextmanager
+def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Iterator[Image]:
+    """Pillow's image of a file, or of `file`'s bytes; whatever the block makes the decoder raise is a DataError."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of size and of odd metadata: the limits below decide
-            with Image.open(path, formats=(kind,)) as image:
-                _check_picture(path, image, limits, file_bytes)
-                inverted = image.mode.startswith("I;16") and _tag(image, _TIFF_PHOTOMETRIC) == (_WHITE_IS_ZERO,)
-                image.load()
-                array = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
+            warnings.simplefilter("ignore")  # Pillow warns of size and of odd metadata: the caller's limits decide
+            with Image.open(file or path, formats=(kind,)) as image:
+                yield image
     except DataError:
         raise
     except Exception as error:  # a damaged picture makes the decoder raise nearly anything; none of it is a fault here
         raise DataError(f"is not a readable {kind}", path=path, found=_first_line(error)) from error
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int, mask: bool) -> np.ndarray:
+    with picture(path, kind) as image:
+        _check_picture(path, image, limits, file_bytes, mask)
+        inverted = image.mode.startswith("I;16") and _tag(image, _TIFF_PHOTOMETRIC) == (_WHITE_IS_ZERO,)
+        image.load()
+        array = np.asarray(image.convert("RGBA") if image.mode == "P" and not mask else image)
+    array = array.astype(np.uint8 if array.dtype == bool else array.dtype.newbyteorder("="), copy=False)
     if inverted:  # Pillow inverts 8-bit pictures of this kind and leaves 16-bit ones
         array = np.iinfo(array.dtype).max - array
     if array.ndim == 2:
@@ -181,17 +191,18 @@ def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int) -> np.n
     return np.moveaxis(array, 2, 0)
 
 
-def _check_picture(path: Path, image: Image, limits: Limits, file_bytes: int) -> None:
-    if image.mode == "1":
+def _check_picture(path: Path, image: Image, limits: Limits, file_bytes: int, mask: bool) -> None:
+    if image.mode == "1" and not mask:
         raise DataError("has one bit per pixel: a mask, not an image", path=path, expected="8 or 16 bits, grey")
-    if image.mode not in _BYTES:
+    pixel_bytes = _MASK_BYTES if mask else _BYTES
+    if image.mode not in pixel_bytes:
         raise DataError("has an unsuitable colour mode", path=path, found=image.mode, expected="grey or RGB")
     pages = getattr(image, "n_frames", 1)
     if pages != 1:
         raise DataError("has several pages", path=path, found=f"{pages} pages", expected="one image")
     if image.mode in ("RGB", "RGBA") and max(_tag(image, _TIFF_BITS), default=8) > 8:
         raise DataError("has more than 8 bits per colour", path=path, expected="8-bit RGB, or 16-bit grey")
-    limits.check_declared(path, image.size[::-1], _BYTES[image.mode], file_bytes)
+    limits.check_declared(path, image.size[::-1], pixel_bytes[image.mode], file_bytes)
 
 
 def _tag(image: Image, tag: int) -> tuple[int, ...]:

@@ -18,11 +18,11 @@ _SAME_MM = 1e-3  # a thousandth of a millimetre apart is rounding
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0")
 
 
-def read_any(path: str | Path, *, limits: Limits | None = None) -> ImageFile | Volume:
+def read_any(path: str | Path, *, limits: Limits | None = None, mask: bool = False) -> ImageFile | Volume:
     """An ImageFile for PNG, TIFF and NPY; a Volume for NIfTI and DICOM, which say where their voxels lie.
 
-    A folder is a DICOM series. A file is recognised by its first bytes; a gzip file is NIfTI. Raises DataError as the
-    readers do.
+    A folder is a DICOM series. A file is recognised by its first bytes; a gzip file is NIfTI. mask: as for
+    `read_image`. Raises DataError as the readers do.
     """
     path, start = Path(path), b""
     with suppress(OSError), path.open("rb") as file:  # where there is nothing to read, the readers say so
@@ -36,7 +36,7 @@ def read_any(path: str | Path, *, limits: Limits | None = None) -> ImageFile | V
         from modiff.io.nifti import read_nifti
 
         return read_nifti(path, limits=limits)
-    return read_image(path, limits=limits)
+    return read_image(path, limits=limits, mask=mask)
 
 
 def read_channels(paths: Sequence[str | Path], *, limits: Limits | None = None) -> ImageFile | Volume:

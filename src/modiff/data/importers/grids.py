@@ -5,26 +5,22 @@ And what a mask's values mean (`Labels`): stated by the user, or 0 and one other
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from modiff.data.importers.sources import read_bytes
 from modiff.data.intensity import IntensityRule, store_values, stretch
 from modiff.errors import ConfigError, DataError
+from modiff.io.image import picture
 from modiff.io.limits import Limits
 from modiff.io.scan import read_any
 from modiff.io.volume import Volume
 
-_PICTURES = (".png", ".tif", ".tiff")
-SUFFIXES = (".nii.gz", ".nii", *_PICTURES, ".npy", ".dcm")
+SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy", ".dcm")
 JPEG = (".jpg", ".jpeg")  # which changes values: only for sources that have nothing else
 # (column, row, slice) run towards these sides of the patient: how such slices are usually looked at.
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
@@ -60,9 +56,7 @@ def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -
     limits = limits or Limits()
     if path.suffix.lower() in JPEG:
         return Grid(read_jpeg(path, limits)[None, None], path)
-    if mask and path.suffix.lower() in _PICTURES and (indices := _indexed(path, limits)) is not None:
-        return Grid(indices[None, None], path)
-    found = read_any(path, limits=limits)
+    found = read_any(path, limits=limits, mask=mask)
     if isinstance(found, Volume):
         return Grid(found.array, path, found.affine, found.spacing[1:])
     stack = mask and found.format == "NPY"  # an array's first of three axes: channels of an image, slices of a mask
@@ -75,40 +69,12 @@ def mask_limits(image: Grid, limits: Limits | None = None) -> Limits:
     return replace(limits, ratio_free=max(limits.ratio_free, 16 * math.prod(image.shape)))
 
 
-def _indexed(path: Path, limits: Limits) -> np.ndarray | None:
-    """(H,W) of an image with one bit per pixel or a palette; None for any other, which `read_image` takes."""
-    size = limits.check_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=("PNG", "TIFF")) as image:
-                if image.mode not in ("1", "P"):
-                    return None
-                if getattr(image, "n_frames", 1) != 1:
-                    raise DataError("has several pages", path=path, expected="one mask")
-                limits.check_declared(path, image.size, 1, size)
-                return np.asarray(image).astype(np.uint8)
-    except DataError:
-        raise
-    except Exception:  # Pillow raises nearly anything for what it cannot read; read_image then says what is wrong
-        return None
-
-
 def read_jpeg(path: Path, limits: Limits | None = None) -> np.ndarray:
     """(H,W) uint8 of a grey JPEG, or of one whose colours are grey; its size is checked before it is decoded."""
-    data = read_bytes(path, limits or Limits())
-    if not data.startswith(b"\xff\xd8\xff"):
-        raise DataError("not a JPEG", path=path, found=repr(data[:4]))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-                _JPEG_LIMITS.check_declared(path, image.size[::-1], 1, len(data))
-                mode, array = image.mode, np.asarray(image)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything for a damaged file
-        raise DataError("damaged JPEG", path=path, found=str(error)[:200] or repr(error)) from error
+    size = (limits or Limits()).check_file(path)
+    with picture(path, "JPEG") as image:
+        _JPEG_LIMITS.check_declared(path, image.size[::-1], 1, size)
+        mode, array = image.mode, np.asarray(image)
     if mode == "RGB" and int((array.max(2) - array.min(2)).max()) <= _COLOUR:
         return np.rint(array.mean(2)).astype(np.uint8)
     if mode != "L":

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
 from modiff.data.importers.sources import Source, free_name
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
+from modiff.io.image import picture
 
 SOURCE = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 INTENSITY = "minmax-slice:8 bits, each slice scaled on its own by whoever made the crops"
@@ -154,8 +154,5 @@ def decode_png(data: bytes, where: str) -> np.ndarray:
     if (depth, colour) != (8, 0):
         kind = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}.get(colour, "unknown")
         raise DataError("another type of PNG", path=where, found=f"{depth}-bit {kind}", expected="8-bit grey")
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            return np.asarray(image)
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, zlib.error, struct.error and more
-        raise DataError("damaged PNG", path=where, found=str(error)[:200] or repr(error)) from error
+    with picture(where, "PNG", io.BytesIO(data)) as image:
+        return np.asarray(image)
