@@ -145,6 +145,14 @@ def turn(grid: Grid, plane: str) -> Grid:
     return replace(grid, array=np.stack(turned), affine=affine, spacing=(row, column))
 
 
+def moved(affine: np.ndarray, top: float, left: float, scale: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+    """A slice's affine for pixels `scale` (rows, columns) times as large, the first of them at (top, left)."""
+    affine = affine.copy()
+    affine[:3, 3] += affine[:3, 0] * left + affine[:3, 1] * top
+    affine[:3, :2] *= scale[::-1]
+    return affine
+
+
 def centre_fit(grid: Grid, size: tuple[int, int]) -> tuple[Grid, tuple[int, int, int, int] | None]:
     """Cropped or padded with 0 about the centre to (H,W); and the part that is not padding, None where all is image."""
     height, width = grid.shape[1:]
@@ -154,10 +162,7 @@ def centre_fit(grid: Grid, size: tuple[int, int]) -> tuple[Grid, tuple[int, int,
     part = grid.array[..., y0 : top + size[0], x0 : left + size[1]]
     valid = (y0 - top, x0 - left, y0 - top + part.shape[2], x0 - left + part.shape[3])
     made[..., valid[0] : valid[2], valid[1] : valid[3]] = part
-    affine = grid.affine
-    if affine is not None:
-        affine = affine.copy()
-        affine[:3, 3] += affine[:3, 0] * left + affine[:3, 1] * top
+    affine = None if grid.affine is None else moved(grid.affine, top, left)
     return replace(grid, array=made, affine=affine), None if valid == (0, 0, *size) else valid
 
 
@@ -179,9 +184,8 @@ def resize(grid: Grid, size: tuple[int, int], *, mask: bool) -> Grid:
         array = np.array(parts, np.float32)
     affine, spacing = grid.affine, grid.spacing
     if affine is not None:
-        affine = affine.copy()  # pixel centres: the new pixel 0 lies (scale − 1) / 2 old pixels inside
-        affine[:3, 3] += affine[:3, 0] * (scale[1] - 1) / 2 + affine[:3, 1] * (scale[0] - 1) / 2
-        affine[:3, 0], affine[:3, 1] = affine[:3, 0] * scale[1], affine[:3, 1] * scale[0]
+        # Pixel centres: the new pixel 0 lies (scale − 1) / 2 old pixels inside.
+        affine = moved(affine, (scale[0] - 1) / 2, (scale[1] - 1) / 2, scale)
     if spacing is not None:
         spacing = (spacing[0] * scale[0], spacing[1] * scale[1])
     return replace(grid, array=array, affine=affine, spacing=spacing)

@@ -94,12 +94,6 @@ class Source:
         if self._zip is not None:
             self._zip.close()
 
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
 
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:
     """Each folder below `root`, the names of its folders (which may be edited) and its `wanted` files, in order.

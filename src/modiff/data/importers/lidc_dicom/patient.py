@@ -1,12 +1,13 @@
 """One patient's files -> that patient's crops and masks: the work that runs in parallel.
 
-A crop is a window of a slice around a nodule: image by linear, masks by nearest sampling.
+Which slice is where, and who it is, is told from the headers alone. A crop is a window of a slice around a nodule:
+image by linear, masks by nearest sampling.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,100 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from modiff.data.importers.lidc_dicom.files import CtSeries, Job, read_series
+from modiff.config.data import CropRule
+from modiff.data.importers.grids import moved
 from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, fill, group
-from modiff.data.importers.lidc_dicom.xml import Reading, Session, merge, parse, slices_named
+from modiff.data.importers.lidc_dicom.xml import Reading, Session, XmlFile, merge, parse, slices_named
 from modiff.errors import DataError
-from modiff.io.dicom.series import Plane, affine_of, read_slice
+from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
+from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, check_same_grid, in_order, plane_of, read_slice
 from modiff.io.files import sha256_of
+from modiff.io.limits import Limits
 
+_CT = "1.2.840.10008.5.1.4.1.1.2"
 _COLUMNS = ("case", "image", "masks", "sessions", "affine", "slice_index", "valid", "spacing")
 _NOTHING = {name: np.empty(0) for name in _COLUMNS} | {"masks": np.empty((0, 0), bool)}  # packed as bits
 MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
+
+
+@dataclass(frozen=True)
+class Job:
+    """A patient's files: slices and whatever else lies beside them, and the XML that may be about them."""
+
+    patient: str
+    folder: Path
+    files: tuple[Path, ...]
+    xml: tuple[XmlFile, ...]
+    rule: CropRule
+
+
+@dataclass(frozen=True)
+class CtSlice:
+    """One slice: its file, SOP instance UID, place and size (rows, columns)."""
+
+    path: Path
+    sop_uid: str
+    plane: Plane
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class CtSeries:
+    """One CT series, slices from the lowest to the highest along their normal; gaps are allowed.
+
+    A crop is of one slice, so LIDC's few series with gaps or with two slices in one place are of use here, unlike for
+    a volume.
+    """
+
+    uid: str
+    slices: tuple[CtSlice, ...]
+
+    @property
+    def step(self) -> float:
+        """mm between neighbouring slices: the median, or the stated thickness where there is one slice."""
+        heights = np.diff([one.plane.height for one in self.slices])
+        heights = heights[heights > 1e-3]
+        return float(np.median(heights)) if heights.size else self.slices[0].plane.thickness
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """mm between (slices, rows, columns)."""
+        return self.step, *self.slices[0].plane.spacing
+
+
+def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
+    """The CT series among files, ordered by their UIDs; other objects and radiographs are left out.
+
+    Raises DataError for damaged files, slices of one series that differ in size, direction or pixel spacing, two files
+    that claim to be one slice, and more than 4,096 files in a series.
+    """
+    found: dict[str, dict[str, CtSlice]] = {}
+    limits = Limits()
+    for path in files:
+        if not is_dicom(path) or text(read_meta(path), "MediaStorageSOPClassUID") not in (_CT, ""):
+            continue
+        header = read_header(path, limits)
+        if text(header, "SOPClassUID") != _CT:
+            continue
+        check_image(path, header, limits)
+        one = CtSlice(
+            path, text(header, "SOPInstanceUID"), plane_of(path, header), (int(header.Rows), int(header.Columns))
+        )
+        series = found.setdefault(text(header, "SeriesInstanceUID"), {})
+        before = series.setdefault(one.sop_uid, one)
+        if before is not one and sha256_of(before.path) != sha256_of(path):
+            raise DataError("two files claim to be one slice", path=path, field="SOPInstanceUID", found=before.path)
+        if len(series) > MAX_FILES:
+            raise DataError("too many files for one series", path=where, expected=f"at most {MAX_FILES}")
+    made = []
+    for uid, named in sorted(found.items()):
+        slices = list(named.values())
+        planes, shapes = [one.plane for one in slices], sorted({one.shape for one in slices})
+        check_same_grid(where, planes)
+        if len(shapes) > 1:
+            raise DataError("slices differ in size", path=where, found=shapes[:5], expected="one size in a series")
+        made.append(CtSeries(uid, tuple(slices[place] for place in in_order(planes))))
+    return made
 
 
 def import_patient(job: Job) -> dict[str, np.ndarray]:
@@ -168,67 +253,41 @@ class Window:
 
         At native spacing the window lies on the slice's pixels, at most half a pixel off the centre.
         """
-        if wanted is None:
-            first = [float(round(place - (size - 1) / 2)) for place in centre]
-            return cls(first[0], first[1], size)
-        scale = wanted / spacing[0], wanted / spacing[1]
-        first = [place - (size - 1) / 2 * step for place, step in zip(centre, scale, strict=True)]
-        return cls(first[0], first[1], size, scale)
+        scale = (1.0, 1.0) if wanted is None else (wanted / spacing[0], wanted / spacing[1])
+        top, left = (place - (size - 1) / 2 * step for place, step in zip(centre, scale, strict=True))
+        return cls(float(round(top)), float(round(left)), size) if wanted is None else cls(top, left, size, scale)
 
-    @property
-    def native(self) -> bool:
-        """Whether the window's pixels are the slice's."""
-        return self.scale == (1.0, 1.0)
-
-    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+    def _places(self, shape: tuple[int, ...]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Where the window's rows and columns lie in a slice (H,W), and which of them are inside."""
         steps = np.arange(self.size)
-        return self.top + steps * self.scale[0], self.left + steps * self.scale[1]
+        places = [self.top + steps * self.scale[0], self.left + steps * self.scale[1]]
+        return places, [(at > -0.5) & (at < length - 0.5) for at, length in zip(places, shape, strict=True)]
 
     def image(self, values: np.ndarray, outside: float) -> np.ndarray:
         """(size,size) float32 of a slice (H,W); `outside` where the slice ends.
 
         Where the window is coarser than the slice, the slice is smoothed first, so that no detail aliases.
         """
-        rows, columns = self._places()
-        if self.native:
-            return _take(values, rows, columns, outside).astype(np.float32)
+        places, inside = self._places(values.shape)
         sigma = [max(step * step - 1, 0) ** 0.5 / 2 for step in self.scale]
         smooth = ndimage.gaussian_filter(values.astype(np.float32), sigma, mode="nearest")
-        at = np.meshgrid(rows, columns, indexing="ij")
-        made = ndimage.map_coordinates(smooth, at, order=1, mode="nearest")
-        return np.where(_inside(rows, values.shape[0])[:, None] & _inside(columns, values.shape[1]), made, outside)
+        made = ndimage.map_coordinates(smooth, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
+        return np.where(np.logical_and.outer(*inside), made, outside)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """(size,size) bool of a mask (H,W): the pixel nearest to each place."""
-        return _take(mask, *self._places(), False)
+        places, inside = self._places(mask.shape)
+        nearest = [np.rint(at).astype(int).clip(0, length - 1) for at, length in zip(places, mask.shape, strict=True)]
+        return mask[np.ix_(*nearest)] & np.logical_and.outer(*inside)
 
     def valid(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
         """(top, left, bottom, right), half-open: the part of the window that is slice and not padding."""
-        spans = []
-        for places, length in zip(self._places(), shape, strict=True):
-            inside = np.flatnonzero(_inside(places, length))
-            spans.append((int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0))
-        return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
+        rows, columns = (np.flatnonzero(inside).tolist() or [0, -1] for inside in self._places(shape)[1])
+        return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
     def affine(self, plane: Plane) -> np.ndarray:
         """(4,4) pixel (column, row, slice) of the window to RAS+ mm."""
-        affine = affine_of([plane])
-        affine[:3, 3] += self.left * affine[:3, 0] + self.top * affine[:3, 1]
-        affine[:3, 0] *= self.scale[1]
-        affine[:3, 1] *= self.scale[0]
-        return affine
-
-
-def _inside(places: np.ndarray, length: int) -> np.ndarray:
-    return (places > -0.5) & (places < length - 0.5)
-
-
-def _take(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: float) -> np.ndarray:
-    made = np.full((len(rows), len(columns)), outside, dtype=values.dtype)
-    in_rows, in_columns = _inside(rows, values.shape[0]), _inside(columns, values.shape[1])
-    picked = values[np.ix_(np.rint(rows[in_rows]).astype(int), np.rint(columns[in_columns]).astype(int))]
-    made[np.ix_(in_rows, in_columns)] = picked
-    return made
+        return moved(affine_of([plane]), self.top, self.left, self.scale)
 
 
 def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -6,15 +6,18 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,12 +27,16 @@ from rich.progress import track
 from modiff.config.data import CropRule
 from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
 from modiff.data.importers.lidc_dicom import patient
-from modiff.data.importers.lidc_dicom.files import Job, find_jobs
-from modiff.data.store_format import StoreInfo
+from modiff.data.importers.lidc_dicom.patient import Job
+from modiff.data.importers.lidc_dicom.xml import XmlFile, series_uid_of
+from modiff.data.importers.sources import Source
+from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
+from modiff.io.dicom.header import is_dicom, read_header, text
 from modiff.io.files import replacing, workers
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
+_PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _Crops = dict[str, np.ndarray]  # as `import_patient` makes them
 
 
@@ -132,6 +139,65 @@ def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[
             raise DataError("a process was killed, perhaps for lack of memory", hint=hint) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule) -> tuple[list[Job], int]:
+    """One job per patient, in order of their names, and how many XML files of `xml` are about no series that is here.
+
+    An XML in a patient's folder goes to that patient. One of `xml` (folders or zip archives) goes to the patient who
+    has the series that it names; for that, each folder's first slice is asked which series it is of. Raises DataError.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    roots: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError("no such folder", path=folder, expected="a folder with patients' folders")
+        for name, who in patients_of(folder, Source(folder).names).items():
+            roots.setdefault(who, folder)
+            found[who].append(folder / name)
+    elsewhere = _by_series(xml)
+    jobs = []
+    for who, paths in sorted(found.items()):
+        slices = [path for path in paths if path.suffix.lower() != ".xml"]
+        about = [XmlFile(path) for path in paths if path.suffix.lower() == ".xml"]
+        uids: dict[Path, str] = {}  # of the first DICOM file in each folder
+        for path in slices if elsewhere else ():
+            if path.parent not in uids and is_dicom(path):
+                uids[path.parent] = text(read_header(path), "SeriesInstanceUID")
+        for uid in filter(None, uids.values()):
+            about += elsewhere.pop(uid, [])
+        if slices:
+            jobs.append(Job(check_case(who), roots[who], tuple(slices), tuple(about), rule))
+    if not jobs:
+        expected = "folders such as LIDC-IDRI-0001 with slices below"
+        raise DataError("no patient's folder", path=", ".join(map(str, folders)), expected=expected)
+    return jobs, sum(map(len, elsewhere.values()))
+
+
+def patients_of(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """File (relative, forward slashes) -> patient: the part of its path like LIDC-IDRI-0001; the rest is left out.
+
+    Where no path has such a part, the first folders below `folder` are the patients.
+    """
+    above = next((part for part in reversed(folder.resolve().parts) if _PATIENT.fullmatch(part)), None)
+    named = {}
+    for name in names:
+        parts = PurePosixPath(name).parts[:-1]
+        if patient := next((part for part in parts if _PATIENT.fullmatch(part)), above):
+            named[name] = patient
+    return named or {name: PurePosixPath(name).parts[0] for name in names if "/" in name}
+
+
+def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
+    """Series UID -> the XML files that name it."""
+    found: dict[str, list[XmlFile]] = defaultdict(list)
+    for place in places:
+        with closing(Source(place)) as source:
+            for name in source.names:
+                if name.lower().endswith(".xml"):
+                    file = XmlFile(source.path / name) if source.path.is_dir() else XmlFile(source.path, name)
+                    found[series_uid_of(source.read(name))].append(file)
+    return found
 
 
 class Done:

@@ -11,13 +11,17 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modiff.data.importers.sources import Source, read_bytes
 from modiff.errors import DataError
 from modiff.io.files import located
+from modiff.io.limits import Limits
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -35,6 +39,26 @@ _LEAST_POINTS = 3  # fewer enclose nothing: the mark of a nodule below 3 mm
 _HEAD_BYTES = 16 << 10
 _SERIES = re.compile(rb"<(?:\w+:)?SeriesInstanceU(?:id|ID)>\s*([0-9.]{1,64})\s*<")
 _UID = re.compile(r"[0-9.]{1,64}")
+
+
+@dataclass(frozen=True)
+class XmlFile:
+    """An XML file, or one inside a zip archive."""
+
+    path: Path
+    inside: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How errors name it."""
+        return str(self.path) if self.inside is None else f"{self.path}!{self.inside}"
+
+    def read(self) -> bytes:
+        """Its content; raises DataError where it is too large or cannot be read."""
+        if self.inside is not None:
+            with closing(Source(self.path)) as source:
+                return source.read(self.inside)
+        return read_bytes(self.path, Limits(max_bytes=MAX_BYTES))
 
 
 @dataclass(frozen=True)
@@ -105,21 +129,13 @@ def merge(readings: Iterable[Reading]) -> list[Session]:
     Sessions with the same outlines are one, in one file or in several: two people never draw the same points. Sessions
     without outlines look alike, so as many are kept as the file with most of them has.
     """
-    kept: list[Session] = []
-    drawn: set[frozenset[tuple[str, bytes, bool]]] = set()
-    empty = 0
+    kept: dict[frozenset[tuple[str, bytes, bool]] | int, Session] = {}
     for reading in readings:
-        here = 0
+        empty = 0
         for session in reading.sessions:
-            if session.outlines and session.key not in drawn:
-                drawn.add(session.key)
-                kept.append(session)
-            elif not session.outlines:
-                here += 1
-                if here > empty:
-                    empty = here
-                    kept.append(session)
-    return kept
+            empty += not session.outlines
+            kept.setdefault(session.key or empty, session)
+    return list(kept.values())
 
 
 def _collect(events: Iterable[tuple[str, Element]]) -> Reading:
@@ -163,19 +179,20 @@ def _collect(events: Iterable[tuple[str, Element]]) -> Reading:
     return Reading(series_uid, tuple(sessions))
 
 
+def _texts(element: Element) -> dict[str, str]:
+    return {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in element}
+
+
 def _region(roi: Element) -> Region:
-    texts = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in roi}
+    texts = _texts(roi)
     uid, inclusion = texts.get("imageSOP_UID", ""), texts.get("inclusion", "").upper()
     if not _UID.fullmatch(uid):
         raise DataError("a region on no slice", field="imageSOP_UID", expected="a UID")
     if inclusion not in ("TRUE", "FALSE"):
         raise DataError("neither in nor out", field="inclusion", expected="TRUE or FALSE")
     points: list[tuple[int, int]] = []
-    for edge in roi:
-        if edge.tag.rpartition("}")[2] != "edgeMap":
-            continue
-        found = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in edge}
-        x, y = found.get("xCoord", ""), found.get("yCoord", "")
+    for edge in (_texts(child) for child in roi if child.tag.rpartition("}")[2] == "edgeMap"):
+        x, y = edge.get("xCoord", ""), edge.get("yCoord", "")
         if not (x.isascii() and x.isdigit() and y.isascii() and y.isdigit() and max(len(x), len(y)) <= 5):
             raise DataError("no whole number of pixels", field="edgeMap", found=f"{x[:12]}, {y[:12]}")
         if max(int(x), int(y)) > MAX_COORDINATE:
