@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,11 +26,13 @@ class Folder(Importer[Item]):
     """Your own data: a folder of images, and of every rater's masks, in any common format."""
 
     version = "folder 1"
+    resample_hint: ClassVar[str | None] = "--resample nearest moves it onto the image's grid."
 
     def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = grids.SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
 
         strange: images that fit no pattern. raters: their names. placeless: a mask has no geometry, its image has.
+        resized: slices are resized to --size, neither cropped nor padded.
         """
         super().__init__(args)
         check_whole(args.max_bytes, "--max-bytes", "a number of bytes")
@@ -41,7 +44,7 @@ class Folder(Importer[Item]):
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
-        self.placeless = False
+        self.placeless = self.resized = False
         self._first: tuple[Item, Grid] | None = None
 
     def describe(self) -> StoreInfo:
@@ -93,7 +96,8 @@ class Folder(Importer[Item]):
         if self.rule.kind == "unit":
             check_unit(image.array, image.path)
         flat = image.shape[0] == 1
-        slices = grids.cut(image, masks, self.rule, size=self.size, everything=flat or self.args.all_slices)
+        everything = flat or self.args.all_slices
+        slices = grids.cut(image, masks, self.rule, size=self.size, resized=self.resized, everything=everything)
         for index, values, marked, place in slices:
             case = item.case if flat else f"{item.case}/slice-{index:03d}"
             place["slice_index"] = None if flat else index
@@ -166,9 +170,8 @@ class Folder(Importer[Item]):
             return None
         if image.shape == (mask.shape[0], *mask.shape[:0:-1]) and image.shape != mask.shape:
             what += ", rows and columns swapped?"
-        hint = "--resample nearest moves it onto the image's grid."
         kind = "a mask on another grid than its image"
-        return DataError(kind, path=mask.path, found=what, hint=hint)
+        return DataError(kind, path=mask.path, found=what, hint=self.resample_hint)
 
 
 def _unlike(kind: str, image: Grid, found: str, first: str, hint: str | None = None) -> DataError:

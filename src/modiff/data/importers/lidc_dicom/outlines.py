@@ -139,14 +139,7 @@ def _closeness(a: np.ndarray, b: np.ndarray, steps: tuple[float, float, float]) 
     gap = np.maximum(place_a.min(0) - place_b.max(0), place_b.min(0) - place_a.max(0))
     if np.linalg.norm(np.maximum(gap, 0)) > steps[0]:
         return None
-    shared = len(np.intersect1d(_numbers(a), _numbers(b)))
-    if shared:
+    distance = cKDTree(place_a).query(place_b, distance_upper_bound=steps[0] * (1 + 1e-9))[0]
+    if shared := np.count_nonzero(distance == 0):
         return 0, -2 * shared / (len(a) + len(b))
-    nearest = float(cKDTree(place_a).query(place_b, distance_upper_bound=steps[0] * (1 + 1e-9))[0].min())
-    return (1, nearest) if np.isfinite(nearest) else None
-
-
-def _numbers(voxels: np.ndarray) -> np.ndarray:
-    """One number per voxel: slices, rows and columns are below 2^20."""
-    voxels = voxels.astype(np.int64)
-    return (voxels[:, 0] << 40) | (voxels[:, 1] << 20) | voxels[:, 2]
+    return (1, float(distance.min())) if np.isfinite(distance.min()) else None
