@@ -15,7 +15,7 @@ from modiff.data.importers.base import Case, Importer, check_whole
 from modiff.data.importers.grids import Grid
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
-from modiff.data.intensity import IntensityRule, check_unit
+from modiff.data.intensity import IntensityRule, check_unit, store_values, stretch
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
@@ -79,8 +79,7 @@ class Folder(Importer[Item]):
 
     def read(self, item: Item) -> Iterator[Case]:
         """The slices of a case's image or volume, with every rater's mask; raises the first fault."""
-        read = self.readers(item)
-        stored = self.stored(item)
+        read, stored = self.readers(item), self.stored(item)
         image = grids.turn(stored, self.args.plane)
         for fault in self.differences(item, image):
             raise fault
@@ -95,13 +94,30 @@ class Folder(Importer[Item]):
                 masks[slot] = self.labels.apply(mask)
         if self.rule.kind == "unit":
             check_unit(image.array, image.path)
+        ends = None if self.rule.kind == "unit" else self.rule.bounds(image.array)
         flat = image.shape[0] == 1
-        everything = flat or self.args.all_slices
-        slices = grids.cut(image, masks, self.rule, size=self.size, resized=self.resized, everything=everything)
-        for index, values, marked, place in slices:
-            case = item.case if flat else f"{item.case}/slice-{index:03d}"
-            place["slice_index"] = None if flat else index
-            yield Case(case, item.patient, values, marked, read, place)
+        for index in range(image.shape[0]):
+            if not (flat or self.args.all_slices or masks[:, index].any()):
+                continue
+            values = image.array[:, index]
+            if ends is not None:
+                values = stretch(values, ends[0][:, index], ends[1][:, index])
+            seen = replace(image, array=store_values(values)[:, None], affine=image.slice_affine(index))
+            seen, marked, valid = self._fitted(seen, replace(seen, array=masks[:, index, None]))
+            case, place = (item.case, None) if flat else (f"{item.case}/slice-{index:03d}", index)
+            where = {"affine": seen.affine, "slice_index": place, "spacing": seen.spacing, "valid": valid}
+            yield Case(case, item.patient, seen.array[:, 0], marked.array[:, 0], read, where)
+
+    def _fitted(self, image: Grid, marked: Grid) -> tuple[Grid, Grid, tuple[int, int, int, int] | None]:
+        """A slice and its masks in --size, cropped or padded about the centre or resized; and what is not padding."""
+        if self.size is None:
+            return image, marked, None
+        if self.resized:
+            image = grids.resize(image, self.size, mask=False)
+            image = replace(image, array=np.rint(image.array.clip(0, 65535)).astype(np.uint16))
+            return image, grids.resize(marked, self.size, mask=True), None
+        image, valid = grids.centre_fit(image, self.size)
+        return image, grids.centre_fit(marked, self.size)[0], valid
 
     def channels(self, item: Item, count: int) -> tuple[str, ...]:
         """Names of `count` channels in a case's files."""

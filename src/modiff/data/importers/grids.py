@@ -6,14 +6,12 @@ And what a mask's values mean (`Labels`): stated by the user, or 0 and one other
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from modiff.data.intensity import IntensityRule, store_values, stretch
 from modiff.errors import ConfigError, DataError
 from modiff.io.image import picture
 from modiff.io.limits import Limits
@@ -49,6 +47,14 @@ class Grid:
     def shape(self) -> tuple[int, ...]:
         """(Z,H,W)."""
         return self.array.shape[1:]
+
+    def slice_affine(self, index: int) -> np.ndarray | None:
+        """Of one of the slices, alone."""
+        if self.affine is None:
+            return None
+        affine = self.affine.copy()
+        affine[:3, 3] += index * affine[:3, 2]
+        return affine
 
 
 def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -> Grid:
@@ -106,12 +112,11 @@ def resample(mask: Grid, to: Grid) -> Grid:
         ratio = [mask.shape[2] / to.shape[2], mask.shape[1] / to.shape[1], 1.0]
         back = np.diag([*ratio, 1.0])
         back[:3, 3] = [(value - 1) / 2 for value in ratio]
-    rows, columns = np.meshgrid(np.arange(to.shape[1]), np.arange(to.shape[2]), indexing="ij")
+    in_plane = np.tensordot(back[:3, :2], np.indices(to.shape[1:])[::-1], 1)  # of (column, row)
     made = np.zeros((len(mask.array), *to.shape), mask.array.dtype)
     limit = np.array(mask.shape[::-1])[:, None, None]
     for index in range(to.shape[0]):
-        at = np.tensordot(back[:3, :2], np.stack([columns, rows]), 1)
-        at = np.rint(at + (back[:3, 2] * index + back[:3, 3])[:, None, None]).astype(np.int64)
+        at = np.rint(in_plane + (back[:3, 2] * index + back[:3, 3])[:, None, None]).astype(np.int64)
         inside = ((at >= 0) & (at < limit)).all(0)
         column, row, part = at[:, inside]
         made[:, index][:, inside] = mask.array[:, part, row, column]
@@ -189,42 +194,6 @@ def resize(grid: Grid, size: tuple[int, int], *, mask: bool) -> Grid:
     if spacing is not None:
         spacing = (spacing[0] * scale[0], spacing[1] * scale[1])
     return replace(grid, array=array, affine=affine, spacing=spacing)
-
-
-def cut(
-    image: Grid,
-    masks: np.ndarray,
-    rule: IntensityRule,
-    *,
-    size: tuple[int, int] | None,
-    resized: bool = False,
-    everything: bool = False,
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, dict[str, Any]]]:
-    """A volume's slices as a store keeps them: index, image (C,H,W), masks (R,H,W), and where each lies.
-
-    masks: (R,Z,H,W). everything: also slices that nobody marked. size: (H,W), to which slices are cropped or padded
-    about their centre, or resized.
-    """
-    ends = None if rule.kind == "unit" else rule.bounds(image.array)
-    for index in range(image.shape[0]):
-        if not (everything or masks[:, index].any()):
-            continue
-        values = image.array[:, index]
-        if ends is not None:
-            values = stretch(values, ends[0][:, index], ends[1][:, index])
-        affine, valid = image.affine, None
-        if affine is not None:  # of this slice
-            affine = affine.copy()
-            affine[:3, 3] += index * affine[:3, 2]
-        seen = replace(image, array=store_values(values)[:, None], affine=affine)
-        marked = replace(seen, array=masks[:, index, None])
-        if size is not None and resized:
-            seen, marked = resize(seen, size, mask=False), resize(marked, size, mask=True)
-            seen = replace(seen, array=np.rint(seen.array.clip(0, 65535)).astype(np.uint16))
-        elif size is not None:
-            (seen, valid), (marked, _) = centre_fit(seen, size), centre_fit(marked, size)
-        place = {"affine": seen.affine, "slice_index": index, "spacing": seen.spacing, "valid": valid}
-        yield index, seen.array[:, 0], marked.array[:, 0], place
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -16,9 +16,8 @@ from modiff.io.files import natural
 IMAGES = ("{case}/image", "{case}/image-{channel}")
 MASKS = ("{case}/rater-{rater}",)
 _MAX_TABLE_BYTES = 64 << 20
-_PLACE = re.compile(r"\{(\w+)\}|(\*)")
-_GROUPS = {"case": r"(?P<case>.+?)", "patient": r"(?P<patient>[^/]+?)", "slice": r"(?P<slice>[^/]+?)"}
-_GROUPS |= {"rater": r"(?P<rater>[^/]+?)", "channel": r"(?P<channel>[^/]+?)"}
+_GROUPS = {name: f"(?P<{name}>[^/]+?)" for name in ("patient", "slice", "rater", "channel")}
+_GROUPS["case"] = "(?P<case>.+?)"
 
 
 @dataclass
@@ -45,24 +44,23 @@ class Pattern:
     """
 
     def __init__(self, text: str, option: str) -> None:
-        self.text, used, regex, end = text, set(), "", 0
-        for found in _PLACE.finditer(text):
-            name = found[1]
-            if name is not None and (name not in _GROUPS or name in used):
+        parts = re.split(r"\{(\w+)\}", text)  # plain text and names in turn
+        names = parts[1::2]
+        for name in names:
+            if name not in _GROUPS or names.count(name) > 1:
                 expected = "{case}, {patient}, {slice}, {rater} or {channel}, each once"
                 raise ConfigError("no such place", field=option, found="{" + name + "}", expected=expected)
-            used.add(name)
-            regex += re.escape(text[end : found.start()]) + (_GROUPS[name] if name else "[^/]*")
-            end = found.end()
-        if not used & {"case", "patient", "slice"}:
+        if not {"case", "patient", "slice"} & set(names):
             raise ConfigError("names no case", field=option, found=text, expected="{case} in it")
-        self._regex = re.compile(regex + re.escape(text[end:]))
+        parts[::2] = [re.escape(part).replace(r"\*", "[^/]*") for part in parts[::2]]
+        parts[1::2] = [_GROUPS[name] for name in names]
+        self._regex = re.compile("".join(parts))
         self._whole = text.lower().endswith((*SUFFIXES, ".jpg", ".jpeg"))
 
     def match(self, name: str, stem: str) -> dict[str, str] | None:
         """Place -> what stands there, for a file's path with and without suffix."""
         found = self._regex.fullmatch(name if self._whole else stem)
-        return None if found is None else {key: text for key, text in found.groupdict().items() if text is not None}
+        return None if found is None else found.groupdict()
 
 
 def find(
