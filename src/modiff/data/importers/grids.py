@@ -35,18 +35,25 @@ _FEW = 16  # distinct whole values up to which they are labels, not grey values
 class Grid:
     """Voxels (C,Z,H,W) and their place, where the format states it.
 
-    affine: (4,4) voxel (column, row, slice) to RAS+ mm. spacing: mm per pixel (row, column).
+    affine: (4,4) voxel (column, row, slice) to RAS+ mm.
     """
 
     array: np.ndarray
     path: Path
     affine: np.ndarray | None = None
-    spacing: tuple[float, float] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(Z,H,W)."""
         return self.array.shape[1:]
+
+    @property
+    def spacing(self) -> tuple[float, float] | None:
+        """mm per pixel (row, column)."""
+        if self.affine is None:
+            return None
+        column, row, _ = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return row, column
 
     def slice_affine(self, index: int) -> np.ndarray | None:
         """Of one of the slices, alone."""
@@ -64,9 +71,9 @@ def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -
         return Grid(read_jpeg(path, limits)[None, None], path)
     found = read_any(path, limits=limits, mask=mask)
     if isinstance(found, Volume):
-        return Grid(found.array, path, found.affine, found.spacing[1:])
+        return Grid(found.array, path, found.affine)
     stack = mask and found.format == "NPY"  # an array's first of three axes: channels of an image, slices of a mask
-    return Grid(found.array[None] if stack else found.array[:, None], path, spacing=found.spacing)
+    return Grid(found.array[None] if stack else found.array[:, None], path)
 
 
 def mask_limits(image: Grid, limits: Limits | None = None) -> Limits:
@@ -144,10 +151,8 @@ def turn(grid: Grid, plane: str) -> Grid:
     if grid.affine is None:
         raise DataError("no geometry to turn by", path=grid.path, field="--plane", found=plane, expected="native")
     change = ornt_transform(io_orientation(grid.affine), axcodes2ornt(PLANES[plane]))
-    turned = [apply_orientation(channel.T, change).T for channel in grid.array]
     affine = grid.affine @ inv_ornt_aff(change, grid.shape[::-1])
-    column, row, _ = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return replace(grid, array=np.stack(turned), affine=affine, spacing=(row, column))
+    return replace(grid, array=apply_orientation(grid.array.T, change).T, affine=affine)
 
 
 def moved(affine: np.ndarray, top: float, left: float, scale: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
@@ -187,13 +192,9 @@ def resize(grid: Grid, size: tuple[int, int], *, mask: bool) -> Grid:
         wide = grid.array.astype(np.float32)
         parts = [[scaled(image, size, order=1, anti_aliasing=True, preserve_range=True) for image in c] for c in wide]
         array = np.array(parts, np.float32)
-    affine, spacing = grid.affine, grid.spacing
-    if affine is not None:
-        # Pixel centres: the new pixel 0 lies (scale − 1) / 2 old pixels inside.
-        affine = moved(affine, (scale[0] - 1) / 2, (scale[1] - 1) / 2, scale)
-    if spacing is not None:
-        spacing = (spacing[0] * scale[0], spacing[1] * scale[1])
-    return replace(grid, array=array, affine=affine, spacing=spacing)
+    # Pixel centres: the new pixel 0 lies (scale − 1) / 2 old pixels inside.
+    top, left = ((step - 1) / 2 for step in scale)
+    return replace(grid, array=array, affine=None if grid.affine is None else moved(grid.affine, top, left, scale))
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

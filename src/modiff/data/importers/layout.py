@@ -120,46 +120,35 @@ def apply_table(items: Sequence[Item], path: Path) -> None:
     Columns: case, and any of patient, split, readers (names separated by semicolons; their masks may be absent, which
     is an empty mask; who is not named did not read the case). Other columns are ignored.
     """
-    rows = _rows(path)
-    known = {item.case: item for item in items}
-    for place, (case, row) in enumerate(rows.items(), 2):
-        if case not in known:
-            raise DataError("a case that the folder does not have", path=path, field=f"line {place}", found=case)
-        item = known[case]
-        item.patient = row.get("patient") or item.patient
-        item.split = row.get("split") or None
-        if "readers" in row:
-            item.readers = tuple(name for part in row["readers"].split(";") if (name := part.strip()))
-            if not item.readers:
-                raise DataError("a case that nobody read", path=path, field=f"line {place}", found=case)
-    if missing := [item.case for item in items if item.case not in rows]:
-        raise DataError("cases that the table does not have", path=path, found=", ".join(missing[:3]))
-    if len({item.split is None for item in items}) > 1:
-        case = next(item.case for item in items if item.split is None)
-        raise DataError("some cases have a split and others none", path=path, field="split", found=case)
-
-
-def _rows(path: Path) -> dict[str, dict[str, str]]:
-    """Case -> its row, without surrounding blanks."""
+    known, told = {item.case: item for item in items}, set[str]()
     try:
         if path.stat().st_size > _MAX_TABLE_BYTES:
             raise DataError("too large for a table of cases", path=path, found=f"{path.stat().st_size} bytes")
         with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, strict=True)
-            names = reader.fieldnames or []
+            rows = csv.DictReader(handle, strict=True)
+            names = rows.fieldnames or []
             if "case" not in names or not {"patient", "split", "readers"} & set(names):
                 expected = "case, and any of patient, split, readers"
                 raise DataError("other columns", path=path, found=", ".join(map(str, names)), expected=expected)
-            rows: dict[str, dict[str, str]] = {}
-            for row in reader:
-                filled = {key: (row[key] or "").strip() for key in names}
-                if filled["case"] in rows:
-                    found, line = filled["case"], f"line {reader.line_num}"
-                    raise DataError("a case twice", path=path, field=line, found=found)
-                rows[filled["case"]] = filled
+            for row in rows:
+                cells, line = {name: (row[name] or "").strip() for name in names}, f"line {rows.line_num}"
+                if (case := cells["case"]) in told or case not in known:
+                    what = "a case twice" if case in told else "a case that the folder does not have"
+                    raise DataError(what, path=path, field=line, found=case)
+                told.add(case)
+                item = known[case]
+                item.patient, item.split = cells.get("patient") or item.patient, cells.get("split") or None
+                if "readers" in cells:
+                    item.readers = tuple(name for part in cells["readers"].split(";") if (name := part.strip()))
+                    if not item.readers:
+                        raise DataError("a case that nobody read", path=path, field=line, found=case)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError("cannot be read as CSV", path=path, found=error) from error
-    return rows
+    if missing := [case for case in known if case not in told]:
+        raise DataError("cases that the table does not have", path=path, found=", ".join(missing[:3]))
+    without = [item.case for item in items if item.split is None]
+    if 0 < len(without) < len(items):
+        raise DataError("some cases have a split and others none", path=path, field="split", found=without[0])
 
 
 def two_splits(items: Iterable[Item], path: Path | str) -> Iterator[DataError]:

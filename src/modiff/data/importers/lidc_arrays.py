@@ -92,13 +92,9 @@ class LidcHdf5(Importer[tuple[str, int]]):
         if not self.path.is_file():
             raise DataError("no such file", path=self.path)
         file = self._file = guarded(self.path, lambda: h5py.File(self.path, "r", locking="best-effort"))
-        try:
-            self.groups = guarded(self.path, lambda: {split: _group(file, split) for split in _GROUPS if split in file})
-            if not self.groups:
-                raise DataError("another layout", path=self.path, expected="groups train, val and test")
-        except BaseException:
-            file.close()
-            raise
+        self.groups = guarded(self.path, lambda: {split: _group(file, split) for split in _GROUPS if split in file})
+        if not self.groups:
+            raise DataError("another layout", path=self.path, expected="groups train, val and test")
         # A block of rows is read at a time.
         groups = self.groups.items()
         self.items = [(split, start) for split, group in groups for start in range(0, len(group[2]), _BLOCK)]

@@ -32,20 +32,12 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 @dataclass
 class Crop:
-    """One slice of a nodule. files: where its image (None) and its raters' masks (0, 1, …) lie."""
+    """One slice of a nodule. order: to sort by. files: where its image (None) and its raters' masks (0, 1, …) lie."""
 
+    name: str
     patient: str
-    nodule: str
-    slice: str
+    order: tuple[str, int, int]
     files: dict[int | None, tuple[Source, str]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return f"{self.patient}/{self.nodule}/{self.slice}"
-
-    @property
-    def order(self) -> tuple[str, int, int]:
-        return self.patient, int(self.nodule.split("-")[1]), int(self.slice.split("-")[1])
 
 
 class LidcPng(Importer[Crop]):
@@ -57,14 +49,8 @@ class LidcPng(Importer[Crop]):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         check_whole(args.centre, "--centre", "a side")
-        self.sources: list[Source] = []
-        try:
-            for path in args.paths:
-                self.sources.append(Source(path))
-            self.items, self.raters = find_crops(self.sources)
-        except BaseException:
-            self.close(done=False)
-            raise
+        self.sources = [Source(path) for path in args.paths]
+        self.items, self.raters = find_crops(self.sources)
 
     def describe(self) -> StoreInfo:
         """As whoever made the crops left them; --centre changes what can be said of their values."""
@@ -122,7 +108,9 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
             if found is None:
                 expected = "<patient>/nodule-<k>/images or mask-<r>/slice-<i>.png"
                 raise DataError("a PNG outside the layout", path=source.where(name), expected=expected)
-            new = Crop(found["patient"], found["nodule"], found["slice"])
+            patient, *numbered = found["patient"], found["nodule"], found["slice"]
+            nodule, number = (int(part.split("-")[1]) for part in numbered)
+            new = Crop("/".join((patient, *numbered)), patient, (patient, nodule, number))
             rater = None if found["rater"] is None else int(found["rater"])
             own = (source, name)
             before = crops.setdefault(new.name, new).files.setdefault(rater, own)
@@ -137,7 +125,9 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
     for crop in crops.values():
         source, name = next(iter(crop.files.values()))
         if None not in crop.files:
-            raise DataError("a mask without an image", path=source.where(name), expected=f"images/{crop.slice}.png")
+            raise DataError(
+                "a mask without an image", path=source.where(name), expected=f"images/{crop.name.split('/')[-1]}.png"
+            )
         if missing := [f"mask-{rater}" for rater in range(raters) if rater not in crop.files]:
             source, name = crop.files[None]
             raise DataError("masks are missing", path=source.where(name), found=f"no {', '.join(missing)}")

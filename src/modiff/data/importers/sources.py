@@ -33,14 +33,10 @@ class Source:
         if not self.path.exists():
             raise DataError("no such file or folder", path=path)
         try:
-            self._zip = zipfile.ZipFile(path)
+            archive = self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError) as error:
             raise DataError("not a zip archive, or a truncated one", path=path, found=error) from error
-        try:
-            self._entries = self._checked(self._zip)
-        except BaseException:
-            self.close()
-            raise
+        self._entries = self._checked(archive)
         self.names = sorted(self._entries)
 
     def _checked(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

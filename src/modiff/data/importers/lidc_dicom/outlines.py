@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
 from modiff.data.importers.lidc_dicom.xml import Region
@@ -117,20 +118,16 @@ def group(marked: Sequence[Marked], steps: tuple[float, float, float]) -> list[N
     for a, b in combinations(range(len(marked)), 2):
         if marked[a].reader != marked[b].reader and (rank := _closeness(voxels[a], voxels[b], steps)) is not None:
             pairs.append((rank, a, b))
-    member = list(range(len(marked)))
+    nodules = DisjointSet(range(len(marked)))
     for _, a, b in sorted(pairs):
-        if member[a] == member[b]:
-            continue
-        joined = [place for place, name in enumerate(member) if name in (member[a], member[b])]
-        readers = [marked[place].reader for place in joined]
-        if len(set(readers)) == len(readers):
-            for place in joined:
-                member[place] = min(joined)
-    nodules = []
-    for name in sorted(set(member)):
-        held = [one for one, of in zip(marked, member, strict=True) if of == name]
-        nodules.append(Nodule({one.reader: one for one in sorted(held, key=lambda one: one.reader)}))
-    return sorted(nodules, key=lambda nodule: (nodule.slices[0], *nodule.centre))
+        joined = nodules.subset(a) | nodules.subset(b)
+        if len({marked[place].reader for place in joined}) == len(joined):
+            nodules.merge(a, b)
+    made = []
+    for places in nodules.subsets():
+        held = sorted((marked[place] for place in places), key=lambda one: one.reader)
+        made.append(Nodule({one.reader: one for one in held}))
+    return sorted(made, key=lambda nodule: (nodule.slices[0], *nodule.centre))
 
 
 def _closeness(a: np.ndarray, b: np.ndarray, steps: tuple[float, float, float]) -> tuple[int, float] | None:

@@ -26,8 +26,7 @@ from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
-_COLUMNS = ("case", "image", "masks", "sessions", "affine", "slice_index", "valid", "spacing")
-_NOTHING = {name: np.empty(0) for name in _COLUMNS} | {"masks": np.empty((0, 0), bool)}  # packed as bits
+_COLUMNS = ("case", "image", "sessions", "affine", "slice_index", "valid", "spacing")
 MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
 
 
@@ -134,9 +133,10 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
     if not all_series:
         notes.append("no CT series")
     raters = max((row["sessions"] for row in rows), default=0)
-    for row in rows:
-        row["masks"] = np.pad(row["masks"], ((0, raters - row["sessions"]), (0, 0), (0, 0)))
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else _NOTHING
+    masks = np.zeros((len(rows), raters, job.rule.size, job.rule.size), bool)
+    for made, row in zip(masks, rows, strict=True):
+        made[: row["sessions"]] = row["masks"]
+    columns = {name: np.array([row[name] for row in rows]) for name in _COLUMNS} | {"masks": masks}
     used = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return columns | {"notes": np.array(notes, dtype=np.str_), "sha256": np.array(used)}
 

@@ -101,9 +101,8 @@ class LidcDicom(Importer[Job]):
 
     def describe(self) -> StoreInfo:
         """With as many raters as the series with most sessions has, and the files of each patient."""
-        (low, high), side = self.rule.window, self.rule.spacing
-        spacing = None if side is None else (side, side)
-        return lidc_info(self, SOURCE, self.raters, f"window:{low:g}:{high:g}", self.used, spacing)
+        low, high = self.rule.window
+        return lidc_info(self, SOURCE, self.raters, f"window:{low:g}:{high:g}", self.used, self.rule.spacing)
 
     def read(self, item: Job) -> Iterator[Case]:
         """A patient's crops; slots beyond a series' sessions did not read it."""

@@ -69,11 +69,6 @@ class Region:
     points: np.ndarray
     inclusion: bool
 
-    @property
-    def key(self) -> tuple[str, bytes, bool]:
-        """What makes two regions the same."""
-        return self.sop_uid, self.points.tobytes(), self.inclusion
-
 
 @dataclass(frozen=True)
 class Session:
@@ -87,7 +82,8 @@ class Session:
     @property
     def key(self) -> frozenset[tuple[str, bytes, bool]]:
         """What makes two readings the same: their regions, in whatever order."""
-        return frozenset(region.key for outline in self.outlines for region in outline)
+        regions = [region for outline in self.outlines for region in outline]
+        return frozenset((region.sop_uid, region.points.tobytes(), region.inclusion) for region in regions)
 
 
 @dataclass(frozen=True)
