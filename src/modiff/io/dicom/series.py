@@ -76,7 +76,7 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
     limits.check_declared(path, shape, 4, sum(file.stat().st_size for file in files))
     planes = [plane_of(file, header) for file, header in zip(files, headers, strict=True)]
     check_same_grid(path, planes)
-    kept = _without_copies(files, headers, in_order(planes))
+    kept = without_copies(files, headers, in_order(planes))
     planes = [planes[place] for place in kept]
     check_even(path, planes)
     array, headers = _read_slices([files[place] for place in kept], limits)
@@ -124,7 +124,7 @@ def _check_one_series(path: Path, headers: Sequence[Dataset]) -> None:
             raise DataError("slices differ", path=path, field=name, found=values[:5], expected="one value")
 
 
-def _without_copies(files: Sequence[Path], headers: Sequence[Dataset], order: Sequence[int]) -> list[int]:
+def without_copies(files: Sequence[Path], headers: Sequence[Dataset], order: Sequence[int]) -> list[int]:
     """Slices in order, an exact copy of a file left out; two different files that claim one identity are refused."""
     kept: dict[str, int] = {}
     for place in order:

@@ -7,12 +7,14 @@ image by linear, masks by nearest sampling.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from modiff.config.data import CropRule
@@ -21,7 +23,16 @@ from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, fill, grou
 from modiff.data.importers.lidc_dicom.xml import Reading, Session, XmlFile, merge, parse, slices_named
 from modiff.errors import DataError
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
-from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, check_same_grid, in_order, plane_of, read_slice
+from modiff.io.dicom.series import (
+    MAX_FILES,
+    Plane,
+    affine_of,
+    check_same_grid,
+    in_order,
+    plane_of,
+    read_slice,
+    without_copies,
+)
 from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 
@@ -43,36 +54,32 @@ class Job:
 
 @dataclass(frozen=True)
 class CtSlice:
-    """One slice: its file, SOP instance UID, place and size (rows, columns)."""
+    """One slice: its file, SOP instance UID and place."""
 
     path: Path
     sop_uid: str
     plane: Plane
-    shape: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class CtSeries:
-    """One CT series, slices from the lowest to the highest along their normal; gaps are allowed.
+    """One CT series of slices of a shape (H,W), from the lowest to the highest along their normal; gaps are allowed.
 
     A crop is of one slice, so LIDC's few series with gaps or with two slices in one place are of use here, unlike for
     a volume.
     """
 
     uid: str
+    shape: tuple[int, int]
     slices: tuple[CtSlice, ...]
 
     @property
-    def step(self) -> float:
-        """mm between neighbouring slices: the median, or the stated thickness where there is one slice."""
+    def steps(self) -> tuple[float, float, float]:
+        """mm between (slices, rows, columns); of slices the median, or the stated thickness where there is one."""
+        first = self.slices[0].plane
         heights = np.diff([one.plane.height for one in self.slices])
         heights = heights[heights > 1e-3]
-        return float(np.median(heights)) if heights.size else self.slices[0].plane.thickness
-
-    @property
-    def steps(self) -> tuple[float, float, float]:
-        """mm between (slices, rows, columns)."""
-        return self.step, *self.slices[0].plane.spacing
+        return float(np.median(heights)) if heights.size else first.thickness, *first.spacing
 
 
 def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
@@ -81,7 +88,7 @@ def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
     Raises DataError for damaged files, slices of one series that differ in size, direction or pixel spacing, two files
     that claim to be one slice, and more than 4,096 files in a series.
     """
-    found: dict[str, dict[str, CtSlice]] = {}
+    found: dict[str, dict[Path, Dataset]] = defaultdict(dict)
     limits = Limits()
     for path in files:
         if not is_dicom(path) or text(read_meta(path), "MediaStorageSOPClassUID") not in (_CT, ""):
@@ -90,23 +97,21 @@ def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
         if text(header, "SOPClassUID") != _CT:
             continue
         check_image(path, header, limits)
-        one = CtSlice(
-            path, text(header, "SOPInstanceUID"), plane_of(path, header), (int(header.Rows), int(header.Columns))
-        )
-        series = found.setdefault(text(header, "SeriesInstanceUID"), {})
-        before = series.setdefault(one.sop_uid, one)
-        if before is not one and sha256_of(before.path) != sha256_of(path):
-            raise DataError("two files claim to be one slice", path=path, field="SOPInstanceUID", found=before.path)
+        series = found[text(header, "SeriesInstanceUID")]
+        series[path] = header
         if len(series) > MAX_FILES:
             raise DataError("too many files for one series", path=where, expected=f"at most {MAX_FILES}")
     made = []
-    for uid, named in sorted(found.items()):
-        slices = list(named.values())
-        planes, shapes = [one.plane for one in slices], sorted({one.shape for one in slices})
+    for uid, series in sorted(found.items()):
+        paths, headers = list(series), list(series.values())
+        planes = [plane_of(path, header) for path, header in series.items()]
         check_same_grid(where, planes)
+        shapes = sorted({(int(header.Rows), int(header.Columns)) for header in headers})
         if len(shapes) > 1:
             raise DataError("slices differ in size", path=where, found=shapes[:5], expected="one size in a series")
-        made.append(CtSeries(uid, tuple(slices[place] for place in in_order(planes))))
+        uids = [text(header, "SOPInstanceUID") for header in headers]
+        kept = without_copies(paths, headers, in_order(planes))
+        made.append(CtSeries(uid, shapes[0], tuple(CtSlice(paths[i], uids[i], planes[i]) for i in kept)))
     return made
 
 
@@ -174,7 +179,7 @@ def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> li
             for uid in {region.sop_uid for region in outline} & place_of.keys():
                 place = place_of[uid]
                 regions = [region for region in outline if region.sop_uid == uid]
-                masks[place] = fill(regions, series.slices[place].shape, str(where))
+                masks[place] = fill(regions, series.shape, str(where))
             if one := Marked.of(reader, masks):
                 marked.append(one)
             if sum(len(one.voxels) for one in marked) > MAX_VOXELS:
@@ -191,11 +196,11 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
     for index, place in enumerate(nodule.slices):
         one = series.slices[place]
         values = read_slice(one.path)
-        if values.shape != one.shape:
+        if values.shape != series.shape:
             raise DataError("changed while it was read", path=one.path)
         masks = np.zeros((readers, rule.size, rule.size), bool)
         for reader, marked in nodule.outlines.items():
-            masks[reader] = window.mask(marked.mask(place, one.shape))
+            masks[reader] = window.mask(marked.mask(place, series.shape))
         crops.append(
             {
                 "case": f"{job.patient}/nodule-{number}/slice-{index}",
@@ -204,7 +209,7 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
                 "sessions": readers,
                 "affine": window.affine(one.plane),
                 "slice_index": place,
-                "valid": window.valid(one.shape),
+                "valid": window.valid(series.shape),
                 "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
             }
         )
@@ -228,7 +233,7 @@ def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list
     steps = np.diff(heights)
     if steps.size and (steps < 1e-3).any():
         notes.append("several slices in one place")
-    if steps.size and (steps > 1.5 * series.step).any():
+    if steps.size and (steps > 1.5 * series.steps[0]).any():
         notes.append("slices are missing between others")
     return notes
 

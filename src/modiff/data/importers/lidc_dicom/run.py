@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -212,33 +213,27 @@ class Done:
 
     def key(self, job: Job) -> str:
         """What a patient's result depends on, as 64 hexadecimal digits."""
-        files = []
-        for path in (*job.files, *(file.path for file in job.xml)):
-            status = path.stat()
-            files.append((str(path), status.st_size, status.st_mtime_ns))
+        stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
+        files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
         names = sorted(file.name for file in job.xml)
-        made = json.dumps([self._version, job.patient, asdict(job.rule), sorted(files), names])
+        made = json.dumps([self._version, job.patient, asdict(job.rule), files, names])
         return hashlib.sha256(made.encode()).hexdigest()
 
     def load(self, job: Job) -> _Crops | None:
         """The patient's result, or None where there is none that counts."""
         try:
             with np.load(self._path(job), allow_pickle=False) as file:
-                table = {name: file[name] for name in file.files}
-            if str(table.pop("key")) != self.key(job):
-                return None
-            width = table["image"].shape[-1]
-            return table | {"masks": np.unpackbits(table["masks"], axis=-1, count=width).astype(bool)}
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+                made = dict(file)
+            return made if str(made.pop("made_from")) == self.key(job) else None
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
     def save(self, job: Job, made: _Crops) -> None:
         """Keeps a result; the file exists whole or not at all."""
-        packed = np.packbits(made["masks"], axis=-1)
-        table: dict[str, Any] = made | {"key": np.array(self.key(job)), "masks": packed}
+        table: dict[str, Any] = made | {"made_from": np.array(self.key(job))}
         try:
             with replacing(self._path(job)) as temporary, temporary.open("wb") as file:
-                np.savez(file, **table)
+                np.savez_compressed(file, **table)
         except OSError as error:
             raise DataError("cannot be written", path=self.folder, found=error.strerror) from error
 
