@@ -20,7 +20,7 @@ from scipy import ndimage
 from modiff.config.data import CropRule
 from modiff.data.importers.grids import moved
 from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, fill, group
-from modiff.data.importers.lidc_dicom.xml import Reading, Session, XmlFile, merge, parse, slices_named
+from modiff.data.importers.lidc_dicom.xml import Session, XmlFile, merge, parse, series_uid_of, slices_named
 from modiff.errors import DataError
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
 from modiff.io.dicom.series import (
@@ -37,7 +37,6 @@ from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
-_COLUMNS = ("case", "image", "sessions", "affine", "slice_index", "valid", "spacing")
 MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
 
 
@@ -53,15 +52,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class CtSlice:
-    """One slice: its file, SOP instance UID and place."""
-
-    path: Path
-    sop_uid: str
-    plane: Plane
-
-
-@dataclass(frozen=True)
 class CtSeries:
     """One CT series of slices of a shape (H,W), from the lowest to the highest along their normal; gaps are allowed.
 
@@ -71,15 +61,16 @@ class CtSeries:
 
     uid: str
     shape: tuple[int, int]
-    slices: tuple[CtSlice, ...]
+    paths: list[Path]
+    sop_uids: list[str]
+    planes: list[Plane]
 
     @property
     def steps(self) -> tuple[float, float, float]:
         """mm between (slices, rows, columns); of slices the median, or the stated thickness where there is one."""
-        first = self.slices[0].plane
-        heights = np.diff([one.plane.height for one in self.slices])
-        heights = heights[heights > 1e-3]
-        return float(np.median(heights)) if heights.size else first.thickness, *first.spacing
+        steps = np.diff([plane.height for plane in self.planes])
+        steps = steps[steps > 1e-3]
+        return float(np.median(steps)) if steps.size else self.planes[0].thickness, *self.planes[0].spacing
 
 
 def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
@@ -104,14 +95,15 @@ def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
     made = []
     for uid, series in sorted(found.items()):
         paths, headers = list(series), list(series.values())
-        planes = [plane_of(path, header) for path, header in series.items()]
+        planes = list(map(plane_of, paths, headers))
         check_same_grid(where, planes)
         shapes = sorted({(int(header.Rows), int(header.Columns)) for header in headers})
         if len(shapes) > 1:
             raise DataError("slices differ in size", path=where, found=shapes[:5], expected="one size in a series")
-        uids = [text(header, "SOPInstanceUID") for header in headers]
         kept = without_copies(paths, headers, in_order(planes))
-        made.append(CtSeries(uid, shapes[0], tuple(CtSlice(paths[i], uids[i], planes[i]) for i in kept)))
+        sop_uids = [text(headers[place], "SOPInstanceUID") for place in kept]
+        one = CtSeries(uid, shapes[0], [paths[place] for place in kept], sop_uids, [planes[place] for place in kept])
+        made.append(one)
     return made
 
 
@@ -133,53 +125,52 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
         notes += _notes(series, sessions, series.uid in readings)
         for nodule in nodules_of(series, sessions, job.folder):
             rows += _crops(job, series, len(sessions), nodule, number)
-            digests += [sha256_of(series.slices[place].path) for place in nodule.slices]
+            digests += [sha256_of(series.paths[place]) for place in nodule.slices]
             number += 1
     if not all_series:
         notes.append("no CT series")
     raters = max((row["sessions"] for row in rows), default=0)
-    masks = np.zeros((len(rows), raters, job.rule.size, job.rule.size), bool)
-    for made, row in zip(masks, rows, strict=True):
-        made[: row["sessions"]] = row["masks"]
-    columns = {name: np.array([row[name] for row in rows]) for name in _COLUMNS} | {"masks": masks}
+    for row in rows:
+        row["masks"] = np.pad(row["masks"], ((0, raters - row["sessions"]), (0, 0), (0, 0)))
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {"case": np.empty(0)}
     used = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return columns | {"notes": np.array(notes, dtype=np.str_), "sha256": np.array(used)}
 
 
-def _readings(job: Job, all_series: Sequence[CtSeries], notes: list[str]) -> tuple[dict[str, list[Reading]], list[str]]:
-    """Series UID -> what the XML files say of it, and the SHA-256 of those files.
+def _readings(
+    job: Job, all_series: Sequence[CtSeries], notes: list[str]
+) -> tuple[dict[str, list[list[Session]]], list[str]]:
+    """Series UID -> the sessions of each XML file about it, and the SHA-256 of those files.
 
     A file that names no series that is here is about the series whose slices it names. A radiograph's has no sessions.
     """
-    named = {series.uid: {one.sop_uid for one in series.slices} for series in all_series}
-    found: dict[str, list[Reading]] = {}
+    named = {series.uid: set(series.sop_uids) for series in all_series}
+    found: dict[str, list[list[Session]]] = {}
     digests = []
     for file in job.xml:
         data = file.read()
-        reading = parse(data, file.name)
-        uid = reading.series_uid
+        sessions, uid = parse(data, file.name), series_uid_of(data)
         if uid not in named:
-            slices = slices_named(reading.sessions)
+            slices = slices_named(sessions)
             uid = next((name for name, uids in named.items() if uids & slices), "")
         if uid:
-            found.setdefault(uid, []).append(reading)
+            found.setdefault(uid, []).append(sessions)
             digests.append(hashlib.sha256(data).hexdigest())
-        elif reading.sessions:
+        elif sessions:
             notes.append("an XML is about no series that is here")
     return found, digests
 
 
 def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> list[Nodule]:
     """Physical nodules of a series from what its raters outlined on the slices that are there."""
-    place_of = {one.sop_uid: place for place, one in enumerate(series.slices)}
+    place_of = {uid: place for place, uid in enumerate(series.sop_uids)}
     marked: list[Marked] = []
     for reader, session in enumerate(sessions):
-        for outline in session.outlines:
-            masks: dict[int, np.ndarray] = {}
+        for outline in session:
+            masks = {}
             for uid in {region.sop_uid for region in outline} & place_of.keys():
-                place = place_of[uid]
                 regions = [region for region in outline if region.sop_uid == uid]
-                masks[place] = fill(regions, series.shape, str(where))
+                masks[place_of[uid]] = fill(regions, series.shape, str(where))
             if one := Marked.of(reader, masks):
                 marked.append(one)
             if sum(len(one.voxels) for one in marked) > MAX_VOXELS:
@@ -190,14 +181,13 @@ def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> li
 def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> list[dict[str, Any]]:
     """A nodule's slices, each with what `import_patient` says of it."""
     rule = job.rule
-    spacing = series.slices[0].plane.spacing
+    spacing = series.planes[0].spacing
     window = Window.around(nodule.centre, rule.size, spacing, rule.spacing)
     crops = []
     for index, place in enumerate(nodule.slices):
-        one = series.slices[place]
-        values = read_slice(one.path)
+        values = read_slice(series.paths[place])
         if values.shape != series.shape:
-            raise DataError("changed while it was read", path=one.path)
+            raise DataError("changed while it was read", path=series.paths[place])
         masks = np.zeros((readers, rule.size, rule.size), bool)
         for reader, marked in nodule.outlines.items():
             masks[reader] = window.mask(marked.mask(place, series.shape))
@@ -207,7 +197,7 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
                 "image": windowed(window.image(values, rule.window[0]), *rule.window),
                 "masks": masks,
                 "sessions": readers,
-                "affine": window.affine(one.plane),
+                "affine": window.affine(series.planes[place]),
                 "slice_index": place,
                 "valid": window.valid(series.shape),
                 "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
@@ -221,16 +211,15 @@ def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list
     if not sessions:
         return ["a CT series whose XML has no reading session" if has_xml else "a CT series without an XML"]
     notes = []
-    there = {one.sop_uid for one in series.slices}
-    regions = [region for session in sessions for outline in session.outlines for region in outline]
+    regions = [region for session in sessions for outline in session for region in outline]
+    there = set(series.sop_uids)
     if absent := sum(region.sop_uid not in there for region in regions):
         notes.append(f"{absent} of {len(regions)} outlined regions lie on slices that are not in the folder")
     if len(sessions) != 4:
         notes.append(f"{len(sessions)} reading sessions in place of four")
     if not regions:
         notes.append("no nodule of 3 mm or more")
-    heights = [one.plane.height for one in series.slices]
-    steps = np.diff(heights)
+    steps = np.diff([plane.height for plane in series.planes])
     if steps.size and (steps < 1e-3).any():
         notes.append("several slices in one place")
     if steps.size and (steps > 1.5 * series.steps[0]).any():

@@ -70,28 +70,8 @@ class Region:
     inclusion: bool
 
 
-@dataclass(frozen=True)
-class Session:
-    """One radiologist's reading of a series; no outlines means that nothing of 3 mm or more was found.
-
-    outlines: of each nodule of 3 mm or more its regions on all slices.
-    """
-
-    outlines: tuple[tuple[Region, ...], ...]
-
-    @property
-    def key(self) -> frozenset[tuple[str, bytes, bool]]:
-        """What makes two readings the same: their regions, in whatever order."""
-        regions = [region for outline in self.outlines for region in outline]
-        return frozenset((region.sop_uid, region.points.tobytes(), region.inclusion) for region in regions)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One XML file. series_uid: of the series it is about, empty where it does not say."""
-
-    series_uid: str
-    sessions: tuple[Session, ...]
+Outline = tuple[Region, ...]  # of a nodule of 3 mm or more: its regions on all slices
+Session = tuple[Outline, ...]  # one radiologist's reading of a series; none: nothing of 3 mm or more was found
 
 
 def series_uid_of(data: bytes) -> str:
@@ -100,8 +80,8 @@ def series_uid_of(data: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def parse(data: bytes, where: str) -> Reading:
-    """Reads an LIDC XML file; a radiograph's has no sessions. `where` names it in errors.
+def parse(data: bytes, where: str) -> list[Session]:
+    """The sessions of an LIDC XML file; a radiograph's has none. `where` names it in errors.
 
     Raises DataError for what is not well-formed, has a DTD or entities, is no LIDC message, or is beyond the bounds.
     """
@@ -119,27 +99,28 @@ def parse(data: bytes, where: str) -> Reading:
         raise DataError("is no well-formed XML, or has a DTD", path=where, found=kind) from None
 
 
-def merge(readings: Iterable[Reading]) -> list[Session]:
+def merge(files: Iterable[Sequence[Session]]) -> list[Session]:
     """The sessions of all XML files about one series, each once.
 
     Sessions with the same outlines are one, in one file or in several: two people never draw the same points. Sessions
     without outlines look alike, so as many are kept as the file with most of them has.
     """
     kept: dict[frozenset[tuple[str, bytes, bool]] | int, Session] = {}
-    for reading in readings:
+    for sessions in files:
         empty = 0
-        for session in reading.sessions:
-            empty += not session.outlines
-            kept.setdefault(session.key or empty, session)
+        for session in sessions:
+            empty += not session
+            regions = [region for outline in session for region in outline]
+            drawn = frozenset((region.sop_uid, region.points.tobytes(), region.inclusion) for region in regions)
+            kept.setdefault(drawn or empty, session)
     return list(kept.values())
 
 
-def _collect(events: Iterable[tuple[str, Element]]) -> Reading:
+def _collect(events: Iterable[tuple[str, Element]]) -> list[Session]:
     """Takes elements as they end and lets go of them, so that memory holds one nodule at a time."""
-    series_uid, count = "", 0
-    path: list[str] = []
+    count, path = 0, list[str]()
     regions: list[Region] = []
-    outlines: list[tuple[Region, ...]] = []
+    outlines: list[Outline] = []
     sessions: list[Session] = []
     for event, element in events:
         if event == "start":
@@ -156,23 +137,21 @@ def _collect(events: Iterable[tuple[str, Element]]) -> Reading:
                 raise DataError("is no LIDC XML", field="root", found=name[:40], expected=" or ".join(_ROOTS))
             continue
         name = path.pop()
-        if name in ("SeriesInstanceUid", "SeriesInstanceUID") and not series_uid:
-            series_uid = (element.text or "").strip()[:64]
-        elif name == "roi" and path[-1:] == ["unblindedReadNodule"]:
+        if name == "roi" and path[-1:] == ["unblindedReadNodule"]:
             regions.append(_region(element))
         elif name == "unblindedReadNodule":
             if any(len(region.points) >= _LEAST_POINTS for region in regions):
                 outlines.append(tuple(regions))
             regions = []
         elif name == "readingSession":
-            sessions.append(Session(tuple(outlines)))
+            sessions.append(tuple(outlines))
             outlines = []
         if len(outlines) > MAX_OUTLINES or len(sessions) > MAX_SESSIONS:
             expected = f"at most {MAX_SESSIONS}, and {MAX_OUTLINES} nodules in each"
             raise DataError(f"too many {'nodules' if outlines else 'sessions'}", expected=expected)
         if name not in ("xCoord", "yCoord", "edgeMap", "imageSOP_UID", "inclusion"):
             element.clear()
-    return Reading(series_uid, tuple(sessions))
+    return sessions
 
 
 def _texts(element: Element) -> dict[str, str]:
@@ -199,4 +178,4 @@ def _region(roi: Element) -> Region:
 
 def slices_named(sessions: Sequence[Session]) -> set[str]:
     """SOP instance UIDs of all slices on which somebody outlined something."""
-    return {region.sop_uid for session in sessions for outline in session.outlines for region in outline}
+    return {region.sop_uid for session in sessions for outline in session for region in outline}
