@@ -116,9 +116,8 @@ def resample(mask: Grid, to: Grid) -> Grid:
         if mask.shape[0] != to.shape[0]:
             found, expected = f"{mask.shape[0]} slices", f"{to.shape[0]}, or a geometry in both files"
             raise DataError("cannot be resampled", path=mask.path, found=found, expected=expected)
-        ratio = [mask.shape[2] / to.shape[2], mask.shape[1] / to.shape[1], 1.0]
-        back = np.diag([*ratio, 1.0])
-        back[:3, 3] = [(value - 1) / 2 for value in ratio]
+        rows, columns = mask.shape[1] / to.shape[1], mask.shape[2] / to.shape[2]
+        back = moved(np.eye(4), (rows - 1) / 2, (columns - 1) / 2, (rows, columns))
     in_plane = np.tensordot(back[:3, :2], np.indices(to.shape[1:])[::-1], 1)  # of (column, row)
     made = np.zeros((len(mask.array), *to.shape), mask.array.dtype)
     limit = np.array(mask.shape[::-1])[:, None, None]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modiff.data.importers.grids import SUFFIXES
+from modiff.data.importers.grids import JPEG, SUFFIXES
 from modiff.data.importers.sources import walk
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import natural
@@ -18,6 +18,9 @@ MASKS = ("{case}/rater-{rater}",)
 _MAX_TABLE_BYTES = 64 << 20
 _GROUPS = {name: f"(?P<{name}>[^/]+?)" for name in ("patient", "slice", "rater", "channel")}
 _GROUPS["case"] = "(?P<case>.+?)"
+Match = Callable[
+    [str, str], dict[str, str] | None
+]  # a file's path with and without suffix -> what stands in its places
 
 
 @dataclass
@@ -37,30 +40,28 @@ class Item:
         return [*self.channels.values(), *self.masks.values()]
 
 
-class Pattern:
+def pattern(text: str, option: str) -> Match:
     """A path below the root with {case}, {patient}, {slice}, {rater}, {channel} and `*`.
 
     {case} may span folders, the others and `*` do not. Without a known suffix at its end any known suffix fits.
     """
+    parts = re.split(r"\{(\w+)\}", text)  # plain text and names in turn
+    names = parts[1::2]
+    for name in names:
+        if name not in _GROUPS or names.count(name) > 1:
+            expected = "{case}, {patient}, {slice}, {rater} or {channel}, each once"
+            raise ConfigError("no such place", field=option, found="{" + name + "}", expected=expected)
+    if not {"case", "patient", "slice"} & set(names):
+        raise ConfigError("names no case", field=option, found=text, expected="{case} in it")
+    parts[::2] = [re.escape(part).replace(r"\*", "[^/]*") for part in parts[::2]]
+    parts[1::2] = [_GROUPS[name] for name in names]
+    regex, whole = re.compile("".join(parts)), text.lower().endswith((*SUFFIXES, *JPEG))
 
-    def __init__(self, text: str, option: str) -> None:
-        parts = re.split(r"\{(\w+)\}", text)  # plain text and names in turn
-        names = parts[1::2]
-        for name in names:
-            if name not in _GROUPS or names.count(name) > 1:
-                expected = "{case}, {patient}, {slice}, {rater} or {channel}, each once"
-                raise ConfigError("no such place", field=option, found="{" + name + "}", expected=expected)
-        if not {"case", "patient", "slice"} & set(names):
-            raise ConfigError("names no case", field=option, found=text, expected="{case} in it")
-        parts[::2] = [re.escape(part).replace(r"\*", "[^/]*") for part in parts[::2]]
-        parts[1::2] = [_GROUPS[name] for name in names]
-        self._regex = re.compile("".join(parts))
-        self._whole = text.lower().endswith((*SUFFIXES, ".jpg", ".jpeg"))
+    def match(name: str, stem: str) -> dict[str, str] | None:
+        found = regex.fullmatch(name if whole else stem)
+        return found and found.groupdict()
 
-    def match(self, name: str, stem: str) -> dict[str, str] | None:
-        """Place -> what stands there, for a file's path with and without suffix."""
-        found = self._regex.fullmatch(name if self._whole else stem)
-        return None if found is None else found.groupdict()
+    return match
 
 
 def find(
@@ -70,19 +71,18 @@ def find(
 
     A folder that fits a pattern of images or masks is a DICOM series. Raises DataError where nothing is found.
     """
-    patterns = [(Pattern(text, "--image"), False) for text in images]
-    patterns += [(Pattern(text, "--mask"), True) for text in masks]
+    # What fits both is a mask: {channel} takes anything, a pattern of masks is the narrower one.
+    patterns = [*(pattern(text, "--mask") for text in masks), *(pattern(text, "--image") for text in images)]
     if any("{rater}" not in text for text in masks):
         raise ConfigError("names no rater", field="--mask", found=masks, expected="{rater} in it")
     items: dict[str, Item] = {}
     strange = []
-    for name, stem in _candidates(root, [pattern for pattern, _ in patterns], suffixes):
-        matches = [(found, is_mask) for pattern, is_mask in patterns if (found := pattern.match(name, stem))]
+    for name, stem in _candidates(root, patterns, suffixes):
+        matches = [(found, place < len(masks)) for place, match in enumerate(patterns) if (found := match(name, stem))]
         if not matches:
             strange += [] if (root / name).is_dir() else [name]
             continue
-        # What fits both is a mask: {channel} takes anything, a pattern of masks is the narrower one.
-        found, is_mask = max(matches, key=lambda match: match[1])
+        found, is_mask = matches[0]
         parts = [found[key] for key in ("patient", "case", "slice") if key in found]
         case = "/".join(parts)
         item = items.setdefault(case, Item(case, parts[0].split("/")[0]))
@@ -97,14 +97,14 @@ def find(
     return sorted(items.values(), key=lambda item: natural(item.case)), strange
 
 
-def _candidates(root: Path, patterns: list[Pattern], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _candidates(root: Path, patterns: list[Match], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Relative path, and the same without suffix, of what may be an image: files by suffix, folders by pattern."""
     for folder, folders, files in walk(root, lambda name: name.lower().endswith(suffixes) and name[0] != "."):
         for name in folders.copy():
             path = (folder / name).relative_to(root).as_posix()
             if name.startswith("."):
                 folders.remove(name)
-            elif any(pattern.match(path, path) for pattern in patterns) and any(
+            elif any(match(path, path) for match in patterns) and any(
                 entry.is_file() and not entry.name.startswith(".") for entry in (folder / name).iterdir()
             ):
                 folders.remove(name)

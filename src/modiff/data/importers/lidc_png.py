@@ -65,8 +65,7 @@ class LidcPng(Importer[Crop]):
         files = item.files.items()
         pixels = {rater: decode_png(source.read(name), source.where(name)) for rater, (source, name) in files}
         image = pixels.pop(None)
-        masks = np.empty((len(pixels), *image.shape), np.uint8)
-        for rater, mask in sorted(pixels.items()):
+        for rater, mask in pixels.items():
             source, name = item.files[rater]
             if mask.shape != image.shape:
                 found, expected = mask.shape, image.shape
@@ -75,20 +74,16 @@ class LidcPng(Importer[Crop]):
             if (mask + np.uint8(1)).max() > 1:
                 other = sorted(set(np.unique(mask).tolist()) - {0, 255})
                 raise DataError("mask values", path=source.where(name), found=other[:5], expected="0 and 255 only")
-            masks[rater] = mask & 1
-        image, masks = (self._centre(part, item.name) for part in (image[None], masks))
+        planes = np.stack([image, *(pixels[rater] & 1 for rater in range(len(pixels)))])
+        side, (height, width) = self.args.centre, image.shape
+        if side is not None:
+            if side > min(height, width):
+                small, least = f"{height}×{width}", f"at least {side}"
+                raise DataError("smaller than --centre", path=item.name, found=small, expected=least)
+            top, left = (height - side) // 2, (width - side) // 2
+            planes = planes[:, top : top + side, left : left + side]
         # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
-        return [Case(item.name, item.patient, image, masks)]
-
-    def _centre(self, pixels: np.ndarray, where: str) -> np.ndarray:
-        """The central square of (…,H,W), a view; all of it without --centre."""
-        if self.args.centre is None:
-            return pixels
-        side, (height, width) = self.args.centre, pixels.shape[-2:]
-        if side > min(height, width):
-            raise DataError("smaller than --centre", path=where, found=f"{height}×{width}", expected=f"at least {side}")
-        top, left = (height - side) // 2, (width - side) // 2
-        return pixels[..., top : top + side, left : left + side]
+        return [Case(item.name, item.patient, planes[:1], planes[1:])]
 
     def close(self, *, done: bool) -> None:
         """Closes the archives."""

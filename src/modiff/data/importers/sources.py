@@ -111,14 +111,14 @@ def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Itera
         yield Path(folder), folders, files
 
 
-def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
-    """A regular file's content; raises DataError where it cannot be read or is larger than `limits` allow."""
+def read_bytes(path: Path) -> bytes:
+    """A regular file's content; raises DataError where it cannot be read or is larger than 256 MiB."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise DataError("not a regular file", path=path)
-        if status.st_size > limits.max_bytes:
-            found, expected = f"{status.st_size} bytes", f"at most {limits.max_bytes}"
+        if status.st_size > LIMITS.max_bytes:
+            found, expected = f"{status.st_size} bytes", f"at most {LIMITS.max_bytes}"
             raise DataError("file too large", path=path, found=found, expected=expected)
         return path.read_bytes()
     except OSError as error:

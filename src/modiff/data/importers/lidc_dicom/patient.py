@@ -210,21 +210,17 @@ def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list
     """What is unusual about a series, in words without identifiers."""
     if not sessions:
         return ["a CT series whose XML has no reading session" if has_xml else "a CT series without an XML"]
-    notes = []
     regions = [region for session in sessions for outline in session for region in outline]
-    there = set(series.sop_uids)
-    if absent := sum(region.sop_uid not in there for region in regions):
-        notes.append(f"{absent} of {len(regions)} outlined regions lie on slices that are not in the folder")
-    if len(sessions) != 4:
-        notes.append(f"{len(sessions)} reading sessions in place of four")
-    if not regions:
-        notes.append("no nodule of 3 mm or more")
+    absent = sum(region.sop_uid not in series.sop_uids for region in regions)
     steps = np.diff([plane.height for plane in series.planes])
-    if steps.size and (steps < 1e-3).any():
-        notes.append("several slices in one place")
-    if steps.size and (steps > 1.5 * series.steps[0]).any():
-        notes.append("slices are missing between others")
-    return notes
+    unusual = {
+        f"{absent} of {len(regions)} outlined regions lie on slices that are not in the folder": absent,
+        f"{len(sessions)} reading sessions in place of four": len(sessions) != 4,
+        "no nodule of 3 mm or more": not regions,
+        "several slices in one place": (steps < 1e-3).any(),
+        "slices are missing between others": (steps > 1.5 * series.steps[0]).any(),
+    }
+    return [note for note, found in unusual.items() if found]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ import numpy as np
 from modiff.data.importers.sources import Source, read_bytes
 from modiff.errors import DataError
 from modiff.io.files import located
-from modiff.io.limits import Limits
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -58,7 +57,7 @@ class XmlFile:
         if self.inside is not None:
             with closing(Source(self.path)) as source:
                 return source.read(self.inside)
-        return read_bytes(self.path, Limits(max_bytes=MAX_BYTES))
+        return read_bytes(self.path)
 
 
 @dataclass(frozen=True)
