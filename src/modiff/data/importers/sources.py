@@ -7,7 +7,8 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from modiff.errors import DataError
@@ -98,12 +99,12 @@ def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Itera
     """
     if not root.is_dir():
         raise DataError("no such folder", path=root)
-    inside, count = root.resolve(), 0
+    inside, files_seen = root.resolve(), 0
     for folder, folders, names in os.walk(root):
         folders.sort()
         files = [Path(folder, name) for name in sorted(names) if wanted(name)]
-        count += len(names)
-        if count > MAX_FILES:
+        files_seen += len(names)
+        if files_seen > MAX_FILES:
             raise DataError("too many files", path=root, expected=f"at most {MAX_FILES}")
         for file in files:
             if file.is_symlink() and not file.resolve().is_relative_to(inside):
@@ -127,10 +128,7 @@ def read_bytes(path: Path) -> bytes:
 
 def digest_of(files: Iterable[tuple[str, str]]) -> str:
     """SHA-256 of a list of files' names with their SHA-256."""
-    sha = hashlib.sha256()
-    for name, digest in files:
-        sha.update(f"{name}\0{digest}\n".encode())
-    return sha.hexdigest()
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in files).encode()).hexdigest()
 
 
 def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
@@ -143,9 +141,7 @@ def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     return {root.resolve().name: digest_of(digests)}
 
 
-def free_name(name: str, taken: Iterable[str]) -> str:
+def free_name(name: str, taken: Collection[str]) -> str:
     """`name`, or with a number behind it, such as `name (2)`, where it is taken."""
-    free, number = name, 2
-    while free in taken:
-        free, number = f"{name} ({number})", number + 1
-    return free
+    names = chain((name,), (f"{name} ({number})" for number in count(2)))
+    return next(free for free in names if free not in taken)

@@ -76,7 +76,7 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
     limits.check_declared(path, shape, 4, sum(file.stat().st_size for file in files))
     planes = [plane_of(file, header) for file, header in zip(files, headers, strict=True)]
     check_same_grid(path, planes)
-    kept = without_copies(files, headers, in_order(planes))
+    kept = in_order(files, headers, planes)
     planes = [planes[place] for place in kept]
     check_even(path, planes)
     array, headers = _read_slices([files[place] for place in kept], limits)
@@ -124,10 +124,13 @@ def _check_one_series(path: Path, headers: Sequence[Dataset]) -> None:
             raise DataError("slices differ", path=path, field=name, found=values[:5], expected="one value")
 
 
-def without_copies(files: Sequence[Path], headers: Sequence[Dataset], order: Sequence[int]) -> list[int]:
-    """Slices in order, an exact copy of a file left out; two different files that claim one identity are refused."""
+def in_order(files: Sequence[Path], headers: Sequence[Dataset], planes: Sequence[Plane]) -> list[int]:
+    """Places of the slices from the lowest to the highest along the normal, an exact copy of a file left out.
+
+    Raises DataError for two different files that claim one identity.
+    """
     kept: dict[str, int] = {}
-    for place in order:
+    for place in sorted(range(len(planes)), key=lambda place: planes[place].height):
         before = kept.setdefault(text(headers[place], "SOPInstanceUID") or f"file {place}", place)
         if before != place and sha256_of(files[before]) != sha256_of(files[place]):
             path, found = files[place].parent, f"{files[before].name} and {files[place].name}"
@@ -258,11 +261,6 @@ def check_same_grid(path: Path, planes: Sequence[Plane]) -> None:
         if np.abs(np.subtract(plane.spacing, first.spacing)).max() > 1e-4 * max(first.spacing):
             found = f"{first.spacing} and {plane.spacing}"
             raise DataError("slices differ in pixel spacing", path=path, field="PixelSpacing", found=found)
-
-
-def in_order(planes: Sequence[Plane]) -> list[int]:
-    """Places of the slices from the lowest to the highest along the normal."""
-    return sorted(range(len(planes)), key=lambda place: planes[place].height)
 
 
 def check_even(path: Path, planes: Sequence[Plane]) -> None:

@@ -23,16 +23,7 @@ from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, fill, grou
 from modiff.data.importers.lidc_dicom.xml import Session, XmlFile, merge, parse, series_uid_of, slices_named
 from modiff.errors import DataError
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
-from modiff.io.dicom.series import (
-    MAX_FILES,
-    Plane,
-    affine_of,
-    check_same_grid,
-    in_order,
-    plane_of,
-    read_slice,
-    without_copies,
-)
+from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, check_same_grid, in_order, plane_of, read_slice
 from modiff.io.files import sha256_of
 from modiff.io.limits import Limits
 
@@ -100,7 +91,7 @@ def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
         shapes = sorted({(int(header.Rows), int(header.Columns)) for header in headers})
         if len(shapes) > 1:
             raise DataError("slices differ in size", path=where, found=shapes[:5], expected="one size in a series")
-        kept = without_copies(paths, headers, in_order(planes))
+        kept = in_order(paths, headers, planes)
         sop_uids = [text(headers[place], "SOPInstanceUID") for place in kept]
         one = CtSeries(uid, shapes[0], [paths[place] for place in kept], sop_uids, [planes[place] for place in kept])
         made.append(one)

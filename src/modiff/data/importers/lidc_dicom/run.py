@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
@@ -55,7 +55,8 @@ class LidcDicom(Importer[Job]):
         self._found, unused = find_jobs([Path(path) for path in args.folders], args.xml, self.rule)
         if unused:
             self._say(f"{unused} XML files are about no series here")
-        self._done = Done(Path(args.output), self.version)
+        output = Path(args.output)
+        self._done = Done(output.with_name(f".{output.name}.partial"), self.version)
         self._left_out = self._read_all()
         self.items = []
         self.used: dict[str, str] = {}  # patient -> SHA-256 of the files
@@ -120,7 +121,7 @@ class LidcDicom(Importer[Job]):
         if done:
             if self._left_out:
                 self._say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
-            self._done.remove()
+            shutil.rmtree(self._done.folder, ignore_errors=True)
 
 
 def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], _Crops]]]:
@@ -200,6 +201,7 @@ def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
     return found
 
 
+@dataclass(frozen=True)
 class Done:
     """A folder beside the store to be, with one file per patient.
 
@@ -207,16 +209,15 @@ class Done:
     times; anything else in its place is made anew.
     """
 
-    def __init__(self, store: Path, version: str) -> None:
-        self.folder = store.with_name(f".{store.name}.partial")
-        self._version = version
+    folder: Path
+    version: str
 
     def key(self, job: Job) -> str:
         """What a patient's result depends on, as 64 hexadecimal digits."""
         stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
         files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
         names = sorted(file.name for file in job.xml)
-        made = json.dumps([self._version, job.patient, asdict(job.rule), files, names])
+        made = json.dumps([self.version, job.patient, asdict(job.rule), files, names])
         return hashlib.sha256(made.encode()).hexdigest()
 
     def load(self, job: Job) -> _Crops | None:
@@ -236,10 +237,6 @@ class Done:
                 np.savez_compressed(file, **table)
         except OSError as error:
             raise DataError("cannot be written", path=self.folder, found=error.strerror) from error
-
-    def remove(self) -> None:
-        """The store is made: nothing of this is needed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, job: Job) -> Path:
         # The name of a patient is a folder's, which may hold anything: its hash is a safe name of a file.
