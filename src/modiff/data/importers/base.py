@@ -7,13 +7,13 @@ output, splits and folds, progress, reading ahead, provenance, and that a store 
 from __future__ import annotations
 
 import argparse
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -106,8 +106,7 @@ def lidc_info(
 
 def importer(name: str) -> type[Importer]:
     """The class of an importer in the table."""
-    module, _, kind = IMPORTERS[name].importer.rpartition(".")
-    return getattr(importlib.import_module(f"modiff.data.importers.{module}"), kind)
+    return resolve_name(f"modiff.data.importers.{IMPORTERS[name].importer}")
 
 
 def run_import(name: str, args: argparse.Namespace) -> Path:

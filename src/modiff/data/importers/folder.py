@@ -91,7 +91,9 @@ class Folder(Importer[Item]):
                     if self.args.resample is None:
                         raise misplaced
                     mask = grids.resample(mask, image)
-                masks[slot] = self.labels.apply(mask)
+                wrong, masks[slot] = self.labels.judge(mask)
+                if wrong is not None:
+                    raise wrong
         if self.rule.kind == "unit":
             check_unit(image.array, image.path)
         ends = None if self.rule.kind == "unit" else self.rule.bounds(image.array)
@@ -147,14 +149,15 @@ class Folder(Importer[Item]):
         if not item.channels:
             mask, found = next(iter(item.masks.values())), f"only masks of {', '.join(item.masks)}"
             raise DataError("masks without an image", path=mask, field=item.case, found=found)
-        parts = [grids.read_grid(item.channels[name], self.limits) for name in sorted(item.channels)]
-        for name, grid in zip(sorted(item.channels), parts, strict=True):
+        parts = {name: grids.read_grid(path, self.limits) for name, path in sorted(item.channels.items())}
+        first = next(iter(parts.values()))
+        for name, grid in parts.items():
             if name and len(grid.array) != 1:
                 raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
-            if what := grids.difference(parts[0], grid):
+            if what := grids.difference(first, grid):
                 found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
                 raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
-        return replace(parts[0], array=np.concatenate([grid.array for grid in parts]))
+        return replace(first, array=np.concatenate([grid.array for grid in parts.values()]))
 
     def differences(self, item: Item, image: Grid) -> Iterator[DataError]:
         """How an image differs from the first case's, like which all others must be."""

@@ -232,13 +232,6 @@ class Labels:
             raise ConfigError("no class is named", field="--label", expected="VALUE=CLASS")
         self.classes = tuple(names) if names else (foreground,)
 
-    def apply(self, grid: Grid) -> np.ndarray:
-        """(Z,H,W) uint8 class index; raises DataError for values that are not whole, not known, or coloured."""
-        fault, made = self.judge(grid)
-        if fault is not None:
-            raise fault
-        return made
-
     def judge(self, grid: Grid) -> tuple[DataError | None, np.ndarray]:
         """What is wrong with a mask's values, and (Z,H,W) uint8 the class indices that they most likely mean."""
         if len(grid.array) > 1 and (grid.array != grid.array[0]).any():  # colours that are grey are one channel

@@ -16,6 +16,7 @@ from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
 from modiff.data.importers.sources import Source, free_name
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
+from modiff.io.files import natural
 from modiff.io.image import picture
 
 SOURCE = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
@@ -32,11 +33,10 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 
 @dataclass
 class Crop:
-    """One slice of a nodule. order: to sort by. files: where its image (None) and its raters' masks (0, 1, …) lie."""
+    """One slice of a nodule. files: where its image (None) and its raters' masks (0, 1, …) lie."""
 
     name: str
     patient: str
-    order: tuple[str, int, int]
     files: dict[int | None, tuple[Source, str]] = field(default_factory=dict)
 
 
@@ -103,9 +103,7 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
             if found is None:
                 expected = "<patient>/nodule-<k>/images or mask-<r>/slice-<i>.png"
                 raise DataError("a PNG outside the layout", path=source.where(name), expected=expected)
-            patient, *numbered = found["patient"], found["nodule"], found["slice"]
-            nodule, number = (int(part.split("-")[1]) for part in numbered)
-            new = Crop("/".join((patient, *numbered)), patient, (patient, nodule, number))
+            new = Crop("/".join(found.group("patient", "nodule", "slice")), found["patient"])
             rater = None if found["rater"] is None else int(found["rater"])
             own = (source, name)
             before = crops.setdefault(new.name, new).files.setdefault(rater, own)
@@ -126,7 +124,7 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
         if missing := [f"mask-{rater}" for rater in range(raters) if rater not in crop.files]:
             source, name = crop.files[None]
             raise DataError("masks are missing", path=source.where(name), found=f"no {', '.join(missing)}")
-    return sorted(crops.values(), key=lambda crop: crop.order), raters
+    return sorted(crops.values(), key=lambda crop: (crop.patient, natural(crop.name))), raters
 
 
 def decode_png(data: bytes, where: str) -> np.ndarray:

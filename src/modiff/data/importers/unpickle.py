@@ -31,6 +31,7 @@ _ALLOWED = frozenset((
 ))
 # fmt: on
 _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
+_STARTS = [b"\x80" + bytes([protocol]) for protocol in range(2, 6)]
 _MAX_DIMENSIONS = 8
 _MAX_STACK = 64  # arrays in one list: raters of a slice
 
@@ -174,14 +175,13 @@ def read_pickle(path: Path, max_bytes: int) -> Any:
         if size > max_bytes:
             found, hint = f"{size} bytes", "--max-bytes allows more."
             raise DataError("the file is too large", path=path, found=found, expected=f"≤ {max_bytes}", hint=hint)
-        with located(path), path.open("rb") as file:
-            if (start := file.read(2))[:1] != b"\x80" or start[1] not in range(2, 6):
-                raise DataError("not a pickle of protocol 2 to 5", path=path, found=repr(start))
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                _check_program(data)
-                data.seek(0)
-                # latin1: how byte strings of Python 2 become texts without loss
-                made = _Unpickler(data, encoding="latin1").load()
+        with located(path), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if (start := data[:2]) not in _STARTS:
+                raise DataError("not a pickle of protocol 2 to 5", found=repr(start))
+            _check_program(data)
+            data.seek(0)
+            # latin1: how byte strings of Python 2 become texts without loss
+            made = _Unpickler(data, encoding="latin1").load()
             _check_keys(made)
             return made
     except DataError:

@@ -36,9 +36,9 @@ def interior(points: np.ndarray) -> tuple[np.ndarray, int, int]:
     ends = np.roll(points, -1, axis=0)
     for (x0, y0), (x1, y1) in zip((points - (left, top)).tolist(), (ends - (left, top)).tolist(), strict=True):
         # The pixels whose centre lies on the line: its ends and the whole-number points between.
-        steps = math.gcd(x1 - x0, y1 - y0)
-        k = np.arange(steps + 1) if steps > 1 else np.array([0, 1])
-        on_line[y0 + k * ((y1 - y0) // max(steps, 1)), x0 + k * ((x1 - x0) // max(steps, 1))] = True
+        steps = max(math.gcd(x1 - x0, y1 - y0), 1)
+        k = np.arange(steps + 1)
+        on_line[y0 + k * ((y1 - y0) // steps), x0 + k * ((x1 - x0) // steps)] = True
         if y0 != y1:  # in each row of the line but its last, pixels right of the crossing change sides
             (first, start), (last, end) = sorted([(y0, x0), (y1, x1)])
             rows = np.arange(first, last)

@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
 from modiff.data.importers.lidc_dicom import patient
 from modiff.data.importers.lidc_dicom.patient import Job
 from modiff.data.importers.lidc_dicom.xml import XmlFile, series_uid_of
-from modiff.data.importers.sources import Source
+from modiff.data.importers.sources import Source, walk
 from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
@@ -109,8 +109,8 @@ class LidcDicom(Importer[Job]):
     def read(self, item: Job) -> Iterator[Case]:
         """A patient's crops; slots beyond a series' sessions did not read it."""
         made = self._loaded(item)
-        masks = np.zeros((len(made["case"]), self.raters, *made["image"].shape[1:]), np.uint8)
-        masks[:, : made["masks"].shape[1]] = made["masks"]
+        absent = self.raters - made["masks"].shape[1]
+        masks = np.pad(made["masks"].astype(np.uint8), ((0, 0), (0, absent), (0, 0), (0, 0)))
         for row, case in enumerate(made["case"].tolist()):
             place = {name: made[name][row] for name in ("affine", "slice_index", "valid", "spacing")}
             read = np.arange(self.raters) < made["sessions"][row]
@@ -153,9 +153,9 @@ def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule
     for folder in folders:
         if not folder.is_dir():
             raise DataError("no such folder", path=folder, expected="a folder with patients' folders")
-        for name, who in patients_of(folder, Source(folder).names).items():
+        for path, who in patients_of(folder).items():
             roots.setdefault(who, folder)
-            found[who].append(folder / name)
+            found[who].append(path)
     elsewhere = _by_series(xml)
     jobs = []
     for who, paths in sorted(found.items()):
@@ -175,18 +175,17 @@ def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule
     return jobs, sum(map(len, elsewhere.values()))
 
 
-def patients_of(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    """File (relative, forward slashes) -> patient: the part of its path like LIDC-IDRI-0001; the rest is left out.
+def patients_of(folder: Path) -> dict[Path, str]:
+    """File below a folder -> patient: the part of its path like LIDC-IDRI-0001; the rest is left out.
 
     Where no path has such a part, the first folders below `folder` are the patients.
     """
     above = next((part for part in reversed(folder.resolve().parts) if _PATIENT.fullmatch(part)), None)
-    named = {}
-    for name in names:
-        parts = PurePosixPath(name).parts[:-1]
-        if patient := next((part for part in parts if _PATIENT.fullmatch(part)), above):
-            named[name] = patient
-    return named or {name: PurePosixPath(name).parts[0] for name in names if "/" in name}
+    files = sorted((file for _, _, files in walk(folder) for file in files), key=Path.as_posix)
+    folders = {file: file.relative_to(folder).parts[:-1] for file in files}
+    named = {file: next(filter(_PATIENT.fullmatch, parts), above) for file, parts in folders.items()}
+    first = {file: parts[0] for file, parts in folders.items() if parts}
+    return {file: patient for file, patient in named.items() if patient} or first
 
 
 def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:

@@ -129,9 +129,8 @@ def _collect(events: Iterable[tuple[str, Element]]) -> list[Session]:
             count += 1
             path.append(name)
             if count > MAX_ELEMENTS or len(path) > MAX_DEPTH:
-                raise DataError(
-                    "too much for an LIDC XML", expected=f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
-                )
+                expected = f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
+                raise DataError("too much for an LIDC XML", expected=expected)
             if count == 1 and name not in _ROOTS:
                 raise DataError("is no LIDC XML", field="root", found=name[:40], expected=" or ".join(_ROOTS))
             continue
