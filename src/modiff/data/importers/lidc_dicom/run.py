@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 import shutil
 import zipfile
@@ -204,39 +203,32 @@ def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
 class Done:
     """A folder beside the store to be, with one file per patient.
 
-    A file counts only if it was made by the same version under the same rule from files of the same names, sizes and
-    times; anything else in its place is made anew.
+    It is named by all that the result depends on: version, rule, and the names, sizes and times of the patient's files.
+    What cannot be read is made anew.
     """
 
     folder: Path
     version: str
 
-    def key(self, job: Job) -> str:
-        """What a patient's result depends on, as 64 hexadecimal digits."""
+    def _path(self, job: Job) -> Path:
         stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
         files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
         names = sorted(file.name for file in job.xml)
-        made = json.dumps([self.version, job.patient, asdict(job.rule), files, names])
-        return hashlib.sha256(made.encode()).hexdigest()
+        made_from = json.dumps([self.version, job.patient, asdict(job.rule), files, names])
+        return self.folder / f"{hashlib.sha256(made_from.encode()).hexdigest()}.npz"
 
     def load(self, job: Job) -> _Crops | None:
         """The patient's result, or None where there is none that counts."""
         try:
             with np.load(self._path(job), allow_pickle=False) as file:
-                made = dict(file)
-            return made if str(made.pop("made_from")) == self.key(job) else None
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
-    def save(self, job: Job, made: _Crops) -> None:
+    def save(self, job: Job, made: dict[str, Any]) -> None:
         """Keeps a result; the file exists whole or not at all."""
-        table: dict[str, Any] = made | {"made_from": np.array(self.key(job))}
         try:
             with replacing(self._path(job)) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, **table)
+                np.savez_compressed(file, **made)
         except OSError as error:
             raise DataError("cannot be written", path=self.folder, found=error.strerror) from error
-
-    def _path(self, job: Job) -> Path:
-        # The name of a patient is a folder's, which may hold anything: its hash is a safe name of a file.
-        return self.folder / f"{hashlib.sha256(os.fsencode(job.patient)).hexdigest()[:32]}.npz"
