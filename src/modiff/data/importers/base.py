@@ -150,15 +150,8 @@ def write_store(
         console = Console(stderr=True)
         for cases in track(_read(source), "importing", len(source.items), console=console, disable=not progress):
             for one in cases:
-                writer.add(
-                    one.image,
-                    one.masks,
-                    everyone if one.read is None else one.read,
-                    case=one.case,
-                    patient=one.patient,
-                    split=splits[one.patient],
-                    **one.place,
-                )
+                read, split = everyone if one.read is None else one.read, splits[one.patient]
+                writer.add(one.image, one.masks, read, case=one.case, patient=one.patient, split=split, **one.place)
 
 
 def _read(source: Importer) -> Iterator[Iterable[Case]]:

@@ -39,11 +39,11 @@ class Cimd(Importer[Item]):
         self.raters = sorted({name for item in self.items for name in item.masks}, key=lambda name: (len(name), name))
         self.channels = sorted(self.items[0].channels)
         for item in self.items:
-            where = self.root / item.case
-            if not item.channels:
+            where, channels = self.root / item.case, sorted(item.channels)
+            if not channels:
                 raise DataError("masks without an image", path=where)
-            if sorted(item.channels) != self.channels:
-                found, expected = ", ".join(sorted(item.channels)), ", ".join(self.channels)
+            if channels != self.channels:
+                found, expected = ", ".join(channels), ", ".join(self.channels)
                 raise DataError("other channels than the first case", path=where, found=found, expected=expected)
             if missing := [f"label{name}_.jpg" for name in self.raters or "0" if name not in item.masks]:
                 raise DataError("masks are missing", path=where, found=f"no {', '.join(missing)}")
