@@ -66,7 +66,6 @@ class Grid:
 
 def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -> Grid:
     """An image, volume or DICOM series; a mask may also have one bit per pixel or a palette, whose indices it is."""
-    limits = limits or Limits()
     if path.suffix.lower() in JPEG:
         return Grid(read_jpeg(path, limits)[None, None], path)
     found = read_any(path, limits=limits, mask=mask)
@@ -76,9 +75,8 @@ def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -
     return Grid(found.array[None] if stack else found.array[:, None], path)
 
 
-def mask_limits(image: Grid, limits: Limits | None = None) -> Limits:
+def mask_limits(image: Grid, limits: Limits) -> Limits:
     """For a mask of this image: no larger than what was judged already, it may compress as well as it likes."""
-    limits = limits or Limits()
     return replace(limits, ratio_free=max(limits.ratio_free, 16 * math.prod(image.shape)))
 
 

@@ -188,7 +188,7 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
                 "image": windowed(window.image(values, rule.window[0]), *rule.window),
                 "masks": masks,
                 "sessions": readers,
-                "affine": window.affine(series.planes[place]),
+                "affine": moved(affine_of([series.planes[place]]), window.top, window.left, window.scale),
                 "slice_index": place,
                 "valid": window.valid(series.shape),
                 "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
@@ -265,10 +265,6 @@ class Window:
         """(top, left, bottom, right), half-open: the part of the window that is slice and not padding."""
         rows, columns = (np.flatnonzero(inside).tolist() or [0, -1] for inside in self._places(shape)[1])
         return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
-
-    def affine(self, plane: Plane) -> np.ndarray:
-        """(4,4) pixel (column, row, slice) of the window to RAS+ mm."""
-        return moved(affine_of([plane]), self.top, self.left, self.scale)
 
 
 def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:

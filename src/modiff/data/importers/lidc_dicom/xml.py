@@ -38,6 +38,7 @@ _LEAST_POINTS = 3  # fewer enclose nothing: the mark of a nodule below 3 mm
 _HEAD_BYTES = 16 << 10
 _SERIES = re.compile(rb"<(?:\w+:)?SeriesInstanceU(?:id|ID)>\s*([0-9.]{1,64})\s*<")
 _UID = re.compile(r"[0-9.]{1,64}")
+_COORDINATE = re.compile(r"[0-9]{1,5}")
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _region(roi: Element) -> Region:
     points: list[tuple[int, int]] = []
     for edge in (_texts(child) for child in roi if child.tag.rpartition("}")[2] == "edgeMap"):
         x, y = edge.get("xCoord", ""), edge.get("yCoord", "")
-        if not (x.isascii() and x.isdigit() and y.isascii() and y.isdigit() and max(len(x), len(y)) <= 5):
+        if not (_COORDINATE.fullmatch(x) and _COORDINATE.fullmatch(y)):
             raise DataError("no whole number of pixels", field="edgeMap", found=f"{x[:12]}, {y[:12]}")
         if max(int(x), int(y)) > MAX_COORDINATE:
             raise DataError("outside any image", field="edgeMap", found=f"{x}, {y}")
