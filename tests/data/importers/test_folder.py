@@ -405,7 +405,7 @@ def test_a_turned_voxel_stays_where_it_was(plane: str, flips: tuple[int, ...], a
 def test_resizing_keeps_the_centre_of_what_is_there(mask: bool, size: tuple[int, int]) -> None:
     array = np.zeros((1, 1, 12, 10), np.uint8)
     array[..., 4:8, 3:7] = 100
-    made = resize(Grid(array, Path("x"), AFFINE, (0.5, 0.5)), size, mask=mask)
+    made = resize(Grid(array, Path("x"), AFFINE), size, mask=mask)
     values = made.array[0, 0].astype(float)
     row, column = (np.average(np.arange(n), weights=values.sum(1 - axis)) for axis, n in enumerate(values.shape))
     assert made.affine is not None

@@ -7,13 +7,13 @@ output, splits and folds, progress, reading ahead, provenance, and that a store 
 from __future__ import annotations
 
 import argparse
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from modiff.data.store_writer import StoreWriter, check_free
 from modiff.errors import ConfigError
 from modiff.io.files import sha256_of, workers
 
-_AHEAD = 64  # items that threads read ahead
+_AHEAD = 256  # items that threads read ahead
 _SEEDS = 100  # that are tried for an advice
 
 Item = TypeVar("Item")
@@ -86,12 +86,7 @@ class Importer(ABC, Generic[Item]):
 
 
 def lidc_info(
-    source: Importer,
-    words: str,
-    raters: int,
-    intensity: str,
-    read: Mapping[str, str],
-    spacing: tuple[float, float] | None = None,
+    source: Importer, words: str, raters: int, intensity: str, read: Mapping[str, str], spacing: float | None = None
 ) -> StoreInfo:
     """What a store of LIDC-IDRI's nodule crops says of itself, whatever form they came in."""
     return StoreInfo(
@@ -101,7 +96,7 @@ def lidc_info(
         exchangeable_raters=True,
         intensity=intensity,
         prompt="centre",
-        spacing=spacing,
+        spacing=None if spacing is None else (spacing, spacing),
         source=words,
         licence="CC BY 3.0",
         importer=source.version,
@@ -111,8 +106,7 @@ def lidc_info(
 
 def importer(name: str) -> type[Importer]:
     """The class of an importer in the table."""
-    module, _, kind = IMPORTERS[name].importer.rpartition(".")
-    return getattr(importlib.import_module(f"modiff.data.importers.{module}"), kind)
+    return resolve_name(f"modiff.data.importers.{IMPORTERS[name].importer}")
 
 
 def run_import(name: str, args: argparse.Namespace) -> Path:
@@ -156,31 +150,18 @@ def write_store(
         console = Console(stderr=True)
         for cases in track(_read(source), "importing", len(source.items), console=console, disable=not progress):
             for one in cases:
-                writer.add(
-                    one.image,
-                    one.masks,
-                    everyone if one.read is None else one.read,
-                    case=one.case,
-                    patient=one.patient,
-                    split=splits[one.patient],
-                    **one.place,
-                )
+                read, split = everyone if one.read is None else one.read, splits[one.patient]
+                writer.add(one.image, one.masks, read, case=one.case, patient=one.patient, split=split, **one.place)
 
 
 def _read(source: Importer) -> Iterator[Iterable[Case]]:
-    """The cases of each item in order; with `threads`, some dozen items are read ahead."""
+    """The cases of each item in order; with `threads`, some hundred items at a time."""
     if not source.threads:
         yield from map(source.read, source.items)
         return
     with ThreadPoolExecutor(workers()) as pool:
-        try:
-            ahead = [pool.submit(source.read, item) for item in source.items[:_AHEAD]]
-            for place in range(len(source.items)):
-                yield ahead[place % _AHEAD].result()
-                if place + _AHEAD < len(source.items):
-                    ahead[place % _AHEAD] = pool.submit(source.read, source.items[place + _AHEAD])
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for start in range(0, len(source.items), _AHEAD):
+            yield from pool.map(source.read, source.items[start : start + _AHEAD])
 
 
 def advice(args: argparse.Namespace, splits: Mapping[str, str]) -> str | None:

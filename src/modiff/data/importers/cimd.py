@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +39,11 @@ class Cimd(Importer[Item]):
         self.raters = sorted({name for item in self.items for name in item.masks}, key=lambda name: (len(name), name))
         self.channels = sorted(self.items[0].channels)
         for item in self.items:
-            where = self.root / item.case
-            if not item.channels:
+            where, channels = self.root / item.case, sorted(item.channels)
+            if not channels:
                 raise DataError("masks without an image", path=where)
-            if sorted(item.channels) != self.channels:
-                found, expected = ", ".join(sorted(item.channels)), ", ".join(self.channels)
+            if channels != self.channels:
+                found, expected = ", ".join(channels), ", ".join(self.channels)
                 raise DataError("other channels than the first case", path=where, found=found, expected=expected)
             if missing := [f"label{name}_.jpg" for name in self.raters or "0" if name not in item.masks]:
                 raise DataError("masks are missing", path=where, found=f"no {', '.join(missing)}")
@@ -67,18 +66,15 @@ class Cimd(Importer[Item]):
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
         """The table's; else testing is test, and training is dealt into train and val."""
         dealt = SplitRule(self.args.val, 0.0, self.args.split_seed)
-        placed = []
         for item in self.items:
             split = item.split or _SPLITS.get(item.case.split("/")[0])
             if split is None:
                 expected = "training/<id> or testing/<id>, or a split in the --table"
                 raise DataError("neither training nor testing", path=self.root, found=item.case, expected=expected)
-            if item.split is None and split == "train":
-                split = dealt.split_of(item.patient)
-            placed.append(replace(item, split=split))
-        for fault in two_splits(placed, self.root):
+            item.split = dealt.split_of(item.patient) if item.split is None and split == "train" else split
+        for fault in two_splits(self.items, self.root):
             raise fault
-        return {item.patient: item.split for item in placed if item.split}
+        return {item.patient: item.split for item in self.items if item.split}
 
     def read(self, item: Item) -> list[Case]:
         """One slice: its channels, and every rater's mask cut at half of full scale, which must be white somewhere."""

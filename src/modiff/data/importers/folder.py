@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from modiff.data.importers.base import Case, Importer, check_whole
 from modiff.data.importers.grids import Grid
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
-from modiff.data.intensity import IntensityRule, check_unit
+from modiff.data.intensity import IntensityRule, check_unit, store_values, stretch
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
@@ -25,11 +26,13 @@ class Folder(Importer[Item]):
     """Your own data: a folder of images, and of every rater's masks, in any common format."""
 
     version = "folder 1"
+    resample_hint: ClassVar[str | None] = "--resample nearest moves it onto the image's grid."
 
     def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = grids.SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
 
         strange: images that fit no pattern. raters: their names. placeless: a mask has no geometry, its image has.
+        resized: slices are resized to --size, neither cropped nor padded.
         """
         super().__init__(args)
         check_whole(args.max_bytes, "--max-bytes", "a number of bytes")
@@ -41,7 +44,7 @@ class Folder(Importer[Item]):
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
-        self.placeless = False
+        self.placeless = self.resized = False
         self._first: tuple[Item, Grid] | None = None
 
     def describe(self) -> StoreInfo:
@@ -76,8 +79,7 @@ class Folder(Importer[Item]):
 
     def read(self, item: Item) -> Iterator[Case]:
         """The slices of a case's image or volume, with every rater's mask; raises the first fault."""
-        read = self.readers(item)
-        stored = self.stored(item)
+        read, stored = self.readers(item), self.stored(item)
         image = grids.turn(stored, self.args.plane)
         for fault in self.differences(item, image):
             raise fault
@@ -89,15 +91,35 @@ class Folder(Importer[Item]):
                     if self.args.resample is None:
                         raise misplaced
                     mask = grids.resample(mask, image)
-                masks[slot] = self.labels.apply(mask)
+                wrong, masks[slot] = self.labels.judge(mask)
+                if wrong is not None:
+                    raise wrong
         if self.rule.kind == "unit":
             check_unit(image.array, image.path)
+        ends = None if self.rule.kind == "unit" else self.rule.bounds(image.array)
         flat = image.shape[0] == 1
-        slices = grids.cut(image, masks, self.rule, size=self.size, everything=flat or self.args.all_slices)
-        for index, values, marked, place in slices:
-            case = item.case if flat else f"{item.case}/slice-{index:03d}"
-            place["slice_index"] = None if flat else index
-            yield Case(case, item.patient, values, marked, read, place)
+        for index in range(image.shape[0]):
+            if not (flat or self.args.all_slices or masks[:, index].any()):
+                continue
+            values = image.array[:, index]
+            if ends is not None:
+                values = stretch(values, ends[0][:, index], ends[1][:, index])
+            seen = replace(image, array=store_values(values)[:, None], affine=image.slice_affine(index))
+            seen, marked, valid = self._fitted(seen, replace(seen, array=masks[:, index, None]))
+            case, place = (item.case, None) if flat else (f"{item.case}/slice-{index:03d}", index)
+            where = {"affine": seen.affine, "slice_index": place, "spacing": seen.spacing, "valid": valid}
+            yield Case(case, item.patient, seen.array[:, 0], marked.array[:, 0], read, where)
+
+    def _fitted(self, image: Grid, marked: Grid) -> tuple[Grid, Grid, tuple[int, int, int, int] | None]:
+        """A slice and its masks in --size, cropped or padded about the centre or resized; and what is not padding."""
+        if self.size is None:
+            return image, marked, None
+        if self.resized:
+            image = grids.resize(image, self.size, mask=False)
+            image = replace(image, array=np.rint(image.array.clip(0, 65535)).astype(np.uint16))
+            return image, grids.resize(marked, self.size, mask=True), None
+        image, valid = grids.centre_fit(image, self.size)
+        return image, grids.centre_fit(marked, self.size)[0], valid
 
     def channels(self, item: Item, count: int) -> tuple[str, ...]:
         """Names of `count` channels in a case's files."""
@@ -127,14 +149,15 @@ class Folder(Importer[Item]):
         if not item.channels:
             mask, found = next(iter(item.masks.values())), f"only masks of {', '.join(item.masks)}"
             raise DataError("masks without an image", path=mask, field=item.case, found=found)
-        parts = [grids.read_grid(item.channels[name], self.limits) for name in sorted(item.channels)]
-        for name, grid in zip(sorted(item.channels), parts, strict=True):
+        parts = {name: grids.read_grid(path, self.limits) for name, path in sorted(item.channels.items())}
+        first = next(iter(parts.values()))
+        for name, grid in parts.items():
             if name and len(grid.array) != 1:
                 raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
-            if what := grids.difference(parts[0], grid):
+            if what := grids.difference(first, grid):
                 found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
                 raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
-        return replace(parts[0], array=np.concatenate([grid.array for grid in parts]))
+        return replace(first, array=np.concatenate([grid.array for grid in parts.values()]))
 
     def differences(self, item: Item, image: Grid) -> Iterator[DataError]:
         """How an image differs from the first case's, like which all others must be."""
@@ -166,9 +189,8 @@ class Folder(Importer[Item]):
             return None
         if image.shape == (mask.shape[0], *mask.shape[:0:-1]) and image.shape != mask.shape:
             what += ", rows and columns swapped?"
-        hint = "--resample nearest moves it onto the image's grid."
         kind = "a mask on another grid than its image"
-        return DataError(kind, path=mask.path, found=what, hint=hint)
+        return DataError(kind, path=mask.path, found=what, hint=self.resample_hint)
 
 
 def _unlike(kind: str, image: Grid, found: str, first: str, hint: str | None = None) -> DataError:

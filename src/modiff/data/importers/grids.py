@@ -5,26 +5,19 @@ And what a mask's values mean (`Labels`): stated by the user, or 0 and one other
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from modiff.data.importers.sources import read_bytes
-from modiff.data.intensity import IntensityRule, store_values, stretch
 from modiff.errors import ConfigError, DataError
-from modiff.io.files import Limits
-from modiff.io.image import Volume
+from modiff.io.files import LIMITS, Limits
+from modiff.io.image import Volume, picture
 from modiff.io.scan import read_any
 
-_PICTURES = (".png", ".tif", ".tiff")
-SUFFIXES = (".nii.gz", ".nii", *_PICTURES, ".npy", ".dcm")
+SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy", ".dcm")
 JPEG = (".jpg", ".jpeg")  # which changes values: only for sources that have nothing else
 # (column, row, slice) run towards these sides of the patient: how such slices are usually looked at.
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
@@ -41,74 +34,57 @@ _FEW = 16  # distinct whole values up to which they are labels, not grey values
 class Grid:
     """Voxels (C,Z,H,W) and their place, where the format states it.
 
-    affine: (4,4) voxel (column, row, slice) to RAS+ mm. spacing: mm per pixel (row, column).
+    affine: (4,4) voxel (column, row, slice) to RAS+ mm.
     """
 
     array: np.ndarray
     path: Path
     affine: np.ndarray | None = None
-    spacing: tuple[float, float] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(Z,H,W)."""
         return self.array.shape[1:]
 
+    @property
+    def spacing(self) -> tuple[float, float] | None:
+        """mm per pixel (row, column)."""
+        if self.affine is None:
+            return None
+        column, row, _ = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return row, column
 
-def read_grid(path: Path, limits: Limits | None = None, *, mask: bool = False) -> Grid:
+    def slice_affine(self, index: int) -> np.ndarray | None:
+        """Of one of the slices, alone."""
+        if self.affine is None:
+            return None
+        affine = self.affine.copy()
+        affine[:3, 3] += index * affine[:3, 2]
+        return affine
+
+
+def read_grid(path: Path, limits: Limits = LIMITS, *, mask: bool = False) -> Grid:
     """An image, volume or DICOM series; a mask may also have one bit per pixel or a palette, whose indices it is."""
-    limits = limits or Limits()
     if path.suffix.lower() in JPEG:
         return Grid(read_jpeg(path, limits)[None, None], path)
-    if mask and path.suffix.lower() in _PICTURES and (indices := _indexed(path, limits)) is not None:
-        return Grid(indices[None, None], path)
-    found = read_any(path, limits=limits)
+    found = read_any(path, limits=limits, mask=mask)
     if isinstance(found, Volume):
-        return Grid(found.array, path, found.affine, found.spacing[1:])
+        return Grid(found.array, path, found.affine)
     stack = mask and found.format == "NPY"  # an array's first of three axes: channels of an image, slices of a mask
-    return Grid(found.array[None] if stack else found.array[:, None], path, spacing=found.spacing)
+    return Grid(found.array[None] if stack else found.array[:, None], path)
 
 
-def mask_limits(image: Grid, limits: Limits | None = None) -> Limits:
+def mask_limits(image: Grid, limits: Limits) -> Limits:
     """For a mask of this image: no larger than what was judged already, it may compress as well as it likes."""
-    limits = limits or Limits()
     return replace(limits, ratio_free=max(limits.ratio_free, 16 * math.prod(image.shape)))
 
 
-def _indexed(path: Path, limits: Limits) -> np.ndarray | None:
-    """(H,W) of an image with one bit per pixel or a palette; None for any other, which `read_image` takes."""
-    size = limits.check_file(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=("PNG", "TIFF")) as image:
-                if image.mode not in ("1", "P"):
-                    return None
-                if getattr(image, "n_frames", 1) != 1:
-                    raise DataError("has several pages", path=path, expected="one mask")
-                limits.check_declared(path, image.size, 1, size)
-                return np.asarray(image).astype(np.uint8)
-    except DataError:
-        raise
-    except Exception:  # Pillow raises nearly anything for what it cannot read; read_image then says what is wrong
-        return None
-
-
-def read_jpeg(path: Path, limits: Limits | None = None) -> np.ndarray:
+def read_jpeg(path: Path, limits: Limits = LIMITS) -> np.ndarray:
     """(H,W) uint8 of a grey JPEG, or of one whose colours are grey; its size is checked before it is decoded."""
-    data = read_bytes(path, limits or Limits())
-    if not data.startswith(b"\xff\xd8\xff"):
-        raise DataError("not a JPEG", path=path, found=repr(data[:4]))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-                _JPEG_LIMITS.check_declared(path, image.size[::-1], 1, len(data))
-                mode, array = image.mode, np.asarray(image)
-    except DataError:
-        raise
-    except Exception as error:  # Pillow raises nearly anything for a damaged file
-        raise DataError("damaged JPEG", path=path, found=str(error)[:200] or repr(error)) from error
+    size = limits.check_file(path)
+    with picture(path, "JPEG") as image:
+        _JPEG_LIMITS.check_declared(path, image.size[::-1], 1, size)
+        mode, array = image.mode, np.asarray(image)
     if mode == "RGB" and int((array.max(2) - array.min(2)).max()) <= _COLOUR:
         return np.rint(array.mean(2)).astype(np.uint8)
     if mode != "L":
@@ -137,15 +113,13 @@ def resample(mask: Grid, to: Grid) -> Grid:
         if mask.shape[0] != to.shape[0]:
             found, expected = f"{mask.shape[0]} slices", f"{to.shape[0]}, or a geometry in both files"
             raise DataError("cannot be resampled", path=mask.path, found=found, expected=expected)
-        ratio = [mask.shape[2] / to.shape[2], mask.shape[1] / to.shape[1], 1.0]
-        back = np.diag([*ratio, 1.0])
-        back[:3, 3] = [(value - 1) / 2 for value in ratio]
-    rows, columns = np.meshgrid(np.arange(to.shape[1]), np.arange(to.shape[2]), indexing="ij")
+        rows, columns = mask.shape[1] / to.shape[1], mask.shape[2] / to.shape[2]
+        back = moved(np.eye(4), (rows - 1) / 2, (columns - 1) / 2, (rows, columns))
+    in_plane = np.tensordot(back[:3, :2], np.indices(to.shape[1:])[::-1], 1)  # of (column, row)
     made = np.zeros((len(mask.array), *to.shape), mask.array.dtype)
     limit = np.array(mask.shape[::-1])[:, None, None]
     for index in range(to.shape[0]):
-        at = np.tensordot(back[:3, :2], np.stack([columns, rows]), 1)
-        at = np.rint(at + (back[:3, 2] * index + back[:3, 3])[:, None, None]).astype(np.int64)
+        at = np.rint(in_plane + (back[:3, 2] * index + back[:3, 3])[:, None, None]).astype(np.int64)
         inside = ((at >= 0) & (at < limit)).all(0)
         column, row, part = at[:, inside]
         made[:, index][:, inside] = mask.array[:, part, row, column]
@@ -173,10 +147,16 @@ def turn(grid: Grid, plane: str) -> Grid:
     if grid.affine is None:
         raise DataError("no geometry to turn by", path=grid.path, field="--plane", found=plane, expected="native")
     change = ornt_transform(io_orientation(grid.affine), axcodes2ornt(PLANES[plane]))
-    turned = [apply_orientation(channel.T, change).T for channel in grid.array]
     affine = grid.affine @ inv_ornt_aff(change, grid.shape[::-1])
-    column, row, _ = np.linalg.norm(affine[:3, :3], axis=0).tolist()
-    return replace(grid, array=np.stack(turned), affine=affine, spacing=(row, column))
+    return replace(grid, array=apply_orientation(grid.array.T, change).T, affine=affine)
+
+
+def moved(affine: np.ndarray, top: float, left: float, scale: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+    """A slice's affine for pixels `scale` (rows, columns) times as large, the first of them at (top, left)."""
+    affine = affine.copy()
+    affine[:3, 3] += affine[:3, 0] * left + affine[:3, 1] * top
+    affine[:3, :2] *= scale[::-1]
+    return affine
 
 
 def centre_fit(grid: Grid, size: tuple[int, int]) -> tuple[Grid, tuple[int, int, int, int] | None]:
@@ -188,10 +168,7 @@ def centre_fit(grid: Grid, size: tuple[int, int]) -> tuple[Grid, tuple[int, int,
     part = grid.array[..., y0 : top + size[0], x0 : left + size[1]]
     valid = (y0 - top, x0 - left, y0 - top + part.shape[2], x0 - left + part.shape[3])
     made[..., valid[0] : valid[2], valid[1] : valid[3]] = part
-    affine = grid.affine
-    if affine is not None:
-        affine = affine.copy()
-        affine[:3, 3] += affine[:3, 0] * left + affine[:3, 1] * top
+    affine = None if grid.affine is None else moved(grid.affine, top, left)
     return replace(grid, array=made, affine=affine), None if valid == (0, 0, *size) else valid
 
 
@@ -211,50 +188,9 @@ def resize(grid: Grid, size: tuple[int, int], *, mask: bool) -> Grid:
         wide = grid.array.astype(np.float32)
         parts = [[scaled(image, size, order=1, anti_aliasing=True, preserve_range=True) for image in c] for c in wide]
         array = np.array(parts, np.float32)
-    affine, spacing = grid.affine, grid.spacing
-    if affine is not None:
-        affine = affine.copy()  # pixel centres: the new pixel 0 lies (scale − 1) / 2 old pixels inside
-        affine[:3, 3] += affine[:3, 0] * (scale[1] - 1) / 2 + affine[:3, 1] * (scale[0] - 1) / 2
-        affine[:3, 0], affine[:3, 1] = affine[:3, 0] * scale[1], affine[:3, 1] * scale[0]
-    if spacing is not None:
-        spacing = (spacing[0] * scale[0], spacing[1] * scale[1])
-    return replace(grid, array=array, affine=affine, spacing=spacing)
-
-
-def cut(
-    image: Grid,
-    masks: np.ndarray,
-    rule: IntensityRule,
-    *,
-    size: tuple[int, int] | None,
-    resized: bool = False,
-    everything: bool = False,
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, dict[str, Any]]]:
-    """A volume's slices as a store keeps them: index, image (C,H,W), masks (R,H,W), and where each lies.
-
-    masks: (R,Z,H,W). everything: also slices that nobody marked. size: (H,W), to which slices are cropped or padded
-    about their centre, or resized.
-    """
-    ends = None if rule.kind == "unit" else rule.bounds(image.array)
-    for index in range(image.shape[0]):
-        if not (everything or masks[:, index].any()):
-            continue
-        values = image.array[:, index]
-        if ends is not None:
-            values = stretch(values, ends[0][:, index], ends[1][:, index])
-        affine, valid = image.affine, None
-        if affine is not None:  # of this slice
-            affine = affine.copy()
-            affine[:3, 3] += index * affine[:3, 2]
-        seen = replace(image, array=store_values(values)[:, None], affine=affine)
-        marked = replace(seen, array=masks[:, index, None])
-        if size is not None and resized:
-            seen, marked = resize(seen, size, mask=False), resize(marked, size, mask=True)
-            seen = replace(seen, array=np.rint(seen.array.clip(0, 65535)).astype(np.uint16))
-        elif size is not None:
-            (seen, valid), (marked, _) = centre_fit(seen, size), centre_fit(marked, size)
-        place = {"affine": seen.affine, "slice_index": index, "spacing": seen.spacing, "valid": valid}
-        yield index, seen.array[:, 0], marked.array[:, 0], place
+    # Pixel centres: the new pixel 0 lies (scale − 1) / 2 old pixels inside.
+    top, left = ((step - 1) / 2 for step in scale)
+    return replace(grid, array=array, affine=None if grid.affine is None else moved(grid.affine, top, left, scale))
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -292,13 +228,6 @@ class Labels:
         if rules and not names:
             raise ConfigError("no class is named", field="--label", expected="VALUE=CLASS")
         self.classes = tuple(names) if names else (foreground,)
-
-    def apply(self, grid: Grid) -> np.ndarray:
-        """(Z,H,W) uint8 class index; raises DataError for values that are not whole, not known, or coloured."""
-        fault, made = self.judge(grid)
-        if fault is not None:
-            raise fault
-        return made
 
     def judge(self, grid: Grid) -> tuple[DataError | None, np.ndarray]:
         """What is wrong with a mask's values, and (Z,H,W) uint8 the class indices that they most likely mean."""

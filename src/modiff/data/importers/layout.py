@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modiff.data.importers.grids import SUFFIXES
+from modiff.data.importers.grids import JPEG, SUFFIXES
 from modiff.data.importers.sources import walk
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import natural
@@ -16,9 +16,11 @@ from modiff.io.files import natural
 IMAGES = ("{case}/image", "{case}/image-{channel}")
 MASKS = ("{case}/rater-{rater}",)
 _MAX_TABLE_BYTES = 64 << 20
-_PLACE = re.compile(r"\{(\w+)\}|(\*)")
-_GROUPS = {"case": r"(?P<case>.+?)", "patient": r"(?P<patient>[^/]+?)", "slice": r"(?P<slice>[^/]+?)"}
-_GROUPS |= {"rater": r"(?P<rater>[^/]+?)", "channel": r"(?P<channel>[^/]+?)"}
+_GROUPS = {name: f"(?P<{name}>[^/]+?)" for name in ("patient", "slice", "rater", "channel")}
+_GROUPS["case"] = "(?P<case>.+?)"
+Match = Callable[
+    [str, str], dict[str, str] | None
+]  # a file's path with and without suffix -> what stands in its places
 
 
 @dataclass
@@ -38,31 +40,28 @@ class Item:
         return [*self.channels.values(), *self.masks.values()]
 
 
-class Pattern:
+def pattern(text: str, option: str) -> Match:
     """A path below the root with {case}, {patient}, {slice}, {rater}, {channel} and `*`.
 
     {case} may span folders, the others and `*` do not. Without a known suffix at its end any known suffix fits.
     """
+    parts = re.split(r"\{(\w+)\}", text)  # plain text and names in turn
+    names = parts[1::2]
+    for name in names:
+        if name not in _GROUPS or names.count(name) > 1:
+            expected = "{case}, {patient}, {slice}, {rater} or {channel}, each once"
+            raise ConfigError("no such place", field=option, found="{" + name + "}", expected=expected)
+    if not {"case", "patient", "slice"} & set(names):
+        raise ConfigError("names no case", field=option, found=text, expected="{case} in it")
+    parts[::2] = [re.escape(part).replace(r"\*", "[^/]*") for part in parts[::2]]
+    parts[1::2] = [_GROUPS[name] for name in names]
+    regex, whole = re.compile("".join(parts)), text.lower().endswith((*SUFFIXES, *JPEG))
 
-    def __init__(self, text: str, option: str) -> None:
-        self.text, used, regex, end = text, set(), "", 0
-        for found in _PLACE.finditer(text):
-            name = found[1]
-            if name is not None and (name not in _GROUPS or name in used):
-                expected = "{case}, {patient}, {slice}, {rater} or {channel}, each once"
-                raise ConfigError("no such place", field=option, found="{" + name + "}", expected=expected)
-            used.add(name)
-            regex += re.escape(text[end : found.start()]) + (_GROUPS[name] if name else "[^/]*")
-            end = found.end()
-        if not used & {"case", "patient", "slice"}:
-            raise ConfigError("names no case", field=option, found=text, expected="{case} in it")
-        self._regex = re.compile(regex + re.escape(text[end:]))
-        self._whole = text.lower().endswith((*SUFFIXES, ".jpg", ".jpeg"))
+    def match(name: str, stem: str) -> dict[str, str] | None:
+        found = regex.fullmatch(name if whole else stem)
+        return found and found.groupdict()
 
-    def match(self, name: str, stem: str) -> dict[str, str] | None:
-        """Place -> what stands there, for a file's path with and without suffix."""
-        found = self._regex.fullmatch(name if self._whole else stem)
-        return None if found is None else {key: text for key, text in found.groupdict().items() if text is not None}
+    return match
 
 
 def find(
@@ -72,19 +71,18 @@ def find(
 
     A folder that fits a pattern of images or masks is a DICOM series. Raises DataError where nothing is found.
     """
-    patterns = [(Pattern(text, "--image"), False) for text in images]
-    patterns += [(Pattern(text, "--mask"), True) for text in masks]
+    # What fits both is a mask: {channel} takes anything, a pattern of masks is the narrower one.
+    patterns = [*(pattern(text, "--mask") for text in masks), *(pattern(text, "--image") for text in images)]
     if any("{rater}" not in text for text in masks):
         raise ConfigError("names no rater", field="--mask", found=masks, expected="{rater} in it")
     items: dict[str, Item] = {}
     strange = []
-    for name, stem in _candidates(root, [pattern for pattern, _ in patterns], suffixes):
-        matches = [(found, is_mask) for pattern, is_mask in patterns if (found := pattern.match(name, stem))]
+    for name, stem in _candidates(root, patterns, suffixes):
+        matches = [(found, place < len(masks)) for place, match in enumerate(patterns) if (found := match(name, stem))]
         if not matches:
             strange += [] if (root / name).is_dir() else [name]
             continue
-        # What fits both is a mask: {channel} takes anything, a pattern of masks is the narrower one.
-        found, is_mask = max(matches, key=lambda match: match[1])
+        found, is_mask = matches[0]
         parts = [found[key] for key in ("patient", "case", "slice") if key in found]
         case = "/".join(parts)
         item = items.setdefault(case, Item(case, parts[0].split("/")[0]))
@@ -99,14 +97,14 @@ def find(
     return sorted(items.values(), key=lambda item: natural(item.case)), strange
 
 
-def _candidates(root: Path, patterns: list[Pattern], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _candidates(root: Path, patterns: list[Match], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Relative path, and the same without suffix, of what may be an image: files by suffix, folders by pattern."""
     for folder, folders, files in walk(root, lambda name: name.lower().endswith(suffixes) and name[0] != "."):
         for name in folders.copy():
             path = (folder / name).relative_to(root).as_posix()
             if name.startswith("."):
                 folders.remove(name)
-            elif any(pattern.match(path, path) for pattern in patterns) and any(
+            elif any(match(path, path) for match in patterns) and any(
                 entry.is_file() and not entry.name.startswith(".") for entry in (folder / name).iterdir()
             ):
                 folders.remove(name)
@@ -122,46 +120,35 @@ def apply_table(items: Sequence[Item], path: Path) -> None:
     Columns: case, and any of patient, split, readers (names separated by semicolons; their masks may be absent, which
     is an empty mask; who is not named did not read the case). Other columns are ignored.
     """
-    rows = _rows(path)
-    known = {item.case: item for item in items}
-    for place, (case, row) in enumerate(rows.items(), 2):
-        if case not in known:
-            raise DataError("a case that the folder does not have", path=path, field=f"line {place}", found=case)
-        item = known[case]
-        item.patient = row.get("patient") or item.patient
-        item.split = row.get("split") or None
-        if "readers" in row:
-            item.readers = tuple(name for part in row["readers"].split(";") if (name := part.strip()))
-            if not item.readers:
-                raise DataError("a case that nobody read", path=path, field=f"line {place}", found=case)
-    if missing := [item.case for item in items if item.case not in rows]:
-        raise DataError("cases that the table does not have", path=path, found=", ".join(missing[:3]))
-    if len({item.split is None for item in items}) > 1:
-        case = next(item.case for item in items if item.split is None)
-        raise DataError("some cases have a split and others none", path=path, field="split", found=case)
-
-
-def _rows(path: Path) -> dict[str, dict[str, str]]:
-    """Case -> its row, without surrounding blanks."""
+    known, told = {item.case: item for item in items}, set[str]()
     try:
         if path.stat().st_size > _MAX_TABLE_BYTES:
             raise DataError("too large for a table of cases", path=path, found=f"{path.stat().st_size} bytes")
         with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, strict=True)
-            names = reader.fieldnames or []
+            rows = csv.DictReader(handle, strict=True)
+            names = rows.fieldnames or []
             if "case" not in names or not {"patient", "split", "readers"} & set(names):
                 expected = "case, and any of patient, split, readers"
                 raise DataError("other columns", path=path, found=", ".join(map(str, names)), expected=expected)
-            rows: dict[str, dict[str, str]] = {}
-            for row in reader:
-                filled = {key: (row[key] or "").strip() for key in names}
-                if filled["case"] in rows:
-                    found, line = filled["case"], f"line {reader.line_num}"
-                    raise DataError("a case twice", path=path, field=line, found=found)
-                rows[filled["case"]] = filled
+            for row in rows:
+                cells, line = {name: (row[name] or "").strip() for name in names}, f"line {rows.line_num}"
+                if (case := cells["case"]) in told or case not in known:
+                    what = "a case twice" if case in told else "a case that the folder does not have"
+                    raise DataError(what, path=path, field=line, found=case)
+                told.add(case)
+                item = known[case]
+                item.patient, item.split = cells.get("patient") or item.patient, cells.get("split") or None
+                if "readers" in cells:
+                    item.readers = tuple(name for part in cells["readers"].split(";") if (name := part.strip()))
+                    if not item.readers:
+                        raise DataError("a case that nobody read", path=path, field=line, found=case)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError("cannot be read as CSV", path=path, found=error) from error
-    return rows
+    if missing := [case for case in known if case not in told]:
+        raise DataError("cases that the table does not have", path=path, found=", ".join(missing[:3]))
+    without = [item.case for item in items if item.split is None]
+    if 0 < len(without) < len(items):
+        raise DataError("some cases have a split and others none", path=path, field="split", found=without[0])
 
 
 def two_splits(items: Iterable[Item], path: Path | str) -> Iterator[DataError]:

@@ -41,6 +41,10 @@ class LidcPickle(Importer[str]):
         self.path = Path(args.file)
         self.entries = _entries(self.path, read_pickle(self.path, args.max_bytes))
         self.items = list(self.entries)
+        named = {name: _PATIENT.match(name) for name in self.items}
+        self.patient_of = {
+            name: found[0] if found else self.entries[name]["series_uid"] for name, found in named.items()
+        }
 
     def describe(self) -> StoreInfo:
         """With as many raters as the first slice has masks."""
@@ -49,18 +53,14 @@ class LidcPickle(Importer[str]):
 
     def patients(self) -> set[str]:
         """The series, or who the names begin with."""
-        return {self._patient(name) for name in self.items}
-
-    def _patient(self, name: str) -> str:
-        found = _PATIENT.match(name)
-        return found[0] if found else self.entries[name]["series_uid"]
+        return set(self.patient_of.values())
 
     def read(self, item: str) -> list[Case]:
         """One entry, its values checked."""
         with located(self.path, item):
             image = _image(as_array(self.entries[item]["image"]), 0.0)
             masks = _masks(as_array(self.entries[item]["masks"]), image.shape[1:])
-        patient = self._patient(item)
+        patient = self.patient_of[item]
         return [Case(f"{patient}/{_UNFIT.sub('-', item)}", patient, image, masks)]
 
 
@@ -91,20 +91,16 @@ class LidcHdf5(Importer[tuple[str, int]]):
         if not self.path.is_file():
             raise DataError("no such file", path=self.path)
         file = self._file = guarded(self.path, lambda: h5py.File(self.path, "r", locking="best-effort"))
-        try:
-            self.groups = guarded(self.path, lambda: {split: _group(file, split) for split in _GROUPS if split in file})
-            if not self.groups:
-                raise DataError("another layout", path=self.path, expected="groups train, val and test")
-        except BaseException:
-            file.close()
-            raise
+        self.groups = guarded(self.path, lambda: {split: _group(file, split) for split in _GROUPS if split in file})
+        if not self.groups:
+            raise DataError("another layout", path=self.path, expected="groups train, val and test")
         # A block of rows is read at a time.
         groups = self.groups.items()
         self.items = [(split, start) for split, group in groups for start in range(0, len(group[2]), _BLOCK)]
 
     def describe(self) -> StoreInfo:
         """With as many raters as all groups have."""
-        raters = {labels.shape[3 if last else 1] for _, labels, _, last in self.groups.values()}
+        raters = {labels.shape[axis] for _, labels, _, axis in self.groups.values()}
         if len(raters) != 1:
             raise DataError("groups with different numbers of raters", path=self.path, found=sorted(raters))
         return lidc_info(self, SOURCE, raters.pop(), INTENSITY, {self.path.name: sha256_of(self.path)})
@@ -122,11 +118,9 @@ class LidcHdf5(Importer[tuple[str, int]]):
     def read(self, item: tuple[str, int]) -> Iterator[Case]:
         """A block of rows of a group, from the row that the item names."""
         split, start = item
-        *tables, uids, last = self.groups[split]
+        *tables, uids, axis = self.groups[split]
         images, labels = guarded(self.path, lambda: [table[start : start + _BLOCK] for table in tables])
-        if last:
-            labels = np.moveaxis(labels, 3, 1)
-        for row, (image, label) in enumerate(zip(images, labels, strict=True), start):
+        for row, (image, label) in enumerate(zip(images, np.moveaxis(labels, axis, 1), strict=True), start):
             with located(self.path, f"{split} {row}"):
                 made = _image(image, -0.5)
                 masks = _masks(label, made.shape[1:])
@@ -143,8 +137,8 @@ def _series(uid: int) -> str:
     return f"series-{int(uid) & (2**64 - 1):016x}"
 
 
-def _group(file: h5py.File, split: str) -> tuple[h5py.Dataset, h5py.Dataset, np.ndarray, bool]:
-    """Images, labels and series of one split, known to fit together and to lie in this file; are raters last?"""
+def _group(file: h5py.File, split: str) -> tuple[h5py.Dataset, h5py.Dataset, np.ndarray, int]:
+    """Images, labels and series of one split, known to fit together and to lie in this file; and the raters' axis."""
     if not isinstance(file.get(split, getlink=True), h5py.HardLink):
         raise DataError("links are not followed", field=split)
     images, labels, uids = (_dataset(file, f"{split}/{name}") for name in ("images", "labels", "uids"))
@@ -152,14 +146,13 @@ def _group(file: h5py.File, split: str) -> tuple[h5py.Dataset, h5py.Dataset, np.
         found = f"{images.dtype} {images.shape}"
         raise DataError("another layout", field=f"{split}/images", found=found, expected="floats (n, height, width)")
     count, height, width = images.shape
-    last = labels.ndim == 4 and labels.shape[1:3] == (height, width)
-    first = labels.ndim == 4 and labels.shape[2:] == (height, width)
-    if not (first or last) or labels.shape[0] != count or labels.dtype.kind not in "iufb":
+    axes = [axis for axis in (1, 3) if labels.shape[:axis] + labels.shape[axis + 1 :] == images.shape]
+    if not axes or labels.ndim != 4 or labels.dtype.kind not in "iufb":
         expected = f"({count}, 4, {height}, {width}) or ({count}, {height}, {width}, 4)"
         raise DataError("another layout", field=f"{split}/labels", found=labels.shape, expected=expected)
     if uids.shape != (count,) or uids.dtype.kind not in "iu":
         raise DataError("another layout", field=f"{split}/uids", found=f"{uids.dtype} {uids.shape}", expected=count)
-    return images, labels, uids[...], last and not first
+    return images, labels, uids[...], axes[0]
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:

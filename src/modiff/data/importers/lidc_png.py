@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image
 
 from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
 from modiff.data.importers.sources import Source, free_name
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
+from modiff.io.files import natural
+from modiff.io.image import picture
 
 SOURCE = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 INTENSITY = "minmax-slice:8 bits, each slice scaled on its own by whoever made the crops"
@@ -34,18 +35,9 @@ _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 class Crop:
     """One slice of a nodule. files: where its image (None) and its raters' masks (0, 1, …) lie."""
 
+    name: str
     patient: str
-    nodule: str
-    slice: str
     files: dict[int | None, tuple[Source, str]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return f"{self.patient}/{self.nodule}/{self.slice}"
-
-    @property
-    def order(self) -> tuple[str, int, int]:
-        return self.patient, int(self.nodule.split("-")[1]), int(self.slice.split("-")[1])
 
 
 class LidcPng(Importer[Crop]):
@@ -57,14 +49,8 @@ class LidcPng(Importer[Crop]):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         check_whole(args.centre, "--centre", "a side")
-        self.sources: list[Source] = []
-        try:
-            for path in args.paths:
-                self.sources.append(Source(path))
-            self.items, self.raters = find_crops(self.sources)
-        except BaseException:
-            self.close(done=False)
-            raise
+        self.sources = [Source(path) for path in args.paths]
+        self.items, self.raters = find_crops(self.sources)
 
     def describe(self) -> StoreInfo:
         """As whoever made the crops left them; --centre changes what can be said of their values."""
@@ -79,8 +65,7 @@ class LidcPng(Importer[Crop]):
         files = item.files.items()
         pixels = {rater: decode_png(source.read(name), source.where(name)) for rater, (source, name) in files}
         image = pixels.pop(None)
-        masks = np.empty((len(pixels), *image.shape), np.uint8)
-        for rater, mask in sorted(pixels.items()):
+        for rater, mask in pixels.items():
             source, name = item.files[rater]
             if mask.shape != image.shape:
                 found, expected = mask.shape, image.shape
@@ -89,20 +74,16 @@ class LidcPng(Importer[Crop]):
             if (mask + np.uint8(1)).max() > 1:
                 other = sorted(set(np.unique(mask).tolist()) - {0, 255})
                 raise DataError("mask values", path=source.where(name), found=other[:5], expected="0 and 255 only")
-            masks[rater] = mask & 1
-        image, masks = (self._centre(part, item.name) for part in (image[None], masks))
+        planes = np.stack([image, *(pixels[rater] & 1 for rater in range(len(pixels)))])
+        side, (height, width) = self.args.centre, image.shape
+        if side is not None:
+            if side > min(height, width):
+                small, least = f"{height}×{width}", f"at least {side}"
+                raise DataError("smaller than --centre", path=item.name, found=small, expected=least)
+            top, left = (height - side) // 2, (width - side) // 2
+            planes = planes[:, top : top + side, left : left + side]
         # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
-        return [Case(item.name, item.patient, image, masks)]
-
-    def _centre(self, pixels: np.ndarray, where: str) -> np.ndarray:
-        """The central square of (…,H,W), a view; all of it without --centre."""
-        if self.args.centre is None:
-            return pixels
-        side, (height, width) = self.args.centre, pixels.shape[-2:]
-        if side > min(height, width):
-            raise DataError("smaller than --centre", path=where, found=f"{height}×{width}", expected=f"at least {side}")
-        top, left = (height - side) // 2, (width - side) // 2
-        return pixels[..., top : top + side, left : left + side]
+        return [Case(item.name, item.patient, planes[:1], planes[1:])]
 
     def close(self, *, done: bool) -> None:
         """Closes the archives."""
@@ -122,7 +103,7 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
             if found is None:
                 expected = "<patient>/nodule-<k>/images or mask-<r>/slice-<i>.png"
                 raise DataError("a PNG outside the layout", path=source.where(name), expected=expected)
-            new = Crop(found["patient"], found["nodule"], found["slice"])
+            new = Crop("/".join(found.group("patient", "nodule", "slice")), found["patient"])
             rater = None if found["rater"] is None else int(found["rater"])
             own = (source, name)
             before = crops.setdefault(new.name, new).files.setdefault(rater, own)
@@ -137,11 +118,13 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
     for crop in crops.values():
         source, name = next(iter(crop.files.values()))
         if None not in crop.files:
-            raise DataError("a mask without an image", path=source.where(name), expected=f"images/{crop.slice}.png")
+            raise DataError(
+                "a mask without an image", path=source.where(name), expected=f"images/{crop.name.split('/')[-1]}.png"
+            )
         if missing := [f"mask-{rater}" for rater in range(raters) if rater not in crop.files]:
             source, name = crop.files[None]
             raise DataError("masks are missing", path=source.where(name), found=f"no {', '.join(missing)}")
-    return sorted(crops.values(), key=lambda crop: crop.order), raters
+    return sorted(crops.values(), key=lambda crop: (crop.patient, natural(crop.name))), raters
 
 
 def decode_png(data: bytes, where: str) -> np.ndarray:
@@ -154,8 +137,5 @@ def decode_png(data: bytes, where: str) -> np.ndarray:
     if (depth, colour) != (8, 0):
         kind = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}.get(colour, "unknown")
         raise DataError("another type of PNG", path=where, found=f"{depth}-bit {kind}", expected="8-bit grey")
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            return np.asarray(image)
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, zlib.error, struct.error and more
-        raise DataError("damaged PNG", path=where, found=str(error)[:200] or repr(error)) from error
+    with picture(where, "PNG", io.BytesIO(data)) as image:
+        return np.asarray(image)

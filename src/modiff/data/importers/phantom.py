@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modiff.config.phantom import PhantomConfig
 from modiff.data.importers.base import Case, Importer, write_store
+from modiff.data.phantom.case import info_of, make_case, patient_name, split_of
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 
@@ -24,20 +25,14 @@ class Phantom(Importer[tuple[int, int]]):
 
     def describe(self) -> StoreInfo:
         """What is simulated, and by which options: `config_of` reads them back."""
-        from modiff.data.phantom.case import info_of  # late, as in all of these: scipy
-
         return info_of(self.config)
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
         """By the patients' numbers, so that stores of any size agree."""
-        from modiff.data.phantom.case import patient_name, split_of
-
         return {patient_name(number): split_of(number) for number in range(self.config.patients)}
 
     def read(self, item: tuple[int, int]) -> list[Case]:
         """The image of that patient and number, simulated."""
-        from modiff.data.phantom.case import make_case
-
         made = make_case(self.config, *item)
         return [Case(made.name, made.patient, made.image, made.masks)]
 

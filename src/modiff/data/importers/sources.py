@@ -7,7 +7,8 @@ import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from modiff.errors import DataError
@@ -32,14 +33,10 @@ class Source:
         if not self.path.exists():
             raise DataError("no such file or folder", path=path)
         try:
-            self._zip = zipfile.ZipFile(path)
+            archive = self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError) as error:
             raise DataError("not a zip archive, or a truncated one", path=path, found=error) from error
-        try:
-            self._entries = self._checked(self._zip)
-        except BaseException:
-            self.close()
-            raise
+        self._entries = self._checked(archive)
         self.names = sorted(self._entries)
 
     def _checked(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -93,12 +90,6 @@ class Source:
         if self._zip is not None:
             self._zip.close()
 
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
 
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:
     """Each folder below `root`, the names of its folders (which may be edited) and its `wanted` files, in order.
@@ -107,12 +98,12 @@ def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Itera
     """
     if not root.is_dir():
         raise DataError("no such folder", path=root)
-    inside, count = root.resolve(), 0
+    inside, files_seen = root.resolve(), 0
     for folder, folders, names in os.walk(root):
         folders.sort()
         files = [Path(folder, name) for name in sorted(names) if wanted(name)]
-        count += len(names)
-        if count > MAX_FILES:
+        files_seen += len(names)
+        if files_seen > MAX_FILES:
             raise DataError("too many files", path=root, expected=f"at most {MAX_FILES}")
         for file in files:
             if file.is_symlink() and not file.resolve().is_relative_to(inside):
@@ -120,14 +111,14 @@ def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Itera
         yield Path(folder), folders, files
 
 
-def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
-    """A regular file's content; raises DataError where it cannot be read or is larger than `limits` allow."""
+def read_bytes(path: Path) -> bytes:
+    """A regular file's content; raises DataError where it cannot be read or is larger than 256 MiB."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise DataError("not a regular file", path=path)
-        if status.st_size > limits.max_bytes:
-            found, expected = f"{status.st_size} bytes", f"at most {limits.max_bytes}"
+        if status.st_size > LIMITS.max_bytes:
+            found, expected = f"{status.st_size} bytes", f"at most {LIMITS.max_bytes}"
             raise DataError("file too large", path=path, found=found, expected=expected)
         return path.read_bytes()
     except OSError as error:
@@ -136,10 +127,7 @@ def read_bytes(path: Path, limits: Limits = LIMITS) -> bytes:
 
 def digest_of(files: Iterable[tuple[str, str]]) -> str:
     """SHA-256 of a list of files' names with their SHA-256."""
-    sha = hashlib.sha256()
-    for name, digest in files:
-        sha.update(f"{name}\0{digest}\n".encode())
-    return sha.hexdigest()
+    return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in files).encode()).hexdigest()
 
 
 def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
@@ -152,9 +140,7 @@ def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     return {root.resolve().name: digest_of(digests)}
 
 
-def free_name(name: str, taken: Iterable[str]) -> str:
+def free_name(name: str, taken: Collection[str]) -> str:
     """`name`, or with a number behind it, such as `name (2)`, where it is taken."""
-    free, number = name, 2
-    while free in taken:
-        free, number = f"{name} ({number})", number + 1
-    return free
+    names = chain((name,), (f"{name} ({number})" for number in count(2)))
+    return next(free for free in names if free not in taken)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from modiff.errors import DataError
+from modiff.io.files import located
 
 # fmt: off
 _ALLOWED = frozenset((
@@ -30,84 +31,15 @@ _ALLOWED = frozenset((
 ))
 # fmt: on
 _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
+_STARTS = [b"\x80" + bytes([protocol]) for protocol in range(2, 6)]
 _MAX_DIMENSIONS = 8
 _MAX_STACK = 64  # arrays in one list: raters of a slice
 
 
-class _Refused(Exception):
-    """What `read_pickle` does not do; becomes a DataError with the file's name."""
-
-
-class _Dtype:
-    """A type in the making: its byte order comes later, as state."""
-
-    __slots__ = ("dtype",)
-
-    def __init__(self, text: Any, *flags: Any) -> None:
-        text = text.decode("ascii") if isinstance(text, bytes) else text
-        if not isinstance(text, str) or len(text) > 4 or text[:1] not in tuple("biuf<>|="):
-            raise _Refused(f"has an array of type {text!r:.40}")
-        self.dtype = np.dtype(text)
-        if self.dtype.kind not in "biuf" or self.dtype.itemsize > 8:
-            raise _Refused(f"has an array of type {text!r:.40}")
-
-    def __setstate__(self, state: Any) -> None:
-        """state: (version, byte order, subtype, names, fields, …) as NumPy writes it."""
-        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
-            raise _Refused("has an array of a compound type")
-        order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
-        if order not in ("<", ">", "|", "="):
-            raise _Refused(f"has a byte order {order!r:.20}")
-        self.dtype = np.dtype(f"{order}{self.dtype.kind}{self.dtype.itemsize}")
-
-
-class _Array:
-    """An array in the making, or made."""
-
-    __slots__ = ("array",)
-
-    def __init__(self, array: np.ndarray | None = None) -> None:
-        self.array = array
-
-    def __setstate__(self, state: Any) -> None:
-        """state: (version, shape, type, column-major, bytes) as NumPy writes it."""
-        if not isinstance(state, tuple) or len(state) not in (4, 5):
-            raise _Refused("has an array of an unknown form")
-        shape, dtype, columns_first, data = state[-4:]
-        self.array = _shaped(data, dtype, shape, "F" if columns_first else "C")
-
-
-def _shaped(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    data = data.encode("latin-1") if isinstance(data, str) else data
-    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray) or not isinstance(shape, tuple):
-        raise _Refused("has an array of something other than numbers")
-    if len(shape) > _MAX_DIMENSIONS or not all(isinstance(side, int) and side >= 0 for side in shape):
-        raise _Refused(f"has an array of shape {shape!r:.60}")
-    if math.prod(shape) * dtype.dtype.itemsize != len(data):
-        raise _Refused(f"has an array of shape {shape} with {len(data)} bytes")
-    return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
-
-
-def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
-    if kind is not _NDARRAY:
-        raise _Refused("has an array of another class")
-    return _Array()
-
-
-def _encode(text: Any, encoding: Any) -> bytes:
-    if encoding not in ("latin1", "latin-1") or not isinstance(text, str):
-        raise _Refused(f"encodes by {encoding!r:.40}")
-    return text.encode("latin-1")
-
-
-def _bytes(*parts: Any) -> bytes:
-    if parts and not (len(parts) == 1 and isinstance(parts[0], bytes)):
-        raise _Refused("makes bytes from something else")
-    return parts[0] if parts else b""
-
-
-def _named_only(*arguments: Any) -> None:
-    raise _Refused("calls something that is not a constructor of arrays")
+def _only(wanted: bool, found: str) -> None:
+    """Raises DataError for what `read_pickle` does not do; it adds the file's name."""
+    if not wanted:
+        raise DataError(f"a pickle that {found}", expected="NumPy arrays in plain containers")
 
 
 class _StandIn:
@@ -122,37 +54,101 @@ class _StandIn:
         return self._make(*arguments)
 
     def __setstate__(self, state: Any) -> None:
-        raise _Refused("gives a state to something that is not an array")
+        _only(False, "gives a state to something that is not an array")
 
 
-_NDARRAY = _StandIn(_named_only)
+class _Dtype:
+    """A type in the making: its byte order comes later, as state."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, text: Any, *flags: Any) -> None:
+        text = text.decode("ascii") if isinstance(text, bytes) else text
+        named = isinstance(text, str) and len(text) <= 4 and text[:1] in tuple("biuf<>|=")
+        _only(named, f"has an array of type {text!r:.40}")
+        self.dtype = np.dtype(text)
+        _only(self.dtype.kind in "biuf" and self.dtype.itemsize <= 8, f"has an array of type {text!r:.40}")
+
+    def __setstate__(self, state: Any) -> None:
+        """state: (version, byte order, subtype, names, fields, …) as NumPy writes it."""
+        simple = isinstance(state, tuple) and len(state) >= 5 and all(part is None for part in state[2:5])
+        _only(simple, "has an array of a compound type")
+        order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
+        _only(order in ("<", ">", "|", "="), f"has a byte order {order!r:.20}")
+        self.dtype = np.dtype(f"{order}{self.dtype.kind}{self.dtype.itemsize}")
+
+
+class _Array:
+    """An array in the making, or made."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: np.ndarray | None = None) -> None:
+        self.array = array
+
+    def __setstate__(self, state: Any) -> None:
+        """state: (version, shape, type, column-major, bytes) as NumPy writes it."""
+        _only(isinstance(state, tuple) and len(state) in (4, 5), "has an array of an unknown form")
+        shape, dtype, columns_first, data = state[-4:]
+        self.array = _shaped(data, dtype, shape, "F" if columns_first else "C")
+
+
+def _shaped(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    data = data.encode("latin-1") if isinstance(data, str) else data
+    numbers = isinstance(dtype, _Dtype) and isinstance(data, bytes | bytearray) and isinstance(shape, tuple)
+    _only(numbers, "has an array of something other than numbers")
+    sides = len(shape) <= _MAX_DIMENSIONS and all(isinstance(side, int) and side >= 0 for side in shape)
+    _only(sides, f"has an array of shape {shape!r:.60}")
+    whole = math.prod(shape) * dtype.dtype.itemsize == len(data)
+    _only(whole, f"has an array of shape {shape} with {len(data)} bytes")
+    return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
+
+
+@_StandIn
+def _ndarray(*arguments: Any) -> None:
+    _only(False, "calls something that is not a constructor of arrays")
+
+
+@_StandIn
+def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+    _only(kind is _ndarray, "has an array of another class")
+    return _Array()
+
+
+@_StandIn
+def _encode(text: Any, encoding: Any) -> bytes:
+    _only(encoding in ("latin1", "latin-1") and isinstance(text, str), f"encodes by {encoding!r:.40}")
+    return text.encode("latin-1")
+
+
+@_StandIn
+def _bytes(*parts: Any) -> bytes:
+    _only(all(isinstance(part, bytes) for part in parts) and len(parts) <= 1, "makes bytes from something else")
+    return b"".join(parts)
+
+
 _FUNCTIONS = {
-    "_reconstruct": _StandIn(_reconstruct),
+    "_reconstruct": _reconstruct,
     "_frombuffer": _StandIn(lambda data, dtype, shape, order: _Array(_shaped(data, dtype, shape, order))),
     "scalar": _StandIn(lambda dtype, data: _shaped(data, dtype, (), "C").item()),
     "dtype": _StandIn(_Dtype),
-    "ndarray": _NDARRAY,
+    "ndarray": _ndarray,
 }
 _NAMES = {(module, name): function for module in _MODULES for name, function in _FUNCTIONS.items()}
-_NAMES |= {("_codecs", "encode"): _StandIn(_encode)}
-_NAMES |= {(module, "bytes"): _StandIn(_bytes) for module in ("builtins", "__builtin__")}
+_NAMES |= {("_codecs", "encode"): _encode, ("builtins", "bytes"): _bytes, ("__builtin__", "bytes"): _bytes}
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        found = _NAMES.get((module, name))
-        if found is None:
-            raise _Refused(f"names {module}.{name}"[:120])
-        return found
+        _only((module, name) in _NAMES, f"names {module}.{name}"[:120])
+        return _NAMES[module, name]
 
 
 def _check_program(data: mmap.mmap) -> None:
     """Every instruction is allowed and every length is there; memo places are given out one after the other."""
     for count, (instruction, argument, _) in enumerate(pickletools.genops(data)):  # type: ignore[arg-type]
-        if instruction.name not in _ALLOWED:
-            raise _Refused(f"has the instruction {instruction.name}")
-        if instruction.name == "LONG_BINPUT" and int(argument or 0) > count:
-            raise _Refused("declares more than it holds")
+        _only(instruction.name in _ALLOWED, f"has the instruction {instruction.name}")
+        _only(instruction.name != "LONG_BINPUT" or int(argument or 0) <= count, "declares more than it holds")
 
 
 def _check_keys(value: Any) -> None:
@@ -163,8 +159,8 @@ def _check_keys(value: Any) -> None:
         if not isinstance(one, dict | list | tuple) or id(one) in seen:
             continue
         seen.add(id(one))
-        if isinstance(one, dict) and not all(isinstance(key, str) for key in one):
-            raise _Refused("has a dictionary whose keys are not strings")
+        if isinstance(one, dict):
+            _only(all(isinstance(key, str) for key in one), "has a dictionary whose keys are not strings")
         waiting += one.values() if isinstance(one, dict) else one
 
 
@@ -179,18 +175,15 @@ def read_pickle(path: Path, max_bytes: int) -> Any:
         if size > max_bytes:
             found, hint = f"{size} bytes", "--max-bytes allows more."
             raise DataError("the file is too large", path=path, found=found, expected=f"≤ {max_bytes}", hint=hint)
-        with path.open("rb") as file:
-            if (start := file.read(2))[:1] != b"\x80" or start[1] not in range(2, 6):
-                raise DataError("not a pickle of protocol 2 to 5", path=path, found=repr(start))
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                _check_program(data)
-                data.seek(0)
-                # latin1: how byte strings of Python 2 become texts without loss
-                made = _Unpickler(data, encoding="latin1").load()
-        _check_keys(made)
-        return made
-    except _Refused as refused:
-        raise DataError(f"a pickle that {refused}", path=path, expected="NumPy arrays in plain containers") from None
+        with located(path), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if (start := data[:2]) not in _STARTS:
+                raise DataError("not a pickle of protocol 2 to 5", found=repr(start))
+            _check_program(data)
+            data.seek(0)
+            # latin1: how byte strings of Python 2 become texts without loss
+            made = _Unpickler(data, encoding="latin1").load()
+            _check_keys(made)
+            return made
     except DataError:
         raise
     except OSError as error:

@@ -238,5 +238,5 @@ def test_real_xml_has_the_sessions_and_outlines_that_are_known(shared: Path) -> 
     for patient, expected in {"LIDC-IDRI-0001": [8, 7, 8, 9], "LIDC-IDRI-0002": [0, 0, 30, 23]}.items():
         path = next((folder / patient).rglob("*.xml"))
         sessions = merge([parse(path.read_bytes(), path.name)] * 2)
-        found = [sum(len(outline) for outline in session.outlines) for session in sessions]
+        found = [sum(len(outline) for outline in session) for session in sessions]
         assert found == expected

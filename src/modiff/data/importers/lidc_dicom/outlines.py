@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
 from modiff.data.importers.lidc_dicom.xml import Region
@@ -35,9 +36,9 @@ def interior(points: np.ndarray) -> tuple[np.ndarray, int, int]:
     ends = np.roll(points, -1, axis=0)
     for (x0, y0), (x1, y1) in zip((points - (left, top)).tolist(), (ends - (left, top)).tolist(), strict=True):
         # The pixels whose centre lies on the line: its ends and the whole-number points between.
-        steps = math.gcd(x1 - x0, y1 - y0)
-        k = np.arange(steps + 1) if steps > 1 else np.array([0, 1])
-        on_line[y0 + k * ((y1 - y0) // max(steps, 1)), x0 + k * ((x1 - x0) // max(steps, 1))] = True
+        steps = max(math.gcd(x1 - x0, y1 - y0), 1)
+        k = np.arange(steps + 1)
+        on_line[y0 + k * ((y1 - y0) // steps), x0 + k * ((x1 - x0) // steps)] = True
         if y0 != y1:  # in each row of the line but its last, pixels right of the crossing change sides
             (first, start), (last, end) = sorted([(y0, x0), (y1, x1)])
             rows = np.arange(first, last)
@@ -117,20 +118,16 @@ def group(marked: Sequence[Marked], steps: tuple[float, float, float]) -> list[N
     for a, b in combinations(range(len(marked)), 2):
         if marked[a].reader != marked[b].reader and (rank := _closeness(voxels[a], voxels[b], steps)) is not None:
             pairs.append((rank, a, b))
-    member = list(range(len(marked)))
+    nodules = DisjointSet(range(len(marked)))
     for _, a, b in sorted(pairs):
-        if member[a] == member[b]:
-            continue
-        joined = [place for place, name in enumerate(member) if name in (member[a], member[b])]
-        readers = [marked[place].reader for place in joined]
-        if len(set(readers)) == len(readers):
-            for place in joined:
-                member[place] = min(joined)
-    nodules = []
-    for name in sorted(set(member)):
-        held = [one for one, of in zip(marked, member, strict=True) if of == name]
-        nodules.append(Nodule({one.reader: one for one in sorted(held, key=lambda one: one.reader)}))
-    return sorted(nodules, key=lambda nodule: (nodule.slices[0], *nodule.centre))
+        joined = nodules.subset(a) | nodules.subset(b)
+        if len({marked[place].reader for place in joined}) == len(joined):
+            nodules.merge(a, b)
+    made = []
+    for places in nodules.subsets():
+        held = sorted((marked[place] for place in places), key=lambda one: one.reader)
+        made.append(Nodule({one.reader: one for one in held}))
+    return sorted(made, key=lambda nodule: (nodule.slices[0], *nodule.centre))
 
 
 def _closeness(a: np.ndarray, b: np.ndarray, steps: tuple[float, float, float]) -> tuple[int, float] | None:
@@ -139,14 +136,7 @@ def _closeness(a: np.ndarray, b: np.ndarray, steps: tuple[float, float, float]) 
     gap = np.maximum(place_a.min(0) - place_b.max(0), place_b.min(0) - place_a.max(0))
     if np.linalg.norm(np.maximum(gap, 0)) > steps[0]:
         return None
-    shared = len(np.intersect1d(_numbers(a), _numbers(b)))
-    if shared:
+    distance = cKDTree(place_a).query(place_b, distance_upper_bound=steps[0] * (1 + 1e-9))[0]
+    if shared := np.count_nonzero(distance == 0):
         return 0, -2 * shared / (len(a) + len(b))
-    nearest = float(cKDTree(place_a).query(place_b, distance_upper_bound=steps[0] * (1 + 1e-9))[0].min())
-    return (1, nearest) if np.isfinite(nearest) else None
-
-
-def _numbers(voxels: np.ndarray) -> np.ndarray:
-    """One number per voxel: slices, rows and columns are below 2^20."""
-    voxels = voxels.astype(np.int64)
-    return (voxels[:, 0] << 40) | (voxels[:, 1] << 20) | voxels[:, 2]
+    return (1, float(distance.min())) if np.isfinite(distance.min()) else None

@@ -1,29 +1,96 @@
 """One patient's files -> that patient's crops and masks: the work that runs in parallel.
 
-A crop is a window of a slice around a nodule: image by linear, masks by nearest sampling.
+Which slice is where, and who it is, is told from the headers alone. A crop is a window of a slice around a nodule:
+image by linear, masks by nearest sampling.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydicom.dataset import Dataset
 from scipy import ndimage
 
-from modiff.data.importers.lidc_dicom.files import CtSeries, Job, read_series
+from modiff.config.data import CropRule
+from modiff.data.importers.grids import moved
 from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, fill, group
-from modiff.data.importers.lidc_dicom.xml import Reading, Session, merge, parse, slices_named
+from modiff.data.importers.lidc_dicom.xml import Session, XmlFile, merge, parse, series_uid_of, slices_named
 from modiff.errors import DataError
-from modiff.io.dicom.series import Plane, affine_of, read_slice
-from modiff.io.files import sha256_of
+from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
+from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_slice
+from modiff.io.files import LIMITS, located, sha256_of
 
-_COLUMNS = ("case", "image", "masks", "sessions", "affine", "slice_index", "valid", "spacing")
-_NOTHING = {name: np.empty(0) for name in _COLUMNS} | {"masks": np.empty((0, 0), bool)}  # packed as bits
+_CT = "1.2.840.10008.5.1.4.1.1.2"
 MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
+
+
+@dataclass(frozen=True)
+class Job:
+    """A patient's files: slices and whatever else lies beside them, and the XML that may be about them."""
+
+    patient: str
+    folder: Path
+    files: tuple[Path, ...]
+    xml: tuple[XmlFile, ...]
+    rule: CropRule
+
+
+@dataclass(frozen=True)
+class CtSeries:
+    """One CT series of slices of a shape (H,W), from the lowest to the highest along their normal; gaps are allowed.
+
+    A crop is of one slice, so LIDC's few series with gaps or with two slices in one place are of use here, unlike for
+    a volume.
+    """
+
+    uid: str
+    shape: tuple[int, int]
+    paths: list[Path]
+    sop_uids: list[str]
+    planes: list[Plane]
+
+    @property
+    def steps(self) -> tuple[float, float, float]:
+        """mm between (slices, rows, columns); of slices the median, or the stated thickness where there is one."""
+        steps = np.diff([plane.height for plane in self.planes])
+        steps = steps[steps > 1e-3]
+        return float(np.median(steps)) if steps.size else self.planes[0].thickness, *self.planes[0].spacing
+
+
+def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
+    """The CT series among files, ordered by their UIDs; other objects and radiographs are left out.
+
+    Raises DataError for damaged files, slices of one series that differ in size, direction or pixel spacing, two files
+    that claim to be one slice, and more than 4,096 files in a series.
+    """
+    found: dict[str, dict[Path, Dataset]] = defaultdict(dict)
+    for path in files:
+        if not is_dicom(path) or text(read_meta(path), "MediaStorageSOPClassUID") not in (_CT, ""):
+            continue
+        header = read_header(path)
+        if text(header, "SOPClassUID") != _CT:
+            continue
+        check_image(path, header, LIMITS)
+        series = found[text(header, "SeriesInstanceUID")]
+        series[path] = header
+        if len(series) > MAX_FILES:
+            raise DataError("too many files for one series", path=where, expected=f"at most {MAX_FILES}")
+    made = []
+    for uid, series in sorted(found.items()):
+        with located(where):
+            planes = in_order(series)
+        shapes = sorted({(int(header.Rows), int(header.Columns)) for header in series.values()})
+        if len(shapes) > 1:
+            raise DataError("slices differ in size", path=where, found=shapes[:5], expected="one size in a series")
+        sop_uids = [text(series[path], "SOPInstanceUID") for path in planes]
+        made.append(CtSeries(uid, shapes[0], list(planes), sop_uids, list(planes.values())))
+    return made
 
 
 def import_patient(job: Job) -> dict[str, np.ndarray]:
@@ -44,52 +111,52 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
         notes += _notes(series, sessions, series.uid in readings)
         for nodule in nodules_of(series, sessions, job.folder):
             rows += _crops(job, series, len(sessions), nodule, number)
-            digests += [sha256_of(series.slices[place].path) for place in nodule.slices]
+            digests += [sha256_of(series.paths[place]) for place in nodule.slices]
             number += 1
     if not all_series:
         notes.append("no CT series")
     raters = max((row["sessions"] for row in rows), default=0)
     for row in rows:
         row["masks"] = np.pad(row["masks"], ((0, raters - row["sessions"]), (0, 0), (0, 0)))
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else _NOTHING
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {"case": np.empty(0)}
     used = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return columns | {"notes": np.array(notes, dtype=np.str_), "sha256": np.array(used)}
 
 
-def _readings(job: Job, all_series: Sequence[CtSeries], notes: list[str]) -> tuple[dict[str, list[Reading]], list[str]]:
-    """Series UID -> what the XML files say of it, and the SHA-256 of those files.
+def _readings(
+    job: Job, all_series: Sequence[CtSeries], notes: list[str]
+) -> tuple[dict[str, list[list[Session]]], list[str]]:
+    """Series UID -> the sessions of each XML file about it, and the SHA-256 of those files.
 
     A file that names no series that is here is about the series whose slices it names. A radiograph's has no sessions.
     """
-    named = {series.uid: {one.sop_uid for one in series.slices} for series in all_series}
-    found: dict[str, list[Reading]] = {}
+    named = {series.uid: set(series.sop_uids) for series in all_series}
+    found: dict[str, list[list[Session]]] = {}
     digests = []
     for file in job.xml:
         data = file.read()
-        reading = parse(data, file.name)
-        uid = reading.series_uid
+        sessions, uid = parse(data, file.name), series_uid_of(data)
         if uid not in named:
-            slices = slices_named(reading.sessions)
+            slices = slices_named(sessions)
             uid = next((name for name, uids in named.items() if uids & slices), "")
         if uid:
-            found.setdefault(uid, []).append(reading)
+            found.setdefault(uid, []).append(sessions)
             digests.append(hashlib.sha256(data).hexdigest())
-        elif reading.sessions:
+        elif sessions:
             notes.append("an XML is about no series that is here")
     return found, digests
 
 
 def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> list[Nodule]:
     """Physical nodules of a series from what its raters outlined on the slices that are there."""
-    place_of = {one.sop_uid: place for place, one in enumerate(series.slices)}
+    place_of = {uid: place for place, uid in enumerate(series.sop_uids)}
     marked: list[Marked] = []
     for reader, session in enumerate(sessions):
-        for outline in session.outlines:
-            masks: dict[int, np.ndarray] = {}
+        for outline in session:
+            masks = {}
             for uid in {region.sop_uid for region in outline} & place_of.keys():
-                place = place_of[uid]
                 regions = [region for region in outline if region.sop_uid == uid]
-                masks[place] = fill(regions, series.slices[place].shape, str(where))
+                masks[place_of[uid]] = fill(regions, series.shape, str(where))
             if one := Marked.of(reader, masks):
                 marked.append(one)
             if sum(len(one.voxels) for one in marked) > MAX_VOXELS:
@@ -100,26 +167,25 @@ def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> li
 def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> list[dict[str, Any]]:
     """A nodule's slices, each with what `import_patient` says of it."""
     rule = job.rule
-    spacing = series.slices[0].plane.spacing
+    spacing = series.planes[0].spacing
     window = Window.around(nodule.centre, rule.size, spacing, rule.spacing)
     crops = []
     for index, place in enumerate(nodule.slices):
-        one = series.slices[place]
-        values = read_slice(one.path)
-        if values.shape != one.shape:
-            raise DataError("changed while it was read", path=one.path)
+        values = read_slice(series.paths[place])
+        if values.shape != series.shape:
+            raise DataError("changed while it was read", path=series.paths[place])
         masks = np.zeros((readers, rule.size, rule.size), bool)
         for reader, marked in nodule.outlines.items():
-            masks[reader] = window.mask(marked.mask(place, one.shape))
+            masks[reader] = window.mask(marked.mask(place, series.shape))
         crops.append(
             {
                 "case": f"{job.patient}/nodule-{number}/slice-{index}",
                 "image": windowed(window.image(values, rule.window[0]), *rule.window),
                 "masks": masks,
                 "sessions": readers,
-                "affine": window.affine(one.plane),
+                "affine": moved(affine_of([series.planes[place]]), window.top, window.left, window.scale),
                 "slice_index": place,
-                "valid": window.valid(one.shape),
+                "valid": window.valid(series.shape),
                 "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
             }
         )
@@ -130,22 +196,17 @@ def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list
     """What is unusual about a series, in words without identifiers."""
     if not sessions:
         return ["a CT series whose XML has no reading session" if has_xml else "a CT series without an XML"]
-    notes = []
-    there = {one.sop_uid for one in series.slices}
-    regions = [region for session in sessions for outline in session.outlines for region in outline]
-    if absent := sum(region.sop_uid not in there for region in regions):
-        notes.append(f"{absent} of {len(regions)} outlined regions lie on slices that are not in the folder")
-    if len(sessions) != 4:
-        notes.append(f"{len(sessions)} reading sessions in place of four")
-    if not regions:
-        notes.append("no nodule of 3 mm or more")
-    heights = [one.plane.height for one in series.slices]
-    steps = np.diff(heights)
-    if steps.size and (steps < 1e-3).any():
-        notes.append("several slices in one place")
-    if steps.size and (steps > 1.5 * series.step).any():
-        notes.append("slices are missing between others")
-    return notes
+    regions = [region for session in sessions for outline in session for region in outline]
+    absent = sum(region.sop_uid not in series.sop_uids for region in regions)
+    steps = np.diff([plane.height for plane in series.planes])
+    unusual = {
+        f"{absent} of {len(regions)} outlined regions lie on slices that are not in the folder": absent,
+        f"{len(sessions)} reading sessions in place of four": len(sessions) != 4,
+        "no nodule of 3 mm or more": not regions,
+        "several slices in one place": (steps < 1e-3).any(),
+        "slices are missing between others": (steps > 1.5 * series.steps[0]).any(),
+    }
+    return [note for note, found in unusual.items() if found]
 
 
 @dataclass(frozen=True)
@@ -168,67 +229,37 @@ class Window:
 
         At native spacing the window lies on the slice's pixels, at most half a pixel off the centre.
         """
-        if wanted is None:
-            first = [float(round(place - (size - 1) / 2)) for place in centre]
-            return cls(first[0], first[1], size)
-        scale = wanted / spacing[0], wanted / spacing[1]
-        first = [place - (size - 1) / 2 * step for place, step in zip(centre, scale, strict=True)]
-        return cls(first[0], first[1], size, scale)
+        scale = (1.0, 1.0) if wanted is None else (wanted / spacing[0], wanted / spacing[1])
+        top, left = (place - (size - 1) / 2 * step for place, step in zip(centre, scale, strict=True))
+        return cls(float(round(top)), float(round(left)), size) if wanted is None else cls(top, left, size, scale)
 
-    @property
-    def native(self) -> bool:
-        """Whether the window's pixels are the slice's."""
-        return self.scale == (1.0, 1.0)
-
-    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+    def _places(self, shape: tuple[int, ...]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Where the window's rows and columns lie in a slice (H,W), and which of them are inside."""
         steps = np.arange(self.size)
-        return self.top + steps * self.scale[0], self.left + steps * self.scale[1]
+        places = [self.top + steps * self.scale[0], self.left + steps * self.scale[1]]
+        return places, [(at > -0.5) & (at < length - 0.5) for at, length in zip(places, shape, strict=True)]
 
     def image(self, values: np.ndarray, outside: float) -> np.ndarray:
         """(size,size) float32 of a slice (H,W); `outside` where the slice ends.
 
         Where the window is coarser than the slice, the slice is smoothed first, so that no detail aliases.
         """
-        rows, columns = self._places()
-        if self.native:
-            return _take(values, rows, columns, outside).astype(np.float32)
+        places, inside = self._places(values.shape)
         sigma = [max(step * step - 1, 0) ** 0.5 / 2 for step in self.scale]
         smooth = ndimage.gaussian_filter(values.astype(np.float32), sigma, mode="nearest")
-        at = np.meshgrid(rows, columns, indexing="ij")
-        made = ndimage.map_coordinates(smooth, at, order=1, mode="nearest")
-        return np.where(_inside(rows, values.shape[0])[:, None] & _inside(columns, values.shape[1]), made, outside)
+        made = ndimage.map_coordinates(smooth, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
+        return np.where(np.logical_and.outer(*inside), made, outside)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """(size,size) bool of a mask (H,W): the pixel nearest to each place."""
-        return _take(mask, *self._places(), False)
+        places, inside = self._places(mask.shape)
+        nearest = [np.rint(at).astype(int).clip(0, length - 1) for at, length in zip(places, mask.shape, strict=True)]
+        return mask[np.ix_(*nearest)] & np.logical_and.outer(*inside)
 
     def valid(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
         """(top, left, bottom, right), half-open: the part of the window that is slice and not padding."""
-        spans = []
-        for places, length in zip(self._places(), shape, strict=True):
-            inside = np.flatnonzero(_inside(places, length))
-            spans.append((int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0))
-        return spans[0][0], spans[1][0], spans[0][1], spans[1][1]
-
-    def affine(self, plane: Plane) -> np.ndarray:
-        """(4,4) pixel (column, row, slice) of the window to RAS+ mm."""
-        affine = affine_of([plane])
-        affine[:3, 3] += self.left * affine[:3, 0] + self.top * affine[:3, 1]
-        affine[:3, 0] *= self.scale[1]
-        affine[:3, 1] *= self.scale[0]
-        return affine
-
-
-def _inside(places: np.ndarray, length: int) -> np.ndarray:
-    return (places > -0.5) & (places < length - 0.5)
-
-
-def _take(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, outside: float) -> np.ndarray:
-    made = np.full((len(rows), len(columns)), outside, dtype=values.dtype)
-    in_rows, in_columns = _inside(rows, values.shape[0]), _inside(columns, values.shape[1])
-    picked = values[np.ix_(np.rint(rows[in_rows]).astype(int), np.rint(columns[in_columns]).astype(int))]
-    made[np.ix_(in_rows, in_columns)] = picked
-    return made
+        rows, columns = (np.flatnonzero(inside).tolist() or [0, -1] for inside in self._places(shape)[1])
+        return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
 
 def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
+import re
 import shutil
 import zipfile
+import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,12 +27,16 @@ from rich.progress import track
 from modiff.config.data import CropRule
 from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
 from modiff.data.importers.lidc_dicom import patient
-from modiff.data.importers.lidc_dicom.files import Job, find_jobs
-from modiff.data.store_format import StoreInfo
+from modiff.data.importers.lidc_dicom.patient import Job
+from modiff.data.importers.lidc_dicom.xml import XmlFile, series_uid_of
+from modiff.data.importers.sources import Source, walk
+from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
+from modiff.io.dicom.header import is_dicom, read_header, text
 from modiff.io.files import replacing, workers
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
+_PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _Crops = dict[str, np.ndarray]  # as `import_patient` makes them
 
 
@@ -47,7 +54,8 @@ class LidcDicom(Importer[Job]):
         self._found, unused = find_jobs([Path(path) for path in args.folders], args.xml, self.rule)
         if unused:
             self._say(f"{unused} XML files are about no series here")
-        self._done = Done(Path(args.output), self.version)
+        output = Path(args.output)
+        self._done = Done(output.with_name(f".{output.name}.partial"), self.version)
         self._left_out = self._read_all()
         self.items = []
         self.used: dict[str, str] = {}  # patient -> SHA-256 of the files
@@ -94,15 +102,14 @@ class LidcDicom(Importer[Job]):
 
     def describe(self) -> StoreInfo:
         """With as many raters as the series with most sessions has, and the files of each patient."""
-        (low, high), side = self.rule.window, self.rule.spacing
-        spacing = None if side is None else (side, side)
-        return lidc_info(self, SOURCE, self.raters, f"window:{low:g}:{high:g}", self.used, spacing)
+        low, high = self.rule.window
+        return lidc_info(self, SOURCE, self.raters, f"window:{low:g}:{high:g}", self.used, self.rule.spacing)
 
     def read(self, item: Job) -> Iterator[Case]:
         """A patient's crops; slots beyond a series' sessions did not read it."""
         made = self._loaded(item)
-        masks = np.zeros((len(made["case"]), self.raters, *made["image"].shape[1:]), np.uint8)
-        masks[:, : made["masks"].shape[1]] = made["masks"]
+        absent = self.raters - made["masks"].shape[1]
+        masks = np.pad(made["masks"].astype(np.uint8), ((0, 0), (0, absent), (0, 0), (0, 0)))
         for row, case in enumerate(made["case"].tolist()):
             place = {name: made[name][row] for name in ("affine", "slice_index", "valid", "spacing")}
             read = np.arange(self.raters) < made["sessions"][row]
@@ -113,7 +120,7 @@ class LidcDicom(Importer[Job]):
         if done:
             if self._left_out:
                 self._say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
-            self._done.remove()
+            shutil.rmtree(self._done.folder, ignore_errors=True)
 
 
 def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], _Crops]]]:
@@ -134,53 +141,94 @@ def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[
             pool.shutdown(cancel_futures=True)
 
 
+def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule) -> tuple[list[Job], int]:
+    """One job per patient, in order of their names, and how many XML files of `xml` are about no series that is here.
+
+    An XML in a patient's folder goes to that patient. One of `xml` (folders or zip archives) goes to the patient who
+    has the series that it names; for that, each folder's first slice is asked which series it is of. Raises DataError.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    roots: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError("no such folder", path=folder, expected="a folder with patients' folders")
+        for path, who in patients_of(folder).items():
+            roots.setdefault(who, folder)
+            found[who].append(path)
+    elsewhere = _by_series(xml)
+    jobs = []
+    for who, paths in sorted(found.items()):
+        slices = [path for path in paths if path.suffix.lower() != ".xml"]
+        about = [XmlFile(path) for path in paths if path.suffix.lower() == ".xml"]
+        uids: dict[Path, str] = {}  # of the first DICOM file in each folder
+        for path in slices if elsewhere else ():
+            if path.parent not in uids and is_dicom(path):
+                uids[path.parent] = text(read_header(path), "SeriesInstanceUID")
+        for uid in filter(None, uids.values()):
+            about += elsewhere.pop(uid, [])
+        if slices:
+            jobs.append(Job(check_case(who), roots[who], tuple(slices), tuple(about), rule))
+    if not jobs:
+        expected = "folders such as LIDC-IDRI-0001 with slices below"
+        raise DataError("no patient's folder", path=", ".join(map(str, folders)), expected=expected)
+    return jobs, sum(map(len, elsewhere.values()))
+
+
+def patients_of(folder: Path) -> dict[Path, str]:
+    """File below a folder -> patient: the part of its path like LIDC-IDRI-0001; the rest is left out.
+
+    Where no path has such a part, the first folders below `folder` are the patients.
+    """
+    above = next((part for part in reversed(folder.resolve().parts) if _PATIENT.fullmatch(part)), None)
+    files = sorted((file for _, _, files in walk(folder) for file in files), key=Path.as_posix)
+    folders = {file: file.relative_to(folder).parts[:-1] for file in files}
+    named = {file: next(filter(_PATIENT.fullmatch, parts), above) for file, parts in folders.items()}
+    first = {file: parts[0] for file, parts in folders.items() if parts}
+    return {file: patient for file, patient in named.items() if patient} or first
+
+
+def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
+    """Series UID -> the XML files that name it."""
+    found: dict[str, list[XmlFile]] = defaultdict(list)
+    for place in places:
+        with closing(Source(place)) as source:
+            for name in source.names:
+                if name.lower().endswith(".xml"):
+                    file = XmlFile(source.path / name) if source.path.is_dir() else XmlFile(source.path, name)
+                    found[series_uid_of(source.read(name))].append(file)
+    return found
+
+
+@dataclass(frozen=True)
 class Done:
     """A folder beside the store to be, with one file per patient.
 
-    A file counts only if it was made by the same version under the same rule from files of the same names, sizes and
-    times; anything else in its place is made anew.
+    It is named by all that the result depends on: version, rule, and the names, sizes and times of the patient's files.
+    What cannot be read is made anew.
     """
 
-    def __init__(self, store: Path, version: str) -> None:
-        self.folder = store.with_name(f".{store.name}.partial")
-        self._version = version
+    folder: Path
+    version: str
 
-    def key(self, job: Job) -> str:
-        """What a patient's result depends on, as 64 hexadecimal digits."""
-        files = []
-        for path in (*job.files, *(file.path for file in job.xml)):
-            status = path.stat()
-            files.append((str(path), status.st_size, status.st_mtime_ns))
+    def _path(self, job: Job) -> Path:
+        stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
+        files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
         names = sorted(file.name for file in job.xml)
-        made = json.dumps([self._version, job.patient, asdict(job.rule), sorted(files), names])
-        return hashlib.sha256(made.encode()).hexdigest()
+        made_from = json.dumps([self.version, job.patient, asdict(job.rule), files, names])
+        return self.folder / f"{hashlib.sha256(made_from.encode()).hexdigest()}.npz"
 
     def load(self, job: Job) -> _Crops | None:
         """The patient's result, or None where there is none that counts."""
         try:
             with np.load(self._path(job), allow_pickle=False) as file:
-                table = {name: file[name] for name in file.files}
-            if str(table.pop("key")) != self.key(job):
-                return None
-            width = table["image"].shape[-1]
-            return table | {"masks": np.unpackbits(table["masks"], axis=-1, count=width).astype(bool)}
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
-    def save(self, job: Job, made: _Crops) -> None:
+    def save(self, job: Job, made: dict[str, Any]) -> None:
         """Keeps a result; the file exists whole or not at all."""
-        packed = np.packbits(made["masks"], axis=-1)
-        table: dict[str, Any] = made | {"key": np.array(self.key(job)), "masks": packed}
         try:
             with replacing(self._path(job)) as temporary, temporary.open("wb") as file:
-                np.savez(file, **table)
+                np.savez_compressed(file, **made)
         except OSError as error:
             raise DataError("cannot be written", path=self.folder, found=error.strerror) from error
-
-    def remove(self) -> None:
-        """The store is made: nothing of this is needed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _path(self, job: Job) -> Path:
-        # The name of a patient is a folder's, which may hold anything: its hash is a safe name of a file.
-        return self.folder / f"{hashlib.sha256(os.fsencode(job.patient)).hexdigest()[:32]}.npz"

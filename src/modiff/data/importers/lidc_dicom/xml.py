@@ -11,11 +11,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modiff.data.importers.sources import Source, read_bytes
 from modiff.errors import DataError
 from modiff.io.files import located
 
@@ -35,6 +38,27 @@ _LEAST_POINTS = 3  # fewer enclose nothing: the mark of a nodule below 3 mm
 _HEAD_BYTES = 16 << 10
 _SERIES = re.compile(rb"<(?:\w+:)?SeriesInstanceU(?:id|ID)>\s*([0-9.]{1,64})\s*<")
 _UID = re.compile(r"[0-9.]{1,64}")
+_COORDINATE = re.compile(r"[0-9]{1,5}")
+
+
+@dataclass(frozen=True)
+class XmlFile:
+    """An XML file, or one inside a zip archive."""
+
+    path: Path
+    inside: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How errors name it."""
+        return str(self.path) if self.inside is None else f"{self.path}!{self.inside}"
+
+    def read(self) -> bytes:
+        """Its content; raises DataError where it is too large or cannot be read."""
+        if self.inside is not None:
+            with closing(Source(self.path)) as source:
+                return source.read(self.inside)
+        return read_bytes(self.path)
 
 
 @dataclass(frozen=True)
@@ -45,33 +69,9 @@ class Region:
     points: np.ndarray
     inclusion: bool
 
-    @property
-    def key(self) -> tuple[str, bytes, bool]:
-        """What makes two regions the same."""
-        return self.sop_uid, self.points.tobytes(), self.inclusion
 
-
-@dataclass(frozen=True)
-class Session:
-    """One radiologist's reading of a series; no outlines means that nothing of 3 mm or more was found.
-
-    outlines: of each nodule of 3 mm or more its regions on all slices.
-    """
-
-    outlines: tuple[tuple[Region, ...], ...]
-
-    @property
-    def key(self) -> frozenset[tuple[str, bytes, bool]]:
-        """What makes two readings the same: their regions, in whatever order."""
-        return frozenset(region.key for outline in self.outlines for region in outline)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One XML file. series_uid: of the series it is about, empty where it does not say."""
-
-    series_uid: str
-    sessions: tuple[Session, ...]
+Outline = tuple[Region, ...]  # of a nodule of 3 mm or more: its regions on all slices
+Session = tuple[Outline, ...]  # one radiologist's reading of a series; none: nothing of 3 mm or more was found
 
 
 def series_uid_of(data: bytes) -> str:
@@ -80,8 +80,8 @@ def series_uid_of(data: bytes) -> str:
     return found[1].decode() if found else ""
 
 
-def parse(data: bytes, where: str) -> Reading:
-    """Reads an LIDC XML file; a radiograph's has no sessions. `where` names it in errors.
+def parse(data: bytes, where: str) -> list[Session]:
+    """The sessions of an LIDC XML file; a radiograph's has none. `where` names it in errors.
 
     Raises DataError for what is not well-formed, has a DTD or entities, is no LIDC message, or is beyond the bounds.
     """
@@ -99,35 +99,28 @@ def parse(data: bytes, where: str) -> Reading:
         raise DataError("is no well-formed XML, or has a DTD", path=where, found=kind) from None
 
 
-def merge(readings: Iterable[Reading]) -> list[Session]:
+def merge(files: Iterable[Sequence[Session]]) -> list[Session]:
     """The sessions of all XML files about one series, each once.
 
     Sessions with the same outlines are one, in one file or in several: two people never draw the same points. Sessions
     without outlines look alike, so as many are kept as the file with most of them has.
     """
-    kept: list[Session] = []
-    drawn: set[frozenset[tuple[str, bytes, bool]]] = set()
-    empty = 0
-    for reading in readings:
-        here = 0
-        for session in reading.sessions:
-            if session.outlines and session.key not in drawn:
-                drawn.add(session.key)
-                kept.append(session)
-            elif not session.outlines:
-                here += 1
-                if here > empty:
-                    empty = here
-                    kept.append(session)
-    return kept
+    kept: dict[frozenset[tuple[str, bytes, bool]] | int, Session] = {}
+    for sessions in files:
+        empty = 0
+        for session in sessions:
+            empty += not session
+            regions = [region for outline in session for region in outline]
+            drawn = frozenset((region.sop_uid, region.points.tobytes(), region.inclusion) for region in regions)
+            kept.setdefault(drawn or empty, session)
+    return list(kept.values())
 
 
-def _collect(events: Iterable[tuple[str, Element]]) -> Reading:
+def _collect(events: Iterable[tuple[str, Element]]) -> list[Session]:
     """Takes elements as they end and lets go of them, so that memory holds one nodule at a time."""
-    series_uid, count = "", 0
-    path: list[str] = []
+    count, path = 0, list[str]()
     regions: list[Region] = []
-    outlines: list[tuple[Region, ...]] = []
+    outlines: list[Outline] = []
     sessions: list[Session] = []
     for event, element in events:
         if event == "start":
@@ -137,46 +130,44 @@ def _collect(events: Iterable[tuple[str, Element]]) -> Reading:
             count += 1
             path.append(name)
             if count > MAX_ELEMENTS or len(path) > MAX_DEPTH:
-                raise DataError(
-                    "too much for an LIDC XML", expected=f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
-                )
+                expected = f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
+                raise DataError("too much for an LIDC XML", expected=expected)
             if count == 1 and name not in _ROOTS:
                 raise DataError("is no LIDC XML", field="root", found=name[:40], expected=" or ".join(_ROOTS))
             continue
         name = path.pop()
-        if name in ("SeriesInstanceUid", "SeriesInstanceUID") and not series_uid:
-            series_uid = (element.text or "").strip()[:64]
-        elif name == "roi" and path[-1:] == ["unblindedReadNodule"]:
+        if name == "roi" and path[-1:] == ["unblindedReadNodule"]:
             regions.append(_region(element))
         elif name == "unblindedReadNodule":
             if any(len(region.points) >= _LEAST_POINTS for region in regions):
                 outlines.append(tuple(regions))
             regions = []
         elif name == "readingSession":
-            sessions.append(Session(tuple(outlines)))
+            sessions.append(tuple(outlines))
             outlines = []
         if len(outlines) > MAX_OUTLINES or len(sessions) > MAX_SESSIONS:
             expected = f"at most {MAX_SESSIONS}, and {MAX_OUTLINES} nodules in each"
             raise DataError(f"too many {'nodules' if outlines else 'sessions'}", expected=expected)
         if name not in ("xCoord", "yCoord", "edgeMap", "imageSOP_UID", "inclusion"):
             element.clear()
-    return Reading(series_uid, tuple(sessions))
+    return sessions
+
+
+def _texts(element: Element) -> dict[str, str]:
+    return {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in element}
 
 
 def _region(roi: Element) -> Region:
-    texts = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in roi}
+    texts = _texts(roi)
     uid, inclusion = texts.get("imageSOP_UID", ""), texts.get("inclusion", "").upper()
     if not _UID.fullmatch(uid):
         raise DataError("a region on no slice", field="imageSOP_UID", expected="a UID")
     if inclusion not in ("TRUE", "FALSE"):
         raise DataError("neither in nor out", field="inclusion", expected="TRUE or FALSE")
     points: list[tuple[int, int]] = []
-    for edge in roi:
-        if edge.tag.rpartition("}")[2] != "edgeMap":
-            continue
-        found = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in edge}
-        x, y = found.get("xCoord", ""), found.get("yCoord", "")
-        if not (x.isascii() and x.isdigit() and y.isascii() and y.isdigit() and max(len(x), len(y)) <= 5):
+    for edge in (_texts(child) for child in roi if child.tag.rpartition("}")[2] == "edgeMap"):
+        x, y = edge.get("xCoord", ""), edge.get("yCoord", "")
+        if not (_COORDINATE.fullmatch(x) and _COORDINATE.fullmatch(y)):
             raise DataError("no whole number of pixels", field="edgeMap", found=f"{x[:12]}, {y[:12]}")
         if max(int(x), int(y)) > MAX_COORDINATE:
             raise DataError("outside any image", field="edgeMap", found=f"{x}, {y}")
@@ -186,4 +177,4 @@ def _region(roi: Element) -> Region:
 
 def slices_named(sessions: Sequence[Session]) -> set[str]:
     """SOP instance UIDs of all slices on which somebody outlined something."""
-    return {region.sop_uid for session in sessions for outline in session.outlines for region in outline}
+    return {region.sop_uid for session in sessions for outline in session for region in outline}
