@@ -63,6 +63,10 @@ def marking_probability(distribution: Tensor, *, exchangeable: bool) -> Tensor:
     return (expected / raters).expand(-1, raters)
 
 
+Markers = tuple[Tensor, Tensor, Tensor | None]
+"""Which raters of the panel mark something (B,N,R) bool, the panel's size (B,N), whose reading it is (B,N) or None."""
+
+
 def draw_markers(
     distribution: Tensor | None,
     seeds: Tensor,
@@ -71,7 +75,7 @@ def draw_markers(
     count: int,
     exchangeable: bool,
     stratified: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> Markers:
     """Which raters of the panel mark something (B,N,R) bool, the panel's size (B,N), whose reading it is (B,N) or None.
 
     distribution: (B,R+1) of the number of markers where raters are exchangeable, else (B,R) each rater's probability;

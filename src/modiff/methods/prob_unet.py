@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,14 +19,7 @@ from modiff.types import Batch, DataSpec
 _LATENT = 1  # stream of a sample's seed
 
 
-@dataclass
-class Encoding(LatentEncoding):
-    """f_comb's part of the U-Net's features, and the prior over z."""
-
-    prior: Gaussian
-
-
-class ProbUNet(LatentSegmenter[Encoding]):
+class ProbUNet(LatentSegmenter):
     """Probabilistic U-Net (Kohl et al., NeurIPS 2018).
 
     p(y|x) = ∫ p(y|x,z) p(z|x) dz; trained by the evidence lower bound with a posterior q(z|x,y) (paper Eq. 4).
@@ -43,23 +34,13 @@ class ProbUNet(LatentSegmenter[Encoding]):
     def __init__(self, config: ProbUNetConfig | CFlowConfig, data: DataSpec) -> None:
         super().__init__(config, data)
         encoders = config.prior_channels or config.channels
+        self.stride = 2 ** (max(len(config.channels), len(encoders)) - 1)
         self.unet = ConvUNet(self.channels, config.channels, norm=self.norm, norm_last=False)
         self.prior = GaussianNet(self.channels, encoders, config.latent_dim, norm=self.norm)
         self.posterior = GaussianNet(self.channels + self.classes, encoders, config.latent_dim, norm=self.norm)
-        self.combine = FComb(
-            config.channels[0],
-            config.latent_dim,
-            1 if self.classes == 1 else self.classes + 1,
-            depth=config.combine_depth,
-            norm=self.norm != "none",
-        )
+        outputs, normed = 1 if self.classes == 1 else self.classes + 1, self.norm != "none"
+        self.combine = FComb(config.channels[0], config.latent_dim, outputs, depth=config.combine_depth, norm=normed)
         channels_last(self)
-
-    @property
-    def stride(self) -> int:
-        """Images are padded to multiples of this."""
-        levels = max(len(self.config.channels), len(self.config.prior_channels))
-        return 2 ** (levels - 1)
 
     # Training
 
@@ -68,11 +49,10 @@ class ProbUNet(LatentSegmenter[Encoding]):
         if self.norm != "none":
             check_batch(batch, training=self.training)
         label, known = draw_rater(batch, rng)
-        image = self._prepare(batch.image)
-        features, prior = self._image_work(image)
-        z, kl = self._draw_posterior(image, pad_to_multiple(label, self.stride, edge=False), prior, rng)
-        height, width = batch.image.shape[-2:]
-        logits = self.combine(features, z[:, None])[:, 0, :, :height, :width]
+        encoding, image = self.encode(batch.image), self._prepare(batch.image)
+        z, kl = self._draw_posterior(image, pad_to_multiple(label, self.stride, edge=False), encoding.latent, rng)
+        height, width = encoding.size
+        logits = self.combine(encoding.features, z[:, None])[:, 0, :, :height, :width]
         entropy = mean_of_known(pixel_cross_entropy(logits, label), known)
         divergence = mean_of_known(kl, known)
         scale = len(batch) if self.config.reduction == "batch" else 1
@@ -98,22 +78,19 @@ class ProbUNet(LatentSegmenter[Encoding]):
 
     # Sampling
 
-    def _image_work(self, image: Tensor) -> tuple[Tensor, Gaussian]:
-        """f_comb's part of the U-Net's features, and the prior."""
-        prior, _ = self.prior(image)
-        _, features = self.unet(image)
-        return self.combine.image(features), prior
+    def encode(self, image: Tensor) -> LatentEncoding:
+        """(B,C,H,W) -> f_comb's part of the U-Net's features, and the prior: once per image for all its samples."""
+        x = self._prepare(image)
+        prior, _ = self.prior(x)
+        _, features = self.unet(x)
+        return LatentEncoding((image.shape[-2], image.shape[-1]), self.combine.image(features), prior)
 
-    def encode(self, image: Tensor) -> Encoding:
-        """(B,C,H,W) -> U-Net features and prior, once per image for all its samples."""
-        return Encoding((image.shape[-2], image.shape[-1]), *self._image_work(self._prepare(image)))
-
-    def _draw_latents(self, encoding: Encoding, seeds: Tensor) -> tuple[Tensor, None]:
+    def _draw_latents(self, latent: Gaussian, seeds: Tensor) -> tuple[Tensor, None]:
         """z from the prior."""
-        prior = Gaussian(encoding.prior.mean[:, None], encoding.prior.log_sigma[:, None])
+        prior = Gaussian(latent.mean[:, None], latent.log_sigma[:, None])
         return prior.draw(normal(fold(seeds, _LATENT), (self.config.latent_dim,))), None
 
-    def _decode(self, encoding: Encoding, z: Tensor) -> Tensor:
+    def _decode(self, encoding: LatentEncoding, z: Tensor) -> Tensor:
         height, width = encoding.size
         return probabilities(self.combine(encoding.features, z))[..., :height, :width]
 

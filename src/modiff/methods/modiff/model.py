@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -17,11 +17,11 @@ from modiff.diffusion.schedule import Schedule
 from modiff.errors import ConfigError
 from modiff.methods.denoising import DenoisingSegmenter, Encoding, Labels, Windows
 from modiff.methods.modiff.ldf import edge_target
-from modiff.methods.modiff.mca import LABEL_PATCH, MCA, ImageFeatures, attention_spread_loss
-from modiff.methods.presence import PresenceHead, draw_markers, join_slices
+from modiff.methods.modiff.mca import MCA, ImageFeatures, attention_spread_loss
+from modiff.methods.presence import PresenceHead, join_slices
 from modiff.nn import losses, windows
 from modiff.nn.unet import UNet
-from modiff.types import DataSpec, RaterChoice
+from modiff.types import DataSpec
 
 _RIM = 0.1  # mean label at the window's border from which on an image is denoised whole
 
@@ -29,14 +29,13 @@ _RIM = 0.1  # mean label at the window's border from which on an image is denois
 class MoDiff(DenoisingSegmenter):
     """Gaussian (or categorical) diffusion of p_r, the mean mask of a subset r of the raters who marked something."""
 
-    draws_panels = True
-    draws_stratified = True
+    draws_panels, draws_stratified = True, True
     config: MoDiffConfig
     unet: UNet
 
     def __init__(self, config: MoDiffConfig, data: DataSpec) -> None:
         super().__init__(config, data)
-        self.process = _process(config, self.classes)
+        self.process, self.default_steps = _process(config, self.classes), config.diffusion.sampling_steps
         self.single_fraction = config.presence.single_share
         self.head = None
         if config.presence.mode == "hurdle":
@@ -47,34 +46,16 @@ class MoDiff(DenoisingSegmenter):
         extra = config.mca.condition_channels if mca_used else 0
         self.unet = UNet(self.classes + extra, self.channels + 3 * self.prompt, self.classes, config.unet)
         width = 4 * config.unet.base
+        parts = self.unet, self.head, self.mca
+        self.stride = math.lcm(*(part.stride for part in parts if part is not None))
+        for name, term in (("ldf", config.ldf), ("mca", config.mca)):  # Eq. 8
+            self.term_weights |= {name: term.weight} if term.enabled else {}
         # Exchangeable raters: how many; identifiable: which. Zero is the null token.
         self.subset: nn.Module = (
             nn.Embedding(self.raters + 1, width) if self.exchangeable else nn.Linear(self.raters, width, False)
         )
 
-    @property
-    def default_steps(self) -> int:
-        """The sampler's, as configured."""
-        return self.config.diffusion.sampling_steps
-
-    @property
-    def stride(self) -> int:
-        """Images are padded to multiples of this."""
-        return math.lcm(super().stride, LABEL_PATCH * 2 if self.mca is not None else 1)
-
-    @property
-    def presence_head(self) -> PresenceHead | None:
-        """With the hurdle, its head."""
-        return self.head
-
     # Training
-
-    @property
-    def term_weights(self) -> Mapping[str, float]:
-        """Of Eq. 8: L_simple, L_LDF and L_MCA."""
-        ldf, mca = self.config.ldf, self.config.mca
-        extra = {"ldf": ldf.weight} if ldf.enabled else {}
-        return {"simple": 1.0, **extra, **({"mca": mca.weight} if mca.enabled else {})}
 
     def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
         config, count, shape = self.config, len(labels.image), labels.image.shape[-2:]
@@ -179,12 +160,6 @@ class MoDiff(DenoisingSegmenter):
             return list(encodings)
         joined = join_slices(torch.cat(known), exchangeable=self.exchangeable).split([len(one) for one in known])
         return [replace(encoding, presence=one) for encoding, one in zip(encodings, joined, strict=True)]
-
-    def _draw_markers(
-        self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        more = {"exchangeable": self.exchangeable, "stratified": stratified}
-        return draw_markers(presence, seeds, raters, count=self.raters, **more)
 
     def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
         context = self._subset_context(markers)
