@@ -38,7 +38,7 @@ class Windows:
 
     rows: Tensor
     corner: Tensor | None
-    size: tuple[int, int]
+    size: windows.Size
     features: tuple[Tensor, ...]
 
     def select(self, index: Tensor) -> Windows:
@@ -55,8 +55,8 @@ class Encoding:
     are identifiable; None where presence is left to the denoiser. groups: each image's window, in one of them.
     """
 
-    size: tuple[int, int]  # H, W of the images as given
-    padded: tuple[int, int]  # H, W that the networks see
+    size: windows.Size  # of the images as given
+    padded: windows.Size  # that the networks see
     presence: Tensor | None
     groups: list[Windows]
 
@@ -176,7 +176,7 @@ class DenoisingSegmenter(Segmenter):
         if self.presence_head is not None:
             presence, label_map = self.presence_head.distribution(padded, centre)
         groups = self._windows(padded, centre, label_map)
-        return Encoding((image.shape[-2], image.shape[-1]), (padded.shape[-2], padded.shape[-1]), presence, groups)
+        return Encoding(windows.sides(image), windows.sides(padded), presence, groups)
 
     def _windows(self, image: Tensor, centre: Tensor, label_map: Tensor | None) -> list[Windows]:
         """The parts of padded images (B,C,H,W) that are denoised: the whole of each.
@@ -184,7 +184,7 @@ class DenoisingSegmenter(Segmenter):
         label_map: (B,K,h,w) the presence head's mean label map about the centre.
         """
         rows = torch.arange(len(image), device=image.device)
-        return [Windows(rows, None, (image.shape[-2], image.shape[-1]), (self._image_features(image, centre),))]
+        return [Windows(rows, None, windows.sides(image), (self._image_features(image, centre),))]
 
     def _draw_markers(self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool) -> Markers:
         return draw_markers(

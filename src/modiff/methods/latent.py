@@ -13,7 +13,7 @@ from modiff.config import check_model
 from modiff.config.baselines import CFlowConfig, MoSEConfig, ProbUNetConfig
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter, at_once
-from modiff.nn.windows import pad_to_multiple
+from modiff.nn.windows import Size, pad_to_multiple
 from modiff.types import Batch, DataSpec, Samples
 
 
@@ -21,7 +21,7 @@ from modiff.types import Batch, DataSpec, Samples
 class LatentEncoding:
     """What depends on the images only: features (B,F,h,w) that the decoder takes, and what z is drawn by."""
 
-    size: tuple[int, int]  # H, W of the images as given
+    size: Size  # of the images as given
     features: Tensor
     latent: Any  # the prior over z (Probabilistic U-Net, cFlow); the experts' probabilities (B,E) (MoSE)
 
@@ -38,7 +38,7 @@ class LatentSegmenter(Segmenter):
 
     @abstractmethod
     def _draw_latents(self, latent: Any, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
-        """z (B,N,D) by LatentEncoding.latent for seeds (B,N), and the samples' weights (B,N), None where all are equal."""
+        """z (B,N,D) by LatentEncoding.latent for seeds (B,N); the samples' weights (B,N), None where all are equal."""
 
     @abstractmethod
     def _decode(self, encoding: LatentEncoding, z: Tensor) -> Tensor:

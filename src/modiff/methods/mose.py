@@ -14,6 +14,7 @@ from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
 from modiff.nn.layers import channels_last, full_precision
 from modiff.nn.losses import CapSchedule, greedy_coupling, iou_cost, mean_of_known
 from modiff.nn.unet import ConvUNet
+from modiff.nn.windows import sides
 from modiff.rng import fold, normal, uniform
 from modiff.types import Batch, DataSpec
 
@@ -100,7 +101,7 @@ class MoSE(LatentSegmenter):
         bottleneck, features = self.unet(x)
         with full_precision(x):
             experts = self.gating(bottleneck.float().mean((2, 3))).softmax(1)
-        return LatentEncoding((image.shape[-2], image.shape[-1]), features, experts)
+        return LatentEncoding(sides(image), features, experts)
 
     def _decode(self, encoding: LatentEncoding, z: Tensor) -> Tensor:
         height, width = encoding.size

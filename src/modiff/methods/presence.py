@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import pairwise
 from math import comb
 
 import torch
@@ -171,43 +173,27 @@ class PresenceHead(nn.Module):
     features are pooled where a lesion is thought to be. ce_weight, dice_weight: of that map's loss.
     """
 
-    tables: Tensor | None
-
     def __init__(self, data: DataSpec, config: PresenceConfig, *, ce_weight: float, dice_weight: float = 1.0) -> None:
         super().__init__()
         raters, self.exchangeable, self.prompt = len(data.raters), data.exchangeable_raters, data.prompted
         self.config, self.ce_weight, self.dice_weight = config, ce_weight, dice_weight
         tables = torch.stack([rater_subsets(raters, n) for n in range(raters + 1)]) if self.exchangeable else None
-        self.register_buffer("tables", tables, persistent=False)
+        self.tables = None if tables is None else nn.Buffer(tables, persistent=False)
         widths = [config.base * multiplier for multiplier in config.multipliers]
+        self.stride = config.stem * 2 ** (len(widths) - 1)  # window sides are multiples of this
         inputs = len(data.channels) + 3 * self.prompt
         self.stem = nn.Conv2d(inputs * config.stem**2, widths[0], 3, padding=1)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
-        current = widths[0]
-        for width in widths:
-            pair = (ResBlock(current, width, dropout=config.dropout), ResBlock(width, width, dropout=config.dropout))
-            self.encoder.append(nn.Sequential(*pair))
-            current = width
-        for width in widths[-2::-1]:
-            self.decoder.append(ResBlock(current + width, width, dropout=config.dropout))
-            current = width
-        self.map_out = nn.Conv2d(current, len(data.classes) * config.stem**2, 1)
-        features = 2 * widths[-1] + 2 * widths[0] + 2
-        times, most = PRESENCE_DROPOUT
+        block = partial(ResBlock, dropout=config.dropout)
+        for before, width in pairwise([widths[0], *widths]):
+            self.encoder.append(nn.Sequential(block(before, width), block(width, width)))
+        for below, width in pairwise(reversed(widths)):
+            self.decoder.append(block(below + width, width))
+        self.map_out = nn.Conv2d(widths[0], len(data.classes) * config.stem**2, 1)
+        features, (times, most) = 2 * widths[-1] + 2 * widths[0] + 2, PRESENCE_DROPOUT
         drop = min(most, times * config.dropout)
-        self.head = nn.Sequential(
-            nn.LayerNorm(features),
-            nn.Dropout(drop),
-            nn.Linear(features, PRESENCE_HIDDEN),
-            nn.SiLU(),
-            nn.Dropout(drop),
-            nn.Linear(PRESENCE_HIDDEN, raters + self.exchangeable),
-        )
-
-    @property
-    def stride(self) -> int:
-        """Window sides are multiples of this."""
-        return self.config.stem * 2 ** (len(self.config.multipliers) - 1)
+        hidden = [nn.LayerNorm(features), nn.Dropout(drop), nn.Linear(features, PRESENCE_HIDDEN), nn.SiLU()]
+        self.head = nn.Sequential(*hidden, nn.Dropout(drop), nn.Linear(PRESENCE_HIDDEN, raters + self.exchangeable))
 
     def forward(self, image: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits (B,R+1) of the number of markers, or (B,R) of each rater's marking; (B,K,H,W) of the mean label map.
@@ -226,8 +212,7 @@ class PresenceHead(nn.Module):
 
     def window_size(self, image: Tensor) -> tuple[int, int]:
         """Sides of the part of (B,C,H,W) images that the head looks at."""
-        side = self.config.window if self.prompt else 0
-        return windows.window_size(side, image.shape[-2], image.shape[-1], self.stride)
+        return windows.window_size(self.config.window if self.prompt else 0, windows.sides(image), self.stride)
 
     def losses(
         self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, *, rng: torch.Generator
@@ -236,9 +221,8 @@ class PresenceHead(nn.Module):
 
         image: (B,C,H,W) padded to the stride; masks: (B,R,K,H,W) float, 0 where the rater did not read.
         """
-        size, shape = self.window_size(image), (len(batch), *image.shape[-2:])
-        corner = windows.random_corner(centre, size, shape, jitter=self.config.jitter, anywhere=0.0, rng=rng)
-        corner = corner.to(image.device)
+        size = self.window_size(image)
+        corner = windows.random_corner(image, centre, size, jitter=self.config.jitter, anywhere=0.0, rng=rng)
         seen = intensity_noise(windows.cut(image, corner, size), self.config.intensity_augmentation, rng)
         logits, label_map = self(seen, centre - corner)
         label = masks.sum(1) / batch.read.sum(1).clamp_min(1)[:, None, None, None]
@@ -256,7 +240,7 @@ class PresenceHead(nn.Module):
         Averaged over the window's eight views where the prompt is in its middle, so that a flip leaves it there.
         """
         size = self.window_size(image)
-        corner = windows.window_corner(centre, size, *image.shape[-2:])
+        corner = windows.window_corner(centre, size, windows.sides(image))
         seen, middle = windows.cut(image, corner, size), centre - corner
         offset = middle - (torch.tensor(size, device=middle.device) - 1) / 2
         turns = 8 if self.config.dihedral_average and size[0] == size[1] and bool((offset.abs() < 1e-3).all()) else 1
@@ -275,7 +259,7 @@ class PresenceHead(nn.Module):
             rows = torch.arange(fine.shape[-2], device=fine.device)[None, :, None] - middle[:, 0, None, None]
             columns = torch.arange(fine.shape[-1], device=fine.device)[None, None, :] - middle[:, 1, None, None]
             where = torch.exp(-(rows**2 + columns**2) / 2)[:, None].clamp_min(1e-6)
-        where_coarse = F.adaptive_avg_pool2d(where, (bottom.shape[-2], bottom.shape[-1]))
+        where_coarse = F.adaptive_avg_pool2d(where, windows.sides(bottom))
         parts = [
             bottom.mean((2, 3)),
             (bottom * where_coarse).sum((2, 3)) / where_coarse.sum((2, 3)),

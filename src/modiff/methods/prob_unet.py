@@ -12,7 +12,7 @@ from modiff.nn.latent import FComb, Gaussian, GaussianNet, kl_divergence
 from modiff.nn.layers import channels_last
 from modiff.nn.losses import mean_of_known
 from modiff.nn.unet import ConvUNet, Norm
-from modiff.nn.windows import pad_to_multiple
+from modiff.nn.windows import pad_to_multiple, sides
 from modiff.rng import fold, normal
 from modiff.types import Batch, DataSpec
 
@@ -83,7 +83,7 @@ class ProbUNet(LatentSegmenter):
         x = self._prepare(image)
         prior, _ = self.prior(x)
         _, features = self.unet(x)
-        return LatentEncoding((image.shape[-2], image.shape[-1]), self.combine.image(features), prior)
+        return LatentEncoding(sides(image), self.combine.image(features), prior)
 
     def _draw_latents(self, latent: Gaussian, seeds: Tensor) -> tuple[Tensor, None]:
         """z from the prior."""
