@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from modiff.diffusion.process import START, STEP, Field, Predict, Process, reverse
+from modiff.diffusion.process import START, STEP, Field, Noise, Predict, Process, reverse
 from modiff.diffusion.schedule import Schedule, expand
 from modiff.rng import normal
 
@@ -105,13 +105,7 @@ _STEPS = {"ancestral": _ancestral, "ddim": _ddim, "dpm++": _multistep}
 
 
 def sample(
-    denoise: Callable[[Tensor, Tensor], Tensor],
-    x_T: Tensor,
-    times: Tensor,
-    schedule: Schedule,
-    *,
-    sampler: Sampler,
-    noise: Callable[[int], Tensor],
+    denoise: Predict, x_T: Tensor, times: Tensor, schedule: Schedule, *, sampler: Sampler, noise: Noise
 ) -> Tensor:
     """Runs the reverse process from x_T at times[0] to times[-1]; returns a map of x_T's shape.
 
@@ -174,8 +168,7 @@ class GaussianProcess(Process):
             return self.clean(predict(x_t, t), x_t, t)
 
         draw = partial(field.draw, normal, self.classes)
-        noise = partial(draw, STEP)
-        return sample(denoise, draw(START), times, self.schedule, sampler=self.sampler, noise=noise)
+        return sample(denoise, draw(START), times, self.schedule, sampler=self.sampler, noise=partial(draw, STEP))
 
 
 def log_variance_bounds(schedule: Schedule) -> tuple[Tensor, Tensor]:
@@ -234,8 +227,7 @@ def sample_learned(
     x_T: Tensor,
     times: Tensor,
     schedule: Schedule,
-    *,
-    noise: Callable[[int], Tensor],
+    noise: Noise,
 ) -> Tensor:
     """Ancestral sampling with the learned variance along any descending times; returns a map of x_T's shape.
 
