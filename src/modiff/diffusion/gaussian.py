@@ -76,32 +76,21 @@ class _Level(NamedTuple):
     half_log_snr: float
 
 
-def _ancestral(_: _Level | None, t: _Level, s: _Level) -> _Step:
-    """The posterior q(x_s | x_t, x̂_0): Ho et al. 2020, Eq. 7, with the transition from s to t in place of one step."""
-    ratio = t.alpha / s.alpha
-    fresh = 1 - ratio**2
-    kept = ratio * s.sigma**2 / t.sigma**2
-    return _Step(s.alpha * fresh / t.sigma**2, kept, noise=s.sigma * math.sqrt(fresh) / t.sigma)
-
-
-def _ddim(_: _Level | None, t: _Level, s: _Level) -> _Step:
-    """Song et al. 2021, Eq. 12 and 16, without noise."""
-    return _Step(s.alpha - t.alpha * (s.sigma / t.sigma), kept=s.sigma / t.sigma)
-
-
-def _multistep(r: _Level | None, t: _Level, s: _Level) -> _Step:
-    """Lu et al. 2022 (DPM-Solver++), Algorithm 2: DDIM's step with x̂_0 extrapolated along the log-SNR from r, before t.
-
-    First order at the first step and where s = 0.
-    """
-    if r is None or s.sigma == 0:
-        return _ddim(r, t, s)
+def _step(sampler: Sampler, r: _Level | None, t: _Level, s: _Level) -> _Step:
+    """From t to s; r: the time before t, for what is extrapolated along the log-SNR."""
+    if sampler == "ancestral":  # q(x_s | x_t, x̂_0): Ho et al. 2020, Eq. 7, with the transition from s to t as one step
+        ratio = t.alpha / s.alpha
+        fresh = 1 - ratio**2
+        kept = ratio * s.sigma**2 / t.sigma**2
+        return _Step(s.alpha * fresh / t.sigma**2, kept, noise=s.sigma * math.sqrt(fresh) / t.sigma)
+    # Song et al. 2021, Eq. 12 and 16, without noise.
+    step = _Step(s.alpha - t.alpha * (s.sigma / t.sigma), kept=s.sigma / t.sigma)
+    if sampler == "ddim" or r is None or s.sigma == 0:  # DPM-Solver++ too is of first order there
+        return step
+    # Lu et al. 2022 (DPM-Solver++), Algorithm 2: DDIM's step with x̂_0 extrapolated. After a start at α = 0 the last
+    # interval is infinite, and the slope is 0: first order once more.
     last, this = t.half_log_snr - r.half_log_snr, s.half_log_snr - t.half_log_snr
-    # After a start at α = 0 the last interval is infinite, and the slope is 0: first order once more.
-    return _ddim(r, t, s)._replace(slope=this / (2 * last))
-
-
-_STEPS = {"ancestral": _ancestral, "ddim": _ddim, "dpm++": _multistep}
+    return step._replace(slope=this / (2 * last))
 
 
 def sample(
@@ -117,7 +106,7 @@ def sample(
     """
     columns = schedule.alpha(times), schedule.sigma(times), torch.logit(schedule.alpha_bar(times)) / 2
     levels = [_Level(*map(float, row)) for row in zip(*columns, strict=True)]
-    steps = [_STEPS[sampler](r, t, s) for r, (t, s) in zip([None, *levels], itertools.pairwise(levels), strict=False)]
+    steps = [_step(sampler, r, t, s) for r, (t, s) in zip([None, *levels], itertools.pairwise(levels), strict=False)]
     before = x_T
 
     def advance(index: int, x: Tensor, x0: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modiff.config.baselines import CFlowConfig
 from modiff.methods.prob_unet import ProbUNet
@@ -42,6 +42,3 @@ class CFlow(ProbUNet):
             z, log_det = self.flow(start, h)
         point = start if self.config.kl_point == "z0" else z
         return z, q.log_prob(point) - log_det - prior.log_prob(z)
-
-    def _penalised(self) -> list[nn.Module]:
-        return super()._penalised() + ([] if self.flow is None else [self.flow])

@@ -16,7 +16,7 @@ from modiff.config.modiff import PRESENCE_DROPOUT, PRESENCE_HIDDEN
 from modiff.data.loading import dihedral
 from modiff.errors import ConfigError, DataError
 from modiff.nn import losses, windows
-from modiff.nn.layers import ResBlock, image_centre, position_channels
+from modiff.nn.layers import ResBlock, position_channels
 from modiff.nn.unet import hourglass
 from modiff.rng import fold, uniform
 from modiff.types import Batch, DataSpec, RaterChoice
@@ -195,14 +195,13 @@ class PresenceHead(nn.Module):
         hidden = [nn.LayerNorm(features), nn.Dropout(drop), nn.Linear(features, PRESENCE_HIDDEN), nn.SiLU()]
         self.head = nn.Sequential(*hidden, nn.Dropout(drop), nn.Linear(PRESENCE_HIDDEN, raters + self.exchangeable))
 
-    def forward(self, image: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B,R+1) of the number of markers, or (B,R) of each rater's marking; (B,K,H,W) of the mean label map.
 
-        image: (B,C,H,W); centre: (B,2) of the prompt in pixels, the image's middle by default.
+        image: (B,C,H,W); centre: (B,2) of the prompt in pixels.
         """
         inputs = image * 2 - 1
         if self.prompt:
-            centre = image_centre(image) if centre is None else centre
             inputs = torch.cat([inputs, position_channels(image.shape[-2], image.shape[-1], centre)], 1)
         x = self.stem(F.pixel_unshuffle(inputs, self.config.stem))
         bottom, fine = hourglass(x, self.encoder, self.decoder, mode="nearest")
@@ -249,12 +248,12 @@ class PresenceHead(nn.Module):
         each = logits.softmax(1) if self.exchangeable else torch.sigmoid(logits)
         return each.unflatten(0, (turns, len(image))).mean(0), torch.sigmoid(label_map[: len(image)])
 
-    def _pool(self, bottom: Tensor, fine: Tensor, label_map: Tensor, centre: Tensor | None) -> Tensor:
+    def _pool(self, bottom: Tensor, fine: Tensor, label_map: Tensor, centre: Tensor) -> Tensor:
         """Features of the whole window, of its middle or strongest place, and of where the label map is."""
         lesion = torch.sigmoid(label_map.float()).mean(1, keepdim=True)
         area = lesion.sum((2, 3))
         where = torch.ones(fine.shape[0], 1, *fine.shape[-2:], device=fine.device)
-        if centre is not None and self.prompt:  # a soft disc of about two patches around the prompt
+        if self.prompt:  # a soft disc of about two patches around the prompt
             middle = (centre + 0.5) / self.config.stem - 0.5
             rows = torch.arange(fine.shape[-2], device=fine.device)[None, :, None] - middle[:, 0, None, None]
             columns = torch.arange(fine.shape[-1], device=fine.device)[None, None, :] - middle[:, 1, None, None]

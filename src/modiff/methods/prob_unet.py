@@ -40,6 +40,7 @@ class ProbUNet(LatentSegmenter):
         self.posterior = GaussianNet(self.channels + self.classes, encoders, config.latent_dim, norm=self.norm)
         outputs, normed = 1 if self.classes == 1 else self.classes + 1, self.norm != "none"
         self.combine = FComb(config.channels[0], config.latent_dim, outputs, depth=config.combine_depth, norm=normed)
+        self.flow: nn.Module | None = None  # cFlow's
         channels_last(self)
 
     # Training
@@ -58,7 +59,8 @@ class ProbUNet(LatentSegmenter):
         scale = len(batch) if self.config.reduction == "batch" else 1
         loss = scale * entropy + self.config.beta * divergence
         if self.config.norm_penalty:
-            norms = [parameter.norm() for part in self._penalised() for parameter in part.parameters()]
+            parts = [part for part in (self.posterior, self.prior, self.combine, self.flow) if part is not None]
+            norms = [parameter.norm() for part in parts for parameter in part.parameters()]
             loss = loss + self.config.norm_penalty * torch.stack(norms).sum()
         return {"loss": loss, "cross_entropy": entropy.detach(), "kl": divergence.detach()}
 
@@ -72,9 +74,6 @@ class ProbUNet(LatentSegmenter):
     @staticmethod
     def _noise(like: Tensor, rng: torch.Generator) -> Tensor:
         return torch.randn(like.shape, generator=rng, device=rng.device).to(like.device)
-
-    def _penalised(self) -> list[nn.Module]:
-        return [self.posterior, self.prior, self.combine]
 
     # Sampling
 
