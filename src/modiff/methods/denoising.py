@@ -7,7 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from modiff.config import MoDiffConfig, check_model
 from modiff.config.baselines import CCDMConfig, CIMDConfig
@@ -16,7 +16,6 @@ from modiff.methods.base import Segmenter, at_once
 from modiff.methods.presence import (
     Markers,
     PresenceHead,
-    certain,
     draw_markers,
     draw_subsets,
     marking_probability,
@@ -105,7 +104,7 @@ class DenoisingSegmenter(Segmenter):
         return next((part for part in self.modules() if isinstance(part, PresenceHead)), None)
 
     @abstractmethod
-    def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
+    def _denoising_terms(self, labels: Labels, rng: Generator) -> dict[str, Tensor]:
         """The scalar terms of the method's own loss."""
 
     @abstractmethod
@@ -114,7 +113,7 @@ class DenoisingSegmenter(Segmenter):
 
     # Training
 
-    def training_loss(self, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
+    def training_loss(self, batch: Batch, *, rng: Generator) -> dict[str, Tensor]:
         """The method's terms and, with a presence head, its two: "presence" and "map"."""
         image = windows.pad_to_multiple(batch.image, self.stride, edge=True)
         masks = windows.pad_to_multiple(batch.masks.flatten(1, 2).float(), self.stride, edge=False)
@@ -122,7 +121,7 @@ class DenoisingSegmenter(Segmenter):
         centre = batch.centre if batch.centre is not None else image_centre(batch.image)
         terms: dict[str, Tensor] = {}
         if self.presence_head is not None:
-            terms |= self.presence_head.losses(image, masks, batch, centre, rng=rng)
+            terms |= self.presence_head.losses(image, masks, batch, centre, rng)
         labels = self._draw_labels(image, masks, batch, centre, rng)
         if labels is None:  # no label in the whole batch: a zero with a graph
             zero = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0.0
@@ -134,9 +133,7 @@ class DenoisingSegmenter(Segmenter):
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
 
-    def _draw_labels(
-        self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: torch.Generator
-    ) -> Labels | None:
+    def _draw_labels(self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: Generator) -> Labels | None:
         """Of each image some raters' mean mask: of those who read it or, with a presence head, who marked something."""
         hurdle = self.presence_head is not None
         candidates = batch.marked if hurdle else batch.read
@@ -167,7 +164,10 @@ class DenoisingSegmenter(Segmenter):
         """With the distribution of raters who are sure to mark something."""
         if encoding.presence is None:
             return encoding
-        return replace(encoding, presence=certain(encoding.presence, exchangeable=self.exchangeable))
+        sure = torch.ones_like(encoding.presence)
+        if self.exchangeable:  # all mark something
+            sure[:, :-1] = 0.0
+        return replace(encoding, presence=sure)
 
     def encode(self, image: Tensor) -> Encoding:
         """(B,C,H,W) images -> distribution of presence, windows and their features."""
@@ -252,7 +252,7 @@ class PixelDiffusion(DenoisingSegmenter):
         """(M,) terms of the paper's loss, by default the process's own; at: the step `t` and its `noise`."""
         return {"simple": self.process.loss(prediction, x0, x_t, **at)}
 
-    def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
+    def _denoising_terms(self, labels: Labels, rng: Generator) -> dict[str, Tensor]:
         """The paper's terms at steps of the chain, 1 to T alike, which are kept on the CPU and read in float64."""
         x0, count = self.process.from_labels(labels.label), len(labels.label)
         step = torch.randint(1, self.config.steps + 1, (count,), generator=rng, device=rng.device).cpu()

@@ -70,6 +70,5 @@ def normalise(image: Tensor, how: Literal["unit", "centred", "zscore"]) -> Tenso
 def check_batch(batch: Batch, *, training: bool) -> None:
     """ConfigError where batch normalisation would have a single value to normalise."""
     if training and len(batch) < 2:
-        raise ConfigError(
-            "batch normalisation needs more images at once", field="training.batch_size", found=1, expected="at least 2"
-        )
+        what = "batch normalisation needs more images at once"
+        raise ConfigError(what, field="training.batch_size", found=1, expected="at least 2")

@@ -9,7 +9,7 @@ from math import comb
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from modiff.config import PresenceConfig
 from modiff.config.modiff import PRESENCE_DROPOUT, PRESENCE_HIDDEN
@@ -46,14 +46,6 @@ def log_likelihood(logits: Tensor, marked: Tensor, read: Tensor, *, tables: Tens
     distribution = logits.softmax(1)  # in float32 whatever the autocast: the caller's logits are
     seen = (distribution[:, :, None] * tables[read.sum(1)]).sum(1)
     return torch.log(seen.gather(1, marked.sum(1, keepdim=True)).squeeze(1).clamp_min(1e-12))
-
-
-def certain(distribution: Tensor, *, exchangeable: bool) -> Tensor:
-    """The distribution (B,R+1) or (B,R) of raters who are all sure to mark something."""
-    sure = torch.ones_like(distribution)
-    if exchangeable:
-        sure[:, :-1] = 0.0
-    return sure
 
 
 def marking_probability(distribution: Tensor, *, exchangeable: bool) -> Tensor:
@@ -124,7 +116,7 @@ def presence_uniforms(seeds: Tensor, stratified: bool) -> Tensor:
     return (u[:, :1].double() + torch.arange(seeds.shape[1], device=u.device) * golden).frac().float()
 
 
-def draw_subsets(marked: Tensor, *, single_fraction: float, rng: torch.Generator) -> Tensor:
+def draw_subsets(marked: Tensor, *, single_fraction: float, rng: Generator) -> Tensor:
     """(B,R) bool: with probability `single_fraction` one marker, else a uniform non-empty subset of the markers.
 
     Rows without a marker come back empty. Raises DataError for more markers than bits.
@@ -213,9 +205,7 @@ class PresenceHead(nn.Module):
         """Sides of the part of (B,C,H,W) images that the head looks at."""
         return windows.window_size(self.config.window if self.prompt else 0, windows.sides(image), self.stride)
 
-    def losses(
-        self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, *, rng: torch.Generator
-    ) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: Generator) -> dict[str, Tensor]:
         """ "presence": cross-entropy of who marked something; "map": of the mean label map, with soft Dice.
 
         image: (B,C,H,W) padded to the stride; masks: (B,R,K,H,W) float, 0 where the rater did not read.
@@ -270,7 +260,7 @@ class PresenceHead(nn.Module):
         return torch.cat([part.float() for part in parts], 1)
 
 
-def intensity_noise(image: Tensor, strength: float, rng: torch.Generator) -> Tensor:
+def intensity_noise(image: Tensor, strength: float, rng: Generator) -> Tensor:
     """Random gamma, contrast, brightness and noise on (B,C,H,W) images in [0,1]: the head must not learn a scanner."""
     if strength <= 0:
         return image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from modiff.config.baselines import CFlowConfig, ProbUNetConfig
 from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
@@ -45,7 +45,7 @@ class ProbUNet(LatentSegmenter):
 
     # Training
 
-    def training_loss(self, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
+    def training_loss(self, batch: Batch, *, rng: Generator) -> dict[str, Tensor]:
         """Per-image sum of the pixels' cross-entropy + β·KL(q(z|x,y)‖p(z|x)), batch mean of both."""
         if self.norm != "none":
             check_batch(batch, training=self.training)
@@ -64,15 +64,13 @@ class ProbUNet(LatentSegmenter):
             loss = loss + self.config.norm_penalty * torch.stack(norms).sum()
         return {"loss": loss, "cross_entropy": entropy.detach(), "kl": divergence.detach()}
 
-    def _draw_posterior(
-        self, image: Tensor, label: Tensor, prior: Gaussian, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _draw_posterior(self, image: Tensor, label: Tensor, prior: Gaussian, rng: Generator) -> tuple[Tensor, Tensor]:
         """z (B,D) of the posterior q(z|x,y), and (B,) its divergence from the prior, in closed form."""
         q, _ = self.posterior(torch.cat([image, label], 1))
         return q.draw(self._noise(q.mean, rng)), kl_divergence(q, prior)
 
     @staticmethod
-    def _noise(like: Tensor, rng: torch.Generator) -> Tensor:
+    def _noise(like: Tensor, rng: Generator) -> Tensor:
         return torch.randn(like.shape, generator=rng, device=rng.device).to(like.device)
 
     # Sampling
@@ -94,7 +92,7 @@ class ProbUNet(LatentSegmenter):
         return probabilities(self.combine(encoding.features, z))[..., :height, :width]
 
 
-def draw_rater(batch: Batch, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_rater(batch: Batch, rng: Generator) -> tuple[Tensor, Tensor]:
     """One rater's masks (B,K,H,W) float32, uniform among those who read the image; and (B,) whether anybody did."""
     order = torch.rand(batch.read.shape, generator=rng, device=rng.device).to(batch.read.device)
     who = torch.where(batch.read, order, -1.0).argmax(1)
