@@ -13,14 +13,7 @@ from modiff.config import MoDiffConfig, check_model
 from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.diffusion.process import Process
 from modiff.methods.base import Segmenter, at_once
-from modiff.methods.presence import (
-    Markers,
-    PresenceHead,
-    draw_markers,
-    draw_subsets,
-    marking_probability,
-    presence_uniforms,
-)
+from modiff.methods.presence import Markers, PresenceHead, draw_markers, draw_subsets, hurdle_noise, marking_probability
 from modiff.nn import losses, windows
 from modiff.nn.layers import image_centre, position_channels
 from modiff.nn.unet import GuidedUNet, UNet
@@ -274,5 +267,5 @@ class PixelDiffusion(DenoisingSegmenter):
         present = torch.ones_like(seeds, dtype=torch.bool)
         if presence is not None:
             probability = marking_probability(presence, exchangeable=self.exchangeable).mean(1)
-            present = presence_uniforms(seeds, stratified) >= 1 - probability[:, None]
+            present = hurdle_noise(seeds, stratified) >= 1 - probability[:, None]
         return present[..., None], torch.ones_like(seeds), None

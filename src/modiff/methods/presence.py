@@ -62,24 +62,18 @@ Markers = tuple[Tensor, Tensor, Tensor | None]
 
 
 def draw_markers(
-    distribution: Tensor | None,
-    seeds: Tensor,
-    raters: RaterChoice,
-    *,
-    count: int,
-    exchangeable: bool,
-    stratified: bool = False,
+    distribution: Tensor | None, seeds: Tensor, raters: RaterChoice, *, count: int, exchangeable: bool, stratified: bool
 ) -> Markers:
-    """Which raters of the panel mark something (B,N,R) bool, the panel's size (B,N), whose reading it is (B,N) or None.
+    """Who of each sample's panel marks something.
 
     distribution: (B,R+1) of the number of markers where raters are exchangeable, else (B,R) each rater's probability;
     None where presence is left to the denoiser. seeds: (B,N) of the samples. count: R.
     """
     panel, who = draw_panel(seeds, raters, count=count, exchangeable=exchangeable)
     size = panel.sum(-1)
-    u = presence_uniforms(seeds, stratified)
     if distribution is None:
         return panel, size, who
+    u = hurdle_noise(seeds, stratified)
     if not exchangeable:
         each = uniform(fold(seeds, _MARKERS), (count,))
         if who is not None:  # one rater: the stratified draw applies
@@ -107,7 +101,7 @@ def draw_panel(seeds: Tensor, raters: RaterChoice, *, count: int, exchangeable: 
     return mask.expand(*seeds.shape, -1), None
 
 
-def presence_uniforms(seeds: Tensor, stratified: bool) -> Tensor:
+def hurdle_noise(seeds: Tensor, stratified: bool) -> Tensor:
     """(B,N) in (0,1) that decide on presence: independent, or frac(u + i·φ), which needs no n."""
     u = uniform(fold(seeds, _MARKERS))
     if not stratified:
