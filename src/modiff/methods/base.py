@@ -67,7 +67,7 @@ class Segmenter(nn.Module, ABC):
         stratified: presence from a low-discrepancy sequence. origin: (B,2) int64, the row and column of each image's
         first pixel in a larger one: noise is then a function of (seed, i, place in that one), so that windows of a scan
         which share a seed agree where they overlap; a method that does not place its noise ignores it. Raises
-        ConfigError for what `check_request` refuses. By `_draw` where encodings are not tensors.
+        ConfigError for what `check_request` refuses.
         """
         self.check_request(steps=steps, raters=raters, stratified=stratified)
         encoding = self.encode(image_or_encoding) if isinstance(image_or_encoding, Tensor) else image_or_encoding
@@ -77,7 +77,7 @@ class Segmenter(nn.Module, ABC):
     def _draw(
         self, encoding: Any, each: Tensor, steps: int, raters: RaterChoice, stratified: bool, origin: Tensor | None
     ) -> Samples:
-        """`sample` of an encoding; each: (B,N) seeds of the samples."""
+        """`sample` of an encoding; each: (B,N) seeds of the samples. Where encodings are tensors, override `sample`."""
         raise NotImplementedError
 
     def check_request(self, *, steps: int | None, raters: RaterChoice, stratified: bool) -> None:
