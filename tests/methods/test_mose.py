@@ -237,7 +237,7 @@ def test_the_loss_is_transport_and_the_divergence_of_the_mass_received() -> None
     model._decode = lambda encoding, z: seen.setdefault("maps", decode(encoding, z))  # type: ignore[method-assign]
     terms = model.training_loss(batch, rng=_rng())
     cost = iou_cost(seen["maps"], batch.masks).double()
-    weights = model.encode(batch.image).experts.repeat(1, 2) / 2
+    weights = model.encode(batch.image).latent.repeat(1, 2) / 2
     total = 0.0
     for item in range(4):
         coupling = _poured(cost[item].detach().numpy(), np.full(3, 1 / 3), 0.5)
@@ -316,7 +316,7 @@ def test_compact_sampling_weighs_each_expert_by_its_probability() -> None:
     encoding = model.encode(image)
     weights = model.sample(encoding, 7, seeds=torch.tensor([1, 2])).weights
     shares = torch.stack([weights[:, expert::3].sum(1) for expert in range(3)], 1)
-    torch.testing.assert_close(shares, encoding.experts)
+    torch.testing.assert_close(shares, encoding.latent)
 
 
 def test_compact_sampling_needs_a_sample_an_expert() -> None:

@@ -148,7 +148,7 @@ def test_z_follows_the_prior() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(combine, "forward", lambda share, z: (seen.append(z), torch.zeros(1, z.shape[1], 1, 1, 1))[1])
         model.sample(encoding, 4000, seeds=torch.tensor([9]))
-    z, prior = torch.cat(seen, 1)[0], encoding.prior
+    z, prior = torch.cat(seen, 1)[0], encoding.latent
     sigma = prior.log_sigma[0].exp()
     assert ((z.mean(0) - prior.mean[0]).abs() < 5 * sigma / 4000**0.5).all()
     torch.testing.assert_close(z.std(0), sigma, rtol=0.08, atol=0)

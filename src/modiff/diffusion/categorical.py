@@ -8,7 +8,6 @@ since 1 − ᾱ of little noise is small.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -17,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from modiff import rng
-from modiff.diffusion.process import START, STEP, Field, Predict, Process, reverse
+from modiff.diffusion.process import START, STEP, Field, Noise, Predict, Process, reverse
 from modiff.diffusion.schedule import Schedule, expand
 
 CategoricalSampler = Literal["ancestral", "ddim"]
@@ -91,12 +90,12 @@ def majority(probs: Tensor) -> Tensor:
 
 
 def sample(
-    denoise: Callable[[Tensor, Tensor], Tensor],
+    denoise: Predict,
     x_T: Tensor,
     times: Tensor,
     schedule: Schedule,
     *,
-    uniform: Callable[[int], Tensor],
+    uniform: Noise,
     sampler: CategoricalSampler = "ancestral",
     output: Output = "confidence",
 ) -> Tensor:

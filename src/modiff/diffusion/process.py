@@ -16,6 +16,7 @@ from modiff.rng import Draw
 START, STEP = 3, 4  # streams of a sample's seed: x_T, and the noise of each step
 
 Predict = Callable[[Tensor, Tensor], Tensor]
+Noise = Callable[[int], Tensor]
 Prediction = TypeVar("Prediction")
 
 

@@ -45,7 +45,6 @@ def _linear(t: Tensor) -> Tensor:
 
 def _sigmoid(t: Tensor) -> Tensor:
     """Jabri et al. 2022: a slice of the logistic function, moved and scaled to run from 1 to 0."""
-
     low, high = (torch.sigmoid(torch.full_like(t, end)) for end in (_SIGMOID_START, _SIGMOID_END))
     return (high - torch.sigmoid(t * (_SIGMOID_END - _SIGMOID_START) + _SIGMOID_START)) / (high - low)
 

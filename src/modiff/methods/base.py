@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Generator, Tensor, nn
 
 from modiff.errors import ConfigError
+from modiff.rng import sample_seeds
 from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
 _MOST_BYTES = 1 << 27  # of the image features of samples that are computed together: bounds memory whatever n is
@@ -22,11 +24,14 @@ def at_once(*features: Tensor) -> int:
 class Segmenter(nn.Module, ABC):
     """A method that learns from every rater and draws hypotheses: `training_loss`, `encode`, `sample`.
 
-    Attributes: data: what it was built for; channels C, classes K (foreground) and raters R are its counts.
+    Attributes: data: what it was built for; channels C, classes K (foreground) and raters R are its counts. stride:
+    images are padded to multiples of this. default_steps: network evaluations per sample where `steps` is not given.
     stepwise: it samples in steps, whose number `sample` takes. draws_panels: it takes other `raters` than "single".
     draws_stratified: it takes `stratified`. places_noise: it takes `origin`.
     """
 
+    stride: int = 1
+    default_steps: int = 1
     stepwise: ClassVar[bool] = False
     draws_panels: ClassVar[bool] = False
     draws_stratified: ClassVar[bool] = False
@@ -37,16 +42,6 @@ class Segmenter(nn.Module, ABC):
         self.data = data
         self.channels, self.classes, self.raters = len(data.channels), len(data.classes), len(data.raters)
 
-    @property
-    def stride(self) -> int:
-        """The network pads images to multiples of this."""
-        return 1
-
-    @property
-    def default_steps(self) -> int:
-        """Network evaluations per sample where `steps` is not given."""
-        return 1
-
     @abstractmethod
     def training_loss(self, batch: Batch, *, rng: Generator) -> dict[str, Tensor]:
         """Scalar `"loss"` to minimise and its named terms (detached), all random numbers drawn from `rng`."""
@@ -55,7 +50,7 @@ class Segmenter(nn.Module, ABC):
     def encode(self, image: Tensor) -> Any:
         """What depends on the image (B,C,H,W) only: computed once per image, shared by all its samples and steps."""
 
-    @abstractmethod
+    @torch.no_grad()
     def sample(
         self,
         image_or_encoding: Any,
@@ -74,6 +69,16 @@ class Segmenter(nn.Module, ABC):
         which share a seed agree where they overlap; a method that does not place its noise ignores it. Raises
         ConfigError for what `check_request` refuses.
         """
+        self.check_request(steps=steps, raters=raters, stratified=stratified)
+        encoding = self.encode(image_or_encoding) if isinstance(image_or_encoding, Tensor) else image_or_encoding
+        steps = self.default_steps if steps is None else steps
+        return self._draw(encoding, sample_seeds(seeds, n), steps, raters, stratified, origin)
+
+    def _draw(
+        self, encoding: Any, each: Tensor, steps: int, raters: RaterChoice, stratified: bool, origin: Tensor | None
+    ) -> Samples:
+        """`sample` of an encoding; each: (B,N) seeds of the samples. Where encodings are tensors, override `sample`."""
+        raise NotImplementedError
 
     def check_request(self, *, steps: int | None, raters: RaterChoice, stratified: bool) -> None:
         """ConfigError for what the method does not do, in place of a result that is not what was asked for."""

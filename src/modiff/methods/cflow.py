@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor
 
 from modiff.config.baselines import CFlowConfig
 from modiff.methods.prob_unet import ProbUNet
@@ -30,9 +30,7 @@ class CFlow(ProbUNet):
         kind = {"planar": PlanarFlow, "glow": GlowFlow, "gauss": None}[config.posterior]
         self.flow = None if kind is None else kind(features, config.latent_dim, config.flow_steps)
 
-    def _draw_posterior(
-        self, image: Tensor, label: Tensor, prior: Gaussian, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _draw_posterior(self, image: Tensor, label: Tensor, prior: Gaussian, rng: Generator) -> tuple[Tensor, Tensor]:
         """z_K (B,D), and (B,) the one-draw estimate of the posterior's divergence from the prior."""
         if self.flow is None:
             return super()._draw_posterior(image, label, prior, rng)
@@ -42,6 +40,3 @@ class CFlow(ProbUNet):
             z, log_det = self.flow(start, h)
         point = start if self.config.kl_point == "z0" else z
         return z, q.log_prob(point) - log_det - prior.log_prob(z)
-
-    def _penalised(self) -> list[nn.Module]:
-        return super()._penalised() + ([] if self.flow is None else [self.flow])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from modiff.config.baselines import CIMDConfig
 from modiff.diffusion.gaussian import LearnedVarianceProcess
 from modiff.diffusion.schedule import Schedule
-from modiff.methods.denoising import Labels
-from modiff.methods.pixel_diffusion import PixelDiffusion
+from modiff.methods.denoising import Labels, PixelDiffusion
 from modiff.nn import latent
 from modiff.types import DataSpec
 
@@ -38,16 +35,13 @@ class CIMD(PixelDiffusion):
         classes, schedule = len(data.classes), Schedule(config.schedule, steps=config.steps)
         process = LearnedVarianceProcess(schedule, classes, config.spacing, sampler=config.sampler)
         super().__init__(config, data, process, inputs=classes, outputs=2 * classes)
-        self.prior = latent.GaussianNet(self.channels + self.classes, config.latent_widths, config.latent)
-        self.posterior = latent.GaussianNet(self.channels + self.classes, config.latent_widths, config.latent)
+        # L_simple, the variational bound, and the latents' divergence.
+        self.term_weights = {"simple": 1.0, "vlb": config.vlb_weight, "kl": config.kl_weight}
+        of = self.channels + self.classes, config.latent_widths, config.latent
+        self.prior, self.posterior = latent.GaussianNet(*of), latent.GaussianNet(*of)
         if config.behaviour == "released":
             self.prior.requires_grad_(False)
             self.posterior.requires_grad_(False)
-
-    @property
-    def term_weights(self) -> Mapping[str, float]:
-        """L_simple, the variational bound, and the latents' divergence."""
-        return {"simple": 1.0, "vlb": self.config.vlb_weight, "kl": self.config.kl_weight}
 
     def _losses(self, labels: Labels, prediction: Tensor, x0: Tensor, x_t: Tensor, **at: Tensor) -> dict[str, Tensor]:
         """The bound trains the variance alone: its mean is detached."""

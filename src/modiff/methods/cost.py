@@ -105,15 +105,12 @@ def describe_model(
         parts[part if part in parts else "own"] += parameter.numel()
     steps = model.default_steps
     once, sample = cost["image"] + steps * cost["step"], cost["sample"] + steps * cost["evaluation"]
+    counts = {"channels": model.channels, "classes": model.classes, "raters": model.raters, "size": size, "n": n}
     return Description(
-        method=method,
-        title=METHODS[method].title,
-        preset=preset,
-        channels=len(data.channels),
-        classes=len(data.classes),
-        raters=len(data.raters),
-        size=size,
-        n=n,
+        method,
+        METHODS[method].title,
+        preset,
+        **counts,
         parameters=sum(parts.values()),
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         parts={name: count for name, count in parts.items() if count},

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from modiff.config import MoDiffConfig, check_model
 from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.diffusion.process import Process
 from modiff.methods.base import Segmenter, at_once
-from modiff.methods.presence import PresenceHead, certain, draw_subsets, marking_probability
-from modiff.nn import windows
+from modiff.methods.presence import Markers, PresenceHead, draw_markers, draw_subsets, hurdle_noise, marking_probability
+from modiff.nn import losses, windows
 from modiff.nn.layers import image_centre, position_channels
 from modiff.nn.unet import GuidedUNet, UNet
-from modiff.rng import sample_seeds
 from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
 
@@ -32,7 +30,7 @@ class Windows:
 
     rows: Tensor
     corner: Tensor | None
-    size: tuple[int, int]
+    size: windows.Size
     features: tuple[Tensor, ...]
 
     def select(self, index: Tensor) -> Windows:
@@ -49,8 +47,8 @@ class Encoding:
     are identifiable; None where presence is left to the denoiser. groups: each image's window, in one of them.
     """
 
-    size: tuple[int, int]  # H, W of the images as given
-    padded: tuple[int, int]  # H, W that the networks see
+    size: windows.Size  # of the images as given
+    padded: windows.Size  # that the networks see
     presence: Tensor | None
     groups: list[Windows]
 
@@ -73,53 +71,42 @@ class Labels:
 
 
 class DenoisingSegmenter(Segmenter):
-    """Diffusion of the mean mask of some raters, and with a presence head, of those only who marked something."""
+    """Diffusion of the mean mask of some raters, and with a presence head, of those only who marked something.
+
+    term_weights: the terms of the denoising loss, and their weights. single_fraction: of the labels that are one
+    rater's; others are a subset's mean.
+    """
 
     stepwise = True
     places_noise = True
     config: MoDiffConfig | CCDMConfig | CIMDConfig
     process: Process
     unet: UNet | GuidedUNet
-    single_fraction: float = 1.0  # of the labels that are one rater's; others are a subset's mean
+    single_fraction: float = 1.0
 
     def __init__(self, config: MoDiffConfig | CCDMConfig | CIMDConfig, data: DataSpec) -> None:
         super().__init__(data)
         check_model(config)
         self.config, self.exchangeable = config, data.exchangeable_raters
         self.prompt = data.prompted and config.prompt
+        self.term_weights = {"simple": 1.0}
 
     @property
-    @abstractmethod
     def presence_head(self) -> PresenceHead | None:
         """Decides before any denoising who marks something; None: the denoiser draws empty masks itself."""
-
-    @property
-    def term_weights(self) -> Mapping[str, float]:
-        """The terms of the denoising loss, and their weights."""
-        return {"simple": 1.0}
+        return next((part for part in self.modules() if isinstance(part, PresenceHead)), None)
 
     @abstractmethod
-    def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
+    def _denoising_terms(self, labels: Labels, rng: Generator) -> dict[str, Tensor]:
         """The scalar terms of the method's own loss."""
-
-    @abstractmethod
-    def _draw_markers(
-        self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As `modiff.methods.presence.draw_markers`."""
 
     @abstractmethod
     def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
         """(M,K,h,w) probability maps of M samples, each in its window, of the raters `markers` (M,R)."""
 
-    @property
-    def stride(self) -> int:
-        """Images are padded to multiples of this."""
-        return math.lcm(self.unet.stride, self.presence_head.stride if self.presence_head is not None else 1)
-
     # Training
 
-    def training_loss(self, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
+    def training_loss(self, batch: Batch, *, rng: Generator) -> dict[str, Tensor]:
         """The method's terms and, with a presence head, its two: "presence" and "map"."""
         image = windows.pad_to_multiple(batch.image, self.stride, edge=True)
         masks = windows.pad_to_multiple(batch.masks.flatten(1, 2).float(), self.stride, edge=False)
@@ -127,7 +114,7 @@ class DenoisingSegmenter(Segmenter):
         centre = batch.centre if batch.centre is not None else image_centre(batch.image)
         terms: dict[str, Tensor] = {}
         if self.presence_head is not None:
-            terms |= self.presence_head.losses(image, masks, batch, centre, rng=rng)
+            terms |= self.presence_head.losses(image, masks, batch, centre, rng)
         labels = self._draw_labels(image, masks, batch, centre, rng)
         if labels is None:  # no label in the whole batch: a zero with a graph
             zero = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0.0
@@ -139,9 +126,7 @@ class DenoisingSegmenter(Segmenter):
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
 
-    def _draw_labels(
-        self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: torch.Generator
-    ) -> Labels | None:
+    def _draw_labels(self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: Generator) -> Labels | None:
         """Of each image some raters' mean mask: of those who read it or, with a presence head, who marked something."""
         hurdle = self.presence_head is not None
         candidates = batch.marked if hurdle else batch.read
@@ -172,7 +157,10 @@ class DenoisingSegmenter(Segmenter):
         """With the distribution of raters who are sure to mark something."""
         if encoding.presence is None:
             return encoding
-        return replace(encoding, presence=certain(encoding.presence, exchangeable=self.exchangeable))
+        sure = torch.ones_like(encoding.presence)
+        if self.exchangeable:  # all mark something
+            sure[:, :-1] = 0.0
+        return replace(encoding, presence=sure)
 
     def encode(self, image: Tensor) -> Encoding:
         """(B,C,H,W) images -> distribution of presence, windows and their features."""
@@ -181,7 +169,7 @@ class DenoisingSegmenter(Segmenter):
         if self.presence_head is not None:
             presence, label_map = self.presence_head.distribution(padded, centre)
         groups = self._windows(padded, centre, label_map)
-        return Encoding((image.shape[-2], image.shape[-1]), (padded.shape[-2], padded.shape[-1]), presence, groups)
+        return Encoding(windows.sides(image), windows.sides(padded), presence, groups)
 
     def _windows(self, image: Tensor, centre: Tensor, label_map: Tensor | None) -> list[Windows]:
         """The parts of padded images (B,C,H,W) that are denoised: the whole of each.
@@ -189,28 +177,21 @@ class DenoisingSegmenter(Segmenter):
         label_map: (B,K,h,w) the presence head's mean label map about the centre.
         """
         rows = torch.arange(len(image), device=image.device)
-        return [Windows(rows, None, (image.shape[-2], image.shape[-1]), (self._image_features(image, centre),))]
+        return [Windows(rows, None, windows.sides(image), (self._image_features(image, centre),))]
 
-    @torch.no_grad()
-    def sample(
-        self,
-        image_or_encoding: Tensor | Encoding,
-        n: int,
-        *,
-        seeds: Tensor,
-        steps: int | None = None,
-        raters: RaterChoice = "single",
-        stratified: bool = False,
-        origin: Tensor | None = None,
+    def _draw_markers(self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool) -> Markers:
+        return draw_markers(
+            presence, seeds, raters, count=self.raters, exchangeable=self.exchangeable, stratified=stratified
+        )
+
+    def _draw(
+        self, encoding: Encoding, each: Tensor, steps: int, raters: RaterChoice, stratified: bool, origin: Tensor | None
     ) -> Samples:
-        """n hypotheses per image; with a presence head only those that mark something are denoised.
+        """With a presence head only the samples that mark something are denoised.
 
         raters: "single" is one rater's reading; "all" the panel's consensus probability; a list, that panel's. Say that
         presence was `stratified` beside its scores.
         """
-        self.check_request(steps=steps, raters=raters, stratified=stratified)
-        encoding = image_or_encoding if isinstance(image_or_encoding, Encoding) else self.encode(image_or_encoding)
-        each, steps = sample_seeds(seeds, n), self.default_steps if steps is None else steps
         self.process.times(steps)  # refuses a number of steps even where nothing is denoised
         markers, panel, who = self._draw_markers(encoding.presence, each, raters, stratified)
         maps = torch.zeros(*each.shape, self.classes, *encoding.padded, device=each.device)
@@ -232,3 +213,59 @@ class DenoisingSegmenter(Segmenter):
         if encoding.presence is not None:
             result.presence = marking_probability(encoding.presence, exchangeable=self.exchangeable).mean(1)
         return result
+
+
+class PixelDiffusion(DenoisingSegmenter):
+    """What CCDM and CIMD share: one rater's mask diffuses at full resolution under a U-Net that sees the image.
+
+    It is trained on one rater drawn at random per image; each sample is one rater's hypothesis. With presence.mode
+    hurdle, whether a rater marks anything is decided before any denoising: a control that says what MoDiff's idea is
+    worth without the rest of MoDiff.
+    """
+
+    config: CCDMConfig | CIMDConfig
+
+    def __init__(
+        self, config: CCDMConfig | CIMDConfig, data: DataSpec, process: Process, *, inputs: int, outputs: int
+    ) -> None:
+        super().__init__(config, data)
+        self.process, self.default_steps = process, config.sampling_steps
+        process.times(config.sampling_steps)  # refuses an impossible number
+        self.unet = GuidedUNet(inputs, self.channels + 3 * self.prompt, outputs, config.unet, steps=config.steps)
+        self.hurdle: nn.ModuleDict | None = None
+        if config.presence.mode == "hurdle":
+            self.hurdle = nn.ModuleDict({"head": PresenceHead(data, config.presence, ce_weight=config.map_ce_weight)})
+        self.stride = math.lcm(self.unet.stride, 1 if self.presence_head is None else self.presence_head.stride)
+
+    def _predict(self, x_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
+        """The network's prediction from x_t of M samples, as the process takes it; t: (M,) in [0,1]."""
+        return self.unet(x_t, features, t)
+
+    def _losses(self, labels: Labels, prediction: Tensor, x0: Tensor, x_t: Tensor, **at: Tensor) -> dict[str, Tensor]:
+        """(M,) terms of the paper's loss, by default the process's own; at: the step `t` and its `noise`."""
+        return {"simple": self.process.loss(prediction, x0, x_t, **at)}
+
+    def _denoising_terms(self, labels: Labels, rng: Generator) -> dict[str, Tensor]:
+        """The paper's terms at steps of the chain, 1 to T alike, which are kept on the CPU and read in float64."""
+        x0, count = self.process.from_labels(labels.label), len(labels.label)
+        step = torch.randint(1, self.config.steps + 1, (count,), generator=rng, device=rng.device).cpu()
+        noise = self.process.noise(x0, rng)
+        x_t = self.process.diffuse(x0, step, noise)
+        features = self._image_features(labels.image, labels.centre)
+        prediction = self._predict(x_t, (step / self.config.steps).to(x0.device), features)
+        found = self._losses(labels, prediction, x0, x_t, t=step, noise=noise)
+        return {name: losses.weighted_mean(value, labels.weights) for name, value in found.items()}
+
+    def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
+        def predict(x_t: Tensor, t: Tensor) -> Tensor:
+            return self._predict(x_t, t.expand(len(x_t)), window.features[0])
+
+        return self.process.sample(predict, field, steps)
+
+    def _draw_markers(self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool) -> Markers:
+        """A panel of one rater, of whom it is not said who."""
+        present = torch.ones_like(seeds, dtype=torch.bool)
+        if presence is not None:
+            probability = marking_probability(presence, exchangeable=self.exchangeable).mean(1)
+            present = hurdle_noise(seeds, stratified) >= 1 - probability[:, None]
+        return present[..., None], torch.ones_like(seeds), None

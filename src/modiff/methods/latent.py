@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,23 +13,20 @@ from modiff.config import check_model
 from modiff.config.baselines import CFlowConfig, MoSEConfig, ProbUNetConfig
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter, at_once
-from modiff.nn.windows import pad_to_multiple
-from modiff.rng import sample_seeds
-from modiff.types import Batch, DataSpec, RaterChoice, Samples
+from modiff.nn.windows import Size, pad_to_multiple
+from modiff.types import Batch, DataSpec, Samples
 
 
 @dataclass
 class LatentEncoding:
-    """What depends on the images only: features (B,F,h,w) that the decoder takes."""
+    """What depends on the images only: features (B,F,h,w) that the decoder takes, and what z is drawn by."""
 
-    size: tuple[int, int]  # H, W of the images as given
+    size: Size  # of the images as given
     features: Tensor
+    latent: Any  # the prior over z (Probabilistic U-Net, cFlow); the experts' probabilities (B,E) (MoSE)
 
 
-E = TypeVar("E", bound=LatentEncoding)
-
-
-class LatentSegmenter(Segmenter, Generic[E]):
+class LatentSegmenter(Segmenter):
     """Draws latent vectors and decodes each in one pass. It tells no rater from another and does not use a prompt."""
 
     config: ProbUNetConfig | CFlowConfig | MoSEConfig
@@ -40,33 +37,19 @@ class LatentSegmenter(Segmenter, Generic[E]):
         self.config = config
 
     @abstractmethod
-    def _draw_latents(self, encoding: E, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
-        """z (B,N,D) for seeds (B,N), and the samples' weights (B,N), None where they are equal."""
+    def _draw_latents(self, latent: Any, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
+        """z (B,N,D) by LatentEncoding.latent for seeds (B,N); the samples' weights (B,N), None where all are equal."""
 
     @abstractmethod
-    def _decode(self, encoding: E, z: Tensor) -> Tensor:
+    def _decode(self, encoding: LatentEncoding, z: Tensor) -> Tensor:
         """(B,N,K,H,W) probabilities of the foreground classes for latents z (B,N,D)."""
 
     def _prepare(self, image: Tensor) -> Tensor:
         """Images in [0,1] as the networks see them, padded to the stride."""
         return pad_to_multiple(normalise(image, self.config.intensity), self.stride, edge=True)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        image_or_encoding: Tensor | E,
-        n: int,
-        *,
-        seeds: Tensor,
-        steps: int | None = None,
-        raters: RaterChoice = "single",
-        stratified: bool = False,
-        origin: Tensor | None = None,
-    ) -> Samples:
-        """n hypotheses per image. ConfigError for raters but "single" and for more steps than one."""
-        self.check_request(steps=steps, raters=raters, stratified=stratified)
-        encoding = self.encode(image_or_encoding) if isinstance(image_or_encoding, Tensor) else image_or_encoding
-        z, weights = self._draw_latents(encoding, sample_seeds(seeds, n))
+    def _draw(self, encoding: LatentEncoding, each: Tensor, *_: Any) -> Samples:
+        z, weights = self._draw_latents(encoding.latent, each)
         maps = torch.cat([self._decode(encoding, part) for part in z.split(at_once(encoding.features), 1)], 1)
         samples = Samples.uniform(maps.contiguous())
         if weights is not None:
@@ -87,6 +70,5 @@ def normalise(image: Tensor, how: Literal["unit", "centred", "zscore"]) -> Tenso
 def check_batch(batch: Batch, *, training: bool) -> None:
     """ConfigError where batch normalisation would have a single value to normalise."""
     if training and len(batch) < 2:
-        raise ConfigError(
-            "batch normalisation needs more images at once", field="training.batch_size", found=1, expected="at least 2"
-        )
+        what = "batch normalisation needs more images at once"
+        raise ConfigError(what, field="training.batch_size", found=1, expected="at least 2")

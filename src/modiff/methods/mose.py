@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -15,6 +14,7 @@ from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
 from modiff.nn.layers import channels_last, full_precision
 from modiff.nn.losses import CapSchedule, greedy_coupling, iou_cost, mean_of_known
 from modiff.nn.unet import ConvUNet
+from modiff.nn.windows import sides
 from modiff.rng import fold, normal, uniform
 from modiff.types import Batch, DataSpec
 
@@ -43,14 +43,7 @@ class Fuse(nn.Module):
         return self.layers(h.flatten(0, 1)).float().unflatten(0, z.shape[:2])
 
 
-@dataclass
-class Encoding(LatentEncoding):
-    """The U-Net's features, and the experts' probabilities (B,E)."""
-
-    experts: Tensor
-
-
-class MoSE(LatentSegmenter[Encoding]):
+class MoSE(LatentSegmenter):
     """p(y|x) = Σ_e π_e(x) E_{z~N(μ_e,σ_e²)} p(y|x,z); learns from all raters of an image at every step."""
 
     config: MoSEConfig
@@ -64,23 +57,14 @@ class MoSE(LatentSegmenter[Encoding]):
                 raise ConfigError("is not a cap", field=f"model.{field}", found=cap, expected=expected)
         width = config.channels[-1]
         self.unet = ConvUNet(self.channels, config.channels, norm="layer", align_corners=False)
-        self.gating = nn.Sequential(
-            nn.Linear(width, width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.ReLU(),
-            nn.Linear(width, config.experts, bias=False),
-        )
+        self.stride = self.unet.stride
+        hidden = [nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+        self.gating = nn.Sequential(*hidden, nn.Linear(width, config.experts, bias=False))
         self.mean = nn.Parameter(_initial_means(config.experts, config.latent_dim))
         self.log_sigma = nn.Parameter(torch.full_like(self.mean, math.log(1 / 8)))
         self.fuse = Fuse(config.channels[0], config.latent_dim, self.classes + 1, depth=config.combine_depth)
         channels_last(self)
         self.cap = CapSchedule(config.cap_start, config.cap_end, window=config.cap_window, patience=config.cap_patience)
-
-    @property
-    def stride(self) -> int:
-        """Images are padded to multiples of this."""
-        return self.unet.stride
 
     # Training
 
@@ -93,7 +77,7 @@ class MoSE(LatentSegmenter[Encoding]):
         noise = torch.randn(shape, generator=rng, device=rng.device).to(self.mean.device)
         z = (self.mean + self.log_sigma.exp() * noise).flatten(1, 2)
         maps = self._decode(encoding, z)
-        weights = (encoding.experts / each).repeat(1, each)
+        weights = (encoding.latent / each).repeat(1, each)
         known = batch.read.any(1)
         with full_precision(maps):
             cost = iou_cost(maps, batch.masks & batch.read[:, :, None, None, None])
@@ -111,26 +95,26 @@ class MoSE(LatentSegmenter[Encoding]):
 
     # Sampling
 
-    def encode(self, image: Tensor) -> Encoding:
+    def encode(self, image: Tensor) -> LatentEncoding:
         """(B,C,H,W) -> features and the experts' probabilities, once per image for all its samples."""
         x = self._prepare(image)
         bottleneck, features = self.unet(x)
         with full_precision(x):
             experts = self.gating(bottleneck.float().mean((2, 3))).softmax(1)
-        return Encoding((image.shape[-2], image.shape[-1]), features, experts)
+        return LatentEncoding(sides(image), features, experts)
 
-    def _decode(self, encoding: Encoding, z: Tensor) -> Tensor:
+    def _decode(self, encoding: LatentEncoding, z: Tensor) -> Tensor:
         height, width = encoding.size
         return self.fuse(encoding.features, z)[..., :height, :width].softmax(2)[:, :, 1:]
 
-    def _draw_latents(self, encoding: Encoding, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _draw_latents(self, latent: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compact sampling takes experts in turn and gives weights; ConfigError for fewer samples than experts."""
-        who = self._experts_of(encoding.experts, seeds)
+        who = self._experts_of(latent, seeds)
         z = self.mean[who] + self.log_sigma.exp()[who] * normal(fold(seeds, _LATENT), (self.config.latent_dim,))
         if self.config.sampling == "standard":
             return z, None
         times = torch.bincount(who[0], minlength=self.config.experts)
-        return z, (encoding.experts / times)[:, who[0]]
+        return z, (latent / times)[:, who[0]]
 
     def _experts_of(self, probability: Tensor, seeds: Tensor) -> Tensor:
         """(B,N) which expert draws each sample: by the gating's probabilities (B,E), or in turn."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import pairwise
 from math import comb
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from modiff.config import PresenceConfig
 from modiff.config.modiff import PRESENCE_DROPOUT, PRESENCE_HIDDEN
 from modiff.data.loading import dihedral
 from modiff.errors import ConfigError, DataError
 from modiff.nn import losses, windows
-from modiff.nn.layers import ResBlock, image_centre, position_channels
+from modiff.nn.layers import ResBlock, position_channels
 from modiff.nn.unet import hourglass
 from modiff.rng import fold, uniform
 from modiff.types import Batch, DataSpec, RaterChoice
@@ -46,14 +48,6 @@ def log_likelihood(logits: Tensor, marked: Tensor, read: Tensor, *, tables: Tens
     return torch.log(seen.gather(1, marked.sum(1, keepdim=True)).squeeze(1).clamp_min(1e-12))
 
 
-def certain(distribution: Tensor, *, exchangeable: bool) -> Tensor:
-    """The distribution (B,R+1) or (B,R) of raters who are all sure to mark something."""
-    sure = torch.ones_like(distribution)
-    if exchangeable:
-        sure[:, :-1] = 0.0
-    return sure
-
-
 def marking_probability(distribution: Tensor, *, exchangeable: bool) -> Tensor:
     """(B,R) probability that each rater marks something; the same π = E[k]/R for all where they are exchangeable."""
     if not exchangeable:
@@ -63,25 +57,23 @@ def marking_probability(distribution: Tensor, *, exchangeable: bool) -> Tensor:
     return (expected / raters).expand(-1, raters)
 
 
+Markers = tuple[Tensor, Tensor, Tensor | None]
+"""Which raters of the panel mark something (B,N,R) bool, the panel's size (B,N), whose reading it is (B,N) or None."""
+
+
 def draw_markers(
-    distribution: Tensor | None,
-    seeds: Tensor,
-    raters: RaterChoice,
-    *,
-    count: int,
-    exchangeable: bool,
-    stratified: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Which raters of the panel mark something (B,N,R) bool, the panel's size (B,N), whose reading it is (B,N) or None.
+    distribution: Tensor | None, seeds: Tensor, raters: RaterChoice, *, count: int, exchangeable: bool, stratified: bool
+) -> Markers:
+    """Who of each sample's panel marks something.
 
     distribution: (B,R+1) of the number of markers where raters are exchangeable, else (B,R) each rater's probability;
     None where presence is left to the denoiser. seeds: (B,N) of the samples. count: R.
     """
     panel, who = draw_panel(seeds, raters, count=count, exchangeable=exchangeable)
     size = panel.sum(-1)
-    u = presence_uniforms(seeds, stratified)
     if distribution is None:
         return panel, size, who
+    u = hurdle_noise(seeds, stratified)
     if not exchangeable:
         each = uniform(fold(seeds, _MARKERS), (count,))
         if who is not None:  # one rater: the stratified draw applies
@@ -109,7 +101,7 @@ def draw_panel(seeds: Tensor, raters: RaterChoice, *, count: int, exchangeable: 
     return mask.expand(*seeds.shape, -1), None
 
 
-def presence_uniforms(seeds: Tensor, stratified: bool) -> Tensor:
+def hurdle_noise(seeds: Tensor, stratified: bool) -> Tensor:
     """(B,N) in (0,1) that decide on presence: independent, or frac(u + i·φ), which needs no n."""
     u = uniform(fold(seeds, _MARKERS))
     if not stratified:
@@ -118,7 +110,7 @@ def presence_uniforms(seeds: Tensor, stratified: bool) -> Tensor:
     return (u[:, :1].double() + torch.arange(seeds.shape[1], device=u.device) * golden).frac().float()
 
 
-def draw_subsets(marked: Tensor, *, single_fraction: float, rng: torch.Generator) -> Tensor:
+def draw_subsets(marked: Tensor, *, single_fraction: float, rng: Generator) -> Tensor:
     """(B,R) bool: with probability `single_fraction` one marker, else a uniform non-empty subset of the markers.
 
     Rows without a marker come back empty. Raises DataError for more markers than bits.
@@ -167,52 +159,35 @@ class PresenceHead(nn.Module):
     features are pooled where a lesion is thought to be. ce_weight, dice_weight: of that map's loss.
     """
 
-    tables: Tensor | None
-
     def __init__(self, data: DataSpec, config: PresenceConfig, *, ce_weight: float, dice_weight: float = 1.0) -> None:
         super().__init__()
         raters, self.exchangeable, self.prompt = len(data.raters), data.exchangeable_raters, data.prompted
         self.config, self.ce_weight, self.dice_weight = config, ce_weight, dice_weight
         tables = torch.stack([rater_subsets(raters, n) for n in range(raters + 1)]) if self.exchangeable else None
-        self.register_buffer("tables", tables, persistent=False)
+        self.tables = None if tables is None else nn.Buffer(tables, persistent=False)
         widths = [config.base * multiplier for multiplier in config.multipliers]
+        self.stride = config.stem * 2 ** (len(widths) - 1)  # window sides are multiples of this
         inputs = len(data.channels) + 3 * self.prompt
         self.stem = nn.Conv2d(inputs * config.stem**2, widths[0], 3, padding=1)
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
-        current = widths[0]
-        for width in widths:
-            pair = (ResBlock(current, width, dropout=config.dropout), ResBlock(width, width, dropout=config.dropout))
-            self.encoder.append(nn.Sequential(*pair))
-            current = width
-        for width in widths[-2::-1]:
-            self.decoder.append(ResBlock(current + width, width, dropout=config.dropout))
-            current = width
-        self.map_out = nn.Conv2d(current, len(data.classes) * config.stem**2, 1)
-        features = 2 * widths[-1] + 2 * widths[0] + 2
-        times, most = PRESENCE_DROPOUT
+        block = partial(ResBlock, dropout=config.dropout)
+        for before, width in pairwise([widths[0], *widths]):
+            self.encoder.append(nn.Sequential(block(before, width), block(width, width)))
+        for below, width in pairwise(reversed(widths)):
+            self.decoder.append(block(below + width, width))
+        self.map_out = nn.Conv2d(widths[0], len(data.classes) * config.stem**2, 1)
+        features, (times, most) = 2 * widths[-1] + 2 * widths[0] + 2, PRESENCE_DROPOUT
         drop = min(most, times * config.dropout)
-        self.head = nn.Sequential(
-            nn.LayerNorm(features),
-            nn.Dropout(drop),
-            nn.Linear(features, PRESENCE_HIDDEN),
-            nn.SiLU(),
-            nn.Dropout(drop),
-            nn.Linear(PRESENCE_HIDDEN, raters + self.exchangeable),
-        )
+        hidden = [nn.LayerNorm(features), nn.Dropout(drop), nn.Linear(features, PRESENCE_HIDDEN), nn.SiLU()]
+        self.head = nn.Sequential(*hidden, nn.Dropout(drop), nn.Linear(PRESENCE_HIDDEN, raters + self.exchangeable))
 
-    @property
-    def stride(self) -> int:
-        """Window sides are multiples of this."""
-        return self.config.stem * 2 ** (len(self.config.multipliers) - 1)
-
-    def forward(self, image: Tensor, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B,R+1) of the number of markers, or (B,R) of each rater's marking; (B,K,H,W) of the mean label map.
 
-        image: (B,C,H,W); centre: (B,2) of the prompt in pixels, the image's middle by default.
+        image: (B,C,H,W); centre: (B,2) of the prompt in pixels.
         """
         inputs = image * 2 - 1
         if self.prompt:
-            centre = image_centre(image) if centre is None else centre
             inputs = torch.cat([inputs, position_channels(image.shape[-2], image.shape[-1], centre)], 1)
         x = self.stem(F.pixel_unshuffle(inputs, self.config.stem))
         bottom, fine = hourglass(x, self.encoder, self.decoder, mode="nearest")
@@ -222,19 +197,15 @@ class PresenceHead(nn.Module):
 
     def window_size(self, image: Tensor) -> tuple[int, int]:
         """Sides of the part of (B,C,H,W) images that the head looks at."""
-        side = self.config.window if self.prompt else 0
-        return windows.window_size(side, image.shape[-2], image.shape[-1], self.stride)
+        return windows.window_size(self.config.window if self.prompt else 0, windows.sides(image), self.stride)
 
-    def losses(
-        self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, *, rng: torch.Generator
-    ) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: Generator) -> dict[str, Tensor]:
         """ "presence": cross-entropy of who marked something; "map": of the mean label map, with soft Dice.
 
         image: (B,C,H,W) padded to the stride; masks: (B,R,K,H,W) float, 0 where the rater did not read.
         """
-        size, shape = self.window_size(image), (len(batch), *image.shape[-2:])
-        corner = windows.random_corner(centre, size, shape, jitter=self.config.jitter, anywhere=0.0, rng=rng)
-        corner = corner.to(image.device)
+        size = self.window_size(image)
+        corner = windows.random_corner(image, centre, size, jitter=self.config.jitter, anywhere=0.0, rng=rng)
         seen = intensity_noise(windows.cut(image, corner, size), self.config.intensity_augmentation, rng)
         logits, label_map = self(seen, centre - corner)
         label = masks.sum(1) / batch.read.sum(1).clamp_min(1)[:, None, None, None]
@@ -252,7 +223,7 @@ class PresenceHead(nn.Module):
         Averaged over the window's eight views where the prompt is in its middle, so that a flip leaves it there.
         """
         size = self.window_size(image)
-        corner = windows.window_corner(centre, size, *image.shape[-2:])
+        corner = windows.window_corner(centre, size, windows.sides(image))
         seen, middle = windows.cut(image, corner, size), centre - corner
         offset = middle - (torch.tensor(size, device=middle.device) - 1) / 2
         turns = 8 if self.config.dihedral_average and size[0] == size[1] and bool((offset.abs() < 1e-3).all()) else 1
@@ -261,17 +232,17 @@ class PresenceHead(nn.Module):
         each = logits.softmax(1) if self.exchangeable else torch.sigmoid(logits)
         return each.unflatten(0, (turns, len(image))).mean(0), torch.sigmoid(label_map[: len(image)])
 
-    def _pool(self, bottom: Tensor, fine: Tensor, label_map: Tensor, centre: Tensor | None) -> Tensor:
+    def _pool(self, bottom: Tensor, fine: Tensor, label_map: Tensor, centre: Tensor) -> Tensor:
         """Features of the whole window, of its middle or strongest place, and of where the label map is."""
         lesion = torch.sigmoid(label_map.float()).mean(1, keepdim=True)
         area = lesion.sum((2, 3))
         where = torch.ones(fine.shape[0], 1, *fine.shape[-2:], device=fine.device)
-        if centre is not None and self.prompt:  # a soft disc of about two patches around the prompt
+        if self.prompt:  # a soft disc of about two patches around the prompt
             middle = (centre + 0.5) / self.config.stem - 0.5
             rows = torch.arange(fine.shape[-2], device=fine.device)[None, :, None] - middle[:, 0, None, None]
             columns = torch.arange(fine.shape[-1], device=fine.device)[None, None, :] - middle[:, 1, None, None]
             where = torch.exp(-(rows**2 + columns**2) / 2)[:, None].clamp_min(1e-6)
-        where_coarse = F.adaptive_avg_pool2d(where, (bottom.shape[-2], bottom.shape[-1]))
+        where_coarse = F.adaptive_avg_pool2d(where, windows.sides(bottom))
         parts = [
             bottom.mean((2, 3)),
             (bottom * where_coarse).sum((2, 3)) / where_coarse.sum((2, 3)),
@@ -283,7 +254,7 @@ class PresenceHead(nn.Module):
         return torch.cat([part.float() for part in parts], 1)
 
 
-def intensity_noise(image: Tensor, strength: float, rng: torch.Generator) -> Tensor:
+def intensity_noise(image: Tensor, strength: float, rng: Generator) -> Tensor:
     """Random gamma, contrast, brightness and noise on (B,C,H,W) images in [0,1]: the head must not learn a scanner."""
     if strength <= 0:
         return image

@@ -51,11 +51,8 @@ def model_folder(path_or_name: str | Path) -> Path:
         return path
     if str(path_or_name) in packaged_models():
         return Path(str(resources.files("modiff") / "packaged" / str(path_or_name)))
-    raise CheckpointError(
-        "no such run folder or packaged model",
-        path=path_or_name,
-        expected=f"a folder with {files.WEIGHTS}, or one of {', '.join(packaged_models()) or 'none packaged'}",
-    )
+    expected = f"a folder with {files.WEIGHTS}, or one of {', '.join(packaged_models()) or 'none packaged'}"
+    raise CheckpointError("no such run folder or packaged model", path=path_or_name, expected=expected)
 
 
 def load_model(path_or_name: str | Path) -> LoadedModel:

@@ -118,17 +118,19 @@ def _is_ridge(rows: Tensor, columns: Tensor, magnitude: Tensor) -> Tensor:
     return (across(1) <= magnitude) & (across(-1) <= magnitude)
 
 
+def dilate(x: Tensor) -> Tensor:
+    """Maximum over 3×3 of (…,H,W) or, of bool, whether any is true; five shifted maxima are an order of magnitude
+    faster on CPUs than pooling with stride 1."""
+    x = F.pad(x, (1, 1, 1, 1), value=float("-inf") if x.is_floating_point() else 0)
+    rows = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
+    return torch.maximum(torch.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
+
+
 def _connected(strong: Tensor, candidate: Tensor) -> Tensor:
     """The candidates that touch a strong one, directly or through candidates, diagonals included."""
-    found = strong
-    while True:
-        # Shifted unions: an order of magnitude faster on CPUs than pooling with stride 1.
-        wide = F.pad(found, (1, 1, 1, 1))
-        rows = wide[..., :-2, :] | wide[..., 1:-1, :] | wide[..., 2:, :]
-        grown = (rows[..., :-2] | rows[..., 1:-1] | rows[..., 2:]) & candidate
-        if torch.equal(grown, found):
-            return found
-        found = grown
+    while not torch.equal(grown := dilate(strong) & candidate, strong):
+        strong = grown
+    return strong
 
 
 _MAGNITUDES = {"gaussian": gaussian, "roberts": roberts, "prewitt": prewitt, "sobel": sobel}

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with the largest number of groups up to 32 that leaves at least four channels per group."""
-    groups = max(g for g in range(1, 33) if channels % g == 0 and (channels // g >= 4 or g == 1))
-    return nn.GroupNorm(groups, channels)
+def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
+    """GroupNorm of so many groups or as many of them as divide the channels; None: the largest number up to 32 that
+    leaves at least four channels per group."""
+    fitting = (g for g in range(1, 33) if channels % g == 0 and (channels // g >= 4 or g == 1))
+    return nn.GroupNorm(max(fitting) if groups is None else math.gcd(groups, channels), channels)
 
 
 def zero(module: nn.Module) -> nn.Module:
@@ -68,10 +69,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Te
 class SpatialAttention(nn.Module):
     """Multi-head softmax self-attention over positions, with a skip. (B,C,H,W) -> (B,C,H,W)."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, groups: int | None = None) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, groups)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zero(nn.Conv2d(channels, channels, 1))
 

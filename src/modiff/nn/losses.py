@@ -81,19 +81,11 @@ class CapSchedule(nn.Module):
     decide are integers, which a moving average of the weights copies and does not mix.
     """
 
-    stage: Tensor
-    stalled: Tensor
-    images: Tensor
-    total: Tensor
-    best: Tensor
-
     def __init__(self, start: float, end: float, *, window: int, patience: int) -> None:
         super().__init__()
         self.start, self.end, self.window, self.patience = start, end, window, patience
-        for name in ("stage", "stalled", "images"):
-            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
-        self.register_buffer("total", torch.zeros(()))
-        self.register_buffer("best", torch.full((), _NOT_YET))
+        self.stage, self.stalled, self.images = (nn.Buffer(torch.zeros((), dtype=torch.int64)) for _ in range(3))
+        self.total, self.best = nn.Buffer(torch.zeros(())), nn.Buffer(torch.full((), _NOT_YET))
 
     @property
     def cap(self) -> Tensor:
@@ -103,8 +95,8 @@ class CapSchedule(nn.Module):
     @torch.no_grad()
     def update(self, loss: Tensor, images: int) -> None:
         """Counts one step's mean loss over `images` images; no value leaves the device."""
-        self.images += images
-        self.total += loss.detach().float() * images
+        self.images.add_(images)
+        self.total.add_(loss.detach().float() * images)
         full = self.images >= self.window
         mean = self.total / self.images
         improved = mean < self.best

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from math import gcd
 from typing import ClassVar, Literal
 
 import torch
@@ -26,18 +25,21 @@ class _Denoiser(nn.Module, ABC):
     """(noisy maps, image features, time) -> prediction, all at the image's resolution.
 
     inputs: channels of what changes with every step; image_inputs: channels of what does not; outputs: channels of the
-    prediction. A convolution of a concatenation is the sum of two, so the image's part of the first convolution is
-    computed once per image and the number of parameters is that of the concatenation.
+    prediction; steps: of the chain, the unit of time. A convolution of a concatenation is the sum of two, so the
+    image's part of the first convolution is computed once per image and the number of parameters is that of the
+    concatenation.
     """
 
     stage_names: ClassVar[tuple[str, str]] = ("0", "1")  # of a block and its attention in the state dict
     middle_last: ClassVar[bool] = False  # the order in which initial weights are drawn
 
     def __init__(
-        self, inputs: int, image_inputs: int, outputs: int, config: UNetConfig | GuidedUNetConfig, *, time_scale: float
+        self, inputs: int, image_inputs: int, outputs: int, config: UNetConfig | GuidedUNetConfig, *, steps: float = 1e3
     ) -> None:
         super().__init__()
-        self.config, self.time_scale = config, time_scale
+        self.config, self.steps = config, steps
+        self.groups = config.groups if isinstance(config, GuidedUNetConfig) else None  # of a group norm
+        self.stride = config.stem * 2 ** (len(config.multipliers) - 1)  # image sides must be multiples of this
         base, patch = config.base, config.stem**2
         self.time = nn.Sequential(nn.Linear(base, 4 * base), nn.SiLU(), nn.Linear(4 * base, 4 * base))
         widths = [base * multiplier for multiplier in config.multipliers]
@@ -62,11 +64,8 @@ class _Denoiser(nn.Module, ABC):
                 self.grow.append(nn.Conv2d(current, current, 3, padding=1))
         if self.middle_last:
             self._make_middle(widths[-1])
-        self.norm_out = self._norm(widths[0])
+        self.norm_out = group_norm(widths[0], self.groups)
         self.conv_out = zero(nn.Conv2d(widths[0], outputs * patch, 3, padding=1))
-
-    @abstractmethod
-    def _norm(self, channels: int) -> nn.GroupNorm: ...
 
     @abstractmethod
     def _block(self, inputs: int, outputs: int) -> nn.Module:
@@ -84,11 +83,6 @@ class _Denoiser(nn.Module, ABC):
         block = self._block(channels, channels)
         self.middle: nn.Module = _Stage(block, self._attention(channels), self._block(channels, channels))
 
-    @property
-    def stride(self) -> int:
-        """Image sides must be multiples of this."""
-        return self.config.stem * 2 ** (len(self.config.multipliers) - 1)
-
     def encode(self, image_inputs: Tensor) -> Tensor:
         """The image's part of the first convolution (B,base,H/stem,W/stem): computed once per image."""
         return self.conv_image(F.pixel_unshuffle(image_inputs, self.config.stem))
@@ -101,7 +95,7 @@ class _Denoiser(nn.Module, ABC):
 
     def forward(self, x: Tensor, image_features: Tensor, t: Tensor, context: Tensor | None = None) -> Tensor:
         """x: (B,inputs,H,W); image_features: of `encode`; t: (B,) in [0,1]; context: (B,4·base); returns float32."""
-        embedding = self.time(time_features(t, self.config.base, scale=self.time_scale))
+        embedding = self.time(time_features(t, self.config.base, scale=self.steps))
         embedding = F.silu(embedding if context is None else embedding + context)
         h = self._first(F.pixel_unshuffle(x, self.config.stem), image_features)
         skips, last = [h], len(self.config.multipliers) - 1
@@ -137,12 +131,6 @@ class UNet(_Denoiser):
 
     config: UNetConfig
 
-    def __init__(self, inputs: int, image_inputs: int, outputs: int, config: UNetConfig) -> None:
-        super().__init__(inputs, image_inputs, outputs, config, time_scale=1000.0)
-
-    def _norm(self, channels: int) -> nn.GroupNorm:
-        return group_norm(channels)
-
     def _block(self, inputs: int, outputs: int) -> nn.Module:
         return ResBlock(inputs, outputs, embedding=4 * self.config.base, dropout=self.config.dropout)
 
@@ -155,9 +143,9 @@ class GuidedBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, config: GuidedUNetConfig) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _guided_norm(inputs, config), nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm1, self.conv1 = group_norm(inputs, config.groups), nn.Conv2d(inputs, outputs, 3, padding=1)
         self.embed = nn.Linear(4 * config.base, outputs)
-        self.norm2, self.conv2 = _guided_norm(outputs, config), zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.norm2, self.conv2 = group_norm(outputs, config.groups), zero(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.dropout = nn.Dropout(config.dropout)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
@@ -166,22 +154,12 @@ class GuidedBlock(nn.Module):
         return self.skip(x) + self.conv2(self.dropout(F.silu(self.norm2(h))))
 
 
-def _guided_norm(channels: int, config: GuidedUNetConfig) -> nn.GroupNorm:
-    return nn.GroupNorm(gcd(config.groups, channels), channels)
-
-
 class GuidedUNet(_Denoiser):
-    """That of guided diffusion (Dhariwal & Nichol 2021), for CCDM and CIMD. steps: of the chain, the unit of time."""
+    """That of guided diffusion (Dhariwal & Nichol 2021), for CCDM and CIMD."""
 
     config: GuidedUNetConfig
     stage_names = ("block", "attention")
     middle_last = True
-
-    def __init__(self, inputs: int, image_inputs: int, outputs: int, config: GuidedUNetConfig, *, steps: int) -> None:
-        super().__init__(inputs, image_inputs, outputs, config, time_scale=steps)
-
-    def _norm(self, channels: int) -> nn.GroupNorm:
-        return _guided_norm(channels, self.config)
 
     def _block(self, inputs: int, outputs: int) -> nn.Module:
         return GuidedBlock(inputs, outputs, self.config)
@@ -191,9 +169,7 @@ class GuidedUNet(_Denoiser):
         if width and channels % width:
             what, expected = "does not divide the channels where there is attention", f"a divisor of {channels}"
             raise ConfigError(what, field="model.unet.head_width", found=width, expected=expected)
-        attention = SpatialAttention(channels, channels // width if width else 1)
-        attention.norm = self._norm(channels)
-        return attention
+        return SpatialAttention(channels, channels // width if width else 1, self.groups)
 
     def _make_middle(self, channels: int) -> None:
         self.before, self.after = (self._block(channels, channels) for _ in range(2))
@@ -265,15 +241,12 @@ class ConvUNet(nn.Module):
         align_corners: bool = True,
     ) -> None:
         super().__init__()
-        self.align_corners = align_corners
-        self.stride = 2 ** (len(channels) - 1)
+        self.align_corners, self.stride = align_corners, 2 ** (len(channels) - 1)
         self.down = nn.ModuleList([conv_block(a, b, norm=norm) for a, b in pairwise([inputs, *channels])])
         self.up = nn.ModuleList()
-        current = channels[-1]
         for level in reversed(range(len(channels) - 1)):
-            here: Norm = norm if level or norm_last else "none"
-            self.up.append(conv_block(current + channels[level], channels[level], norm=here))
-            current = channels[level]
+            width, here = channels[level], norm if level or norm_last else "none"
+            self.up.append(conv_block(channels[level + 1] + width, width, norm=here))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return hourglass(x, self.down, self.up, mode="bilinear", align_corners=self.align_corners)

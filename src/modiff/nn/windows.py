@@ -10,38 +10,42 @@ from torch import Tensor
 
 from modiff.rng import Draw, fold
 
+Size = tuple[int, int]  # rows and columns
+
+
+def sides(x: Tensor) -> Size:
+    """H, W of (…,H,W)."""
+    return x.shape[-2], x.shape[-1]
+
 
 def pad_to_multiple(x: Tensor, multiple: int, *, edge: bool) -> Tensor:
     """(B,C,H,W) padded at the right and the bottom: by the border's values (images) or by 0 (masks)."""
-    height, width = x.shape[-2:]
-    pad = (0, -width % multiple, 0, -height % multiple)
+    pad = (0, -x.shape[-1] % multiple, 0, -x.shape[-2] % multiple)
     if not any(pad):
         return x
     return F.pad(x, pad, mode="replicate") if edge else F.pad(x, pad)
 
 
-def window_size(side: int, height: int, width: int, multiple: int) -> tuple[int, int]:
+def window_size(side: int, image: Size, multiple: int) -> Size:
     """A square of `side` pixels made a multiple of the stride and cut to the image; the whole image for side 0."""
-    if side <= 0:
-        return height, width
-    side = side + -side % multiple
-    return min(side, height), min(side, width)
+    side = side + -side % multiple if side > 0 else max(image)
+    return min(side, image[0]), min(side, image[1])
 
 
-def window_corner(centre: Tensor, size: tuple[int, int], height: int, width: int) -> Tensor:
+def window_corner(centre: Tensor, size: Size, image: Size) -> Tensor:
     """(B,2) int64 upper left corners of windows around `centre` (B,2), moved to lie inside the image."""
     span = torch.tensor(size, device=centre.device)
-    limit = torch.tensor([height, width], device=centre.device) - span
+    limit = torch.tensor(image, device=centre.device) - span
     corner = torch.floor(centre - (span - 1) / 2 + 0.5).long()
     return torch.minimum(corner.clamp_min(0), limit)
 
 
-def outside(seen: tuple[int, int], size: tuple[int, int], centre: Tensor, height: int, width: int) -> Tensor:
+def outside(seen: Size, size: Size, centre: Tensor, image: Size) -> Tensor:
     """(h,w) bool over a window of `seen` pixels around `centre` (1,2): what is beyond the window of `size` pixels.
 
     Two pixels within the border of either count as beyond: a mark there may go on.
     """
-    top, left = (window_corner(centre, size, height, width) - window_corner(centre, seen, height, width))[0].tolist()
+    top, left = (window_corner(centre, size, image) - window_corner(centre, seen, image))[0].tolist()
     beyond = torch.ones(seen, dtype=torch.bool, device=centre.device)
     rows = slice(max(2, top + 2), max(0, min(seen[0] - 2, top + size[0] - 2)))
     columns = slice(max(2, left + 2), max(0, min(seen[1] - 2, left + size[1] - 2)))
@@ -49,13 +53,13 @@ def outside(seen: tuple[int, int], size: tuple[int, int], centre: Tensor, height
     return beyond
 
 
-def _places(corner: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _places(corner: Tensor, size: Size) -> tuple[Tensor, Tensor]:
     """(M,h) rows and (M,w) columns of windows."""
     rows, columns = (torch.arange(side, device=corner.device) for side in size)
     return corner[:, 0, None] + rows, corner[:, 1, None] + columns
 
 
-def cut(x: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+def cut(x: Tensor, corner: Tensor, size: Size) -> Tensor:
     """(B,C,h,w): each item's window of (B,C,H,W)."""
     rows, columns = _places(corner, size)
     items = torch.arange(x.shape[0], device=x.device)[:, None, None]
@@ -72,9 +76,9 @@ class NoiseField:
     """
 
     seeds: Tensor
-    size: tuple[int, int]
+    size: Size
     corner: Tensor | None = None
-    plane: tuple[int, int] | None = None
+    plane: Size | None = None
 
     def draw(self, distribution: Draw, channels: int, *stream: int) -> Tensor:
         """(M,channels,h,w) of `uniform` or `normal` of modiff.rng."""
@@ -89,27 +93,21 @@ class NoiseField:
 
 
 def random_corner(
-    centre: Tensor | None,
-    size: tuple[int, int],
-    shape: tuple[int, int, int],
-    *,
-    jitter: int,
-    anywhere: float,
-    rng: torch.Generator,
+    images: Tensor, centre: Tensor | None, size: Size, *, jitter: int, anywhere: float, rng: torch.Generator
 ) -> Tensor:
-    """(B,2) corners of training crops: around the prompt up to `jitter` pixels off, or anywhere in the image.
+    """(B,2) corners of crops of (B,C,H,W): around the prompt up to `jitter` pixels off, or anywhere in the image.
 
-    shape: (B, H, W). Without a prompt every crop lies anywhere.
+    Without a prompt every crop lies anywhere.
     """
-    batch, height, width = shape
-    limit = torch.tensor([height - size[0], width - size[1]], device=rng.device)
+    batch, image = len(images), sides(images)
+    limit = torch.tensor(image, device=rng.device) - torch.tensor(size, device=rng.device)
     free = (torch.rand(batch, 2, generator=rng, device=rng.device) * (limit + 1)).long()
     if centre is None:
-        return free
+        return free.to(images.device)
     shift = torch.randint(-jitter, jitter + 1, (batch, 2), generator=rng, device=rng.device)
-    near = window_corner(centre.to(rng.device) + shift, size, height, width)
+    near = window_corner(centre.to(rng.device) + shift, size, image)
     far = torch.rand(batch, 1, generator=rng, device=rng.device) < anywhere
-    return torch.where(far, free, near)
+    return torch.where(far, free, near).to(images.device)
 
 
 def paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor | None) -> None:
@@ -120,6 +118,6 @@ def paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor
     if corner is None:
         maps[row, index] = made
         return
-    rows, columns = _places(corner, (made.shape[-2], made.shape[-1]))
+    rows, columns = _places(corner, sides(made))
     where = row[:, None, None], index[:, None, None], rows[:, :, None], columns[:, None, :]
     maps.permute(0, 1, 3, 4, 2)[where] = made.permute(0, 2, 3, 1)

@@ -234,17 +234,17 @@ def test_images_and_crops_may_be_tiny(side, crop, changes):
 
 
 def test_a_window_around_the_middle_is_central():
-    corner = windows.window_corner(torch.tensor([[63.5, 63.5]]), (64, 64), 128, 128)
+    corner = windows.window_corner(torch.tensor([[63.5, 63.5]]), (64, 64), (128, 128))
     assert corner.tolist() == [[32, 32]]
 
 
 def test_random_squares_stay_inside_and_near_the_prompt():
-    centre = torch.full((500, 2), 63.5)
+    images, centre = torch.zeros(500, 1, 128, 128), torch.full((500, 2), 63.5)
     rng = torch.Generator().manual_seed(0)
-    near = windows.random_corner(centre, (64, 64), (500, 128, 128), jitter=5, anywhere=0.0, rng=rng)
+    near = windows.random_corner(images, centre, (64, 64), jitter=5, anywhere=0.0, rng=rng)
     assert near.min() == 27
     assert near.max() == 37
-    free = windows.random_corner(None, (64, 64), (500, 128, 128), jitter=5, anywhere=0.0, rng=rng)
+    free = windows.random_corner(images, None, (64, 64), jitter=5, anywhere=0.0, rng=rng)
     assert free.min() >= 0
     assert free.max() <= 64
     assert free.float().std() > 15

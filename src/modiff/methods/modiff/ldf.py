@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config import LDFConfig
-from modiff.nn.edges import EdgeFilter, unit_range
+from modiff.nn.edges import EdgeFilter, dilate, unit_range
 
 MILD_HIGH_PASS = (0.2, 0.8)  # the filter's gain at frequency 0 and at the largest frequency before any training
 
@@ -148,18 +148,11 @@ def make_ldf(channels: int, config: LDFConfig) -> nn.Module:
     return LDF(channels, config) if config.filter == "ldf" else EdgeFilter(config.filter)
 
 
-def _dilate(x: Tensor) -> Tensor:
-    """Maximum over 3×3; five shifted maxima are an order of magnitude faster on CPUs than pooling with stride 1."""
-    x = F.pad(x, (1, 1, 1, 1), value=float("-inf"))
-    rows = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
-    return torch.maximum(torch.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
-
-
 def morphological_gradient(x: Tensor, kernels: tuple[int, ...] = (3, 5, 7)) -> Tensor:
     """Sum over k of dilation − erosion by k×k of (B,C,H,W), min–max-normalised per map, averaged over channels."""
     total, high, low = torch.zeros_like(x), x, -x
     for size in range(3, max(kernels) + 1, 2):  # a square of side k + 2 is the square of side k dilated by 3×3
-        high, low = _dilate(high), _dilate(low)
+        high, low = dilate(high), dilate(low)
         if size in kernels:
             total = total + high + low
     return unit_range(total).mean(1, keepdim=True)

@@ -93,6 +93,8 @@ class MCA(nn.Module):
     for each of these, which stands beside the four image patches that it covers.
     """
 
+    stride = 2 * LABEL_PATCH  # the sides of images are multiples of this
+
     def __init__(self, channels: int, classes: int, config: MCAConfig, ldf: LDFConfig) -> None:
         super().__init__()
         self.config, self.ldf_config = config, ldf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -17,11 +17,11 @@ from modiff.diffusion.schedule import Schedule
 from modiff.errors import ConfigError
 from modiff.methods.denoising import DenoisingSegmenter, Encoding, Labels, Windows
 from modiff.methods.modiff.ldf import edge_target
-from modiff.methods.modiff.mca import LABEL_PATCH, MCA, ImageFeatures, attention_spread_loss
-from modiff.methods.presence import PresenceHead, draw_markers, join_slices
+from modiff.methods.modiff.mca import MCA, ImageFeatures, attention_spread_loss
+from modiff.methods.presence import PresenceHead, join_slices
 from modiff.nn import losses, windows
 from modiff.nn.unet import UNet
-from modiff.types import DataSpec, RaterChoice
+from modiff.types import DataSpec
 
 _RIM = 0.1  # mean label at the window's border from which on an image is denoised whole
 
@@ -29,14 +29,13 @@ _RIM = 0.1  # mean label at the window's border from which on an image is denois
 class MoDiff(DenoisingSegmenter):
     """Gaussian (or categorical) diffusion of p_r, the mean mask of a subset r of the raters who marked something."""
 
-    draws_panels = True
-    draws_stratified = True
+    draws_panels, draws_stratified = True, True
     config: MoDiffConfig
     unet: UNet
 
     def __init__(self, config: MoDiffConfig, data: DataSpec) -> None:
         super().__init__(config, data)
-        self.process = _process(config, self.classes)
+        self.process, self.default_steps = _process(config, self.classes), config.diffusion.sampling_steps
         self.single_fraction = config.presence.single_share
         self.head = None
         if config.presence.mode == "hurdle":
@@ -47,54 +46,30 @@ class MoDiff(DenoisingSegmenter):
         extra = config.mca.condition_channels if mca_used else 0
         self.unet = UNet(self.classes + extra, self.channels + 3 * self.prompt, self.classes, config.unet)
         width = 4 * config.unet.base
+        parts = self.unet, self.head, self.mca
+        self.stride = math.lcm(*(part.stride for part in parts if part is not None))
+        for name, term in (("ldf", config.ldf), ("mca", config.mca)):  # Eq. 8
+            self.term_weights |= {name: term.weight} if term.enabled else {}
         # Exchangeable raters: how many; identifiable: which. Zero is the null token.
         self.subset: nn.Module = (
             nn.Embedding(self.raters + 1, width) if self.exchangeable else nn.Linear(self.raters, width, False)
         )
 
-    @property
-    def default_steps(self) -> int:
-        """The sampler's, as configured."""
-        return self.config.diffusion.sampling_steps
-
-    @property
-    def stride(self) -> int:
-        """Images are padded to multiples of this."""
-        return math.lcm(super().stride, LABEL_PATCH * 2 if self.mca is not None else 1)
-
-    @property
-    def presence_head(self) -> PresenceHead | None:
-        """With the hurdle, its head."""
-        return self.head
-
     # Training
 
-    @property
-    def term_weights(self) -> Mapping[str, float]:
-        """Of Eq. 8: L_simple, L_LDF and L_MCA."""
-        ldf, mca = self.config.ldf, self.config.mca
-        extra = {"ldf": ldf.weight} if ldf.enabled else {}
-        return {"simple": 1.0, **extra, **({"mca": mca.weight} if mca.enabled else {})}
-
     def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
-        config, count, shape = self.config, len(labels.image), labels.image.shape[-2:]
-        size = windows.window_size(config.crop, shape[0], shape[1], self.stride)
+        config, count, centre = self.config, len(labels.image), labels.centre if self.prompt else None
+        size = windows.window_size(config.crop, windows.sides(labels.image), self.stride)
         corner = windows.random_corner(
-            labels.centre if self.prompt else None,
-            size,
-            (count, shape[0], shape[1]),
-            jitter=config.crop_jitter,
-            anywhere=config.crop_anywhere,
-            rng=rng,
-        ).to(labels.image.device)
+            labels.image, centre, size, jitter=config.crop_jitter, anywhere=config.crop_anywhere, rng=rng
+        )
         label, image = windows.cut(labels.label, corner, size), windows.cut(labels.image, corner, size)
         # In (0,1], one in each of `count` equal parts so that a batch sees all noise levels.
         order = torch.randperm(count, generator=rng, device=rng.device)
         t = (order + 1 - torch.rand(count, generator=rng, device=rng.device)) / count
         chain = config.diffusion.steps
-        t = (torch.ceil(t * chain) / chain if config.diffusion.time == "discrete" else t.clamp_min(1e-4)).to(
-            image.device
-        )
+        t = torch.ceil(t * chain) / chain if config.diffusion.time == "discrete" else t.clamp_min(1e-4)
+        t = t.to(image.device)
         hidden = torch.rand(count, generator=rng, device=rng.device) < config.presence.null_share
         context = self._subset_context(labels.chosen & ~hidden.to(image.device)[:, None])
         x0 = self.process.from_labels(label)
@@ -146,28 +121,27 @@ class MoDiff(DenoisingSegmenter):
     def reach(self, height: int, width: int) -> tuple[int, int]:
         """Sides of the part about an image's centre that every sample may mark: samples of an image whose lesion stays
         within `window` are background outside it."""
-        size = self._window_size(height + -height % self.stride, width + -width % self.stride)
+        size = self._window_size((height + -height % self.stride, width + -width % self.stride))
         return min(size[0], height), min(size[1], width)
 
-    def _window_size(self, height: int, width: int) -> tuple[int, int]:
+    def _window_size(self, padded: windows.Size) -> windows.Size:
         """Sides of the smallest part of a padded image that is denoised."""
         side = self.config.window if self.prompt and self.head is not None else 0
-        return windows.window_size(side, height, width, self.stride)
+        return windows.window_size(side, padded, self.stride)
 
     def _windows(self, image: Tensor, centre: Tensor, label_map: Tensor | None) -> list[Windows]:
         """A window about the centre, or the whole image where the label map reaches the window's border."""
-        height, width = image.shape[-2:]
-        small = self._window_size(height, width)
+        whole = windows.sides(image)
+        small = self._window_size(whole)
         wide = torch.zeros(len(image), dtype=torch.bool, device=image.device)
         if label_map is not None:
-            seen = (label_map.shape[-2], label_map.shape[-1])
-            outside = windows.outside(seen, small, centre[:1], height, width)
+            outside = windows.outside(windows.sides(label_map), small, centre[:1], whole)
             wide = (label_map * outside > _RIM).flatten(1).any(1)
         groups = []
-        for rows, size in ((~wide, small), (wide, (height, width))):
+        for rows, size in ((~wide, small), (wide, whole)):
             index = rows.nonzero().squeeze(1)
             if index.numel():
-                corner = windows.window_corner(centre[index], size, height, width)
+                corner = windows.window_corner(centre[index], size, whole)
                 features = self._encode_window(windows.cut(image[index], corner, size), centre[index] - corner)
                 groups.append(Windows(index, corner, size, features))
         return groups
@@ -179,12 +153,6 @@ class MoDiff(DenoisingSegmenter):
             return list(encodings)
         joined = join_slices(torch.cat(known), exchangeable=self.exchangeable).split([len(one) for one in known])
         return [replace(encoding, presence=one) for encoding, one in zip(encodings, joined, strict=True)]
-
-    def _draw_markers(
-        self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        more = {"exchangeable": self.exchangeable, "stratified": stratified}
-        return draw_markers(presence, seeds, raters, count=self.raters, **more)
 
     def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
         context = self._subset_context(markers)
@@ -203,19 +171,13 @@ def _process(config: MoDiffConfig, classes: int) -> GaussianProcess | Categorica
     """The diffusion that is configured; ConfigError for settings that contradict each other."""
     diffusion = config.diffusion
     if diffusion.loss == "ce" and diffusion.prediction != "x0":
-        raise ConfigError(
-            "cross-entropy needs x0-prediction", field="model.diffusion.prediction", found=diffusion.prediction
-        )
+        found = diffusion.prediction
+        raise ConfigError("cross-entropy needs x0-prediction", field="model.diffusion.prediction", found=found)
     if diffusion.kind == "categorical" and diffusion.loss != "ce":
-        raise ConfigError(
-            "categorical diffusion is trained by cross-entropy", field="model.diffusion.loss", expected="ce"
-        )
-    schedule = Schedule(
-        diffusion.schedule,
-        steps=diffusion.steps,
-        input_scale=diffusion.input_scale,
-        zero_terminal_snr=diffusion.kind == "gaussian" and diffusion.prediction != "eps",
-    )
+        what = "categorical diffusion is trained by cross-entropy"
+        raise ConfigError(what, field="model.diffusion.loss", expected="ce")
+    ends_in_noise = diffusion.kind == "gaussian" and diffusion.prediction != "eps"
+    schedule = Schedule(diffusion.schedule, diffusion.steps, diffusion.input_scale, zero_terminal_snr=ends_in_noise)
     if diffusion.kind == "categorical":
         return CategoricalProcess(schedule, classes, diffusion.spacing)
     return GaussianProcess(schedule, classes, diffusion.spacing, diffusion.prediction, diffusion.sampler)
