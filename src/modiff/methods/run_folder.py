@@ -75,16 +75,23 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     return [f"{n}: {before.get(n)} → {after.get(n)}" for n in names if before.get(n) != after.get(n)]
 
 
-def check_resumable(folder: Path, config: RunConfig, data: DataSpec) -> None:
-    """CheckpointError showing the difference where a run's configuration or its data are others."""
-    changed, before = differences(read_config(folder / CONFIG), config), read_data(folder / DATA)
-    if before.fingerprint != data.fingerprint:
-        changed.append(f"data: {before.path} → {data.path} (other content)")
-    if before.fold != data.fold:
-        changed.append(f"fold: {before.fold} → {data.fold}")
+def check_resumable(
+    folder: Path,
+    config: RunConfig,
+    data: DataSpec | None = None,
+    *,
+    hint: str = "Use the same settings and data, or another run folder (-o)",
+) -> None:
+    """CheckpointError showing the difference where a run's configuration, or its data where given, are others."""
+    changed = differences(read_config(folder / CONFIG), config)
+    if data is not None:
+        before = read_data(folder / DATA)
+        if before.fingerprint != data.fingerprint:
+            changed.append(f"data: {before.path} → {data.path} (other content)")
+        if before.fold != data.fold:
+            changed.append(f"fold: {before.fold} → {data.fold}")
     if changed:
         what = "was trained otherwise and cannot be resumed like this"
-        hint = "Use the same settings and data, or another run folder (-o)"
         raise CheckpointError(what, path=folder, found="; ".join(changed), hint=hint)
 
 
