@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 def _is_model(source: str) -> bool:
     """Whether it is a run folder or a packaged model, not files of samples; ConfigError where it is neither."""
     from modiff.errors import ConfigError
-    from modiff.evaluation.predictions.base import FORMATS
+    from modiff.evaluation.predictions import FORMATS
     from modiff.methods.run_folder import CONFIG, WEIGHTS
     from modiff.methods.weights import packaged_models
 
@@ -181,8 +181,7 @@ def _of_model(args: argparse.Namespace) -> Written | None:
 def _of_files(args: argparse.Namespace) -> Written:
     from modiff.evaluation.evaluate import evaluate_files
     from modiff.evaluation.predictions import open_maps
-    from modiff.evaluation.predictions.truth import open_truth
-    from modiff.evaluation.predictions.values import Values
+    from modiff.evaluation.truth import Values, open_truth
 
     given = _options(args, "files are", _OF_FILES, _OF_MODEL, needs="truth")
     settings = _settings(args, one_rater=True)

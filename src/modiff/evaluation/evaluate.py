@@ -22,15 +22,14 @@ from modiff.devices import device_name
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
-from modiff.evaluation.predictions.base import MapSource
-from modiff.evaluation.predictions.truth import Truth
-from modiff.evaluation.predictions.values import Values
+from modiff.evaluation.predictions import MapSource
 from modiff.evaluation.records import Record, Result, write_result
 from modiff.evaluation.resume import PartialRows, Row
 from modiff.evaluation.scoring import Columns, rows_of, score_references, score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
 from modiff.evaluation.table import UNREAD, ImageTable, assemble, records_of, strata_of, write_csv
+from modiff.evaluation.truth import Truth, Values
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
