@@ -14,7 +14,7 @@ import pandas as pd
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import ConfigError
 from modiff.evaluation import words
-from modiff.evaluation.bootstrap import LEVEL, mean_interval, paired_difference, pooled_difference
+from modiff.evaluation.bootstrap import LEVEL, mean_interval, pooled_difference
 from modiff.evaluation.records import STRATA, write_json
 from modiff.evaluation.results import Method, Way
 from modiff.metrics.registry import FIRST, GAP, METRICS, POOLED, pooled, rank
@@ -90,8 +90,9 @@ def compare(
 
 def _metrics(methods: Sequence[Method], asked: Iterable[str] | None) -> tuple[list[str], list[str]]:
     """Metrics of records in the order of tables, and what is to be said of those left out."""
-    every = set.intersection(*(method.metrics() for method in methods))
-    some = set.union(*(method.metrics() for method in methods)) - every
+    own = [{metric for _, metric in method.columns} for method in methods]
+    every = set.intersection(*own)
+    some = set.union(*own) - every
     has = {metric for metric in every if not metric.startswith(GAP)}
     has |= {"ece"} if any(metric.startswith(GAP) for metric in every) else set()
     has |= {"presence_ece"} if {"presence_samples", "presence_raters"} <= has else set()
@@ -130,7 +131,7 @@ def _difference(
         undefined = np.isnan(x - y)
         both = (np.where(undefined, np.nan, values) for values in (x, y))
         value_a, value_b = (mean_interval(values, patients, resamples=1).value for values in both)
-        interval = paired_difference(x, y, patients, seed=seed, resamples=resamples)
+        interval = mean_interval(x - y, patients, seed=seed, resamples=resamples)
     else:
         return None
     better, higher = None, words.HIGHER_IS_BETTER.get(metric)

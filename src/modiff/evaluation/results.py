@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from modiff.evaluation.table import ImageTable, read_csv, records_of
 
 MODEL = "model"
 Way = tuple[str, float, int]  # protocol, threshold, n
+_FLAGS = {"protocol": "--protocol", "n": "-n", "threshold": "--threshold"}
+# What must be the same in two results: its name, its value, and how an error says it.
+Facts = Iterable[tuple[str, object, str]]
 
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """One method's values on every image. name: in tables. path: of its JSON. columns: (way, metric) -> (images,).
+    """One method's values on every image. name: in tables. path: of its JSON. table: has them under `steps`.
 
     parts: the results that were pooled, one per fold; none where it is one result.
     """
@@ -33,16 +37,33 @@ class Method:
     path: Path
     result: Result
     table: ImageTable
-    columns: dict[tuple[Way, str], np.ndarray]
+    steps: int | None
     parts: tuple[Method, ...] = ()
+
+    @cached_property
+    def columns(self) -> dict[tuple[Way, str], np.ndarray]:
+        """(images,) by how it was scored and metric, a calibration error by the columns that it follows from."""
+        own = {q: column for q, column in self.table.columns.items() if (q.predictor, q.steps) == (MODEL, self.steps)}
+        return {((q.protocol, q.threshold, q.n), q.metric): column for q, column in own.items()}
 
     def ways(self) -> set[Way]:
         """The protocols, thresholds and n that it was scored under."""
         return {way for way, _ in self.columns}
 
-    def metrics(self) -> set[str]:
-        """The metrics that it was scored by, a calibration error by the columns that it follows from."""
-        return {metric for _, metric in self.columns}
+    def facts(self) -> Facts:
+        """What methods that are compared have in common."""
+        store, frame, ways = self.result.text("store", "fingerprint"), self.table.frame, self.ways()
+        yield "split", self.table.split, self.table.split
+        yield "data", store, f"store {str(store)[:12]}"
+        yield "images", sorted(frame.index), f"{len(frame)} images"
+        rows = sorted(frame[["patient", "stratum", "raters"]].itertuples(name=None))
+        yield "patients, raters or strata", rows, "other rows"
+        for field, values in (
+            ("protocol", {protocol for protocol, _, _ in ways}),
+            ("n", {n for _, _, n in ways}),
+            ("threshold", {f"{protocol} {threshold:g}" for protocol, threshold, _ in ways}),
+        ):
+            yield field, values, _list(values)
 
 
 def read_results(path: str | Path) -> tuple[Result, ImageTable]:
@@ -107,11 +128,11 @@ def read_methods(
     called = names or distinct(own, [str(file.with_suffix("")) for file in files])
     several = zip(called, files, results, strict=True)
     methods = [method for label, file, read in several for method in _methods(label, file, *read, wanted or {})]
+    first = methods[0]
     for i, method in enumerate(methods[1:], 1):
-        check_alike(methods[0], method, _ASPECTS)
-        order = method.table.frame.index.get_indexer(methods[0].table.frame.index)
-        columns = {key: values[order] for key, values in method.columns.items()}
-        methods[i] = replace(method, table=methods[0].table, columns=columns)
+        check_alike(first.path, first.facts(), method.path, method.facts())
+        frame = method.table.frame.loc[first.table.frame.index]
+        methods[i] = replace(method, table=replace(method.table, frame=frame))
     again = [name for name, count in Counter(method.name for method in methods).items() if count > 1]
     if again:
         raise DataError("two methods of one name", field="names", found=again[0], hint="--names tells them apart.")
@@ -132,65 +153,34 @@ def _methods(
     label: str, file: Path, result: Result, table: ImageTable, wanted: Mapping[str, Collection[Any]]
 ) -> list[Method]:
     model = [quantity for quantity in table.columns if quantity.predictor == MODEL]
-    by_steps: dict[int | None, dict[tuple[Way, str], np.ndarray]] = {}
-    for quantity in model:
-        if all(getattr(quantity, field) in values for field, values in wanted.items()):
-            way = (quantity.protocol, quantity.threshold, quantity.n)
-            by_steps.setdefault(quantity.steps, {})[way, quantity.metric] = table.columns[quantity]
-    if not by_steps:
+    left = [q for q in model if any(getattr(q, field) not in values for field, values in wanted.items())]
+    every = sorted({quantity.steps for quantity in set(model) - set(left)}, key=lambda steps: steps or 0)
+    if not every:
         parts = [f"{field} {_list({getattr(q, field) for q in model})}" for field in ("protocol", "n", "threshold")]
         raise DataError("nothing of what is to be compared", path=file, found="; ".join(parts))
-    several = len(by_steps) > 1
-    return [
-        Method(f"{label}, {steps} steps" if several else label, file, result, table, columns)
-        for steps, columns in sorted(by_steps.items(), key=lambda item: item[0] or 0)
-    ]
+    table = replace(table, frame=table.frame.drop(columns=left))
+    names = [f"{label}, {steps} steps" if len(every) > 1 else label for steps in every]
+    return [Method(name, file, result, table, steps) for name, steps in zip(names, every, strict=True)]
 
 
 def _list(values: Iterable[Any]) -> str:
     return ", ".join(map(str, sorted(values))) or "none"
 
 
-# What must be the same: its name, how it is found, how an error says it, and what the user can do.
-Aspect = tuple[str, Callable[[Any], Any], Callable[[Any], str], str | None]
-
-
-_ASPECTS: list[Aspect] = [
-    ("split", lambda m: m.table.split, str, None),
-    ("data", lambda m: m.result.text("store", "fingerprint"), lambda found: f"store {str(found)[:12]}", None),
-    ("images", lambda m: sorted(m.table.cases), lambda found: f"{len(found)} images", None),
-    (
-        "patients, raters or strata",
-        lambda m: sorted(m.table.frame[["patient", "stratum", "raters"]].itertuples(name=None)),
-        lambda found: "other rows",
-        None,
-    ),
-    ("protocol", lambda m: {way[0] for way in m.ways()}, _list, "--protocol compares what both have."),
-    ("n", lambda m: {way[2] for way in m.ways()}, _list, "-n compares what both have."),
-    (
-        "threshold",
-        lambda m: {f"{protocol} {threshold:g}" for protocol, threshold, _ in m.ways()},
-        _list,
-        "--threshold compares what both have.",
-    ),
-]
-
-
-def check_alike(first: Any, other: Any, aspects: Iterable[Aspect]) -> None:
-    """Raises DataError that says in what `other` differs from `first`; both have the path of a file.
-
-    Lists of numbers may differ by rounding.
-    """
-    for field, of, say, hint in aspects:
-        ours, theirs = of(first), of(other)
-        lists = (isinstance(values, list) and all(isinstance(v, float) for v in values) for values in (ours, theirs))
-        numbers = all(lists) and len(ours) == len(theirs)
-        if ours != theirs and not (numbers and np.allclose(ours, theirs, rtol=1e-6, atol=1e-6)):
-            found, expected = say(theirs), f"{say(ours)}, as {first.path} has"
-            if found == say(ours):
-                found, expected = "others", f"the same as in {first.path}"
+def check_alike(first: Path, facts: Facts, other: Path, others: Facts) -> None:
+    """Raises DataError that says in what the file `other` differs from `first`; arrays may differ by rounding."""
+    for (field, ours, expected), (_, theirs, found) in zip(facts, others, strict=True):
+        if isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray):
+            same = ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+        else:
+            same = ours == theirs
+        if not same:
+            said = (
+                ("others", f"the same as in {first}") if found == expected else (found, f"{expected}, as {first} has")
+            )
+            hint = f"{_FLAGS[field]} compares what both have." if field in _FLAGS else None
             message = "results of different things are not compared"
-            raise DataError(message, path=other.path, field=field, found=found, expected=expected, hint=hint)
+            raise DataError(message, path=other, field=field, found=said[0], expected=said[1], hint=hint)
 
 
 def pooled(parts: Sequence[Method], split: str) -> Method:
@@ -202,6 +192,4 @@ def pooled(parts: Sequence[Method], split: str) -> Method:
     frame = pd.concat([part.table.frame for part in parts], join="inner")
     if not frame.index.is_unique:
         raise DataError("an image in two folds", path=first.path, field="case")
-    shared = [key for key in first.columns if all(key in part.columns for part in parts)]
-    columns = {key: np.concatenate([part.columns[key] for part in parts]) for key in shared}
-    return Method(first.name, first.path, first.result, ImageTable(split, frame), columns, tuple(parts))
+    return replace(first, table=ImageTable(split, frame), parts=tuple(parts))

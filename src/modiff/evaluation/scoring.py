@@ -55,10 +55,9 @@ def score_references(masks: Tensor, read: Tensor, settings: EvaluationSettings) 
         return SampleSet(mask[:, None].expand(-1, most, -1, -1, -1), masks, against)
 
     majority, pairs = copied(majority_vote(masks, read), read), PairwiseDistances.of_raters(masks, read=read)
-    others: list[tuple[SampleSet, Tensor]] = []  # each rater against the rest, and whether both are there
-    for j in range(raters if settings.one_rater else 0):
-        rest = read & (torch.arange(raters, device=masks.device) != j)
-        others.append((copied(masks[:, j], rest), read[:, j] & rest.any(1)))
+    alone = torch.eye(raters, dtype=torch.bool, device=masks.device)
+    others = [copied(masks[:, j], read & ~alone[j]) for j in range(raters if settings.one_rater else 0)]
+    use = (read & (read.sum(1, keepdim=True) > 1)).T  # (R,B): this rater and another one are there
     # The mean over raters of fractions that are 0 or 1 is no rater's fraction: presence cannot be averaged.
     of_one = [metric for metric in settings.metrics if metric != "presence"]
     columns: Columns = {}
@@ -66,8 +65,9 @@ def score_references(masks: Tensor, read: Tensor, settings: EvaluationSettings) 
         few = min(n, raters)
         found = {BASELINE: _columns(majority, settings.metrics, protocol, threshold, few)}
         if others:
-            parts = [_columns(own, of_one, protocol, threshold, few) for own, _ in others]
-            found[ONE_RATER] = _averaged(parts, torch.stack([use for _, use in others]))
+            parts = [_columns(own, of_one, protocol, threshold, few) for own in others]
+            by_name = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+            found[ONE_RATER] = {name: torch.where(use, each, 0.0).sum(0) / use.sum(0) for name, each in by_name.items()}
         if "ged" in settings.metrics:
             found[REFERENCE] = {"ged": iid_reference(pairs, n, estimator=protocol.ged_estimator)}
         columns |= {
@@ -99,13 +99,3 @@ def _columns(samples: SampleSet, metrics: Sequence[str], protocol: Protocol, thr
         if not METRICS[metric].of_maps or threshold == protocol.threshold:
             columns |= values(samples, metric, protocol, threshold, n)
     return {name: found.double() for name, found in columns.items()}
-
-
-def _averaged(parts: Sequence[Values], use: Tensor) -> Values:
-    """Mean of several scorings of the same images, those where `use` (parts, B) is true; NaN if one of these is."""
-    count = use.sum(0)
-    found = {}
-    for name in parts[0]:
-        total = torch.stack([torch.where(keep, part[name], 0.0) for keep, part in zip(use, parts, strict=True)]).sum(0)
-        found[name] = torch.where(count > 0, total / count, torch.nan)
-    return found

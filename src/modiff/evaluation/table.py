@@ -171,7 +171,8 @@ def records_of(table: ImageTable, *, seed: int = 0, resamples: int = RESAMPLES) 
             else:
                 interval = mean_interval(one[rows], owners[name], **how)
             about = asdict(quantity) | {"split": table.split, "stratum": name, "seconds_per_image": seconds}
-            records.append(Record(**about, **interval.fields()))
+            about |= {"images": interval.images, "patients": interval.patients}
+            records.append(Record(**about, value=interval.value, ci_low=interval.low, ci_high=interval.high))
     return records
 
 
