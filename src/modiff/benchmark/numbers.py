@@ -20,8 +20,8 @@ from modiff.benchmark.state import COSTS, DONE, Run, State, evaluation_of
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import differences_from, mean_interval
+from modiff.evaluation.compare import Method, pool, read_methods
 from modiff.evaluation.records import BASELINE, REFERENCE, select
-from modiff.evaluation.results import Method, pooled, read_methods
 from modiff.evaluation.table import Quantity
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.metrics.published import PublishedValue, published
@@ -135,7 +135,7 @@ def _read(folder: Path, runs: Sequence[Run], state: State) -> dict[str, list[Met
     split = f"{state.settings.split} of folds {', '.join(map(str, state.folds))}"
     by_row: dict[str, list[Method]] = {}
     for (row, _), found in parts.items():
-        by_row.setdefault(row, []).append(found[0] if len(found) == 1 else pooled(found, split))
+        by_row.setdefault(row, []).append(found[0] if len(found) == 1 else pool(found, split))
     return by_row
 
 

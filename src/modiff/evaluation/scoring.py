@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -87,9 +88,7 @@ def rows_of(columns: Columns, count: int) -> list[dict[str, float]]:
 def _ways(settings: EvaluationSettings) -> Iterator[tuple[Protocol, float, int]]:
     """Every protocol, threshold and n that is scored."""
     for name in settings.protocols:
-        for threshold in settings.thresholds_of(name):
-            for n in settings.ns:
-                yield PROTOCOLS[name], threshold, n
+        yield from product((PROTOCOLS[name],), settings.thresholds_of(name), settings.ns)
 
 
 def _columns(samples: SampleSet, metrics: Sequence[str], protocol: Protocol, threshold: float, n: int) -> Values:

@@ -16,8 +16,8 @@ import pandas as pd
 
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import words
+from modiff.evaluation.compare import MODEL, Facts, check_alike, distinct
 from modiff.evaluation.records import BASELINE, REFERENCE, STRATA, Record, Result, is_label, read_result, select
-from modiff.evaluation.results import MODEL, Facts, check_alike, distinct
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.viz.charts import draw_tradeoff
 
