@@ -97,7 +97,7 @@ def score(images: MemoryStore, split: str, settings: EvaluationSettings) -> tupl
             case, patient = batch.case[i], images.patients[start + i]
             row = {"case": case, "patient": patient, "stratum": strata[i], "raters": batch.masks.shape[1]}
             finished.append({**row, "values": values})
-    table = assemble(split, finished, {})
+    table = assemble(split, finished)
     made = {
         **provenance.made(),
         "store": {"fingerprint": images.fingerprint},

@@ -241,7 +241,7 @@ def test_missing_raters_name_the_case_or_count_as_unread(volumes, capsys):
     assert "y: missing raters; found 1 raters; expected 2" in capsys.readouterr().err
     assert score(*words, "--unread-missing") == 0
     table = scored(volumes / "s", "all")[1]
-    assert dict(zip(table.cases, table.raters, strict=True))["y/slice-000"] == 1
+    assert table.frame["raters"]["y/slice-000"] == 1
 
 
 def test_a_store_says_whose_its_images_are(predictions, store, tmp_path, capsys):

@@ -36,7 +36,7 @@ def table():
         for case, stratum, values in zip(cases, strata, rows_of(columns, IMAGES), strict=True):
             row = {"case": case.name, "patient": case.patient, "stratum": stratum, "raters": RATERS}
             finished.append({**row, "values": values})
-    return assemble("test", finished, {})
+    return assemble("test", finished)
 
 
 def values(table, protocol, n, predictor, metric="ged"):

@@ -25,7 +25,7 @@ from modiff.evaluation.bootstrap import LEVEL, mean_interval, pooled_difference
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import STRATA, Result, read_result, write_json
 from modiff.evaluation.table import ImageTable, read_csv, records_of
-from modiff.metrics.registry import FIRST, GAP, METRICS, POOLED, pooled, rank
+from modiff.metrics.registry import FIRST, METRICS, POOLED, rank
 from modiff.viz.charts import Panel, draw_differences
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ class Method:
     parts: tuple[Method, ...] = ()
 
     @cached_property
-    def columns(self) -> dict[tuple[Way, str], np.ndarray]:
-        """(images,) by how it was scored and metric, a calibration error by the columns that it follows from."""
-        own = {q: column for q, column in self.table.columns.items() if (q.predictor, q.steps) == (MODEL, self.steps)}
-        return {((q.protocol, q.threshold, q.n), q.metric): column for q, column in own.items()}
+    def columns(self) -> dict[tuple[Way, str], Any]:
+        """(images,) by how it was scored and metric, or a `PooledError` where the metric is one."""
+        own = {q: found for q, found in self.table.measured.items() if (q.predictor, q.steps) == (MODEL, self.steps)}
+        return {((q.protocol, q.threshold, q.n), q.metric): found for q, found in own.items()}
 
     def ways(self) -> set[Way]:
         """The protocols, thresholds and n that it was scored under."""
@@ -273,14 +273,10 @@ def compare(
 def _metrics(methods: Sequence[Method], asked: Iterable[str] | None) -> tuple[list[str], list[str]]:
     """Metrics of records in the order of tables, and what is to be said of those left out."""
     own = [{metric for _, metric in method.columns} for method in methods]
-    every = set.intersection(*own)
-    some = set.union(*own) - every
-    has = {metric for metric in every if not metric.startswith(GAP)}
-    has |= {"ece"} if any(metric.startswith(GAP) for metric in every) else set()
-    has |= {"presence_ece"} if {"presence_samples", "presence_raters"} <= has else set()
+    has = set.intersection(*own)
     names = list(FIRST) if asked is None else list(asked)
     if "all" in names:
-        alone = sorted(metric for metric in some if not metric.startswith(GAP))
+        alone = sorted(set.union(*own) - has - set(POOLED))
         chosen = {metric for metric in has if words.HIGHER_IS_BETTER.get(metric) is not None}
         return sorted(chosen, key=rank), [f"only some results have {', '.join(alone)}"] if alone else []
     parts: set[str] = set()
@@ -301,21 +297,18 @@ def _difference(
     """The difference a − b; None where the metric is not measured in this way (no threshold enters it)."""
     table, rows = a.table, a.table.rows(stratum)
     patients = table.frame["patient"][rows].tolist()
-    if metric in POOLED:
-        columns = [{name: values for (at, name), values in m.columns.items() if at == way} for m in (a, b)]
-        ours, theirs = (pooled(found).get(metric) for found in columns)
-        if ours is None or theirs is None:
-            return None
-        gaps, classes = (ours.gaps[rows], theirs.gaps[rows]), ours.classes
-        interval, value_a, value_b = pooled_difference(*gaps, patients, classes=classes, seed=seed, resamples=resamples)
-    elif (way, metric) in a.columns and (way, metric) in b.columns:
-        x, y = a.columns[way, metric][rows], b.columns[way, metric][rows]
-        undefined = np.isnan(x - y)
-        both = (np.where(undefined, np.nan, values) for values in (x, y))
-        value_a, value_b = (mean_interval(values, patients, resamples=1).value for values in both)
-        interval = mean_interval(x - y, patients, seed=seed, resamples=resamples)
-    else:
+    if (way, metric) not in a.columns.keys() & b.columns.keys():
         return None
+    x, y = a.columns[way, metric], b.columns[way, metric]
+    how: dict[str, int] = {"seed": seed, "resamples": resamples}
+    if metric in POOLED:
+        errors = pooled_difference(x.gaps[rows], y.gaps[rows], patients, classes=x.classes, **how)
+        interval, value_a, value_b = errors
+    else:
+        difference = (x - y)[rows]
+        both = (np.where(np.isnan(difference), np.nan, values[rows]) for values in (x, y))
+        value_a, value_b = (mean_interval(values, patients, resamples=1).value for values in both)
+        interval = mean_interval(difference, patients, **how)
     better, higher = None, words.HIGHER_IS_BETTER.get(metric)
     if higher is not None and interval.low is not None and interval.high is not None:
         better = None if interval.low <= 0 <= interval.high else a.name if (interval.low > 0) == higher else b.name

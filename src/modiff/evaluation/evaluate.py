@@ -22,9 +22,9 @@ from modiff.devices import device_name
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
+from modiff.evaluation.distributed import PartialRows, Row
 from modiff.evaluation.predictions import MapSource
 from modiff.evaluation.records import Record, Result, write_result
-from modiff.evaluation.resume import PartialRows, Row
 from modiff.evaluation.scoring import Columns, rows_of, score_references, score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
 FOLDER = "evaluation"  # of a run folder
 
 Progress = Callable[[int, int], None]
-
-
-def _silent(done: int, total: int) -> None:
-    """Nobody watches."""
 
 
 @dataclass
@@ -81,7 +77,7 @@ def evaluate(
     and an interrupted evaluation resumes. progress: called with (images done, images in all) by this process.
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
-    settings, report = settings or EvaluationSettings(), progress or _silent
+    settings, report = settings or EvaluationSettings(), progress or (lambda done, total: None)
     source = ModelSamples(model, images, settings, device=torch.device(device), batch_size=batch_size)
     finished: dict[str, Row] = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
     mine = processes.share([row for row in source.rows if images.cases[row] not in finished])
@@ -117,25 +113,24 @@ def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
             controls |= score(other.masks, other.read, predictor="shuffled")
         if drawn.seconds is not None:
             seconds[str(drawn.steps)] = drawn.seconds
-    found = rows_of(columns, len(masks))
-    strata, raters = strata_of(masks.flatten(2).any(-1) & read, read), read.sum(1).tolist()
-    rows: list[Row] = [
-        {"case": case, "patient": patient, "stratum": stratum, "raters": count, "values": values, "seconds": seconds}
-        for case, patient, stratum, count, values in zip(
-            sampled.cases, sampled.patients, strata, raters, found, strict=True
-        )
-    ]
+    by_name = {
+        "case": sampled.cases,
+        "patient": sampled.patients,
+        "stratum": strata_of(masks.flatten(2).any(-1), read),
+        "raters": read.sum(1).tolist(),
+        "values": rows_of(columns, len(masks)),
+        "seconds": [seconds] * len(masks),
+    }
     if other:
-        for row, case, values in zip(rows, other.case, rows_of(controls, len(masks)), strict=True):
-            row["control"] = {"case": case, "values": values}
-    return rows
+        scored = zip(other.case, rows_of(controls, len(masks)), strict=True)
+        by_name["control"] = [{"case": case, "values": values} for case, values in scored]
+    return [dict(zip(by_name, cells, strict=True)) for cells in zip(*by_name.values(), strict=True)]
 
 
 def _evaluation(
     rows: list[Row], settings: EvaluationSettings, split: str, seconds: dict[tuple[int | None, int], float]
 ) -> Evaluation:
-    control = {row["control"]["case"]: row["control"]["values"] for row in rows if "control" in row}
-    table = assemble(split, rows, control)
+    table = assemble(split, rows)
     table.seconds = seconds
     unread = sum(row["stratum"] == UNREAD for row in rows)
     return Evaluation(table, records_of(table, seed=settings.seed, resamples=settings.resamples), unread)
@@ -210,7 +205,7 @@ def evaluate_files(
     Raises DataError that names the case where predictions and truth do not fit, and for unequal cases.
     """
     source = FileSamples(predictions, truth, settings, values=values, allow_missing=allow_missing)
-    rows, report = list[Row](), progress or _silent
+    rows, report = list[Row](), progress or (lambda done, total: None)
     report(0, len(source.rows))
     for done, sampled in source.batches():
         rows += _score(sampled, settings)

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from modiff.errors import ConfigError, DataError
+from modiff.evaluation.distributed import Row
 from modiff.evaluation.predictions import MapSource, check_place
 from modiff.evaluation.records import STRATA
-from modiff.evaluation.resume import Row
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.table import strata_of
 from modiff.evaluation.truth import Truth, Values

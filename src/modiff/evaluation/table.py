@@ -7,7 +7,7 @@ Nothing here knows models: whoever scores samples (a trained model, or files tha
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -97,6 +97,17 @@ class ImageTable:
         """The values alone: (images,) of each quantity."""
         return {label: self.frame[label].to_numpy() for label in self.frame if isinstance(label, Quantity)}
 
+    @cached_property
+    def measured(self) -> dict[Quantity, NDArray[np.float64] | PooledError]:
+        """The values, where a calibration error stands in place of the columns that it is pooled from."""
+        sets: dict[Quantity, dict[str, NDArray[np.float64]]] = {}  # columns by metric of each set of samples
+        for quantity, values in self.columns.items():
+            sets.setdefault(replace(quantity, metric=""), {})[quantity.metric] = values
+        own = {quantity: one for quantity, one in self.columns.items() if not quantity.metric.startswith(GAP)}
+        return own | {
+            replace(of, metric=name): one for of, found in sets.items() for name, one in pooled(found).items()
+        }
+
     @property
     def cases(self) -> list[str]:
         """Each image's name."""
@@ -106,16 +117,6 @@ class ImageTable:
     def patients(self) -> list[str]:
         """Each image's patient."""
         return self.frame["patient"].tolist()
-
-    @property
-    def strata(self) -> list[str]:
-        """Each image's stratum."""
-        return self.frame["stratum"].tolist()
-
-    @property
-    def raters(self) -> list[int]:
-        """How many raters read each image."""
-        return self.frame["raters"].tolist()
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images and patients of each stratum, whether or not a metric is defined on them."""
@@ -144,20 +145,10 @@ def records_of(table: ImageTable, *, seed: int = 0, resamples: int = RESAMPLES) 
 
     The i.i.d. reference describes images that were not chosen by their marks: it has the stratum "all" only.
     """
-    measured: dict[Quantity, NDArray[np.float64] | PooledError] = {
-        quantity: values
-        for quantity, values in {**table.columns, **_differences(table)}.items()
-        if not quantity.metric.startswith(GAP)
-    }
-    sets: dict[Quantity, dict[str, NDArray[np.float64]]] = {}  # columns by metric of each set of samples
-    for quantity, values in table.columns.items():
-        sets.setdefault(replace(quantity, metric=""), {})[quantity.metric] = values
-    for quantity, found in sets.items():
-        measured |= {replace(quantity, metric=metric): error for metric, error in pooled(found).items()}
+    measured = table.measured | _differences(table)
     strata = {name: rows for name in STRATA if (rows := table.rows(name)).any()}
     owners = {name: table.frame["patient"][rows].tolist() for name, rows in strata.items()}
-    how = {"seed": seed, "resamples": resamples}
-    records = []
+    how, records = {"seed": seed, "resamples": resamples}, []
     for quantity in sorted(measured, key=_reading_order):
         one = measured[quantity]
         reference = quantity.predictor == REFERENCE or quantity.metric.endswith(DIFFERENCE + REFERENCE)
@@ -176,9 +167,9 @@ def records_of(table: ImageTable, *, seed: int = 0, resamples: int = RESAMPLES) 
     return records
 
 
-def _differences(table: ImageTable) -> dict[Quantity, NDArray[np.float64]]:
+def _differences(table: ImageTable) -> dict[Quantity, NDArray[np.float64] | PooledError]:
     """A column for each difference of a predictor that draws samples from those that do not."""
-    found = {}
+    found: dict[Quantity, NDArray[np.float64] | PooledError] = {}
     for quantity, values in table.columns.items():
         if quantity.predictor in BESIDE or NAMES.get(quantity.metric, ("", None))[1] is None:
             continue
@@ -234,12 +225,13 @@ def read_csv(path: str | Path, split: str) -> ImageTable:
         raise DataError("a row that does not fit its header", path=path, found=error) from None
 
 
-def assemble(split: str, rows: Iterable[Mapping[str, Any]], extra: Mapping[str, Mapping[str, float]]) -> ImageTable:
+def assemble(split: str, rows: Sequence[Mapping[str, Any]]) -> ImageTable:
     """A table from rows {"case", "patient", "stratum", "raters", "values": {column name: value or None}}.
 
-    extra: by case, further values that were found while another case was worked on. Images that nobody read have
-    nothing to be scored against and are left out.
+    "control": {"case", "values"}: further values of another case, found while this one was worked on. Images that
+    nobody read have nothing to be scored against and are left out.
     """
+    extra = {row["control"]["case"]: row["control"]["values"] for row in rows if "control" in row}
     rows = [row for row in rows if row["stratum"] != UNREAD]
     names = {name for row in (*(row["values"] for row in rows), *extra.values()) for name in row}
     found = [{**row["values"], **extra.get(row["case"], {})} for row in rows]
