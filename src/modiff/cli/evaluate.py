@@ -181,6 +181,7 @@ def _of_model(args: argparse.Namespace) -> Written | None:
 def _of_files(args: argparse.Namespace) -> Written:
     from modiff.evaluation.evaluate import evaluate_files
     from modiff.evaluation.predictions import open_maps
+    from modiff.evaluation.source import FileSamples
     from modiff.evaluation.truth import Values, open_truth
 
     given = _options(args, "files are", _OF_FILES, _OF_MODEL, needs="truth")
@@ -190,16 +191,10 @@ def _of_files(args: argparse.Namespace) -> Written:
     about = {name: given[name] for name in ("classes", "truth_values", "patients", "unread_missing")}
     truth = open_truth(given["truth"], args.split, **about)
     with truth, open_maps(args.source) as samples, progress_bar("Scoring", "cases") as progress:
-        return evaluate_files(
-            samples,
-            truth,
-            args.output or path.with_name(f"{stem}-scores"),
-            settings,
-            name=given["name"] or stem,
-            values=Values(given["values"], truth.classes),
-            allow_missing=given["allow_missing"],
-            progress=progress,
-        )
+        values = Values(given["values"], truth.classes)
+        source = FileSamples(samples, truth, settings, values=values, allow_missing=given["allow_missing"])
+        folder = args.output or path.with_name(f"{stem}-scores")
+        return evaluate_files(source, folder, name=given["name"] or stem, progress=progress)
 
 
 def _show(written: Written) -> None:

@@ -23,13 +23,11 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
-from modiff.evaluation.predictions import MapSource
 from modiff.evaluation.records import Record, Result, write_result
 from modiff.evaluation.scoring import Columns, rows_of, score_references, score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
 from modiff.evaluation.table import UNREAD, ImageTable, assemble, records_of, strata_of, write_csv
-from modiff.evaluation.truth import Truth, Values
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -163,9 +161,8 @@ def evaluate_to_folder(
     target = Path(folder) / f"{settings.name(split)}.json"
     model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, loaded.config)}
     store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
-    made = _made(settings, split, store, model, device_name(device)) | {"notes": notes(loaded, images, split)}
-    identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split}
-    resume = PartialRows(target, identity | {"device": device.type, **settings.to_dict()}, processes.rank())
+    identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split, "device": device.type}
+    resume = PartialRows(target, identity | settings.to_dict(), processes.rank())
     if restart:
         processes.from_first(resume.discard)
     evaluation = evaluate(
@@ -180,31 +177,21 @@ def evaluate_to_folder(
     )
 
     def write() -> Written:
-        written = _write(evaluation, made, target)
+        said, where = notes(loaded, images, split), device_name(device)
+        written = _write(evaluation, settings, target, said, device=where, store=store, model=model)
         resume.discard()
         return written
 
     return processes.from_first(write)
 
 
-def evaluate_files(
-    predictions: MapSource,
-    truth: Truth,
-    folder: str | Path,
-    settings: EvaluationSettings,
-    *,
-    name: str,
-    values: Values,
-    allow_missing: bool = False,
-    progress: Progress | None = None,
-) -> Written:
+def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress | None = None) -> Written:
     """Scores samples in files against every case of the truth and writes <split>.csv and <split>.json to `folder`.
 
-    name: of the method. values: how the numbers of the predictions are read. allow_missing: cases without predictions
-    are left out, and a note says how many; else they are refused. progress: (cases done, cases in all).
-    Raises DataError that names the case where predictions and truth do not fit, and for unequal cases.
+    name: of the method. progress: called with (cases done, cases in all).
+    Raises DataError that names the case where predictions and truth do not fit, and where nobody read any image.
     """
-    source = FileSamples(predictions, truth, settings, values=values, allow_missing=allow_missing)
+    truth, settings = source.truth, source.settings
     rows, report = list[Row](), progress or (lambda done, total: None)
     report(0, len(source.rows))
     for done, sampled in source.batches():
@@ -213,26 +200,25 @@ def evaluate_files(
     evaluation = _evaluation(rows, settings, truth.split, {})
     if not len(evaluation.table):
         raise DataError("nobody read any of these images", path=truth.path)
-    where = str(predictions.path.resolve())
-    model = {"name": name, "fingerprint": source.fingerprint(), "samples": where}
+    samples = str(source.predictions.path.resolve())
+    model = {"name": name, "fingerprint": source.fingerprint(), "samples": samples}
     store = {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()}
-    made = _made(settings, truth.split, store, model, device_name("cpu")) | {"notes": [*truth.notes, *source.notes]}
-    return _write(evaluation, made, Path(folder) / f"{settings.name(truth.split)}.json")
+    target = Path(folder) / f"{settings.name(truth.split)}.json"
+    said = [*truth.notes, *source.notes]
+    return _write(evaluation, settings, target, said, device=device_name("cpu"), store=store, model=model)
 
 
-def _write(evaluation: Evaluation, made: dict[str, Any], target: Path) -> Written:
-    result = Result(made | {"unread": evaluation.unread}, evaluation.table.counts(), evaluation.records)
-    table = write_csv(evaluation.table, target.with_suffix(".csv"))
-    return Written(result, write_result(result, target), table)
-
-
-def _made(
-    settings: EvaluationSettings, split: str, store: dict[str, str], model: dict[str, str], device: str
-) -> dict[str, Any]:
-    fold = fold_of(split)[0]
-    made = provenance.made(device=device, processes=processes.count(), store=store, model=model)
-    made |= {"seed": settings.seed, "split": split} | ({} if fold is None else {"fold": fold})
-    return made | {"settings": settings.to_dict()}
+def _write(
+    evaluation: Evaluation, settings: EvaluationSettings, target: Path, notes: list[str], *, device: str, **of: Any
+) -> Written:
+    """of: the store and the model."""
+    table, fold = evaluation.table, fold_of(evaluation.table.split)[0]
+    made = provenance.made(device=device, processes=processes.count(), **of)
+    made |= {"seed": settings.seed, "split": table.split} | ({} if fold is None else {"fold": fold})
+    made |= {"settings": settings.to_dict(), "notes": notes, "unread": evaluation.unread}
+    result = Result(made, table.counts(), evaluation.records)
+    csv = write_csv(table, target.with_suffix(".csv"))
+    return Written(result, write_result(result, target), csv)
 
 
 def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:
