@@ -19,10 +19,20 @@ from torch import Tensor
 
 from modiff.data.loading import MemoryStore, load
 from modiff.evaluation import provenance, words
-from modiff.evaluation.records import STRATA, Record, Result, select, write_result
+from modiff.evaluation.records import (
+    STRATA,
+    ImageTable,
+    Record,
+    Result,
+    assemble,
+    records_of,
+    select,
+    strata_of,
+    write_csv,
+    write_result,
+)
 from modiff.evaluation.scoring import rows_of, score_references, score_samples
 from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import ImageTable, assemble, records_of, strata_of, write_csv
 from modiff.io.files import write_text
 from modiff.metrics.functional import majority_vote
 from modiff.rng import fold, normal, sample_seeds, seeds_for, uniform

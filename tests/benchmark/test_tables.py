@@ -20,9 +20,8 @@ from modiff.benchmark.state import RowFacts, Run, State, write_state
 from modiff.benchmark.tables import as_csv, markdown_text, tables_of, write_tables
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
-from modiff.evaluation.records import Result, write_result
+from modiff.evaluation.records import ImageTable, Quantity, Result, records_of, write_csv, write_result
 from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import ImageTable, Quantity, records_of, write_csv
 
 LIDC = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015"
 PATIENTS = [f"p{i // 2}" for i in range(12)]

@@ -15,9 +15,8 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation.bootstrap import mean_interval, pooled_difference, pooled_error_interval
 from modiff.evaluation.compare import compare, find_result, read_methods
 from modiff.evaluation.evaluate import evaluate
-from modiff.evaluation.records import Result, write_result
+from modiff.evaluation.records import Quantity, Result, write_csv, write_result
 from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import Quantity, write_csv
 
 SETTINGS = EvaluationSettings(ns=(4, 8), resamples=100)
 STANDARD = ("standard", 0.5, 8)

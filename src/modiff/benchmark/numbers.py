@@ -21,8 +21,7 @@ from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import differences_from, mean_interval
 from modiff.evaluation.compare import Method, pool, read_methods
-from modiff.evaluation.records import BASELINE, REFERENCE, select
-from modiff.evaluation.table import Quantity
+from modiff.evaluation.records import BASELINE, REFERENCE, Quantity, select
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.metrics.published import PublishedValue, published
 from modiff.metrics.registry import NAMES, columns_of

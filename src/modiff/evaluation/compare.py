@@ -23,8 +23,7 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation import words
 from modiff.evaluation.bootstrap import LEVEL, mean_interval, pooled_difference
 from modiff.evaluation.evaluate import FOLDER
-from modiff.evaluation.records import STRATA, Result, read_result, write_json
-from modiff.evaluation.table import ImageTable, read_csv, records_of
+from modiff.evaluation.records import STRATA, ImageTable, Result, read_csv, read_result, records_of, write_json
 from modiff.metrics.registry import FIRST, METRICS, POOLED, rank
 from modiff.viz.charts import Panel, draw_differences
 

@@ -23,11 +23,20 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
-from modiff.evaluation.records import Record, Result, write_result
+from modiff.evaluation.records import (
+    UNREAD,
+    ImageTable,
+    Record,
+    Result,
+    assemble,
+    records_of,
+    strata_of,
+    write_csv,
+    write_result,
+)
 from modiff.evaluation.scoring import Columns, rows_of, score_references, score_samples
 from modiff.evaluation.settings import EvaluationSettings
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
-from modiff.evaluation.table import UNREAD, ImageTable, assemble, records_of, strata_of, write_csv
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore

@@ -54,9 +54,7 @@ class RawMaps:
 
     @classmethod
     def numbered(cls, case: str, path: Path, array: np.ndarray) -> RawMaps:
-        """From (N,H,W) or (N,C,H,W), called by their numbers; DataError for another shape or no numbers."""
-        if array.dtype.kind not in "biuf":
-            raise DataError("not an array of numbers", path=path, field=case, found=array.dtype)
+        """From numbers (N,H,W) or (N,C,H,W), called by their places; DataError for another shape."""
         if array.ndim not in (3, 4) or 0 in array.shape:
             raise DataError("wrong shape", path=path, field=case, found=array.shape, expected="(N,H,W) or (N,K,H,W)")
         array = array[:, None, None] if array.ndim == 3 else array[:, :, None]

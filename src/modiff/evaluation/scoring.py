@@ -8,9 +8,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from modiff.evaluation.records import BASELINE, ONE_RATER, REFERENCE
+from modiff.evaluation.records import BASELINE, ONE_RATER, REFERENCE, Quantity
 from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import Quantity
 from modiff.metrics.functional import PairwiseDistances, iid_reference, majority_vote
 from modiff.metrics.protocols import PROTOCOLS, Protocol
 from modiff.metrics.registry import METRICS, values

@@ -21,9 +21,8 @@ from torch import Tensor
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.distributed import Row
 from modiff.evaluation.predictions import MapSource, check_place
-from modiff.evaluation.records import STRATA
+from modiff.evaluation.records import STRATA, strata_of
 from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import strata_of
 from modiff.evaluation.truth import Truth, Values
 from modiff.rng import seed_for, seeds_for
 from modiff.types import Batch
@@ -87,6 +86,8 @@ class ModelSamples:
         at_once = SAMPLES_AT_ONCE.get(device.type, SAMPLES_AT_ONCE["cpu"])
         self.batch_size = batch_size or max(1, at_once // max(settings.ns))
         self.rows = subset(images.cases, settings.limit)
+        # Recorded and asked for: the model's default is recorded by its number.
+        self.steps = {model.default_steps if steps is None else steps: steps for steps in settings.steps}
         self._other: dict[int, int] = {}
         if settings.control:
             cases, patients = ([names[row] for row in self.rows] for names in (images.cases, images.patients))
@@ -103,19 +104,15 @@ class ModelSamples:
             yield Sampled(batch.case, patients, batch.masks, batch.read, self._draws(batch), other)
 
     def _draws(self, batch: Batch) -> Iterator[Drawn]:
-        for steps, recorded in self._steps():
+        for recorded, steps in self.steps.items():
             samples, taken = draw(self.model, batch, max(self.settings.ns), self.settings.seed, steps)
             yield Drawn(samples.maps, _unequal(samples.weights), recorded, taken / len(batch))
-
-    def _steps(self) -> list[tuple[int | None, int]]:
-        """Steps as asked for, and as recorded: the model's default is recorded by its number."""
-        return [(steps, self.model.default_steps if steps is None else steps) for steps in self.settings.steps]
 
     def seconds(self, rows: Sequence[Row]) -> dict[tuple[int | None, int], float]:
         """Seconds to draw n samples of an image: the largest n as measured on all, smaller ones on the first."""
         found: dict[tuple[int | None, int], float] = {}
         *smaller, largest = self.settings.ns
-        for steps, recorded in self._steps():
+        for recorded, steps in self.steps.items():
             times = [row["seconds"][str(recorded)] for row in rows]
             found[recorded, largest] = math.fsum(times) / len(times)
             for n in smaller:

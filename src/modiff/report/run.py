@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from modiff.config import to_dict
 from modiff.errors import CheckpointError, DataError, ModiffError
 from modiff.evaluation.evaluate import FOLDER, check_fit
-from modiff.evaluation.records import Result, read_result
-from modiff.evaluation.table import ImageTable, read_csv
+from modiff.evaluation.records import ImageTable, Result, read_csv, read_result
 from modiff.io.files import check_file_output, write_text
 from modiff.methods.run_folder import LOG, WEIGHTS
 from modiff.report import cases, tables
