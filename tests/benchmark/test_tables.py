@@ -21,7 +21,7 @@ from modiff.benchmark.tables import as_csv, markdown_text, tables_of, write_tabl
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
 from modiff.evaluation.records import ImageTable, Quantity, Result, records_of, write_csv, write_result
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import EvaluationSettings
 
 LIDC = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015"
 PATIENTS = [f"p{i // 2}" for i in range(12)]

@@ -16,7 +16,7 @@ from modiff.evaluation.bootstrap import mean_interval, pooled_difference, pooled
 from modiff.evaluation.compare import compare, find_result, read_methods
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import Quantity, Result, write_csv, write_result
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import EvaluationSettings
 
 SETTINGS = EvaluationSettings(ns=(4, 8), resamples=100)
 STANDARD = ("standard", 0.5, 8)

@@ -12,7 +12,7 @@ from oracles import IidRaters, Majority, Soft, Split, discs
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.evaluate import Evaluation, evaluate
 from modiff.evaluation.records import KEYS, Quantity, select
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import EvaluationSettings
 from modiff.metrics import functional
 from modiff.metrics.protocols import binarise
 from modiff.rng import seeds_for

@@ -17,7 +17,7 @@ from modiff.data.store_format import StoreInfo
 from modiff.data.store_writer import StoreWriter
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import Quantity, read_csv, read_result, select
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import EvaluationSettings
 from modiff.evaluation.source import draw_order
 from modiff.io.image import write_png
 from modiff.metrics import functional

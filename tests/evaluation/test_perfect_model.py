@@ -9,8 +9,7 @@ import torch
 from modiff.data.phantom.case import PhantomConfig, make_case
 from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
 from modiff.evaluation.records import Quantity, assemble, records_of, select, strata_of
-from modiff.evaluation.scoring import rows_of, score_references, score_samples
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import EvaluationSettings, rows_of, score_references, score_samples
 from modiff.metrics.registry import pooled
 
 PATIENTS, IMAGES = 50, 3

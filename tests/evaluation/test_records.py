@@ -31,7 +31,7 @@ from modiff.evaluation.records import (
     write_csv,
     write_result,
 )
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import EvaluationSettings
 
 RECORD = Record("ged", "model", "standard", 16, 10, 0.5, "test", "all", 20, 6, 0.25, 0.2, 0.3, 1.5)
 

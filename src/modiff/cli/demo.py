@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.config import build_config, check_ranges
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
-    from modiff.evaluation.settings import EvaluationSettings
+    from modiff.evaluation.scoring import EvaluationSettings
     from modiff.evaluation.words import results_table, wide_console
     from modiff.methods.weights import load_model
     from modiff.report.run import write_report

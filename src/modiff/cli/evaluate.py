@@ -13,7 +13,7 @@ from modiff.config.help import verb_parser
 
 if TYPE_CHECKING:
     from modiff.evaluation.evaluate import Progress, Written
-    from modiff.evaluation.settings import EvaluationSettings
+    from modiff.evaluation.scoring import EvaluationSettings
 
 _EPILOG = """\
 FILES is a folder with a sub-folder per case and a PNG or NIfTI file per sample (or the folders that `modiff sample`
@@ -133,7 +133,7 @@ def _options(args: argparse.Namespace, what: str, own: _Options, others: _Option
 
 def _settings(args: argparse.Namespace, **fixed: Any) -> EvaluationSettings:
     """The settings that were given, over `fixed` and the defaults."""
-    from modiff.evaluation.settings import EvaluationSettings
+    from modiff.evaluation.scoring import EvaluationSettings
 
     given = {item.name: getattr(args, item.name) for item in fields(EvaluationSettings) if hasattr(args, item.name)}
     plain = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}

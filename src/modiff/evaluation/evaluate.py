@@ -34,8 +34,7 @@ from modiff.evaluation.records import (
     write_csv,
     write_result,
 )
-from modiff.evaluation.scoring import Columns, rows_of, score_references, score_samples
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
 
 if TYPE_CHECKING:

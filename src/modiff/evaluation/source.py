@@ -22,7 +22,7 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation.distributed import Row
 from modiff.evaluation.predictions import MapSource, check_place
 from modiff.evaluation.records import STRATA, strata_of
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import EvaluationSettings
 from modiff.evaluation.truth import Truth, Values
 from modiff.rng import seed_for, seeds_for
 from modiff.types import Batch
