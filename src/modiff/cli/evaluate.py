@@ -192,7 +192,7 @@ def _of_files(args: argparse.Namespace) -> Written:
     truth = open_truth(given["truth"], args.split, **about)
     with truth, open_maps(args.source) as samples, progress_bar("Scoring", "cases") as progress:
         values = Values(given["values"], truth.classes)
-        source = FileSamples(samples, truth, settings, values=values, allow_missing=given["allow_missing"])
+        source = FileSamples(samples, truth, values, settings, allow_missing=given["allow_missing"])
         folder = args.output or path.with_name(f"{stem}-scores")
         return evaluate_files(source, folder, name=given["name"] or stem, progress=progress)
 

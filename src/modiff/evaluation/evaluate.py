@@ -84,7 +84,7 @@ def evaluate(
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
     settings, report = settings or EvaluationSettings(), progress or (lambda done, total: None)
-    source = ModelSamples(model, images, settings, device=torch.device(device), batch_size=batch_size)
+    source = ModelSamples(model, images, settings, torch.device(device), batch_size)
     finished: dict[str, Row] = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
     mine = processes.share([row for row in source.rows if images.cases[row] not in finished])
     new: list[Row] = []

@@ -38,8 +38,8 @@ class EvaluationSettings(EvaluationConfig):
             "steps": dict.fromkeys(self.steps),
             "protocols": dict.fromkeys(self.protocols),
         }
-        for name, values in in_order.items():
-            object.__setattr__(self, name, tuple(values))
+        for name, given in in_order.items():
+            object.__setattr__(self, name, tuple(given))
         for protocol in self.protocols:
             if protocol not in PROTOCOLS:
                 raise ConfigError("no such protocol", field="protocol", found=protocol, expected=" or ".join(PROTOCOLS))

@@ -67,24 +67,24 @@ class Sampled:
 
 
 class ModelSamples:
-    """A model's own draws for the images of a split. rows: those that are scored."""
+    """A model's own draws for the images of a split. rows: those that are scored. at_once: images of a batch."""
 
     def __init__(
         self,
         model: Segmenter,
         images: MemoryStore,
         settings: EvaluationSettings,
-        *,
         device: torch.device,
-        batch_size: int | None = None,
+        at_once: int | None,
     ) -> None:
         if not len(images.cases):
             raise DataError("the split has no images", field="split")
         if len(set(images.cases)) != len(images.cases):
             raise DataError("case names repeat: rows could not be told apart", field="case")
         self.model, self.images, self.settings, self.device = model, images, settings, device
-        at_once = SAMPLES_AT_ONCE.get(device.type, SAMPLES_AT_ONCE["cpu"])
-        self.batch_size = batch_size or max(1, at_once // max(settings.ns))
+        self.batch_size = at_once or max(
+            1, SAMPLES_AT_ONCE.get(device.type, SAMPLES_AT_ONCE["cpu"]) // max(settings.ns)
+        )
         self.rows = subset(images.cases, settings.limit)
         # Recorded and asked for: the model's default is recorded by its number.
         self.steps = {model.default_steps if steps is None else steps: steps for steps in settings.steps}
@@ -154,13 +154,7 @@ class FileSamples:
     """
 
     def __init__(
-        self,
-        predictions: MapSource,
-        truth: Truth,
-        settings: EvaluationSettings,
-        *,
-        values: Values,
-        allow_missing: bool = False,
+        self, predictions: MapSource, truth: Truth, values: Values, settings: EvaluationSettings, *, allow_missing: bool
     ) -> None:
         self.predictions, self.truth, self.settings, self.values = predictions, truth, settings, values
         self._digest = hashlib.sha256()

@@ -79,12 +79,7 @@ class FileTruth(Truth):
     """
 
     def __init__(
-        self,
-        source: MapSource,
-        values: Values,
-        *,
-        patients: dict[str, str] | None = None,
-        unread_missing: bool = False,
+        self, source: MapSource, values: Values, *, patients: dict[str, str] | None = None, unread_missing: bool = False
     ) -> None:
         super().__init__()
         self.path, self.split, self.classes, self.cases = source.path, FOLDER_SPLIT, values.classes, source.cases
