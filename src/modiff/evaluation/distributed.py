@@ -10,6 +10,7 @@ whoever resumes reads them all.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -100,9 +101,8 @@ class PartialRows:
 
     def files(self) -> list[Path]:
         """The partial files of all processes, of this start and of earlier ones."""
-        start = f"{self.target.stem}.partial-"
-        there = self.target.parent.glob("*.jsonl")
-        return sorted(path for path in there if path.name.startswith(start) and path.is_file())
+        there = self.target.parent.glob(f"{glob.escape(self.target.stem)}.partial-*.jsonl")
+        return sorted(path for path in there if path.is_file())
 
     def read(self) -> list[Row]:
         """The finished rows of all processes.

@@ -23,7 +23,7 @@ import numpy as np
 from modiff.data.importers.grids import read_grid
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.files import guarded
+from modiff.io.files import guarded, located
 from modiff.io.image import npy_header, read_image, read_npy
 from modiff.io.limits import Limits
 
@@ -80,10 +80,8 @@ class MapSource(ExitStack, ABC):
         if not names:
             raise DataError("no cases", path=self.path, expected=FORMATS)
         _check_once(self.path, names)
-        try:
-            return tuple(sorted(check_case(name) for name in names))
-        except DataError as error:
-            raise DataError(str(error), path=self.path) from error
+        with located(self.path):
+            return tuple(sorted(map(check_case, names)))
 
 
 class NpzMaps(MapSource):

@@ -25,7 +25,7 @@ from modiff.config.evaluation import RESAMPLES
 from modiff.config.fields import typed
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
-from modiff.io.files import write_text
+from modiff.io.files import located, write_text
 from modiff.metrics.registry import GAP, NAMES, PooledError, pooled, rank
 
 SCHEMA = 1
@@ -360,25 +360,20 @@ def read_csv(path: str | Path, split: str) -> ImageTable:
     Raises:
         DataError: not such a table.
     """
-    path = Path(path)
+    path, fixed = Path(path), ["case", *_IMAGE]
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with located(path), path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
+            names = header[len(fixed) :]
+            if header[: len(fixed)] != fixed:
+                raise DataError("not a table of images", found=header[: len(fixed)], expected=", ".join(fixed))
+            if any(len(row) != len(header) for row in rows):
+                raise DataError("a row that does not fit its header", expected=f"{len(header)} cells")
+            images = {name: [row[i] for row in rows] for i, name in enumerate(fixed)}
+            values = np.array([[float(cell or "nan") for cell in row[len(fixed) :]] for row in rows], dtype=np.float64)
+            return ImageTable.of(split, images, pd.DataFrame(values.reshape(len(rows), len(names)), columns=names))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError("not a table of images", path=path, found=error) from None
-    fixed, names = header[:4], header[4:]
-    if fixed != ["case", *_IMAGE]:
-        raise DataError("not a table of images", path=path, found=fixed, expected=", ".join(["case", *_IMAGE]))
-    if any(len(row) != len(header) for row in rows):
-        raise DataError("a row that does not fit its header", path=path, expected=f"{len(header)} cells")
-    try:
-        values = np.array([[float(cell or "nan") for cell in row[4:]] for row in rows], dtype=np.float64)
-        images = {name: [row[i] for row in rows] for i, name in enumerate(fixed)}
-        return ImageTable.of(split, images, pd.DataFrame(values.reshape(len(rows), len(names)), columns=names))
-    except DataError as error:
-        raise DataError("not a table of images", path=path, found=error) from None
-    except ValueError as error:
-        raise DataError("a row that does not fit its header", path=path, found=error) from None
 
 
 def assemble(split: str, rows: Sequence[Mapping[str, Any]]) -> ImageTable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,21 +62,17 @@ class Tradeoff:
 
 @dataclass(frozen=True)
 class _Source:
-    """A file. given: its name, where the user gave one. found: the model's records of what is asked.
+    """A file. given: its name, where the user gave one. points: the model's records of what is asked that can be drawn.
 
-    beside: the references with a value.
+    beside: the references with a value. notes: what cannot be drawn.
     """
 
     path: Path
     given: str | None
     result: Result
-    found: list[Record]
+    points: list[Record]
     beside: list[Record]
-
-    @property
-    def points(self) -> list[Record]:
-        """The records that can be drawn."""
-        return [record for record in self.found if _missing(record) is None]
+    notes: list[str]
 
     @property
     def device(self) -> str:
@@ -90,7 +87,7 @@ class _Source:
 
     def facts(self) -> Facts:
         """What must be the same for points to be of the same images and samples."""
-        of, store = self.found[0], self.result.text("store", "fingerprint")
+        of, store = self.points[0], self.result.text("store", "fingerprint")
         yield "data", store, f"store {str(store)[:12]}"
         yield "split", of.split, of.split
         yield "seed", self.result.made.get("seed"), str(self.result.made.get("seed"))
@@ -159,19 +156,16 @@ def _source(path: Path, given: str | None, asked: dict[str, Any]) -> _Source:
         found = select(found, **{field: value})
         if not found:
             raise DataError("the file has no results of it", path=path, field=field, found=has, expected=value)
-    beside = [record for name in (BASELINE, REFERENCE) for record in select(result.results, predictor=name, **asked)]
-    source = _Source(path, given, result, found, [record for record in beside if record.value is not None])
+    points = [record for record in found if record.value is not None and record.seconds_per_image]  # log 0 is nowhere
     if all(record.value is None for record in found):
         raise DataError("defined on no image", path=path, field=asked["metric"])
-    if not source.points:
+    if not points:
         hint = "`modiff evaluate` measures them for a model, not for files."
         raise DataError("no seconds per image", path=path, field="seconds_per_image", hint=hint)
-    return source
-
-
-def _missing(record: Record) -> str | None:
-    """What keeps a record from being drawn; a logarithmic axis has no place for 0 seconds."""
-    return "value" if record.value is None else None if record.seconds_per_image else "seconds"
+    lacks = {record: "value" if record.value is None else "seconds" for record in found if record not in points}
+    notes = [f"{path}: {_steps(record)} left out, no {what}" for record, what in lacks.items()]
+    beside = [record for name in (BASELINE, REFERENCE) for record in select(result.results, predictor=name, **asked)]
+    return _Source(path, given, result, points, [record for record in beside if record.value is not None], notes)
 
 
 def _line(name: str, group: Sequence[_Source]) -> Line:
@@ -198,10 +192,7 @@ def _notes(lines: Sequence[Line], sources: Sequence[_Source], images: int) -> It
             if point.images != images:
                 where = f"is defined on {point.images} of {images} images"
                 yield f"{line.name}, {_steps(point)}: {words.metric(point)} {where}"
-    for source in sources:
-        for record in source.found:
-            if (what := _missing(record)) is not None:
-                yield f"{source.path}: {_steps(record)} left out, no {what}"
+    yield from chain.from_iterable(source.notes for source in sources)
 
 
 def points_frame(tradeoff: Tradeoff) -> pd.DataFrame:
