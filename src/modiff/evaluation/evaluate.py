@@ -2,7 +2,7 @@
 
 The way of a number: `source` yields batches of samples, a model's or from files; `scoring` turns them into columns, one
 per metric, protocol, threshold and n; `modiff.metrics.registry` says how a metric is computed of them, and
-`modiff.metrics.functional` computes it; `table` collects the rows of all images; `bootstrap` gives means and intervals.
+`modiff.metrics.functional` computes it; `records` has the table of all images, and what `bootstrap` makes of it.
 """
 
 from __future__ import annotations

@@ -156,9 +156,8 @@ def read_result(path: str | Path) -> Result:
     content = read_json(path, parts, what="an evaluation", hint="`modiff evaluate` makes one.")
     made, strata, results = (content[part] for part in parts)
     for name in ("versions", "store", "model", "settings"):
-        group = made.get(name, {})
-        if not isinstance(group, dict):
-            raise DataError("not an object", path=path, field=f"made.{name}", found=type(group).__name__)
+        if not isinstance(made.get(name, {}), dict):
+            raise DataError("not an object", path=path, field=f"made.{name}", found=type(made[name]).__name__)
     for stratum, counts in strata.items():
         good = isinstance(counts, dict) and all(type(count) is int and count >= 0 for count in counts.values())
         if not good:
