@@ -163,7 +163,7 @@ def test_an_image_that_nobody_read_is_left_out_and_counted():
     split = discs()
     split.read[5] = False
     evaluation = evaluate(IidRaters(), split, replace(SMALL, control=True), split="test")
-    assert (len(evaluation.table), evaluation.unread) == (23, 1)
+    assert (len(evaluation.table), evaluation.table.unread) == (23, 1)
 
 
 def test_an_undefined_reference_is_not_spread():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,6 @@ from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
 from modiff.evaluation.records import (
-    UNREAD,
     ImageTable,
     Record,
     Result,
@@ -49,11 +48,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Evaluation:
-    """A table of images, its records, and how many images were left out because nobody read them."""
+    """A table of images and, computed when they are asked for, its records."""
 
     table: ImageTable
-    records: list[Record]
-    unread: int = 0
+    settings: EvaluationSettings
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The means with their intervals."""
+        return records_of(self.table, seed=self.settings.seed, resamples=self.settings.resamples)
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def evaluate(
         seconds = processes.from_first(lambda: source.seconds(rows))
     finally:
         model.train(was_training)
-    return _evaluation(rows, settings, split, seconds)
+    return Evaluation(assemble(split, rows, seconds), settings)
 
 
 def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
@@ -131,15 +134,6 @@ def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
         scored = zip(other.case, rows_of(controls, len(masks)), strict=True)
         by_name["control"] = [{"case": case, "values": values} for case, values in scored]
     return [dict(zip(by_name, cells, strict=True)) for cells in zip(*by_name.values(), strict=True)]
-
-
-def _evaluation(
-    rows: list[Row], settings: EvaluationSettings, split: str, seconds: dict[tuple[int | None, int], float]
-) -> Evaluation:
-    table = assemble(split, rows)
-    table.seconds = seconds
-    unread = sum(row["stratum"] == UNREAD for row in rows)
-    return Evaluation(table, records_of(table, seed=settings.seed, resamples=settings.resamples), unread)
 
 
 def evaluate_to_folder(
@@ -186,7 +180,7 @@ def evaluate_to_folder(
 
     def write() -> Written:
         said, where = notes(loaded, images, split), device_name(device)
-        written = _write(evaluation, settings, target, said, device=where, store=store, model=model)
+        written = _write(evaluation, target, said, device=where, store=store, model=model)
         resume.discard()
         return written
 
@@ -205,25 +199,23 @@ def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progre
     for done, sampled in source.batches():
         rows += _score(sampled, settings)
         report(done, len(source.rows))
-    evaluation = _evaluation(rows, settings, truth.split, {})
-    if not len(evaluation.table):
+    table = assemble(truth.split, rows)
+    if not len(table):
         raise DataError("nobody read any of these images", path=truth.path)
     samples = str(source.predictions.path.resolve())
     model = {"name": name, "fingerprint": source.fingerprint(), "samples": samples}
     store = {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()}
     target = Path(folder) / f"{settings.name(truth.split)}.json"
     said = [*truth.notes, *source.notes]
-    return _write(evaluation, settings, target, said, device=device_name("cpu"), store=store, model=model)
+    return _write(Evaluation(table, settings), target, said, device=device_name("cpu"), store=store, model=model)
 
 
-def _write(
-    evaluation: Evaluation, settings: EvaluationSettings, target: Path, notes: list[str], *, device: str, **of: Any
-) -> Written:
+def _write(evaluation: Evaluation, target: Path, notes: list[str], *, device: str, **of: Any) -> Written:
     """of: the store and the model."""
-    table, fold = evaluation.table, fold_of(evaluation.table.split)[0]
+    table, settings, fold = evaluation.table, evaluation.settings, fold_of(evaluation.table.split)[0]
     made = provenance.made(device=device, processes=processes.count(), **of)
     made |= {"seed": settings.seed, "split": table.split} | ({} if fold is None else {"fold": fold})
-    made |= {"settings": settings.to_dict(), "notes": notes, "unread": evaluation.unread}
+    made |= {"settings": settings.to_dict(), "notes": notes, "unread": table.unread}
     result = Result(made, table.counts(), evaluation.records)
     csv = write_csv(table, target.with_suffix(".csv"))
     return Written(result, write_result(result, target), csv)
@@ -232,10 +224,8 @@ def _write(
 def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:
     """Raises DataError unless the images have the channels and classes that the model was built for."""
     model, info = loaded.model, images.info
-    for field, needs, has in (
-        ("channels", model.channels, len(info.channels)),
-        ("classes", model.classes, len(info.classes)),
-    ):
+    sides = {"channels": (model.channels, len(info.channels)), "classes": (model.classes, len(info.classes))}
+    for field, (needs, has) in sides.items():
         if needs != has:
             raise DataError("does not fit the model", path=data, field=field, found=has, expected=needs)
 

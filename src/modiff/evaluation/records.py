@@ -33,6 +33,7 @@ BESIDE = BASELINE, ONE_RATER, REFERENCE = "majority_vote", "one_rater", "iid_ref
 STRATA = ("all", "all_marked", "some_empty", "none")
 UNREAD = "unread"  # the stratum of images that nobody read
 DIFFERENCE = "_minus_"  # "ged_minus_majority_vote": the predictor's GED less the other's, image by image
+Seconds = dict[tuple[int | None, int], float]
 _IMAGE = ("patient", "stratum", "raters")  # what a row says of its image, before its values
 
 
@@ -223,12 +224,14 @@ class ImageTable:
 
     frame: indexed by case; patient, stratum, raters (how many read the image), then a column of float64 per `Quantity`,
     NaN where undefined. stratum: "all_marked" (every rater who read it marked something), "some_empty", "none" (nobody
-    did). seconds: by steps and n, the mean time to draw n samples of an image.
+    did). seconds: by steps and n, the mean time to draw n samples of an image. unread: images left out, as nobody read
+    them.
     """
 
     split: str
     frame: pd.DataFrame
-    seconds: dict[tuple[int | None, int], float] = field(default_factory=dict)
+    seconds: Seconds = field(default_factory=dict)
+    unread: int = 0
 
     @classmethod
     def of(cls, split: str, images: Mapping[str, Iterable[object]], values: pd.DataFrame) -> ImageTable:
@@ -375,16 +378,16 @@ def read_csv(path: str | Path, split: str) -> ImageTable:
         raise DataError("not a table of images", path=path, found=error) from None
 
 
-def assemble(split: str, rows: Sequence[Mapping[str, Any]]) -> ImageTable:
+def assemble(split: str, rows: Sequence[Mapping[str, Any]], seconds: Seconds | None = None) -> ImageTable:
     """A table from rows {"case", "patient", "stratum", "raters", "values": {column name: value or None}}.
 
     "control": {"case", "values"}: further values of another case, found while this one was worked on. Images that
     nobody read have nothing to be scored against and are left out.
     """
     extra = {row["control"]["case"]: row["control"]["values"] for row in rows if "control" in row}
-    rows = [row for row in rows if row["stratum"] != UNREAD]
+    every, rows = rows, [row for row in rows if row["stratum"] != UNREAD]
     names = {name for row in (*(row["values"] for row in rows), *extra.values()) for name in row}
     found = [{**row["values"], **extra.get(row["case"], {})} for row in rows]
     images = {key: [row[key] for row in rows] for key in ("case", *_IMAGE)}
     values = pd.DataFrame(found, index=range(len(rows)), columns=sorted(names), dtype=np.float64)
-    return ImageTable.of(split, images, values)
+    return replace(ImageTable.of(split, images, values), seconds=seconds or {}, unread=len(every) - len(rows))

@@ -6,7 +6,6 @@ And what the numbers of a file mean (`Values`): masks (class indices) or probabi
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal
@@ -26,30 +25,14 @@ _SCALED = (np.uint8, np.uint16)  # whole numbers that may be probabilities: thei
 _SUM = 1.001
 
 
-class Truth(ExitStack, ABC):
-    """Raters' masks case by case, a context manager that holds their files open.
+class StoreTruth(ExitStack):
+    """A split of a store.
 
-    path: where they are. split. classes: K. cases: names. patients: one per case. notes: what is to be known of them.
+    A truth is a context manager that holds its files open. path: where they are. split. classes: K. cases: names.
+    patients: one per case. notes: what is to be known of them.
     """
 
-    path: Path
-    split: str
-    classes: int
-    cases: tuple[str, ...]
-    patients: tuple[str, ...]
     notes: tuple[str, ...] = ()
-
-    @abstractmethod
-    def read(self, row: int) -> Raters:
-        """The raters of a case."""
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """A hash of the content; of a folder, of the cases that were read."""
-
-
-class StoreTruth(Truth):
-    """A split of a store."""
 
     def __init__(self, path: str | Path, split: str) -> None:
         super().__init__()
@@ -67,16 +50,18 @@ class StoreTruth(Truth):
         return masks[None], self._store.read[number][None], self._store.geometry(number).affine
 
     def fingerprint(self) -> str:
-        """The store's own."""
+        """The content's, which the store has."""
         return self._store.fingerprint()
 
 
-class FileTruth(Truth):
+class FileTruth(ExitStack):
     """Files with one map per rater, a mask of values.classes foreground classes.
 
     patients: of each case; without it the first part of the case's name, or the case itself where names have one part.
     unread_missing: a case with fewer raters than others was not read by the rest; else it is refused.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self, source: MapSource, values: Values, *, patients: dict[str, str] | None = None, unread_missing: bool = False
@@ -120,6 +105,9 @@ class FileTruth(Truth):
     def fingerprint(self) -> str:
         """Of the masks that were read so far, in order."""
         return self._digest.hexdigest()
+
+
+Truth = StoreTruth | FileTruth
 
 
 def read_patients(path: str | Path) -> dict[str, str]:
