@@ -25,7 +25,6 @@ from modiff.evaluation.records import (
     Record,
     Result,
     assemble,
-    records_of,
     select,
     strata_of,
     write_csv,
@@ -113,7 +112,7 @@ def score(images: MemoryStore, split: str, settings: EvaluationSettings) -> tupl
         "split": split,
         "settings": settings.to_dict(),
     }
-    result = Result(made, table.counts(), records_of(table, seed=settings.seed, resamples=settings.resamples))
+    result = Result(made, table.counts(), table.records(seed=settings.seed, resamples=settings.resamples))
     return result, table
 
 

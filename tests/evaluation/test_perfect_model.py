@@ -8,7 +8,7 @@ import torch
 
 from modiff.data.phantom.case import PhantomConfig, make_case
 from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
-from modiff.evaluation.records import Quantity, assemble, records_of, select, strata_of
+from modiff.evaluation.records import Quantity, assemble, select, strata_of
 from modiff.evaluation.scoring import EvaluationSettings, rows_of, score_references, score_samples
 from modiff.metrics.registry import pooled
 
@@ -62,7 +62,7 @@ def test_the_unbiased_estimator_expects_nothing_of_a_perfect_model(table):
 
 
 def test_its_pooled_calibration_error_goes_to_zero_with_n(table):
-    records = records_of(table, resamples=200)
+    records = table.records(resamples=200)
     wanted = {"metric": "ece", "protocol": "standard", "predictor": "model", "stratum": "all"}
     errors = [select(records, n=n, **wanted)[0].value for n in NS]
     assert errors[0] > errors[1] > errors[2]

@@ -25,7 +25,6 @@ from modiff.evaluation.records import (
     Result,
     read_csv,
     read_result,
-    records_of,
     select,
     strata_of,
     write_csv,
@@ -178,8 +177,8 @@ def test_csv_gives_back_every_value_to_the_bit(table, tmp_path):
 
 def test_records_follow_from_the_csv_alone(table, tmp_path):
     again = read_csv(write_csv(table, tmp_path / "val.csv"), "val")
-    expected = [replace(record, seconds_per_image=None) for record in records_of(table, resamples=50)]
-    assert records_of(again, resamples=50) == expected
+    expected = [replace(record, seconds_per_image=None) for record in table.records(resamples=50)]
+    assert again.records(resamples=50) == expected
 
 
 HEAD = "case,patient,stratum,raters,ged|model|standard|n=3|threshold=0.5"

@@ -23,7 +23,7 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation import words
 from modiff.evaluation.bootstrap import LEVEL, mean_interval, pooled_difference
 from modiff.evaluation.evaluate import FOLDER
-from modiff.evaluation.records import STRATA, ImageTable, Result, read_csv, read_result, records_of, write_json
+from modiff.evaluation.records import STRATA, ImageTable, Result, read_csv, read_result, write_json
 from modiff.metrics.registry import FIRST, METRICS, POOLED, rank
 from modiff.viz.charts import Panel, draw_differences
 
@@ -90,7 +90,7 @@ def read_results(path: str | Path) -> tuple[Result, ImageTable]:
 
     which = attrgetter("metric", "predictor", "protocol", "threshold", "n", "steps", "stratum")
     told = {which(record): record.value for record in result.results}
-    for record in records_of(table, resamples=1):
+    for record in table.records(resamples=1):
         values = (record.value, told.get(which(record), record.value))
         mean, said = (math.nan if value is None else value for value in values)
         if not np.isclose(mean, said, rtol=1e-9, atol=1e-12, equal_nan=True):

@@ -23,16 +23,7 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
-from modiff.evaluation.records import (
-    ImageTable,
-    Record,
-    Result,
-    assemble,
-    records_of,
-    strata_of,
-    write_csv,
-    write_result,
-)
+from modiff.evaluation.records import ImageTable, Record, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
 
@@ -56,7 +47,7 @@ class Evaluation:
     @cached_property
     def records(self) -> list[Record]:
         """The means with their intervals."""
-        return records_of(self.table, seed=self.settings.seed, resamples=self.settings.resamples)
+        return self.table.records(seed=self.settings.seed, resamples=self.settings.resamples)
 
 
 @dataclass(frozen=True)

@@ -285,6 +285,32 @@ class ImageTable:
         """(images,) which rows belong to the stratum."""
         return (self.frame["stratum"] == stratum).to_numpy(dtype=bool) | (stratum == "all")
 
+    def records(self, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Record]:
+        """The records of every quantity and stratum, and of the paired differences from the references.
+
+        The i.i.d. reference describes images that were not chosen by their marks: it has the stratum "all" only.
+        """
+        measured = self.measured | _differences(self)
+        strata = {name: rows for name in STRATA if (rows := self.rows(name)).any()}
+        owners = {name: self.frame["patient"][rows].tolist() for name, rows in strata.items()}
+        how, records = {"seed": seed, "resamples": resamples}, []
+        for quantity in sorted(measured, key=_reading_order):
+            one = measured[quantity]
+            reference = quantity.predictor == REFERENCE or quantity.metric.endswith(DIFFERENCE + REFERENCE)
+            drawn = quantity.predictor == "model" and DIFFERENCE not in quantity.metric
+            seconds = self.seconds.get((quantity.steps, quantity.n)) if drawn else None
+            for name, rows in strata.items():
+                if reference and name != "all":
+                    continue
+                if isinstance(one, PooledError):
+                    interval = pooled_error_interval(one.gaps[rows], owners[name], classes=one.classes, **how)
+                else:
+                    interval = mean_interval(one[rows], owners[name], **how)
+                about = asdict(quantity) | {"split": self.split, "stratum": name, "seconds_per_image": seconds}
+                about |= {"images": interval.images, "patients": interval.patients}
+                records.append(Record(**about, value=interval.value, ci_low=interval.low, ci_high=interval.high))
+        return records
+
 
 def strata_of(marked: Tensor, read: Tensor) -> list[str]:
     """The stratum of each of B images from (B,R) bool: who marked something, and who read the image.
@@ -296,33 +322,6 @@ def strata_of(marked: Tensor, read: Tensor) -> list[str]:
         UNREAD if not raters else "none" if not marks else "all_marked" if marks == raters else "some_empty"
         for marks, raters in counts
     ]
-
-
-def records_of(table: ImageTable, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Record]:
-    """The records of every quantity and stratum, and of the paired differences from the references.
-
-    The i.i.d. reference describes images that were not chosen by their marks: it has the stratum "all" only.
-    """
-    measured = table.measured | _differences(table)
-    strata = {name: rows for name in STRATA if (rows := table.rows(name)).any()}
-    owners = {name: table.frame["patient"][rows].tolist() for name, rows in strata.items()}
-    how, records = {"seed": seed, "resamples": resamples}, []
-    for quantity in sorted(measured, key=_reading_order):
-        one = measured[quantity]
-        reference = quantity.predictor == REFERENCE or quantity.metric.endswith(DIFFERENCE + REFERENCE)
-        drawn = quantity.predictor == "model" and DIFFERENCE not in quantity.metric
-        seconds = table.seconds.get((quantity.steps, quantity.n)) if drawn else None
-        for name, rows in strata.items():
-            if reference and name != "all":
-                continue
-            if isinstance(one, PooledError):
-                interval = pooled_error_interval(one.gaps[rows], owners[name], classes=one.classes, **how)
-            else:
-                interval = mean_interval(one[rows], owners[name], **how)
-            about = asdict(quantity) | {"split": table.split, "stratum": name, "seconds_per_image": seconds}
-            about |= {"images": interval.images, "patients": interval.patients}
-            records.append(Record(**about, value=interval.value, ci_low=interval.low, ci_high=interval.high))
-    return records
 
 
 def _differences(table: ImageTable) -> dict[Quantity, NDArray[np.float64] | PooledError]:
