@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from modiff.benchmark.state import DONE, Run, State
-from modiff.evaluation.source import choose, draw, pictured, subset
+from modiff.evaluation.source import choose, draw, pictured, strata, subset
 from modiff.methods.weights import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.viz.figures import class_styles, contact_sheet, png
@@ -49,7 +49,10 @@ def draw_cases(
         if run.status == DONE and run.fold == state.folds[0]:
             first.setdefault(run.row, run)
     runs = [first[key] for key in state.rows if key in first]
-    rows = choose(images, subset(images.cases, state.settings.limit), cases)
+    scored = subset(images.cases, state.settings.limit)
+    names = strata(images)
+    chosen = choose([images.cases[row] for row in scored], [names[row] for row in scored], cases)
+    rows = [scored[place] for place in chosen]
     if not rows or not runs:
         return []
     batch = images.batch(rows)

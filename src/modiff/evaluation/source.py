@@ -284,13 +284,17 @@ def derangement(cases: Sequence[str], patients: Sequence[str], seed: int) -> lis
     return [other for _, other in sorted(zip(order, shifted, strict=True))]
 
 
-def choose(images: MemoryStore, rows: Sequence[int], count: int) -> list[int]:
-    """A fixed choice of `rows` by hash: the strata take turns until `count` are found; in the order of the strata."""
-    names = strata_of(torch.from_numpy(images.packed.any((2, 3))), torch.from_numpy(images.read))
-    by_hash = sorted(rows, key=lambda row: (seed_for("report", images.cases[row]), images.cases[row]))
-    queues = [[row for row in by_hash if names[row] == stratum] for stratum in STRATA[1:]]
+def choose(cases: Sequence[str], strata: Sequence[str], count: int) -> list[int]:
+    """Rows of a fixed choice by hash: the strata take turns until `count` are found; in the order of the strata."""
+    by_hash = sorted(range(len(cases)), key=lambda row: (seed_for("report", cases[row]), cases[row]))
+    queues = [[row for row in by_hash if strata[row] == name] for name in STRATA[1:]]
     turns = [row for turn in zip_longest(*queues) for row in turn if row is not None]
     return [row for queue in queues for row in queue if row in turns[:count]]
+
+
+def strata(images: MemoryStore) -> list[str]:
+    """The stratum of each image of a split."""
+    return strata_of(torch.from_numpy(images.packed.any((2, 3))), torch.from_numpy(images.read))
 
 
 def pictured(image: np.ndarray, info: StoreInfo) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from modiff.evaluation.source import choose, draw, pictured
+from modiff.evaluation.source import choose, draw, pictured, strata
 from modiff.prediction.summary import Summary, summarise
 from modiff.types import Batch
 from modiff.viz.figures import LEVELS, Cell, contact_sheet, png
@@ -49,7 +49,7 @@ def figures(
 
     score: words on how a case scores.
     """
-    info, rows = images.info, choose(images, range(len(images)), CASES)
+    info, rows = images.info, choose(images.cases, strata(images), CASES)
     if not rows:
         return [], (0.0, 1.0)
     window = grey_window(np.stack([pictured(image.numpy(), info) for image in images.batch(rows).image]))
