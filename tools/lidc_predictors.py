@@ -19,10 +19,18 @@ from torch import Tensor
 
 from modiff.data.loading import MemoryStore, load
 from modiff.evaluation import provenance, words
-from modiff.evaluation.records import STRATA, Record, Result, select, write_result
-from modiff.evaluation.scoring import rows_of, score_references, score_samples
-from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import ImageTable, assemble, records_of, strata_of, write_csv
+from modiff.evaluation.records import (
+    STRATA,
+    ImageTable,
+    Record,
+    Result,
+    assemble,
+    select,
+    strata_of,
+    write_csv,
+    write_result,
+)
+from modiff.evaluation.scoring import EvaluationSettings, rows_of, score_references, score_samples
 from modiff.io.files import write_text
 from modiff.metrics.functional import majority_vote
 from modiff.rng import fold, normal, sample_seeds, seeds_for, uniform
@@ -97,14 +105,14 @@ def score(images: MemoryStore, split: str, settings: EvaluationSettings) -> tupl
             case, patient = batch.case[i], images.patients[start + i]
             row = {"case": case, "patient": patient, "stratum": strata[i], "raters": batch.masks.shape[1]}
             finished.append({**row, "values": values})
-    table = assemble(split, finished, {})
+    table = assemble(split, finished)
     made = {
         **provenance.made(),
         "store": {"fingerprint": images.fingerprint},
         "split": split,
         "settings": settings.to_dict(),
     }
-    result = Result(made, table.counts(), records_of(table, seed=settings.seed, resamples=settings.resamples))
+    result = Result(made, table.counts(), table.records(seed=settings.seed, resamples=settings.resamples))
     return result, table
 
 

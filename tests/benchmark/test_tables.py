@@ -20,9 +20,8 @@ from modiff.benchmark.state import RowFacts, Run, State, write_state
 from modiff.benchmark.tables import as_csv, markdown_text, tables_of, write_tables
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
-from modiff.evaluation.records import Result, write_result
-from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import ImageTable, Quantity, records_of, write_csv
+from modiff.evaluation.records import ImageTable, Quantity, Result, write_csv, write_result
+from modiff.evaluation.scoring import EvaluationSettings
 
 LIDC = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015"
 PATIENTS = [f"p{i // 2}" for i in range(12)]
@@ -47,7 +46,7 @@ def result_of(folder, name, values, *, metrics=("ged",), n=16):
     made["settings"] = scoring
     target = folder / name / "evaluation" / "test.json"
     write_csv(table, target.with_suffix(".csv"))
-    write_result(Result(made, table.counts(), records_of(table, resamples=50)), target)
+    write_result(Result(made, table.counts(), table.records(resamples=50)), target)
 
 
 def state_of(rows, *, seeds=(0,), source=LIDC, metrics=("ged",), tables=("methods",), n=16):

@@ -13,12 +13,10 @@ from oracles import IidRaters, Majority, Soft, discs
 from modiff.cli import main
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.bootstrap import mean_interval, pooled_difference, pooled_error_interval
-from modiff.evaluation.compare import compare
+from modiff.evaluation.compare import compare, find_result, read_methods
 from modiff.evaluation.evaluate import evaluate
-from modiff.evaluation.records import Result, write_result
-from modiff.evaluation.results import find_result, read_methods
-from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import Quantity, write_csv
+from modiff.evaluation.records import Quantity, Result, write_csv, write_result
+from modiff.evaluation.scoring import EvaluationSettings
 
 SETTINGS = EvaluationSettings(ns=(4, 8), resamples=100)
 STANDARD = ("standard", 0.5, 8)

@@ -11,9 +11,8 @@ from oracles import IidRaters, Majority, Soft, Split, discs
 
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.evaluate import Evaluation, evaluate
-from modiff.evaluation.records import KEYS, select
-from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import Quantity
+from modiff.evaluation.records import KEYS, Quantity, select
+from modiff.evaluation.scoring import EvaluationSettings
 from modiff.metrics import functional
 from modiff.metrics.protocols import binarise
 from modiff.rng import seeds_for
@@ -149,7 +148,7 @@ def test_strata_follow_from_who_marked():
     table = evaluate(IidRaters(), split, SMALL, split="test").table
     share = split.masks.any((2, 3)).mean(1)
     names = np.where(share == 1, "all_marked", np.where(share == 0, "none", "some_empty"))
-    assert table.strata == names.tolist()
+    assert table.frame["stratum"].tolist() == names.tolist()
 
 
 def test_a_rater_who_did_not_read_is_not_a_rater_who_marked_nothing():
@@ -157,14 +156,14 @@ def test_a_rater_who_did_not_read_is_not_a_rater_who_marked_nothing():
     split.masks[0, 3] = False
     split.read[0, 3] = False
     table = evaluate(IidRaters(), split, SMALL, split="test").table
-    assert (table.strata[0], table.raters[0]) == ("all_marked", 3)
+    assert tuple(table.frame[["stratum", "raters"]].iloc[0]) == ("all_marked", 3)
 
 
 def test_an_image_that_nobody_read_is_left_out_and_counted():
     split = discs()
     split.read[5] = False
     evaluation = evaluate(IidRaters(), split, replace(SMALL, control=True), split="test")
-    assert (len(evaluation.table), evaluation.unread) == (23, 1)
+    assert (len(evaluation.table), evaluation.table.unread) == (23, 1)
 
 
 def test_an_undefined_reference_is_not_spread():

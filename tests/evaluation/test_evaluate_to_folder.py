@@ -17,9 +17,8 @@ from modiff.data.store_format import StoreInfo
 from modiff.data.store_writer import StoreWriter
 from modiff.errors import CheckpointError, DataError
 from modiff.evaluation.evaluate import evaluate_to_folder
-from modiff.evaluation.records import read_result, select
-from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import read_csv
+from modiff.evaluation.records import read_csv, read_result, select
+from modiff.evaluation.scoring import EvaluationSettings
 
 SMALL = EvaluationSettings(ns=(2, 4), resamples=100)
 NAMES = ("a", "b", "c", "d")

@@ -16,10 +16,9 @@ from modiff.cli import main
 from modiff.data.store_format import StoreInfo
 from modiff.data.store_writer import StoreWriter
 from modiff.evaluation.evaluate import evaluate
-from modiff.evaluation.records import read_result, select
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.records import Quantity, read_csv, read_result, select
+from modiff.evaluation.scoring import EvaluationSettings
 from modiff.evaluation.source import draw_order
-from modiff.evaluation.table import Quantity, read_csv
 from modiff.io.image import write_png
 from modiff.metrics import functional
 from modiff.rng import seeds_for
@@ -241,7 +240,7 @@ def test_missing_raters_name_the_case_or_count_as_unread(volumes, capsys):
     assert "y: missing raters; found 1 raters; expected 2" in capsys.readouterr().err
     assert score(*words, "--unread-missing") == 0
     table = scored(volumes / "s", "all")[1]
-    assert dict(zip(table.cases, table.raters, strict=True))["y/slice-000"] == 1
+    assert table.frame["raters"]["y/slice-000"] == 1
 
 
 def test_a_store_says_whose_its_images_are(predictions, store, tmp_path, capsys):

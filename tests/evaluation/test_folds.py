@@ -20,8 +20,8 @@ from modiff.config.phantom import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
 from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError, DataError
+from modiff.evaluation.compare import read_methods
 from modiff.evaluation.records import read_result
-from modiff.evaluation.results import read_methods
 from modiff.training.loop import train
 
 SETS = ("all.training.validation_images=4", "prob_unet.model.channels=[4, 8]", "cflow.model.channels=[4, 8]")

@@ -7,11 +7,9 @@ import pytest
 import torch
 
 from modiff.data.phantom.case import PhantomConfig, make_case
-from modiff.evaluation.bootstrap import mean_interval, paired_difference, pooled_error_interval
-from modiff.evaluation.records import select
-from modiff.evaluation.scoring import rows_of, score_references, score_samples
-from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import Quantity, assemble, records_of, strata_of
+from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
+from modiff.evaluation.records import Quantity, assemble, select, strata_of
+from modiff.evaluation.scoring import EvaluationSettings, rows_of, score_references, score_samples
 from modiff.metrics.registry import pooled
 
 PATIENTS, IMAGES = 50, 3
@@ -36,7 +34,7 @@ def table():
         for case, stratum, values in zip(cases, strata, rows_of(columns, IMAGES), strict=True):
             row = {"case": case.name, "patient": case.patient, "stratum": stratum, "raters": RATERS}
             finished.append({**row, "values": values})
-    return assemble("test", finished, {})
+    return assemble("test", finished)
 
 
 def values(table, protocol, n, predictor, metric="ged"):
@@ -48,7 +46,7 @@ def values(table, protocol, n, predictor, metric="ged"):
 def test_a_perfect_models_ged_is_the_iid_reference_within_its_interval(table, protocol, n):
     model, reference = (values(table, protocol, n, predictor) for predictor in ("model", "iid_reference"))
     assert mean_interval(model, table.patients).low <= reference.mean() <= mean_interval(model, table.patients).high
-    paired = paired_difference(model, reference, table.patients)
+    paired = mean_interval(model - reference, table.patients)
     assert paired.low <= 0 <= paired.high
 
 
@@ -64,7 +62,7 @@ def test_the_unbiased_estimator_expects_nothing_of_a_perfect_model(table):
 
 
 def test_its_pooled_calibration_error_goes_to_zero_with_n(table):
-    records = records_of(table, resamples=200)
+    records = table.records(resamples=200)
     wanted = {"metric": "ece", "protocol": "standard", "predictor": "model", "stratum": "all"}
     errors = [select(records, n=n, **wanted)[0].value for n in NS]
     assert errors[0] > errors[1] > errors[2]

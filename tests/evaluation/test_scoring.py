@@ -14,10 +14,8 @@ from oracles import IidRaters, Soft, discs
 from modiff.errors import ConfigError
 from modiff.evaluation.bootstrap import pooled_error_interval
 from modiff.evaluation.evaluate import evaluate
-from modiff.evaluation.records import select
-from modiff.evaluation.scoring import score_references, score_samples
-from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import Quantity
+from modiff.evaluation.records import Quantity, select
+from modiff.evaluation.scoring import EvaluationSettings, score_references, score_samples
 from modiff.metrics import PROTOCOLS
 from modiff.metrics import functional as F
 from modiff.metrics.protocols import binarise

@@ -13,7 +13,7 @@ from modiff.cli import main
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import Record, Result, write_result
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import EvaluationSettings
 from modiff.evaluation.tradeoff import tradeoff_of
 
 MADE = {

@@ -18,7 +18,7 @@ from modiff.data.loading import load
 from modiff.data.store_format import StoreInfo
 from modiff.data.store_writer import StoreWriter
 from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import EvaluationSettings
 from modiff.methods.base import Segmenter
 from modiff.rng import fold, sample_seeds, uniform
 from modiff.types import DataSpec, Samples

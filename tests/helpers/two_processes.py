@@ -9,9 +9,9 @@ from oracles import Soft, discs
 from torch import distributed
 
 from modiff.evaluation import distributed as processes
+from modiff.evaluation.distributed import PartialRows
 from modiff.evaluation.evaluate import evaluate
-from modiff.evaluation.resume import PartialRows
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.scoring import EvaluationSettings
 
 SETTINGS = EvaluationSettings(ns=(2, 4), resamples=100, control=True)
 IMAGES = 23  # odd: a sampler that gives each process equally many would count one image twice

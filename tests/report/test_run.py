@@ -19,8 +19,7 @@ from modiff.cli import main
 from modiff.data.loading import load
 from modiff.errors import CheckpointError, DataError, ModiffError
 from modiff.evaluation.records import read_result, select
-from modiff.evaluation.selection import choose
-from modiff.evaluation.source import draw
+from modiff.evaluation.source import choose, draw
 from modiff.prediction.summary import summarise
 from modiff.report import run as report
 from modiff.report.run import write_report

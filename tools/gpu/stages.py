@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modiff.config import RunConfig
-    from modiff.evaluation.settings import EvaluationSettings
+    from modiff.evaluation.scoring import EvaluationSettings
 
 STARTED = time.monotonic()
 RESERVE = 20.0  # seconds that loading the data and saving take beside the training that is limited
@@ -109,7 +109,7 @@ def configuration(args: argparse.Namespace, *, method: str, preset: str | None, 
 
 def settings(args: argparse.Namespace, steps: int | None) -> EvaluationSettings:
     """What is drawn and scored."""
-    from modiff.evaluation.settings import EvaluationSettings
+    from modiff.evaluation.scoring import EvaluationSettings
 
     more: Mapping[str, Any] = {"metrics": tuple(args.metrics)} if args.metrics else {}
     return EvaluationSettings(

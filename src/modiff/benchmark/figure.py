@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from modiff.benchmark.state import DONE, Run, State
-from modiff.evaluation.selection import choose, pictured, strata, subset
-from modiff.evaluation.source import draw
+from modiff.evaluation.source import choose, draw, pictured, strata, subset
 from modiff.methods.weights import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.types import Batch

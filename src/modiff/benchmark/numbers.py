@@ -23,9 +23,8 @@ from modiff.benchmark.state import COSTS, DONE, Run, State, evaluation_of
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import differences_from, mean_interval
-from modiff.evaluation.records import BASELINE, REFERENCE, select
-from modiff.evaluation.results import Method, pooled, read_methods
-from modiff.evaluation.table import Quantity
+from modiff.evaluation.compare import Method, pool, read_methods
+from modiff.evaluation.records import BASELINE, REFERENCE, Quantity, select
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.metrics.published import PublishedValue, published
 from modiff.metrics.registry import NAMES, columns_of
@@ -110,7 +109,7 @@ def _read(folder: Path, runs: Sequence[Run], state: State) -> dict[str, list[Met
     split = f"{state.settings.split} of folds {', '.join(map(str, state.folds))}"
     by_row: dict[str, list[Method]] = {}
     for (row, _), found in parts.items():
-        by_row.setdefault(row, []).append(found[0] if len(found) == 1 else pooled(found, split))
+        by_row.setdefault(row, []).append(found[0] if len(found) == 1 else pool(found, split))
     return by_row
 
 
@@ -131,9 +130,11 @@ def _table(
         """A number that is compared with nothing yet. values: (seeds, images)."""
         mean = mean_of_seeds(values)
         undefined, partly = int(np.isnan(mean).sum()), int(np.isnan(values).any(0).sum())
-        found = mean_interval(mean, first.patients, resamples=resamples).fields() | {"split": first.split}
-        found |= {"undefined": undefined, "undefined_at_some_seed": partly - undefined}
-        return at | {"kind": kind, "row": row, "title": title, "metric": column[0], "n": column[1]} | found
+        found = mean_interval(mean, first.patients, resamples=resamples)
+        facts: Facts = {"value": found.value, "ci_low": found.low, "ci_high": found.high}
+        facts |= {"images": found.images, "patients": found.patients, "split": first.split}
+        facts |= {"undefined": undefined, "undefined_at_some_seed": partly - undefined}
+        return at | {"kind": kind, "row": row, "title": title, "metric": column[0], "n": column[1]} | facts
 
     values, compared = {}, {}
     for metric, n in columns:

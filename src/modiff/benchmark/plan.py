@@ -14,7 +14,7 @@ from modiff.methods.registry import METHODS as methods
 from modiff.metrics.registry import columns_of
 
 if TYPE_CHECKING:
-    from modiff.evaluation.settings import EvaluationSettings
+    from modiff.evaluation.scoring import EvaluationSettings
 
 Changes = dict[str, Any]
 METHODS, ABLATIONS, EDGES, CONTROLS = "methods", "ablations", "edges", "controls"
@@ -100,7 +100,7 @@ class BenchmarkSettings(BenchmarkConfig):
 
     def evaluation(self) -> EvaluationSettings:
         """How every run is scored."""
-        from modiff.evaluation.settings import EvaluationSettings
+        from modiff.evaluation.scoring import EvaluationSettings
         from modiff.metrics.protocols import PROTOCOLS
 
         shared = {name: getattr(self, name) for name in ("ns", "thresholds", "metrics", "limit")}

@@ -16,9 +16,9 @@ from modiff.benchmark.plan import EVERYONE, BenchmarkSettings, Row, preset_of
 from modiff.config.fields import typed
 from modiff.data.splits import fold_split
 from modiff.errors import ConfigError, DataError
+from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import SCHEMA, read_json, read_result
-from modiff.evaluation.results import read_results
 from modiff.io.files import write_text
 from modiff.methods.run_folder import WEIGHTS
 

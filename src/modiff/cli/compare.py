@@ -31,8 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
     from modiff.evaluation import provenance
-    from modiff.evaluation.compare import compare, differences_frame, figure_of, write_comparison
-    from modiff.evaluation.results import read_methods
+    from modiff.evaluation.compare import compare, differences_frame, figure_of, read_methods, write_comparison
     from modiff.evaluation.words import text_table
     from modiff.viz.figures import save
 
@@ -50,7 +49,7 @@ def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
 
 
 def _seconds(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
-    from modiff.evaluation.results import find_result
+    from modiff.evaluation.compare import find_result
     from modiff.evaluation.tradeoff import figure_of, points_frame, tradeoff_of
     from modiff.evaluation.words import text_table
     from modiff.viz.figures import save

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Each step is the verb of its name, called as a library."""
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
-    from modiff.evaluation.settings import EvaluationSettings
+    from modiff.evaluation.scoring import EvaluationSettings
     from modiff.evaluation.words import results_table, wide_console
     from modiff.methods.weights import load_model
     from modiff.report.run import write_report

@@ -14,7 +14,7 @@ from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from modiff.evaluation.evaluate import Progress, Written
-    from modiff.evaluation.settings import EvaluationSettings
+    from modiff.evaluation.scoring import EvaluationSettings
 
 _Options = dict[str, Any]
 # The options of one kind of source, with the value of one that is not given; a setting's stands in EvaluationConfig.
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _is_model(source: str) -> bool:
     """Whether it is a run folder or a packaged model, not files of samples; ConfigError where it is neither."""
-    from modiff.evaluation.predictions.base import FORMATS
+    from modiff.evaluation.predictions import FORMATS
     from modiff.methods.run_folder import CONFIG, WEIGHTS
     from modiff.methods.weights import packaged_models
 
@@ -67,7 +67,7 @@ def _options(args: argparse.Namespace, what: str, own: _Options, others: _Option
 
 def _settings(args: argparse.Namespace, **fixed: Any) -> EvaluationSettings:
     """The settings that were given, over `fixed` and the defaults."""
-    from modiff.evaluation.settings import EvaluationSettings
+    from modiff.evaluation.scoring import EvaluationSettings
 
     return EvaluationSettings(**fixed | asked(args, EvaluationSettings))
 
@@ -100,8 +100,8 @@ def _of_model(args: argparse.Namespace) -> Written | None:
 def _of_files(args: argparse.Namespace) -> Written:
     from modiff.evaluation.evaluate import evaluate_files
     from modiff.evaluation.predictions import open_maps
-    from modiff.evaluation.predictions.truth import open_truth
-    from modiff.evaluation.predictions.values import Values
+    from modiff.evaluation.source import FileSamples
+    from modiff.evaluation.truth import Values, open_truth
 
     given = _options(args, "files are", _OF_FILES, _OF_MODEL, needs="truth")
     settings = _settings(args, one_rater=True)
@@ -110,16 +110,10 @@ def _of_files(args: argparse.Namespace) -> Written:
     about = {name: given[name] for name in ("classes", "truth_values", "patients", "unread_missing")}
     truth = open_truth(given["truth"], args.split, **about)
     with truth, open_maps(args.source) as samples, progress_bar("Scoring", "cases") as progress:
-        return evaluate_files(
-            samples,
-            truth,
-            args.output or path.with_name(f"{stem}-scores"),
-            settings,
-            name=given["name"] or stem,
-            values=Values(given["values"], truth.classes),
-            allow_missing=given["allow_missing"],
-            progress=progress,
-        )
+        values = Values(given["values"], truth.classes)
+        source = FileSamples(samples, truth, values, settings, allow_missing=given["allow_missing"])
+        folder = args.output or path.with_name(f"{stem}-scores")
+        return evaluate_files(source, folder, name=given["name"] or stem, progress=progress)
 
 
 def _show(written: Written) -> None:

@@ -6,10 +6,9 @@ with replacement and takes the mean over all their images (cluster bootstrap; Fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,10 +31,14 @@ class Interval:
     images: int
     patients: int
 
-    def fields(self) -> dict[str, Any]:
-        """As records have it."""
-        found = {"value": self.value, "ci_low": self.low, "ci_high": self.high}
-        return found | {"images": self.images, "patients": self.patients}
+    @classmethod
+    def of(cls, value: float, ends: Iterable[float], counts: Floats) -> Interval:
+        """counts: images of each patient; where these are too few, the ends are left out."""
+        low, high = map(float, ends) if len(counts) >= MIN_PATIENTS else (None, None)
+        return cls(float(value), low, high, int(counts.sum()), len(counts))
+
+
+_NOTHING = Interval(None, None, None, 0, 0)
 
 
 def mean_interval(values: ArrayLike, patients: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
@@ -49,18 +52,14 @@ def mean_interval(values: ArrayLike, patients: Sequence[str], *, seed: int = 0, 
     defined = ~np.isnan(given)
     given, names = given[defined], names[defined]
     if not given.size:
-        return Interval(None, None, None, 0, 0)
-    unique, cluster = np.unique(names, return_inverse=True)
+        return _NOTHING
+    cluster = np.unique(names, return_inverse=True)[1]
     counts = np.bincount(cluster).astype(np.float64)
     # Sums of sorted values, so that rounding does not depend on the order of images either.
     order = np.lexsort((given, cluster))
     sums = np.add.reduceat(given[order], np.concatenate(([0], np.cumsum(counts[:-1]).astype(int))))
-    mean = float(sums.sum() / counts.sum())
-    if unique.size < MIN_PATIENTS:
-        return Interval(mean, None, None, given.size, unique.size)
     taken = _taken(sums.size, seed, resamples)
-    low, high = np.quantile((taken @ sums) / (taken @ counts), _ENDS)
-    return Interval(mean, float(low), float(high), given.size, unique.size)
+    return Interval.of(sums.sum() / counts.sum(), np.quantile((taken @ sums) / (taken @ counts), _ENDS), counts)
 
 
 @lru_cache(maxsize=8)
@@ -68,14 +67,6 @@ def _taken(patients: int, seed: int, resamples: int) -> Floats:
     """(resamples, patients) how often each is taken: drawing P of P with replacement is a multinomial draw."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(patients, np.full(patients, 1.0 / patients), size=resamples).astype(np.float64)
-
-
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, patients: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
-) -> Interval:
-    """Mean of a − b over the images where both are defined, with its interval by bootstrap over patients."""
-    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    return mean_interval(difference, patients, seed=seed, resamples=resamples)
 
 
 def differences_from(
@@ -90,17 +81,14 @@ def differences_from(
     A pair that differs on fewer than MIN_PATIENTS patients has no part in c: most resamples miss those patients and
     know no error. Its own interval holds 0 even if all of them agree, as k patients of P are √k errors from 0.
     """
-    sums, counts = _clusters(rows.T, np.asarray(patients, dtype=str))
+    sums, counts = _clusters(rows.T, patients)
     found = (sums - sums[:, [best]]).sum(0) / counts.sum()
-    if len(counts) < MIN_PATIENTS:
-        return [Interval(float(value), None, None, rows.shape[1], len(counts)) for value in found]
-    one, other = np.triu_indices(len(rows), k=1)
-    c = _largest_deviation(sums[:, one] - sums[:, other], counts, _taken(len(counts), seed, resamples))
-    _, errors = _ratios(sums - sums[:, [best]], counts, np.ones((1, len(counts))))
-    return [
-        Interval(float(value), float(value - half), float(value + half), rows.shape[1], len(counts))
-        for value, half in zip(found, c * errors[0], strict=True)
-    ]
+    halves = np.zeros(len(rows))
+    if len(counts) >= MIN_PATIENTS:
+        one, other = np.triu_indices(len(rows), k=1)
+        c = _largest_deviation(sums[:, one] - sums[:, other], counts, _taken(len(counts), seed, resamples))
+        halves = c * _ratios(sums - sums[:, [best]], counts, np.ones((1, len(counts))))[1][0]
+    return [Interval.of(value, (value - half, value + half), counts) for value, half in zip(found, halves, strict=True)]
 
 
 _FEW = 2.776  # Student's t at 95 % of five patients, where every pair differs on fewer
@@ -137,61 +125,49 @@ def pooled_error_interval(
     Noise makes such a sum too large, and resampling adds noise once more, so percentiles would lie above the truth: the
     interval is the basic one (2·value − percentiles, not below 0), widened where needed to hold the value.
     """
-    given, names = np.asarray(values, dtype=np.float64), np.asarray(patients, dtype=str)
-    if given.ndim != 2 or names.shape != given.shape[:1]:
-        raise ValueError(f"one patient per row: {given.shape} values, {names.shape} patients")
+    given = np.asarray(values, dtype=np.float64)
+    if given.ndim != 2 or len(patients) != len(given):
+        raise ValueError(f"one patient per row: {given.shape} values, {len(patients)} patients")
+    sums, counts = _clusters(given, patients)
+    if not counts.size:
+        return _NOTHING
+    value = float(np.abs(sums.sum(0) / counts.sum()).sum() / classes)
+    low, high = np.quantile(np.abs(_resampled_means(sums, counts, seed, resamples)).sum(1) / classes, _ENDS)
+    return Interval.of(value, (min(value, max(0.0, 2 * value - high)), max(value, 2 * value - low)), counts)
+
+
+def _clusters(given: Floats, patients: Sequence[str]) -> tuple[Floats, Floats]:
+    """(patients, columns) sums and (patients,) numbers of images, of the rows without NaN."""
     defined = ~np.isnan(given).any(1)
-    sums, counts = _clusters(given[defined], names[defined])
-    images = int(counts.sum())
-    if not images:
-        return Interval(None, None, None, 0, 0)
-    value = float(np.abs(sums.sum(0) / images).sum() / classes)
-    if len(counts) < MIN_PATIENTS:
-        return Interval(value, None, None, images, len(counts))
-    means = resampled_means(sums, counts, seed=seed, resamples=resamples)
-    low, high = np.quantile(np.abs(means).sum(1) / classes, _ENDS)
-    return Interval(
-        value, min(value, max(0.0, 2 * value - float(high))), max(value, 2 * value - float(low)), images, len(counts)
-    )
-
-
-def _clusters(given: Floats, names: NDArray[np.str_]) -> tuple[Floats, Floats]:
-    """(patients, columns) sums and (patients,) numbers of images."""
-    unique, cluster = np.unique(names, return_inverse=True)
+    unique, cluster = np.unique(np.asarray(patients, dtype=str)[defined], return_inverse=True)
     sums = np.zeros((unique.size, given.shape[1]))
-    np.add.at(sums, cluster, given)
+    np.add.at(sums, cluster, given[defined])
     return sums, np.bincount(cluster, minlength=unique.size).astype(np.float64)
 
 
-def resampled_means(sums: Floats, counts: Floats, *, seed: int = 0, resamples: int = RESAMPLES) -> Floats:
+def _resampled_means(sums: Floats, counts: Floats, seed: int, resamples: int) -> Floats:
     """(resamples, columns) means over images of resampled patients, from their sums (patients, columns) and counts."""
     taken = _taken(len(counts), seed, resamples)
     return (taken @ sums) / (taken @ counts)[:, None]
 
 
 def pooled_difference(
-    a: ArrayLike, b: ArrayLike, patients: Sequence[str], *, classes: int = 1, seed: int = 0, resamples: int = RESAMPLES
+    a: Floats, b: Floats, patients: Sequence[str], *, classes: int = 1, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[Interval, float | None, float | None]:
     """Difference a − b of two pooled errors (see `pooled_error_interval`) on the same images, and both errors.
 
     The images are those where both are defined. The interval is of percentiles: what noise adds, it adds to both.
     """
-    ours, theirs = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    width = ours.shape[1]
-    defined = ~(np.isnan(ours).any(1) | np.isnan(theirs).any(1))
-    names = np.asarray(patients, dtype=str)[defined]
-    sums, counts = _clusters(np.concatenate([ours, theirs], 1)[defined], names)
-    images = int(counts.sum())
-    if not images:
-        return Interval(None, None, None, 0, 0), None, None
+    both = np.concatenate([a, b], axis=1, dtype=np.float64)
+    width = both.shape[1] // 2
+    sums, counts = _clusters(both, patients)
+    if not counts.size:
+        return _NOTHING, None, None
 
     def errors(means: Floats) -> tuple[Floats, Floats]:
         size = np.abs(means)
         return size[..., :width].sum(-1) / classes, size[..., width:].sum(-1) / classes
 
-    one, other = (float(value) for value in errors(sums.sum(0) / images))
-    if len(counts) < MIN_PATIENTS:
-        return Interval(one - other, None, None, images, len(counts)), one, other
-    drawn = errors(resampled_means(sums, counts, seed=seed, resamples=resamples))
-    low, high = np.quantile(drawn[0] - drawn[1], _ENDS)
-    return Interval(one - other, float(low), float(high), images, len(counts)), one, other
+    one, other = (float(value) for value in errors(sums.sum(0) / counts.sum()))
+    drawn = errors(_resampled_means(sums, counts, seed, resamples))
+    return Interval.of(one - other, np.quantile(drawn[0] - drawn[1], _ENDS), counts), one, other

@@ -1,10 +1,17 @@
-"""Paired differences between methods on the same images, with intervals by bootstrap over patients."""
+"""Results of evaluations side by side: read, refused where they are not of the same images, and compared in pairs.
+
+Differences are paired, on the same images, with intervals by bootstrap over patients.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,18 +19,192 @@ import numpy as np
 import pandas as pd
 
 from modiff.config.evaluation import RESAMPLES
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, DataError
 from modiff.evaluation import words
-from modiff.evaluation.bootstrap import LEVEL, mean_interval, paired_difference, pooled_difference
-from modiff.evaluation.records import STRATA, write_json
-from modiff.evaluation.results import Method, Way
-from modiff.metrics.registry import FIRST, GAP, METRICS, POOLED, pooled, rank
+from modiff.evaluation.bootstrap import LEVEL, mean_interval, pooled_difference
+from modiff.evaluation.evaluate import FOLDER
+from modiff.evaluation.records import STRATA, ImageTable, Result, read_csv, read_result, write_json
+from modiff.metrics.registry import FIRST, METRICS, POOLED, rank
 from modiff.viz.charts import draw_differences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_ROWS = 60  # of a panel
+MODEL = "model"
+Way = tuple[str, float, int]  # protocol, threshold, n
+_FLAGS = {"protocol": "--protocol", "n": "-n", "threshold": "--threshold"}
+# What must be the same in two results: its name, its value, and how an error says it.
+Facts = Iterable[tuple[str, object, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """One method's values on every image. name: in tables. path: of its JSON. table: has them under `steps`.
+
+    parts: the results that were pooled, one per fold; none where it is one result.
+    """
+
+    name: str
+    path: Path
+    result: Result
+    table: ImageTable
+    steps: int | None
+    parts: tuple[Method, ...] = ()
+
+    @cached_property
+    def columns(self) -> dict[tuple[Way, str], Any]:
+        """(images,) by how it was scored and metric, or a `PooledError` where the metric is one."""
+        own = {q: found for q, found in self.table.measured.items() if (q.predictor, q.steps) == (MODEL, self.steps)}
+        return {((q.protocol, q.threshold, q.n), q.metric): found for q, found in own.items()}
+
+    def ways(self) -> set[Way]:
+        """The protocols, thresholds and n that it was scored under."""
+        return {way for way, _ in self.columns}
+
+    def facts(self) -> Facts:
+        """What methods that are compared have in common."""
+        store, frame, ways = self.result.text("store", "fingerprint"), self.table.frame, self.ways()
+        yield "split", self.table.split, self.table.split
+        yield "data", store, f"store {str(store)[:12]}"
+        yield "images", sorted(frame.index), f"{len(frame)} images"
+        rows = sorted(frame[["patient", "stratum", "raters"]].itertuples(name=None))
+        yield "patients, raters or strata", rows, "other rows"
+        for field, values in (
+            ("protocol", {protocol for protocol, _, _ in ways}),
+            ("n", {n for _, _, n in ways}),
+            ("threshold", {f"{protocol} {threshold:g}" for protocol, threshold, _ in ways}),
+        ):
+            yield field, values, _list(values)
+
+
+def read_results(path: str | Path) -> tuple[Result, ImageTable]:
+    """The result in `path`, a JSON, and the table of images beside it; DataError where they do not say the same."""
+    path = Path(path)
+    result, beside = read_result(path), path.with_suffix(".csv")
+    table = read_csv(beside, str(result.made.get("split", "")))
+    known = result.strata.get("all", {}).get("images")
+    if known != len(table):
+        found, expected = f"{len(table)} images", f"{known} as {path.name} says"
+        raise DataError("not of this result", path=beside, found=found, expected=expected)
+
+    which = attrgetter("metric", "predictor", "protocol", "threshold", "n", "steps", "stratum")
+    told = {which(record): record.value for record in result.results}
+    for record in table.records(resamples=1):
+        values = (record.value, told.get(which(record), record.value))
+        mean, said = (math.nan if value is None else value for value in values)
+        if not np.isclose(mean, said, rtol=1e-9, atol=1e-12, equal_nan=True):
+            field = f"{record.metric} of {record.predictor}, {record.protocol}, n={record.n}, {record.stratum}"
+            found, expected = f"a mean of {mean:.6g}", f"{said:.6g} as {path.name} says"
+            raise DataError("not of this result", path=beside, field=field, found=found, expected=expected)
+    return result, table
+
+
+def find_result(path: str | Path, split: str | None = None) -> Path:
+    """The JSON of an evaluation: the file itself, or the one in a folder or in its folder `evaluation`.
+
+    Raises DataError where there is none, or several and none is <split>.json.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    there = [folder for folder in (path, path / FOLDER) if folder.is_dir()]
+    found = sorted(file for folder in there for file in folder.glob("*.json") if file.with_suffix(".csv").is_file())
+    named = [file for file in found if file.stem == (split or "test")]
+    if len(named) == 1 or (len(found) == 1 and split is None):
+        return (named or found)[0]
+    if not found:
+        raise DataError("no result here", path=path, expected="what `modiff evaluate` wrote")
+    names = ", ".join(str(file.relative_to(path)) for file in found)
+    raise DataError("several results", path=path, found=names, hint="Name the file in place of the folder")
+
+
+def read_methods(
+    paths: Sequence[str | Path],
+    names: Sequence[str] | None = None,
+    *,
+    split: str | None = None,
+    wanted: Mapping[str, Collection[str | int | float]] | None = None,
+) -> list[Method]:
+    """The methods of some results: one each, or one for each number of sampler steps where a result has several.
+
+    names: one per path; by default what the results call their models, or their files where these are the same.
+    wanted: of the protocol, n and threshold, those that are compared; by default all.
+    Raises DataError for what is not a result, and where the results are not of the same thing, saying what differs.
+    """
+    files = [find_result(path, split) for path in paths]
+    if names is not None and len(names) != len(files):
+        raise DataError("one name per result", field="names", found=len(names), expected=len(files))
+    results = [read_results(file) for file in files]
+    own = [result.text("model", "name") or file.parent.name for file, (result, _) in zip(files, results, strict=True)]
+    called = names or distinct(own, [str(file.with_suffix("")) for file in files])
+    several = zip(called, files, results, strict=True)
+    methods = [method for label, file, read in several for method in _methods(label, file, *read, wanted or {})]
+    first = methods[0]
+    for i, method in enumerate(methods[1:], 1):
+        check_alike(first.path, first.facts(), method.path, method.facts())
+        frame = method.table.frame.loc[first.table.frame.index]
+        methods[i] = replace(method, table=replace(method.table, frame=frame))
+    again = [name for name, count in Counter(method.name for method in methods).items() if count > 1]
+    if again:
+        raise DataError("two methods of one name", field="names", found=again[0], hint="--names tells them apart.")
+    return methods
+
+
+def distinct(names: Sequence[str], *more: Sequence[str]) -> list[str]:
+    """Each name, or where others are the same, with the first of `more` that tells all of them apart."""
+    found = []
+    for i, name in enumerate(names):
+        alike = [k for k, other in enumerate(names) if other == name]
+        telling = (texts for texts in more if len({texts[k] for k in alike}) == len(alike))
+        found.append(name if len(alike) == 1 else f"{name}, {next(telling, more[-1])[i]}")
+    return found
+
+
+def _methods(
+    label: str, file: Path, result: Result, table: ImageTable, wanted: Mapping[str, Collection[Any]]
+) -> list[Method]:
+    model = [quantity for quantity in table.columns if quantity.predictor == MODEL]
+    left = [q for q in model if any(getattr(q, field) not in values for field, values in wanted.items())]
+    every = sorted({quantity.steps for quantity in set(model) - set(left)}, key=lambda steps: steps or 0)
+    if not every:
+        parts = [f"{field} {_list({getattr(q, field) for q in model})}" for field in ("protocol", "n", "threshold")]
+        raise DataError("nothing of what is to be compared", path=file, found="; ".join(parts))
+    table = replace(table, frame=table.frame.drop(columns=left))
+    names = [f"{label}, {steps} steps" if len(every) > 1 else label for steps in every]
+    return [Method(name, file, result, table, steps) for name, steps in zip(names, every, strict=True)]
+
+
+def _list(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, sorted(values))) or "none"
+
+
+def check_alike(first: Path, facts: Facts, other: Path, others: Facts) -> None:
+    """Raises DataError that says in what the file `other` differs from `first`; arrays may differ by rounding."""
+    for (field, ours, expected), (_, theirs, found) in zip(facts, others, strict=True):
+        if isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray):
+            same = ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+        else:
+            same = ours == theirs
+        if not same:
+            said = (
+                ("others", f"the same as in {first}") if found == expected else (found, f"{expected}, as {first} has")
+            )
+            hint = f"{_FLAGS[field]} compares what both have." if field in _FLAGS else None
+            message = "results of different things are not compared"
+            raise DataError(message, path=other, field=field, found=said[0], expected=said[1], hint=hint)
+
+
+def pool(parts: Sequence[Method], split: str) -> Method:
+    """One method's results on the images of several splits as one; what only some of them have is left out.
+
+    split: what they are called together. Raises DataError where they share images.
+    """
+    first = parts[0]
+    frame = pd.concat([part.table.frame for part in parts], join="inner")
+    if not frame.index.is_unique:
+        raise DataError("an image in two folds", path=first.path, field="case")
+    return replace(first, table=ImageTable(split, frame), parts=tuple(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +271,11 @@ def compare(
 
 def _metrics(methods: Sequence[Method], asked: Iterable[str] | None) -> tuple[list[str], list[str]]:
     """Metrics of records in the order of tables, and what is to be said of those left out."""
-    every = set.intersection(*(method.metrics() for method in methods))
-    some = set.union(*(method.metrics() for method in methods)) - every
-    has = {metric for metric in every if not metric.startswith(GAP)}
-    has |= {"ece"} if any(metric.startswith(GAP) for metric in every) else set()
-    has |= {"presence_ece"} if {"presence_samples", "presence_raters"} <= has else set()
+    own = [{metric for _, metric in method.columns} for method in methods]
+    has = set.intersection(*own)
     names = list(FIRST) if asked is None else list(asked)
     if "all" in names:
-        alone = sorted(metric for metric in some if not metric.startswith(GAP))
+        alone = sorted(set.union(*own) - has - set(POOLED))
         chosen = {metric for metric in has if words.HIGHER_IS_BETTER.get(metric) is not None}
         return sorted(chosen, key=rank), [f"only some results have {', '.join(alone)}"] if alone else []
     parts: set[str] = set()
@@ -118,21 +296,18 @@ def _difference(
     """The difference a − b; None where the metric is not measured in this way (no threshold enters it)."""
     table, rows = a.table, a.table.rows(stratum)
     patients = table.frame["patient"][rows].tolist()
-    if metric in POOLED:
-        columns = [{name: values for (at, name), values in m.columns.items() if at == way} for m in (a, b)]
-        ours, theirs = (pooled(found).get(metric) for found in columns)
-        if ours is None or theirs is None:
-            return None
-        gaps, classes = (ours.gaps[rows], theirs.gaps[rows]), ours.classes
-        interval, value_a, value_b = pooled_difference(*gaps, patients, classes=classes, seed=seed, resamples=resamples)
-    elif (way, metric) in a.columns and (way, metric) in b.columns:
-        x, y = a.columns[way, metric][rows], b.columns[way, metric][rows]
-        undefined = np.isnan(x - y)
-        both = (np.where(undefined, np.nan, values) for values in (x, y))
-        value_a, value_b = (mean_interval(values, patients, resamples=1).value for values in both)
-        interval = paired_difference(x, y, patients, seed=seed, resamples=resamples)
-    else:
+    if (way, metric) not in a.columns.keys() & b.columns.keys():
         return None
+    x, y = a.columns[way, metric], b.columns[way, metric]
+    how: dict[str, int] = {"seed": seed, "resamples": resamples}
+    if metric in POOLED:
+        errors = pooled_difference(x.gaps[rows], y.gaps[rows], patients, classes=x.classes, **how)
+        interval, value_a, value_b = errors
+    else:
+        difference = (x - y)[rows]
+        both = (np.where(np.isnan(difference), np.nan, values[rows]) for values in (x, y))
+        value_a, value_b = (mean_interval(values, patients, resamples=1).value for values in both)
+        interval = mean_interval(difference, patients, **how)
     better, higher = None, words.HIGHER_IS_BETTER.get(metric)
     if higher is not None and interval.low is not None and interval.high is not None:
         better = None if interval.low <= 0 <= interval.high else a.name if (interval.low > 0) == higher else b.name
@@ -157,29 +332,28 @@ def write_comparison(comparison: Comparison, path: str | Path, *, made: dict[str
 
 def differences_frame(comparison: Comparison, a: str, b: str, stratum: str = "all") -> pd.DataFrame:
     """The cells of a table of two methods, a row per difference; indexed by protocol, threshold and n."""
-    rows, index = [], []
-    for row in comparison.differences:
-        if (row.a, row.b, row.stratum) == (a, b, stratum):
-            digits = words.decimals(row.metric)
-            cells = {
-                "a − b": f"{a} − {b}",
-                "metric": words.METRICS[row.metric],
-                "protocol": row.protocol,
-                "threshold": words.masks_by(row.metric, row.protocol, row.threshold),
-                "n": row.n,
-                "split": row.split,
-                "stratum": words.STRATA[row.stratum],
-                "images": row.images,
-                "undefined": row.undefined or "",
-                "a": words.number(row.value_a, digits=digits),
-                "b": words.number(row.value_b, digits=digits),
-                "difference": words.number(row.difference, signed=True, digits=digits),
-                words.INTERVAL: words.ends(row.ci_low, row.ci_high, signed=True, digits=digits),
-                "better": row.better or (words.NONE if row.ci_low is None else "not shown"),
-            }
-            rows.append(cells)
-            index.append(f"{row.protocol} {row.threshold} {row.n}")
-    return pd.DataFrame(rows, index=index)
+    rows = [row for row in comparison.differences if (row.a, row.b, row.stratum) == (a, b, stratum)]
+    cells = []
+    for row in rows:
+        digits = words.decimals(row.metric)
+        cell = {
+            "a − b": f"{a} − {b}",
+            "metric": words.METRICS[row.metric],
+            "protocol": row.protocol,
+            "threshold": words.masks_by(row.metric, row.protocol, row.threshold),
+            "n": row.n,
+            "split": row.split,
+            "stratum": words.STRATA[row.stratum],
+            "images": row.images,
+            "undefined": row.undefined or "",
+            "a": words.number(row.value_a, digits=digits),
+            "b": words.number(row.value_b, digits=digits),
+            "difference": words.number(row.difference, signed=True, digits=digits),
+            words.INTERVAL: words.ends(row.ci_low, row.ci_high, signed=True, digits=digits),
+            "better": row.better or (words.NONE if row.ci_low is None else "not shown"),
+        }
+        cells.append(cell)
+    return pd.DataFrame(cells, index=[f"{row.protocol} {row.threshold} {row.n}" for row in rows])
 
 
 def figure_of(comparison: Comparison, stratum: str = "all") -> Figure:

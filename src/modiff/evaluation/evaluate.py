@@ -2,7 +2,7 @@
 
 The way of a number: `source` yields batches of samples, a model's or from files; `scoring` turns them into columns, one
 per metric, protocol, threshold and n; `modiff.metrics.registry` says how a metric is computed of them, and
-`modiff.metrics.functional` computes it; `table` collects the rows of all images; `bootstrap` gives means and intervals.
+`modiff.metrics.functional` computes it; `records` has the table of all images, and what `bootstrap` makes of it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +22,10 @@ from modiff.devices import device_name
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
-from modiff.evaluation.predictions.base import MapSource
-from modiff.evaluation.predictions.truth import Truth
-from modiff.evaluation.predictions.values import Values
-from modiff.evaluation.records import Record, Result, write_result
-from modiff.evaluation.resume import PartialRows, Row
-from modiff.evaluation.scoring import Columns, rows_of, score_references, score_samples
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.evaluation.distributed import PartialRows, Row
+from modiff.evaluation.records import ImageTable, Record, Result, assemble, strata_of, write_csv, write_result
+from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
-from modiff.evaluation.table import UNREAD, ImageTable, assemble, records_of, strata_of, write_csv
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -42,17 +37,17 @@ FOLDER = "evaluation"  # of a run folder
 Progress = Callable[[int, int], None]
 
 
-def _silent(done: int, total: int) -> None:
-    """Nobody watches."""
-
-
 @dataclass
 class Evaluation:
-    """A table of images, its records, and how many images were left out because nobody read them."""
+    """A table of images and, computed when they are asked for, its records."""
 
     table: ImageTable
-    records: list[Record]
-    unread: int = 0
+    settings: EvaluationSettings
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The means with their intervals."""
+        return self.table.records(seed=self.settings.seed, resamples=self.settings.resamples)
 
 
 @dataclass(frozen=True)
@@ -82,8 +77,8 @@ def evaluate(
     and an interrupted evaluation resumes. progress: called with (images done, images in all) by this process.
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
-    settings, report = settings or EvaluationSettings(), progress or _silent
-    source = ModelSamples(model, images, settings, device=torch.device(device), batch_size=batch_size)
+    settings, report = settings or EvaluationSettings(), progress or (lambda done, total: None)
+    source = ModelSamples(model, images, settings, torch.device(device), batch_size)
     finished: dict[str, Row] = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
     mine = processes.share([row for row in source.rows if images.cases[row] not in finished])
     new: list[Row] = []
@@ -103,7 +98,7 @@ def evaluate(
         seconds = processes.from_first(lambda: source.seconds(rows))
     finally:
         model.train(was_training)
-    return _evaluation(rows, settings, split, seconds)
+    return Evaluation(assemble(split, rows, seconds), settings)
 
 
 def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
@@ -118,28 +113,18 @@ def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
             controls |= score(other.masks, other.read, predictor="shuffled")
         if drawn.seconds is not None:
             seconds[str(drawn.steps)] = drawn.seconds
-    found = rows_of(columns, len(masks))
-    strata, raters = strata_of(masks.flatten(2).any(-1) & read, read), read.sum(1).tolist()
-    rows: list[Row] = [
-        {"case": case, "patient": patient, "stratum": stratum, "raters": count, "values": values, "seconds": seconds}
-        for case, patient, stratum, count, values in zip(
-            sampled.cases, sampled.patients, strata, raters, found, strict=True
-        )
-    ]
+    by_name = {
+        "case": sampled.cases,
+        "patient": sampled.patients,
+        "stratum": strata_of(masks.flatten(2).any(-1), read),
+        "raters": read.sum(1).tolist(),
+        "values": rows_of(columns, len(masks)),
+        "seconds": [seconds] * len(masks),
+    }
     if other:
-        for row, case, values in zip(rows, other.case, rows_of(controls, len(masks)), strict=True):
-            row["control"] = {"case": case, "values": values}
-    return rows
-
-
-def _evaluation(
-    rows: list[Row], settings: EvaluationSettings, split: str, seconds: dict[tuple[int | None, int], float]
-) -> Evaluation:
-    control = {row["control"]["case"]: row["control"]["values"] for row in rows if "control" in row}
-    table = assemble(split, rows, control)
-    table.seconds = seconds
-    unread = sum(row["stratum"] == UNREAD for row in rows)
-    return Evaluation(table, records_of(table, seed=settings.seed, resamples=settings.resamples), unread)
+        scored = zip(other.case, rows_of(controls, len(masks)), strict=True)
+        by_name["control"] = [{"case": case, "values": values} for case, values in scored]
+    return [dict(zip(by_name, cells, strict=True)) for cells in zip(*by_name.values(), strict=True)]
 
 
 def evaluate_to_folder(
@@ -169,9 +154,8 @@ def evaluate_to_folder(
     target = Path(folder) / f"{settings.name(split)}.json"
     model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, loaded.config)}
     store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
-    made = _made(settings, split, store, model, device_name(device)) | {"notes": notes(loaded, images, split)}
-    identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split}
-    resume = PartialRows(target, identity | {"device": device.type, **settings.to_dict()}, processes.rank())
+    identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split, "device": device.type}
+    resume = PartialRows(target, identity | settings.to_dict(), processes.rank())
     if restart:
         processes.from_first(resume.discard)
     evaluation = evaluate(
@@ -186,68 +170,53 @@ def evaluate_to_folder(
     )
 
     def write() -> Written:
-        written = _write(evaluation, made, target)
+        said, where = notes(loaded, images, split), device_name(device)
+        written = _write(evaluation, target, said, device=where, store=store, model=model)
         resume.discard()
         return written
 
     return processes.from_first(write)
 
 
-def evaluate_files(
-    predictions: MapSource,
-    truth: Truth,
-    folder: str | Path,
-    settings: EvaluationSettings,
-    *,
-    name: str,
-    values: Values,
-    allow_missing: bool = False,
-    progress: Progress | None = None,
-) -> Written:
+def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress | None = None) -> Written:
     """Scores samples in files against every case of the truth and writes <split>.csv and <split>.json to `folder`.
 
-    name: of the method. values: how the numbers of the predictions are read. allow_missing: cases without predictions
-    are left out, and a note says how many; else they are refused. progress: (cases done, cases in all).
-    Raises DataError that names the case where predictions and truth do not fit, and for unequal cases.
+    name: of the method. progress: called with (cases done, cases in all).
+    Raises DataError that names the case where predictions and truth do not fit, and where nobody read any image.
     """
-    source = FileSamples(predictions, truth, settings, values=values, allow_missing=allow_missing)
-    rows, report = list[Row](), progress or _silent
+    truth, settings = source.truth, source.settings
+    rows, report = list[Row](), progress or (lambda done, total: None)
     report(0, len(source.rows))
     for done, sampled in source.batches():
         rows += _score(sampled, settings)
         report(done, len(source.rows))
-    evaluation = _evaluation(rows, settings, truth.split, {})
-    if not len(evaluation.table):
+    table = assemble(truth.split, rows)
+    if not len(table):
         raise DataError("nobody read any of these images", path=truth.path)
-    where = str(predictions.path.resolve())
-    model = {"name": name, "fingerprint": source.fingerprint(), "samples": where}
+    samples = str(source.predictions.path.resolve())
+    model = {"name": name, "fingerprint": source.fingerprint(), "samples": samples}
     store = {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()}
-    made = _made(settings, truth.split, store, model, device_name("cpu")) | {"notes": [*truth.notes, *source.notes]}
-    return _write(evaluation, made, Path(folder) / f"{settings.name(truth.split)}.json")
+    target = Path(folder) / f"{settings.name(truth.split)}.json"
+    said = [*truth.notes, *source.notes]
+    return _write(Evaluation(table, settings), target, said, device=device_name("cpu"), store=store, model=model)
 
 
-def _write(evaluation: Evaluation, made: dict[str, Any], target: Path) -> Written:
-    result = Result(made | {"unread": evaluation.unread}, evaluation.table.counts(), evaluation.records)
-    table = write_csv(evaluation.table, target.with_suffix(".csv"))
-    return Written(result, write_result(result, target), table)
-
-
-def _made(
-    settings: EvaluationSettings, split: str, store: dict[str, str], model: dict[str, str], device: str
-) -> dict[str, Any]:
-    fold = fold_of(split)[0]
-    made = provenance.made(device=device, processes=processes.count(), store=store, model=model)
-    made |= {"seed": settings.seed, "split": split} | ({} if fold is None else {"fold": fold})
-    return made | {"settings": settings.to_dict()}
+def _write(evaluation: Evaluation, target: Path, notes: list[str], *, device: str, **of: Any) -> Written:
+    """of: the store and the model."""
+    table, settings, fold = evaluation.table, evaluation.settings, fold_of(evaluation.table.split)[0]
+    made = provenance.made(device=device, processes=processes.count(), **of)
+    made |= {"seed": settings.seed, "split": table.split} | ({} if fold is None else {"fold": fold})
+    made |= {"settings": settings.to_dict(), "notes": notes, "unread": table.unread}
+    result = Result(made, table.counts(), evaluation.records)
+    csv = write_csv(table, target.with_suffix(".csv"))
+    return Written(result, write_result(result, target), csv)
 
 
 def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:
     """Raises DataError unless the images have the channels and classes that the model was built for."""
     model, info = loaded.model, images.info
-    for field, needs, has in (
-        ("channels", model.channels, len(info.channels)),
-        ("classes", model.classes, len(info.classes)),
-    ):
+    sides = {"channels": (model.channels, len(info.channels)), "classes": (model.classes, len(info.classes))}
+    for field, (needs, has) in sides.items():
         if needs != has:
             raise DataError("does not fit the model", path=data, field=field, found=has, expected=needs)
 

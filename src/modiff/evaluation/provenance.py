@@ -58,12 +58,7 @@ def versions() -> dict[str, str]:
     from modiff._version import __version__
 
     found = {"modiff": __version__, "python": platform.python_version()}
-    for name in VERSIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return found | {name: metadata.version(name) for name in VERSIONS}
 
 
 def model_fingerprint(model: nn.Module, config: Any = None) -> str:

@@ -1,21 +1,73 @@
-"""From samples and raters of a batch to the columns of a table: any method's samples, and what they are read beside."""
+"""What an evaluation measures, and how: from the samples and raters of a batch to the columns of a table.
+
+Any method's samples, and what they are read beside.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from modiff.evaluation.records import BASELINE, ONE_RATER, REFERENCE
-from modiff.evaluation.settings import EvaluationSettings
-from modiff.evaluation.table import Quantity
+from modiff.config.evaluation import EvaluationConfig
+from modiff.config.fields import to_dict
+from modiff.errors import ConfigError
+from modiff.evaluation.records import BASELINE, ONE_RATER, REFERENCE, Quantity
 from modiff.metrics.functional import PairwiseDistances, iid_reference, majority_vote
 from modiff.metrics.protocols import PROTOCOLS, Protocol
-from modiff.metrics.registry import METRICS, values
+from modiff.metrics.registry import METRICS, chosen, values
 from modiff.metrics.sample_set import SampleSet, Values
 
 Columns = dict[Quantity, Tensor]
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(EvaluationConfig):
+    """`EvaluationConfig` in one order, each value once; ConfigError for an unknown metric or protocol."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_order = {
+            "metrics": chosen(self.metrics),
+            "ns": sorted(set(self.ns)),
+            "thresholds": sorted(set(self.thresholds)),
+            "steps": dict.fromkeys(self.steps),
+            "protocols": dict.fromkeys(self.protocols),
+        }
+        for name, given in in_order.items():
+            object.__setattr__(self, name, tuple(given))
+        for protocol in self.protocols:
+            if protocol not in PROTOCOLS:
+                raise ConfigError("no such protocol", field="protocol", found=protocol, expected=" or ".join(PROTOCOLS))
+
+    def thresholds_of(self, protocol: str) -> tuple[float, ...]:
+        """The protocol's own threshold and those asked for."""
+        return tuple(sorted({PROTOCOLS[protocol].threshold, *self.thresholds}))
+
+    def name(self, split: str) -> str:
+        """The stem of the result's files: the split, and whatever else decides which samples of which images count.
+
+        n, protocols, thresholds, metrics and the control only say what is computed from those samples, and every record
+        names them; they are not in the file's name.
+        """
+        parts = [split]
+        if self.steps != (None,):
+            parts.append("steps" + "-".join("default" if step is None else str(step) for step in self.steps))
+        if self.limit is not None:
+            parts.append(f"limit{self.limit}")
+        if self.seed != 0:
+            parts.append(f"seed{self.seed}")
+        return "-".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, thresholds by protocol."""
+        plain = to_dict(self)
+        thresholds = {protocol: list(self.thresholds_of(protocol)) for protocol in self.protocols}
+        return {"n": plain.pop("ns")} | plain | {"thresholds": thresholds}
 
 
 def score_samples(
@@ -55,10 +107,9 @@ def score_references(masks: Tensor, read: Tensor, settings: EvaluationSettings) 
         return SampleSet(mask[:, None].expand(-1, most, -1, -1, -1), masks, against)
 
     majority, pairs = copied(majority_vote(masks, read), read), PairwiseDistances.of_raters(masks, read=read)
-    others: list[tuple[SampleSet, Tensor]] = []  # each rater against the rest, and whether both are there
-    for j in range(raters if settings.one_rater else 0):
-        rest = read & (torch.arange(raters, device=masks.device) != j)
-        others.append((copied(masks[:, j], rest), read[:, j] & rest.any(1)))
+    alone = torch.eye(raters, dtype=torch.bool, device=masks.device)
+    others = [copied(masks[:, j], read & ~alone[j]) for j in range(raters if settings.one_rater else 0)]
+    use = (read & (read.sum(1, keepdim=True) > 1)).T  # (R,B): this rater and another one are there
     # The mean over raters of fractions that are 0 or 1 is no rater's fraction: presence cannot be averaged.
     of_one = [metric for metric in settings.metrics if metric != "presence"]
     columns: Columns = {}
@@ -66,8 +117,9 @@ def score_references(masks: Tensor, read: Tensor, settings: EvaluationSettings) 
         few = min(n, raters)
         found = {BASELINE: _columns(majority, settings.metrics, protocol, threshold, few)}
         if others:
-            parts = [_columns(own, of_one, protocol, threshold, few) for own, _ in others]
-            found[ONE_RATER] = _averaged(parts, torch.stack([use for _, use in others]))
+            parts = [_columns(own, of_one, protocol, threshold, few) for own in others]
+            by_name = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+            found[ONE_RATER] = {name: torch.where(use, each, 0.0).sum(0) / use.sum(0) for name, each in by_name.items()}
         if "ged" in settings.metrics:
             found[REFERENCE] = {"ged": iid_reference(pairs, n, estimator=protocol.ged_estimator)}
         columns |= {
@@ -87,9 +139,7 @@ def rows_of(columns: Columns, count: int) -> list[dict[str, float]]:
 def _ways(settings: EvaluationSettings) -> Iterator[tuple[Protocol, float, int]]:
     """Every protocol, threshold and n that is scored."""
     for name in settings.protocols:
-        for threshold in settings.thresholds_of(name):
-            for n in settings.ns:
-                yield PROTOCOLS[name], threshold, n
+        yield from product((PROTOCOLS[name],), settings.thresholds_of(name), settings.ns)
 
 
 def _columns(samples: SampleSet, metrics: Sequence[str], protocol: Protocol, threshold: float, n: int) -> Values:
@@ -99,13 +149,3 @@ def _columns(samples: SampleSet, metrics: Sequence[str], protocol: Protocol, thr
         if not METRICS[metric].of_maps or threshold == protocol.threshold:
             columns |= values(samples, metric, protocol, threshold, n)
     return {name: found.double() for name, found in columns.items()}
-
-
-def _averaged(parts: Sequence[Values], use: Tensor) -> Values:
-    """Mean of several scorings of the same images, those where `use` (parts, B) is true; NaN if one of these is."""
-    count = use.sum(0)
-    found = {}
-    for name in parts[0]:
-        total = torch.stack([torch.where(keep, part[name], 0.0) for keep, part in zip(use, parts, strict=True)]).sum(0)
-        found[name] = torch.where(count > 0, total / count, torch.nan)
-    return found

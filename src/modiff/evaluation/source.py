@@ -1,40 +1,43 @@
-"""Where samples come from: a model that draws them for a split, or files that any program wrote, with their raters."""
+"""Where samples come from: a model that draws them for a split, or files that any program wrote, with their raters.
+
+And which images are scored or shown, and whose samples a control takes: fixed choices by hash, the same everywhere.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.errors import DataError
-from modiff.evaluation.predictions.base import MapSource
-from modiff.evaluation.predictions.folder import check_place
-from modiff.evaluation.predictions.truth import Truth, TruthCase
-from modiff.evaluation.predictions.values import Values
-from modiff.evaluation.resume import Row
-from modiff.evaluation.selection import derangement, subset
-from modiff.evaluation.settings import EvaluationSettings
+from modiff.errors import ConfigError, DataError
+from modiff.evaluation.distributed import Row
+from modiff.evaluation.predictions import MapSource, check_place
+from modiff.evaluation.records import STRATA, strata_of
+from modiff.evaluation.scoring import EvaluationSettings
+from modiff.evaluation.truth import Truth, Values
 from modiff.rng import seed_for, seeds_for
 from modiff.types import Batch
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
+    from modiff.data.store_format import StoreInfo
     from modiff.methods.base import Segmenter
     from modiff.types import Samples
 
 # Samples that are drawn at once: 1 GiB or so of activations on a CPU at 128×128, and enough to keep a GPU busy.
 SAMPLES_AT_ONCE = {"cpu": 128, "cuda": 1024}
 _VALUES_AT_ONCE = 1 << 24  # 64 MiB of float32 maps from files
-
 _TIMED, _TIMED_SECONDS = 32, 60.0  # images and seconds that the time of a smaller n is measured on
+_COLOUR_CHANNELS = ("red", "green", "blue")
 
 
 @dataclass
@@ -64,25 +67,27 @@ class Sampled:
 
 
 class ModelSamples:
-    """A model's own draws for the images of a split. rows: those that are scored."""
+    """A model's own draws for the images of a split. rows: those that are scored. at_once: images of a batch."""
 
     def __init__(
         self,
         model: Segmenter,
         images: MemoryStore,
         settings: EvaluationSettings,
-        *,
         device: torch.device,
-        batch_size: int | None = None,
+        at_once: int | None,
     ) -> None:
         if not len(images.cases):
             raise DataError("the split has no images", field="split")
         if len(set(images.cases)) != len(images.cases):
             raise DataError("case names repeat: rows could not be told apart", field="case")
         self.model, self.images, self.settings, self.device = model, images, settings, device
-        at_once = SAMPLES_AT_ONCE.get(device.type, SAMPLES_AT_ONCE["cpu"])
-        self.batch_size = batch_size or max(1, at_once // max(settings.ns))
+        self.batch_size = at_once or max(
+            1, SAMPLES_AT_ONCE.get(device.type, SAMPLES_AT_ONCE["cpu"]) // max(settings.ns)
+        )
         self.rows = subset(images.cases, settings.limit)
+        # Recorded and asked for: the model's default is recorded by its number.
+        self.steps = {model.default_steps if steps is None else steps: steps for steps in settings.steps}
         self._other: dict[int, int] = {}
         if settings.control:
             cases, patients = ([names[row] for row in self.rows] for names in (images.cases, images.patients))
@@ -99,19 +104,15 @@ class ModelSamples:
             yield Sampled(batch.case, patients, batch.masks, batch.read, self._draws(batch), other)
 
     def _draws(self, batch: Batch) -> Iterator[Drawn]:
-        for steps, recorded in self._steps():
+        for recorded, steps in self.steps.items():
             samples, taken = draw(self.model, batch, max(self.settings.ns), self.settings.seed, steps)
             yield Drawn(samples.maps, _unequal(samples.weights), recorded, taken / len(batch))
-
-    def _steps(self) -> list[tuple[int | None, int]]:
-        """Steps as asked for, and as recorded: the model's default is recorded by its number."""
-        return [(steps, self.model.default_steps if steps is None else steps) for steps in self.settings.steps]
 
     def seconds(self, rows: Sequence[Row]) -> dict[tuple[int | None, int], float]:
         """Seconds to draw n samples of an image: the largest n as measured on all, smaller ones on the first."""
         found: dict[tuple[int | None, int], float] = {}
         *smaller, largest = self.settings.ns
-        for steps, recorded in self._steps():
+        for recorded, steps in self.steps.items():
             times = [row["seconds"][str(recorded)] for row in rows]
             found[recorded, largest] = math.fsum(times) / len(times)
             for n in smaller:
@@ -153,13 +154,7 @@ class FileSamples:
     """
 
     def __init__(
-        self,
-        predictions: MapSource,
-        truth: Truth,
-        settings: EvaluationSettings,
-        *,
-        values: Values,
-        allow_missing: bool = False,
+        self, predictions: MapSource, truth: Truth, values: Values, settings: EvaluationSettings, *, allow_missing: bool
     ) -> None:
         self.predictions, self.truth, self.settings, self.values = predictions, truth, settings, values
         self._digest = hashlib.sha256()
@@ -186,48 +181,43 @@ class FileSamples:
 
     def batches(self) -> Iterator[tuple[int, Sampled]]:
         """Images that can be scored together, and how many cases are done with them; a large volume comes in parts."""
-        waiting: list[_Piece] = []
+        waiting: list[_Image] = []
         names: set[str] = set()
         for done, row in enumerate(self.rows):
-            case, patient = self.truth.cases[row], self.truth.patients[row]
-            maps, known, weights = self._read(row)
-            masks, read = torch.from_numpy(known.masks), torch.from_numpy(known.read)
-            own = [case] if len(maps) == 1 else [f"{case}/slice-{z:03d}" for z in range(len(maps))]
-            if not names.isdisjoint(own):
-                raise DataError("two images of one name", path=self.predictions.path, field=own[0])
-            names.update(own)
-            step = max(1, _VALUES_AT_ONCE // maps[0].numel())
-            for start in range(0, len(maps), step):
-                part = slice(start, start + step)
-                count = len(own[part])
-                alike = weights.expand(count, -1)
-                new = _Piece(own[part], [patient] * count, maps[part], masks[part], read[part], alike)
-                if waiting and not _fits(waiting, new):
-                    yield done, _joined(waiting)
+            for image in self._images(row):
+                if image.case in names:
+                    raise DataError("two images of one name", path=self.predictions.path, field=image.case)
+                names.add(image.case)
+                full = (len(waiting) + 1) * image.maps.numel() > _VALUES_AT_ONCE
+                if waiting and (full or image.kind != waiting[0].kind):
+                    yield done, _together(waiting)
                     waiting = []
-                waiting.append(new)
-        yield len(self.rows), _joined(waiting)
+                waiting.append(image)
+        yield len(self.rows), _together(waiting)
 
-    def _read(self, row: int) -> tuple[Tensor, TruthCase, Tensor]:
-        """Maps (Z,N,K,H,W) of the largest n by the fixed draw, the raters, and weights (N,)."""
+    def _images(self, row: int) -> Iterator[_Image]:
+        """The slices of a case, with the largest n of maps by the fixed draw."""
         case, largest = self.truth.cases[row], max(self.settings.ns)
-        raw, known = self.predictions.read(case), self.truth.read(row)
+        raw, (masks, read, affine) = self.predictions.read(case), self.truth.read(row)
         if len(raw.names) < largest:
             hint, found = "-n says how many are scored.", len(raw.names)
             raise DataError("too few samples", path=raw.where, field=case, found=found, expected=largest, hint=hint)
         maps = self.values.read(raw)
-        ours, theirs = (shape[:1] + shape[3:] for shape in (maps.shape, known.masks.shape))
+        ours, theirs = (shape[:1] + shape[3:] for shape in (maps.shape, masks.shape))
         if ours != theirs:
             names = [f"{z} slices of {h}×{w}" if z > 1 else f"{h}×{w}" for z, h, w in (ours, theirs)]
             raise DataError("another size", path=raw.where, field=raw.case, found=names[0], expected=names[1])
-        check_place(raw.affine, known.affine, where=raw.where, case=raw.case, other=f"that of {self.truth.path}")
+        check_place(raw.affine, affine, where=raw.where, case=raw.case, other=f"that of {self.truth.path}")
         self._digest.update(f"{case}\x1f{maps.shape}\x1f{maps.dtype}\x1f".encode())
         self._digest.update(np.packbits(maps).tobytes() if maps.dtype == bool else maps.tobytes())
         order = draw_order(self.settings.seed, case, raw.names)[:largest]
         weights = np.ones(len(raw.names)) if raw.weights is None else raw.weights
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights[order].sum() > 0):
             raise DataError("weights out of range", path=raw.where, field=case, expected="0 or more, not all 0")
-        return torch.from_numpy(maps[:, order]), known, torch.from_numpy(weights[order])
+        for z, arrays in enumerate(zip(maps[:, order], masks, read, strict=True)):
+            name = case if len(maps) == 1 else f"{case}/slice-{z:03d}"
+            tensors = (torch.from_numpy(array) for array in (*arrays, weights[order]))
+            yield _Image(name, self.truth.patients[row], *tensors)
 
 
 def draw_order(seed: int, case: str, names: Sequence[str]) -> list[int]:
@@ -239,31 +229,75 @@ def _first(names: Sequence[str]) -> str:
     return names[0] + (f" and {len(names) - 1} more" if names[1:] else "")
 
 
-class _Piece(NamedTuple):
-    """Images of one case: names, patients, maps (Z,N,K,H,W), masks, read and weights (Z,N)."""
+class _Image(NamedTuple):
+    """One image: maps (N,K,H,W), masks (R,K,H,W), read (R,) and weights (N,)."""
 
-    cases: list[str]
-    patients: list[str]
+    case: str
+    patient: str
     maps: Tensor
     masks: Tensor
     read: Tensor
     weights: Tensor
 
-
-def _fits(waiting: list[_Piece], new: _Piece) -> bool:
-    """Whether images can be scored together with those that wait, and there is room."""
-    first = waiting[0]
-    alike = first.maps.shape[1:] == new.maps.shape[1:] and first.maps.dtype == new.maps.dtype
-    room = sum(piece.maps.numel() for piece in (*waiting, new)) <= _VALUES_AT_ONCE
-    return alike and room and first.masks.shape[1:] == new.masks.shape[1:]
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Equal for images that can be scored together."""
+        return self.maps.shape, self.maps.dtype, self.masks.shape
 
 
-def _joined(waiting: list[_Piece]) -> Sampled:
-    cases, patients, *tensors = zip(*waiting, strict=True)
-    maps, masks, read, weights = (torch.cat(parts) for parts in tensors)
-    return Sampled(list(chain(*cases)), list(chain(*patients)), masks, read, [Drawn(maps, _unequal(weights))])
+def _together(images: list[_Image]) -> Sampled:
+    cases, patients, *tensors = zip(*images, strict=True)
+    maps, masks, read, weights = map(torch.stack, tensors)
+    return Sampled(cases, patients, masks, read, [Drawn(maps, _unequal(weights))])
 
 
 def _unequal(weights: Tensor) -> Tensor | None:
     """Weights (B,N) of samples where they differ; equal ones take the exact assignment, not a linear programme."""
     return None if torch.allclose(weights, weights[:, :1].expand_as(weights)) else weights
+
+
+def subset(cases: Sequence[str], limit: int | None) -> list[int]:
+    """Rows of a fixed subset of `limit` cases, in the order given; all of them without a limit.
+
+    A case's hash decides, so the subset of 64 lies within that of 256, and neither depends on a seed.
+    """
+    rows = range(len(cases))
+    return sorted(sorted(rows, key=lambda row: (seed_for("subset", cases[row]), cases[row]))[:limit])
+
+
+def derangement(cases: Sequence[str], patients: Sequence[str], seed: int) -> list[int]:
+    """For each case the row of another case, each once; of another patient unless one holds more than half of all.
+
+    Neighbouring slices of a patient look alike, so that a control with samples of the same patient would still know
+    the answer. Raises ConfigError for a single case.
+    """
+    count = len(cases)
+    if count < 2:
+        raise ConfigError("a control needs another case to take samples from", field="control", found=f"{count} case")
+    # Patients in random order, a patient's cases side by side: a shift by the largest group leaves every group.
+    order = sorted(
+        range(count),
+        key=lambda row: (seed_for(seed, "control", patients[row]), patients[row], seed_for(seed, cases[row])),
+    )
+    shift = max(Counter(patients).values())
+    shifted = np.roll(order, -(shift if shift < count else 1)).tolist()
+    return [other for _, other in sorted(zip(order, shifted, strict=True))]
+
+
+def choose(cases: Sequence[str], strata: Sequence[str], count: int) -> list[int]:
+    """Rows of a fixed choice by hash: the strata take turns until `count` are found; in the order of the strata."""
+    by_hash = sorted(range(len(cases)), key=lambda row: (seed_for("report", cases[row]), cases[row]))
+    queues = [[row for row in by_hash if strata[row] == name] for name in STRATA[1:]]
+    turns = [row for turn in zip_longest(*queues) for row in turn if row is not None]
+    return [row for queue in queues for row in queue if row in turns[:count]]
+
+
+def strata(images: MemoryStore) -> list[str]:
+    """The stratum of each image of a split."""
+    return strata_of(torch.from_numpy(images.packed.any((2, 3))), torch.from_numpy(images.read))
+
+
+def pictured(image: np.ndarray, info: StoreInfo) -> np.ndarray:
+    """The channel that is shown, (H,W); all three of a colour image, (3,H,W)."""
+    colour = tuple(name.lower() for name in info.channels) == _COLOUR_CHANNELS
+    return image if colour else image[0]

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import words
+from modiff.evaluation.compare import MODEL, Facts, check_alike, distinct
 from modiff.evaluation.records import BASELINE, REFERENCE, STRATA, Record, Result, is_label, read_result, select
-from modiff.evaluation.results import MODEL, Aspect, check_alike, distinct
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.viz.charts import draw_tradeoff
 
@@ -61,30 +62,42 @@ class Tradeoff:
 
 @dataclass(frozen=True)
 class _Source:
-    """A file. given: its name, where the user gave one. device: what computed. key: of the line that its points are of.
+    """A file. given: its name, where the user gave one. points: the model's records of what is asked that can be drawn.
 
-    found: the model's records of what is asked. points: those that can be drawn. beside: the references with a value.
+    beside: the references with a value. notes: what cannot be drawn.
     """
 
     path: Path
     given: str | None
     result: Result
-    device: str
-    found: list[Record]
     points: list[Record]
-    beside: dict[str, list[Record]]
+    beside: list[Record]
+    notes: list[str]
+
+    @property
+    def device(self) -> str:
+        """What computed; processes that shared its cores or its GPU slow each other."""
+        device, processes = self.result.text("device") or "unnamed device", self.result.made.get("processes", 1)
+        return device + (f", {processes} processes" if isinstance(processes, int) and processes > 1 else "")
 
     @property
     def key(self) -> tuple[str, str, str | None]:
         """Files of one model on one device are one line."""
         return self.result.text("model", "fingerprint") or str(self.path), self.device, self.given
 
-    def count(self, of: str, stratum: str) -> int | None:
-        """Images or patients of a stratum."""
-        return self.result.strata.get(stratum, {}).get(of)
-
-    def reference_values(self, predictor: str) -> list[float | None]:
-        return [record.value for record in self.beside[predictor]]
+    def facts(self) -> Facts:
+        """What must be the same for points to be of the same images and samples."""
+        of, store = self.points[0], self.result.text("store", "fingerprint")
+        yield "data", store, f"store {str(store)[:12]}"
+        yield "split", of.split, of.split
+        yield "seed", self.result.made.get("seed"), str(self.result.made.get("seed"))
+        for part in dict.fromkeys(("all", of.stratum)):
+            for kind in ("images", "patients"):
+                count = self.result.strata.get(part, {}).get(kind)
+                yield kind, count, f"{count} of stratum {part}"
+        for name in (BASELINE, REFERENCE):  # the raters' masks alone decide them
+            values = [record.value for record in select(self.beside, predictor=name)]
+            yield words.PREDICTORS[name], np.array(values), ", ".join(f"{v:.6g}" for v in values) or "none"
 
 
 def tradeoff_of(
@@ -116,9 +129,10 @@ def tradeoff_of(
     at = PROTOCOLS[protocol].threshold if threshold is None else threshold
     asked = {"metric": metric, "protocol": protocol, "threshold": at, "n": n, "stratum": stratum}
     sources = [_source(Path(path), names[i] if names else None, asked) for i, path in enumerate(paths)]
+    first = sources[0]
     groups: dict[tuple[str, str, str | None], list[_Source]] = {}
     for source in sources:
-        check_alike(sources[0], source, _aspects(stratum))
+        check_alike(first.path, first.facts(), source.path, source.facts())
         groups.setdefault(source.key, []).append(source)
     ones = [group[0] for group in groups.values()]
     for one in ones:
@@ -127,9 +141,8 @@ def tradeoff_of(
     own = [one.given or one.result.text("model", "name") or one.path.stem for one in ones]
     called = distinct(own, [s.device for s in ones], [s.path.stem for s in ones], [str(s.path) for s in ones])
     lines = tuple(_line(name, group) for name, group in zip(called, groups.values(), strict=True))
-    references = (*sources[0].beside[BASELINE], *sources[0].beside[REFERENCE])
-    images, patients = (sources[0].count(of, stratum) or 0 for of in ("images", "patients"))
-    return Tradeoff(lines, references, images, patients, tuple(_notes(lines, sources, images)))
+    images, patients = (first.result.strata.get(stratum, {}).get(kind, 0) for kind in ("images", "patients"))
+    return Tradeoff(lines, tuple(first.beside), images, patients, tuple(_notes(lines, sources, images)))
 
 
 def _source(path: Path, given: str | None, asked: dict[str, Any]) -> _Source:
@@ -143,39 +156,16 @@ def _source(path: Path, given: str | None, asked: dict[str, Any]) -> _Source:
         found = select(found, **{field: value})
         if not found:
             raise DataError("the file has no results of it", path=path, field=field, found=has, expected=value)
-    points = [record for record in found if _missing(record) is None]
-    if not points and all(record.value is None for record in found):
+    points = [record for record in found if record.value is not None and record.seconds_per_image]  # log 0 is nowhere
+    if all(record.value is None for record in found):
         raise DataError("defined on no image", path=path, field=asked["metric"])
     if not points:
         hint = "`modiff evaluate` measures them for a model, not for files."
         raise DataError("no seconds per image", path=path, field="seconds_per_image", hint=hint)
-    beside = {
-        name: [record for record in select(result.results, predictor=name, **asked) if record.value is not None]
-        for name in (BASELINE, REFERENCE)
-    }
-    # Processes that shared its cores or its GPU slow each other.
-    device, processes = result.text("device") or "unnamed device", result.made.get("processes", 1)
-    device += f", {processes} processes" if isinstance(processes, int) and processes > 1 else ""
-    return _Source(path, given, result, device, found, points, beside)
-
-
-def _missing(record: Record) -> str | None:
-    """What keeps a record from being drawn; a logarithmic axis has no place for 0 seconds."""
-    return "value" if record.value is None else None if record.seconds_per_image else "seconds"
-
-
-def _aspects(stratum: str) -> Iterator[Aspect]:
-    """What must be the same for points to be of the same images and samples."""
-    yield "data", lambda s: s.result.text("store", "fingerprint"), lambda found: f"store {str(found)[:12]}", None
-    yield "split", lambda s: s.points[0].split, str, None
-    yield "seed", lambda s: s.result.made.get("seed"), str, None
-    for part in dict.fromkeys(("all", stratum)):
-        for of in ("images", "patients"):
-            count = partial(_Source.count, of=of, stratum=part)
-            yield of, count, f"{{}} of stratum {part}".format, None
-    for name in (BASELINE, REFERENCE):  # the raters' masks alone decide them
-        values = partial(_Source.reference_values, predictor=name)
-        yield words.PREDICTORS[name], values, lambda found: ", ".join(f"{v:.6g}" for v in found) or "none", None
+    lacks = {record: "value" if record.value is None else "seconds" for record in found if record not in points}
+    notes = [f"{path}: {_steps(record)} left out, no {what}" for record, what in lacks.items()]
+    beside = [record for name in (BASELINE, REFERENCE) for record in select(result.results, predictor=name, **asked)]
+    return _Source(path, given, result, points, [record for record in beside if record.value is not None], notes)
 
 
 def _line(name: str, group: Sequence[_Source]) -> Line:
@@ -202,10 +192,7 @@ def _notes(lines: Sequence[Line], sources: Sequence[_Source], images: int) -> It
             if point.images != images:
                 where = f"is defined on {point.images} of {images} images"
                 yield f"{line.name}, {_steps(point)}: {words.metric(point)} {where}"
-    for source in sources:
-        for record in source.found:
-            if (what := _missing(record)) is not None:
-                yield f"{source.path}: {_steps(record)} left out, no {what}"
+    yield from chain.from_iterable(source.notes for source in sources)
 
 
 def points_frame(tradeoff: Tradeoff) -> pd.DataFrame:

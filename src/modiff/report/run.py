@@ -15,10 +15,8 @@ from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
 from modiff.errors import CheckpointError, DataError, ModiffError
 from modiff.evaluation.evaluate import FOLDER, check_fit
-from modiff.evaluation.records import Result, read_result
-from modiff.evaluation.selection import choose, pictured, strata
-from modiff.evaluation.source import draw
-from modiff.evaluation.table import ImageTable, read_csv
+from modiff.evaluation.records import ImageTable, Result, read_csv, read_result
+from modiff.evaluation.source import choose, draw, pictured, strata
 from modiff.io.files import check_file_output, write_text
 from modiff.methods.run_folder import LOG, WEIGHTS
 from modiff.prediction.summary import Summary, summarise

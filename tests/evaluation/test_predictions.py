@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from modiff.errors import DataError
-from modiff.evaluation.predictions import open_maps
-from modiff.evaluation.predictions.base import RawMaps
-from modiff.evaluation.predictions.folder import _natural
-from modiff.evaluation.predictions.values import Values
+from modiff.evaluation.predictions import RawMaps, _natural, open_maps
+from modiff.evaluation.truth import Values
 from modiff.io.image import write_png
 
 CASES = ("p1/a", "p1/b", "p2/a")
@@ -288,11 +286,11 @@ def test_data_in_other_files_is_not_followed(tmp_path, maps):
         open_maps(tmp_path / "link.h5")
 
 
-@pytest.mark.parametrize("write", [npz, hdf5])
-def test_a_file_cut_short_is_refused(tmp_path, maps, write):
+@pytest.mark.parametrize(("write", "match"), [(npz, "damaged file"), (hdf5, "truncated file")])
+def test_a_file_cut_short_is_refused(tmp_path, maps, write, match):
     path = write(tmp_path, maps)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match=match):
         open_maps(path)
 
 

@@ -1,4 +1,4 @@
-"""Fixed subsets and derangements."""
+"""Fixed subsets of cases, and derangements."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modiff.errors import ConfigError
-from modiff.evaluation.selection import derangement, subset
+from modiff.evaluation.source import derangement, subset
 
 names = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=40, unique=True)
 

@@ -1,0 +1,300 @@
+"""Maps that other programs made, case by case: a folder of PNG or NIfTI, NPZ, or HDF5. The same for samples and raters.
+
+A case holds several maps: samples where predictions are read, raters where the ground truth is.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import zipfile
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from modiff.data.importers.grids import read_grid
+from modiff.data.store_format import check_case
+from modiff.errors import DataError
+from modiff.io.files import Limits, guarded, located
+from modiff.io.image import npy_header, read_image, read_npy
+
+FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), an NPZ or an HDF5 file"
+_MAPS = (".png", ".tif", ".tiff", ".npy", ".nii.gz", ".nii")
+_REFUSED = (".jpg", ".jpeg", ".bmp", ".gif", ".dcm", ".pkl", ".pt", ".pth", ".mat")
+_OF_MODIFF_SAMPLE = "samples.npz"
+_SAMPLES, _CASES, _WEIGHTS = "samples", "case", "weights"
+_OWN = ("maps", "samples", "masks")  # what the array of a file that holds one case may be called
+_LIMITS = Limits(max_ratio=1000)  # samples of an empty image compress a thousand times
+_SAME_MM = 1e-3
+
+
+@dataclass(eq=False)
+class RawMaps:
+    """The maps of one case as their files have them.
+
+    array: (N,C,Z,H,W); C is 1 or the number of classes, Z > 1 for volumes. names: N. affine: (4,4) where the files say.
+    weights: (N,) where they say.
+    """
+
+    case: str
+    where: str
+    names: tuple[str, ...]
+    array: np.ndarray
+    affine: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+    @classmethod
+    def numbered(cls, case: str, path: Path, array: np.ndarray) -> RawMaps:
+        """From numbers (N,H,W) or (N,C,H,W), called by their places; DataError for another shape."""
+        if array.ndim not in (3, 4) or 0 in array.shape:
+            raise DataError("wrong shape", path=path, field=case, found=array.shape, expected="(N,H,W) or (N,K,H,W)")
+        array = array[:, None, None] if array.ndim == 3 else array[:, :, None]
+        return cls(case, str(path), tuple(map(str, range(len(array)))), array)
+
+
+class MapSource(ExitStack, ABC):
+    """A set of cases on disk, a context manager that holds its files open. path: where. cases: their names, sorted."""
+
+    path: Path
+    cases: tuple[str, ...]
+
+    @abstractmethod
+    def read(self, case: str) -> RawMaps:
+        """The maps of a case; raises DataError that names it."""
+
+    @abstractmethod
+    def count(self, case: str) -> int:
+        """How many maps a case has, without reading them where that is possible."""
+
+    def _named(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Case names, checked; raises DataError where there are none."""
+        if not names:
+            raise DataError("no cases", path=self.path, expected=FORMATS)
+        _check_once(self.path, names)
+        with located(self.path):
+            return tuple(sorted(map(check_case, names)))
+
+
+class NpzMaps(MapSource):
+    """An NPZ file with one array (N,H,W) or (N,K,H,W) per case, named as the case.
+
+    case: of a file that holds this one alone, such as samples.npz of `modiff sample`, with weights if it has any. The
+    sizes of arrays are checked before memory is taken; nothing is unpickled.
+    """
+
+    def __init__(self, path: Path, case: str | None = None) -> None:
+        super().__init__()
+        self.path = path
+        self._zip = self.enter_context(guarded(path, lambda: zipfile.ZipFile(path)))
+        names = [name.removesuffix(".npy") for name in self._zip.namelist() if name.endswith(".npy")]
+        _check_once(path, names)
+        if case is None and {_CASES, _SAMPLES} <= set(names):
+            hint = "Or write an HDF5 file, which may hold `samples` and `case`."
+            raise DataError("arrays for all cases at once", path=path, expected="an array per case", hint=hint)
+        only = [*(name for name in _OWN if name in names), *(names if len(names) == 1 else ())]
+        if case is not None and not only:
+            raise DataError("which array?", path=path, found=", ".join(names[:8]), expected=" or ".join(_OWN))
+        self._arrays = {name: name for name in names} if case is None else {case: only[0]}
+        self._weighted = case is not None and _WEIGHTS in names
+        self.cases = self._named(list(self._arrays))
+
+    def read(self, case: str) -> RawMaps:
+        """The case's array; its maps are called by their numbers."""
+        maps = RawMaps.numbered(case, self.path, self._member(self._arrays[case], read_npy))
+        if self._weighted:
+            maps.weights = self._member(_WEIGHTS, read_npy).astype(np.float64).reshape(-1)
+            if len(maps.weights) != len(maps.array):
+                found, expected = len(maps.weights), len(maps.array)
+                raise DataError("one weight per sample", path=self.path, field=_WEIGHTS, found=found, expected=expected)
+        return maps
+
+    def count(self, case: str) -> int:
+        """The first side of the array, by its header."""
+        return next(iter(self._member(self._arrays[case], npy_header)[0]), 0)
+
+    def _member(self, name: str, read: Callable[..., Any]) -> Any:
+        """What `read` finds in an array's file."""
+        info = self._zip.getinfo(f"{name}.npy")
+        _check_size(self.path, name, info.file_size, info.file_size, info.compress_size)
+
+        def opened() -> Any:
+            with self._zip.open(info) as file:
+                return read(self.path, file, field=name)
+
+        return guarded(self.path, opened)
+
+
+class Hdf5Maps(MapSource):
+    """HDF5: a dataset (N,H,W) or (N,K,H,W) per case, whose path is the case; or `case` (n,) and `samples` (n,…).
+
+    Links, and data that lies in other files, are not followed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._file = self.enter_context(guarded(path, lambda: h5py.File(path, "r", locking="best-effort")))
+        self._data = guarded(path, self._find)
+        self.cases = self._named(list(self._data))
+
+    def _find(self) -> dict[str, tuple[h5py.Dataset, int | None]]:
+        found: dict[str, h5py.Dataset] = {}
+
+        def visit(name: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset):
+                found[name] = item
+
+        self._file.visititems(visit)  # hard links only, each object once
+        for name, data in found.items():
+            if data.external or data.is_virtual:
+                raise DataError("data stored in other files is not followed", path=self.path, field=name)
+        if _SAMPLES not in found or _CASES not in found:
+            return {name: (data, None) for name, data in found.items()}
+        cases, samples = found[_CASES], found[_SAMPLES]
+        if cases.ndim != 1 or samples.shape[:1] != cases.shape:
+            raise DataError("one name per case", path=self.path, field=_CASES, found=f"{cases.shape}, {samples.shape}")
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in cases[...]]
+        _check_once(self.path, names)
+        return {name: (samples, row) for row, name in enumerate(names)}
+
+    def read(self, case: str) -> RawMaps:
+        """The case's maps; they are called by their numbers."""
+        data, row = self._data[case]
+        if data.dtype.kind not in "biuf":
+            raise DataError("not an array of numbers", path=self.path, field=case, found=data.dtype)
+        size = math.prod(data.shape) * data.dtype.itemsize
+        _check_size(self.path, case, size if row is None else size // len(data), size, self.path.stat().st_size)
+        return RawMaps.numbered(case, self.path, guarded(self.path, lambda: data[... if row is None else row]))
+
+    def count(self, case: str) -> int:
+        """The side of the samples."""
+        data, row = self._data[case]
+        return next(iter(data.shape if row is None else data.shape[1:]), 0)
+
+
+class FolderMaps(MapSource):
+    """A folder whose sub-folders, at any depth, are cases: their path is the case, their files its maps by name.
+
+    A folder with samples.npz, as `modiff sample` writes it, is that file; any other NPZ is a case by its own name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._files: dict[str, dict[str, Path]] = {}
+        self._npz: dict[str, Path] = {}
+        for folder, subfolders, files in os.walk(path):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            self._add_folder(Path(folder), sorted(name for name in files if not name.startswith(".")))
+        self.cases = self._named([*self._files, *self._npz])
+
+    def _add_folder(self, folder: Path, files: list[str]) -> None:
+        case = folder.relative_to(self.path).as_posix()
+        if _OF_MODIFF_SAMPLE in files:
+            self._npz[case] = folder / _OF_MODIFF_SAMPLE
+            return
+        maps: dict[str, Path] = {}
+        for file in files:
+            suffix = next((end for end in _MAPS if file.lower().endswith(end)), None)
+            if file.lower().endswith(".npz"):
+                self._npz[(folder / file).relative_to(self.path).with_suffix("").as_posix()] = folder / file
+            elif file.lower().endswith(_REFUSED):
+                raise DataError("not a format for maps", path=folder / file, expected="PNG, NIfTI, TIFF, NPY or NPZ")
+            elif suffix is not None:
+                name = file[: -len(suffix)]
+                if name in maps:
+                    found = f"{maps[name].name}, {file}"
+                    raise DataError(f"the map {name!r} twice", path=self.path, field=case, found=found)
+                maps[name] = folder / file
+        if maps and case == ".":
+            raise DataError("files outside a case's folder", path=next(iter(maps.values())), expected=FORMATS)
+        if maps:
+            self._files[case] = maps
+
+    def read(self, case: str) -> RawMaps:
+        """The case's maps in the order of their names; they must be of one size, number type and place."""
+        if case in self._npz:
+            with NpzMaps(self._npz[case], case) as npz:
+                return npz.read(case)
+        names = sorted(self._files[case], key=_natural)
+        paths = [self._files[case][name] for name in names]
+        arrays, affines = zip(*map(_read, paths), strict=True)
+        first = f"the first map of case {case}"
+        for path, array, affine in zip(paths, arrays, affines, strict=True):
+            for what, found, expected in (
+                ("size", *("×".join(map(str, one.shape)) for one in (array, arrays[0]))),
+                ("number type", array.dtype, arrays[0].dtype),
+            ):
+                if found != expected:
+                    raise DataError(f"another {what}", path=path, found=found, expected=f"{expected} as {first}")
+            check_place(affine, affines[0], where=str(path), case=case, other=first)
+        try:
+            together = np.stack(arrays)
+        except MemoryError as error:
+            raise DataError("does not fit into memory", path=self.path, field=case, found=len(arrays)) from error
+        return RawMaps(case, str(self.path / case), tuple(names), together, affines[0])
+
+    def count(self, case: str) -> int:
+        """The number of files, or of maps in the NPZ."""
+        if case not in self._npz:
+            return len(self._files[case])
+        with NpzMaps(self._npz[case], case) as npz:
+            return npz.count(case)
+
+
+def open_maps(path: str | Path) -> MapSource:
+    """The maps at `path`, recognised by what lies there; raises DataError for anything else."""
+    path = Path(path)
+    if path.is_dir():
+        return FolderMaps(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise DataError("cannot be read", path=path, found=error.strerror, expected=FORMATS) from None
+    if start.startswith(b"PK"):
+        return NpzMaps(path)
+    if start == b"\x89HDF\r\n\x1a\n":
+        return Hdf5Maps(path)
+    raise DataError("not a set of maps", path=path, expected=FORMATS)
+
+
+def check_place(affine: np.ndarray | None, theirs: np.ndarray | None, *, where: str, case: str, other: str) -> None:
+    """Raises DataError where both say where they lie and these places differ."""
+    if affine is not None and theirs is not None and not np.allclose(affine, theirs, rtol=0, atol=_SAME_MM):
+        found = f"affines {float(np.abs(affine - theirs).max()):.3g} mm apart"
+        raise DataError("another place in space", path=where, field=case, found=found, expected=other)
+
+
+def _check_once(path: Path, names: Sequence[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError("a name twice", path=path, found=", ".join(twice[:3]))
+
+
+def _check_size(path: Path, case: str, one: int, whole: int, packed: int) -> None:
+    """DataError for a case of more bytes than allowed, or data that a file of `packed` bytes cannot hold."""
+    if one > _LIMITS.max_bytes:
+        raise DataError("too large for one case: beyond reason", path=path, field=case, found=f"{one} bytes")
+    _LIMITS.check_ratio(path, whole, packed, field=case)
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """(C,Z,H,W) and the affine of NIfTI. The first of an array's three axes is its classes."""
+    if path.suffix.lower() == ".npy":
+        return read_image(path).array[:, None], None
+    grid = read_grid(path, mask=True)
+    return grid.array, grid.affine
+
+
+def _natural(name: str) -> tuple[object, ...]:
+    """sample-2 before sample-10."""
+    texts_and_numbers = enumerate(re.split(r"(\d+)", f"{name}\0"))
+    return (*(int(part) if place % 2 else part for place, part in texts_and_numbers), name)

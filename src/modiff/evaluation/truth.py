@@ -1,0 +1,241 @@
+"""The raters' masks that samples are scored against: a store's split, or files of the same kinds as predictions.
+
+And what the numbers of a file mean (`Values`): masks (class indices) or probabilities.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from modiff.data.store import Store
+from modiff.errors import ConfigError, DataError
+from modiff.evaluation.predictions import MapSource, RawMaps, open_maps
+
+FOLDER_SPLIT = "all"  # what a folder's one split is called
+Meaning = Literal["auto", "masks", "probabilities"]
+Raters = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # masks (Z,R,K,H,W) bool, read (Z,R) bool, affine (4,4)
+_SCALED = (np.uint8, np.uint16)  # whole numbers that may be probabilities: their type's maximum is 1
+_SUM = 1.001
+
+
+class StoreTruth(ExitStack):
+    """A split of a store.
+
+    A truth is a context manager that holds its files open. path: where they are. split. classes: K. cases: names.
+    patients: one per case. notes: what is to be known of them.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, path: str | Path, split: str) -> None:
+        super().__init__()
+        self.path, self.split, self._store = Path(path), split, self.enter_context(Store.open(path))
+        self._rows = self._store.rows(split)
+        self.classes = len(self._store.info.classes)
+        tables = (self._store.cases, self._store.patients)
+        self.cases, self.patients = (tuple(names[self._rows].tolist()) for names in tables)
+
+    def read(self, row: int) -> Raters:
+        """The raters of an image, Z = 1."""
+        number = int(self._rows[row])
+        kinds = np.arange(1, self.classes + 1, dtype=np.uint8)[:, None, None]
+        masks = self._store.masks(number)[:, None] == kinds
+        return masks[None], self._store.read[number][None], self._store.geometry(number).affine
+
+    def fingerprint(self) -> str:
+        """The content's, which the store has."""
+        return self._store.fingerprint()
+
+
+class FileTruth(ExitStack):
+    """Files with one map per rater, a mask of values.classes foreground classes.
+
+    patients: of each case; without it the first part of the case's name, or the case itself where names have one part.
+    unread_missing: a case with fewer raters than others was not read by the rest; else it is refused.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self, source: MapSource, values: Values, *, patients: dict[str, str] | None = None, unread_missing: bool = False
+    ) -> None:
+        super().__init__()
+        self.path, self.split, self.classes, self.cases = source.path, FOLDER_SPLIT, values.classes, source.cases
+        self._source, self._values, self._digest = self.enter_context(source), values, hashlib.sha256()
+        counts = {case: source.count(case) for case in self.cases}
+        self._raters = max(counts.values())
+        few = [case for case, count in counts.items() if count < self._raters]
+        if few and not unread_missing:
+            found = f"{counts[few[0]]} raters" + (f", and {len(few) - 1} more cases with too few" if few[1:] else "")
+            hint, expected = "--unread-missing takes them for raters who did not read the case.", self._raters
+            raise DataError("missing raters", path=self.path, field=few[0], hint=hint, found=found, expected=expected)
+        if patients is not None:
+            unknown = [case for case in self.cases if case not in patients]
+            if unknown:
+                raise DataError(f"{len(unknown)} cases without a patient", path=self.path, field=unknown[0])
+            self.patients = tuple(patients[case] for case in self.cases)
+        elif all("/" in case for case in self.cases):
+            self.patients = tuple(case.partition("/")[0] for case in self.cases)
+            self.notes = ("patients are the first parts of the cases' names",)
+        else:
+            self.patients = self.cases
+            note = "each case counts as a patient: give --patients if one has several, or intervals are too narrow"
+            self.notes = (note,)
+
+    def read(self, row: int) -> Raters:
+        """The raters of a case, slots without a file not read."""
+        raw = self._source.read(self.cases[row])
+        given = self._values.read(raw)
+        if given.dtype != bool:
+            raise DataError("raters' files hold masks", path=raw.where, field=raw.case, found="probabilities")
+        slices, count, *rest = given.shape
+        masks = np.zeros((slices, self._raters, *rest), bool)
+        masks[:, :count] = given
+        read = np.broadcast_to(np.arange(self._raters) < count, (slices, self._raters)).copy()
+        self._digest.update(f"{raw.case}\x1f{masks.shape}\x1f{count}\x1f".encode() + np.packbits(masks).tobytes())
+        return masks, read, raw.affine
+
+    def fingerprint(self) -> str:
+        """Of the masks that were read so far, in order."""
+        return self._digest.hexdigest()
+
+
+Truth = StoreTruth | FileTruth
+
+
+def read_patients(path: str | Path) -> dict[str, str]:
+    """Case -> patient from a CSV file with these two columns; raises DataError."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["case", "patient"], index_col=False)
+    except (OSError, ValueError) as error:
+        found = str(error).splitlines()[0]
+        raise DataError("is not a table of patients", path=path, found=found, expected="case, patient") from None
+    incomplete = table[table.isna().any(axis=1) | (table["patient"] == "")]
+    if len(incomplete):
+        raise DataError("a case without a patient", path=path, field=str(incomplete["case"].iloc[0]))
+    table = table.drop_duplicates()
+    several = table["case"][table["case"].duplicated()]
+    if len(several):
+        raise DataError("a case of two patients", path=path, field=several.iloc[0])
+    return dict(zip(table["case"], table["patient"], strict=True))
+
+
+def open_truth(
+    path: str | Path,
+    split: str,
+    *,
+    classes: int = 1,
+    truth_values: Meaning = "masks",
+    patients: Path | None = None,
+    unread_missing: bool = False,
+) -> Truth:
+    """A split of a store, or files with `classes` foreground classes and a table of patients; see `FileTruth`."""
+    if _is_store(path):
+        if patients is not None:
+            raise ConfigError("a store says whose its images are", field="--patients", found=patients)
+        return StoreTruth(path, split)
+    if not 1 <= classes <= 255:
+        raise ConfigError("number of classes", field="--classes", found=classes, expected="1 to 255")
+    known = None if patients is None else read_patients(patients)
+    return FileTruth(open_maps(path), Values(truth_values, classes), patients=known, unread_missing=unread_missing)
+
+
+def _is_store(path: str | Path) -> bool:
+    """Whether a file says of itself that it is a store."""
+    with suppress(OSError), h5py.File(path, "r", locking="best-effort") as file:
+        return "format" in file.attrs and "image" in file
+    return False
+
+
+class Values:
+    """Turns a case's numbers into masks or probabilities, all cases of a set alike.
+
+    meaning "masks": class indices 0 to K, or with one class 0 and the type's maximum; "probabilities": floats in [0,1],
+    or 8 and 16-bit numbers whose maximum is 1; "auto": floats are probabilities, whole numbers are masks where no other
+    value occurs and probabilities otherwise, and a set in which both occur is refused: it must be said.
+    """
+
+    def __init__(self, meaning: Meaning, classes: int) -> None:
+        self.meaning, self.classes = meaning, classes
+        self._first: tuple[str, str] | None = None  # what "auto" took the numbers for, and the case that showed it
+
+    def read(self, raw: RawMaps) -> np.ndarray:
+        """(N,C,Z,H,W) in a file's numbers -> (Z,N,K,H,W), bool for masks or float32; raises DataError."""
+        array, channels = raw.array, raw.array.shape[1]
+        if channels not in (1, self.classes):
+            expected = "1" if self.classes == 1 else f"1 or {self.classes}"
+            raise _wrong(raw, "number of channels", channels, expected)
+        if array.dtype == bool:
+            array = array.astype(np.uint8)
+        meaning = self._meaning(raw, array) if self.meaning == "auto" else self.meaning
+        maps = self._masks(raw, array) if meaning == "masks" else self._probabilities(raw, array)
+        return np.ascontiguousarray(np.moveaxis(maps, 2, 0))
+
+    def _meaning(self, raw: RawMaps, array: np.ndarray) -> str:
+        if array.dtype.kind == "f":
+            one_channel_of_several = array.shape[1] == 1 < self.classes
+            return "masks" if one_channel_of_several else "probabilities"
+        high, highest = int(array.max()), 1 if array.shape[1] > 1 else self.classes
+        if int(array.min()) == high == 0 or (highest == 1 and _is_full_scale(array)):
+            return "masks"  # an empty mask, or 0 and full scale: the same in both readings
+        seen = "masks" if high <= highest else "probabilities"
+        self._first = self._first or (seen, raw.case)
+        if self._first[0] != seen:
+            found = f"{seen} here, {self._first[0]} in case {self._first[1]}"
+            hint = "Say which with --values, or --truth-values."
+            raise _wrong(raw, "masks or probabilities?", found, hint=hint)
+        return seen
+
+    def _masks(self, raw: RawMaps, array: np.ndarray) -> np.ndarray:
+        """(N,K,Z,H,W) bool."""
+        highest = 1 if array.shape[1] > 1 else self.classes
+        if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
+            raise _wrong(raw, "mask values that are not whole", None, at=array % 1 != 0)
+        wrong = (array < 0) | (array > highest)
+        if wrong.any() and not (highest == 1 and _is_full_scale(array)):
+            raise _wrong(raw, "mask values", f"the value {array[wrong][0]:g}", f"0 to {highest}", at=wrong)
+        if array.shape[1] != self.classes:
+            return np.concatenate([array == kind for kind in range(1, self.classes + 1)], axis=1)
+        marked = array != 0
+        if self.classes > 1 and int(marked.sum(1).max()) > 1:
+            raise _wrong(raw, "classes exclude each other", "a pixel of two")
+        return marked
+
+    def _probabilities(self, raw: RawMaps, array: np.ndarray) -> np.ndarray:
+        """(N,K,Z,H,W) float32 in [0,1]."""
+        if array.shape[1] != self.classes:
+            hint = "One channel holds masks of several classes, not their probabilities."
+            raise _wrong(raw, "number of channels", 1, f"{self.classes} channels, a class each", hint=hint)
+        if array.dtype.kind != "f":
+            if array.dtype not in _SCALED:
+                hint = "Write 8 or 16-bit unsigned numbers, or floats."
+                raise _wrong(raw, "no scale for probabilities", array.dtype, hint=hint)
+            return (array / np.float32(np.iinfo(array.dtype).max)).astype(np.float32)
+        wrong = ~((array >= 0) & (array <= 1))  # NaN too
+        if wrong.any():
+            found = f"the value {array[wrong][0]:g}"
+            raise _wrong(raw, "values outside [0,1]", found, "probabilities in [0,1]", at=wrong)
+        if self.classes > 1 and float(array.sum(1).max()) > _SUM:
+            found = f"a sum of {float(array.sum(1).max()):.3g}"
+            raise _wrong(raw, "classes exclude each other", found, "at most 1 per pixel")
+        return array.astype(np.float32)
+
+
+def _is_full_scale(array: np.ndarray) -> bool:
+    """Only 0 and the largest value of an 8 or 16-bit type."""
+    return array.dtype in _SCALED and bool(((array == 0) | (array == np.iinfo(array.dtype).max)).all())
+
+
+def _wrong(
+    raw: RawMaps, what: str, found: object, expected: str | None = None, *, hint: str = "", at: np.ndarray | None = None
+) -> DataError:
+    """The error that names the case and, where wrong values are `at` places, the first map that has one."""
+    first = "" if at is None else f", map {raw.names[int(np.flatnonzero(at.any((1, 2, 3, 4)))[0])]}"
+    return DataError(what, path=raw.where, field=raw.case + first, found=found, expected=expected, hint=hint or None)
