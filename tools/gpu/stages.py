@@ -78,12 +78,9 @@ def _list(numbers: tuple[int, ...]) -> str:
 
 def nested(changes: tuple[str, ...] | list[str]) -> dict[str, Any]:
     """["model.unet.base=96"] -> {"model": {"unet": {"base": 96}}}; ConfigError for what is not a setting."""
-    from modiff.config.fields import merge, setting
+    from modiff.config.fields import merged, setting
 
-    made: dict[str, Any] = {}
-    for change in changes:
-        merge(made, setting(change))
-    return made
+    return merged(*map(setting, changes))
 
 
 def device_name(args: argparse.Namespace) -> str:
