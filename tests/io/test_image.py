@@ -1,4 +1,4 @@
-"""Pictures and arrays arrive as they were written, and nothing else is taken for one; a volume knows its place."""
+"""Pictures and arrays arrive as they were written, and nothing else is taken for one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from modiff.errors import DataError
 from modiff.io.files import Limits
-from modiff.io.image import Volume, png_bytes, read_image, write_png
+from modiff.io.image import png_bytes, read_image, write_png
 
 GREY8 = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
 GREY16 = np.arange(35, dtype=np.uint16).reshape(5, 7) * 1873
@@ -46,7 +46,7 @@ def test_grey_values_and_their_type_survive_every_format(tmp_path, array, suffix
     np.save(path, array) if suffix == "npy" else Image.fromarray(array).save(path)
     read = read_image(path)
     assert read.array.dtype == array.dtype
-    np.testing.assert_array_equal(read.array, array[None])
+    np.testing.assert_array_equal(read.array, array[None, None])
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
@@ -54,35 +54,35 @@ def test_grey_values_and_their_type_survive_every_format(tmp_path, array, suffix
 def test_tiff_of_another_writer_is_read(tmp_path, dtype, byteorder):
     array = (np.arange(35).reshape(5, 7) * 900 - (16000 if dtype != "u2" else 0)).astype(dtype)
     tifffile.imwrite(tmp_path / "image.tif", array.astype(byteorder + dtype), byteorder=byteorder)
-    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0], array)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0, 0], array)
 
 
 @pytest.mark.parametrize("array", [GREY8, GREY16], ids=["8 bits", "16 bits"])
 def test_tiff_whose_white_is_zero_is_inverted(tmp_path, array):
     tifffile.imwrite(tmp_path / "image.tif", array, photometric="miniswhite")
-    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0], np.iinfo(array.dtype).max - array)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0, 0], np.iinfo(array.dtype).max - array)
 
 
 def test_colour_comes_channels_first(tmp_path):
     colours = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     Image.fromarray(colours).save(tmp_path / "image.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, colours.transpose(2, 0, 1))
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, colours.transpose(2, 0, 1)[:, None])
 
 
 def test_an_opaque_alpha_channel_is_dropped(tmp_path):
     Image.fromarray(GREY8).convert("LA").save(tmp_path / "image.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, GREY8[None])
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, GREY8[None, None])
 
 
 def test_a_palette_is_resolved(tmp_path):
     Image.fromarray(GREY8).convert("RGB").quantize(256).save(tmp_path / "image.png")
-    assert read_image(tmp_path / "image.png").array.shape == (3, 5, 7)
+    assert read_image(tmp_path / "image.png").array.shape == (3, 1, 5, 7)
 
 
 def test_an_array_of_channels_is_read_as_it_is(tmp_path):
     array = np.asfortranarray(np.linspace(-1, 1, 4 * 5 * 7).reshape(4, 5, 7))
     np.save(tmp_path / "image.npy", array)
-    np.testing.assert_array_equal(read_image(tmp_path / "image.npy").array, array)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.npy").array, array[:, None])
 
 
 def test_the_first_bytes_decide_not_the_name(tmp_path):
@@ -95,7 +95,7 @@ def test_the_first_bytes_decide_not_the_name(tmp_path):
 def test_png_written_and_read_is_the_same(tmp_path_factory, height, width, dtype, seed):
     array = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width), dtype, endpoint=True)
     path = write_png(tmp_path_factory.mktemp("png") / "image.png", array)
-    np.testing.assert_array_equal(read_image(path).array[0], array)
+    np.testing.assert_array_equal(read_image(path).array[0, 0], array)
 
 
 def test_a_mask_is_written_as_0_and_255():
@@ -213,32 +213,3 @@ def test_a_bomb_is_refused_before_torch_is_imported(tmp_path):
         "except DataError: sys.exit(7 if 'torch' not in sys.modules else 1)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 7
-
-
-AFFINE = np.array([[0.5, 0, 0, -10], [0, 0.7, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1.0]])
-
-
-def volume(array: np.ndarray | None = None, affine: np.ndarray = AFFINE) -> Volume:
-    return Volume(np.zeros((1, 3, 4, 5)) if array is None else array, affine, Path("a.nii"), "NIfTI")
-
-
-def test_spacing_is_in_the_order_of_the_arrays_axes():
-    assert volume().spacing == pytest.approx((2.5, 0.7, 0.5))
-
-
-def test_the_volume_of_a_voxel_is_the_product_of_its_edges_on_a_straight_grid():
-    assert volume().voxel_mm3 == pytest.approx(0.5 * 0.7 * 2.5)
-
-
-@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (1, 0, 4, 5), (1, 1, 1, 4, 5)])
-def test_an_array_of_other_dimensions_is_refused(shape: tuple[int, ...]):
-    with pytest.raises(DataError, match="array"):
-        volume(np.zeros(shape))
-
-
-@pytest.mark.parametrize(
-    "affine", [np.zeros((4, 4)), np.eye(3), np.diag([1, 1, 1, 2]), np.diag([1, np.nan, 1, 1]), np.diag([1, 0, 1, 1])]
-)
-def test_an_affine_that_places_nothing_is_refused(affine: np.ndarray):
-    with pytest.raises(DataError, match="affine"):
-        volume(affine=affine)

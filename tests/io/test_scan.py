@@ -11,7 +11,7 @@ from series_files import write_series
 
 from modiff.errors import DataError
 from modiff.io.files import Limits
-from modiff.io.image import ImageFile, Volume, write_png
+from modiff.io.image import write_png
 from modiff.io.scan import read_any, read_channels
 
 VALUES = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
@@ -27,8 +27,10 @@ def files(tmp_path) -> dict[str, Path]:
     return {path.name: path for path in tmp_path.iterdir()}
 
 
-def test_pictures_are_images(files):
-    assert isinstance(read_any(files["picture.png"]), ImageFile)
+def test_a_picture_is_one_slice_without_a_place(files):
+    picture = read_any(files["picture.png"])
+    assert (picture.is_picture, picture.spacing, picture.voxel_mm3) == (True, None, None)
+    np.testing.assert_array_equal(picture.array, VALUES[None, :1])
 
 
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "two.nii"])
@@ -36,7 +38,7 @@ def test_pictures_are_images(files):
 def test_nifti_is_a_volume_whatever_its_name(files, name, renamed):
     path = files[name].rename(files[name].with_name("image.dat")) if renamed else files[name]
     volume = read_any(path)
-    assert isinstance(volume, Volume)
+    assert not volume.is_picture
     assert volume.format == "NIfTI"
     np.testing.assert_array_equal(volume.array[0], VALUES)
 
@@ -73,7 +75,7 @@ class TestChannels:
         assert len(volume.sha256) == 2
 
     def test_one_path_is_that_scan(self, files):
-        assert isinstance(read_channels([files["picture.png"]]), ImageFile)
+        assert read_channels([files["picture.png"]]).is_picture
 
     @pytest.mark.parametrize("other", ["picture.png", "series"])
     def test_only_nifti_has_channels_in_files(self, files, other):

@@ -1,26 +1,29 @@
-"""Images and volumes in memory, and 2-D files: PNG, TIFF and NPY in, PNG out, recognised by their first bytes."""
+"""2-D files: PNG, TIFF and NPY in, PNG out, recognised by their first bytes; and JPEG, where nothing else is."""
 
 from __future__ import annotations
 
 import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
+from modiff.io.volume import Volume
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+JPEG = (".jpg", ".jpeg")  # which changes values: only for sources that have nothing else
 # Bytes a pixel takes in those of Pillow's modes that are grey or colour pictures; a palette is resolved to colour.
 _BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}
+_COLOUR = 24  # grey levels by which JPEG's colour planes of a grey image may differ
+_JPEG_LIMITS = Limits(max_side=8192)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 Header = tuple[tuple[int, ...], bool, np.dtype]  # of an NPY file: shape, whether columns come first, number type
@@ -34,73 +37,13 @@ _OTHERS = {  # how files begin that are often taken for images
 }
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """An image and where it came from.
-
-    array: (C,H,W) in the file's own number type. format: "PNG", "TIFF" or "NPY". sha256: of the file's bytes.
-    spacing: (row, column) mm a pixel where the format states it reliably, else None.
-    """
-
-    array: np.ndarray
-    path: Path
-    format: str
-    sha256: str
-    spacing: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Volume:
-    """Voxels and where they lie. A 2-D image with geometry is a volume of one slice (Z = 1).
-
-    array: (C,Z,H,W) in the values' own number type, rescaled to the source's units (HU for CT); C = 1 unless the file
-    holds several channels on one grid. affine: (4,4) float64, voxel (column, row, slice) = (index along W, H, Z) to
-    RAS+ mm: nibabel's convention for the array transposed to (W,H,Z), and the store's for `affine`. format: "NIfTI" or
-    "DICOM". sha256: file's name -> SHA-256 of what was read. source: what the format needs to write results back into
-    the same geometry (a NIfTI header, the headers of a DICOM series in the order of the slices): opaque to others.
-    Raises DataError where array and affine do not fit together.
-    """
-
-    array: np.ndarray
-    affine: np.ndarray
-    path: Path
-    format: str
-    sha256: Mapping[str, str] = field(default_factory=dict)
-    source: Any = field(default=None, repr=False)  # a header may name a patient, and a repr ends up in logs
-
-    def __post_init__(self) -> None:
-        if self.array.ndim != 4 or self.array.size == 0:
-            raise DataError("is no volume", path=self.path, field="array", found=self.array.shape, expected="(C,Z,H,W)")
-        affine = np.asarray(self.affine, dtype=np.float64)
-        usable = affine.shape == (4, 4) and bool(np.isfinite(affine).all()) and affine[3].tolist() == [0, 0, 0, 1]
-        if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-            found, expected = affine.tolist(), "an invertible (4,4)"
-            raise DataError("no usable geometry", path=self.path, field="affine", found=found, expected=expected)
-        object.__setattr__(self, "affine", affine)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(Z,H,W)."""
-        return self.array.shape[1], self.array.shape[2], self.array.shape[3]
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """mm between neighbouring voxels along (Z,H,W): slice, row, column."""
-        column, row, part = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
-        return part, row, column
-
-    @property
-    def voxel_mm3(self) -> float:
-        """Volume of a voxel in mm³."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
-
-
-def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False) -> ImageFile:
+def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False) -> Volume:
     """Reads a grey (8, 16 or 32 bits, float) or RGB image, or an array (H,W) or (C,H,W), within `limits`.
 
-    mask: it may also have one bit per pixel, or a palette, whose indices are its values. Raises DataError for what is
-    missing, is not an image, is damaged, has several pages, is a one-bit mask where an image is meant, has transparency
-    or values that are not finite, or claims more memory than allowed (before any is taken).
+    mask: it may also have one bit per pixel, or a palette, whose indices are its values, and the first of an array's
+    three axes are its slices. Raises DataError for what is missing, is not an image, is damaged, has several pages, is
+    a one-bit mask where an image is meant, has transparency or values that are not finite, or claims more memory than
+    allowed (before any is taken).
     """
     path = Path(path)
     with told(path, "cannot be read"), located(path):
@@ -121,7 +64,21 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False)
             raise DataError("is not an image that can be read", found=found, expected="PNG, TIFF or NPY")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError("has values that are not finite", found="NaN or infinity")
-        return ImageFile(np.ascontiguousarray(array), path, kind, sha256_of(path))
+        array = array[None] if mask and kind == "NPY" else array[:, None]
+        return Volume(np.ascontiguousarray(array), None, path, kind, {path.name: sha256_of(path)})
+
+
+def read_jpeg(path: Path, limits: Limits = LIMITS) -> np.ndarray:
+    """(H,W) uint8 of a grey JPEG, or of one whose colours are grey; its size is checked before it is decoded."""
+    size = limits.check_file(path)
+    with picture(path, "JPEG") as image:
+        _JPEG_LIMITS.check_declared(path, image.size[::-1], 1, size)
+        mode, array = image.mode, np.asarray(image)
+    if mode == "RGB" and int((array.max(2) - array.min(2)).max()) <= _COLOUR:
+        return np.rint(array.mean(2)).astype(np.uint8)
+    if mode != "L":
+        raise DataError("a JPEG in colour", path=path, found=mode, expected="grey")
+    return array
 
 
 def png_bytes(array: np.ndarray) -> bytes:

@@ -11,19 +11,22 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, located
-from modiff.io.image import ImageFile, Volume, read_image
+from modiff.io.image import JPEG, read_image, read_jpeg
+from modiff.io.volume import Volume, difference
 
-_SAME_MM = 1e-3  # a thousandth of a millimetre apart is rounding
+SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy", ".dcm")
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0")
 
 
-def read_any(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False) -> ImageFile | Volume:
-    """An ImageFile for PNG, TIFF and NPY; a Volume for NIfTI and DICOM, which say where their voxels lie.
+def read_any(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False, jpeg: bool = False) -> Volume:
+    """A PNG, TIFF or NPY file without a place, or NIfTI and DICOM, which say where their voxels lie.
 
     A folder is a DICOM series. A file is recognised by its first bytes; a gzip file is NIfTI. mask: as for
-    `read_image`. Raises DataError as the readers do.
+    `read_image`. jpeg: it may also be a grey JPEG, by its name. Raises DataError as the readers do.
     """
     path, start = Path(path), b""
+    if jpeg and path.suffix.lower() in JPEG:
+        return Volume(read_jpeg(path, limits)[None, None], None, path, "JPEG")
     with suppress(OSError), path.open("rb") as file:  # where there is nothing to read, the readers say so
         start = file.read(352)
     if path.is_dir() or start[128:132] == b"DICM":
@@ -38,7 +41,7 @@ def read_any(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False) -
     return read_image(path, limits=limits, mask=mask)
 
 
-def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> ImageFile | Volume:
+def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Volume:
     """One scan, or several NIfTI files on one grid as the channels of one volume, in the order given.
 
     The first file's header is what results are written by. Raises DataError where grids differ, as `read_any`
@@ -50,15 +53,10 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Im
     for path in paths:
         scan = read_any(path, limits=limits)
         with located(path):
-            if not isinstance(scan, Volume) or scan.format != "NIfTI":
+            if scan.format != "NIfTI":
                 raise DataError("several files are the channels of one scan", found=scan.format, expected="NIfTI")
-            first = volumes[0] if volumes else scan
-            if scan.shape != first.shape:
-                raise DataError("is on another grid than the first", found=scan.shape, expected=first.shape)
-            if np.abs(scan.affine - first.affine).max() > _SAME_MM:
-                raise DataError(
-                    "is on another grid than the first", field="affine", found=scan.affine.round(4).tolist()
-                )
-        volumes.append(scan)
+            volumes.append(scan)
+            if what := difference(volumes[0], scan):
+                raise DataError("is on another grid than the first", found=what)
     digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
     return replace(volumes[0], array=np.concatenate([volume.array for volume in volumes]), sha256=digests)
