@@ -22,8 +22,7 @@ import numpy as np
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.files import Limits, guarded, located, natural
-from modiff.io.image import npy_header, read_npy
-from modiff.io.scan import read_any
+from modiff.io.image import npy_header, read_image, read_npy
 
 FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), an NPZ or an HDF5 file"
 _MAPS = (".png", ".tif", ".tiff", ".npy", ".nii.gz", ".nii")
@@ -226,7 +225,7 @@ class FolderMaps(MapSource):
         names = sorted(self._files[case], key=natural)
         paths = [self._files[case][name] for name in names]
         # The first of an array's three axes is its classes, not its slices.
-        maps = [read_any(path, mask=path.suffix.lower() != ".npy") for path in paths]
+        maps = [read_image(path, mask=path.suffix.lower() != ".npy") for path in paths]
         first = f"the first map of case {case}"
         for one in maps:
             for what, found, expected in (

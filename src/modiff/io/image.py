@@ -1,12 +1,13 @@
-"""2-D files: PNG, TIFF and NPY in, PNG out, recognised by their first bytes; and JPEG, where nothing else is."""
+"""Whatever a user points at as a volume; 2-D files themselves: PNG, TIFF and NPY in, JPEG where need be, PNG out."""
 
 from __future__ import annotations
 
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -14,22 +15,23 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
-from modiff.io.volume import Volume
+from modiff.io.volume import Volume, difference
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy", ".dcm")
 JPEG = (".jpg", ".jpeg")  # which changes values: only for sources that have nothing else
 # Bytes a pixel takes in those of Pillow's modes that are grey or colour pictures; a palette is resolved to colour.
 _BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}
 _COLOUR = 24  # grey levels by which JPEG's colour planes of a grey image may differ
 _JPEG_LIMITS = Limits(max_side=8192)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NIFTI_MARKS = (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 Header = tuple[tuple[int, ...], bool, np.dtype]  # of an NPY file: shape, whether columns come first, number type
 _OTHERS = {  # how files begin that are often taken for images
     b"\xff\xd8\xff": "JPEG, whose compression changes values",
-    b"\x1f\x8b": "a gzip file",
     b"PK": "a zip file",
     b"\x89HDF": "HDF5",
     b"BM": "BMP",
@@ -37,19 +39,33 @@ _OTHERS = {  # how files begin that are often taken for images
 }
 
 
-def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False) -> Volume:
-    """Reads a grey (8, 16 or 32 bits, float) or RGB image, or an array (H,W) or (C,H,W), within `limits`.
+def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False, jpeg: bool = False) -> Volume:
+    """Reads what a user may point at within `limits`, recognised by its first bytes; a gzip file is NIfTI.
 
-    mask: it may also have one bit per pixel, or a palette, whose indices are its values, and the first of an array's
-    three axes are its slices. Raises DataError for what is missing, is not an image, is damaged, has several pages, is
-    a one-bit mask where an image is meant, has transparency or values that are not finite, or claims more memory than
-    allowed (before any is taken).
+    A picture: PNG or TIFF, grey (8, 16 or 32 bits, float) or RGB; NPY, an array (H,W) or (C,H,W). A scan: a NIfTI file,
+    a DICOM file, a folder with a DICOM series. mask: a picture may also have one bit per pixel, or a palette, whose
+    indices are its values, and the first of an array's three axes are its slices. jpeg: it may also be a grey JPEG, by
+    its name. Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask
+    where an image is meant, has transparency or values that are not finite, or claims more memory than allowed (before
+    any is taken).
     """
-    path = Path(path)
+    path, start, file_bytes = Path(path), b"", 0
+    if jpeg and path.suffix.lower() in JPEG:
+        return Volume(read_jpeg(path, limits)[None, None], None, path, "JPEG")
     with told(path, "cannot be read"), located(path):
-        file_bytes = limits.check_file(path)
-        with path.open("rb") as file:
-            start = file.read(352)
+        if not path.is_dir():
+            file_bytes = limits.check_file(path)
+            with path.open("rb") as file:
+                start = file.read(352)
+        if path.is_dir() or start[128:132] == b"DICM":
+            from modiff.io.dicom.series import read_dicom_series
+
+            return read_dicom_series(path, limits=limits)
+        marked = start[344:348] in _NIFTI_MARKS or start[4:8] in _NIFTI_MARKS
+        if marked or start.startswith(b"\x1f\x8b") or path.name.lower().endswith((".nii", ".nii.gz")):
+            from modiff.io.nifti import read_nifti
+
+            return read_nifti(path, limits=limits)
         if start.startswith(b"\x93NUMPY"):
             kind, array = "NPY", _read_npy(path, limits, file_bytes)
         elif start.startswith((b"\x89PNG\r\n\x1a\n", *_TIFF_STARTS)):
@@ -59,13 +75,34 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False)
                 raise DataError("has 16 bits per colour", expected="8-bit RGB, or 16-bit grey")
             array = _read_pillow(path, kind, limits, file_bytes, mask)
         else:
-            other = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
-            found = "DICOM" if start[128:132] == b"DICM" else "NIfTI" if start[344:347] in (b"n+1", b"ni1") else other
-            raise DataError("is not an image that can be read", found=found, expected="PNG, TIFF or NPY")
+            found = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
+            expected = "PNG, TIFF, NPY, NIfTI or DICOM"
+            raise DataError("is not an image that can be read", found=found, expected=expected)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError("has values that are not finite", found="NaN or infinity")
         array = array[None] if mask and kind == "NPY" else array[:, None]
         return Volume(np.ascontiguousarray(array), None, path, kind, {path.name: sha256_of(path)})
+
+
+def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Volume:
+    """One scan, or several NIfTI files on one grid as the channels of one volume, in the order given.
+
+    The first file's header is what results are written by. Raises DataError where grids differ, as `read_image`
+    otherwise.
+    """
+    if len(paths) == 1:
+        return read_image(paths[0], limits=limits)
+    volumes: list[Volume] = []
+    for path in paths:
+        scan = read_image(path, limits=limits)
+        with located(path):
+            if scan.format != "NIfTI":
+                raise DataError("several files are the channels of one scan", found=scan.format, expected="NIfTI")
+            volumes.append(scan)
+            if what := difference(volumes[0], scan):
+                raise DataError("is on another grid than the first", found=what)
+    digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
+    return replace(volumes[0], array=np.concatenate([volume.array for volume in volumes]), sha256=digests)
 
 
 def read_jpeg(path: Path, limits: Limits = LIMITS) -> np.ndarray:

@@ -16,7 +16,7 @@ from modiff.data.intensity import IntensityRule, convert, store_values, stretch
 from modiff.data.store import Store
 from modiff.errors import ConfigError, ModiffError
 from modiff.io.files import Limits
-from modiff.io.scan import read_any
+from modiff.io.image import read_image
 from modiff.io.volume import Volume
 
 AFFINE = np.array([[-0.5, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 3, -30], [0, 0, 0, 1.0]])  # columns L, rows P, slices S
@@ -396,8 +396,8 @@ def test_a_mask_may_compress_as_well_as_it_likes_within_its_image(tmp_path: Path
     _nii(path, np.zeros((40, 50, 60), np.uint8))
     strict = Limits(ratio_free=1000, max_ratio=10)
     with pytest.raises(ModiffError, match=r"far more data|inflate beyond reason"):
-        read_any(path, limits=strict, mask=True)
-    assert read_any(path, limits=mask_limits(image, strict), mask=True).shape == (40, 50, 60)
+        read_image(path, limits=strict, mask=True)
+    assert read_image(path, limits=mask_limits(image, strict), mask=True).shape == (40, 50, 60)
 
 
 def test_importing_twice_gives_the_same_store(pictures: Path) -> None:

@@ -22,8 +22,7 @@ from modiff.data.importers.layout import Item, two_splits
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError
-from modiff.io.image import JPEG
-from modiff.io.scan import SUFFIXES
+from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.volume import Volume, turn
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is

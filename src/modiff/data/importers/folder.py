@@ -20,7 +20,7 @@ from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import Limits
-from modiff.io.scan import SUFFIXES, read_any
+from modiff.io.image import SUFFIXES, read_image
 from modiff.io.volume import Volume, centre_fit, difference, resample, resize, sides, turn
 
 
@@ -151,7 +151,7 @@ class Folder(Importer[Item]):
         if not item.channels:
             mask, found = next(iter(item.masks.values())), f"only masks of {', '.join(item.masks)}"
             raise DataError("masks without an image", path=mask, field=item.case, found=found)
-        parts = {name: read_any(path, limits=self.limits, jpeg=True) for name, path in sorted(item.channels.items())}
+        parts = {name: read_image(path, limits=self.limits, jpeg=True) for name, path in sorted(item.channels.items())}
         first = next(iter(parts.values()))
         for name, grid in parts.items():
             if name and len(grid.array) != 1:
@@ -179,7 +179,7 @@ class Folder(Importer[Item]):
 
     def mask(self, item: Item, name: str, stored: Volume, image: Volume) -> Volume:
         """A rater's mask, turned as its image is; `stored`: that image as it was read."""
-        mask = read_any(item.masks[name], limits=mask_limits(image, self.limits), mask=True, jpeg=True)
+        mask = read_image(item.masks[name], limits=mask_limits(image, self.limits), mask=True, jpeg=True)
         self.placeless |= mask.affine is None and stored.affine is not None
         if mask.affine is None and mask.shape == stored.shape:  # it shares the place of its image
             mask = replace(mask, affine=stored.affine)

@@ -11,8 +11,7 @@ from pathlib import Path
 from modiff.data.importers.sources import walk
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import natural
-from modiff.io.image import JPEG
-from modiff.io.scan import SUFFIXES
+from modiff.io.image import JPEG, SUFFIXES
 
 IMAGES = ("{case}/image", "{case}/image-{channel}")
 MASKS = ("{case}/rater-{rater}",)
