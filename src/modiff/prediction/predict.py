@@ -24,6 +24,7 @@ from torch import Tensor
 from modiff.config.sampling import OVERLAP, SAMPLES, SampleConfig
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
+from modiff.io.files import located
 from modiff.io.volume import Volume
 from modiff.methods.base import Segmenter
 from modiff.prediction.summary import Summary, summarise
@@ -345,21 +346,15 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
         raise ConfigError("the scan brings its own", field="--spacing", found=",".join(map(str, asked.spacing)))
     check_settings(predictor.model, asked.n, asked.steps, asked.raters, asked.stratified)
     most = predictor.size or shape[1:]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PredictionWarning)
-        try:
-            roi = None if asked.roi is None else Box.parse(asked.roi, shape)
-            if roi is None and asked.at is None and (shape[1] > most[0] or shape[2] > most[1]):
-                roi = Box.whole(shape)
-            where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity")}
-            array = scan.array[:, 0] if scan.is_picture else scan.array
-            predictor.set_image(array, roi=roi, spacing=asked.spacing or scan.spacing, **where)
-            how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "stratified")}
-            samples = predictor.sample(asked.n, progress=progress, **how)
-        except DataError as error:
-            if error.path is not None or error.field not in ("image", "at", "--roi"):
-                raise
-            raise type(error)(str(error), path=called(scan)) from error
+    with located(called(scan)), warnings.catch_warnings(action="ignore", category=PredictionWarning):
+        roi = None if asked.roi is None else Box.parse(asked.roi, shape)
+        if roi is None and asked.at is None and (shape[1] > most[0] or shape[2] > most[1]):
+            roi = Box.whole(shape)
+        where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity")}
+        array = scan.array[:, 0] if scan.is_picture else scan.array
+        predictor.set_image(array, roi=roi, spacing=asked.spacing or scan.spacing, **where)
+        how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "stratified")}
+        samples = predictor.sample(asked.n, progress=progress, **how)
     summary = predictor.summary(threshold=asked.threshold, voxel_mm3=scan.voxel_mm3)
     plan, values = predictor.plan, predictor.values
     assert plan is not None
