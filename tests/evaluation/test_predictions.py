@@ -8,12 +8,10 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from modiff.errors import DataError
-from modiff.evaluation.predictions import RawMaps, _natural, open_maps
+from modiff.evaluation.predictions import RawMaps, open_maps
 from modiff.evaluation.truth import Values
 from modiff.io.image import write_png
 
@@ -99,18 +97,10 @@ def test_masks_of_one_bit_a_pixel_are_read(tmp_path, maps):
 
 
 def test_maps_of_a_folder_are_in_natural_order(tmp_path):
-    for i in (10, 2, 1):
+    for i in ("10", "2", "02", "1"):
         write_png(tmp_path / "a" / f"s{i}.png", np.zeros((2, 2), np.uint8))
     with open_maps(tmp_path) as source:
-        assert source.read("a").names == ("s1", "s2", "s10")
-
-
-@given(st.lists(st.text("ab0123-_é", max_size=6), unique=True, max_size=8))
-def test_natural_order_is_an_order(names):
-    once = sorted(names, key=_natural)
-    again = list(reversed(once))
-    again.sort(key=_natural)
-    assert again == once
+        assert source.read("a").names == ("s1", "s02", "s2", "s10")
 
 
 def test_a_volumes_slices_are_its_first_axis(tmp_path):

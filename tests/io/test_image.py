@@ -1,4 +1,4 @@
-"""Pictures and arrays arrive as they were written, and nothing else is taken for one; a volume knows its place."""
+"""Pictures and arrays arrive as they were written; whatever a user points at is recognised by its content."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import sys
 import zlib
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from series_files import write_series
 
 from modiff.errors import DataError
 from modiff.io.files import Limits
-from modiff.io.image import Volume, png_bytes, read_image, write_png
+from modiff.io.image import png_bytes, read_channels, read_image, write_png
 
 GREY8 = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
 GREY16 = np.arange(35, dtype=np.uint16).reshape(5, 7) * 1873
@@ -46,7 +48,7 @@ def test_grey_values_and_their_type_survive_every_format(tmp_path, array, suffix
     np.save(path, array) if suffix == "npy" else Image.fromarray(array).save(path)
     read = read_image(path)
     assert read.array.dtype == array.dtype
-    np.testing.assert_array_equal(read.array, array[None])
+    np.testing.assert_array_equal(read.array, array[None, None])
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
@@ -54,35 +56,35 @@ def test_grey_values_and_their_type_survive_every_format(tmp_path, array, suffix
 def test_tiff_of_another_writer_is_read(tmp_path, dtype, byteorder):
     array = (np.arange(35).reshape(5, 7) * 900 - (16000 if dtype != "u2" else 0)).astype(dtype)
     tifffile.imwrite(tmp_path / "image.tif", array.astype(byteorder + dtype), byteorder=byteorder)
-    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0], array)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0, 0], array)
 
 
 @pytest.mark.parametrize("array", [GREY8, GREY16], ids=["8 bits", "16 bits"])
 def test_tiff_whose_white_is_zero_is_inverted(tmp_path, array):
     tifffile.imwrite(tmp_path / "image.tif", array, photometric="miniswhite")
-    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0], np.iinfo(array.dtype).max - array)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0, 0], np.iinfo(array.dtype).max - array)
 
 
 def test_colour_comes_channels_first(tmp_path):
     colours = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     Image.fromarray(colours).save(tmp_path / "image.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, colours.transpose(2, 0, 1))
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, colours.transpose(2, 0, 1)[:, None])
 
 
 def test_an_opaque_alpha_channel_is_dropped(tmp_path):
     Image.fromarray(GREY8).convert("LA").save(tmp_path / "image.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, GREY8[None])
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, GREY8[None, None])
 
 
 def test_a_palette_is_resolved(tmp_path):
     Image.fromarray(GREY8).convert("RGB").quantize(256).save(tmp_path / "image.png")
-    assert read_image(tmp_path / "image.png").array.shape == (3, 5, 7)
+    assert read_image(tmp_path / "image.png").array.shape == (3, 1, 5, 7)
 
 
 def test_an_array_of_channels_is_read_as_it_is(tmp_path):
     array = np.asfortranarray(np.linspace(-1, 1, 4 * 5 * 7).reshape(4, 5, 7))
     np.save(tmp_path / "image.npy", array)
-    np.testing.assert_array_equal(read_image(tmp_path / "image.npy").array, array)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.npy").array, array[:, None])
 
 
 def test_the_first_bytes_decide_not_the_name(tmp_path):
@@ -95,7 +97,7 @@ def test_the_first_bytes_decide_not_the_name(tmp_path):
 def test_png_written_and_read_is_the_same(tmp_path_factory, height, width, dtype, seed):
     array = np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, (height, width), dtype, endpoint=True)
     path = write_png(tmp_path_factory.mktemp("png") / "image.png", array)
-    np.testing.assert_array_equal(read_image(path).array[0], array)
+    np.testing.assert_array_equal(read_image(path).array[0, 0], array)
 
 
 def test_a_mask_is_written_as_0_and_255():
@@ -125,8 +127,8 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     add("endless side", forged_png(70_000, 1), "too many pixels per side")
     add("16-bit colour", forged_png(4, 4, depth=16, colour=2), "16 bits per colour")
     add("one bit", forged_png(8, 8, depth=1), "one bit per pixel")
-    add("gzip", b"\x1f\x8b" + bytes(30), "a gzip file")
-    add("dicom", bytes(128) + b"DICM" + bytes(300), "DICOM")
+    add("gzip", b"\x1f\x8b" + bytes(30), "damaged gzip")
+    add("dicom", bytes(128) + b"DICM" + bytes(300), "does not say how it is encoded")
     add(
         "pickled array", npy("{'descr': '|O', 'fortran_order': False, 'shape': (2, 2), }", b"x" * 9), "array of numbers"
     )
@@ -175,7 +177,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_image(tmp_path / "nothing.png")
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="no DICOM image in this folder"):
         read_image(tmp_path)
 
 
@@ -215,30 +217,72 @@ def test_a_bomb_is_refused_before_torch_is_imported(tmp_path):
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 7
 
 
-AFFINE = np.array([[0.5, 0, 0, -10], [0, 0.7, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1.0]])
+VALUES = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
 
 
-def volume(array: np.ndarray | None = None, affine: np.ndarray = AFFINE) -> Volume:
-    return Volume(np.zeros((1, 3, 4, 5)) if array is None else array, affine, Path("a.nii"), "NIfTI")
+@pytest.fixture
+def files(tmp_path) -> dict[str, Path]:
+    write_png(tmp_path / "picture.png", VALUES[0].astype(np.uint8))
+    for name in ("scan.nii", "scan.nii.gz"):
+        nib.save(nib.Nifti1Image(VALUES.T, np.diag([1, 2, 3, 1])), tmp_path / name)
+    nib.save(nib.Nifti2Image(VALUES.T, np.diag([1, 2, 3, 1])), tmp_path / "two.nii")
+    write_series(tmp_path / "series", VALUES)
+    return {path.name: path for path in tmp_path.iterdir()}
 
 
-def test_spacing_is_in_the_order_of_the_arrays_axes():
-    assert volume().spacing == pytest.approx((2.5, 0.7, 0.5))
+def test_a_picture_is_one_slice_without_a_place(files):
+    picture = read_image(files["picture.png"])
+    assert (picture.is_picture, picture.spacing, picture.voxel_mm3) == (True, None, None)
+    np.testing.assert_array_equal(picture.array, VALUES[None, :1])
 
 
-def test_the_volume_of_a_voxel_is_the_product_of_its_edges_on_a_straight_grid():
-    assert volume().voxel_mm3 == pytest.approx(0.5 * 0.7 * 2.5)
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "two.nii"])
+@pytest.mark.parametrize("renamed", [False, True])
+def test_nifti_is_a_volume_whatever_its_name(files, name, renamed):
+    path = files[name].rename(files[name].with_name("image.dat")) if renamed else files[name]
+    volume = read_image(path)
+    assert not volume.is_picture
+    assert volume.format == "NIfTI"
+    np.testing.assert_array_equal(volume.array[0], VALUES)
 
 
-@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (1, 0, 4, 5), (1, 1, 1, 4, 5)])
-def test_an_array_of_other_dimensions_is_refused(shape: tuple[int, ...]):
-    with pytest.raises(DataError, match="array"):
-        volume(np.zeros(shape))
+def test_a_folder_is_a_series(files):
+    volume = read_image(files["series"])
+    assert volume.format == "DICOM"
+    np.testing.assert_array_equal(volume.array[0], VALUES)
 
 
-@pytest.mark.parametrize(
-    "affine", [np.zeros((4, 4)), np.eye(3), np.diag([1, 1, 1, 2]), np.diag([1, np.nan, 1, 1]), np.diag([1, 0, 1, 1])]
-)
-def test_an_affine_that_places_nothing_is_refused(affine: np.ndarray):
-    with pytest.raises(DataError, match="affine"):
-        volume(affine=affine)
+def test_a_dicom_file_is_one_slice_whatever_its_name(files):
+    path = sorted(files["series"].iterdir())[1]
+    volume = read_image(path.rename(path.with_name("IM0001")))
+    np.testing.assert_array_equal(volume.array, VALUES[None, 1:2])
+
+
+@pytest.mark.parametrize(("name", "message"), [("none.nii", "no such file"), ("none", "no such file")])
+def test_what_is_not_there_is_said_so(tmp_path, name, message):
+    with pytest.raises(DataError, match=message):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["picture.png", "scan.nii", "scan.nii.gz", "series"])
+def test_limits_hold_for_all(files, name):
+    with pytest.raises(DataError):
+        read_image(files[name], limits=Limits(max_bytes=20))
+
+
+class TestChannels:
+    def test_in_the_order_given(self, files, tmp_path):
+        nib.save(nib.Nifti1Image(-VALUES.T.astype(np.float32), np.diag([1, 2, 3, 1])), tmp_path / "minus.nii")
+        volume = read_channels([tmp_path / "minus.nii", files["scan.nii"]])
+        np.testing.assert_array_equal(volume.array, np.stack([-VALUES, VALUES]))
+        assert len(volume.sha256) == 2
+
+    def test_one_path_is_that_scan(self, files):
+        assert read_channels([files["picture.png"]]).is_picture
+
+    @pytest.mark.parametrize("other", ["picture.png", "series"])
+    def test_only_nifti_has_channels_in_files(self, files, other):
+        with pytest.raises(DataError, match="channels of one scan"):
+            read_channels([files["scan.nii"], files[other]])
+        with pytest.raises(DataError, match="channels of one scan"):
+            read_channels([files[other], files["scan.nii"]])

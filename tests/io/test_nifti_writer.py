@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from modiff.errors import DataError
-from modiff.io.image import Volume
 from modiff.io.nifti import read_nifti, write_nifti
+from modiff.io.volume import Volume
 
 SPACING = (0.7, 1.1, 2.5)
 ORIENTATIONS = [

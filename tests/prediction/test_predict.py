@@ -13,15 +13,15 @@ from discs import Discs
 from local import Local
 
 from modiff.errors import DataError
-from modiff.io.image import ImageFile, Volume
+from modiff.io.volume import Volume
 from modiff.prediction.predict import Prediction, Predictor, Settings, predict
 from modiff.prediction.windows import Box
 
 DATA: dict[str, Any] = {"size": (32, 32), "intensity": "unit", "classes": ["lesion"]}
 
 
-def picture(array: np.ndarray) -> ImageFile:
-    return ImageFile(array[None], Path("there/image.npy"), "NPY", "0")
+def picture(array: np.ndarray) -> Volume:
+    return Volume(array[None, None], None, Path("there/image.npy"), "NPY")
 
 
 def volume(array: np.ndarray) -> Volume:
@@ -32,7 +32,7 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).random(shape, dtype=np.float32)
 
 
-def of(scan: ImageFile | Volume, *, model: Any = None, **asked: Any) -> Prediction:
+def of(scan: Volume, *, model: Any = None, **asked: Any) -> Prediction:
     return predict(scan, Predictor(model or Local(), data=spec(DATA)), Settings(**{"n": 3, **asked}))
 
 

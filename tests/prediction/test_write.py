@@ -13,7 +13,7 @@ from described import spec
 from local import Local
 from PIL import Image
 
-from modiff.io.image import Volume
+from modiff.io.volume import Volume
 from modiff.prediction import write
 from modiff.prediction.predict import Prediction, Predictor, Settings, predict
 from modiff.prediction.summary import Summary, summarise

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
     from modiff.cli.evaluate import progress_bar
     from modiff.io.files import Limits, check_output
-    from modiff.io.scan import read_channels
+    from modiff.io.image import read_channels
 
     at, spacing, raters = (_numbers(args, name) for name in _LISTS)
     if at is None and (slices := asked(args, SampleConfig).get("slices")):

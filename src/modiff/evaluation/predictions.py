@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import zipfile
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -20,10 +19,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from modiff.data.importers.grids import read_grid
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.files import Limits, guarded, located
+from modiff.io.files import Limits, guarded, located, natural
 from modiff.io.image import npy_header, read_image, read_npy
 
 FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), an NPZ or an HDF5 file"
@@ -224,23 +222,24 @@ class FolderMaps(MapSource):
         if case in self._npz:
             with NpzMaps(self._npz[case], case) as npz:
                 return npz.read(case)
-        names = sorted(self._files[case], key=_natural)
+        names = sorted(self._files[case], key=natural)
         paths = [self._files[case][name] for name in names]
-        arrays, affines = zip(*map(_read, paths), strict=True)
+        # The first of an array's three axes is its classes, not its slices.
+        maps = [read_image(path, mask=path.suffix.lower() != ".npy") for path in paths]
         first = f"the first map of case {case}"
-        for path, array, affine in zip(paths, arrays, affines, strict=True):
+        for one in maps:
             for what, found, expected in (
-                ("size", *("×".join(map(str, one.shape)) for one in (array, arrays[0]))),
-                ("number type", array.dtype, arrays[0].dtype),
+                ("size", *("×".join(map(str, each.array.shape)) for each in (one, maps[0]))),
+                ("number type", one.array.dtype, maps[0].array.dtype),
             ):
                 if found != expected:
-                    raise DataError(f"another {what}", path=path, found=found, expected=f"{expected} as {first}")
-            check_place(affine, affines[0], where=str(path), case=case, other=first)
+                    raise DataError(f"another {what}", path=one.path, found=found, expected=f"{expected} as {first}")
+            check_place(one.affine, maps[0].affine, where=str(one.path), case=case, other=first)
         try:
-            together = np.stack(arrays)
+            together = np.stack([one.array for one in maps])
         except MemoryError as error:
-            raise DataError("does not fit into memory", path=self.path, field=case, found=len(arrays)) from error
-        return RawMaps(case, str(self.path / case), tuple(names), together, affines[0])
+            raise DataError("does not fit into memory", path=self.path, field=case, found=len(maps)) from error
+        return RawMaps(case, str(self.path / case), tuple(names), together, maps[0].affine)
 
     def count(self, case: str) -> int:
         """The number of files, or of maps in the NPZ."""
@@ -284,17 +283,3 @@ def _check_size(path: Path, case: str, one: int, whole: int, packed: int) -> Non
     if one > _LIMITS.max_bytes:
         raise DataError("too large for one case: beyond reason", path=path, field=case, found=f"{one} bytes")
     _LIMITS.check_ratio(path, whole, packed, field=case)
-
-
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """(C,Z,H,W) and the affine of NIfTI. The first of an array's three axes is its classes."""
-    if path.suffix.lower() == ".npy":
-        return read_image(path).array[:, None], None
-    grid = read_grid(path, mask=True)
-    return grid.array, grid.affine
-
-
-def _natural(name: str) -> tuple[object, ...]:
-    """sample-2 before sample-10."""
-    texts_and_numbers = enumerate(re.split(r"(\d+)", f"{name}\0"))
-    return (*(int(part) if place % 2 else part for place, part in texts_and_numbers), name)

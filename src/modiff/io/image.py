@@ -1,32 +1,37 @@
-"""Images and volumes in memory, and 2-D files: PNG, TIFF and NPY in, PNG out, recognised by their first bytes."""
+"""Whatever a user points at as a volume; 2-D files themselves: PNG, TIFF and NPY in, JPEG where need be, PNG out."""
 
 from __future__ import annotations
 
 import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
+from modiff.io.volume import Volume, difference
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy", ".dcm")
+JPEG = (".jpg", ".jpeg")  # which changes values: only for sources that have nothing else
 # Bytes a pixel takes in those of Pillow's modes that are grey or colour pictures; a palette is resolved to colour.
 _BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}
+_COLOUR = 24  # grey levels by which JPEG's colour planes of a grey image may differ
+_JPEG_LIMITS = Limits(max_side=8192)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NIFTI_MARKS = (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 Header = tuple[tuple[int, ...], bool, np.dtype]  # of an NPY file: shape, whether columns come first, number type
 _OTHERS = {  # how files begin that are often taken for images
     b"\xff\xd8\xff": "JPEG, whose compression changes values",
-    b"\x1f\x8b": "a gzip file",
     b"PK": "a zip file",
     b"\x89HDF": "HDF5",
     b"BM": "BMP",
@@ -34,79 +39,33 @@ _OTHERS = {  # how files begin that are often taken for images
 }
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """An image and where it came from.
+def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False, jpeg: bool = False) -> Volume:
+    """Reads what a user may point at within `limits`, recognised by its first bytes; a gzip file is NIfTI.
 
-    array: (C,H,W) in the file's own number type. format: "PNG", "TIFF" or "NPY". sha256: of the file's bytes.
-    spacing: (row, column) mm a pixel where the format states it reliably, else None.
+    A picture: PNG or TIFF, grey (8, 16 or 32 bits, float) or RGB; NPY, an array (H,W) or (C,H,W). A scan: a NIfTI file,
+    a DICOM file, a folder with a DICOM series. mask: a picture may also have one bit per pixel, or a palette, whose
+    indices are its values, and the first of an array's three axes are its slices. jpeg: it may also be a grey JPEG, by
+    its name. Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask
+    where an image is meant, has transparency or values that are not finite, or claims more memory than allowed (before
+    any is taken).
     """
-
-    array: np.ndarray
-    path: Path
-    format: str
-    sha256: str
-    spacing: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Volume:
-    """Voxels and where they lie. A 2-D image with geometry is a volume of one slice (Z = 1).
-
-    array: (C,Z,H,W) in the values' own number type, rescaled to the source's units (HU for CT); C = 1 unless the file
-    holds several channels on one grid. affine: (4,4) float64, voxel (column, row, slice) = (index along W, H, Z) to
-    RAS+ mm: nibabel's convention for the array transposed to (W,H,Z), and the store's for `affine`. format: "NIfTI" or
-    "DICOM". sha256: file's name -> SHA-256 of what was read. source: what the format needs to write results back into
-    the same geometry (a NIfTI header, the headers of a DICOM series in the order of the slices): opaque to others.
-    Raises DataError where array and affine do not fit together.
-    """
-
-    array: np.ndarray
-    affine: np.ndarray
-    path: Path
-    format: str
-    sha256: Mapping[str, str] = field(default_factory=dict)
-    source: Any = field(default=None, repr=False)  # a header may name a patient, and a repr ends up in logs
-
-    def __post_init__(self) -> None:
-        if self.array.ndim != 4 or self.array.size == 0:
-            raise DataError("is no volume", path=self.path, field="array", found=self.array.shape, expected="(C,Z,H,W)")
-        affine = np.asarray(self.affine, dtype=np.float64)
-        usable = affine.shape == (4, 4) and bool(np.isfinite(affine).all()) and affine[3].tolist() == [0, 0, 0, 1]
-        if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-            found, expected = affine.tolist(), "an invertible (4,4)"
-            raise DataError("no usable geometry", path=self.path, field="affine", found=found, expected=expected)
-        object.__setattr__(self, "affine", affine)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(Z,H,W)."""
-        return self.array.shape[1], self.array.shape[2], self.array.shape[3]
-
-    @property
-    def spacing(self) -> tuple[float, float, float]:
-        """mm between neighbouring voxels along (Z,H,W): slice, row, column."""
-        column, row, part = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
-        return part, row, column
-
-    @property
-    def voxel_mm3(self) -> float:
-        """Volume of a voxel in mm³."""
-        return float(abs(np.linalg.det(self.affine[:3, :3])))
-
-
-def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False) -> ImageFile:
-    """Reads a grey (8, 16 or 32 bits, float) or RGB image, or an array (H,W) or (C,H,W), within `limits`.
-
-    mask: it may also have one bit per pixel, or a palette, whose indices are its values. Raises DataError for what is
-    missing, is not an image, is damaged, has several pages, is a one-bit mask where an image is meant, has transparency
-    or values that are not finite, or claims more memory than allowed (before any is taken).
-    """
-    path = Path(path)
+    path, start, file_bytes = Path(path), b"", 0
+    if jpeg and path.suffix.lower() in JPEG:
+        return Volume(read_jpeg(path, limits)[None, None], None, path, "JPEG")
     with told(path, "cannot be read"), located(path):
-        file_bytes = limits.check_file(path)
-        with path.open("rb") as file:
-            start = file.read(352)
+        if not path.is_dir():
+            file_bytes = limits.check_file(path)
+            with path.open("rb") as file:
+                start = file.read(352)
+        if path.is_dir() or start[128:132] == b"DICM":
+            from modiff.io.dicom.series import read_dicom_series
+
+            return read_dicom_series(path, limits=limits)
+        marked = start[344:348] in _NIFTI_MARKS or start[4:8] in _NIFTI_MARKS
+        if marked or start.startswith(b"\x1f\x8b") or path.name.lower().endswith((".nii", ".nii.gz")):
+            from modiff.io.nifti import read_nifti
+
+            return read_nifti(path, limits=limits)
         if start.startswith(b"\x93NUMPY"):
             kind, array = "NPY", _read_npy(path, limits, file_bytes)
         elif start.startswith((b"\x89PNG\r\n\x1a\n", *_TIFF_STARTS)):
@@ -116,12 +75,47 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False)
                 raise DataError("has 16 bits per colour", expected="8-bit RGB, or 16-bit grey")
             array = _read_pillow(path, kind, limits, file_bytes, mask)
         else:
-            other = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
-            found = "DICOM" if start[128:132] == b"DICM" else "NIfTI" if start[344:347] in (b"n+1", b"ni1") else other
-            raise DataError("is not an image that can be read", found=found, expected="PNG, TIFF or NPY")
+            found = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
+            expected = "PNG, TIFF, NPY, NIfTI or DICOM"
+            raise DataError("is not an image that can be read", found=found, expected=expected)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError("has values that are not finite", found="NaN or infinity")
-        return ImageFile(np.ascontiguousarray(array), path, kind, sha256_of(path))
+        array = array[None] if mask and kind == "NPY" else array[:, None]
+        return Volume(np.ascontiguousarray(array), None, path, kind, {path.name: sha256_of(path)})
+
+
+def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Volume:
+    """One scan, or several NIfTI files on one grid as the channels of one volume, in the order given.
+
+    The first file's header is what results are written by. Raises DataError where grids differ, as `read_image`
+    otherwise.
+    """
+    if len(paths) == 1:
+        return read_image(paths[0], limits=limits)
+    volumes: list[Volume] = []
+    for path in paths:
+        scan = read_image(path, limits=limits)
+        with located(path):
+            if scan.format != "NIfTI":
+                raise DataError("several files are the channels of one scan", found=scan.format, expected="NIfTI")
+            volumes.append(scan)
+            if what := difference(volumes[0], scan):
+                raise DataError("is on another grid than the first", found=what)
+    digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
+    return replace(volumes[0], array=np.concatenate([volume.array for volume in volumes]), sha256=digests)
+
+
+def read_jpeg(path: Path, limits: Limits = LIMITS) -> np.ndarray:
+    """(H,W) uint8 of a grey JPEG, or of one whose colours are grey; its size is checked before it is decoded."""
+    size = limits.check_file(path)
+    with picture(path, "JPEG") as image:
+        _JPEG_LIMITS.check_declared(path, image.size[::-1], 1, size)
+        mode, array = image.mode, np.asarray(image)
+    if mode == "RGB" and int((array.max(2) - array.min(2)).max()) <= _COLOUR:
+        return np.rint(array.mean(2)).astype(np.uint8)
+    if mode != "L":
+        raise DataError("a JPEG in colour", path=path, found=mode, expected="grey")
+    return array
 
 
 def png_bytes(array: np.ndarray) -> bytes:

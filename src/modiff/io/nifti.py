@@ -15,7 +15,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, located, sha256_of, write_bytes
-from modiff.io.image import Volume
+from modiff.io.volume import Volume
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -199,6 +199,8 @@ def write_nifti(path: str | Path, values: np.ndarray, like: Volume, *, descripti
         header.set_data_dtype(values.dtype)
         kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
         image = kind(values, header.get_best_affine(), header)
+    elif like.affine is None or like.spacing is None:
+        raise DataError("has no place in space", path=like.path, found=like.format, expected="NIfTI or DICOM")
     else:
         image = Nifti1Image(values, like.affine)
         axes = like.affine[:3, :3] / like.spacing[::-1]

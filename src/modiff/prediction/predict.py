@@ -24,7 +24,8 @@ from torch import Tensor
 from modiff.config.sampling import OVERLAP, SAMPLES, SampleConfig
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
-from modiff.io.image import ImageFile, Volume
+from modiff.io.files import located
+from modiff.io.volume import Volume
 from modiff.methods.base import Segmenter
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.windows import Box, Job, Plan, Values, merge, plan_windows, read_array
@@ -286,7 +287,7 @@ class Prediction:
     values: what the model saw. case: the name of the random numbers. notes: what differs from the training data.
     """
 
-    scan: ImageFile | Volume
+    scan: Volume
     settings: Settings
     method: str
     samples: Samples
@@ -328,43 +329,33 @@ class Prediction:
             "case": self.case,
             "warnings": list(self.notes),
         }
-        if isinstance(self.scan, Volume):
+        if self.scan.affine is not None:
             found["affine_ras_mm"] = self.scan.affine.tolist()
         return found | self.summary.to_dict()
 
 
-def predict(
-    scan: ImageFile | Volume, predictor: Predictor, settings: Settings, *, progress: Progress | None = None
-) -> Prediction:
+def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress: Progress | None = None) -> Prediction:
     """Draws hypotheses of `scan` and summarises them.
 
-    An image that one window shows is seen through it; what is larger, or of which a part is asked for, and every volume
-    through windows that slide. progress: called with windows done and in all. What differs from the training data
+    What one window shows is seen through it; what is larger, or of which a part is asked for, through windows that
+    slide. progress: called with windows done and in all. What differs from the training data
     stands in `notes`. Raises DataError that names the file, ConfigError.
     """
-    asked, volume = settings, isinstance(scan, Volume)
-    if volume and asked.spacing is not None:
+    asked, shape = settings, scan.shape
+    if not scan.is_picture and asked.spacing is not None:
         raise ConfigError("the scan brings its own", field="--spacing", found=",".join(map(str, asked.spacing)))
     check_settings(predictor.model, asked.n, asked.steps, asked.raters, asked.stratified)
-    height, width = scan.array.shape[-2:]
-    shape = (scan.array.shape[1] if volume else 1, height, width)
     most = predictor.size or shape[1:]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PredictionWarning)
-        try:
-            roi = None if asked.roi is None else Box.parse(asked.roi, shape)
-            if roi is None and asked.at is None and (volume or height > most[0] or width > most[1]):
-                roi = Box.whole(shape)
-            where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity")}
-            predictor.set_image(scan.array, roi=roi, spacing=asked.spacing or scan.spacing, **where)
-            how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "stratified")}
-            samples = predictor.sample(asked.n, progress=progress, **how)
-        except DataError as error:
-            if error.path is not None or error.field not in ("image", "at", "--roi"):
-                raise
-            raise type(error)(str(error), path=called(scan)) from error
-    voxel = scan.voxel_mm3 if isinstance(scan, Volume) else None
-    summary = predictor.summary(threshold=asked.threshold, voxel_mm3=voxel)
+    with located(called(scan)), warnings.catch_warnings(action="ignore", category=PredictionWarning):
+        roi = None if asked.roi is None else Box.parse(asked.roi, shape)
+        if roi is None and asked.at is None and (shape[1] > most[0] or shape[2] > most[1]):
+            roi = Box.whole(shape)
+        where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity")}
+        array = scan.array[:, 0] if scan.is_picture else scan.array
+        predictor.set_image(array, roi=roi, spacing=asked.spacing or scan.spacing, **where)
+        how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "stratified")}
+        samples = predictor.sample(asked.n, progress=progress, **how)
+    summary = predictor.summary(threshold=asked.threshold, voxel_mm3=scan.voxel_mm3)
     plan, values = predictor.plan, predictor.values
     assert plan is not None
     assert values is not None
@@ -372,6 +363,6 @@ def predict(
     return Prediction(scan, asked, method, samples, summary, plan, values, predictor.case, predictor.notes)
 
 
-def called(scan: ImageFile | Volume) -> str:
+def called(scan: Volume) -> str:
     """What words and figures call a scan: the path of a DICOM series often names the patient."""
     return "DICOM series" if scan.format == "DICOM" else str(scan.path)

@@ -20,8 +20,9 @@ import numpy as np
 from modiff._version import __version__
 from modiff.io.dicom.seg import Maker, Segment, missing_reference, write_seg
 from modiff.io.files import MANIFEST, output_folder
-from modiff.io.image import ImageFile, Volume, write_png
+from modiff.io.image import write_png
 from modiff.io.nifti import write_nifti
+from modiff.io.volume import Volume
 from modiff.prediction.predict import Prediction
 from modiff.prediction.summary import Summary, percent
 from modiff.prediction.windows import Window
@@ -69,7 +70,7 @@ def write_prediction(
     scan, content = prediction.scan, {**about, **prediction.to_dict()}
     with output_folder(path, overwrite=overwrite) as folder:
         _write_maps(folder, prediction)
-        if isinstance(scan, Volume):
+        if not scan.is_picture:
             if scan.format == "DICOM":
                 content["warnings"] += _write_segmentations(folder, scan, prediction, about["model"]["fingerprint"])
             (folder / "slices.png").write_bytes(slices_figure(prediction))
@@ -97,18 +98,18 @@ def _write_maps(folder: Path, prediction: Prediction) -> None:
     ) -> None:
         """maps (K,…): masks bool, or values from 0 to `largest`; the names of the files have these ends."""
         for end, values in zip(ends, maps, strict=True):
-            if isinstance(scan, Volume):
-                target = folder / f"{name}{end}.nii.gz"
-                write_nifti(target, box.put_back(values), scan, description=f"modiff: {words}", intent=intent)
-            else:
+            if scan.is_picture:
                 grey = np.rint(np.clip(values / largest, 0, 1) * 255).astype(np.uint8)
                 write_png(folder / f"{name}{end}.png", values if values.dtype == bool else grey)
+            else:
+                target = folder / f"{name}{end}.nii.gz"
+                write_nifti(target, box.put_back(values), scan, description=f"modiff: {words}", intent=intent)
 
     write("mean", summary.mean, "probability that a rater marks it", "probability")
     write("consensus", summary.consensus, "mask of the mean map")
     most, words = np.log2(len(ends) + 1), "entropy of the mean map in bits"
     write("uncertainty", summary.entropy[None], words, "entropy", ends=[""], largest=most)
-    if isinstance(scan, Volume):
+    if not scan.is_picture:
         for number, hypothesis in enumerate(summary.hypotheses, 1):
             write(f"hypothesis-{number}", hypothesis.mask, percent(hypothesis.probability))
     digits = max(2, len(str(len(summary.masks) - 1)))
@@ -257,11 +258,11 @@ def _locate(axes: Axes, window: Window, spacing: tuple[float, ...] | None) -> No
         axes.text(x, y - sides[0] * 0.02, f"{length} mm", color="white", fontsize=6, va="bottom")
 
 
-def describe_source(scan: ImageFile | Volume, paths: Sequence[Path], *, identify: bool = False) -> dict[str, Any]:
+def describe_source(scan: Volume, paths: Sequence[Path], *, identify: bool = False) -> dict[str, Any]:
     """Where an image came from, as plain data. paths: as the user gave them, one per channel where several."""
     named = identify or scan.format != "DICOM"
     found: dict[str, Any] = {"path": str(scan.path)} if named else {}
-    digests = [scan.sha256] if isinstance(scan.sha256, str) else sorted(scan.sha256.values())
+    digests = sorted(scan.sha256.values())
     found |= {
         "format": scan.format,
         "type": str(scan.array.dtype),
@@ -271,13 +272,13 @@ def describe_source(scan: ImageFile | Volume, paths: Sequence[Path], *, identify
     }
     if len(paths) > 1:
         found["channel_paths"] = list(map(str, paths))
-    if identify and isinstance(scan, Volume) and scan.format == "DICOM":
+    if identify and scan.format == "DICOM":
         header = scan.source.headers[0]
         found["identity"] = {name: str(header.get(name, "")) for name in _IDENTITY}
     return found
 
 
-def public_command(command: str, scan: ImageFile | Volume, path: Path, *, identify: bool = False) -> str:
+def public_command(command: str, scan: Volume, path: Path, *, identify: bool = False) -> str:
     """The command line without the path of a DICOM series."""
     if identify or scan.format != "DICOM":
         return command

@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from modiff.cli import main
-from modiff.data.importers.grids import Grid, centre_fit, mask_limits, read_grid, resample, resize, turn
+from modiff.data.importers.folder import mask_limits
 from modiff.data.intensity import IntensityRule, convert, store_values, stretch
 from modiff.data.store import Store
 from modiff.errors import ConfigError, ModiffError
 from modiff.io.files import Limits
+from modiff.io.image import read_image
+from modiff.io.volume import Volume
 
 AFFINE = np.array([[-0.5, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 3, -30], [0, 0, 0, 1.0]])  # columns L, rows P, slices S
 
@@ -385,59 +387,17 @@ def test_a_link_that_leads_out_is_refused(pictures: Path, capsys: pytest.Capture
     assert "leads out" in _refused(pictures, capsys)
 
 
-@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
-@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1), (1, -1, -1)])
-@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
-def test_a_turned_voxel_stays_where_it_was(plane: str, flips: tuple[int, ...], axes: tuple[int, ...]) -> None:
-    affine = np.eye(4)
-    affine[:3, :3] = np.diag([0.7, 0.9, 2.5])[:, axes] * flips
-    affine[:3, 3] = 5, -7, 11
-    array = np.zeros((1, 3, 4, 5), np.uint8)
-    array[0, 1, 3, 2] = 1
-    turned = turn(Grid(array, Path("x"), affine), plane)
-    assert turned.affine is not None
-    z, row, column = np.argwhere(turned.array[0])[0]
-    np.testing.assert_allclose(turned.affine @ [column, row, z, 1], affine @ [2, 3, 1, 1])
-
-
-@pytest.mark.parametrize("mask", [True, False])
-@pytest.mark.parametrize("size", [(6, 5), (24, 20), (9, 13)])
-def test_resizing_keeps_the_centre_of_what_is_there(mask: bool, size: tuple[int, int]) -> None:
-    array = np.zeros((1, 1, 12, 10), np.uint8)
-    array[..., 4:8, 3:7] = 100
-    made = resize(Grid(array, Path("x"), AFFINE), size, mask=mask)
-    values = made.array[0, 0].astype(float)
-    row, column = (np.average(np.arange(n), weights=values.sum(1 - axis)) for axis, n in enumerate(values.shape))
-    assert made.affine is not None
-    np.testing.assert_allclose(
-        made.affine @ [column, row, 0, 1], AFFINE @ [4.5, 5.5, 0, 1], atol=0.51
-    )  # a pixel of the coarser grid is 1 mm
-
-
-def test_resampling_to_the_same_grid_changes_nothing() -> None:
-    array = np.random.default_rng(0).integers(0, 3, (1, 3, 6, 5)).astype(np.uint8)
-    grid = Grid(array, Path("x"), AFFINE)
-    np.testing.assert_array_equal(resample(grid, grid).array, array)
-
-
-def test_fitting_back_and_forth_keeps_the_middle() -> None:
-    array = np.arange(30, dtype=np.uint8).reshape(1, 1, 6, 5)
-    large, valid = centre_fit(Grid(array, Path("x")), (11, 8))
-    assert valid is not None
-    np.testing.assert_array_equal(large.array[..., valid[0] : valid[2], valid[1] : valid[3]], array)
-
-
 def test_the_cap_on_size_holds(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "too large" in _refused(pictures, capsys, "--max-bytes", "50")
 
 
 def test_a_mask_may_compress_as_well_as_it_likes_within_its_image(tmp_path: Path) -> None:
-    image, path = Grid(np.zeros((1, 40, 50, 60), np.int16), tmp_path), tmp_path / "m.nii.gz"
+    image, path = Volume(np.zeros((1, 40, 50, 60), np.int16), None, tmp_path, "NIfTI"), tmp_path / "m.nii.gz"
     _nii(path, np.zeros((40, 50, 60), np.uint8))
     strict = Limits(ratio_free=1000, max_ratio=10)
     with pytest.raises(ModiffError, match=r"far more data|inflate beyond reason"):
-        read_grid(path, strict, mask=True)
-    assert read_grid(path, mask_limits(image, strict), mask=True).shape == (40, 50, 60)
+        read_image(path, limits=strict, mask=True)
+    assert read_image(path, limits=mask_limits(image, strict), mask=True).shape == (40, 50, 60)
 
 
 def test_importing_twice_gives_the_same_store(pictures: Path) -> None:
@@ -461,11 +421,6 @@ def test_a_real_volume_keeps_its_geometry(shared: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(store.masks(row)[0], mask[:, :, known.slice_index].T)
         assert known.affine is not None
         np.testing.assert_allclose(known.affine @ [3, 4, 0, 1], theirs.affine @ [3, 4, known.slice_index, 1])
-
-
-def test_grids_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModiffError):
-        turn(Grid(np.zeros((1, 1, 2, 2)), tmp_path), "axial")
 
 
 @pytest.mark.parametrize("text", ["minmax-slice", "window:-50:120.5", "percentiles:2:97.5"])

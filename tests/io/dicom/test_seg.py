@@ -11,7 +11,7 @@ from series_files import AXIAL, PERSON, write_series
 from modiff.errors import DataError
 from modiff.io.dicom.seg import LEVELS, Maker, Segment, write_seg
 from modiff.io.dicom.series import read_dicom_series
-from modiff.io.image import Volume
+from modiff.io.volume import Volume
 
 MAKER = Maker("MoDiff", "1.2", {"seed": "7"}, "abc")
 TURN = (0.6, 0.8, 0.0, -0.8, 0.6, 0.0)

@@ -18,11 +18,12 @@ from modiff.data.check.findings import Case, ContentChecks, Finding, Level, Repo
 from modiff.data.importers.base import run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.importers.folder import Folder
-from modiff.data.importers.grids import JPEG, SUFFIXES, Grid, turn
 from modiff.data.importers.layout import Item, two_splits
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError
+from modiff.io.image import JPEG, SUFFIXES
+from modiff.io.volume import Volume, turn
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
 _KEPT = 12  # thumbnails of a kind of finding that are kept of a temporary store
@@ -201,7 +202,7 @@ class _FolderCheck:
         image = None if stored is None else self._try(item, lambda: turn(stored, reader.args.plane))
         if image is not None:
             if image.spacing is not None:
-                self._spacings[item.case] = image.spacing
+                self._spacings[item.case] = image.spacing[1:]
             for fault in reader.differences(item, image):
                 self._add(fault, item.case)
         read = self._try(item, lambda: reader.readers(item))
@@ -222,7 +223,7 @@ class _FolderCheck:
         busiest = int(masks.any(0).sum((1, 2)).argmax())
         self.views[item.case] = View(_small(image.array[0, busiest]), _small(masks[:, busiest]), reader.raters)
 
-    def _mask(self, item: Item, name: str, stored: Grid, image: Grid) -> np.ndarray | None:
+    def _mask(self, item: Item, name: str, stored: Volume, image: Volume) -> np.ndarray | None:
         """(Z,H,W) class indices, as they are most likely meant; None where a mask cannot be compared with its image."""
         reader, unreadable = self.reader, "a mask that cannot be read"
         mask = self._try(item, lambda: reader.mask(item, name, stored, image), unreadable)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from modiff.data.importers.base import Case, Importer
-from modiff.data.importers.grids import JPEG, read_jpeg
 from modiff.data.importers.layout import Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
+from modiff.io.image import JPEG, read_jpeg
 
 INTENSITY = "source:8-bit JPEG, as distributed"
 _CUT = 128

@@ -1,18 +1,20 @@
-"""The importer of own data: a folder of images and of every rater's masks. `modiff check` reads it alike."""
+"""The importer of own data: a folder of images and of every rater's masks. `modiff check` reads it alike.
+
+And what a mask's values mean (`Labels`): stated by the user, or 0 and one other.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from modiff.data.importers import grids
 from modiff.data.importers.base import Case, Importer, check_whole
-from modiff.data.importers.grids import Grid
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
 from modiff.data.intensity import IntensityRule, check_unit, store_values, stretch
@@ -20,6 +22,13 @@ from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import Limits
+from modiff.io.image import SUFFIXES, read_image
+from modiff.io.volume import Volume, centre_fit, difference, resample, resize, sides, turn
+
+_BINARY = ({0, 1}, {0, 255})  # values that need no --label
+_NEAR = 0.15  # of full scale: how far from black and white JPEG and interpolation leave most values of a mask
+_MOST = 0.97  # fraction of values that must lie so near
+_FEW = 16  # distinct whole values up to which they are labels, not grey values
 
 
 class Folder(Importer[Item]):
@@ -28,7 +37,7 @@ class Folder(Importer[Item]):
     version = "folder 1"
     resample_hint: ClassVar[str | None] = "--resample nearest moves it onto the image's grid."
 
-    def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = grids.SUFFIXES) -> None:
+    def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
 
         strange: images that fit no pattern. raters: their names. placeless: a mask has no geometry, its image has.
@@ -37,15 +46,15 @@ class Folder(Importer[Item]):
         super().__init__(args)
         check_whole(args.max_bytes, "--max-bytes", "a number of bytes")
         self.root = Path(args.root)
-        self.size, self.rule = grids.parse_size(args.size), IntensityRule.for_import(args.intensity)
-        self.labels = grids.Labels(args.label, args.foreground)
+        self.size, self.rule = parse_size(args.size), IntensityRule.for_import(args.intensity)
+        self.labels = Labels(args.label, args.foreground)
         self.limits = Limits() if args.max_bytes is None else Limits(max_bytes=args.max_bytes)
         self.items, self.strange = find(self.root, args.image or IMAGES, args.mask or MASKS, suffixes)
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
         self.placeless = self.resized = False
-        self._first: tuple[Item, Grid] | None = None
+        self._first: tuple[Item, Volume] | None = None
 
     def describe(self) -> StoreInfo:
         """Channels, classes and raters as files and --label name them, the rest as the options say."""
@@ -80,7 +89,7 @@ class Folder(Importer[Item]):
     def read(self, item: Item) -> Iterator[Case]:
         """The slices of a case's image or volume, with every rater's mask; raises the first fault."""
         read, stored = self.readers(item), self.stored(item)
-        image = grids.turn(stored, self.args.plane)
+        image = turn(stored, self.args.plane)
         for fault in self.differences(item, image):
             raise fault
         masks = np.zeros((len(self.raters), *image.shape), np.uint8)
@@ -90,7 +99,7 @@ class Folder(Importer[Item]):
                 if misplaced := self.misplaced(mask, image):
                     if self.args.resample is None:
                         raise misplaced
-                    mask = grids.resample(mask, image)
+                    mask = resample(mask, image)
                 wrong, masks[slot] = self.labels.judge(mask)
                 if wrong is not None:
                     raise wrong
@@ -101,25 +110,25 @@ class Folder(Importer[Item]):
         for index in range(image.shape[0]):
             if not (flat or self.args.all_slices or masks[:, index].any()):
                 continue
-            values = image.array[:, index]
-            if ends is not None:
-                values = stretch(values, ends[0][:, index], ends[1][:, index])
-            seen = replace(image, array=store_values(values)[:, None], affine=image.slice_affine(index))
+            seen = image.part(index)
+            values = seen.array if ends is None else stretch(seen.array, *(end[:, index, None] for end in ends))
+            seen = replace(seen, array=store_values(values))
             seen, marked, valid = self._fitted(seen, replace(seen, array=masks[:, index, None]))
             case, place = (item.case, None) if flat else (f"{item.case}/slice-{index:03d}", index)
-            where = {"affine": seen.affine, "slice_index": place, "spacing": seen.spacing, "valid": valid}
+            pixel = seen.spacing and seen.spacing[1:]
+            where = {"affine": seen.affine, "slice_index": place, "spacing": pixel, "valid": valid}
             yield Case(case, item.patient, seen.array[:, 0], marked.array[:, 0], read, where)
 
-    def _fitted(self, image: Grid, marked: Grid) -> tuple[Grid, Grid, tuple[int, int, int, int] | None]:
+    def _fitted(self, image: Volume, marked: Volume) -> tuple[Volume, Volume, tuple[int, int, int, int] | None]:
         """A slice and its masks in --size, cropped or padded about the centre or resized; and what is not padding."""
         if self.size is None:
             return image, marked, None
         if self.resized:
-            image = grids.resize(image, self.size, mask=False)
+            image = resize(image, self.size, mask=False)
             image = replace(image, array=np.rint(image.array.clip(0, 65535)).astype(np.uint16))
-            return image, grids.resize(marked, self.size, mask=True), None
-        image, valid = grids.centre_fit(image, self.size)
-        return image, grids.centre_fit(marked, self.size)[0], valid
+            return image, resize(marked, self.size, mask=True), None
+        image, valid = centre_fit(image, self.size)
+        return image, centre_fit(marked, self.size)[0], valid
 
     def channels(self, item: Item, count: int) -> tuple[str, ...]:
         """Names of `count` channels in a case's files."""
@@ -144,22 +153,22 @@ class Folder(Importer[Item]):
             raise DataError("a case that nobody read", path=self.root, field=item.case)
         return np.array([name in readers for name in self.raters])
 
-    def stored(self, item: Item) -> Grid:
+    def stored(self, item: Item) -> Volume:
         """All channels on one grid, as the files have them."""
         if not item.channels:
             mask, found = next(iter(item.masks.values())), f"only masks of {', '.join(item.masks)}"
             raise DataError("masks without an image", path=mask, field=item.case, found=found)
-        parts = {name: grids.read_grid(path, self.limits) for name, path in sorted(item.channels.items())}
+        parts = {name: read_image(path, limits=self.limits, jpeg=True) for name, path in sorted(item.channels.items())}
         first = next(iter(parts.values()))
         for name, grid in parts.items():
             if name and len(grid.array) != 1:
                 raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
-            if what := grids.difference(first, grid):
+            if what := difference(first, grid):
                 found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
                 raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
         return replace(first, array=np.concatenate([grid.array for grid in parts.values()]))
 
-    def differences(self, item: Item, image: Grid) -> Iterator[DataError]:
+    def differences(self, item: Item, image: Volume) -> Iterator[DataError]:
         """How an image differs from the first case's, like which all others must be."""
         self._first = self._first or (item, image)
         first = self._first[1]
@@ -170,22 +179,22 @@ class Folder(Importer[Item]):
         known = self.channels(self._first[0], len(first.array))
         if (names := self.channels(item, len(image.array))) != known:
             yield _unlike("different channels", image, ", ".join(names), ", ".join(known))
-        if image.shape[0] > 1 and grids.sides(image) != grids.sides(first) and self.args.plane == "native":
+        if image.shape[0] > 1 and sides(image) != sides(first) and self.args.plane == "native":
             hint = "--plane axial, coronal or sagittal turns them alike."
-            found = f"columns, rows and slices towards {grids.sides(image)}"
-            yield _unlike("axes that run differently", image, found, str(grids.sides(first)), hint)
+            found = f"columns, rows and slices towards {sides(image)}"
+            yield _unlike("axes that run differently", image, found, str(sides(first)), hint)
 
-    def mask(self, item: Item, name: str, stored: Grid, image: Grid) -> Grid:
+    def mask(self, item: Item, name: str, stored: Volume, image: Volume) -> Volume:
         """A rater's mask, turned as its image is; `stored`: that image as it was read."""
-        mask = grids.read_grid(item.masks[name], grids.mask_limits(image, self.limits), mask=True)
+        mask = read_image(item.masks[name], limits=mask_limits(image, self.limits), mask=True, jpeg=True)
         self.placeless |= mask.affine is None and stored.affine is not None
         if mask.affine is None and mask.shape == stored.shape:  # it shares the place of its image
             mask = replace(mask, affine=stored.affine)
-        return mask if mask.affine is None else grids.turn(mask, self.args.plane)
+        return mask if mask.affine is None else turn(mask, self.args.plane)
 
-    def misplaced(self, mask: Grid, image: Grid) -> DataError | None:
+    def misplaced(self, mask: Volume, image: Volume) -> DataError | None:
         """What is wrong where a mask is not on its image's grid."""
-        if not (what := grids.difference(image, mask)):
+        if not (what := difference(image, mask)):
             return None
         if image.shape == (mask.shape[0], *mask.shape[:0:-1]) and image.shape != mask.shape:
             what += ", rows and columns swapped?"
@@ -193,5 +202,80 @@ class Folder(Importer[Item]):
         return DataError(kind, path=mask.path, found=what, hint=self.resample_hint)
 
 
-def _unlike(kind: str, image: Grid, found: str, first: str, hint: str | None = None) -> DataError:
+def _unlike(kind: str, image: Volume, found: str, first: str, hint: str | None = None) -> DataError:
     return DataError(kind, path=image.path, found=found, expected=f"{first}, as the first case", hint=hint)
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(H,W) from 128x128; ConfigError for another form."""
+    if text is None:
+        return None
+    height, x, width = text.lower().partition("x")
+    if not (x and height.isdecimal() and width.isdecimal() and min(int(height), int(width)) > 0):
+        raise ConfigError("is not a size", field="--size", found=repr(text), expected="HxW, such as 128x128")
+    return int(height), int(width)
+
+
+def mask_limits(image: Volume, limits: Limits) -> Limits:
+    """For a mask of this image: no larger than what was judged already, it may compress as well as it likes."""
+    return replace(limits, ratio_free=max(limits.ratio_free, 16 * math.prod(image.shape)))
+
+
+class Labels:
+    """Which value of a mask is which class.
+
+    Without rules one class named `foreground`: a mask holds 0 and either 1 or 255. Rules are VALUE=CLASS, several
+    values may be one class; `VALUE=` is background. A value without a rule is refused.
+    """
+
+    def __init__(self, rules: Sequence[str] = (), foreground: str = "foreground") -> None:
+        self.values: dict[int, int] = {}
+        names: list[str] = []
+        for rule in rules:
+            value, equals, name = rule.partition("=")
+            if not equals or not value.lstrip("-").isdecimal() or int(value) in self.values or int(value) == 0:
+                expected = "VALUE=CLASS, a whole number other than 0, each once"
+                raise ConfigError("no such rule", field="--label", found=repr(rule), expected=expected)
+            if name and name not in names:
+                names.append(name)
+            self.values[int(value)] = names.index(name) + 1 if name else 0
+        if rules and not names:
+            raise ConfigError("no class is named", field="--label", expected="VALUE=CLASS")
+        self.classes = tuple(names) if names else (foreground,)
+
+    def judge(self, volume: Volume) -> tuple[DataError | None, np.ndarray]:
+        """What is wrong with a mask's values, and (Z,H,W) uint8 the class indices that they most likely mean."""
+        if len(volume.array) > 1 and (volume.array != volume.array[0]).any():  # colours that are grey are one channel
+            raise DataError("a mask in colour", path=volume.path, found=f"{len(volume.array)} channels", expected="one")
+        mask = volume.array[0]
+        present = np.unique(mask)
+        if self.values:
+            made = np.zeros(mask.shape, np.uint8)
+            for value, index in self.values.items():
+                made[mask == value] = index
+            strange = present[~np.isin(present, [0, *self.values])]
+            kind, found = "mask values without a meaning", f"{_few(strange)}, which no --label names"
+            return (DataError(kind, path=volume.path, found=found) if strange.size else None), made
+        if any(set(present.tolist()) <= known for known in _BINARY):
+            return None, (mask != 0).astype(np.uint8)
+        top = max(float(present[-1]), 1.0)
+        marked, expected, hint = (mask > top / 2).astype(np.uint8), None, None
+        whole = np.array_equal(present, np.rint(present))
+        near = np.minimum(np.abs(mask - 0.0), np.abs(top - mask)) <= _NEAR * top
+        if whole and len(present) > 2 and near.mean() >= _MOST and top > _FEW:
+            kind = "smeared mask values"
+            found = f"{len(present)} values about 0 and {top:g}, as JPEG or interpolation leaves them"
+        elif not whole:
+            kind, found = "mask values that are not whole", f"values such as {_few(present[present % 1 != 0])}"
+        elif len(present) <= _FEW:
+            kind, found, marked = "mask values without a meaning", _few(present), (mask != 0).astype(np.uint8)
+            expected, hint = "0 and either 1 or 255", "--label VALUE=CLASS says what they mean."
+        else:
+            kind = "mask values like those of an image"
+            found = f"{len(present)} values from {present[0]:g} to {top:g}: is it a mask?"
+        return DataError(kind, path=volume.path, found=found, expected=expected, hint=hint), marked
+
+
+def _few(values: np.ndarray) -> str:
+    words = ", ".join(f"{value:.4g}" for value in values[:5])
+    return words + (f" and {len(values) - 5} more" if len(values) > 5 else "")

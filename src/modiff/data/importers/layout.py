@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modiff.data.importers.grids import JPEG, SUFFIXES
 from modiff.data.importers.sources import walk
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import natural
+from modiff.io.image import JPEG, SUFFIXES
 
 IMAGES = ("{case}/image", "{case}/image-{channel}")
 MASKS = ("{case}/rater-{rater}",)

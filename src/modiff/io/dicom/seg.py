@@ -22,7 +22,7 @@ from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
 from modiff.io.dicom.series import DicomSource
 from modiff.io.files import write_bytes
-from modiff.io.image import Volume
+from modiff.io.volume import Volume
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
@@ -117,7 +117,7 @@ def write_seg(path: str | Path, segments: Sequence[Segment], volume: Volume, *, 
 
 def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> Sequence[Dataset]:
     """The source's headers of the slices first … first+z-1, with what a segmentation must carry and may carry empty."""
-    if not isinstance(volume.source, DicomSource):
+    if not isinstance(volume.source, DicomSource) or volume.spacing is None:
         raise DataError("is no DICOM series", path=volume.path, found=volume.format, expected="DICOM")
     headers = volume.source.headers[first : first + shape[0]]
     if (len(headers), *shape[1:]) != (shape[0], *volume.shape[1:]):

@@ -27,7 +27,7 @@ from modiff.io.dicom.header import (
     text,
 )
 from modiff.io.files import LIMITS, Limits, located, sha256_of, told
-from modiff.io.image import Volume
+from modiff.io.volume import Volume
 
 MAX_FILES = 4096
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits

@@ -18,13 +18,13 @@ from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from modiff.config.data import CropRule
-from modiff.data.importers.grids import moved
 from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, fill, group
 from modiff.data.importers.lidc_dicom.xml import Session, XmlFile, merge, parse, series_uid_of, slices_named
 from modiff.errors import DataError
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
 from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_slice
 from modiff.io.files import LIMITS, located, sha256_of
+from modiff.io.volume import moved
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000

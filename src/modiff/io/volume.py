@@ -1,0 +1,185 @@
+"""What an image file holds: voxels and their place; compared with others, resampled, turned, cut to one size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modiff.errors import DataError
+
+# (column, row, slice) run towards these sides of the patient: how such slices are usually looked at.
+PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
+_TOLERANCE = 0.02  # voxels by which the corners of two grids that are the same may differ: float32 headers
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels and where they lie. An image is a volume of one slice (Z = 1).
+
+    array: (C,Z,H,W) in the values' own number type, rescaled to the source's units (HU for CT). affine: (4,4) float64,
+    voxel (column, row, slice) = (index along W, H, Z) to RAS+ mm: nibabel's convention for the array transposed to
+    (W,H,Z), and the store's for `affine`; None for a picture, whose format states no place. format: "PNG", "TIFF",
+    "NPY", "JPEG", "NIfTI" or "DICOM". sha256: file's name -> SHA-256 of what was read. source: what the format needs to
+    write results back into the same geometry (a NIfTI header, the headers of a DICOM series in the order of the
+    slices): opaque to others, None on another grid than the file's. Raises DataError where array and affine do not fit
+    together.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray | None
+    path: Path
+    format: str
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    source: Any = field(default=None, repr=False)  # a header may name a patient, and a repr ends up in logs
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 4 or self.array.size == 0:
+            raise DataError("is no volume", path=self.path, field="array", found=self.array.shape, expected="(C,Z,H,W)")
+        if self.affine is None:
+            return
+        affine = np.asarray(self.affine, dtype=np.float64)
+        usable = affine.shape == (4, 4) and bool(np.isfinite(affine).all()) and affine[3].tolist() == [0, 0, 0, 1]
+        if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+            found, expected = affine.tolist(), "an invertible (4,4)"
+            raise DataError("no usable geometry", path=self.path, field="affine", found=found, expected=expected)
+        object.__setattr__(self, "affine", affine)
+
+    @property
+    def is_picture(self) -> bool:
+        """It has no place in space, and its results are pictures too."""
+        return self.affine is None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(Z,H,W)."""
+        return self.array.shape[1], self.array.shape[2], self.array.shape[3]
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """mm between neighbouring voxels along (Z,H,W): slice, row, column; None where the place is not known."""
+        if self.affine is None:
+            return None
+        column, row, part = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return part, row, column
+
+    @property
+    def voxel_mm3(self) -> float | None:
+        """Volume of a voxel in mm³, None where the place is not known."""
+        return None if self.affine is None else float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def part(self, index: int) -> Volume:
+        """One of the slices, alone, where it lies."""
+        affine = None if self.affine is None else self.affine.copy()
+        if affine is not None:
+            affine[:3, 3] += index * affine[:3, 2]
+        return replace(self, array=self.array[:, index : index + 1], affine=affine, source=None)
+
+
+def difference(one: Volume, other: Volume) -> str | None:
+    """What differs between two grids, in words; None where they are the same. Two without geometry: their size."""
+    if one.shape != other.shape:
+        return f"{_times(other.shape)} in place of {_times(one.shape)}"
+    if one.affine is None or other.affine is None:
+        return None
+    corners = np.array([[c, r, z, 1] for c in (0, one.shape[2]) for r in (0, one.shape[1]) for z in (0, one.shape[0])])
+    apart = np.linalg.norm((corners @ (one.affine - other.affine).T)[:, :3], axis=1)
+    if apart.max() <= _TOLERANCE * np.linalg.norm(one.affine[:3, :3], axis=0).min():
+        return None
+    return f"the same size, but up to {apart.max():.3g} mm apart"
+
+
+def resample(mask: Volume, to: Volume) -> Volume:
+    """A mask on another grid, nearest neighbour, 0 where it does not reach; by affines, else by relative position."""
+    if mask.affine is not None and to.affine is not None:
+        back = np.linalg.inv(mask.affine) @ to.affine
+    else:
+        if mask.shape[0] != to.shape[0]:
+            found, expected = f"{mask.shape[0]} slices", f"{to.shape[0]}, or a geometry in both files"
+            raise DataError("cannot be resampled", path=mask.path, found=found, expected=expected)
+        rows, columns = mask.shape[1] / to.shape[1], mask.shape[2] / to.shape[2]
+        back = moved(np.eye(4), (rows - 1) / 2, (columns - 1) / 2, (rows, columns))
+    in_plane = np.tensordot(back[:3, :2], np.indices(to.shape[1:])[::-1], 1)  # of (column, row)
+    made = np.zeros((len(mask.array), *to.shape), mask.array.dtype)
+    limit = np.array(mask.shape[::-1])[:, None, None]
+    for index in range(to.shape[0]):
+        at = np.rint(in_plane + (back[:3, 2] * index + back[:3, 3])[:, None, None]).astype(np.int64)
+        inside = ((at >= 0) & (at < limit)).all(0)
+        column, row, part = at[:, inside]
+        made[:, index][:, inside] = mask.array[:, part, row, column]
+    return replace(mask, array=made, affine=to.affine, source=to.source)
+
+
+def sides(volume: Volume) -> str | None:
+    """Towards which sides of the patient (column, row, slice) run, such as LPS; None without geometry."""
+    if volume.affine is None:
+        return None
+    from nibabel.orientations import aff2axcodes
+
+    return "".join(str(code) for code in aff2axcodes(volume.affine))
+
+
+def turn(volume: Volume, plane: str) -> Volume:
+    """The same voxels with their axes permuted and flipped so that slices are `plane`'s; DataError without geometry.
+
+    plane: one of `PLANES`, or native, which is as it is.
+    """
+    if plane == "native":
+        return volume
+    from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+
+    if volume.affine is None:
+        raise DataError("no geometry to turn by", path=volume.path, field="--plane", found=plane, expected="native")
+    change = ornt_transform(io_orientation(volume.affine), axcodes2ornt(PLANES[plane]))
+    affine = volume.affine @ inv_ornt_aff(change, volume.shape[::-1])
+    return replace(volume, array=apply_orientation(volume.array.T, change).T, affine=affine, source=None)
+
+
+def moved(affine: np.ndarray, top: float, left: float, scale: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+    """A slice's affine for pixels `scale` (rows, columns) times as large, the first of them at (top, left)."""
+    affine = affine.copy()
+    affine[:3, 3] += affine[:3, 0] * left + affine[:3, 1] * top
+    affine[:3, :2] *= scale[::-1]
+    return affine
+
+
+def centre_fit(volume: Volume, size: tuple[int, int]) -> tuple[Volume, tuple[int, int, int, int] | None]:
+    """Cropped or padded with 0 about the centre to (H,W); and the part that is not padding, None where all is image."""
+    height, width = volume.shape[1:]
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    made = np.zeros((*volume.array.shape[:2], *size), volume.array.dtype)
+    y0, x0 = max(top, 0), max(left, 0)
+    part = volume.array[..., y0 : top + size[0], x0 : left + size[1]]
+    valid = (y0 - top, x0 - left, y0 - top + part.shape[2], x0 - left + part.shape[3])
+    made[..., valid[0] : valid[2], valid[1] : valid[3]] = part
+    affine = None if volume.affine is None else moved(volume.affine, top, left)
+    return replace(volume, array=made, affine=affine, source=None), None if valid == (0, 0, *size) else valid
+
+
+def resize(volume: Volume, size: tuple[int, int], *, mask: bool) -> Volume:
+    """To (H,W) in the plane: an image linearly and without aliasing, as float32; a mask by nearest neighbour."""
+    height, width = volume.shape[1:]
+    scale = (height / size[0], width / size[1])
+    if mask:
+        rows, columns = (
+            np.minimum(((np.arange(new) + 0.5) * ratio).astype(np.int64), old - 1)
+            for new, ratio, old in zip(size, scale, (height, width), strict=True)
+        )
+        array = volume.array[:, :, rows[:, None], columns]
+    else:
+        from skimage.transform import resize as scaled
+
+        wide = volume.array.astype(np.float32)
+        parts = [[scaled(image, size, order=1, anti_aliasing=True, preserve_range=True) for image in c] for c in wide]
+        array = np.array(parts, np.float32)
+    # Pixel centres: the new pixel 0 lies (scale − 1) / 2 old pixels inside.
+    top, left = ((step - 1) / 2 for step in scale)
+    affine = None if volume.affine is None else moved(volume.affine, top, left, scale)
+    return replace(volume, array=array, affine=affine, source=None)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape[1:] if shape[0] == 1 else shape))
