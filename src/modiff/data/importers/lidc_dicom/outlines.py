@@ -10,8 +10,7 @@ holds at most one outline per rater, and a chain of touching outlines is one nod
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -20,6 +19,9 @@ from scipy.spatial import cKDTree
 
 from modiff.data.importers.lidc_dicom.xml import Region
 from modiff.errors import DataError
+
+Marked = tuple[int, np.ndarray]  # a rater's number and what the outline fills: (n,3) slice in its series, row, column
+Nodule = dict[int, np.ndarray]  # one physical nodule: rater -> voxels, as above, n ≥ 1
 
 
 def interior(points: np.ndarray) -> tuple[np.ndarray, int, int]:
@@ -66,68 +68,31 @@ def fill(regions: Iterable[Region], shape: tuple[int, int], where: str) -> np.nd
     return mask
 
 
-@dataclass(frozen=True)
-class Marked:
-    """One rater's outline of one nodule, filled. voxels: (n,3) int32, n ≥ 1: slice in its series, row, column."""
-
-    reader: int
-    voxels: np.ndarray
-
-    @classmethod
-    def of(cls, reader: int, masks: Mapping[int, np.ndarray]) -> Marked | None:
-        """From slice's place -> (H,W) bool; None where no pixel is marked."""
-        parts = [np.argwhere(mask[None]) + np.array((place, 0, 0)) for place, mask in sorted(masks.items())]
-        voxels = np.concatenate(parts).astype(np.int32) if parts else np.empty((0, 3), np.int32)
-        return cls(reader, voxels) if len(voxels) else None
-
-    @property
-    def slices(self) -> list[int]:
-        """Places of the slices on which it has pixels, ascending."""
-        return np.unique(self.voxels[:, 0]).tolist()
-
-    def mask(self, place: int, shape: tuple[int, int]) -> np.ndarray:
-        """(H,W) bool of one slice, empty where nothing was outlined."""
-        _, rows, columns = self.voxels[self.voxels[:, 0] == place].T
-        made = np.zeros(shape, bool)
-        made[rows, columns] = True
-        return made
+def slices_of(nodule: Nodule) -> list[int]:
+    """Places of the slices on which anybody outlined it, ascending."""
+    return np.unique(np.concatenate([*nodule.values()])[:, 0]).tolist()
 
 
-@dataclass(frozen=True)
-class Nodule:
-    """One physical nodule. outlines: rater -> that rater's outline."""
-
-    outlines: Mapping[int, Marked]
-
-    @property
-    def slices(self) -> list[int]:
-        """Places of the slices on which anybody outlined it, ascending."""
-        return sorted({place for marked in self.outlines.values() for place in marked.slices})
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """(row, column): the centre of mass of each rater's outline, averaged over the raters who outlined it."""
-        row, column = np.mean([marked.voxels[:, 1:].mean(0) for marked in self.outlines.values()], axis=0).tolist()
-        return row, column
+def centre_of(nodule: Nodule) -> tuple[float, float]:
+    """(row, column): the centre of mass of each rater's outline, averaged over the raters who outlined it."""
+    row, column = np.mean([voxels[:, 1:].mean(0) for voxels in nodule.values()], axis=0).tolist()
+    return row, column
 
 
 def group(marked: Sequence[Marked], steps: tuple[float, float, float]) -> list[Nodule]:
     """Nodules in order of their lowest slice, then of their centre. steps: mm between (slices, rows, columns)."""
-    voxels = [one.voxels for one in marked]
     pairs = []
     for a, b in combinations(range(len(marked)), 2):
-        if marked[a].reader != marked[b].reader and (rank := _closeness(voxels[a], voxels[b], steps)) is not None:
+        (reader, voxels), (other, others) = marked[a], marked[b]
+        if reader != other and (rank := _closeness(voxels, others, steps)) is not None:
             pairs.append((rank, a, b))
     nodules = DisjointSet(range(len(marked)))
     for _, a, b in sorted(pairs):
         joined = nodules.subset(a) | nodules.subset(b)
-        if len({marked[place].reader for place in joined}) == len(joined):
+        if len({marked[place][0] for place in joined}) == len(joined):
             nodules.merge(a, b)
-    made = []
-    for places in nodules.subsets():
-        held = sorted((marked[place] for place in places), key=lambda one: one.reader)
-        made.append(Nodule({one.reader: one for one in held}))
-    return sorted(made, key=lambda nodule: (nodule.slices[0], *nodule.centre))
+    made = [dict(sorted(marked[place] for place in places)) for places in nodules.subsets()]
+    return sorted(made, key=lambda nodule: (slices_of(nodule)[0], *centre_of(nodule)))
 
 
 def _closeness(a: np.ndarray, b: np.ndarray, steps: tuple[float, float, float]) -> tuple[int, float] | None:

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from modiff.config.data import CropRule
 from modiff.data.importers.grids import moved
-from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, fill, group
+from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, centre_of, fill, group, slices_of
 from modiff.data.importers.lidc_dicom.xml import Session, XmlFile, merge, parse, series_uid_of, slices_named
 from modiff.errors import DataError
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
@@ -111,7 +111,7 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
         notes += _notes(series, sessions, series.uid in readings)
         for nodule in nodules_of(series, sessions, job.folder):
             rows += _crops(job, series, len(sessions), nodule, number)
-            digests += [sha256_of(series.paths[place]) for place in nodule.slices]
+            digests += [sha256_of(series.paths[place]) for place in slices_of(nodule)]
             number += 1
     if not all_series:
         notes.append("no CT series")
@@ -149,17 +149,16 @@ def _readings(
 
 def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> list[Nodule]:
     """Physical nodules of a series from what its raters outlined on the slices that are there."""
-    place_of = {uid: place for place, uid in enumerate(series.sop_uids)}
     marked: list[Marked] = []
     for reader, session in enumerate(sessions):
         for outline in session:
-            masks = {}
-            for uid in {region.sop_uid for region in outline} & place_of.keys():
-                regions = [region for region in outline if region.sop_uid == uid]
-                masks[place_of[uid]] = fill(regions, series.shape, str(where))
-            if one := Marked.of(reader, masks):
-                marked.append(one)
-            if sum(len(one.voxels) for one in marked) > MAX_VOXELS:
+            parts = [np.empty((0, 3), np.int32)]
+            for place, uid in enumerate(series.sop_uids):
+                if regions := [region for region in outline if region.sop_uid == uid]:
+                    filled = fill(regions, series.shape, str(where))
+                    parts.append(np.insert(np.argwhere(filled), 0, place, axis=1).astype(np.int32))
+            marked += [(reader, voxels)] if len(voxels := np.concatenate(parts)) else []
+            if sum(len(voxels) for _, voxels in marked) > MAX_VOXELS:
                 raise DataError("outlines fill more than a chest", path=where, expected=f"at most {MAX_VOXELS} voxels")
     return group(marked, series.steps)
 
@@ -168,15 +167,17 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
     """A nodule's slices, each with what `import_patient` says of it."""
     rule = job.rule
     spacing = series.planes[0].spacing
-    window = Window.around(nodule.centre, rule.size, spacing, rule.spacing)
+    window = Window.around(centre_of(nodule), rule.size, spacing, rule.spacing)
     crops = []
-    for index, place in enumerate(nodule.slices):
+    for index, place in enumerate(slices_of(nodule)):
         values = read_slice(series.paths[place])
         if values.shape != series.shape:
             raise DataError("changed while it was read", path=series.paths[place])
         masks = np.zeros((readers, rule.size, rule.size), bool)
-        for reader, marked in nodule.outlines.items():
-            masks[reader] = window.mask(marked.mask(place, series.shape))
+        for reader, voxels in nodule.items():
+            drawn = np.zeros(series.shape, bool)
+            drawn[tuple(voxels[voxels[:, 0] == place, 1:].T)] = True
+            masks[reader] = window.mask(drawn)
         crops.append(
             {
                 "case": f"{job.patient}/nodule-{number}/slice-{index}",

@@ -91,7 +91,14 @@ def parse(data: bytes, where: str) -> list[Session]:
         raise DataError("too large for an LIDC XML", path=where, found=f"{len(data)} bytes", expected=f"≤ {MAX_BYTES}")
     try:
         with located(where):
-            return _collect(ElementTree.iterparse(io.BytesIO(data), ("start", "end"), forbid_dtd=True))
+            root = _root(ElementTree.iterparse(io.BytesIO(data), ("start", "end"), forbid_dtd=True))
+            sessions = [_session(session) for session in root.iter("readingSession")]
+            most = max(map(len, sessions), default=0)
+            if most > MAX_OUTLINES or len(sessions) > MAX_SESSIONS:
+                what = "nodules" if most > MAX_OUTLINES else "sessions"
+                expected = f"at most {MAX_SESSIONS}, and {MAX_OUTLINES} nodules in each"
+                raise DataError(f"too many {what}", expected=expected)
+            return sessions
     except DataError:
         raise
     except Exception as error:  # the parser, or what it was told to forbid
@@ -116,61 +123,44 @@ def merge(files: Iterable[Sequence[Session]]) -> list[Session]:
     return list(kept.values())
 
 
-def _collect(events: Iterable[tuple[str, Element]]) -> list[Session]:
-    """Takes elements as they end and lets go of them, so that memory holds one nodule at a time."""
-    count, path = 0, list[str]()
-    regions: list[Region] = []
-    outlines: list[Outline] = []
-    sessions: list[Session] = []
+def _root(events: Iterable[tuple[str, Element]]) -> Element:
+    """The whole message, once it is known to be one within the bounds; tags lose their namespace."""
+    count = 0
+    path: list[Element] = []
     for event, element in events:
-        if event == "start":
-            space, _, name = element.tag.rpartition("}")
-            if space.removeprefix("{") not in NAMESPACES:
-                raise DataError("is no LIDC XML", field="namespace", expected=" or ".join(NAMESPACES[:2]))
-            count += 1
-            path.append(name)
-            if count > MAX_ELEMENTS or len(path) > MAX_DEPTH:
-                expected = f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
-                raise DataError("too much for an LIDC XML", expected=expected)
-            if count == 1 and name not in _ROOTS:
-                raise DataError("is no LIDC XML", field="root", found=name[:40], expected=" or ".join(_ROOTS))
+        if event == "end":
+            root = path.pop()
             continue
-        name = path.pop()
-        if name == "roi" and path[-1:] == ["unblindedReadNodule"]:
-            regions.append(_region(element))
-        elif name == "unblindedReadNodule":
-            if any(len(region.points) >= _LEAST_POINTS for region in regions):
-                outlines.append(tuple(regions))
-            regions = []
-        elif name == "readingSession":
-            sessions.append(tuple(outlines))
-            outlines = []
-        if len(outlines) > MAX_OUTLINES or len(sessions) > MAX_SESSIONS:
-            expected = f"at most {MAX_SESSIONS}, and {MAX_OUTLINES} nodules in each"
-            raise DataError(f"too many {'nodules' if outlines else 'sessions'}", expected=expected)
-        if name not in ("xCoord", "yCoord", "edgeMap", "imageSOP_UID", "inclusion"):
-            element.clear()
-    return sessions
+        space, _, element.tag = element.tag.rpartition("}")
+        count += 1
+        path.append(element)
+        if space.removeprefix("{") not in NAMESPACES:
+            raise DataError("is no LIDC XML", field="namespace", expected=" or ".join(NAMESPACES[:2]))
+        if path[0].tag not in _ROOTS:
+            raise DataError("is no LIDC XML", field="root", found=element.tag[:40], expected=" or ".join(_ROOTS))
+        if count > MAX_ELEMENTS or len(path) > MAX_DEPTH:
+            expected = f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
+            raise DataError("too much for an LIDC XML", expected=expected)
+    return root
 
 
-def _texts(element: Element) -> dict[str, str]:
-    return {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in element}
+def _session(session: Element) -> Session:
+    nodules = [tuple(map(_region, nodule.findall("roi"))) for nodule in session.iter("unblindedReadNodule")]
+    return tuple(regions for regions in nodules if any(len(region.points) >= _LEAST_POINTS for region in regions))
 
 
 def _region(roi: Element) -> Region:
-    texts = _texts(roi)
-    uid, inclusion = texts.get("imageSOP_UID", ""), texts.get("inclusion", "").upper()
+    uid, inclusion = roi.findtext("imageSOP_UID", "").strip(), roi.findtext("inclusion", "").strip().upper()
     if not _UID.fullmatch(uid):
         raise DataError("a region on no slice", field="imageSOP_UID", expected="a UID")
     if inclusion not in ("TRUE", "FALSE"):
         raise DataError("neither in nor out", field="inclusion", expected="TRUE or FALSE")
     points: list[tuple[int, int]] = []
-    for edge in (_texts(child) for child in roi if child.tag.rpartition("}")[2] == "edgeMap"):
-        x, y = edge.get("xCoord", ""), edge.get("yCoord", "")
-        if not (_COORDINATE.fullmatch(x) and _COORDINATE.fullmatch(y)):
-            raise DataError("no whole number of pixels", field="edgeMap", found=f"{x[:12]}, {y[:12]}")
-        if max(int(x), int(y)) > MAX_COORDINATE:
-            raise DataError("outside any image", field="edgeMap", found=f"{x}, {y}")
+    for edge in roi.findall("edgeMap"):
+        x, y = edge.findtext("xCoord", "").strip(), edge.findtext("yCoord", "").strip()
+        if not (_COORDINATE.fullmatch(x) and _COORDINATE.fullmatch(y) and max(int(x), int(y)) <= MAX_COORDINATE):
+            found, expected = f"{x[:12]}, {y[:12]}", f"whole numbers, at most {MAX_COORDINATE}"
+            raise DataError("no place of a pixel", field="edgeMap", found=found, expected=expected)
         points.append((int(x), int(y)))
     return Region(uid, np.array(points, np.int32).reshape(-1, 2), inclusion == "TRUE")
 
