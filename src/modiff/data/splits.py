@@ -11,6 +11,7 @@ from pathlib import Path
 
 from modiff.config.data import SplitConfig
 from modiff.errors import ConfigError, DataError
+from modiff.io.files import guarding
 
 USUAL = ("train", "val", "test")
 _MAX_BYTES = 64 << 20
@@ -88,12 +89,10 @@ def read_splits(path: str | Path) -> dict[str, str]:
     Raises DataError for another layout, and for a patient named twice.
     """
     path = Path(path)
-    try:
+    with guarding(path, "cannot be read as JSON"):
         if path.stat().st_size > _MAX_BYTES:
             raise DataError("too large for a list of patients", path=path, found=f"{path.stat().st_size} bytes")
         table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError("cannot be read as JSON", path=path, found=error) from error
     if not isinstance(table, dict) or not table:
         raise DataError("another layout", path=path, expected='{"train": [patients], "val": [patients], …}')
     places: dict[str, str] = {}

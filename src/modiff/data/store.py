@@ -18,7 +18,7 @@ import numpy as np
 from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.errors import DataError
-from modiff.io.files import Limits, guarded, located, workers
+from modiff.io.files import Limits, guarded, located, told, workers
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -83,11 +83,8 @@ class Store(AbstractContextManager["Store"]):
         path = Path(path)
         if not path.is_file():
             raise DataError("no such file", path=path, hint="`modiff import --help` says how a store is made.")
-        try:
-            with path.open("rb") as handle:
-                start = handle.read(len(SIGNATURE))
-        except OSError as error:
-            raise DataError("cannot be read", path=path, found=error.strerror) from error
+        with told(path, "cannot be read"), path.open("rb") as handle:
+            start = handle.read(len(SIGNATURE))
         if start != SIGNATURE:
             raise DataError("not an HDF5 file", path=path, expected="a store written by `modiff import`")
         file = guarded(path, lambda: h5py.File(path, "r", locking="best-effort"))

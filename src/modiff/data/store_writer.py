@@ -16,7 +16,7 @@ from modiff.data import store_format as layout
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo, check_case, check_name
 from modiff.errors import DataError
-from modiff.io.files import located, replacing, workers
+from modiff.io.files import located, replacing, told, workers
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
@@ -62,11 +62,8 @@ class StoreWriter:
         if failure[1] is not None:
             self._opened.__exit__(*failure)  # the new file does not take its place
             return
-        with self._opened:
-            try:
-                self._finish()
-            except OSError as error:
-                raise DataError("cannot be written", path=self.path, found=error) from error
+        with self._opened, told(self.path, "cannot be written"):
+            self._finish()
 
     def __len__(self) -> int:
         return len(self._tables["read"])

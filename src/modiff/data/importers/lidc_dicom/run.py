@@ -33,7 +33,7 @@ from modiff.data.importers.sources import Source, walk
 from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
-from modiff.io.files import replacing, workers
+from modiff.io.files import replacing, told, workers
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
@@ -227,8 +227,6 @@ class Done:
 
     def save(self, job: Job, made: dict[str, Any]) -> None:
         """Keeps a result; the file exists whole or not at all."""
-        try:
-            with replacing(self._path(job)) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, **made)
-        except OSError as error:
-            raise DataError("cannot be written", path=self.folder, found=error.strerror) from error
+        path = self._path(job)
+        with told(self.folder, "cannot be written"), replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **made)
