@@ -24,8 +24,8 @@ from modiff._version import __version__
 from modiff.data.importers.catalogue import IMPORTERS
 from modiff.data.importers.sources import free_name
 from modiff.data.splits import SplitRule, assign, lacking, make_folds, read_splits
+from modiff.data.store import StoreWriter, check_free
 from modiff.data.store_format import StoreInfo
-from modiff.data.store_writer import StoreWriter, check_free
 from modiff.errors import ConfigError
 from modiff.io.files import sha256_of, workers
 
