@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -38,7 +37,6 @@ _SIGNS = {
 
 # What `Folder` says of a case as a whole; anything else is about a file that cannot be read.
 _OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
-T = TypeVar("T")
 
 
 def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = ()) -> Report:
@@ -184,28 +182,31 @@ class _FolderCheck:
         text = fault.details.removeprefix("found ")
         self.found.append(Finding(level, fault.message, f"{who}: {text}" if who else text, case))
 
-    def _try(self, item: Item, step: Callable[[], T], unreadable: str = "") -> T | None:
-        """The step's result, or None and a finding."""
+    @contextmanager
+    def _told(self, item: Item, unreadable: str = "") -> Iterator[None]:
+        """An error ends the block and becomes a finding."""
         try:
-            return step()
+            yield
         except ModiffError as error:
             if unreadable and error.message not in _OWN:
                 self.found.append(Finding("error", unreadable, str(error), item.case))
             else:
                 self._add(error, item.case)
-        return None
 
     def _case(self, item: Item, checks: ContentChecks) -> None:
         reader = self.reader
-        stored = self._try(item, lambda: reader.stored(item), "an image that cannot be read")
-        image = None if stored is None else self._try(item, lambda: turn(stored, reader.args.plane))
-        if image is not None:
-            if image.spacing is not None:
-                self._spacings[item.case] = image.spacing
-            for fault in reader.differences(item, image):
-                self._add(fault, item.case)
-        read = self._try(item, lambda: reader.readers(item))
-        if stored is None or image is None:
+        image = read = None
+        with self._told(item, "an image that cannot be read"):
+            stored = reader.stored(item)
+            with self._told(item):
+                image = turn(stored, reader.args.plane)
+                if image.spacing is not None:
+                    self._spacings[item.case] = image.spacing
+                for fault in reader.differences(item, image):
+                    self._add(fault, item.case)
+        with self._told(item):
+            read = reader.readers(item)
+        if image is None:
             return
         if read is None:  # who is not known: those whose masks are there
             read = np.array([name in item.masks for name in reader.raters])
@@ -224,24 +225,21 @@ class _FolderCheck:
 
     def _mask(self, item: Item, name: str, stored: Grid, image: Grid) -> np.ndarray | None:
         """(Z,H,W) class indices, as they are most likely meant; None where a mask cannot be compared with its image."""
-        reader, unreadable = self.reader, "a mask that cannot be read"
-        mask = self._try(item, lambda: reader.mask(item, name, stored, image), unreadable)
-        if mask is None:
-            return None
-        if fault := reader.misplaced(mask, image):
-            self._add(fault, item.case, level="warning" if reader.args.resample else "error", who=name)
-            return None
-        judged = self._try(item, lambda: reader.labels.judge(mask), unreadable)
-        if judged is None:
-            return None
-        wrong, classes = judged
-        if wrong is not None:
-            self._add(wrong, item.case, who=name)
-        elif not reader.labels.values and (top := mask.array.max()) > 0:
-            now = f"0 and {top:g}"
-            before = self._conventions.setdefault(name, now)
-            self._conventions[name] = now if before == now else "0 and 1 in some, 0 and 255 in others"
-        return classes
+        reader = self.reader
+        with self._told(item, "a mask that cannot be read"):
+            mask = reader.mask(item, name, stored, image)
+            if fault := reader.misplaced(mask, image):
+                self._add(fault, item.case, level="warning" if reader.args.resample else "error", who=name)
+                return None
+            wrong, classes = reader.labels.judge(mask)
+            if wrong is not None:
+                self._add(wrong, item.case, who=name)
+            elif not reader.labels.values and (top := mask.array.max()) > 0:
+                now = f"0 and {top:g}"
+                before = self._conventions.setdefault(name, now)
+                self._conventions[name] = now if before == now else "0 and 1 in some, 0 and 255 in others"
+            return classes
+        return None
 
     def _together(self) -> Iterator[Finding]:
         files = [path for item in self.reader.items for path in item.files]

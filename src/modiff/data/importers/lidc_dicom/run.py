@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -55,7 +54,7 @@ class LidcDicom(Importer[Job]):
         if unused:
             self._say(f"{unused} XML files are about no series here")
         output = Path(args.output)
-        self._done = Done(output.with_name(f".{output.name}.partial"), self.version)
+        self._kept = output.with_name(f".{output.name}.partial")
         self._left_out = self._read_all()
         self.items = []
         self.used: dict[str, str] = {}  # patient -> SHA-256 of the files
@@ -79,13 +78,15 @@ class LidcDicom(Importer[Job]):
     def _read_all(self) -> set[str]:
         """Reads every patient who is not done and keeps the results; the patients that failed and are left out."""
         jobs, failed = self._found, set()
-        todo = [job for job in jobs if self._done.load(job) is None]
+        todo = [job for job in jobs if self._load(job) is None]
         if len(todo) < len(jobs):
             self._say(f"{len(jobs) - len(todo)} of {len(jobs)} patients were done before")
         results = _results(todo, self.args.jobs or workers())
         for job, finish in track(results, "reading patients", len(todo), console=self._console):
             try:
-                self._done.save(job, finish())
+                made, path = finish(), self._path(job)
+                with told(self._kept, "cannot be written"), replacing(path) as temporary, temporary.open("wb") as file:
+                    np.savez_compressed(file, **made)  # type: ignore[arg-type]
             except DataError as error:
                 if not self.args.keep_going:
                     hint = "--keep-going leaves such patients out"
@@ -94,8 +95,27 @@ class LidcDicom(Importer[Job]):
                 self._say(f"{job.patient} is left out: {error}")
         return failed
 
+    def _path(self, job: Job) -> Path:
+        """Where a patient's result is kept until the store is made.
+
+        The name is a hash of all that it depends on: version, rule, and the patient's files, their sizes and times.
+        """
+        stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
+        files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
+        names = sorted(file.name for file in job.xml)
+        made_from = json.dumps([self.version, job.patient, asdict(job.rule), files, names])
+        return self._kept / f"{hashlib.sha256(made_from.encode()).hexdigest()}.npz"
+
+    def _load(self, job: Job) -> _Crops | None:
+        """The patient's result, or None where there is none that can be read: it is made anew."""
+        try:
+            with np.load(self._path(job), allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            return None
+
     def _loaded(self, job: Job) -> _Crops:
-        made = self._done.load(job)
+        made = self._load(job)
         if made is None:
             raise DataError("files changed while they were imported", path=job.folder, hint="Run the command again.")
         return made
@@ -120,7 +140,7 @@ class LidcDicom(Importer[Job]):
         if done:
             if self._left_out:
                 self._say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
-            shutil.rmtree(self._done.folder, ignore_errors=True)
+            shutil.rmtree(self._kept, ignore_errors=True)
 
 
 def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], _Crops]]]:
@@ -197,36 +217,3 @@ def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
                     file = XmlFile(source.path / name) if source.path.is_dir() else XmlFile(source.path, name)
                     found[series_uid_of(source.read(name))].append(file)
     return found
-
-
-@dataclass(frozen=True)
-class Done:
-    """A folder beside the store to be, with one file per patient.
-
-    It is named by all that the result depends on: version, rule, and the names, sizes and times of the patient's files.
-    What cannot be read is made anew.
-    """
-
-    folder: Path
-    version: str
-
-    def _path(self, job: Job) -> Path:
-        stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
-        files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
-        names = sorted(file.name for file in job.xml)
-        made_from = json.dumps([self.version, job.patient, asdict(job.rule), files, names])
-        return self.folder / f"{hashlib.sha256(made_from.encode()).hexdigest()}.npz"
-
-    def load(self, job: Job) -> _Crops | None:
-        """The patient's result, or None where there is none that counts."""
-        try:
-            with np.load(self._path(job), allow_pickle=False) as file:
-                return dict(file)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
-            return None
-
-    def save(self, job: Job, made: dict[str, Any]) -> None:
-        """Keeps a result; the file exists whole or not at all."""
-        path = self._path(job)
-        with told(self.folder, "cannot be written"), replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **made)
