@@ -54,12 +54,10 @@ class Store(AbstractContextManager["Store"]):
         )
         raters, channels = len(self.info.raters), len(self.info.channels)
         self.read = layout.table_of(file, "read", "u", (count, raters)).astype(bool)
-        self._image = layout.checked_slices(file, "image", count, "iuf")
-        self._masks = layout.checked_slices(file, "masks", count, "u")
+        self._image = layout.checked_slices(file, "image", "iuf", (count, channels, None, None))
         self.shape: tuple[int, int, int] = self._image.shape[1:]
         self.dtype: np.dtype = self._image.dtype
-        if self.shape[0] != channels or self._masks.shape[1:] != (raters, *self.shape[1:]):
-            raise DataError("image and masks do not fit", found=f"{self._image.shape}, {self._masks.shape}")
+        self._masks = layout.checked_slices(file, "masks", "u", (count, raters, *self.shape[1:]))
         if self._masks.dtype != np.uint8:
             raise DataError("another type", field="masks", found=self._masks.dtype, expected="uint8")
         declared = self._image.size * self.dtype.itemsize + self._masks.size
