@@ -154,6 +154,10 @@ class Store(AbstractContextManager["Store"]):
                 images, masks = (np.stack([*found]) for found in slices)
                 yield images, masks
 
+    def each(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Image (C,H,W) and masks (R,H,W) of every row in order."""
+        return (pair for images, masks in self.blocks(self.rows()) for pair in zip(images, masks, strict=True))
+
     def geometry(self, row: int) -> Geometry:
         """Where image `row` lies."""
         affine, index, valid, spacing = self._known(row)
@@ -183,13 +187,11 @@ class Store(AbstractContextManager["Store"]):
 
     def verify(self) -> None:
         """Reads everything and raises DataError unless the content is what the fingerprint says."""
-        digest, row = layout.fingerprint(self.info, self._folds), 0
-        for images, masks in self.blocks(self.rows()):
-            for image, mask in zip(images, masks, strict=True):
-                names = [str(names[row]) for names in (self.cases, self.patients, self.splits)]
-                described = [*names, self.read[row].tolist(), *self._known(row)]
-                digest.update(layout.item_digest(image, mask, described))
-                row += 1
+        digest = layout.fingerprint(self.info, self._folds)
+        for row, (image, mask) in enumerate(self.each()):
+            names = [str(names[row]) for names in (self.cases, self.patients, self.splits)]
+            described = [*names, self.read[row].tolist(), *self._known(row)]
+            digest.update(layout.item_digest(image, mask, described))
         if digest.hexdigest() != self._fingerprint:
             raise DataError("content was changed", path=self.path, found=digest.hexdigest(), expected=self._fingerprint)
 
@@ -267,9 +269,6 @@ class StoreWriter:
             return
         with self._opened, told(self.path, "cannot be written"):
             self._finish()
-
-    def __len__(self) -> int:
-        return len(self._tables["read"])
 
     def add(
         self,
@@ -370,7 +369,7 @@ class StoreWriter:
             self._stored += 1
 
     def _finish(self) -> None:
-        if not len(self):
+        if not self._cases:
             raise DataError("no case was added", path=self.path)
         self._store(keep=0)
         file = self._file

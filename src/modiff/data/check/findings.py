@@ -111,11 +111,9 @@ class ContentChecks:
         self._same: dict[tuple[int, ...], list[bool]] = defaultdict(list)  # by pair; () for all where slots are nobody
         self._reads, self._marks = np.zeros(len(raters), int), np.zeros(len(raters), int)
         self._used: set[int] = set()
-        self._cases = 0
 
     def add(self, case: Case) -> Iterator[Finding]:
         """Findings about this case."""
-        self._cases += 1
         yield from self._image(case)
         marked = (case.masks != 0) & case.read[:, None, None, None]
         areas = marked.reshape(len(marked), -1).sum(1)
@@ -192,7 +190,7 @@ class ContentChecks:
                 name, reads = self.raters[silent], self._reads[silent]
                 text = f"{name} marks nothing in any of {reads} cases: are the masks empty?"
                 yield Finding("warning", "a rater who never marks", text)
-        if self._cases and not self._marks.any():
+        if self._reads.any() and not self._marks.any():
             yield Finding("error", "no marks", "no rater marks anything in any case")
         for pair, same in self._same.items():
             share = float(np.mean(same))
@@ -242,8 +240,7 @@ class Moves:
             return
         if now > _SHIFT_TO - _SHIFT_GAIN:
             return
-        centres = (np.array([places.mean() for places in np.nonzero(one)]) for one in (against, mask))
-        shift = np.rint(np.subtract(*centres)).astype(int)
+        shift = np.rint(np.subtract(*map(ndimage.center_of_mass, (against, mask)))).astype(int)
         best = iou(ndimage.shift(mask, shift, order=0), against)  # what leaves the grid is lost
         if best < _SHIFT_TO or np.abs(shift).max() < 2:
             return

@@ -97,17 +97,15 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
 def _content(store: Store) -> Iterator[Finding]:
     info = store.info
     checks = ContentChecks(info.raters, exchangeable=info.exchangeable_raters, classes=info.classes)
-    brightest, row = 0.0, 0
-    for images, masks in store.blocks(store.rows()):
-        brightest = max(brightest, float(images.max()))
-        for image, mask in zip(images, masks, strict=True):
-            name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
-            yield from checks.add(Case(name, patient, split, image[:, None], mask[:, None], store.read[row]))
-            if (valid := store.geometry(row).valid) is not None:
-                inside = mask[:, valid[0] : valid[2], valid[1] : valid[3]]
-                if np.count_nonzero(mask) > np.count_nonzero(inside):  # the outline reached beyond, or lies wrong
-                    yield Finding("warning", "marks on padding", "a rater marks where the image is padding", name)
-            row += 1
+    brightest = 0.0
+    for row, (image, mask) in enumerate(store.each()):
+        brightest = max(brightest, float(image.max()))
+        name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
+        yield from checks.add(Case(name, patient, split, image[:, None], mask[:, None], store.read[row]))
+        if (valid := store.geometry(row).valid) is not None:
+            inside = mask[:, valid[0] : valid[2], valid[1] : valid[3]]
+            if np.count_nonzero(mask) > np.count_nonzero(inside):  # the outline reached beyond, or lies wrong
+                yield Finding("warning", "marks on padding", "a rater marks where the image is padding", name)
     yield from checks.finish()
     full = float(np.iinfo(store.dtype).max) if store.dtype.kind in "iu" else 1.0
     if brightest < _DARK * full:

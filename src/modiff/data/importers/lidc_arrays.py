@@ -127,7 +127,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
             patient = _series(uids[row])
             yield Case(f"{patient}/{split}-{row:05d}", patient, made, masks)
 
-    def close(self, *, done: bool) -> None:
+    def __exit__(self, *failure: object) -> None:
         """Closes the file."""
         self._file.close()
 

@@ -85,7 +85,7 @@ class LidcPng(Importer[Crop]):
         # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
         return [Case(item.name, item.patient, planes[:1], planes[1:])]
 
-    def close(self, *, done: bool) -> None:
+    def __exit__(self, *failure: object) -> None:
         """Closes the archives."""
         for source in self.sources:
             source.close()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lidc_folder import square
 from PIL import Image
 
+from modiff.config.data import CropRule
 from modiff.data.importers.lidc_dicom.outlines import Marked, fill, group, interior, slices_of
 from modiff.data.importers.lidc_dicom.patient import Window, windowed
 from modiff.data.importers.lidc_dicom.xml import Region, merge, parse
@@ -153,7 +154,7 @@ def test_nodules_are_counted_from_the_lowest_slice() -> None:
 
 
 def test_a_window_of_native_pixels_has_its_centre_at_most_half_a_pixel_off() -> None:
-    window = Window.around((80.0, 50.3), 128, (0.7, 0.7), None)
+    window = Window.around((80.0, 50.3), CropRule(), (0.7, 0.7))
     assert abs(window.top + 63.5 - 80.0) <= 0.5
     assert abs(window.left + 63.5 - 50.3) <= 0.5
 

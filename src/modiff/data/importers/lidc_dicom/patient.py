@@ -167,7 +167,7 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
     """A nodule's slices, each with what `import_patient` says of it."""
     rule = job.rule
     spacing = series.planes[0].spacing
-    window = Window.around(centre_of(nodule), rule.size, spacing, rule.spacing)
+    window = Window.around(centre_of(nodule), rule, spacing)
     crops = []
     for index, place in enumerate(slices_of(nodule)):
         values = read_slice(series.paths[place])
@@ -220,19 +220,19 @@ class Window:
     top: float
     left: float
     size: int
-    scale: tuple[float, float] = (1.0, 1.0)
+    scale: tuple[float, float]
 
     @classmethod
-    def around(
-        cls, centre: tuple[float, float], size: int, spacing: tuple[float, float], wanted: float | None
-    ) -> Window:
-        """Centred on a place (row, column) of a slice with `spacing`; wanted: mm per pixel, None for native.
+    def around(cls, centre: tuple[float, float], rule: CropRule, spacing: tuple[float, float]) -> Window:
+        """Centred on a place (row, column) of a slice with `spacing`.
 
         At native spacing the window lies on the slice's pixels, at most half a pixel off the centre.
         """
-        scale = (1.0, 1.0) if wanted is None else (wanted / spacing[0], wanted / spacing[1])
-        top, left = (place - (size - 1) / 2 * step for place, step in zip(centre, scale, strict=True))
-        return cls(float(round(top)), float(round(left)), size) if wanted is None else cls(top, left, size, scale)
+        row, column = (1.0, 1.0) if rule.spacing is None else (rule.spacing / step for step in spacing)
+        top, left = (place - (rule.size - 1) / 2 * step for place, step in zip(centre, (row, column), strict=True))
+        if rule.spacing is None:
+            top, left = float(round(top)), float(round(left))
+        return cls(top, left, rule.size, (row, column))
 
     def _places(self, shape: tuple[int, ...]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Where the window's rows and columns lie in a slice (H,W), and which of them are inside."""

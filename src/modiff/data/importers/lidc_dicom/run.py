@@ -135,9 +135,9 @@ class LidcDicom(Importer[Job]):
             read = np.arange(self.raters) < made["sessions"][row]
             yield Case(case, item.patient, made["image"][row][None], masks[row], read, place)
 
-    def close(self, *, done: bool) -> None:
+    def __exit__(self, *failure: object) -> None:
         """Says who was left out; what was kept is needed no longer once the store is made."""
-        if done:
+        if failure[0] is None:
             if self._left_out:
                 self._say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
             shutil.rmtree(self._kept, ignore_errors=True)
