@@ -109,11 +109,8 @@ def _agreement(area: np.ndarray, both: np.ndarray, read: np.ndarray, pairs: np.n
 
 def _mean_of_means(values: np.ndarray, where: np.ndarray) -> tuple[float | None, int]:
     """Mean over each row's valid entries, then over rows that have any; and how many rows those are."""
-    count = where.sum(1)
-    if not count.any():
-        return None, 0
-    means = np.where(where, values, 0).sum(1)[count > 0] / count[count > 0]
-    return float(means.mean()), len(means)
+    means = np.ma.array(values, mask=~where).mean(1).compressed()
+    return float(means.mean()) if len(means) else None, len(means)
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float] | None:

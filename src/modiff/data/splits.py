@@ -44,9 +44,13 @@ def _uniform(*parts: object) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
+def _shuffled(patients: Iterable[str], *parts: object) -> list[str]:
+    return sorted(patients, key=lambda patient: (_uniform(*parts, patient), patient))
+
+
 def make_folds(patients: Iterable[str], count: int, seed: int = 0) -> dict[str, int]:
     """Patient -> fold in 0..count-1, sizes equal to within one; the order of patients does not matter."""
-    names = sorted(set(patients), key=lambda patient: (_uniform("fold", seed, patient), patient))
+    names = _shuffled(set(patients), "fold", seed)
     if not 2 <= count <= len(names):
         raise ConfigError("number of folds", found=count, expected=f"2 to {len(names)}, the number of patients")
     return {patient: place % count for place, patient in enumerate(names)}
@@ -61,10 +65,7 @@ def fold_splits(folds: Mapping[str, int], fold: int, val: float = SplitConfig.va
     if fold not in folds.values():
         there = ", ".join(map(str, sorted(set(folds.values())))) or "none"
         raise DataError("no such fold", field="fold", found=fold, expected=there)
-    others = sorted(
-        (patient for patient, own in folds.items() if own != fold),
-        key=lambda patient: (_uniform("fold-val", fold, patient), patient),
-    )
+    others = _shuffled((patient for patient, own in folds.items() if own != fold), "fold-val", fold)
     if len(others) < 2:
         expected = "2 or more: one to train on, one to validate on"
         raise DataError("too few patients outside the fold", field="fold", found=len(others), expected=expected)

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from modiff.data.check.findings import Case, ContentChecks, Finding, Level, Report, View
+from modiff.data.check.findings import ContentChecks, Finding, Level, Report, View
 from modiff.data.importers.base import run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.importers.folder import Folder
@@ -101,7 +101,7 @@ def _content(store: Store) -> Iterator[Finding]:
     for row, (image, mask) in enumerate(store.each()):
         brightest = max(brightest, float(image.max()))
         name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
-        yield from checks.add(Case(name, patient, split, image[:, None], mask[:, None], store.read[row]))
+        yield from checks.add(name, patient, split, image[:, None], mask[:, None], store.read[row])
         if (valid := store.geometry(row).valid) is not None:
             inside = mask[:, valid[0] : valid[2], valid[1] : valid[3]]
             if np.count_nonzero(mask) > np.count_nonzero(inside):  # the outline reached beyond, or lies wrong
@@ -217,7 +217,7 @@ class _FolderCheck:
                 else:
                     masks[slot] = mask
         if read.any():
-            self.found += checks.add(Case(item.case, item.patient, item.split, image.array, masks, read))
+            self.found += checks.add(item.case, item.patient, item.split, image.array, masks, read)
         busiest = int(masks.any(0).sum((1, 2)).argmax())
         self.views[item.case] = View(_small(image.array[0, busiest]), _small(masks[:, busiest]), reader.raters)
 
