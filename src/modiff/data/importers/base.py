@@ -86,25 +86,6 @@ class Importer(AbstractContextManager["Importer[Item]"], Generic[Item]):
         """Lets go of the source; failure: three times None where the store was made."""
 
 
-def lidc_info(
-    source: Importer, words: str, raters: int, intensity: str, read: Mapping[str, str], spacing: float | None = None
-) -> StoreInfo:
-    """What a store of LIDC-IDRI's nodule crops says of itself, whatever form they came in."""
-    return StoreInfo(
-        channels=("CT",),
-        classes=("nodule",),
-        raters=tuple(f"radiologist {slot}" for slot in range(1, raters + 1)),
-        exchangeable_raters=True,
-        intensity=intensity,
-        prompt="centre",
-        spacing=None if spacing is None else (spacing, spacing),
-        source=words,
-        licence="CC BY 3.0",
-        importer=source.version,
-        provenance=read,
-    )
-
-
 def importer(name: str) -> type[Importer]:
     """The class of an importer in the table."""
     return resolve_name(f"modiff.data.importers.{IMPORTERS[name].importer}")

@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.progress import track
 
 from modiff.config.data import CropRule
-from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
+from modiff.data.importers.base import Case, Importer, check_whole
+from modiff.data.importers.lidc_crops import lidc_info
 from modiff.data.importers.lidc_dicom import patient
 from modiff.data.importers.lidc_dicom.patient import Job
 from modiff.data.importers.lidc_dicom.xml import XmlFile, series_uid_of
