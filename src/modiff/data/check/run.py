@@ -27,14 +27,6 @@ _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
 _KEPT = 12  # thumbnails of a kind of finding that are kept of a temporary store
 _DARK = 1 / 8  # of full scale: prediction calls an image dark below it
 _SPACING = 4.0  # ratio of pixel sizes within one data set from which a unit or a header is suspected
-# What tells a source: files with such names, one of each; a folder like none of them holds images and masks.
-_SIGNS = {
-    "lidc-slices": (r"nodule-\d+/mask-\d+/slice-\d+\.png$",),
-    "cimd-folder": (r"label\d+_\.jpe?g$", r"image[^/]*\.jpe?g$"),
-    "isbi-ms": (r"training\d+_\d+_flair_pp\.nii(\.gz)?$", r"training\d+_\d+_mask\d\.nii(\.gz)?$"),
-    "lidc-dicom": (r"\.xml$", r"\.dcm$"),
-}
-
 # What `Folder` says of a case as a whole; anything else is about a file that cannot be read.
 _OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
 
@@ -61,8 +53,8 @@ def detect(path: Path) -> str:
     """`store`, `folder` or the importer that reads such a file or folder."""
     if path.is_dir():
         names = [file.as_posix() for file in islice(path.rglob("*"), _LOOK_AT)]
-        for kind, signs in _SIGNS.items():
-            if all(any(re.search(sign, name) for name in names) for sign in signs):
+        for kind, entry in IMPORTERS.items():
+            if entry.signs and all(any(re.search(sign, name) for name in names) for sign in entry.signs):
                 return kind
         return "folder"
     with path.open("rb") as handle:

@@ -236,7 +236,5 @@ class IsbiMs(Folder):
     def describe(self) -> StoreInfo:
         """Modalities as channels, two raters who keep their names."""
         importer = f"{self.version} --fit {self.args.fit} --size {self.args.size}"
-        raters = tuple(f"rater {rater}" for rater in _ISBI_RATERS)
-        return replace(
-            super().describe(), channels=tuple(map(str.upper, _MODALITIES)), raters=raters, importer=importer
-        )
+        channels, raters = tuple(map(str.upper, _MODALITIES)), tuple(f"rater {rater}" for rater in _ISBI_RATERS)
+        return replace(super().describe(), channels=channels, raters=raters, importer=importer)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from modiff.config.data import CropRule
 from modiff.data.importers.lidc_dicom.outlines import Marked, fill, group, interior, slices_of
-from modiff.data.importers.lidc_dicom.patient import Window, windowed
+from modiff.data.importers.lidc_dicom.patient import Window
 from modiff.data.importers.lidc_dicom.xml import Region, merge, parse
 from modiff.errors import DataError
 from modiff.io.dicom.series import read_dicom_series
@@ -157,10 +157,6 @@ def test_a_window_of_native_pixels_has_its_centre_at_most_half_a_pixel_off() -> 
     window = Window.around((80.0, 50.3), CropRule(), (0.7, 0.7))
     assert abs(window.top + 63.5 - 80.0) <= 0.5
     assert abs(window.left + 63.5 - 50.3) <= 0.5
-
-
-def test_window_values_round_to_the_nearest_step() -> None:
-    assert windowed(np.array([-3024, -1000, -300, 400, 3071]), -1000, 400).tolist() == [0, 0, 128, 255, 255]
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

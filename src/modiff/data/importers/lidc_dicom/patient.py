@@ -21,6 +21,7 @@ from modiff.config.data import CropRule
 from modiff.data.importers.grids import moved
 from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, centre_of, fill, group, slices_of
 from modiff.data.importers.lidc_dicom.xml import Session, XmlFile, merge, parse, series_uid_of, slices_named
+from modiff.data.intensity import stretch
 from modiff.errors import DataError
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
 from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_slice
@@ -181,7 +182,7 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
         crops.append(
             {
                 "case": f"{job.patient}/nodule-{number}/slice-{index}",
-                "image": windowed(window.image(values, rule.window[0]), *rule.window),
+                "image": np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8),
                 "masks": masks,
                 "sessions": readers,
                 "affine": moved(affine_of([series.planes[place]]), window.top, window.left, window.scale),
@@ -261,8 +262,3 @@ class Window:
         """(top, left, bottom, right), half-open: the part of the window that is slice and not padding."""
         rows, columns = (np.flatnonzero(inside).tolist() or [0, -1] for inside in self._places(shape)[1])
         return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
-
-
-def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """HU -> uint8: `low` and below 0, `high` and above 255, rounded between."""
-    return np.rint((np.clip(values.astype(np.float64), low, high) - low) * (255 / (high - low))).astype(np.uint8)
