@@ -153,9 +153,8 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
     for crop in crops.values():
         source, name = next(iter(crop.files.values()))
         if None not in crop.files:
-            raise DataError(
-                "a mask without an image", path=source.where(name), expected=f"images/{crop.name.split('/')[-1]}.png"
-            )
+            expected = f"images/{crop.name.split('/')[-1]}.png"
+            raise DataError("a mask without an image", path=source.where(name), expected=expected)
         if missing := [f"mask-{rater}" for rater in range(raters) if rater not in crop.files]:
             source, name = crop.files[None]
             raise DataError("masks are missing", path=source.where(name), found=f"no {', '.join(missing)}")
@@ -329,7 +328,6 @@ def _masks(masks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """(R,H,W) uint8, 0 or 1; raises DataError for other shapes and values."""
     if masks.ndim != 3 or masks.shape[1:] != shape:
         raise DataError("masks of another shape", found=masks.shape, expected=f"(raters, {shape[0]}, {shape[1]})")
-    if not np.isin(masks, (0, 1)).all():
-        other = np.unique(masks[~np.isin(masks, (0, 1))])[:5].tolist()
-        raise DataError("mask values", found=other, expected="0 and 1 only")
+    if (other := np.unique(masks[~np.isin(masks, (0, 1))])).size:
+        raise DataError("mask values", found=other[:5].tolist(), expected="0 and 1 only")
     return masks.astype(np.uint8)

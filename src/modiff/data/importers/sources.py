@@ -124,12 +124,13 @@ def digest_of(files: Iterable[tuple[str, str]]) -> str:
 
 def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     """The folder's name -> SHA-256 of the list of these files or DICOM folders below `root` with theirs."""
-    digests = []
-    for path in sorted(paths):
-        inside = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else []
-        own = digest_of((file.name, sha256_of(file)) for file in inside) if path.is_dir() else sha256_of(path)
-        digests.append((path.relative_to(root).as_posix(), own))
-    return {root.resolve().name: digest_of(digests)}
+
+    def own(path: Path) -> str:
+        if not path.is_dir():
+            return sha256_of(path)
+        return digest_of((file.name, sha256_of(file)) for file in sorted(path.iterdir()) if file.is_file())
+
+    return {root.resolve().name: digest_of((path.relative_to(root).as_posix(), own(path)) for path in sorted(paths))}
 
 
 def free_name(name: str, taken: Collection[str]) -> str:

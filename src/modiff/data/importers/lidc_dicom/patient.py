@@ -168,7 +168,8 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
     """A nodule's slices, each with what `import_patient` says of it."""
     rule = job.rule
     spacing = series.planes[0].spacing
-    window = Window.around(centre_of(nodule), rule, spacing)
+    window = Window.around(centre_of(nodule), rule, spacing, series.shape)
+    top, left = (float(places[0]) for places in window.places)
     crops = []
     for index, place in enumerate(slices_of(nodule)):
         values = read_slice(series.paths[place])
@@ -185,9 +186,9 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
                 "image": np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8),
                 "masks": masks,
                 "sessions": readers,
-                "affine": moved(affine_of([series.planes[place]]), window.top, window.left, window.scale),
+                "affine": moved(affine_of([series.planes[place]]), top, left, window.scale),
                 "slice_index": place,
-                "valid": window.valid(series.shape),
+                "valid": window.valid,
                 "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
             }
         )
@@ -213,52 +214,48 @@ def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list
 
 @dataclass(frozen=True)
 class Window:
-    """A square of size×size pixels. top, left: where its first pixel's centre lies in the slice, in the slice's pixels.
+    """A square of pixels on a slice. places: where its rows and its columns lie, in the slice's pixels.
 
-    scale: (rows, columns) of the slice a pixel of the window; 1 is native.
+    inside: which of them the slice has. scale: (rows, columns) of the slice a pixel of the window; 1 is native.
     """
 
-    top: float
-    left: float
-    size: int
+    places: Sequence[np.ndarray]
+    inside: Sequence[np.ndarray]
     scale: tuple[float, float]
 
     @classmethod
-    def around(cls, centre: tuple[float, float], rule: CropRule, spacing: tuple[float, float]) -> Window:
-        """Centred on a place (row, column) of a slice with `spacing`.
+    def around(
+        cls, centre: tuple[float, float], rule: CropRule, spacing: tuple[float, float], shape: tuple[int, int]
+    ) -> Window:
+        """Centred on a place (row, column) of a slice with `spacing` and `shape`.
 
         At native spacing the window lies on the slice's pixels, at most half a pixel off the centre.
         """
-        row, column = (1.0, 1.0) if rule.spacing is None else (rule.spacing / step for step in spacing)
-        top, left = (place - (rule.size - 1) / 2 * step for place, step in zip(centre, (row, column), strict=True))
+        scale = (1.0, 1.0) if rule.spacing is None else (rule.spacing / spacing[0], rule.spacing / spacing[1])
+        first = [place - (rule.size - 1) / 2 * step for place, step in zip(centre, scale, strict=True)]
         if rule.spacing is None:
-            top, left = float(round(top)), float(round(left))
-        return cls(top, left, rule.size, (row, column))
-
-    def _places(self, shape: tuple[int, ...]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Where the window's rows and columns lie in a slice (H,W), and which of them are inside."""
-        steps = np.arange(self.size)
-        places = [self.top + steps * self.scale[0], self.left + steps * self.scale[1]]
-        return places, [(at > -0.5) & (at < length - 0.5) for at, length in zip(places, shape, strict=True)]
+            first = [float(round(place)) for place in first]
+        places = [start + np.arange(rule.size) * step for start, step in zip(first, scale, strict=True)]
+        inside = [(at > -0.5) & (at < length - 0.5) for at, length in zip(places, shape, strict=True)]
+        return cls(places, inside, scale)
 
     def image(self, values: np.ndarray, outside: float) -> np.ndarray:
         """(size,size) float32 of a slice (H,W); `outside` where the slice ends.
 
         Where the window is coarser than the slice, the slice is smoothed first, so that no detail aliases.
         """
-        places, inside = self._places(values.shape)
         sigma = [max(step * step - 1, 0) ** 0.5 / 2 for step in self.scale]
         smooth = ndimage.gaussian_filter(values.astype(np.float32), sigma, mode="nearest")
-        made = ndimage.map_coordinates(smooth, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
-        return np.where(np.logical_and.outer(*inside), made, outside)
+        made = ndimage.map_coordinates(smooth, np.meshgrid(*self.places, indexing="ij"), order=1, mode="nearest")
+        return np.where(np.logical_and.outer(*self.inside), made, outside)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """(size,size) bool of a mask (H,W): the pixel nearest to each place."""
-        places, inside = self._places(mask.shape)
-        nearest = [np.rint(at).astype(int).clip(0, length - 1) for at, length in zip(places, mask.shape, strict=True)]
-        return mask[np.ix_(*nearest)] & np.logical_and.outer(*inside)
+        nearest = [np.rint(at).astype(int).clip(0, side - 1) for at, side in zip(self.places, mask.shape, strict=True)]
+        return mask[np.ix_(*nearest)] & np.logical_and.outer(*self.inside)
 
-    def valid(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    @property
+    def valid(self) -> tuple[int, int, int, int]:
         """(top, left, bottom, right), half-open: the part of the window that is slice and not padding."""
-        rows, columns = (np.flatnonzero(inside).tolist() or [0, -1] for inside in self._places(shape)[1])
+        rows, columns = (np.flatnonzero(inside).tolist() or [0, -1] for inside in self.inside)
         return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
