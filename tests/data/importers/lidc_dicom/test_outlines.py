@@ -15,9 +15,8 @@ from lidc_folder import square
 from PIL import Image
 
 from modiff.config.data import CropRule
-from modiff.data.importers.lidc_dicom.outlines import Marked, fill, group, interior, slices_of
+from modiff.data.importers.lidc_dicom.outlines import Marked, Region, fill, group, interior, merge, parse, slices_of
 from modiff.data.importers.lidc_dicom.patient import Window
-from modiff.data.importers.lidc_dicom.xml import Region, merge, parse
 from modiff.errors import DataError
 from modiff.io.dicom.series import read_dicom_series
 

@@ -19,8 +19,8 @@ from scipy import ndimage
 
 from modiff.config.data import CropRule
 from modiff.data.importers.grids import moved
-from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, centre_of, fill, group, slices_of
-from modiff.data.importers.lidc_dicom.xml import Session, XmlFile, merge, parse, series_uid_of, slices_named
+from modiff.data.importers.lidc_dicom import outlines
+from modiff.data.importers.lidc_dicom.outlines import Nodule, Session, XmlFile, slices_of
 from modiff.data.intensity import stretch
 from modiff.errors import DataError
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
@@ -108,7 +108,7 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
     readings, digests = _readings(job, all_series, notes)
     number = 0
     for series in all_series:
-        sessions = merge(readings.get(series.uid, []))
+        sessions = outlines.merge(readings.get(series.uid, []))
         notes += _notes(series, sessions, series.uid in readings)
         for nodule in nodules_of(series, sessions, job.folder):
             rows += _crops(job, series, len(sessions), nodule, number)
@@ -136,9 +136,9 @@ def _readings(
     digests = []
     for file in job.xml:
         data = file.read()
-        sessions, uid = parse(data, file.name), series_uid_of(data)
+        sessions, uid = outlines.parse(data, file.name), outlines.series_uid_of(data)
         if uid not in named:
-            slices = slices_named(sessions)
+            slices = outlines.slices_named(sessions)
             uid = next((name for name, uids in named.items() if uids & slices), "")
         if uid:
             found.setdefault(uid, []).append(sessions)
@@ -150,25 +150,25 @@ def _readings(
 
 def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> list[Nodule]:
     """Physical nodules of a series from what its raters outlined on the slices that are there."""
-    marked: list[Marked] = []
+    marked: list[outlines.Marked] = []
     for reader, session in enumerate(sessions):
         for outline in session:
             parts = [np.empty((0, 3), np.int32)]
             for place, uid in enumerate(series.sop_uids):
                 if regions := [region for region in outline if region.sop_uid == uid]:
-                    filled = fill(regions, series.shape, str(where))
+                    filled = outlines.fill(regions, series.shape, str(where))
                     parts.append(np.insert(np.argwhere(filled), 0, place, axis=1).astype(np.int32))
             marked += [(reader, voxels)] if len(voxels := np.concatenate(parts)) else []
             if sum(len(voxels) for _, voxels in marked) > MAX_VOXELS:
                 raise DataError("outlines fill more than a chest", path=where, expected=f"at most {MAX_VOXELS} voxels")
-    return group(marked, series.steps)
+    return outlines.group(marked, series.steps)
 
 
 def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> list[dict[str, Any]]:
     """A nodule's slices, each with what `import_patient` says of it."""
     rule = job.rule
     spacing = series.planes[0].spacing
-    window = Window.around(centre_of(nodule), rule, spacing, series.shape)
+    window = Window.around(outlines.centre_of(nodule), rule, spacing, series.shape)
     top, left = (float(places[0]) for places in window.places)
     crops = []
     for index, place in enumerate(slices_of(nodule)):

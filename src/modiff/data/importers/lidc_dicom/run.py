@@ -27,8 +27,8 @@ from modiff.config.data import CropRule
 from modiff.data.importers.base import Case, Importer, check_whole
 from modiff.data.importers.lidc_crops import lidc_info
 from modiff.data.importers.lidc_dicom import patient
+from modiff.data.importers.lidc_dicom.outlines import XmlFile, series_uid_of
 from modiff.data.importers.lidc_dicom.patient import Job
-from modiff.data.importers.lidc_dicom.xml import XmlFile, series_uid_of
 from modiff.data.importers.sources import Source, walk
 from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
