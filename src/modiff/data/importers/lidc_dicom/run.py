@@ -85,8 +85,8 @@ class LidcDicom(Importer[Job]):
         results = _results(todo, self.args.jobs or workers())
         for job, finish in track(results, "reading patients", len(todo), console=self._console):
             try:
-                made, path = finish(), self._path(job)
-                with told(self._kept, "cannot be written"), replacing(path) as temporary, temporary.open("wb") as file:
+                made = finish()
+                with told(self._kept, "cannot be written"), replacing(self._path(job)) as new, new.open("wb") as file:
                     np.savez_compressed(file, **made)  # type: ignore[arg-type]
             except DataError as error:
                 if not self.args.keep_going:
