@@ -207,8 +207,7 @@ def simulate(path: Path, size: int) -> Path:
     from modiff.config.phantom import PhantomConfig
     from modiff.data.importers.phantom import write_phantom
     from modiff.data.phantom.case import make_case
-    from modiff.data.store import Store
-    from modiff.data.store_writer import StoreWriter
+    from modiff.data.store import Store, StoreWriter
 
     spacing = 0.7 if size >= 64 else 44.8 / size  # the largest lesions fit
     config = PhantomConfig(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from store_helpers import make_info
 
-from modiff.data.store_writer import StoreWriter
+from modiff.data.store import StoreWriter
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from store_helpers import make_info
 
 from modiff.cli import main
 from modiff.data.describe import describe
-from modiff.data.store import Store
-from modiff.data.store_writer import StoreWriter
+from modiff.data.store import Store, StoreWriter
 from modiff.report.data import contact_sheet
 
 CLASSES = (1, 2)

@@ -13,8 +13,7 @@ from hypothesis.extra import numpy as hnp
 from store_helpers import make_info
 
 from modiff.data.loading import load, to_unit
-from modiff.data.store import Store
-from modiff.data.store_writer import StoreWriter
+from modiff.data.store import Store, StoreWriter
 from modiff.errors import DataError
 
 

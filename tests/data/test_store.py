@@ -15,8 +15,7 @@ from store_helpers import make_info
 
 from modiff.config.phantom import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
-from modiff.data.store import Store
-from modiff.data.store_writer import StoreWriter
+from modiff.data.store import Store, StoreWriter
 from modiff.errors import DataError
 
 TYPES = ["<u1", "<i1", "<u2", "<i2", "<i4", "<f2", "<f4", "<f8", ">i2"]

@@ -13,8 +13,8 @@ from oracles import IidRaters, discs
 
 from modiff.cli import main
 from modiff.data.loading import load
+from modiff.data.store import StoreWriter
 from modiff.data.store_format import StoreInfo
-from modiff.data.store_writer import StoreWriter
 from modiff.errors import CheckpointError, DataError
 from modiff.evaluation.evaluate import evaluate_to_folder
 from modiff.evaluation.records import read_csv, read_result, select

@@ -13,8 +13,8 @@ import torch
 from oracles import Soft, discs
 
 from modiff.cli import main
+from modiff.data.store import StoreWriter
 from modiff.data.store_format import StoreInfo
-from modiff.data.store_writer import StoreWriter
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import Quantity, read_csv, read_result, select
 from modiff.evaluation.scoring import EvaluationSettings

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from modiff.config import build_config
 from modiff.data.loading import load
+from modiff.data.store import StoreWriter
 from modiff.data.store_format import StoreInfo
-from modiff.data.store_writer import StoreWriter
 from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
 from modiff.evaluation.scoring import EvaluationSettings
 from modiff.methods.base import Segmenter

@@ -11,8 +11,6 @@ import numpy as np
 from modiff.data.store import Store
 from modiff.data.store_format import packed
 
-_BLOCK = 256
-
 
 def describe(store: Store) -> dict[str, Any]:
     """Everything that `modiff info` shows, ready for JSON. Reads the whole store once.
@@ -40,19 +38,14 @@ def describe(store: Store) -> dict[str, Any]:
 
 def _count(store: Store) -> dict[str, np.ndarray]:
     """Pixels of every mask (n,R,K) and of the intersection of every pair of raters (n,P,K), by counting packed bits."""
-    raters, classes = len(store.info.raters), len(store.info.classes)
-    pairs = list(combinations(range(raters), 2))
-    area = np.zeros((len(store), raters, classes), np.int64)
-    both = np.zeros((len(store), len(pairs), classes), np.int64)
-    start = 0
-    for _, masks in store.blocks(store.rows(), _BLOCK):
-        rows = slice(start, start + len(masks))
+    classes, raters = len(store.info.classes), range(len(store.info.raters))
+    pairs = np.array([*combinations(raters, 2)], np.int64).reshape(-1, 2)
+    area, both = [], []
+    for _, masks in store.blocks(store.rows()):
         bits = packed(masks, classes)
-        area[rows] = np.bitwise_count(bits).sum(-1, dtype=np.int64)
-        for place, (one, other) in enumerate(pairs):
-            both[rows, place] = np.bitwise_count(bits[:, one] & bits[:, other]).sum(-1, dtype=np.int64)
-        start += len(masks)
-    return {"area": area, "both": both, "pairs": np.array(pairs, dtype=np.int64).reshape(-1, 2)}
+        area.append(np.bitwise_count(bits).sum(-1, dtype=np.int64))
+        both.append(np.bitwise_count(bits[:, pairs[:, 0]] & bits[:, pairs[:, 1]]).sum(-1, dtype=np.int64))
+    return {"area": np.concatenate(area), "both": np.concatenate(both), "pairs": pairs}
 
 
 def _statistics(store: Store, counts: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
@@ -116,11 +109,8 @@ def _agreement(area: np.ndarray, both: np.ndarray, read: np.ndarray, pairs: np.n
 
 def _mean_of_means(values: np.ndarray, where: np.ndarray) -> tuple[float | None, int]:
     """Mean over each row's valid entries, then over rows that have any; and how many rows those are."""
-    count = where.sum(1)
-    if not count.any():
-        return None, 0
-    means = np.where(where, values, 0).sum(1)[count > 0] / count[count > 0]
-    return float(means.mean()), len(means)
+    means = np.ma.array(values, mask=~where).mean(1).compressed()
+    return float(means.mean()) if len(means) else None, len(means)
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float] | None:

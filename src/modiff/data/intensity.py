@@ -68,7 +68,7 @@ class IntensityRule:
         return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
 
-def stretch(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def stretch(image: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
     """Values from `low` to `high` (broadcastable) -> float64 in [0,1], clipped; 0 where there is no contrast."""
     low, span = np.asarray(low, np.float64), np.asarray(high, np.float64) - low
     return np.where(span > 0, (image - low) / np.where(span > 0, span, 1), 0).clip(0, 1)

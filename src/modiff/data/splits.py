@@ -11,6 +11,7 @@ from pathlib import Path
 
 from modiff.config.data import SplitConfig
 from modiff.errors import ConfigError, DataError
+from modiff.io.files import guarding
 
 USUAL = ("train", "val", "test")
 _MAX_BYTES = 64 << 20
@@ -43,9 +44,13 @@ def _uniform(*parts: object) -> float:
     return int.from_bytes(digest[:7], "big") / 2**56
 
 
+def _shuffled(patients: Iterable[str], *parts: object) -> list[str]:
+    return sorted(patients, key=lambda patient: (_uniform(*parts, patient), patient))
+
+
 def make_folds(patients: Iterable[str], count: int, seed: int = 0) -> dict[str, int]:
     """Patient -> fold in 0..count-1, sizes equal to within one; the order of patients does not matter."""
-    names = sorted(set(patients), key=lambda patient: (_uniform("fold", seed, patient), patient))
+    names = _shuffled(set(patients), "fold", seed)
     if not 2 <= count <= len(names):
         raise ConfigError("number of folds", found=count, expected=f"2 to {len(names)}, the number of patients")
     return {patient: place % count for place, patient in enumerate(names)}
@@ -60,10 +65,7 @@ def fold_splits(folds: Mapping[str, int], fold: int, val: float = SplitConfig.va
     if fold not in folds.values():
         there = ", ".join(map(str, sorted(set(folds.values())))) or "none"
         raise DataError("no such fold", field="fold", found=fold, expected=there)
-    others = sorted(
-        (patient for patient, own in folds.items() if own != fold),
-        key=lambda patient: (_uniform("fold-val", fold, patient), patient),
-    )
+    others = _shuffled((patient for patient, own in folds.items() if own != fold), "fold-val", fold)
     if len(others) < 2:
         expected = "2 or more: one to train on, one to validate on"
         raise DataError("too few patients outside the fold", field="fold", found=len(others), expected=expected)
@@ -88,12 +90,10 @@ def read_splits(path: str | Path) -> dict[str, str]:
     Raises DataError for another layout, and for a patient named twice.
     """
     path = Path(path)
-    try:
+    with guarding(path, "cannot be read as JSON"):
         if path.stat().st_size > _MAX_BYTES:
             raise DataError("too large for a list of patients", path=path, found=f"{path.stat().st_size} bytes")
         table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError("cannot be read as JSON", path=path, found=error) from error
     if not isinstance(table, dict) or not table:
         raise DataError("another layout", path=path, expected='{"train": [patients], "val": [patients], …}')
     places: dict[str, str] = {}

@@ -186,34 +186,38 @@ def filters(data: h5py.Dataset) -> list[int]:
     return [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
 
 
-def table_of(file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ...]) -> np.ndarray:
-    """A small uncompressed table, read whole once its declared size is known to lie in the file."""
+def _declared(file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ...]) -> h5py.Dataset:
+    """A dataset that is not empty, of one of NumPy's `kinds` and of a `shape` whose None is any number."""
     found = dataset(file, name)
     fits = len(found.shape) == len(shape) and all(map(lambda want, have: want in (None, have), shape, found.shape))
-    if found.dtype.kind not in kinds or not fits:
+    if found.dtype.kind not in kinds or not fits or not found.size:
         expected = tuple("any" if want is None else want for want in shape)
         raise DataError("another shape or type", field=name, found=f"{found.dtype} {found.shape}", expected=expected)
+    return found
+
+
+def table_of(file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    """A small uncompressed table, read whole once its declared size is known to lie in the file."""
+    found = _declared(file, name, kinds, shape)
     if found.chunks is not None or found.id.get_storage_size() != found.size * found.dtype.itemsize:
         raise DataError("declares what it does not hold", field=name, found=found.shape)
     return found[...]
 
 
-def checked_slices(file: h5py.File, name: str, count: int, kinds: str) -> h5py.Dataset:
+def checked_slices(file: h5py.File, name: str, kinds: str, expected: tuple[int | None, ...]) -> h5py.Dataset:
     """`image` or `masks`: (n, ·, H, W), one chunk per slice, all present, deflated (and shuffled) and nothing else."""
-    found = dataset(file, name)
-    shape, itemsize = found.shape, found.dtype.itemsize
-    if len(shape) != 4 or shape[0] != count or min(shape) < 1 or found.dtype.kind not in kinds:
-        raise DataError("another shape or type", field=name, found=f"{found.dtype} {shape}", expected=f"{count} slices")
+    found = _declared(file, name, kinds, expected)
+    (count, *shape), itemsize = found.shape, found.dtype.itemsize
     if itemsize > MAX_ITEM_BYTES[found.dtype.kind]:
         raise DataError("another type", field=name, found=found.dtype, expected="at most 32-bit integers or floats")
     if found.dtype != found.dtype.newbyteorder("<"):
         raise DataError("another byte order", field=name, found=found.dtype, expected="little-endian")
     wanted = [h5py.h5z.FILTER_DEFLATE] if itemsize == 1 else [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
-    if filters(found) != wanted or found.chunks != (1, *shape[1:]):
+    if filters(found) != wanted or found.chunks != (1, *shape):
         kept = f"filters {filters(found)}, {found.chunks}"
         raise DataError("stored otherwise than in slices", field=name, found=kept)
-    if int(np.prod(shape[1:], dtype=object)) * itemsize > MAX_SLICE_BYTES:
-        raise DataError("slices too large", field=name, found=shape)
+    if int(np.prod(shape, dtype=object)) * itemsize > MAX_SLICE_BYTES:
+        raise DataError("slices too large", field=name, found=found.shape)
     if found.id.get_num_chunks() != count:
         kept = found.id.get_num_chunks()
         raise DataError("declares slices that it does not hold", field=name, found=kept, expected=count)

@@ -17,7 +17,7 @@ from modiff.config.phantom import PhantomConfig
 from modiff.data.check.findings import Finding, Report, View
 from modiff.data.check.run import check, detect
 from modiff.data.importers.phantom import write_phantom
-from modiff.data.store_writer import StoreWriter
+from modiff.data.store import StoreWriter
 from modiff.errors import DataError
 from modiff.report.data import thumbnail, write_page
 

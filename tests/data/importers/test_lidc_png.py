@@ -20,7 +20,7 @@ from PIL import Image
 from store_helpers import SIDE, lidc_files, png, write_folder, write_zip
 
 from modiff.cli import main
-from modiff.data.importers.lidc_png import decode_png
+from modiff.data.importers.lidc_crops import decode_png
 from modiff.data.store import Store
 from modiff.errors import DataError
 

@@ -17,7 +17,7 @@ from modiff.cli import main
 from modiff.config.phantom import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
 from modiff.data.phantom.case import PhantomCase, case_name, config_of, load_phantom_case, make_case, split_of
-from modiff.data.phantom.lesion import outlines
+from modiff.data.phantom.scene import outlines
 from modiff.data.store import Store
 from modiff.errors import ConfigError, DataError
 

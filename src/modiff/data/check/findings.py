@@ -88,18 +88,6 @@ class Report:
         return ("usable" if self.usable else "not usable as it is") + ": " + (", ".join(counts) or "nothing found")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One case: image (C,Z,H,W), masks (R,Z,H,W) with 0 as background, read (R,); Z is 1 for single images."""
-
-    name: str
-    patient: str
-    split: str | None
-    image: np.ndarray
-    masks: np.ndarray
-    read: np.ndarray
-
-
 class ContentChecks:
     """Give it cases one by one; `add` yields what a case shows alone, `finish` what all show together."""
 
@@ -111,17 +99,17 @@ class ContentChecks:
         self._same: dict[tuple[int, ...], list[bool]] = defaultdict(list)  # by pair; () for all where slots are nobody
         self._reads, self._marks = np.zeros(len(raters), int), np.zeros(len(raters), int)
         self._used: set[int] = set()
-        self._cases = 0
 
-    def add(self, case: Case) -> Iterator[Finding]:
-        """Findings about this case."""
-        self._cases += 1
-        yield from self._image(case)
-        marked = (case.masks != 0) & case.read[:, None, None, None]
+    def add(
+        self, case: str, patient: str, split: str | None, image: np.ndarray, masks: np.ndarray, read: np.ndarray
+    ) -> Iterator[Finding]:
+        """Findings about a case: image (C,Z,H,W), masks (R,Z,H,W), 0 is background, read (R,); Z is 1 for an image."""
+        yield from self._image(case, patient, split, image)
+        marked = (masks != 0) & read[:, None, None, None]
         areas = marked.reshape(len(marked), -1).sum(1)
-        self._reads += case.read
+        self._reads += read
         self._marks += areas > 0
-        self._used |= set(np.unique(case.masks[marked]).tolist())
+        self._used |= set(np.unique(masks[marked]).tolist())
         marking = [int(rater) for rater in np.flatnonzero(areas)]
         for rater in marking:
             others = [other for other in marking if other != rater]
@@ -133,40 +121,40 @@ class ContentChecks:
                 agreed = len(others) > 1 and areas[others].max() <= _AREA_AGREED * areas[others].min()
                 if agreed and max(ratio, 1 / ratio) >= _AREA_CASE and abs(areas[rater] - typical) >= _AREA_VOXELS:
                     text = f"{self._who[rater]} marks {areas[rater]} pixels, the others {typical:g}"
-                    yield Finding("warning", "an area far off", text, case.name)
+                    yield Finding("warning", "an area far off", text, case)
                 # With two raters each is the other's only company: one word about the pair is enough.
                 if len(others) > 1 or rater < others[0]:
                     words = f"{self._who[rater]} overlaps {self._company(others)}"
-                    yield from self._moves[rater].add(case.name, words, marked[rater], consensus(marked[others]))
+                    yield from self._moves[rater].add(case, words, marked[rater], consensus(marked[others]))
         for one, other in combinations(marking, 2):
             same = areas[one] == areas[other] and bool((marked[one] == marked[other]).all())
             self._same[() if self.exchangeable else (one, other)].append(same)
-            if same and case.masks.shape[1] > 1 and areas[one] >= _AREA_VOXELS:  # chance does not repeat a volume
+            if same and masks.shape[1] > 1 and areas[one] >= _AREA_VOXELS:  # chance does not repeat a volume
                 text = f"{self._who[one]} and {self._company([other])} draw the same {areas[one]} voxels"
-                yield Finding("warning", "the same outline in a volume", text, case.name)
+                yield Finding("warning", "the same outline in a volume", text, case)
 
-    def _image(self, case: Case) -> Iterator[Finding]:
-        flat = np.array([channel.min() == channel.max() for channel in case.image])
+    def _image(self, case: str, patient: str, split: str | None, image: np.ndarray) -> Iterator[Finding]:
+        flat = np.array([channel.min() == channel.max() for channel in image])
         if flat.all():
-            text = f"every pixel is {case.image.flat[0]:g}: nothing to see"
-            yield Finding("error", "constant image", text, case.name)
+            text = f"every pixel is {image.flat[0]:g}: nothing to see"
+            yield Finding("error", "constant image", text, case)
             return
         if flat.any():
             numbers = ", ".join(str(number) for number in np.flatnonzero(flat) + 1)
-            yield Finding("warning", "constant channel", f"channel {numbers} has one value throughout", case.name)
-        head = f"{case.image.dtype} {case.image.shape}".encode()
-        digest = hashlib.blake2b(head + np.ascontiguousarray(case.image).tobytes(), digest_size=16).digest()
-        name, patient, split = self._seen.setdefault(digest, (case.name, case.patient, case.split))
-        if split != case.split:
-            text = f"shows the same image as {name}: one is in {case.split}, the other in {split}"
-            yield Finding("error", "the same image in two splits", text, case.name)
-        elif patient != case.patient:
-            text = f"patient {case.patient} has the same image as {name} of patient {patient}"
-            yield Finding("warning", "the same image of two patients", text, case.name)
-        elif name != case.name:
-            yield Finding("warning", "the same image twice", f"shows the same image as {name}", case.name)
+            yield Finding("warning", "constant channel", f"channel {numbers} has one value throughout", case)
+        head = f"{image.dtype} {image.shape}".encode()
+        digest = hashlib.blake2b(head + np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
+        name, who, where = self._seen.setdefault(digest, (case, patient, split))
+        if where != split:
+            text = f"shows the same image as {name}: one is in {split}, the other in {where}"
+            yield Finding("error", "the same image in two splits", text, case)
+        elif who != patient:
+            text = f"patient {patient} has the same image as {name} of patient {who}"
+            yield Finding("warning", "the same image of two patients", text, case)
+        elif name != case:
+            yield Finding("warning", "the same image twice", f"shows the same image as {name}", case)
 
-    def _inverted(self, case: Case, rater: int, marked: np.ndarray, others: list[int]) -> Iterator[Finding]:
+    def _inverted(self, case: str, rater: int, marked: np.ndarray, others: list[int]) -> Iterator[Finding]:
         mask = marked[rater]
         if not (mask.mean() > 0.5 and mask[:, :: max(mask.shape[1] - 1, 1), :: max(mask.shape[2] - 1, 1)].all()):
             return
@@ -174,7 +162,7 @@ class ContentChecks:
         against = consensus(marked[others]) if others else None
         sure = against is not None and iou(~mask, against) > max(0.5, iou(mask, against))
         text += "; its reverse agrees with the other raters" if sure else ": foreground and background swapped?"
-        yield Finding("error" if sure else "warning", "inverted mask", text, case.name)
+        yield Finding("error" if sure else "warning", "inverted mask", text, case)
 
     def finish(self) -> Iterator[Finding]:
         """Findings about raters and the whole data set."""
@@ -192,7 +180,7 @@ class ContentChecks:
                 name, reads = self.raters[silent], self._reads[silent]
                 text = f"{name} marks nothing in any of {reads} cases: are the masks empty?"
                 yield Finding("warning", "a rater who never marks", text)
-        if self._cases and not self._marks.any():
+        if self._reads.any() and not self._marks.any():
             yield Finding("error", "no marks", "no rater marks anything in any case")
         for pair, same in self._same.items():
             share = float(np.mean(same))
@@ -242,8 +230,7 @@ class Moves:
             return
         if now > _SHIFT_TO - _SHIFT_GAIN:
             return
-        centres = (np.array([places.mean() for places in np.nonzero(one)]) for one in (against, mask))
-        shift = np.rint(np.subtract(*centres)).astype(int)
+        shift = np.rint(np.subtract(*map(ndimage.center_of_mass, (against, mask)))).astype(int)
         best = iou(ndimage.shift(mask, shift, order=0), against)  # what leaves the grid is lost
         if best < _SHIFT_TO or np.abs(shift).max() < 2:
             return

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import h5py
 import numpy as np
 
-from modiff.data.check.findings import Case, ContentChecks, Finding, Level, Report, View
+from modiff.data.check.findings import ContentChecks, Finding, Level, Report, View
 from modiff.data.importers.base import run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.importers.folder import Folder
@@ -29,17 +28,8 @@ _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
 _KEPT = 12  # thumbnails of a kind of finding that are kept of a temporary store
 _DARK = 1 / 8  # of full scale: prediction calls an image dark below it
 _SPACING = 4.0  # ratio of pixel sizes within one data set from which a unit or a header is suspected
-# What tells a source: files with such names, one of each; a folder like none of them holds images and masks.
-_SIGNS = {
-    "lidc-slices": (r"nodule-\d+/mask-\d+/slice-\d+\.png$",),
-    "cimd-folder": (r"label\d+_\.jpe?g$", r"image[^/]*\.jpe?g$"),
-    "isbi-ms": (r"training\d+_\d+_flair_pp\.nii(\.gz)?$", r"training\d+_\d+_mask\d\.nii(\.gz)?$"),
-    "lidc-dicom": (r"\.xml$", r"\.dcm$"),
-}
-
 # What `Folder` says of a case as a whole; anything else is about a file that cannot be read.
 _OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
-T = TypeVar("T")
 
 
 def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = ()) -> Report:
@@ -64,8 +54,8 @@ def detect(path: Path) -> str:
     """`store`, `folder` or the importer that reads such a file or folder."""
     if path.is_dir():
         names = [file.as_posix() for file in islice(path.rglob("*"), _LOOK_AT)]
-        for kind, signs in _SIGNS.items():
-            if all(any(re.search(sign, name) for name in names) for sign in signs):
+        for kind, entry in IMPORTERS.items():
+            if entry.signs and all(any(re.search(sign, name) for name in names) for sign in entry.signs):
                 return kind
         return "folder"
     with path.open("rb") as handle:
@@ -100,17 +90,15 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
 def _content(store: Store) -> Iterator[Finding]:
     info = store.info
     checks = ContentChecks(info.raters, exchangeable=info.exchangeable_raters, classes=info.classes)
-    brightest, row = 0.0, 0
-    for images, masks in store.blocks(store.rows()):
-        brightest = max(brightest, float(images.max()))
-        for image, mask in zip(images, masks, strict=True):
-            name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
-            yield from checks.add(Case(name, patient, split, image[:, None], mask[:, None], store.read[row]))
-            if (valid := store.geometry(row).valid) is not None:
-                inside = mask[:, valid[0] : valid[2], valid[1] : valid[3]]
-                if np.count_nonzero(mask) > np.count_nonzero(inside):  # the outline reached beyond, or lies wrong
-                    yield Finding("warning", "marks on padding", "a rater marks where the image is padding", name)
-            row += 1
+    brightest = 0.0
+    for row, (image, mask) in enumerate(store.each()):
+        brightest = max(brightest, float(image.max()))
+        name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
+        yield from checks.add(name, patient, split, image[:, None], mask[:, None], store.read[row])
+        if (valid := store.geometry(row).valid) is not None:
+            inside = mask[:, valid[0] : valid[2], valid[1] : valid[3]]
+            if np.count_nonzero(mask) > np.count_nonzero(inside):  # the outline reached beyond, or lies wrong
+                yield Finding("warning", "marks on padding", "a rater marks where the image is padding", name)
     yield from checks.finish()
     full = float(np.iinfo(store.dtype).max) if store.dtype.kind in "iu" else 1.0
     if brightest < _DARK * full:
@@ -185,28 +173,31 @@ class _FolderCheck:
         text = fault.details.removeprefix("found ")
         self.found.append(Finding(level, fault.message, f"{who}: {text}" if who else text, case))
 
-    def _try(self, item: Item, step: Callable[[], T], unreadable: str = "") -> T | None:
-        """The step's result, or None and a finding."""
+    @contextmanager
+    def _told(self, item: Item, unreadable: str = "") -> Iterator[None]:
+        """An error ends the block and becomes a finding."""
         try:
-            return step()
+            yield
         except ModiffError as error:
             if unreadable and error.message not in _OWN:
                 self.found.append(Finding("error", unreadable, str(error), item.case))
             else:
                 self._add(error, item.case)
-        return None
 
     def _case(self, item: Item, checks: ContentChecks) -> None:
         reader = self.reader
-        stored = self._try(item, lambda: reader.stored(item), "an image that cannot be read")
-        image = None if stored is None else self._try(item, lambda: turn(stored, reader.args.plane))
-        if image is not None:
-            if image.spacing is not None:
-                self._spacings[item.case] = image.spacing[1:]
-            for fault in reader.differences(item, image):
-                self._add(fault, item.case)
-        read = self._try(item, lambda: reader.readers(item))
-        if stored is None or image is None:
+        image = read = None
+        with self._told(item, "an image that cannot be read"):
+            stored = reader.stored(item)
+            with self._told(item):
+                image = turn(stored, reader.args.plane)
+                if image.spacing is not None:
+                    self._spacings[item.case] = image.spacing[1:]
+                for fault in reader.differences(item, image):
+                    self._add(fault, item.case)
+        with self._told(item):
+            read = reader.readers(item)
+        if image is None:
             return
         if read is None:  # who is not known: those whose masks are there
             read = np.array([name in item.masks for name in reader.raters])
@@ -219,30 +210,27 @@ class _FolderCheck:
                 else:
                     masks[slot] = mask
         if read.any():
-            self.found += checks.add(Case(item.case, item.patient, item.split, image.array, masks, read))
+            self.found += checks.add(item.case, item.patient, item.split, image.array, masks, read)
         busiest = int(masks.any(0).sum((1, 2)).argmax())
         self.views[item.case] = View(_small(image.array[0, busiest]), _small(masks[:, busiest]), reader.raters)
 
     def _mask(self, item: Item, name: str, stored: Volume, image: Volume) -> np.ndarray | None:
         """(Z,H,W) class indices, as they are most likely meant; None where a mask cannot be compared with its image."""
-        reader, unreadable = self.reader, "a mask that cannot be read"
-        mask = self._try(item, lambda: reader.mask(item, name, stored, image), unreadable)
-        if mask is None:
-            return None
-        if fault := reader.misplaced(mask, image):
-            self._add(fault, item.case, level="warning" if reader.args.resample else "error", who=name)
-            return None
-        judged = self._try(item, lambda: reader.labels.judge(mask), unreadable)
-        if judged is None:
-            return None
-        wrong, classes = judged
-        if wrong is not None:
-            self._add(wrong, item.case, who=name)
-        elif not reader.labels.values and (top := mask.array.max()) > 0:
-            now = f"0 and {top:g}"
-            before = self._conventions.setdefault(name, now)
-            self._conventions[name] = now if before == now else "0 and 1 in some, 0 and 255 in others"
-        return classes
+        reader = self.reader
+        with self._told(item, "a mask that cannot be read"):
+            mask = reader.mask(item, name, stored, image)
+            if fault := reader.misplaced(mask, image):
+                self._add(fault, item.case, level="warning" if reader.args.resample else "error", who=name)
+                return None
+            wrong, classes = reader.labels.judge(mask)
+            if wrong is not None:
+                self._add(wrong, item.case, who=name)
+            elif not reader.labels.values and (top := mask.array.max()) > 0:
+                now = f"0 and {top:g}"
+                before = self._conventions.setdefault(name, now)
+                self._conventions[name] = now if before == now else "0 and 1 in some, 0 and 255 in others"
+            return classes
+        return None
 
     def _together(self) -> Iterator[Finding]:
         files = [path for item in self.reader.items for path in item.files]

@@ -7,9 +7,10 @@ output, splits and folds, progress, reading ahead, provenance, and that a store 
 from __future__ import annotations
 
 import argparse
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -24,8 +25,8 @@ from modiff._version import __version__
 from modiff.data.importers.catalogue import IMPORTERS
 from modiff.data.importers.sources import free_name
 from modiff.data.splits import SplitRule, assign, lacking, make_folds, read_splits
+from modiff.data.store import StoreWriter, check_free
 from modiff.data.store_format import StoreInfo
-from modiff.data.store_writer import StoreWriter, check_free
 from modiff.errors import ConfigError
 from modiff.io.files import sha256_of, workers
 
@@ -50,7 +51,7 @@ class Case:
     place: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Importer(ABC, Generic[Item]):
+class Importer(AbstractContextManager["Importer[Item]"], Generic[Item]):
     """A source of multi-rater data; made from the command's arguments, it finds what there is and reads item by item.
 
     What its command says and takes stands in `catalogue`. items: what is read one after the other (files of a case,
@@ -81,27 +82,8 @@ class Importer(ABC, Generic[Item]):
     def read(self, item: Item) -> Iterable[Case]:
         """The cases of one item; raises DataError for what cannot be trusted."""
 
-    def close(self, *, done: bool) -> None:
-        """Lets go of the source; done: the store was made."""
-
-
-def lidc_info(
-    source: Importer, words: str, raters: int, intensity: str, read: Mapping[str, str], spacing: float | None = None
-) -> StoreInfo:
-    """What a store of LIDC-IDRI's nodule crops says of itself, whatever form they came in."""
-    return StoreInfo(
-        channels=("CT",),
-        classes=("nodule",),
-        raters=tuple(f"radiologist {slot}" for slot in range(1, raters + 1)),
-        exchangeable_raters=True,
-        intensity=intensity,
-        prompt="centre",
-        spacing=None if spacing is None else (spacing, spacing),
-        source=words,
-        licence="CC BY 3.0",
-        importer=source.version,
-        provenance=read,
-    )
+    def __exit__(self, *failure: object) -> None:
+        """Lets go of the source; failure: three times None where the store was made."""
 
 
 def importer(name: str) -> type[Importer]:
@@ -118,12 +100,8 @@ def run_import(name: str, args: argparse.Namespace) -> Path:
         val, test = getattr(args, "val", usual.val), getattr(args, "test", usual.test)
         rule = SplitRule(val, test, getattr(args, "split_seed", usual.seed))
     check_free(path, overwrite=args.overwrite)
-    source, done = importer(name)(args), False
-    try:
+    with importer(name)(args) as source:
         write_store(source, path, rule, folds=getattr(args, "folds", None), overwrite=args.overwrite)
-        done = True
-    finally:
-        source.close(done=done)
     return path
 
 

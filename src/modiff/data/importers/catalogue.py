@@ -26,7 +26,8 @@ class Entry:
 
     text: what `modiff import NAME --help` prints: what the source is, its layout, what is refused. arguments: name or
     --option -> what `ArgumentParser.add_argument` takes, of what the source needs to be known; the output and the
-    splits are added for all. dealt: whom val and test take a fraction of.
+    splits are added for all. dealt: whom val and test take a fraction of. signs: patterns of names of files in a folder
+    that tell the source where each fits one; a folder like none of them holds images and masks.
     """
 
     importer: str
@@ -35,6 +36,7 @@ class Entry:
     arguments: Mapping[str, Mapping[str, Any]]
     split_options: Sequence[str] = ("splits", "val", "test", "split-seed", "folds")
     dealt: str = "patients"
+    signs: Sequence[str] = ()
 
 
 def _entries() -> dict[str, Entry]:

@@ -1,6 +1,6 @@
-"""The importer of own data: a folder of images and of every rater's masks. `modiff check` reads it alike.
+"""The importer of own data: a folder of images and of every rater's masks; and what is a folder with a known layout.
 
-And what a mask's values mean (`Labels`): stated by the user, or 0 and one other.
+`modiff check` reads it alike. What a mask's values mean (`Labels`) is stated by the user, or they are 0 and one other.
 """
 
 from __future__ import annotations
@@ -29,6 +29,21 @@ _BINARY = ({0, 1}, {0, 255})  # values that need no --label
 _NEAR = 0.15  # of full scale: how far from black and white JPEG and interpolation leave most values of a mask
 _MOST = 0.97  # fraction of values that must lie so near
 _FEW = 16  # distinct whole values up to which they are labels, not grey values
+
+_MODALITIES = ("flair", "mprage", "pd", "t2")
+_ISBI_RATERS = ("1", "2")
+_ISBI_MS = {  # the ISBI 2015 challenge: what `modiff import folder` would be told
+    "image": ["training*/preprocessed/{patient}_{case}_{channel}_pp"],
+    "mask": ["training*/masks/{patient}_{case}_mask{rater}"],
+    "plane": "axial",
+    "foreground": "lesion",
+    "label": (),
+    "missing": "refuse",
+    "exchangeable": False,
+    "prompt": "none",
+    "source": "ISBI 2015 longitudinal MS lesion segmentation challenge; Carass et al. 2017, NeuroImage 148",
+    "licence": "the challenge's terms of use",
+} | dict.fromkeys(("table", "resample", "max_bytes"))
 
 
 class Folder(Importer[Item]):
@@ -204,6 +219,31 @@ class Folder(Importer[Item]):
 
 def _unlike(kind: str, image: Volume, found: str, first: str, hint: str | None = None) -> DataError:
     return DataError(kind, path=image.path, found=found, expected=f"{first}, as the first case", hint=hint)
+
+
+class IsbiMs(Folder):
+    """MS lesions in longitudinal MRI, ISBI 2015 challenge: two raters, four modalities, five people's 4 or 5 scans."""
+
+    version = "isbi-ms 1"
+    resample_hint = None
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        known = {**vars(args), **_ISBI_MS, "intensity": f"percentiles:{args.percentiles}"}
+        super().__init__(argparse.Namespace(**known), (".nii", ".nii.gz"))
+        self.resized, self.raters = args.fit == "resize", _ISBI_RATERS
+        for item in self.items:
+            missing = [f"{name}_pp" for name in _MODALITIES if name not in item.channels]
+            missing += [f"mask{rater}" for rater in _ISBI_RATERS if rater not in item.masks]
+            if missing:
+                raise DataError("files are missing", path=self.root, field=item.case, found=f"no {', '.join(missing)}")
+            item.channels = {name: item.channels[name] for name in _MODALITIES}
+            item.masks = {rater: item.masks[rater] for rater in _ISBI_RATERS}
+
+    def describe(self) -> StoreInfo:
+        """Modalities as channels, two raters who keep their names."""
+        importer = f"{self.version} --fit {self.args.fit} --size {self.args.size}"
+        channels, raters = tuple(map(str.upper, _MODALITIES)), tuple(f"rater {rater}" for rater in _ISBI_RATERS)
+        return replace(super().describe(), channels=channels, raters=raters, importer=importer)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modiff.config.phantom import PhantomConfig
 from modiff.data.importers.base import Case, Importer, write_store
-from modiff.data.phantom.case import info_of, make_case, patient_name, split_of
+from modiff.data.phantom.case import VERSION, WINDOW, make_case, patient_name, split_of
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 
@@ -25,7 +25,18 @@ class Phantom(Importer[tuple[int, int]]):
 
     def describe(self) -> StoreInfo:
         """What is simulated, and by which options: `config_of` reads them back."""
-        return info_of(self.config)
+        return StoreInfo(
+            channels=("CT",),
+            classes=("nodule",),
+            raters=tuple(f"reader {number + 1}" for number in range(self.config.raters)),
+            exchangeable_raters=True,
+            intensity="window:{:.0f}:{:.0f}".format(*WINDOW),
+            prompt="centre",
+            spacing=(self.config.spacing, self.config.spacing),
+            source=self.config.source,
+            licence="none needed: simulated, shows nobody",
+            importer=f"phantom {VERSION}",
+        )
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
         """By the patients' numbers, so that stores of any size agree."""

@@ -6,13 +6,12 @@ import hashlib
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from modiff.errors import DataError
-from modiff.io.files import Limits, sha256_of
+from modiff.io.files import Limits, guarding, sha256_of, told
 
 MAX_FILES = 1_000_000
 LIMITS = Limits(max_bytes=256 << 20)  # of one file: images and XML, not volumes
@@ -32,10 +31,8 @@ class Source:
             return
         if not self.path.exists():
             raise DataError("no such file or folder", path=path)
-        try:
+        with guarding(path, "not a zip archive, or a truncated one"):
             archive = self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, UnicodeDecodeError) as error:
-            raise DataError("not a zip archive, or a truncated one", path=path, found=error) from error
         self._entries = self._checked(archive)
         self.names = sorted(self._entries)
 
@@ -66,11 +63,8 @@ class Source:
         entry, where = self._entries[name], self.where(name)
         if entry.file_size > LIMITS.max_bytes:
             raise DataError("file too large", path=where, found=f"{entry.file_size} bytes")
-        try:
-            with self._zip.open(entry) as handle:
-                data = handle.read(entry.file_size + 1)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-            raise DataError("damaged in the archive", path=where, found=error) from error
+        with guarding(where, "damaged in the archive"), self._zip.open(entry) as handle:
+            data = handle.read(entry.file_size + 1)
         if len(data) != entry.file_size:
             raise DataError("truncated", path=where, found=len(data), expected=f"{entry.file_size} bytes")
         return data
@@ -113,7 +107,7 @@ def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Itera
 
 def read_bytes(path: Path) -> bytes:
     """A regular file's content; raises DataError where it cannot be read or is larger than 256 MiB."""
-    try:
+    with told(path, "cannot be read"):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise DataError("not a regular file", path=path)
@@ -121,8 +115,6 @@ def read_bytes(path: Path) -> bytes:
             found, expected = f"{status.st_size} bytes", f"at most {LIMITS.max_bytes}"
             raise DataError("file too large", path=path, found=found, expected=expected)
         return path.read_bytes()
-    except OSError as error:
-        raise DataError("cannot be read", path=path, found=error.strerror) from error
 
 
 def digest_of(files: Iterable[tuple[str, str]]) -> str:
@@ -132,12 +124,13 @@ def digest_of(files: Iterable[tuple[str, str]]) -> str:
 
 def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     """The folder's name -> SHA-256 of the list of these files or DICOM folders below `root` with theirs."""
-    digests = []
-    for path in sorted(paths):
-        inside = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else []
-        own = digest_of((file.name, sha256_of(file)) for file in inside) if path.is_dir() else sha256_of(path)
-        digests.append((path.relative_to(root).as_posix(), own))
-    return {root.resolve().name: digest_of(digests)}
+
+    def own(path: Path) -> str:
+        if not path.is_dir():
+            return sha256_of(path)
+        return digest_of((file.name, sha256_of(file)) for file in sorted(path.iterdir()) if file.is_file())
+
+    return {root.resolve().name: digest_of((path.relative_to(root).as_posix(), own(path)) for path in sorted(paths))}
 
 
 def free_name(name: str, taken: Collection[str]) -> str:

@@ -12,6 +12,7 @@ import math
 import mmap
 import pickle
 import pickletools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import located
+from modiff.io.files import guarding, told
 
 # fmt: off
 _ALLOWED = frozenset((
@@ -36,7 +37,7 @@ _MAX_DIMENSIONS = 8
 _MAX_STACK = 64  # arrays in one list: raters of a slice
 
 
-def _only(wanted: bool, found: str) -> None:
+def _only(wanted: object, found: str) -> None:
     """Raises DataError for what `read_pickle` does not do; it adds the file's name."""
     if not wanted:
         raise DataError(f"a pickle that {found}", expected="NumPy arrays in plain containers")
@@ -63,19 +64,16 @@ class _Dtype:
     __slots__ = ("dtype",)
 
     def __init__(self, text: Any, *flags: Any) -> None:
-        text = text.decode("ascii") if isinstance(text, bytes) else text
-        named = isinstance(text, str) and len(text) <= 4 and text[:1] in tuple("biuf<>|=")
-        _only(named, f"has an array of type {text!r:.40}")
+        number = isinstance(text, str) and re.fullmatch("[<>|=]?[biuf][1248]", text)
+        _only(number, f"has an array of type {text!r:.40}")
         self.dtype = np.dtype(text)
-        _only(self.dtype.kind in "biuf" and self.dtype.itemsize <= 8, f"has an array of type {text!r:.40}")
 
     def __setstate__(self, state: Any) -> None:
         """state: (version, byte order, subtype, names, fields, …) as NumPy writes it."""
         simple = isinstance(state, tuple) and len(state) >= 5 and all(part is None for part in state[2:5])
         _only(simple, "has an array of a compound type")
-        order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
-        _only(order in ("<", ">", "|", "="), f"has a byte order {order!r:.20}")
-        self.dtype = np.dtype(f"{order}{self.dtype.kind}{self.dtype.itemsize}")
+        _only(state[1] in ("<", ">", "|", "="), f"has a byte order {state[1]!r:.20}")
+        self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class _Array:
@@ -104,38 +102,32 @@ def _shaped(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
-@_StandIn
-def _ndarray(*arguments: Any) -> None:
-    _only(False, "calls something that is not a constructor of arrays")
-
-
-@_StandIn
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
-    _only(kind is _ndarray, "has an array of another class")
+    _only(kind is _NDARRAY, "has an array of another class")
     return _Array()
 
 
-@_StandIn
 def _encode(text: Any, encoding: Any) -> bytes:
     _only(encoding in ("latin1", "latin-1") and isinstance(text, str), f"encodes by {encoding!r:.40}")
     return text.encode("latin-1")
 
 
-@_StandIn
 def _bytes(*parts: Any) -> bytes:
     _only(all(isinstance(part, bytes) for part in parts) and len(parts) <= 1, "makes bytes from something else")
     return b"".join(parts)
 
 
+_NDARRAY = _StandIn(lambda *arguments: _only(False, "calls something that is not a constructor of arrays"))
 _FUNCTIONS = {
-    "_reconstruct": _reconstruct,
+    "_reconstruct": _StandIn(_reconstruct),
     "_frombuffer": _StandIn(lambda data, dtype, shape, order: _Array(_shaped(data, dtype, shape, order))),
     "scalar": _StandIn(lambda dtype, data: _shaped(data, dtype, (), "C").item()),
     "dtype": _StandIn(_Dtype),
-    "ndarray": _ndarray,
+    "ndarray": _NDARRAY,
 }
 _NAMES = {(module, name): function for module in _MODULES for name, function in _FUNCTIONS.items()}
-_NAMES |= {("_codecs", "encode"): _encode, ("builtins", "bytes"): _bytes, ("__builtin__", "bytes"): _bytes}
+_NAMES |= {(module, "bytes"): _StandIn(_bytes) for module in ("builtins", "__builtin__")}
+_NAMES["_codecs", "encode"] = _StandIn(_encode)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -170,28 +162,22 @@ def read_pickle(path: Path, max_bytes: int) -> Any:
     It takes about as much memory as the file is large. Raises DataError for a file above `max_bytes`, a damaged one,
     and one that holds, names or does anything else.
     """
-    try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            found, hint = f"{size} bytes", "--max-bytes allows more."
-            raise DataError("the file is too large", path=path, found=found, expected=f"≤ {max_bytes}", hint=hint)
-        with located(path), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with guarding(path, "a damaged pickle"), told(path, "cannot be read"):
+        found = f"{path.stat().st_size} bytes"
+        if path.stat().st_size > max_bytes:
+            hint = "--max-bytes allows more."
+            raise DataError("the file is too large", found=found, expected=f"≤ {max_bytes}", hint=hint)
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if (start := data[:2]) not in _STARTS:
                 raise DataError("not a pickle of protocol 2 to 5", found=repr(start))
             _check_program(data)
             data.seek(0)
-            # latin1: how byte strings of Python 2 become texts without loss
-            made = _Unpickler(data, encoding="latin1").load()
-            _check_keys(made)
-            return made
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError("cannot be read", path=path, found=error.strerror) from error
-    except MemoryError as error:
-        raise DataError("does not fit into memory", path=path, found=f"{path.stat().st_size} bytes") from error
-    except Exception as error:  # a damaged pickle makes the loader raise nearly anything
-        raise DataError("a damaged pickle", path=path, found=(str(error) or repr(error))[:200]) from error
+            try:  # latin1: how byte strings of Python 2 become texts without loss
+                made = _Unpickler(data, encoding="latin1").load()
+            except MemoryError as error:
+                raise DataError("does not fit into memory", found=found) from error
+        _check_keys(made)
+        return made
 
 
 def as_array(value: Any) -> np.ndarray:

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from modiff.config.phantom import PhantomConfig
-from modiff.data.phantom.lesion import ANGLES, Lesion, draw_lesion, opacity, outlines
-from modiff.data.phantom.texture import SOFT_TISSUE, Grid, Patient, Pleura, scanner_noise, surroundings
+from modiff.data.phantom import scene
+from modiff.data.phantom.scene import ANGLES, SOFT_TISSUE, Grid, Lesion, Patient, Pleura
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
 from modiff.rng import seed_for
@@ -99,7 +99,7 @@ class PhantomCase:
             raise ConfigError("cannot draw", field="n", found=n, expected="0 or more masks")
         marks = rng.logistic(size=n) + self.visibility > 0
         # Every disc of this radius holds a pixel's centre: a rater who marks leaves a mask that is not empty.
-        radius = np.maximum(outlines(self.lesion, n, rng), 0.71 * self.config.spacing)
+        radius = np.maximum(scene.outlines(self.lesion, n, rng), 0.71 * self.config.spacing)
         distance, angle = _polar(Grid(self.config.size, self.config.spacing), self.lesion.centre)
         near = np.flatnonzero(distance.ravel() <= radius.max(initial=0.0))
         inside = distance.ravel()[near] <= radius[:, angle.ravel()[near]]
@@ -130,14 +130,14 @@ def make_case(config: PhantomConfig, patient: int, index: int) -> PhantomCase:
     grid = Grid(config.size, config.spacing)
     lung = Patient.draw(np.random.default_rng(seed_for(config.seed, "phantom", person)))
     rng = np.random.default_rng(seed_for(config.seed, "phantom", name))
-    lesion = draw_lesion(rng)
+    lesion = scene.draw_lesion(rng)
     pleura = Pleura.draw(rng, lesion.centre, lesion.reach)
     if pleura is not None:
         lesion = replace(lesion, limit=pleura.distance(lesion.centre, ANGLES))
     distance, angle = _polar(grid, lesion.centre)
-    shown = opacity(lesion, distance, angle)
-    hounsfield = surroundings(rng, grid, lung, lesion, pleura, shown)
-    hounsfield += lung.noise * scanner_noise(rng, grid)
+    shown = scene.opacity(lesion, distance, angle)
+    hounsfield = scene.surroundings(rng, grid, lung, lesion, pleura, shown)
+    hounsfield += lung.noise * scene.scanner_noise(rng, grid)
     grey = np.rint((hounsfield - WINDOW[0]) * (255 / (WINDOW[1] - WINDOW[0])))
     # The ideal observer's signal-to-noise ratio (Rose 1948): contrast × √area ÷ noise. The area is counted in mm² and
     # the noise per mm², so that finer pixels do not make a lesion plainer.
@@ -151,19 +151,3 @@ def make_case(config: PhantomConfig, patient: int, index: int) -> PhantomCase:
 def load_phantom_case(config: PhantomConfig, name: str) -> PhantomCase:
     """The case that a store made with `config` holds under `name`: its truth can be drawn from at will."""
     return make_case(config, *place_of(name))
-
-
-def info_of(config: PhantomConfig) -> StoreInfo:
-    """What the store of `config`'s cases says of itself."""
-    return StoreInfo(
-        channels=("CT",),
-        classes=("nodule",),
-        raters=tuple(f"reader {number + 1}" for number in range(config.raters)),
-        exchangeable_raters=True,
-        intensity="window:{:.0f}:{:.0f}".format(*WINDOW),
-        prompt="centre",
-        spacing=(config.spacing, config.spacing),
-        source=config.source,
-        licence="none needed: simulated, shows nobody",
-        importer=f"phantom {VERSION}",
-    )

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from lidc_folder import square
 from PIL import Image
 
-from modiff.data.importers.lidc_dicom.outlines import Marked, fill, group, interior
-from modiff.data.importers.lidc_dicom.patient import Window, windowed
-from modiff.data.importers.lidc_dicom.xml import Region, merge, parse
+from modiff.config.data import CropRule
+from modiff.data.importers.lidc_dicom.outlines import Marked, Region, fill, group, interior, merge, parse, slices_of
+from modiff.data.importers.lidc_dicom.patient import Window
 from modiff.errors import DataError
 from modiff.io.dicom.series import read_dicom_series
 
@@ -109,13 +109,11 @@ def test_the_interior_is_in_the_curves_own_box() -> None:
 def blob(reader: int, slices: range, top: int, left: int, side: int = 4) -> Marked:
     mask = np.zeros((64, 64), bool)
     mask[top : top + side, left : left + side] = True
-    made = Marked.of(reader, dict.fromkeys(slices, mask))
-    assert made is not None
-    return made
+    return reader, np.concatenate([np.insert(np.argwhere(mask), 0, place, axis=1) for place in slices])
 
 
 def readers(*marked: Marked) -> list[list[int]]:
-    return [list(nodule.outlines) for nodule in group(marked, STEPS)]
+    return [list(nodule) for nodule in group(marked, STEPS)]
 
 
 def test_outlines_that_overlap_are_one_nodule() -> None:
@@ -139,8 +137,8 @@ def test_in_the_plane_the_slice_step_is_the_limit_too(gap: int, one: bool) -> No
 def test_a_reader_has_one_outline_a_nodule_and_the_better_match_wins() -> None:
     small, large, other = blob(0, range(1), 10, 10, 2), blob(0, range(1), 10, 13, 6), blob(1, range(1), 10, 11, 8)
     found = group([small, large, other], STEPS)
-    assert [sorted(nodule.outlines) for nodule in found] == [[0], [0, 1]]
-    assert found[1].outlines[0] is large
+    assert [sorted(nodule) for nodule in found] == [[0], [0, 1]]
+    assert found[1][0] is large[1]
 
 
 def test_grouping_does_not_depend_on_the_order_of_outlines() -> None:
@@ -149,28 +147,14 @@ def test_grouping_does_not_depend_on_the_order_of_outlines() -> None:
     assert readers(*marked[::-1]) == expected
 
 
-def test_an_outline_gives_its_masks_back() -> None:
-    marked = blob(0, range(2, 4), 10, 12)
-    assert marked.slices == [2, 3]
-    assert np.argwhere(marked.mask(3, (64, 64))).min(0).tolist() == [10, 12]
-    assert marked.mask(3, (64, 64)).sum() == 16
-    assert not marked.mask(1, (64, 64)).any()
-    assert Marked.of(0, {0: np.zeros((4, 4), bool)}) is None
-
-
 def test_nodules_are_counted_from_the_lowest_slice() -> None:
     found = group([blob(0, range(4, 6), 10, 10), blob(0, range(1, 2), 40, 40)], STEPS)
-    assert [nodule.slices for nodule in found] == [[1], [4, 5]]
+    assert [slices_of(nodule) for nodule in found] == [[1], [4, 5]]
 
 
 def test_a_window_of_native_pixels_has_its_centre_at_most_half_a_pixel_off() -> None:
-    window = Window.around((80.0, 50.3), 128, (0.7, 0.7), None)
-    assert abs(window.top + 63.5 - 80.0) <= 0.5
-    assert abs(window.left + 63.5 - 50.3) <= 0.5
-
-
-def test_window_values_round_to_the_nearest_step() -> None:
-    assert windowed(np.array([-3024, -1000, -300, 400, 3071]), -1000, 400).tolist() == [0, 0, 128, 255, 255]
+    window = Window.around((80.0, 50.3), CropRule(), (0.7, 0.7), (512, 512))
+    assert [abs(at.mean() - place) <= 0.5 for at, place in zip(window.places, (80.0, 50.3), strict=True)] == [True] * 2
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from lidc_folder import box, small_mark, square, uid, xml
 
-from modiff.data.importers.lidc_dicom import xml as module
-from modiff.data.importers.lidc_dicom.xml import merge, parse, series_uid_of, slices_named
+from modiff.data.importers.lidc_dicom import outlines as module
+from modiff.data.importers.lidc_dicom.outlines import merge, parse, series_uid_of, slices_named
 from modiff.errors import DataError
 
 GOOD = xml(1, [[box(60, 70, 10, [1, 2])], [box(61, 70, 9, [2]), small_mark(4, 9, 9)], [], []])

@@ -1,25 +1,186 @@
-"""Outlines filled, and grouped into physical nodules: LIDC's XML does not say which outlines mean the same nodule.
+"""What LIDC's raters outlined: parsed from XML within bounds and without entities, filled, and grouped into nodules.
 
-An outline's points are the first pixels *outside* the nodule, not part of it. The rule of grouping: two raters'
-outlines may mean one nodule if their filled voxels overlap, or if the centres of their nearest voxels are no further
-apart than one slice step. Pairs are joined from the best to the worst (overlaps by falling Dice, then gaps by rising
-distance), and a pair is passed over where joining would put two outlines of one rater into one nodule. So each nodule
-holds at most one outline per rater, and a chain of touching outlines is one nodule.
+Layout (LIDC-IDRI's XML documentation): one `readingSession` a radiologist; in it an `unblindedReadNodule` for each
+nodule, with a `roi` for each region on each slice: `imageSOP_UID`, `inclusion` (FALSE for a hole) and the points
+`edgeMap/xCoord, yCoord`, column and row from 0 in the upper left corner. A nodule below 3 mm has one point in place of
+an outline, and a `nonNodule` is no nodule: both are left out here.
+
+An outline's points are the first pixels *outside* the nodule, not part of it. The XML does not say which outlines mean
+the same physical nodule. The rule of grouping: two raters' outlines may mean one nodule if their filled voxels
+overlap, or if the centres of their nearest voxels are no further apart than one slice step. Pairs are joined from the
+best to the worst (overlaps by falling Dice, then gaps by rising distance), and a pair is passed over where joining
+would put two outlines of one rater into one nodule. So each nodule holds at most one outline per rater, and a chain of
+touching outlines is one nodule.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import cKDTree
 
-from modiff.data.importers.lidc_dicom.xml import Region
+from modiff.data.importers.sources import Source, read_bytes
 from modiff.errors import DataError
+from modiff.io.files import located
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_ROOTS = ("LidcReadMessage", "IdriReadMessage")
+NAMESPACES = ("http://www.nih.gov", "http://www.nih.gov/idri", "")
+# The largest of TCIA's 1,018 files for CT is below 8 MiB; an element takes about 100 bytes of memory.
+MAX_BYTES = 32 << 20
+MAX_ELEMENTS = 2_000_000
+MAX_DEPTH = 16
+MAX_SESSIONS = 16
+MAX_OUTLINES = 256  # a session; LIDC's raters outlined a few dozen at most
+MAX_COORDINATE = 65_535
+_LEAST_POINTS = 3  # fewer enclose nothing: the mark of a nodule below 3 mm
+_HEAD_BYTES = 16 << 10
+_SERIES = re.compile(rb"<(?:\w+:)?SeriesInstanceU(?:id|ID)>\s*([0-9.]{1,64})\s*<")
+_UID = re.compile(r"[0-9.]{1,64}")
+_COORDINATE = re.compile(r"[0-9]{1,5}")
+
+
+@dataclass(frozen=True)
+class XmlFile:
+    """An XML file, or one inside a zip archive."""
+
+    path: Path
+    inside: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How errors name it."""
+        return str(self.path) if self.inside is None else f"{self.path}!{self.inside}"
+
+    def read(self) -> bytes:
+        """Its content; raises DataError where it is too large or cannot be read."""
+        if self.inside is not None:
+            with closing(Source(self.path)) as source:
+                return source.read(self.inside)
+        return read_bytes(self.path)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A closed curve on one slice. points: (n,2) int32 (column, row). inclusion: False cuts a hole."""
+
+    sop_uid: str
+    points: np.ndarray
+    inclusion: bool
+
+
+Outline = tuple[Region, ...]  # of a nodule of 3 mm or more: its regions on all slices
+Session = tuple[Outline, ...]  # one radiologist's reading of a series; none: nothing of 3 mm or more was found
+Marked = tuple[int, np.ndarray]  # a rater's number and what the outline fills: (n,3) slice in its series, row, column
+Nodule = dict[int, np.ndarray]  # one physical nodule: rater -> voxels, as above, n ≥ 1
+
+
+def series_uid_of(data: bytes) -> str:
+    """The series UID in the first 16 KiB of an XML file, or nothing: cheap, for sorting thousands of files."""
+    found = _SERIES.search(data[:_HEAD_BYTES])
+    return found[1].decode() if found else ""
+
+
+def parse(data: bytes, where: str) -> list[Session]:
+    """The sessions of an LIDC XML file; a radiograph's has none. `where` names it in errors.
+
+    Raises DataError for what is not well-formed, has a DTD or entities, is no LIDC message, or is beyond the bounds.
+    """
+    from defusedxml import ElementTree
+
+    if len(data) > MAX_BYTES:
+        raise DataError("too large for an LIDC XML", path=where, found=f"{len(data)} bytes", expected=f"≤ {MAX_BYTES}")
+    try:
+        with located(where):
+            root = _root(ElementTree.iterparse(io.BytesIO(data), ("start", "end"), forbid_dtd=True))
+            sessions = [_session(session) for session in root.iter("readingSession")]
+            most = max(map(len, sessions), default=0)
+            if most > MAX_OUTLINES or len(sessions) > MAX_SESSIONS:
+                what = "nodules" if most > MAX_OUTLINES else "sessions"
+                expected = f"at most {MAX_SESSIONS}, and {MAX_OUTLINES} nodules in each"
+                raise DataError(f"too many {what}", expected=expected)
+            return sessions
+    except DataError:
+        raise
+    except Exception as error:  # the parser, or what it was told to forbid
+        kind = type(error).__name__
+        raise DataError("is no well-formed XML, or has a DTD", path=where, found=kind) from None
+
+
+def merge(files: Iterable[Sequence[Session]]) -> list[Session]:
+    """The sessions of all XML files about one series, each once.
+
+    Sessions with the same outlines are one, in one file or in several: two people never draw the same points. Sessions
+    without outlines look alike, so as many are kept as the file with most of them has.
+    """
+    kept: dict[frozenset[tuple[str, bytes, bool]] | int, Session] = {}
+    for sessions in files:
+        empty = 0
+        for session in sessions:
+            empty += not session
+            regions = [region for outline in session for region in outline]
+            drawn = frozenset((region.sop_uid, region.points.tobytes(), region.inclusion) for region in regions)
+            kept.setdefault(drawn or empty, session)
+    return list(kept.values())
+
+
+def _root(events: Iterable[tuple[str, Element]]) -> Element:
+    """The whole message, once it is known to be one within the bounds; tags lose their namespace."""
+    count = 0
+    path: list[Element] = []
+    for event, element in events:
+        if event == "end":
+            root = path.pop()
+            continue
+        space, _, element.tag = element.tag.rpartition("}")
+        count += 1
+        path.append(element)
+        if space.removeprefix("{") not in NAMESPACES:
+            raise DataError("is no LIDC XML", field="namespace", expected=" or ".join(NAMESPACES[:2]))
+        if path[0].tag not in _ROOTS:
+            raise DataError("is no LIDC XML", field="root", found=element.tag[:40], expected=" or ".join(_ROOTS))
+        if count > MAX_ELEMENTS or len(path) > MAX_DEPTH:
+            expected = f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
+            raise DataError("too much for an LIDC XML", expected=expected)
+    return root
+
+
+def _session(session: Element) -> Session:
+    nodules = [tuple(map(_region, nodule.findall("roi"))) for nodule in session.iter("unblindedReadNodule")]
+    return tuple(regions for regions in nodules if any(len(region.points) >= _LEAST_POINTS for region in regions))
+
+
+def _region(roi: Element) -> Region:
+    uid, inclusion = roi.findtext("imageSOP_UID", "").strip(), roi.findtext("inclusion", "").strip().upper()
+    if not _UID.fullmatch(uid):
+        raise DataError("a region on no slice", field="imageSOP_UID", expected="a UID")
+    if inclusion not in ("TRUE", "FALSE"):
+        raise DataError("neither in nor out", field="inclusion", expected="TRUE or FALSE")
+    points: list[tuple[int, int]] = []
+    for edge in roi.findall("edgeMap"):
+        x, y = edge.findtext("xCoord", "").strip(), edge.findtext("yCoord", "").strip()
+        if not (_COORDINATE.fullmatch(x) and _COORDINATE.fullmatch(y) and max(int(x), int(y)) <= MAX_COORDINATE):
+            found, expected = f"{x[:12]}, {y[:12]}", f"whole numbers, at most {MAX_COORDINATE}"
+            raise DataError("no place of a pixel", field="edgeMap", found=found, expected=expected)
+        points.append((int(x), int(y)))
+    return Region(uid, np.array(points, np.int32).reshape(-1, 2), inclusion == "TRUE")
+
+
+def slices_named(sessions: Sequence[Session]) -> set[str]:
+    """SOP instance UIDs of all slices on which somebody outlined something."""
+    return {region.sop_uid for session in sessions for outline in session for region in outline}
 
 
 def interior(points: np.ndarray) -> tuple[np.ndarray, int, int]:
@@ -66,68 +227,31 @@ def fill(regions: Iterable[Region], shape: tuple[int, int], where: str) -> np.nd
     return mask
 
 
-@dataclass(frozen=True)
-class Marked:
-    """One rater's outline of one nodule, filled. voxels: (n,3) int32, n ≥ 1: slice in its series, row, column."""
-
-    reader: int
-    voxels: np.ndarray
-
-    @classmethod
-    def of(cls, reader: int, masks: Mapping[int, np.ndarray]) -> Marked | None:
-        """From slice's place -> (H,W) bool; None where no pixel is marked."""
-        parts = [np.argwhere(mask[None]) + np.array((place, 0, 0)) for place, mask in sorted(masks.items())]
-        voxels = np.concatenate(parts).astype(np.int32) if parts else np.empty((0, 3), np.int32)
-        return cls(reader, voxels) if len(voxels) else None
-
-    @property
-    def slices(self) -> list[int]:
-        """Places of the slices on which it has pixels, ascending."""
-        return np.unique(self.voxels[:, 0]).tolist()
-
-    def mask(self, place: int, shape: tuple[int, int]) -> np.ndarray:
-        """(H,W) bool of one slice, empty where nothing was outlined."""
-        _, rows, columns = self.voxels[self.voxels[:, 0] == place].T
-        made = np.zeros(shape, bool)
-        made[rows, columns] = True
-        return made
+def slices_of(nodule: Nodule) -> list[int]:
+    """Places of the slices on which anybody outlined it, ascending."""
+    return np.unique(np.concatenate([*nodule.values()])[:, 0]).tolist()
 
 
-@dataclass(frozen=True)
-class Nodule:
-    """One physical nodule. outlines: rater -> that rater's outline."""
-
-    outlines: Mapping[int, Marked]
-
-    @property
-    def slices(self) -> list[int]:
-        """Places of the slices on which anybody outlined it, ascending."""
-        return sorted({place for marked in self.outlines.values() for place in marked.slices})
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        """(row, column): the centre of mass of each rater's outline, averaged over the raters who outlined it."""
-        row, column = np.mean([marked.voxels[:, 1:].mean(0) for marked in self.outlines.values()], axis=0).tolist()
-        return row, column
+def centre_of(nodule: Nodule) -> tuple[float, float]:
+    """(row, column): the centre of mass of each rater's outline, averaged over the raters who outlined it."""
+    row, column = np.mean([voxels[:, 1:].mean(0) for voxels in nodule.values()], axis=0).tolist()
+    return row, column
 
 
 def group(marked: Sequence[Marked], steps: tuple[float, float, float]) -> list[Nodule]:
     """Nodules in order of their lowest slice, then of their centre. steps: mm between (slices, rows, columns)."""
-    voxels = [one.voxels for one in marked]
     pairs = []
     for a, b in combinations(range(len(marked)), 2):
-        if marked[a].reader != marked[b].reader and (rank := _closeness(voxels[a], voxels[b], steps)) is not None:
+        (reader, voxels), (other, others) = marked[a], marked[b]
+        if reader != other and (rank := _closeness(voxels, others, steps)) is not None:
             pairs.append((rank, a, b))
     nodules = DisjointSet(range(len(marked)))
     for _, a, b in sorted(pairs):
         joined = nodules.subset(a) | nodules.subset(b)
-        if len({marked[place].reader for place in joined}) == len(joined):
+        if len({marked[place][0] for place in joined}) == len(joined):
             nodules.merge(a, b)
-    made = []
-    for places in nodules.subsets():
-        held = sorted((marked[place] for place in places), key=lambda one: one.reader)
-        made.append(Nodule({one.reader: one for one in held}))
-    return sorted(made, key=lambda nodule: (nodule.slices[0], *nodule.centre))
+    made = [dict(sorted(marked[place] for place in places)) for places in nodules.subsets()]
+    return sorted(made, key=lambda nodule: (slices_of(nodule)[0], *centre_of(nodule)))
 
 
 def _closeness(a: np.ndarray, b: np.ndarray, steps: tuple[float, float, float]) -> tuple[int, float] | None:

@@ -18,8 +18,9 @@ from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from modiff.config.data import CropRule
-from modiff.data.importers.lidc_dicom.outlines import Marked, Nodule, fill, group
-from modiff.data.importers.lidc_dicom.xml import Session, XmlFile, merge, parse, series_uid_of, slices_named
+from modiff.data.importers.lidc_dicom import outlines
+from modiff.data.importers.lidc_dicom.outlines import Nodule, Session, XmlFile, slices_of
+from modiff.data.intensity import stretch
 from modiff.errors import DataError
 from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
 from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_slice
@@ -107,11 +108,11 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
     readings, digests = _readings(job, all_series, notes)
     number = 0
     for series in all_series:
-        sessions = merge(readings.get(series.uid, []))
+        sessions = outlines.merge(readings.get(series.uid, []))
         notes += _notes(series, sessions, series.uid in readings)
         for nodule in nodules_of(series, sessions, job.folder):
             rows += _crops(job, series, len(sessions), nodule, number)
-            digests += [sha256_of(series.paths[place]) for place in nodule.slices]
+            digests += [sha256_of(series.paths[place]) for place in slices_of(nodule)]
             number += 1
     if not all_series:
         notes.append("no CT series")
@@ -135,9 +136,9 @@ def _readings(
     digests = []
     for file in job.xml:
         data = file.read()
-        sessions, uid = parse(data, file.name), series_uid_of(data)
+        sessions, uid = outlines.parse(data, file.name), outlines.series_uid_of(data)
         if uid not in named:
-            slices = slices_named(sessions)
+            slices = outlines.slices_named(sessions)
             uid = next((name for name, uids in named.items() if uids & slices), "")
         if uid:
             found.setdefault(uid, []).append(sessions)
@@ -149,43 +150,45 @@ def _readings(
 
 def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> list[Nodule]:
     """Physical nodules of a series from what its raters outlined on the slices that are there."""
-    place_of = {uid: place for place, uid in enumerate(series.sop_uids)}
-    marked: list[Marked] = []
+    marked: list[outlines.Marked] = []
     for reader, session in enumerate(sessions):
         for outline in session:
-            masks = {}
-            for uid in {region.sop_uid for region in outline} & place_of.keys():
-                regions = [region for region in outline if region.sop_uid == uid]
-                masks[place_of[uid]] = fill(regions, series.shape, str(where))
-            if one := Marked.of(reader, masks):
-                marked.append(one)
-            if sum(len(one.voxels) for one in marked) > MAX_VOXELS:
+            parts = [np.empty((0, 3), np.int32)]
+            for place, uid in enumerate(series.sop_uids):
+                if regions := [region for region in outline if region.sop_uid == uid]:
+                    filled = outlines.fill(regions, series.shape, str(where))
+                    parts.append(np.insert(np.argwhere(filled), 0, place, axis=1).astype(np.int32))
+            marked += [(reader, voxels)] if len(voxels := np.concatenate(parts)) else []
+            if sum(len(voxels) for _, voxels in marked) > MAX_VOXELS:
                 raise DataError("outlines fill more than a chest", path=where, expected=f"at most {MAX_VOXELS} voxels")
-    return group(marked, series.steps)
+    return outlines.group(marked, series.steps)
 
 
 def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> list[dict[str, Any]]:
     """A nodule's slices, each with what `import_patient` says of it."""
     rule = job.rule
     spacing = series.planes[0].spacing
-    window = Window.around(nodule.centre, rule.size, spacing, rule.spacing)
+    window = Window.around(outlines.centre_of(nodule), rule, spacing, series.shape)
+    top, left = (float(places[0]) for places in window.places)
     crops = []
-    for index, place in enumerate(nodule.slices):
+    for index, place in enumerate(slices_of(nodule)):
         values = read_slice(series.paths[place])
         if values.shape != series.shape:
             raise DataError("changed while it was read", path=series.paths[place])
         masks = np.zeros((readers, rule.size, rule.size), bool)
-        for reader, marked in nodule.outlines.items():
-            masks[reader] = window.mask(marked.mask(place, series.shape))
+        for reader, voxels in nodule.items():
+            drawn = np.zeros(series.shape, bool)
+            drawn[tuple(voxels[voxels[:, 0] == place, 1:].T)] = True
+            masks[reader] = window.mask(drawn)
         crops.append(
             {
                 "case": f"{job.patient}/nodule-{number}/slice-{index}",
-                "image": windowed(window.image(values, rule.window[0]), *rule.window),
+                "image": np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8),
                 "masks": masks,
                 "sessions": readers,
-                "affine": moved(affine_of([series.planes[place]]), window.top, window.left, window.scale),
+                "affine": moved(affine_of([series.planes[place]]), top, left, window.scale),
                 "slice_index": place,
-                "valid": window.valid(series.shape),
+                "valid": window.valid,
                 "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
             }
         )
@@ -211,57 +214,48 @@ def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list
 
 @dataclass(frozen=True)
 class Window:
-    """A square of size×size pixels. top, left: where its first pixel's centre lies in the slice, in the slice's pixels.
+    """A square of pixels on a slice. places: where its rows and its columns lie, in the slice's pixels.
 
-    scale: (rows, columns) of the slice a pixel of the window; 1 is native.
+    inside: which of them the slice has. scale: (rows, columns) of the slice a pixel of the window; 1 is native.
     """
 
-    top: float
-    left: float
-    size: int
-    scale: tuple[float, float] = (1.0, 1.0)
+    places: Sequence[np.ndarray]
+    inside: Sequence[np.ndarray]
+    scale: tuple[float, float]
 
     @classmethod
     def around(
-        cls, centre: tuple[float, float], size: int, spacing: tuple[float, float], wanted: float | None
+        cls, centre: tuple[float, float], rule: CropRule, spacing: tuple[float, float], shape: tuple[int, int]
     ) -> Window:
-        """Centred on a place (row, column) of a slice with `spacing`; wanted: mm per pixel, None for native.
+        """Centred on a place (row, column) of a slice with `spacing` and `shape`.
 
         At native spacing the window lies on the slice's pixels, at most half a pixel off the centre.
         """
-        scale = (1.0, 1.0) if wanted is None else (wanted / spacing[0], wanted / spacing[1])
-        top, left = (place - (size - 1) / 2 * step for place, step in zip(centre, scale, strict=True))
-        return cls(float(round(top)), float(round(left)), size) if wanted is None else cls(top, left, size, scale)
-
-    def _places(self, shape: tuple[int, ...]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Where the window's rows and columns lie in a slice (H,W), and which of them are inside."""
-        steps = np.arange(self.size)
-        places = [self.top + steps * self.scale[0], self.left + steps * self.scale[1]]
-        return places, [(at > -0.5) & (at < length - 0.5) for at, length in zip(places, shape, strict=True)]
+        scale = (1.0, 1.0) if rule.spacing is None else (rule.spacing / spacing[0], rule.spacing / spacing[1])
+        first = [place - (rule.size - 1) / 2 * step for place, step in zip(centre, scale, strict=True)]
+        if rule.spacing is None:
+            first = [float(round(place)) for place in first]
+        places = [start + np.arange(rule.size) * step for start, step in zip(first, scale, strict=True)]
+        inside = [(at > -0.5) & (at < length - 0.5) for at, length in zip(places, shape, strict=True)]
+        return cls(places, inside, scale)
 
     def image(self, values: np.ndarray, outside: float) -> np.ndarray:
         """(size,size) float32 of a slice (H,W); `outside` where the slice ends.
 
         Where the window is coarser than the slice, the slice is smoothed first, so that no detail aliases.
         """
-        places, inside = self._places(values.shape)
         sigma = [max(step * step - 1, 0) ** 0.5 / 2 for step in self.scale]
         smooth = ndimage.gaussian_filter(values.astype(np.float32), sigma, mode="nearest")
-        made = ndimage.map_coordinates(smooth, np.meshgrid(*places, indexing="ij"), order=1, mode="nearest")
-        return np.where(np.logical_and.outer(*inside), made, outside)
+        made = ndimage.map_coordinates(smooth, np.meshgrid(*self.places, indexing="ij"), order=1, mode="nearest")
+        return np.where(np.logical_and.outer(*self.inside), made, outside)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """(size,size) bool of a mask (H,W): the pixel nearest to each place."""
-        places, inside = self._places(mask.shape)
-        nearest = [np.rint(at).astype(int).clip(0, length - 1) for at, length in zip(places, mask.shape, strict=True)]
-        return mask[np.ix_(*nearest)] & np.logical_and.outer(*inside)
+        nearest = [np.rint(at).astype(int).clip(0, side - 1) for at, side in zip(self.places, mask.shape, strict=True)]
+        return mask[np.ix_(*nearest)] & np.logical_and.outer(*self.inside)
 
-    def valid(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    @property
+    def valid(self) -> tuple[int, int, int, int]:
         """(top, left, bottom, right), half-open: the part of the window that is slice and not padding."""
-        rows, columns = (np.flatnonzero(inside).tolist() or [0, -1] for inside in self._places(shape)[1])
+        rows, columns = (np.flatnonzero(inside).tolist() or [0, -1] for inside in self.inside)
         return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
-
-
-def windowed(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """HU -> uint8: `low` and below 0, `high` and above 255, rounded between."""
-    return np.rint((np.clip(values.astype(np.float64), low, high) - low) * (255 / (high - low))).astype(np.uint8)

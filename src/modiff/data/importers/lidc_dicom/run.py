@@ -14,26 +14,26 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from modiff.config.data import CropRule
-from modiff.data.importers.base import Case, Importer, check_whole, lidc_info
+from modiff.data.importers.base import Case, Importer, check_whole
+from modiff.data.importers.lidc_crops import lidc_info
 from modiff.data.importers.lidc_dicom import patient
+from modiff.data.importers.lidc_dicom.outlines import XmlFile, series_uid_of
 from modiff.data.importers.lidc_dicom.patient import Job
-from modiff.data.importers.lidc_dicom.xml import XmlFile, series_uid_of
 from modiff.data.importers.sources import Source, walk
 from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
-from modiff.io.files import replacing, workers
+from modiff.io.files import replacing, told, workers
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
@@ -55,7 +55,7 @@ class LidcDicom(Importer[Job]):
         if unused:
             self._say(f"{unused} XML files are about no series here")
         output = Path(args.output)
-        self._done = Done(output.with_name(f".{output.name}.partial"), self.version)
+        self._kept = output.with_name(f".{output.name}.partial")
         self._left_out = self._read_all()
         self.items = []
         self.used: dict[str, str] = {}  # patient -> SHA-256 of the files
@@ -79,13 +79,15 @@ class LidcDicom(Importer[Job]):
     def _read_all(self) -> set[str]:
         """Reads every patient who is not done and keeps the results; the patients that failed and are left out."""
         jobs, failed = self._found, set()
-        todo = [job for job in jobs if self._done.load(job) is None]
+        todo = [job for job in jobs if self._load(job) is None]
         if len(todo) < len(jobs):
             self._say(f"{len(jobs) - len(todo)} of {len(jobs)} patients were done before")
         results = _results(todo, self.args.jobs or workers())
         for job, finish in track(results, "reading patients", len(todo), console=self._console):
             try:
-                self._done.save(job, finish())
+                made = finish()
+                with told(self._kept, "cannot be written"), replacing(self._path(job)) as new, new.open("wb") as file:
+                    np.savez_compressed(file, **made)  # type: ignore[arg-type]
             except DataError as error:
                 if not self.args.keep_going:
                     hint = "--keep-going leaves such patients out"
@@ -94,8 +96,27 @@ class LidcDicom(Importer[Job]):
                 self._say(f"{job.patient} is left out: {error}")
         return failed
 
+    def _path(self, job: Job) -> Path:
+        """Where a patient's result is kept until the store is made.
+
+        The name is a hash of all that it depends on: version, rule, and the patient's files, their sizes and times.
+        """
+        stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
+        files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
+        names = sorted(file.name for file in job.xml)
+        made_from = json.dumps([self.version, job.patient, asdict(job.rule), files, names])
+        return self._kept / f"{hashlib.sha256(made_from.encode()).hexdigest()}.npz"
+
+    def _load(self, job: Job) -> _Crops | None:
+        """The patient's result, or None where there is none that can be read: it is made anew."""
+        try:
+            with np.load(self._path(job), allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            return None
+
     def _loaded(self, job: Job) -> _Crops:
-        made = self._done.load(job)
+        made = self._load(job)
         if made is None:
             raise DataError("files changed while they were imported", path=job.folder, hint="Run the command again.")
         return made
@@ -115,12 +136,12 @@ class LidcDicom(Importer[Job]):
             read = np.arange(self.raters) < made["sessions"][row]
             yield Case(case, item.patient, made["image"][row][None], masks[row], read, place)
 
-    def close(self, *, done: bool) -> None:
+    def __exit__(self, *failure: object) -> None:
         """Says who was left out; what was kept is needed no longer once the store is made."""
-        if done:
+        if failure[0] is None:
             if self._left_out:
                 self._say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
-            shutil.rmtree(self._done.folder, ignore_errors=True)
+            shutil.rmtree(self._kept, ignore_errors=True)
 
 
 def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], _Crops]]]:
@@ -197,38 +218,3 @@ def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
                     file = XmlFile(source.path / name) if source.path.is_dir() else XmlFile(source.path, name)
                     found[series_uid_of(source.read(name))].append(file)
     return found
-
-
-@dataclass(frozen=True)
-class Done:
-    """A folder beside the store to be, with one file per patient.
-
-    It is named by all that the result depends on: version, rule, and the names, sizes and times of the patient's files.
-    What cannot be read is made anew.
-    """
-
-    folder: Path
-    version: str
-
-    def _path(self, job: Job) -> Path:
-        stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
-        files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
-        names = sorted(file.name for file in job.xml)
-        made_from = json.dumps([self.version, job.patient, asdict(job.rule), files, names])
-        return self.folder / f"{hashlib.sha256(made_from.encode()).hexdigest()}.npz"
-
-    def load(self, job: Job) -> _Crops | None:
-        """The patient's result, or None where there is none that counts."""
-        try:
-            with np.load(self._path(job), allow_pickle=False) as file:
-                return dict(file)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
-            return None
-
-    def save(self, job: Job, made: dict[str, Any]) -> None:
-        """Keeps a result; the file exists whole or not at all."""
-        try:
-            with replacing(self._path(job)) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, **made)
-        except OSError as error:
-            raise DataError("cannot be written", path=self.folder, found=error.strerror) from error

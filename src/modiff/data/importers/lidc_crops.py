@@ -1,26 +1,42 @@
-"""The importers of LIDC-IDRI's nodule crops as arrays in one file: a pickle, or the HDF5 that others make of it."""
+"""The importers of LIDC-IDRI's nodule crops: PNG files, arrays in a pickle, or the HDF5 that others make of it."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
 import numpy as np
 
-from modiff.data.importers.base import Case, Importer, lidc_info
+from modiff.data.importers.base import Case, Importer, check_whole
+from modiff.data.importers.sources import Source, free_name
 from modiff.data.importers.unpickle import as_array, read_pickle
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo, dataset, filters
 from modiff.errors import DataError
-from modiff.io.files import Limits, guarded, located, sha256_of
+from modiff.io.files import Limits, guarded, located, natural, sha256_of
+from modiff.io.image import picture
 
-SOURCE = "LIDC-IDRI nodule crops; Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
-INTENSITY = "source:values in [0,1], as distributed in data_lidc.pickle"
+_PNG_SOURCE = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
+_PNG_INTENSITY = "minmax-slice:8 bits, each slice scaled on its own by whoever made the crops"
+# The extremes that a slice was stretched by may lie outside the square: its values cannot be made again from it alone.
+_PNG_CUT_INTENSITY = "source:each slice scaled on its own by whoever made the crops, before its centre was cut out"
+_MAX_SIDE = 4096
+
+_PNG_LAYOUT = re.compile(
+    r"(?:.*/)?(?P<patient>[^/]+)/(?P<nodule>nodule-\d{1,9})/(?:images|mask-(?P<rater>\d{1,3}))/(?P<slice>slice-\d{1,9})\.png"
+)
+_PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+
+_ARRAYS_SOURCE = "LIDC-IDRI nodule crops; Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
+_ARRAYS_INTENSITY = "source:values in [0,1], as distributed in data_lidc.pickle"
 _SLACK = 1e-6  # by which rounded values may leave their range
 _FIELDS = ("image", "masks", "series_uid")
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
@@ -29,6 +45,134 @@ _GROUPS = ("train", "val", "test")
 _BLOCK = 64
 _MAX_ROW_BYTES, _MAX_CHUNK_BYTES = 64 << 20, 256 << 20
 _FILTERS = (1, 2, 3)  # deflate, shuffle, checksum: what HDF5 itself brings; others load foreign code
+
+
+def lidc_info(
+    source: Importer, words: str, raters: int, intensity: str, read: Mapping[str, str], spacing: float | None = None
+) -> StoreInfo:
+    """What a store of LIDC-IDRI's nodule crops says of itself, whatever form they came in."""
+    return StoreInfo(
+        channels=("CT",),
+        classes=("nodule",),
+        raters=tuple(f"radiologist {slot}" for slot in range(1, raters + 1)),
+        exchangeable_raters=True,
+        intensity=intensity,
+        prompt="centre",
+        spacing=None if spacing is None else (spacing, spacing),
+        source=words,
+        licence="CC BY 3.0",
+        importer=source.version,
+        provenance=read,
+    )
+
+
+@dataclass
+class Crop:
+    """One slice of a nodule. files: where its image (None) and its raters' masks (0, 1, …) lie."""
+
+    name: str
+    patient: str
+    files: dict[int | None, tuple[Source, str]] = field(default_factory=dict)
+
+
+class LidcPng(Importer[Crop]):
+    """LIDC-IDRI nodule crops in the widely distributed PNG layout, each outlined by four radiologists."""
+
+    version = "lidc-slices 1"
+    threads = True
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        check_whole(args.centre, "--centre", "a side")
+        self.sources = [Source(path) for path in args.paths]
+        self.items, self.raters = find_crops(self.sources)
+
+    def describe(self) -> StoreInfo:
+        """As whoever made the crops left them; --centre changes what can be said of their values."""
+        centre, known = self.args.centre, dict[str, str]()
+        for source in self.sources:
+            known[free_name(source.path.resolve().name, known)] = source.sha256()
+        words = _PNG_SOURCE + (f"; central {centre}×{centre} pixels" if centre else "")
+        return lidc_info(self, words, self.raters, _PNG_CUT_INTENSITY if centre else _PNG_INTENSITY, known)
+
+    def read(self, item: Crop) -> list[Case]:
+        """One slice with every rater's mask, or its central square."""
+        files = item.files.items()
+        pixels = {rater: decode_png(source.read(name), source.where(name)) for rater, (source, name) in files}
+        image = pixels.pop(None)
+        for rater, mask in pixels.items():
+            source, name = item.files[rater]
+            if mask.shape != image.shape:
+                found, expected = mask.shape, image.shape
+                raise DataError("a mask of another size", path=source.where(name), found=found, expected=expected)
+            # In uint8, 255 + 1 is 0 and 0 + 1 is 1: anything else exceeds 1.
+            if (mask + np.uint8(1)).max() > 1:
+                other = sorted(set(np.unique(mask).tolist()) - {0, 255})
+                raise DataError("mask values", path=source.where(name), found=other[:5], expected="0 and 255 only")
+        planes = np.stack([image, *(pixels[rater] & 1 for rater in range(len(pixels)))])
+        side, (height, width) = self.args.centre, image.shape
+        if side is not None:
+            if side > min(height, width):
+                small, least = f"{height}×{width}", f"at least {side}"
+                raise DataError("smaller than --centre", path=item.name, found=small, expected=least)
+            top, left = (height - side) // 2, (width - side) // 2
+            planes = planes[:, top : top + side, left : left + side]
+        # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
+        return [Case(item.name, item.patient, planes[:1], planes[1:])]
+
+    def __exit__(self, *failure: object) -> None:
+        """Closes the archives."""
+        for source in self.sources:
+            source.close()
+
+
+def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
+    """All crops in natural order and the number of raters; raises DataError unless all have an image and every mask."""
+    crops: dict[str, Crop] = {}
+    for source in sources:
+        for name in source.names:
+            path = PurePosixPath(name)
+            if path.suffix.lower() != ".png" or path.name.startswith("._") or "__MACOSX" in path.parts:
+                continue  # readmes, and what macOS puts beside every file
+            found = _PNG_LAYOUT.fullmatch(name)
+            if found is None:
+                expected = "<patient>/nodule-<k>/images or mask-<r>/slice-<i>.png"
+                raise DataError("a PNG outside the layout", path=source.where(name), expected=expected)
+            new = Crop("/".join(found.group("patient", "nodule", "slice")), found["patient"])
+            rater = None if found["rater"] is None else int(found["rater"])
+            own = (source, name)
+            before = crops.setdefault(new.name, new).files.setdefault(rater, own)
+            if before is not own:
+                same = "the same" if before[0].read(before[1]) == source.read(name) else "another"
+                what, hint = f"{same} content as {before[0].where(before[1])}", "Give each file once."
+                raise DataError("a case twice", path=source.where(name), found=what, hint=hint)
+    if not crops:
+        paths = ", ".join(str(source.path) for source in sources)
+        raise DataError("no PNG in the layout", path=paths, hint="`modiff import lidc-slices --help` shows it.")
+    raters = 1 + max(max((rater for rater in crop.files if rater is not None), default=0) for crop in crops.values())
+    for crop in crops.values():
+        source, name = next(iter(crop.files.values()))
+        if None not in crop.files:
+            expected = f"images/{crop.name.split('/')[-1]}.png"
+            raise DataError("a mask without an image", path=source.where(name), expected=expected)
+        if missing := [f"mask-{rater}" for rater in range(raters) if rater not in crop.files]:
+            source, name = crop.files[None]
+            raise DataError("masks are missing", path=source.where(name), found=f"no {', '.join(missing)}")
+    return sorted(crops.values(), key=lambda crop: (crop.patient, natural(crop.name))), raters
+
+
+def decode_png(data: bytes, where: str) -> np.ndarray:
+    """(H,W) uint8 of an 8-bit grey PNG; size and type are checked in its header before Pillow sees it."""
+    if len(data) < 33 or not data.startswith(_PNG_START):
+        raise DataError("not a PNG", path=where, found=repr(data[:8]))
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    if not (1 <= width <= _MAX_SIDE and 1 <= height <= _MAX_SIDE):
+        raise DataError("size beyond reason", path=where, found=f"{height}×{width}", expected=f"at most {_MAX_SIDE}")
+    if (depth, colour) != (8, 0):
+        kind = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}.get(colour, "unknown")
+        raise DataError("another type of PNG", path=where, found=f"{depth}-bit {kind}", expected="8-bit grey")
+    with picture(where, "PNG", io.BytesIO(data)) as image:
+        return np.asarray(image)
 
 
 class LidcPickle(Importer[str]):
@@ -49,7 +193,7 @@ class LidcPickle(Importer[str]):
     def describe(self) -> StoreInfo:
         """With as many raters as the first slice has masks."""
         raters = len(self.entries[self.items[0]]["masks"])
-        return lidc_info(self, SOURCE, raters, INTENSITY, {self.path.name: sha256_of(self.path)})
+        return lidc_info(self, _ARRAYS_SOURCE, raters, _ARRAYS_INTENSITY, {self.path.name: sha256_of(self.path)})
 
     def patients(self) -> set[str]:
         """The series, or who the names begin with."""
@@ -103,7 +247,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
         raters = {labels.shape[axis] for _, labels, _, axis in self.groups.values()}
         if len(raters) != 1:
             raise DataError("groups with different numbers of raters", path=self.path, found=sorted(raters))
-        return lidc_info(self, SOURCE, raters.pop(), INTENSITY, {self.path.name: sha256_of(self.path)})
+        return lidc_info(self, _ARRAYS_SOURCE, raters.pop(), _ARRAYS_INTENSITY, {self.path.name: sha256_of(self.path)})
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
         """The file's groups; raises DataError for a series in two of them."""
@@ -127,7 +271,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
             patient = _series(uids[row])
             yield Case(f"{patient}/{split}-{row:05d}", patient, made, masks)
 
-    def close(self, *, done: bool) -> None:
+    def __exit__(self, *failure: object) -> None:
         """Closes the file."""
         self._file.close()
 
@@ -184,7 +328,6 @@ def _masks(masks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """(R,H,W) uint8, 0 or 1; raises DataError for other shapes and values."""
     if masks.ndim != 3 or masks.shape[1:] != shape:
         raise DataError("masks of another shape", found=masks.shape, expected=f"(raters, {shape[0]}, {shape[1]})")
-    if not np.isin(masks, (0, 1)).all():
-        other = np.unique(masks[~np.isin(masks, (0, 1))])[:5].tolist()
-        raise DataError("mask values", found=other, expected="0 and 1 only")
+    if (other := np.unique(masks[~np.isin(masks, (0, 1))])).size:
+        raise DataError("mask values", found=other[:5].tolist(), expected="0 and 1 only")
     return masks.astype(np.uint8)

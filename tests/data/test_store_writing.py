@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from store_helpers import make_info
 
-from modiff.data.store import Store
+from modiff.data.store import Store, StoreWriter
 from modiff.data.store_format import StoreInfo
-from modiff.data.store_writer import StoreWriter
 from modiff.errors import DataError
 
 IMAGE = np.zeros((2, 6, 5), np.uint8)
