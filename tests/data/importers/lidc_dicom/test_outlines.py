@@ -201,7 +201,7 @@ def test_masks_equal_the_distributed_crops(shared: Path, tmp_path: Path, patient
     with Store.open(tmp_path / "s.h5") as store:
         for row in range(len(store)):
             place = store.geometry(row).slice_index
-            own = np.linalg.inv(volume.slice_affine(place)) @ store.geometry(row).affine @ [0, 0, 0, 1]
+            own = np.linalg.inv(volume.affine) @ store.geometry(row).affine @ [0, 0, 0, 1]
             left, top = round(own[0]) - MARGIN, round(own[1]) - MARGIN
             near = there[place, top : top + 128 + 2 * MARGIN, left : left + 128 + 2 * MARGIN]
             (likeness, down, right), number = max((best_place(near, crop["images"]), n) for n, crop in crops.items())
