@@ -136,7 +136,7 @@ def test_select_refuses_a_field_that_records_do_not_have():
 
 @pytest.fixture(scope="module")
 def table() -> ImageTable:
-    return evaluate(IidRaters(), discs(), EvaluationSettings(ns=(3,), resamples=50), split="val").table
+    return evaluate(IidRaters(), discs(), EvaluationSettings(ns=(3,), resamples=50), split="val")
 
 
 @given(
@@ -188,8 +188,9 @@ HEAD = "case,patient,stratum,raters,ged|model|standard|n=3|threshold=0.5"
 def test_a_cell_is_the_shortest_text_of_its_number(tmp_path_factory, numbers):
     quantity = Quantity("standard", 0.5, 3, None, "model", "ged")
     cases = [f'c"{i},' for i in range(len(numbers))]
-    images = {"case": cases, "patient": cases, "stratum": ["none"] * len(cases), "raters": [2] * len(cases)}
-    table = ImageTable.of("val", images, pd.DataFrame({quantity: numbers}, dtype=np.float64))
+    assert quantity.name == HEAD.rpartition(",")[2]
+    rows = [(case, case, "none", 2, number) for case, number in zip(cases, numbers, strict=True)]
+    table = ImageTable.of("val", HEAD.split(","), rows)
     path = write_csv(table, tmp_path_factory.mktemp("csv") / "val.csv")
     quoted = [f'"c""{i},"' for i in range(len(numbers))]
     expected = ["" if np.isnan(number) else repr(number) for number in numbers]

@@ -40,7 +40,7 @@ def run(rank: int, folder: str) -> None:
     resume = PartialRows(here / "test.json", {"of": "test"}, processes.rank())
     found = evaluate(model, split, SETTINGS, split="test", batch_size=3, resume=resume)
     distributed.destroy_process_group()
-    columns = {quantity.name: values.tolist() for quantity, values in found.table.columns.items()}
+    columns = {quantity.name: values.tolist() for quantity, values in found.columns.items()}
     drawn = sum(count for count, n, _ in model.calls if n == 4)
-    text = json.dumps({"columns": columns, "cases": found.table.cases, "drawn": drawn})
+    text = json.dumps({"columns": columns, "cases": found.cases, "drawn": drawn})
     (here / f"{rank}.json").write_text(text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from operator import attrgetter
@@ -308,13 +308,13 @@ def _difference(
         both = (np.where(np.isnan(difference), np.nan, values[rows]) for values in (x, y))
         value_a, value_b = (mean_interval(values, patients, resamples=1).value for values in both)
         interval = mean_interval(difference, patients, **how)
+    value, low, high, images, people = astuple(interval)
     better, higher = None, words.HIGHER_IS_BETTER.get(metric)
-    if higher is not None and interval.low is not None and interval.high is not None:
-        better = None if interval.low <= 0 <= interval.high else a.name if (interval.low > 0) == higher else b.name
+    if higher is not None and low is not None and not low <= 0 <= high:
+        better = a.name if (low > 0) == higher else b.name
     return Difference(
-        *(metric, a.name, b.name, *way, table.split, stratum),
-        *(interval.images, int(rows.sum()) - interval.images, interval.patients, value_a, value_b),
-        *(interval.value, interval.low, interval.high, better),
+        *(metric, a.name, b.name, *way, table.split, stratum, images, int(rows.sum()) - images, people),
+        *(value_a, value_b, value, low, high, better),
     )
 
 

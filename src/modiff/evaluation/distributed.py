@@ -13,7 +13,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,29 +27,19 @@ T = TypeVar("T")
 Row = dict[str, Any]
 
 
-def is_parallel() -> bool:
-    """Whether this is one of several processes that know each other."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+def count() -> int:
+    """How many processes share the work."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def rank() -> int:
     """This process's number; 0 does the printing and writing."""
-    return distributed.get_rank() if is_parallel() else 0
-
-
-def count() -> int:
-    """How many processes share the work."""
-    return distributed.get_world_size() if is_parallel() else 1
-
-
-def share(rows: Sequence[T]) -> list[T]:
-    """This process's part of `rows`: every row is in the part of exactly one process."""
-    return list(rows[rank() :: count()])
+    return distributed.get_rank() if count() > 1 else 0
 
 
 def from_first(make: Callable[[], T]) -> T:
     """What `make` gives in the first process, in every process; an error of the first is raised in all of them."""
-    if not is_parallel():
+    if count() == 1:
         return make()
     box: list[Any] = [None, None]
     if rank() == 0:
@@ -65,7 +55,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 def gather(rows: list[T]) -> list[T]:
     """All processes' rows together, in every process."""
-    if not is_parallel():
+    if count() == 1:
         return rows
     parts: list[list[T]] = [[] for _ in range(count())]
     distributed.all_gather_object(parts, rows)

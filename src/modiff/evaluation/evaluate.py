@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
-from modiff.evaluation.records import ImageTable, Record, Result, assemble, strata_of, write_csv, write_result
+from modiff.evaluation.records import ImageTable, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
 
@@ -37,28 +36,6 @@ FOLDER = "evaluation"  # of a run folder
 Progress = Callable[[int, int], None]
 
 
-@dataclass
-class Evaluation:
-    """A table of images and, computed when they are asked for, its records."""
-
-    table: ImageTable
-    settings: EvaluationSettings
-
-    @cached_property
-    def records(self) -> list[Record]:
-        """The means with their intervals."""
-        return self.table.records(seed=self.settings.seed, resamples=self.settings.resamples)
-
-
-@dataclass(frozen=True)
-class Written:
-    """A result and the files that hold it."""
-
-    result: Result
-    json: Path
-    csv: Path
-
-
 def evaluate(
     model: Segmenter,
     images: MemoryStore,
@@ -69,7 +46,7 @@ def evaluate(
     batch_size: int | None = None,
     resume: PartialRows | None = None,
     progress: Progress | None = None,
-) -> Evaluation:
+) -> ImageTable:
     """Draws samples for every image and scores them together with the reference predictors, in float64.
 
     Sample i of a case is a function of (weights, image, settings.seed, i): rows depend neither on the batch size nor on
@@ -80,7 +57,8 @@ def evaluate(
     settings, report = settings or EvaluationSettings(), progress or (lambda done, total: None)
     source = ModelSamples(model, images, settings, torch.device(device), batch_size)
     finished: dict[str, Row] = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
-    mine = processes.share([row for row in source.rows if images.cases[row] not in finished])
+    left = [row for row in source.rows if images.cases[row] not in finished]
+    mine = left[processes.rank() :: processes.count()]  # every row is scored by exactly one process
     new: list[Row] = []
     was_training = model.training
     model.eval().to(source.device)
@@ -98,7 +76,7 @@ def evaluate(
         seconds = processes.from_first(lambda: source.seconds(rows))
     finally:
         model.train(was_training)
-    return Evaluation(assemble(split, rows, seconds), settings)
+    return assemble(split, rows, seconds)
 
 
 def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
@@ -137,14 +115,14 @@ def evaluate_to_folder(
     data: str | Path,
     model_name: str,
     device: torch.device | str = "cpu",
-    batch_size: int | None = None,
     restart: bool = False,
-    progress: Progress | None = None,
-) -> Written:
+    **how: Any,
+) -> Path:
     """Evaluates a model and writes <name>.csv and <name>.json to `folder`; an interrupted evaluation resumes.
 
-    images: the split, in memory; data: the store it is of. The name is `settings.name(split)`. restart: throw away what
-    an interrupted evaluation left. Every process calls this; the first one writes.
+    Returns the JSON. images: the split, in memory; data: the store it is of. The name is `settings.name(split)`.
+    restart: throw away what an interrupted evaluation left. how: batch_size and progress of `evaluate`. Every process
+    calls this; the first one writes.
     Raises DataError where the model does not fit the images, CheckpointError where an unfinished evaluation is of
     another model, data set or setting.
     """
@@ -158,30 +136,21 @@ def evaluate_to_folder(
     resume = PartialRows(target, identity | settings.to_dict(), processes.rank())
     if restart:
         processes.from_first(resume.discard)
-    evaluation = evaluate(
-        loaded.model,
-        images,
-        settings,
-        split=split,
-        device=device,
-        batch_size=batch_size,
-        resume=resume,
-        progress=progress,
-    )
+    table = evaluate(loaded.model, images, settings, split=split, device=device, resume=resume, **how)
 
-    def write() -> Written:
+    def write() -> Path:
         said, where = notes(loaded, images, split), device_name(device)
-        written = _write(evaluation, target, said, device=where, store=store, model=model)
+        written = _write(table, settings, target, said, device=where, store=store, model=model)
         resume.discard()
         return written
 
     return processes.from_first(write)
 
 
-def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress | None = None) -> Written:
+def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress | None = None) -> Path:
     """Scores samples in files against every case of the truth and writes <split>.csv and <split>.json to `folder`.
 
-    name: of the method. progress: called with (cases done, cases in all).
+    Returns the JSON. name: of the method. progress: called with (cases done, cases in all).
     Raises DataError that names the case where predictions and truth do not fit, and where nobody read any image.
     """
     truth, settings = source.truth, source.settings
@@ -198,18 +167,20 @@ def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progre
     store = {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()}
     target = Path(folder) / f"{settings.name(truth.split)}.json"
     said = [*truth.notes, *source.notes]
-    return _write(Evaluation(table, settings), target, said, device=device_name("cpu"), store=store, model=model)
+    return _write(table, settings, target, said, device=device_name("cpu"), store=store, model=model)
 
 
-def _write(evaluation: Evaluation, target: Path, notes: list[str], *, device: str, **of: Any) -> Written:
+def _write(
+    table: ImageTable, settings: EvaluationSettings, target: Path, notes: list[str], *, device: str, **of: Any
+) -> Path:
     """of: the store and the model."""
-    table, settings, fold = evaluation.table, evaluation.settings, fold_of(evaluation.table.split)[0]
+    fold = fold_of(table.split)[0]
     made = provenance.made(device=device, processes=processes.count(), **of)
     made |= {"seed": settings.seed, "split": table.split} | ({} if fold is None else {"fold": fold})
     made |= {"settings": settings.to_dict(), "notes": notes, "unread": table.unread}
-    result = Result(made, table.counts(), evaluation.records)
-    csv = write_csv(table, target.with_suffix(".csv"))
-    return Written(result, write_result(result, target), csv)
+    write_csv(table, target.with_suffix(".csv"))
+    records = table.records(seed=settings.seed, resamples=settings.resamples)
+    return write_result(Result(made, table.counts(), records), target)
 
 
 def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:

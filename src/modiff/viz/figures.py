@@ -179,14 +179,8 @@ def contact_sheet(
             draw(axes, cell, window=window)
             axes.set_anchor("N")  # panels of different shapes end at one upper edge
             if j == 0 and i < len(row_titles):
-                layout: dict[str, Any] = {
-                    "rotation": 0,
-                    "ha": "right",
-                    "va": "center",
-                    "labelpad": 4,
-                    "parse_math": False,
-                }
-                axes.set_ylabel(row_titles[i], fontsize=7, **layout)
+                name = axes.set_ylabel(row_titles[i], fontsize=7, rotation=0, ha="right", va="center", labelpad=4)
+                name.set_parse_math(False)
     return figure
 
 
