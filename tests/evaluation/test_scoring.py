@@ -216,10 +216,10 @@ def test_the_command_asks_for_metrics_by_name():
 
 def test_a_page_of_results_shows_all_metrics():
     from modiff.evaluation.records import Result
-    from modiff.report.tables import summary
+    from modiff.report.run import tables_of
 
     table = evaluate(IidRaters(), discs(8, 4), replace(ALL, ns=(3,)), split="test")
-    page = str(summary(Result({}, table.counts(), table.records(resamples=ALL.resamples))))
+    page = str(tables_of(Result({}, table.counts(), table.records(resamples=ALL.resamples))))
     assert "one rater against the rest" in page
     assert "uncertainty AUROC" in page
 

@@ -25,8 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.evaluation.scoring import EvaluationSettings
     from modiff.evaluation.words import results_table, wide_console
     from modiff.methods.weights import load_model
-    from modiff.report.run import write_report
-    from modiff.report.tables import sentence
+    from modiff.report.run import sentence, write_report
     from modiff.training.loop import train
 
     folder: Path = args.output

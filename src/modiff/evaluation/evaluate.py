@@ -25,6 +25,7 @@ from modiff.evaluation.distributed import PartialRows, Row
 from modiff.evaluation.records import ImageTable, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
+from modiff.io.files import located
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -159,7 +160,8 @@ def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progre
     for done, sampled in source.batches():
         rows += _score(sampled, settings)
         report(done, len(source.rows))
-    table = assemble(truth.split, rows)
+    with located(source.predictions.path):
+        table = assemble(truth.split, rows)
     if not len(table):
         raise DataError("nobody read any of these images", path=truth.path)
     samples = str(source.predictions.path.resolve())
