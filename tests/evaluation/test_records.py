@@ -18,7 +18,6 @@ from oracles import IidRaters, discs
 from modiff.errors import DataError
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import (
-    KEYS,
     ImageTable,
     Quantity,
     Record,
@@ -51,7 +50,7 @@ def edited(path, change):
 def test_a_record_has_exactly_the_agreed_keys():
     agreed = """metric predictor protocol n steps threshold split stratum images patients
                 value ci_low ci_high seconds_per_image"""
-    assert sorted(KEYS) == sorted(agreed.split())
+    assert sorted(asdict(RECORD)) == sorted(agreed.split())
 
 
 def test_what_is_read_is_what_was_written(written):

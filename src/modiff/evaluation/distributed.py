@@ -79,15 +79,14 @@ def started_by_torchrun(device: torch.device) -> Iterator[torch.device]:
 
 
 class PartialRows:
-    """The finished rows on disk, and the file that this process appends to.
+    """The finished rows on disk, which every process appends to a file of its own.
 
     target: the evaluation's JSON; rows lie beside it as <stem>.partial-<process>.jsonl. identity: what must be equal
     for rows to belong together, flat names and JSON values.
     """
 
-    def __init__(self, target: Path, identity: dict[str, Any], rank: int) -> None:
+    def __init__(self, target: Path, identity: dict[str, Any]) -> None:
         self.target, self.identity = target, json.loads(json.dumps(identity))
-        self._path = target.with_name(f"{target.stem}.partial-{rank}.jsonl")
 
     def files(self) -> list[Path]:
         """The partial files of all processes, of this start and of earlier ones."""
@@ -121,22 +120,22 @@ class PartialRows:
         for path in self.files():
             path.unlink(missing_ok=True)
 
-    def __enter__(self) -> PartialRows:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self._path.read_bytes().rfind(b"\n") + 1 if self._path.exists() else 0
-        self._file = self._path.open("a", encoding="utf-8")
-        self._file.truncate(whole)  # a line that was cut off is written again
-        if not whole:
-            self.append([{"identity": self.identity}])
-        return self
+    @contextmanager
+    def appending(self) -> Iterator[Callable[[list[Row]], None]]:
+        """What adds finished rows to this process's file, where they survive the program's end."""
+        path = self.target.with_name(f"{self.target.stem}.partial-{rank()}.jsonl")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+        with path.open("a", encoding="utf-8") as file:
 
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+            def append(rows: list[Row]) -> None:
+                file.write("".join(json.dumps(row) + "\n" for row in rows))  # NaN where undefined, which Python reads
+                file.flush()
 
-    def append(self, rows: list[Row]) -> None:
-        """Adds finished rows; they survive the program's end. An undefined value is NaN here, which Python reads."""
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows))
-        self._file.flush()
+            file.truncate(whole)  # a line that was cut off is written again
+            if not whole:
+                append([{"identity": self.identity}])
+            yield append
 
 
 def _whole_lines(path: Path) -> list[Row]:

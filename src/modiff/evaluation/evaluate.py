@@ -65,11 +65,10 @@ def evaluate(
     model.eval().to(source.device)
     try:
         report(len(finished), len(finished) + len(mine))
-        with resume if resume and mine else nullcontext() as kept:
+        with resume.appending() if resume and mine else nullcontext(lambda rows: None) as keep:
             for sampled in source.batches(mine):
                 rows = _score(sampled, settings)
-                if kept:
-                    kept.append(rows)
+                keep(rows)
                 new += rows
                 report(len(finished) + len(new), len(finished) + len(mine))
         finished |= {row["case"]: row for row in processes.gather(new)}
@@ -92,18 +91,15 @@ def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
             controls |= score(other.masks, other.read, predictor="shuffled")
         if drawn.seconds is not None:
             seconds[str(drawn.steps)] = drawn.seconds
-    by_name = {
-        "case": sampled.cases,
-        "patient": sampled.patients,
-        "stratum": strata_of(masks.flatten(2).any(-1), read),
-        "raters": read.sum(1).tolist(),
-        "values": rows_of(columns, len(masks)),
-        "seconds": [seconds] * len(masks),
-    }
+    about = (sampled.cases, sampled.patients, strata_of(masks.flatten(2).any(-1), read), read.sum(1).tolist())
+    rows = [
+        {"case": case, "patient": patient, "stratum": stratum, "raters": raters, "values": values, "seconds": seconds}
+        for case, patient, stratum, raters, values in zip(*about, rows_of(columns, len(masks)), strict=True)
+    ]
     if other:
-        scored = zip(other.case, rows_of(controls, len(masks)), strict=True)
-        by_name["control"] = [{"case": case, "values": values} for case, values in scored]
-    return [dict(zip(by_name, cells, strict=True)) for cells in zip(*by_name.values(), strict=True)]
+        for row, case, values in zip(rows, other.case, rows_of(controls, len(masks)), strict=True):
+            row["control"] = {"case": case, "values": values}
+    return rows
 
 
 def evaluate_to_folder(
@@ -134,7 +130,7 @@ def evaluate_to_folder(
     model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, loaded.config)}
     store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
     identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split, "device": device.type}
-    resume = PartialRows(target, identity | settings.to_dict(), processes.rank())
+    resume = PartialRows(target, identity | settings.to_dict())
     if restart:
         processes.from_first(resume.discard)
     table = evaluate(loaded.model, images, settings, split=split, device=device, resume=resume, **how)

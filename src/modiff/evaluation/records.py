@@ -64,9 +64,6 @@ class Record:
     seconds_per_image: float | None
 
 
-KEYS = tuple(field.name for field in fields(Record))
-
-
 @dataclass(frozen=True)
 class Result:
     """An evaluation as it is written: made (how), strata (images and patients of each), results (the records).
@@ -178,7 +175,7 @@ def read_result(path: str | Path) -> Result:
 
 def select(records: Iterable[Record], **wanted: Any) -> list[Record]:
     """The records whose fields equal what is wanted, or are among it where a list, tuple or set is given."""
-    unknown = set(wanted) - set(KEYS)
+    unknown = wanted.keys() - {field.name for field in fields(Record)}
     if unknown:
         raise TypeError(f"a record has no {', '.join(sorted(unknown))}")
     asked = {key: value if isinstance(value, list | tuple | set) else (value,) for key, value in wanted.items()}

@@ -82,9 +82,8 @@ class ModelSamples:
         if len(set(images.cases)) != len(images.cases):
             raise DataError("case names repeat: rows could not be told apart", field="case")
         self.model, self.images, self.settings, self.device = model, images, settings, device
-        self.batch_size = at_once or max(
-            1, SAMPLES_AT_ONCE.get(device.type, SAMPLES_AT_ONCE["cpu"]) // max(settings.ns)
-        )
+        most = SAMPLES_AT_ONCE["cuda" if device.type == "cuda" else "cpu"]
+        self.batch_size = at_once or max(1, most // max(settings.ns))
         self.rows = subset(images.cases, settings.limit)
         # Recorded and asked for: the model's default is recorded by its number.
         self.steps = {model.default_steps if steps is None else steps: steps for steps in settings.steps}
