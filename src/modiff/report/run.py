@@ -21,6 +21,7 @@ from modiff.evaluation.records import DIFFERENCE, STRATA, ImageTable, Record, Re
 from modiff.evaluation.source import choose, draw, pictured, strata
 from modiff.io.files import check_file_output, write_text
 from modiff.methods.run_folder import LOG, WEIGHTS
+from modiff.metrics.registry import rank
 from modiff.prediction.summary import Summary, summarise
 from modiff.types import Batch
 from modiff.viz import figures
@@ -138,9 +139,8 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
     if not model:
         return
     how = words.threshold(model[0]) + ("" if steps is None else f", {steps} steps")
-    order = list(words.METRICS)
     measured = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
-    columns = sorted(measured, key=lambda c: (order.index(c[0]) if c[0] in order else len(order), c))
+    columns = sorted(measured, key=lambda c: (rank(c[0]), c))
     heads = tuple(head(column) for column in columns)
     cells = {(r.predictor, r.stratum, r.metric, r.n): _cell(r, result.undefined(r)) for r in reversed(records)}
 

@@ -107,8 +107,7 @@ def draw(axes: Axes, cell: Cell, *, window: tuple[float, float] = (0.0, 1.0)) ->
     else:
         grey = image if image.ndim == 2 else image[0]
         axes.imshow(grey, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     if cell.heat is not None:
         axes.imshow(heat_colours(np.clip(cell.heat, 0, 1)), interpolation="bilinear")
     if cell.isolines is not None:
