@@ -94,11 +94,7 @@ class PartialRows:
         return sorted(path for path in there if path.is_file())
 
     def read(self) -> list[Row]:
-        """The finished rows of all processes.
-
-        Raises:
-            CheckpointError: they are of another model, data set or setting; says which.
-        """
+        """The finished rows of all processes; CheckpointError for those of another model, data set or setting."""
         rows: list[Row] = []
         for path in self.files():
             first, *more = _whole_lines(path) or [{"identity": self.identity}]

@@ -40,7 +40,7 @@ Progress = Callable[[int, int], None]
 def evaluate(
     model: Segmenter,
     images: MemoryStore,
-    settings: EvaluationSettings | None = None,
+    settings: EvaluationSettings,
     *,
     split: str,
     device: torch.device | str = "cpu",
@@ -55,7 +55,7 @@ def evaluate(
     and an interrupted evaluation resumes. progress: called with (images done, images in all) by this process.
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
-    settings, report = settings or EvaluationSettings(), progress or (lambda done, total: None)
+    report = progress or (lambda done, total: None)
     source = ModelSamples(model, images, settings, torch.device(device), batch_size)
     finished: dict[str, Row] = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
     left = [row for row in source.rows if images.cases[row] not in finished]
@@ -106,7 +106,7 @@ def evaluate_to_folder(
     loaded: LoadedModel,
     images: MemoryStore,
     folder: str | Path,
-    settings: EvaluationSettings | None = None,
+    settings: EvaluationSettings,
     *,
     split: str,
     data: str | Path,
@@ -123,7 +123,6 @@ def evaluate_to_folder(
     Raises DataError where the model does not fit the images, CheckpointError where an unfinished evaluation is of
     another model, data set or setting.
     """
-    settings = settings or EvaluationSettings()
     device = torch.device(device)
     check_fit(loaded, images, data)
     target = Path(folder) / f"{settings.name(split)}.json"

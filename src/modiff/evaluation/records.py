@@ -144,11 +144,7 @@ def read_json(path: Path, parts: Mapping[str, type], *, what: str, hint: str) ->
 
 
 def read_result(path: str | Path) -> Result:
-    """Reads and checks an evaluation's JSON.
-
-    Raises:
-        DataError: not JSON, keys that are missing or unknown, values of the wrong type.
-    """
+    """Reads an evaluation; raises DataError for what is not JSON, missing or unknown keys and values of wrong type."""
     path = Path(path)
     parts = {"made": dict, "strata": dict, "results": list}
     content = read_json(path, parts, what="an evaluation", hint="`modiff evaluate` makes one.")
@@ -184,11 +180,7 @@ def select(records: Iterable[Record], **wanted: Any) -> list[Record]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Quantity:
-    """What a column holds: a metric of a predictor, with all that was fixed to measure it.
-
-    Raises:
-        DataError: from `parse`, a name that is not a column of values.
-    """
+    """What a column holds: a metric of a predictor, with all that was fixed to measure it."""
 
     protocol: str
     threshold: float
@@ -205,7 +197,7 @@ class Quantity:
 
     @classmethod
     def parse(cls, name: str) -> Quantity:
-        """The quantity of a column's name."""
+        """The quantity of a column's name; raises DataError for one that is not a column of values."""
         try:
             metric, predictor, protocol, *pairs = name.split("|")
             given = dict(pair.split("=", 1) for pair in pairs)
@@ -351,11 +343,7 @@ def write_csv(table: ImageTable, path: str | Path) -> Path:
 
 
 def read_csv(path: str | Path, split: str) -> ImageTable:
-    """Reads what `write_csv` wrote.
-
-    Raises:
-        DataError: not such a table.
-    """
+    """Reads what `write_csv` wrote; raises DataError for what is not such a table."""
     path, fixed = Path(path), len(_IMAGE)
     try:
         with located(path), path.open(encoding="utf-8", newline="") as file:
