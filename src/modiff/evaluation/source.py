@@ -181,7 +181,8 @@ class FileSamples:
     def batches(self) -> Iterator[tuple[int, Sampled]]:
         """Images that can be scored together, and how many cases are done with them; a large volume comes in parts."""
         every = chain.from_iterable(map(self._images, range(len(self.rows))))
-        for (shape, *_), alike in groupby(every, key=lambda image: image.kind):
+        kinds = groupby(every, key=lambda image: (image.maps.shape, image.maps.dtype, image.masks.shape))
+        for (shape, *_), alike in kinds:
             while images := list(islice(alike, max(1, _VALUES_AT_ONCE // shape.numel()))):
                 names, patients, done, *tensors = zip(*images, strict=True)
                 maps, masks, read, weights = map(torch.stack, tensors)
@@ -232,11 +233,6 @@ class _Image(NamedTuple):
     masks: Tensor
     read: Tensor
     weights: Tensor
-
-    @property
-    def kind(self) -> tuple[torch.Size, torch.dtype, torch.Size]:
-        """Equal for images that can be scored together."""
-        return self.maps.shape, self.maps.dtype, self.masks.shape
 
 
 def _unequal(weights: Tensor) -> Tensor | None:
