@@ -10,7 +10,6 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from modiff.benchmark import tables as room
@@ -38,8 +37,9 @@ def result_of(folder, name, values, *, metrics=("ged",), n=16):
         for metric in metrics:
             columns[Quantity(protocol, threshold, n, 5, "model", metric)] = values(protocol, threshold, metric)
             columns[Quantity(protocol, threshold, n, None, "majority_vote", metric)] = VOTE
-    images = {"case": cases, "patient": PATIENTS, "stratum": ["all_marked"] * 12, "raters": [4] * 12}
-    table = ImageTable.of("test", images, pd.DataFrame(columns))
+    header = ["case", "patient", "stratum", "raters", *(quantity.name for quantity in columns)]
+    rows = zip(cases, PATIENTS, ["all_marked"] * 12, [4] * 12, *columns.values(), strict=True)
+    table = ImageTable.of("test", header, rows)
     table.seconds = {(5, n): 0.25}
     scoring = EvaluationSettings(ns=(n,), thresholds=(0.5, 0.9), metrics=metrics).to_dict()
     made = {"split": "test", "store": {"fingerprint": "f"}, "model": {"name": name}, "date": "today"}
@@ -114,7 +114,7 @@ def test_the_best_is_compared_with_every_other_on_the_same_images(two):
     assert (cells["a"].verdict, cells["b"].verdict) == ("best", "worse")
     expected = differences_from(np.stack([BASE + 0.01, BASE + 0.11]), 0, PATIENTS)[1]
     found = (cells["b"].difference_from_best, cells["b"].difference_ci_low, cells["b"].difference_ci_high)
-    assert found == (expected.value, expected.low, expected.high)
+    assert found == (expected.value, expected.ci_low, expected.ci_high)
     assert expected.value == pytest.approx(0.1)
 
 

@@ -39,24 +39,24 @@ def test_the_interval_is_that_of_resampling_patients_one_by_one():
     means = resampled(values, patients, 20_000, seed=1)
     found = mean_interval(values, patients, seed=2, resamples=20_000)
     spread = means.std()
-    assert found.low == pytest.approx(np.quantile(means, 0.025), abs=0.06 * spread)
-    assert found.high == pytest.approx(np.quantile(means, 0.975), abs=0.06 * spread)
+    assert found.ci_low == pytest.approx(np.quantile(means, 0.025), abs=0.06 * spread)
+    assert found.ci_high == pytest.approx(np.quantile(means, 0.975), abs=0.06 * spread)
 
 
 def test_patients_widen_the_interval_that_independent_images_would_have():
     values, patients = some_data()
     by_patient = mean_interval(values, patients)
     by_image = mean_interval(values, [str(i) for i in range(len(values))])
-    assert by_patient.high - by_patient.low > 1.5 * (by_image.high - by_image.low)
+    assert by_patient.ci_high - by_patient.ci_low > 1.5 * (by_image.ci_high - by_image.ci_low)
 
 
 def test_under_five_patients_there_is_no_interval():
     found = mean_interval(np.arange(8.0), ["a", "b", "c", "d"] * 2)
-    assert (found.value, found.low, found.high, found.patients) == (3.5, None, None, 4)
+    assert (found.value, found.ci_low, found.ci_high, found.patients) == (3.5, None, None, 4)
 
 
 def test_five_patients_are_enough():
-    assert mean_interval(np.arange(10.0), list("abcde") * 2).low is not None
+    assert mean_interval(np.arange(10.0), list("abcde") * 2).ci_low is not None
 
 
 def test_undefined_values_are_left_out_with_their_patients():
@@ -86,8 +86,8 @@ def test_a_paired_difference_is_narrower_than_what_its_two_means_allow():
     values, patients = some_data()
     better = values - 0.1 + 0.01 * np.random.default_rng(0).normal(size=len(values))
     found = mean_interval(better - values, patients)
-    assert found.high < 0
-    assert found.high - found.low < 0.02
+    assert found.ci_high < 0
+    assert found.ci_high - found.ci_low < 0.02
 
 
 def test_a_pair_with_one_undefined_value_does_not_count():
@@ -108,7 +108,7 @@ def wrongly_apart(rows: int, trials: int, apart) -> float:
 
 
 def outside(interval) -> bool:
-    return not interval.low <= 0 <= interval.high
+    return not interval.ci_low <= 0 <= interval.ci_high
 
 
 def test_equal_rows_differ_from_the_best_of_them_in_one_of_twenty_columns():
@@ -127,7 +127,7 @@ def test_of_two_rows_the_interval_is_students():
     found = differences_from(np.stack([one, other]), 0, [f"p{i}" for i in range(60)], resamples=20_000)[1]
     expected = stats.ttest_rel(other, one).confidence_interval()
     assert found.value == pytest.approx((other - one).mean())
-    assert (found.low, found.high) == pytest.approx(
+    assert (found.ci_low, found.ci_high) == pytest.approx(
         (expected.low, expected.high), abs=0.05 * (expected.high - expected.low)
     )
 
@@ -135,7 +135,7 @@ def test_of_two_rows_the_interval_is_students():
 def test_rows_alike_differ_by_nothing():
     values, patients = some_data()
     found = differences_from(np.stack([values, values, values + 0.3 * values**2]), 0, patients)[1]
-    assert (found.low, found.high) == (0.0, 0.0)
+    assert (found.ci_low, found.ci_high) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("few", [1, 2, 4])
@@ -145,7 +145,7 @@ def test_rows_that_differ_on_few_patients_hide_no_other_difference(few):
     nearly, other = first + 0.3 * (np.arange(60) < few), first + 0.5 + 0.2 * rng.normal(size=60)
     alone = differences_from(np.stack([first, other]), 0, patients)[1]
     itself, far, near = differences_from(np.stack([first, other, nearly]), 0, patients)
-    assert (itself.low, itself.high) == (0.0, 0.0)
+    assert (itself.ci_low, itself.ci_high) == (0.0, 0.0)
     assert outside(far)
-    assert far.high - far.low < 1.5 * (alone.high - alone.low)
+    assert far.ci_high - far.ci_low < 1.5 * (alone.ci_high - alone.ci_low)
     assert not outside(near)

@@ -23,7 +23,7 @@ def both(tmp_path_factory):
 
 
 def test_two_processes_give_the_values_of_one(both):
-    one = evaluate(Soft(), discs(two_processes.IMAGES), two_processes.SETTINGS, split="test").table
+    one = evaluate(Soft(), discs(two_processes.IMAGES), two_processes.SETTINGS, split="test")
     assert both[0]["columns"] == {quantity.name: values.tolist() for quantity, values in one.columns.items()}
 
 
@@ -44,4 +44,4 @@ def test_the_work_is_shared(both):
 
 
 def test_alone_a_process_has_everything():
-    assert (processes.rank(), processes.count(), processes.share([1, 2, 3])) == (0, 1, [1, 2, 3])
+    assert (processes.rank(), processes.count(), processes.gather([1, 2, 3])) == (0, 1, [1, 2, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,12 +67,15 @@ def files(folder):
 def test_a_result_is_a_csv_and_a_json_named_by_the_split(store, tmp_path):
     written = evaluated(store, tmp_path / "evaluation")
     assert files(tmp_path / "evaluation") == ["test.csv", "test.json"]
-    assert read_result(written.json).results == written.result.results
-    assert len(read_csv(written.csv, "test")) == 24
+    assert written == tmp_path / "evaluation" / "test.json"
+    (ged,) = select(read_result(written).results, metric="ged", predictor="model", protocol="paper", n=4, stratum="all")
+    table = read_csv(written.with_suffix(".csv"), "test")
+    assert len(table) == 24
+    assert replace(ged, seconds_per_image=None) in table.records(resamples=SMALL.resamples)
 
 
 def test_made_says_how(store, tmp_path):
-    made = json.loads(evaluated(store, tmp_path).json.read_text())["made"]
+    made = json.loads(evaluated(store, tmp_path).read_text())["made"]
     assert {"command", "commit", "versions", "device", "store", "model", "date", "seed"} <= set(made)
     assert made["store"] == {"path": str(store.resolve()), "fingerprint": load(store, "test").fingerprint}
     assert set(made["versions"]) >= {"modiff", "torch", "numpy", "python"}
@@ -84,22 +88,22 @@ def test_an_interrupted_evaluation_leaves_no_result(store, tmp_path):
 
 
 def test_the_same_command_continues_where_it_stopped(store, tmp_path):
-    whole = evaluated(store, tmp_path / "whole").csv.read_bytes()
+    whole = evaluated(store, tmp_path / "whole").with_suffix(".csv").read_bytes()
     with pytest.raises(KeyboardInterrupt):
         evaluated(store, tmp_path / "again", Interrupted(2))
     model = Interrupted(100)
-    assert evaluated(store, tmp_path / "again", model).csv.read_bytes() == whole
+    assert evaluated(store, tmp_path / "again", model).with_suffix(".csv").read_bytes() == whole
     assert [count for count, n, _ in model.calls if n == 4] == [5, 5, 4]
     assert files(tmp_path / "again") == ["test.csv", "test.json"]
 
 
 def test_a_line_that_was_cut_off_is_drawn_again(store, tmp_path):
-    whole = evaluated(store, tmp_path / "whole").csv.read_bytes()
+    whole = evaluated(store, tmp_path / "whole").with_suffix(".csv").read_bytes()
     with pytest.raises(KeyboardInterrupt):
         evaluated(store, tmp_path / "again", Interrupted(2))
     part = tmp_path / "again" / "test.partial-0.jsonl"
     part.write_bytes(part.read_bytes()[:-40])
-    assert evaluated(store, tmp_path / "again", Interrupted(100)).csv.read_bytes() == whole
+    assert evaluated(store, tmp_path / "again", Interrupted(100)).with_suffix(".csv").read_bytes() == whole
 
 
 @pytest.mark.parametrize("cut", [0, 10])
@@ -108,7 +112,7 @@ def test_a_part_without_even_its_first_line_is_begun_again(store, tmp_path, cut)
         evaluated(store, tmp_path, Interrupted(2))
     part = tmp_path / "test.partial-0.jsonl"
     part.write_bytes(part.read_bytes()[:cut])
-    assert len(read_csv(evaluated(store, tmp_path).csv, "test")) == 24
+    assert len(read_csv(evaluated(store, tmp_path).with_suffix(".csv"), "test")) == 24
 
 
 def test_rows_of_another_setting_are_not_mixed_in(store, tmp_path):
@@ -130,7 +134,7 @@ def test_rows_of_another_model_are_not_mixed_in(store, tmp_path):
 def test_restart_throws_such_rows_away(store, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         evaluated(store, tmp_path, Interrupted(2))
-    assert evaluated(store, tmp_path, settings=EvaluationSettings(ns=(8,)), restart=True).json.is_file()
+    assert evaluated(store, tmp_path, settings=EvaluationSettings(ns=(8,)), restart=True).is_file()
     assert files(tmp_path) == ["test.csv", "test.json"]
 
 
@@ -154,14 +158,16 @@ def test_a_model_of_other_channels_is_refused_before_work(store, tmp_path):
 
 def test_data_unlike_the_models_own_is_noted(store, tmp_path):
     trained = SimpleNamespace(**{**vars(loaded()), "data": spec({"intensity": "window:-1000:400"})})
-    made = evaluate_to_folder(
+    written = evaluate_to_folder(
         trained, load(store, "test"), tmp_path, SMALL, split="test", data=store, model_name="oracle"
-    ).result.made
-    assert made["notes"] == ["the model was trained on data of intensity window:-1000:400, this store has unit"]
+    )
+    assert read_result(written).made["notes"] == [
+        "the model was trained on data of intensity window:-1000:400, this store has unit"
+    ]
 
 
 def test_equal_runs_give_equal_records(store, tmp_path):
-    a, b = (evaluated(store, tmp_path / name).result.results for name in "ab")
+    a, b = (read_result(evaluated(store, tmp_path / name)).results for name in "ab")
     assert [r.value for r in a] == [r.value for r in b]
     assert [r.ci_low for r in a] == [r.ci_low for r in b]
 

@@ -79,7 +79,7 @@ def test_scores_are_those_of_the_evaluation_of_the_same_samples(tmp_path, store,
     assert score(predictions, "--truth", store, "-n", 8, "--metrics", "all", "-o", tmp_path / "s") == 0
     result, table = scored(tmp_path / "s")
     settings = EvaluationSettings(ns=(8,), metrics=("all",), one_rater=True)
-    expected = evaluate(Soft(), split, settings, split="test").table
+    expected = evaluate(Soft(), split, settings, split="test")
     assert table.cases == list(split.cases)
     columns = {replace(quantity, steps=None): values for quantity, values in expected.columns.items()}
     assert set(table.columns) == set(columns)

@@ -45,9 +45,10 @@ def values(table, protocol, n, predictor, metric="ged"):
 @pytest.mark.parametrize("n", NS)
 def test_a_perfect_models_ged_is_the_iid_reference_within_its_interval(table, protocol, n):
     model, reference = (values(table, protocol, n, predictor) for predictor in ("model", "iid_reference"))
-    assert mean_interval(model, table.patients).low <= reference.mean() <= mean_interval(model, table.patients).high
+    own = mean_interval(model, table.patients)
+    assert own.ci_low <= reference.mean() <= own.ci_high
     paired = mean_interval(model - reference, table.patients)
-    assert paired.low <= 0 <= paired.high
+    assert paired.ci_low <= 0 <= paired.ci_high
 
 
 def test_the_reference_falls_with_n_to_what_four_raters_leave(table):

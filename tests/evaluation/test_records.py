@@ -18,7 +18,6 @@ from oracles import IidRaters, discs
 from modiff.errors import DataError
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.records import (
-    KEYS,
     ImageTable,
     Quantity,
     Record,
@@ -51,7 +50,7 @@ def edited(path, change):
 def test_a_record_has_exactly_the_agreed_keys():
     agreed = """metric predictor protocol n steps threshold split stratum images patients
                 value ci_low ci_high seconds_per_image"""
-    assert sorted(KEYS) == sorted(agreed.split())
+    assert sorted(asdict(RECORD)) == sorted(agreed.split())
 
 
 def test_what_is_read_is_what_was_written(written):
@@ -136,7 +135,7 @@ def test_select_refuses_a_field_that_records_do_not_have():
 
 @pytest.fixture(scope="module")
 def table() -> ImageTable:
-    return evaluate(IidRaters(), discs(), EvaluationSettings(ns=(3,), resamples=50), split="val").table
+    return evaluate(IidRaters(), discs(), EvaluationSettings(ns=(3,), resamples=50), split="val")
 
 
 @given(
@@ -188,8 +187,9 @@ HEAD = "case,patient,stratum,raters,ged|model|standard|n=3|threshold=0.5"
 def test_a_cell_is_the_shortest_text_of_its_number(tmp_path_factory, numbers):
     quantity = Quantity("standard", 0.5, 3, None, "model", "ged")
     cases = [f'c"{i},' for i in range(len(numbers))]
-    images = {"case": cases, "patient": cases, "stratum": ["none"] * len(cases), "raters": [2] * len(cases)}
-    table = ImageTable.of("val", images, pd.DataFrame({quantity: numbers}, dtype=np.float64))
+    assert quantity.name == HEAD.rpartition(",")[2]
+    rows = [(case, case, "none", 2, number) for case, number in zip(cases, numbers, strict=True)]
+    table = ImageTable.of("val", HEAD.split(","), rows)
     path = write_csv(table, tmp_path_factory.mktemp("csv") / "val.csv")
     quoted = [f'"c""{i},"' for i in range(len(numbers))]
     expected = ["" if np.isnan(number) else repr(number) for number in numbers]

@@ -98,7 +98,7 @@ def test_columns_of_maps_are_those_of_the_functional_core(batch, maps, scored, n
 
 
 def test_every_metric_has_a_column():
-    table = evaluate(IidRaters(), discs(8, 4), ALL, split="test").table
+    table = evaluate(IidRaters(), discs(8, 4), ALL, split="test")
     of_model = {quantity.metric for quantity in table.columns if quantity.predictor == "model"}
     plain = {column for columns in COLUMNS.values() for column in columns} - {GAP}
     assert plain <= of_model
@@ -106,14 +106,14 @@ def test_every_metric_has_a_column():
 
 
 def test_pooled_errors_are_those_of_the_functional_core(batch, maps, scored):
-    table = evaluate(Soft(), discs(12), ALL, split="test")
+    records = evaluate(Soft(), discs(12), ALL, split="test").records(resamples=ALL.resamples)
     split = discs(12).batch(range(12))
     from modiff.rng import seeds_for
 
     own = Soft().draw(split.image, 6, seeds_for(0, split.case)).maps
     wanted = {"protocol": "standard", "n": 6, "predictor": "model", "stratum": "all"}
-    (ece,) = select(table.records, metric="ece", **wanted)
-    (presence,) = select(table.records, metric="presence_ece", **wanted)
+    (ece,) = select(records, metric="ece", **wanted)
+    (presence,) = select(records, metric="presence_ece", **wanted)
     assert ece.value == pytest.approx(float(F.pooled_calibration_error(F.calibration_bins(own, split.masks))), abs=1e-9)
     shares = F.presence_fractions(binarise(own, None), split.masks)
     assert presence.value == pytest.approx(float(F.presence_calibration_error(shares)), abs=1e-9)
@@ -180,13 +180,13 @@ def test_one_rater_is_scored_only_where_asked_for(batch):
 
 
 def test_differences_stand_where_one_of_both_is_better():
-    records = evaluate(IidRaters(), discs(8, 4), ALL, split="test").records
+    records = evaluate(IidRaters(), discs(8, 4), ALL, split="test").records(resamples=ALL.resamples)
     different = {r.metric.partition("_minus_")[0] for r in records if "_minus_" in r.metric}
     assert different == {metric for metric, (_, better) in NAMES.items() if better is not None} - set(POOLED)
 
 
 def test_ged_and_hm_iou_stand_first():
-    records = evaluate(IidRaters(), discs(8, 4), replace(ALL, ns=(3,)), split="test").records
+    records = evaluate(IidRaters(), discs(8, 4), replace(ALL, ns=(3,)), split="test").records(resamples=ALL.resamples)
     order = list(dict.fromkeys(r.metric for r in records if r.protocol == "standard"))
     assert order[:3] == ["ged", "hm_iou", "ncc"]
 
@@ -195,9 +195,9 @@ def test_a_pooled_interval_holds_its_value_and_is_not_negative():
     gaps = np.random.default_rng(0).normal(0, 0.01, (60, 10))
     found = pooled_error_interval(gaps, [f"p{i // 3}" for i in range(60)], resamples=500)
     assert found.value is not None
-    assert found.low is not None
-    assert found.high is not None
-    assert 0 <= found.low <= found.value <= found.high
+    assert found.ci_low is not None
+    assert found.ci_high is not None
+    assert 0 <= found.ci_low <= found.value <= found.ci_high
 
 
 def test_a_pooled_value_ignores_noise_that_cancels():
@@ -216,10 +216,10 @@ def test_the_command_asks_for_metrics_by_name():
 
 def test_a_page_of_results_shows_all_metrics():
     from modiff.evaluation.records import Result
-    from modiff.report.tables import summary
+    from modiff.report.run import tables_of
 
-    evaluation = evaluate(IidRaters(), discs(8, 4), replace(ALL, ns=(3,)), split="test")
-    page = str(summary(Result({}, evaluation.table.counts(), evaluation.records)))
+    table = evaluate(IidRaters(), discs(8, 4), replace(ALL, ns=(3,)), split="test")
+    page = str(tables_of(Result({}, table.counts(), table.records(resamples=ALL.resamples))))
     assert "one rater against the rest" in page
     assert "uncertainty AUROC" in page
 

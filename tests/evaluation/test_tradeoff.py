@@ -60,11 +60,12 @@ def one(tmp_path):
 def test_points_are_the_records_of_an_evaluation(tmp_path):
     settings = EvaluationSettings(ns=(4, 8), steps=(5, 10), resamples=100)
     made = evaluate(IidRaters(), discs(40, 10), settings, split="test")
-    path = write_result(Result({}, made.table.counts(), made.records), tmp_path / "r.json")
+    records = made.records(resamples=100)
+    path = write_result(Result({}, made.counts(), records), tmp_path / "r.json")
     (line,) = tradeoff_of([path], metric="hm_iou", n=8, protocol="paper").lines
     wanted = [
         (r.steps, r.seconds_per_image, r.value, r.ci_low, r.ci_high, r.images)
-        for r in made.records
+        for r in records
         if (r.metric, r.n, r.protocol, r.stratum, r.predictor) == ("hm_iou", 8, "paper", "all", "model")
     ]
     assert [(p.steps, p.seconds_per_image, p.value, p.ci_low, p.ci_high, p.images) for p in line.points] == wanted

@@ -8,7 +8,6 @@ from pathlib import Path
 from oracles import Soft, discs
 from torch import distributed
 
-from modiff.evaluation import distributed as processes
 from modiff.evaluation.distributed import PartialRows
 from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.scoring import EvaluationSettings
@@ -24,7 +23,7 @@ def stop_after_two_batches(folder: Path) -> None:
         if done >= 6:
             raise KeyboardInterrupt
 
-    resume = PartialRows(folder / "test.json", {"of": "test"}, 0)
+    resume = PartialRows(folder / "test.json", {"of": "test"})
     try:
         evaluate(Soft(), discs(IMAGES), SETTINGS, split="test", batch_size=3, resume=resume, progress=watch)
     except KeyboardInterrupt:
@@ -37,10 +36,10 @@ def run(rank: int, folder: str) -> None:
     here = Path(folder)
     distributed.init_process_group("gloo", init_method=f"file://{here}/meet", rank=rank, world_size=2)
     split, model = discs(IMAGES), Soft()
-    resume = PartialRows(here / "test.json", {"of": "test"}, processes.rank())
+    resume = PartialRows(here / "test.json", {"of": "test"})
     found = evaluate(model, split, SETTINGS, split="test", batch_size=3, resume=resume)
     distributed.destroy_process_group()
-    columns = {quantity.name: values.tolist() for quantity, values in found.table.columns.items()}
+    columns = {quantity.name: values.tolist() for quantity, values in found.columns.items()}
     drawn = sum(count for count, n, _ in model.calls if n == 4)
-    text = json.dumps({"columns": columns, "cases": found.table.cases, "drawn": drawn})
+    text = json.dumps({"columns": columns, "cases": found.cases, "drawn": drawn})
     (here / f"{rank}.json").write_text(text)

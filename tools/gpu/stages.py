@@ -138,6 +138,7 @@ def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int
     """Scores the test split, a file for each number of steps, going on where an earlier start stopped."""
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import evaluate_to_folder
+    from modiff.evaluation.records import read_result
     from modiff.methods.weights import load_model
 
     loaded, images = load_model(model), load(args.data, "test")
@@ -159,7 +160,7 @@ def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int
             batch_size=args.score_batch,
             progress=until.check,
         )
-        print(f"{target.name}: {summary(written.result)}", flush=True)
+        print(f"{target.name}: {summary(read_result(written))}", flush=True)
 
 
 def finished(target: Path, loaded: Any, chosen: dict[str, Any], data: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -130,9 +130,7 @@ def _table(
         """A number that is compared with nothing yet. values: (seeds, images)."""
         mean = mean_of_seeds(values)
         undefined, partly = int(np.isnan(mean).sum()), int(np.isnan(values).any(0).sum())
-        found = mean_interval(mean, first.patients, resamples=resamples)
-        facts: Facts = {"value": found.value, "ci_low": found.low, "ci_high": found.high}
-        facts |= {"images": found.images, "patients": found.patients, "split": first.split}
+        facts = asdict(mean_interval(mean, first.patients, resamples=resamples)) | {"split": first.split}
         facts |= {"undefined": undefined, "undefined_at_some_seed": partly - undefined}
         return at | {"kind": kind, "row": row, "title": title, "metric": column[0], "n": column[1]} | facts
 

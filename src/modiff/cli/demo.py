@@ -21,11 +21,11 @@ def run(args: argparse.Namespace) -> int:
     """Each step is the verb of its name, called as a library."""
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
+    from modiff.evaluation.records import read_result
     from modiff.evaluation.scoring import EvaluationSettings
     from modiff.evaluation.words import results_table, wide_console
     from modiff.methods.weights import load_model
-    from modiff.report.run import write_report
-    from modiff.report.tables import sentence
+    from modiff.report.run import sentence, write_report
     from modiff.training.loop import train
 
     folder: Path = args.output
@@ -45,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
     written = evaluate_to_folder(
         loaded, images, folder / FOLDER, settings, split="test", data=store, model_name=str(folder)
     )
-    wide_console().print(results_table(written.result))
+    wide_console().print(results_table(evaluated := read_result(written)))
     _sample(folder, store)
     page = write_report(folder, data=store, split="test")
-    print(sentence(written.result))
+    print(sentence(evaluated))
     print(f"report: {page}")
     return 0
 

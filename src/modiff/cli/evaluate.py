@@ -13,7 +13,7 @@ from modiff.cli.options import asked, parser_of
 from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
-    from modiff.evaluation.evaluate import Progress, Written
+    from modiff.evaluation.evaluate import Progress
     from modiff.evaluation.scoring import EvaluationSettings
 
 _Options = dict[str, Any]
@@ -72,7 +72,7 @@ def _settings(args: argparse.Namespace, **fixed: Any) -> EvaluationSettings:
     return EvaluationSettings(**fixed | asked(args, EvaluationSettings))
 
 
-def _of_model(args: argparse.Namespace) -> Written | None:
+def _of_model(args: argparse.Namespace) -> Path | None:
     """The result, in the first of several processes."""
     from modiff.data.loading import load
     from modiff.devices import choose_device
@@ -97,7 +97,7 @@ def _of_model(args: argparse.Namespace) -> Written | None:
     return written if first else None
 
 
-def _of_files(args: argparse.Namespace) -> Written:
+def _of_files(args: argparse.Namespace) -> Path:
     from modiff.evaluation.evaluate import evaluate_files
     from modiff.evaluation.predictions import open_maps
     from modiff.evaluation.source import FileSamples
@@ -116,14 +116,15 @@ def _of_files(args: argparse.Namespace) -> Written:
         return evaluate_files(source, folder, name=given["name"] or stem, progress=progress)
 
 
-def _show(written: Written) -> None:
+def _show(written: Path) -> None:
     """The table, the notes, and where the files are."""
+    from modiff.evaluation.records import read_result
     from modiff.evaluation.words import print_notes, results_table, wide_console
 
-    console = wide_console()
-    console.print(results_table(written.result))
-    print_notes(written.result.made["notes"], console)
-    console.print(f"{written.json}\n{written.csv}", markup=False, highlight=False, soft_wrap=True)
+    console, result = wide_console(), read_result(written)
+    console.print(results_table(result))
+    print_notes(result.made["notes"], console)
+    console.print(f"{written}\n{written.with_suffix('.csv')}", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -26,8 +26,8 @@ class Interval:
     """A mean over images and its 95 % interval; value is None without images, the ends under five patients."""
 
     value: float | None
-    low: float | None
-    high: float | None
+    ci_low: float | None
+    ci_high: float | None
     images: int
     patients: int
 

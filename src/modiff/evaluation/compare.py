@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from operator import attrgetter
@@ -24,7 +24,7 @@ from modiff.evaluation import words
 from modiff.evaluation.bootstrap import LEVEL, mean_interval, pooled_difference
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import STRATA, ImageTable, Result, read_csv, read_result, write_json
-from modiff.metrics.registry import FIRST, METRICS, POOLED, rank
+from modiff.metrics.registry import FIRST, METRICS, POOLED, chosen, rank
 from modiff.viz.charts import draw_differences
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def compare(
     """
     if len(methods) < 2:
         raise ConfigError("needs two methods", field="results", found=len(methods), expected="2 or more")
-    chosen, notes = _metrics(methods, metrics)
+    measured, notes = _metrics(methods, metrics)
     if len(methods) > 2:
         notes.append("intervals are not widened for the number of comparisons")
     differences = [
@@ -262,9 +262,9 @@ def compare(
         for stratum in STRATA
         if methods[0].table.rows(stratum).any()
         for way in sorted(methods[0].ways(), key=lambda way: (way[0] != "standard", way))
-        for metric in chosen
+        for metric in measured
         for a, b in combinations(methods, 2)
-        if (found := _difference(a, b, way, metric, stratum, seed, resamples)) is not None
+        if (found := _difference(a, b, way, metric, stratum, seed=seed, resamples=resamples)) is not None
     ]
     return Comparison(tuple(methods), differences, tuple(notes))
 
@@ -276,13 +276,10 @@ def _metrics(methods: Sequence[Method], asked: Iterable[str] | None) -> tuple[li
     names = list(FIRST) if asked is None else list(asked)
     if "all" in names:
         alone = sorted(set.union(*own) - has - set(POOLED))
-        chosen = {metric for metric in has if words.HIGHER_IS_BETTER.get(metric) is not None}
-        return sorted(chosen, key=rank), [f"only some results have {', '.join(alone)}"] if alone else []
-    parts: set[str] = set()
-    for name in names:
-        if name not in METRICS:
-            raise ConfigError("no such metric", field="metrics", found=name, expected=f"all, {', '.join(METRICS)}")
-        parts |= {column.name for column in METRICS[name].outputs if column.higher_is_better is not None}
+        shared = sorted(has & words.HIGHER_IS_BETTER.keys(), key=rank)
+        return shared, [f"only some results have {', '.join(alone)}"] if alone else []
+    columns = {column.name for name in chosen(names) for column in METRICS[name].outputs}
+    parts = columns & words.HIGHER_IS_BETTER.keys()
     if not parts & has:
         expected = ", ".join(sorted(has, key=rank)) or "metrics that all have"
         raise ConfigError("not in every result", field="metrics", found=", ".join(names), expected=expected)
@@ -290,31 +287,30 @@ def _metrics(methods: Sequence[Method], asked: Iterable[str] | None) -> tuple[li
     return sorted(parts & has, key=rank), [f"not in every result: {', '.join(missing)}"] if missing else []
 
 
-def _difference(
-    a: Method, b: Method, way: Way, metric: str, stratum: str, seed: int, resamples: int
-) -> Difference | None:
-    """The difference a − b; None where the metric is not measured in this way (no threshold enters it)."""
+def _difference(a: Method, b: Method, way: Way, metric: str, stratum: str, **how: int) -> Difference | None:
+    """The difference a − b; None where the metric is not measured in this way (no threshold enters it).
+
+    how: seed and resamples of the bootstrap.
+    """
     table, rows = a.table, a.table.rows(stratum)
     patients = table.frame["patient"][rows].tolist()
     if (way, metric) not in a.columns.keys() & b.columns.keys():
         return None
     x, y = a.columns[way, metric], b.columns[way, metric]
-    how: dict[str, int] = {"seed": seed, "resamples": resamples}
     if metric in POOLED:
-        errors = pooled_difference(x.gaps[rows], y.gaps[rows], patients, classes=x.classes, **how)
-        interval, value_a, value_b = errors
+        interval, value_a, value_b = pooled_difference(x.gaps[rows], y.gaps[rows], patients, classes=x.classes, **how)
     else:
         difference = (x - y)[rows]
         both = (np.where(np.isnan(difference), np.nan, values[rows]) for values in (x, y))
         value_a, value_b = (mean_interval(values, patients, resamples=1).value for values in both)
         interval = mean_interval(difference, patients, **how)
-    better, higher = None, words.HIGHER_IS_BETTER.get(metric)
-    if higher is not None and interval.low is not None and interval.high is not None:
-        better = None if interval.low <= 0 <= interval.high else a.name if (interval.low > 0) == higher else b.name
+    value, low, high, images, people = astuple(interval)
+    better = None
+    if low is not None and not low <= 0 <= high:
+        better = a.name if (low > 0) == words.HIGHER_IS_BETTER[metric] else b.name
     return Difference(
-        *(metric, a.name, b.name, *way, table.split, stratum),
-        *(interval.images, int(rows.sum()) - interval.images, interval.patients, value_a, value_b),
-        *(interval.value, interval.low, interval.high, better),
+        *(metric, a.name, b.name, *way, table.split, stratum, images, int(rows.sum()) - images, people),
+        *(value_a, value_b, value, low, high, better),
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -27,29 +27,19 @@ T = TypeVar("T")
 Row = dict[str, Any]
 
 
-def is_parallel() -> bool:
-    """Whether this is one of several processes that know each other."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+def count() -> int:
+    """How many processes share the work."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def rank() -> int:
     """This process's number; 0 does the printing and writing."""
-    return distributed.get_rank() if is_parallel() else 0
-
-
-def count() -> int:
-    """How many processes share the work."""
-    return distributed.get_world_size() if is_parallel() else 1
-
-
-def share(rows: Sequence[T]) -> list[T]:
-    """This process's part of `rows`: every row is in the part of exactly one process."""
-    return list(rows[rank() :: count()])
+    return distributed.get_rank() if count() > 1 else 0
 
 
 def from_first(make: Callable[[], T]) -> T:
     """What `make` gives in the first process, in every process; an error of the first is raised in all of them."""
-    if not is_parallel():
+    if count() == 1:
         return make()
     box: list[Any] = [None, None]
     if rank() == 0:
@@ -65,7 +55,7 @@ def from_first(make: Callable[[], T]) -> T:
 
 def gather(rows: list[T]) -> list[T]:
     """All processes' rows together, in every process."""
-    if not is_parallel():
+    if count() == 1:
         return rows
     parts: list[list[T]] = [[] for _ in range(count())]
     distributed.all_gather_object(parts, rows)
@@ -89,15 +79,14 @@ def started_by_torchrun(device: torch.device) -> Iterator[torch.device]:
 
 
 class PartialRows:
-    """The finished rows on disk, and the file that this process appends to.
+    """The finished rows on disk, which every process appends to a file of its own.
 
     target: the evaluation's JSON; rows lie beside it as <stem>.partial-<process>.jsonl. identity: what must be equal
     for rows to belong together, flat names and JSON values.
     """
 
-    def __init__(self, target: Path, identity: dict[str, Any], rank: int) -> None:
+    def __init__(self, target: Path, identity: dict[str, Any]) -> None:
         self.target, self.identity = target, json.loads(json.dumps(identity))
-        self._path = target.with_name(f"{target.stem}.partial-{rank}.jsonl")
 
     def files(self) -> list[Path]:
         """The partial files of all processes, of this start and of earlier ones."""
@@ -105,11 +94,7 @@ class PartialRows:
         return sorted(path for path in there if path.is_file())
 
     def read(self) -> list[Row]:
-        """The finished rows of all processes.
-
-        Raises:
-            CheckpointError: they are of another model, data set or setting; says which.
-        """
+        """The finished rows of all processes; CheckpointError for those of another model, data set or setting."""
         rows: list[Row] = []
         for path in self.files():
             first, *more = _whole_lines(path) or [{"identity": self.identity}]
@@ -131,22 +116,22 @@ class PartialRows:
         for path in self.files():
             path.unlink(missing_ok=True)
 
-    def __enter__(self) -> PartialRows:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self._path.read_bytes().rfind(b"\n") + 1 if self._path.exists() else 0
-        self._file = self._path.open("a", encoding="utf-8")
-        self._file.truncate(whole)  # a line that was cut off is written again
-        if not whole:
-            self.append([{"identity": self.identity}])
-        return self
+    @contextmanager
+    def appending(self) -> Iterator[Callable[[list[Row]], None]]:
+        """What adds finished rows to this process's file, where they survive the program's end."""
+        path = self.target.with_name(f"{self.target.stem}.partial-{rank()}.jsonl")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+        with path.open("a", encoding="utf-8") as file:
 
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+            def append(rows: list[Row]) -> None:
+                file.write("".join(json.dumps(row) + "\n" for row in rows))  # NaN where undefined, which Python reads
+                file.flush()
 
-    def append(self, rows: list[Row]) -> None:
-        """Adds finished rows; they survive the program's end. An undefined value is NaN here, which Python reads."""
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows))
-        self._file.flush()
+            file.truncate(whole)  # a line that was cut off is written again
+            if not whole:
+                append([{"identity": self.identity}])
+            yield append
 
 
 def _whole_lines(path: Path) -> list[Row]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,10 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
-from modiff.evaluation.records import ImageTable, Record, Result, assemble, strata_of, write_csv, write_result
+from modiff.evaluation.records import ImageTable, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
+from modiff.io.files import located
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -37,39 +37,17 @@ FOLDER = "evaluation"  # of a run folder
 Progress = Callable[[int, int], None]
 
 
-@dataclass
-class Evaluation:
-    """A table of images and, computed when they are asked for, its records."""
-
-    table: ImageTable
-    settings: EvaluationSettings
-
-    @cached_property
-    def records(self) -> list[Record]:
-        """The means with their intervals."""
-        return self.table.records(seed=self.settings.seed, resamples=self.settings.resamples)
-
-
-@dataclass(frozen=True)
-class Written:
-    """A result and the files that hold it."""
-
-    result: Result
-    json: Path
-    csv: Path
-
-
 def evaluate(
     model: Segmenter,
     images: MemoryStore,
-    settings: EvaluationSettings | None = None,
+    settings: EvaluationSettings,
     *,
     split: str,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     resume: PartialRows | None = None,
     progress: Progress | None = None,
-) -> Evaluation:
+) -> ImageTable:
     """Draws samples for every image and scores them together with the reference predictors, in float64.
 
     Sample i of a case is a function of (weights, image, settings.seed, i): rows depend neither on the batch size nor on
@@ -77,20 +55,20 @@ def evaluate(
     and an interrupted evaluation resumes. progress: called with (images done, images in all) by this process.
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
-    settings, report = settings or EvaluationSettings(), progress or (lambda done, total: None)
+    report = progress or (lambda done, total: None)
     source = ModelSamples(model, images, settings, torch.device(device), batch_size)
     finished: dict[str, Row] = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
-    mine = processes.share([row for row in source.rows if images.cases[row] not in finished])
+    left = [row for row in source.rows if images.cases[row] not in finished]
+    mine = left[processes.rank() :: processes.count()]  # every row is scored by exactly one process
     new: list[Row] = []
     was_training = model.training
     model.eval().to(source.device)
     try:
         report(len(finished), len(finished) + len(mine))
-        with resume if resume and mine else nullcontext() as kept:
+        with resume.appending() if resume and mine else nullcontext(lambda rows: None) as keep:
             for sampled in source.batches(mine):
                 rows = _score(sampled, settings)
-                if kept:
-                    kept.append(rows)
+                keep(rows)
                 new += rows
                 report(len(finished) + len(new), len(finished) + len(mine))
         finished |= {row["case"]: row for row in processes.gather(new)}
@@ -98,7 +76,7 @@ def evaluate(
         seconds = processes.from_first(lambda: source.seconds(rows))
     finally:
         model.train(was_training)
-    return Evaluation(assemble(split, rows, seconds), settings)
+    return assemble(split, rows, seconds)
 
 
 def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
@@ -113,75 +91,62 @@ def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
             controls |= score(other.masks, other.read, predictor="shuffled")
         if drawn.seconds is not None:
             seconds[str(drawn.steps)] = drawn.seconds
-    by_name = {
-        "case": sampled.cases,
-        "patient": sampled.patients,
-        "stratum": strata_of(masks.flatten(2).any(-1), read),
-        "raters": read.sum(1).tolist(),
-        "values": rows_of(columns, len(masks)),
-        "seconds": [seconds] * len(masks),
-    }
+    about = (sampled.cases, sampled.patients, strata_of(masks.flatten(2).any(-1), read), read.sum(1).tolist())
+    rows = [
+        {"case": case, "patient": patient, "stratum": stratum, "raters": raters, "values": values, "seconds": seconds}
+        for case, patient, stratum, raters, values in zip(*about, rows_of(columns, len(masks)), strict=True)
+    ]
     if other:
-        scored = zip(other.case, rows_of(controls, len(masks)), strict=True)
-        by_name["control"] = [{"case": case, "values": values} for case, values in scored]
-    return [dict(zip(by_name, cells, strict=True)) for cells in zip(*by_name.values(), strict=True)]
+        for row, case, values in zip(rows, other.case, rows_of(controls, len(masks)), strict=True):
+            row["control"] = {"case": case, "values": values}
+    return rows
 
 
 def evaluate_to_folder(
     loaded: LoadedModel,
     images: MemoryStore,
     folder: str | Path,
-    settings: EvaluationSettings | None = None,
+    settings: EvaluationSettings,
     *,
     split: str,
     data: str | Path,
     model_name: str,
     device: torch.device | str = "cpu",
-    batch_size: int | None = None,
     restart: bool = False,
-    progress: Progress | None = None,
-) -> Written:
+    **how: Any,
+) -> Path:
     """Evaluates a model and writes <name>.csv and <name>.json to `folder`; an interrupted evaluation resumes.
 
-    images: the split, in memory; data: the store it is of. The name is `settings.name(split)`. restart: throw away what
-    an interrupted evaluation left. Every process calls this; the first one writes.
+    Returns the JSON. images: the split, in memory; data: the store it is of. The name is `settings.name(split)`.
+    restart: throw away what an interrupted evaluation left. how: batch_size and progress of `evaluate`. Every process
+    calls this; the first one writes.
     Raises DataError where the model does not fit the images, CheckpointError where an unfinished evaluation is of
     another model, data set or setting.
     """
-    settings = settings or EvaluationSettings()
     device = torch.device(device)
     check_fit(loaded, images, data)
     target = Path(folder) / f"{settings.name(split)}.json"
     model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, loaded.config)}
     store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
     identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split, "device": device.type}
-    resume = PartialRows(target, identity | settings.to_dict(), processes.rank())
+    resume = PartialRows(target, identity | settings.to_dict())
     if restart:
         processes.from_first(resume.discard)
-    evaluation = evaluate(
-        loaded.model,
-        images,
-        settings,
-        split=split,
-        device=device,
-        batch_size=batch_size,
-        resume=resume,
-        progress=progress,
-    )
+    table = evaluate(loaded.model, images, settings, split=split, device=device, resume=resume, **how)
 
-    def write() -> Written:
+    def write() -> Path:
         said, where = notes(loaded, images, split), device_name(device)
-        written = _write(evaluation, target, said, device=where, store=store, model=model)
+        written = _write(table, settings, target, said, device=where, store=store, model=model)
         resume.discard()
         return written
 
     return processes.from_first(write)
 
 
-def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress | None = None) -> Written:
+def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress | None = None) -> Path:
     """Scores samples in files against every case of the truth and writes <split>.csv and <split>.json to `folder`.
 
-    name: of the method. progress: called with (cases done, cases in all).
+    Returns the JSON. name: of the method. progress: called with (cases done, cases in all).
     Raises DataError that names the case where predictions and truth do not fit, and where nobody read any image.
     """
     truth, settings = source.truth, source.settings
@@ -190,7 +155,8 @@ def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progre
     for done, sampled in source.batches():
         rows += _score(sampled, settings)
         report(done, len(source.rows))
-    table = assemble(truth.split, rows)
+    with located(source.predictions.path):
+        table = assemble(truth.split, rows)
     if not len(table):
         raise DataError("nobody read any of these images", path=truth.path)
     samples = str(source.predictions.path.resolve())
@@ -198,18 +164,20 @@ def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progre
     store = {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()}
     target = Path(folder) / f"{settings.name(truth.split)}.json"
     said = [*truth.notes, *source.notes]
-    return _write(Evaluation(table, settings), target, said, device=device_name("cpu"), store=store, model=model)
+    return _write(table, settings, target, said, device=device_name("cpu"), store=store, model=model)
 
 
-def _write(evaluation: Evaluation, target: Path, notes: list[str], *, device: str, **of: Any) -> Written:
+def _write(
+    table: ImageTable, settings: EvaluationSettings, target: Path, notes: list[str], *, device: str, **of: Any
+) -> Path:
     """of: the store and the model."""
-    table, settings, fold = evaluation.table, evaluation.settings, fold_of(evaluation.table.split)[0]
+    fold = fold_of(table.split)[0]
     made = provenance.made(device=device, processes=processes.count(), **of)
     made |= {"seed": settings.seed, "split": table.split} | ({} if fold is None else {"fold": fold})
     made |= {"settings": settings.to_dict(), "notes": notes, "unread": table.unread}
-    result = Result(made, table.counts(), evaluation.records)
-    csv = write_csv(table, target.with_suffix(".csv"))
-    return Written(result, write_result(result, target), csv)
+    write_csv(table, target.with_suffix(".csv"))
+    records = table.records(seed=settings.seed, resamples=settings.resamples)
+    return write_result(Result(made, table.counts(), records), target)
 
 
 def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:

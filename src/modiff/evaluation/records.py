@@ -34,7 +34,7 @@ STRATA = ("all", "all_marked", "some_empty", "none")
 UNREAD = "unread"  # the stratum of images that nobody read
 DIFFERENCE = "_minus_"  # "ged_minus_majority_vote": the predictor's GED less the other's, image by image
 Seconds = dict[tuple[int | None, int], float]
-_IMAGE = ("patient", "stratum", "raters")  # what a row says of its image, before its values
+_IMAGE = ("case", "patient", "stratum", "raters")  # what a row says of its image, before its values
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,6 @@ class Record:
     ci_low: float | None
     ci_high: float | None
     seconds_per_image: float | None
-
-
-KEYS = tuple(field.name for field in fields(Record))
 
 
 @dataclass(frozen=True)
@@ -147,11 +144,7 @@ def read_json(path: Path, parts: Mapping[str, type], *, what: str, hint: str) ->
 
 
 def read_result(path: str | Path) -> Result:
-    """Reads and checks an evaluation's JSON.
-
-    Raises:
-        DataError: not JSON, keys that are missing or unknown, values of the wrong type.
-    """
+    """Reads an evaluation; raises DataError for what is not JSON, missing or unknown keys and values of wrong type."""
     path = Path(path)
     parts = {"made": dict, "strata": dict, "results": list}
     content = read_json(path, parts, what="an evaluation", hint="`modiff evaluate` makes one.")
@@ -178,7 +171,7 @@ def read_result(path: str | Path) -> Result:
 
 def select(records: Iterable[Record], **wanted: Any) -> list[Record]:
     """The records whose fields equal what is wanted, or are among it where a list, tuple or set is given."""
-    unknown = set(wanted) - set(KEYS)
+    unknown = wanted.keys() - {field.name for field in fields(Record)}
     if unknown:
         raise TypeError(f"a record has no {', '.join(sorted(unknown))}")
     asked = {key: value if isinstance(value, list | tuple | set) else (value,) for key, value in wanted.items()}
@@ -187,11 +180,7 @@ def select(records: Iterable[Record], **wanted: Any) -> list[Record]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Quantity:
-    """What a column holds: a metric of a predictor, with all that was fixed to measure it.
-
-    Raises:
-        DataError: from `parse`, a name that is not a column of values.
-    """
+    """What a column holds: a metric of a predictor, with all that was fixed to measure it."""
 
     protocol: str
     threshold: float
@@ -208,7 +197,7 @@ class Quantity:
 
     @classmethod
     def parse(cls, name: str) -> Quantity:
-        """The quantity of a column's name."""
+        """The quantity of a column's name; raises DataError for one that is not a column of values."""
         try:
             metric, predictor, protocol, *pairs = name.split("|")
             given = dict(pair.split("=", 1) for pair in pairs)
@@ -234,18 +223,17 @@ class ImageTable:
     unread: int = 0
 
     @classmethod
-    def of(cls, split: str, images: Mapping[str, Iterable[object]], values: pd.DataFrame) -> ImageTable:
-        """A table from case, patient, stratum and raters of each image, and values, a column per quantity or its name.
+    def of(cls, split: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> ImageTable:
+        """A table from rows of case, patient, stratum, raters and a value per quantity, whose names end the header.
 
         Raises DataError for two images or columns of one name and for a column's name that is not a quantity's.
         """
-        index = pd.Index(list(images["case"]), dtype=object, name="case")
-        columns = values.columns.map(lambda name: Quantity.parse(name) if isinstance(name, str) else name)
-        for kind, names in (("image", index), ("column", columns)):
+        quantities = list(map(Quantity.parse, header[len(_IMAGE) :]))
+        frame = pd.DataFrame(rows, columns=[*_IMAGE, *quantities], dtype=object).set_index("case")
+        for kind, names in (("image", frame.index), ("column", frame.columns)):
             if not names.is_unique:
                 raise DataError(f"two {kind}s of one name", found=names[names.duplicated()][0])
-        frame = pd.DataFrame({name: list(images[name]) for name in _IMAGE}, index=index).astype({"raters": int})
-        return cls(split, pd.concat([frame, values.set_axis(index).set_axis(columns, axis=1)], axis=1))
+        return cls(split, frame.astype({"raters": int} | dict.fromkeys(quantities, np.float64)))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -307,8 +295,7 @@ class ImageTable:
                 else:
                     interval = mean_interval(one[rows], owners[name], **how)
                 about = asdict(quantity) | {"split": self.split, "stratum": name, "seconds_per_image": seconds}
-                about |= {"images": interval.images, "patients": interval.patients}
-                records.append(Record(**about, value=interval.value, ci_low=interval.low, ci_high=interval.high))
+                records.append(Record(**about, **asdict(interval)))
         return records
 
 
@@ -350,29 +337,23 @@ def _reading_order(quantity: Quantity) -> tuple[object, ...]:
 def write_csv(table: ImageTable, path: str | Path) -> Path:
     """Writes case, patient, stratum, raters and a column per quantity, a row per image; undefined values are empty."""
     quantities = sorted(table.columns, key=_reading_order)
-    header = [*_IMAGE, *(quantity.name for quantity in quantities)]
-    frame = table.frame[[*_IMAGE, *quantities]].set_axis(header, axis=1)
+    frame = table.frame[[*_IMAGE[1:], *quantities]]
+    frame = frame.set_axis([*_IMAGE[1:], *(quantity.name for quantity in quantities)], axis=1)
     return write_text(path, frame.to_csv(lineterminator="\n"))
 
 
 def read_csv(path: str | Path, split: str) -> ImageTable:
-    """Reads what `write_csv` wrote.
-
-    Raises:
-        DataError: not such a table.
-    """
-    path, fixed = Path(path), ["case", *_IMAGE]
+    """Reads what `write_csv` wrote; raises DataError for what is not such a table."""
+    path, fixed = Path(path), len(_IMAGE)
     try:
         with located(path), path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-            names = header[len(fixed) :]
-            if header[: len(fixed)] != fixed:
-                raise DataError("not a table of images", found=header[: len(fixed)], expected=", ".join(fixed))
+            if header[:fixed] != list(_IMAGE):
+                raise DataError("not a table of images", found=header[:fixed], expected=", ".join(_IMAGE))
             if any(len(row) != len(header) for row in rows):
                 raise DataError("a row that does not fit its header", expected=f"{len(header)} cells")
-            images = {name: [row[i] for row in rows] for i, name in enumerate(fixed)}
-            values = np.array([[float(cell or "nan") for cell in row[len(fixed) :]] for row in rows], dtype=np.float64)
-            return ImageTable.of(split, images, pd.DataFrame(values.reshape(len(rows), len(names)), columns=names))
+            cells = ([*row[:fixed], *(float(cell or "nan") for cell in row[fixed:])] for row in rows)
+            return ImageTable.of(split, header, cells)
     except (OSError, ValueError, csv.Error) as error:
         raise DataError("not a table of images", path=path, found=error) from None
 
@@ -386,7 +367,7 @@ def assemble(split: str, rows: Sequence[Mapping[str, Any]], seconds: Seconds | N
     extra = {row["control"]["case"]: row["control"]["values"] for row in rows if "control" in row}
     every, rows = rows, [row for row in rows if row["stratum"] != UNREAD]
     names = {name for row in (*(row["values"] for row in rows), *extra.values()) for name in row}
-    found = [{**row["values"], **extra.get(row["case"], {})} for row in rows]
-    images = {key: [row[key] for row in rows] for key in ("case", *_IMAGE)}
-    values = pd.DataFrame(found, index=range(len(rows)), columns=sorted(names), dtype=np.float64)
-    return replace(ImageTable.of(split, images, values), seconds=seconds or {}, unread=len(every) - len(rows))
+    header = [*_IMAGE, *sorted(names)]
+    cells = ({**row, **row["values"], **extra.get(row["case"], {})} for row in rows)
+    table = ImageTable.of(split, header, ([row.get(name) for name in header] for row in cells))
+    return replace(table, seconds=seconds or {}, unread=len(every) - len(rows))

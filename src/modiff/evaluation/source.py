@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, groupby, islice, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -82,9 +82,8 @@ class ModelSamples:
         if len(set(images.cases)) != len(images.cases):
             raise DataError("case names repeat: rows could not be told apart", field="case")
         self.model, self.images, self.settings, self.device = model, images, settings, device
-        self.batch_size = at_once or max(
-            1, SAMPLES_AT_ONCE.get(device.type, SAMPLES_AT_ONCE["cpu"]) // max(settings.ns)
-        )
+        most = SAMPLES_AT_ONCE["cuda" if device.type == "cuda" else "cpu"]
+        self.batch_size = at_once or max(1, most // max(settings.ns))
         self.rows = subset(images.cases, settings.limit)
         # Recorded and asked for: the model's default is recorded by its number.
         self.steps = {model.default_steps if steps is None else steps: steps for steps in settings.steps}
@@ -181,23 +180,18 @@ class FileSamples:
 
     def batches(self) -> Iterator[tuple[int, Sampled]]:
         """Images that can be scored together, and how many cases are done with them; a large volume comes in parts."""
-        waiting: list[_Image] = []
-        names: set[str] = set()
-        for done, row in enumerate(self.rows):
-            for image in self._images(row):
-                if image.case in names:
-                    raise DataError("two images of one name", path=self.predictions.path, field=image.case)
-                names.add(image.case)
-                full = (len(waiting) + 1) * image.maps.numel() > _VALUES_AT_ONCE
-                if waiting and (full or image.kind != waiting[0].kind):
-                    yield done, _together(waiting)
-                    waiting = []
-                waiting.append(image)
-        yield len(self.rows), _together(waiting)
+        every = chain.from_iterable(map(self._images, range(len(self.rows))))
+        kinds = groupby(every, key=lambda image: (image.maps.shape, image.maps.dtype, image.masks.shape))
+        for (shape, *_), alike in kinds:
+            while images := list(islice(alike, max(1, _VALUES_AT_ONCE // shape.numel()))):
+                names, patients, done, *tensors = zip(*images, strict=True)
+                maps, masks, read, weights = map(torch.stack, tensors)
+                yield done[-1], Sampled(names, patients, masks, read, [Drawn(maps, _unequal(weights))])
 
-    def _images(self, row: int) -> Iterator[_Image]:
+    def _images(self, place: int) -> Iterator[_Image]:
         """The slices of a case, with the largest n of maps by the fixed draw."""
-        case, largest = self.truth.cases[row], max(self.settings.ns)
+        row, largest = self.rows[place], max(self.settings.ns)
+        case = self.truth.cases[row]
         raw, (masks, read, affine) = self.predictions.read(case), self.truth.read(row)
         if len(raw.names) < largest:
             hint, found = "-n says how many are scored.", len(raw.names)
@@ -217,7 +211,7 @@ class FileSamples:
         for z, arrays in enumerate(zip(maps[:, order], masks, read, strict=True)):
             name = case if len(maps) == 1 else f"{case}/slice-{z:03d}"
             tensors = (torch.from_numpy(array) for array in (*arrays, weights[order]))
-            yield _Image(name, self.truth.patients[row], *tensors)
+            yield _Image(name, self.truth.patients[row], place + (z + 1 == len(maps)), *tensors)
 
 
 def draw_order(seed: int, case: str, names: Sequence[str]) -> list[int]:
@@ -230,25 +224,15 @@ def _first(names: Sequence[str]) -> str:
 
 
 class _Image(NamedTuple):
-    """One image: maps (N,K,H,W), masks (R,K,H,W), read (R,) and weights (N,)."""
+    """One image: maps (N,K,H,W), masks (R,K,H,W), read (R,) and weights (N,). done: how many cases are, with it."""
 
     case: str
     patient: str
+    done: int
     maps: Tensor
     masks: Tensor
     read: Tensor
     weights: Tensor
-
-    @property
-    def kind(self) -> tuple[object, ...]:
-        """Equal for images that can be scored together."""
-        return self.maps.shape, self.maps.dtype, self.masks.shape
-
-
-def _together(images: list[_Image]) -> Sampled:
-    cases, patients, *tensors = zip(*images, strict=True)
-    maps, masks, read, weights = map(torch.stack, tensors)
-    return Sampled(cases, patients, masks, read, [Drawn(maps, _unequal(weights))])
 
 
 def _unequal(weights: Tensor) -> Tensor | None:

@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modiff.benchmark.figure import CaseFigure, case_cells
+from modiff.benchmark.tables import Cell, Row, Table, head
 from modiff.config import to_dict
 from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
 from modiff.errors import CheckpointError, DataError, ModiffError
+from modiff.evaluation import words
 from modiff.evaluation.evaluate import FOLDER, check_fit
-from modiff.evaluation.records import ImageTable, Result, read_csv, read_result
+from modiff.evaluation.records import DIFFERENCE, STRATA, ImageTable, Record, Result, read_csv, read_result, select
 from modiff.evaluation.source import choose, draw, pictured, strata
 from modiff.io.files import check_file_output, write_text
 from modiff.methods.run_folder import LOG, WEIGHTS
+from modiff.metrics.registry import rank
 from modiff.prediction.summary import Summary, summarise
-from modiff.report import tables
 from modiff.types import Batch
+from modiff.viz import figures
 from modiff.viz.charts import charts, read_log
-from modiff.viz.figures import LEVELS, RATER, SAMPLE, Cell, contact_sheet, encoded, grey_window
 from modiff.viz.html import as_text, render
 
 if TYPE_CHECKING:
@@ -37,8 +39,11 @@ CASES = 12
 SAMPLES = 16  # drawn for a case's maps
 SHOWN = 8  # of them shown one by one
 COLUMNS = 8
-COLOURS = {"rater": RATER, "sample": SAMPLE, "levels": LEVELS}  # what the page's legend explains
+# What the page's legend explains.
+COLOURS = {"rater": figures.RATER, "sample": figures.SAMPLE, "levels": figures.LEVELS}
 Results = dict[Path, Result]
+Setting = tuple[str, float, int | None]  # protocol, threshold, steps of the model
+_PAIRS = (("model", "iid_reference"), ("model", "majority_vote"), ("shuffled", "majority_vote"))
 
 
 def write_report(
@@ -69,7 +74,7 @@ def write_report(
         config=sections.get("Configuration"),
         parameters=sum(parameter.numel() for parameter in loaded.model.parameters()) if loaded else 0,
         problem=problem,
-        finding=next(filter(None, map(tables.sentence, results.values())), None),
+        finding=next(filter(None, map(sentence, results.values())), None),
         scores=[_scores(path.stem, result) for path, result in results.items()],
         log=LOG,
         charts=charts(read_log(folder / LOG)),
@@ -111,9 +116,101 @@ def _scores(name: str, result: Result) -> dict[str, Any]:
         "made": result.made,
         "counts": result.strata.get("all", {}),
         "notes": _list(result.made.get("notes")),
-        "tables": tables.summary(result),
+        "tables": tables_of(result),
         "seconds": [f"{took:.3g} s for {n} samples" + f" at {s} steps" * (s > 0) for (s, n), took in seconds],
     }
+
+
+def tables_of(result: Result) -> list[Table]:
+    """Every protocol, threshold and number of steps of an evaluation: predictors on all images, then strata."""
+    return [table for setting in settings_of(result) for table in _tables(result, setting)]
+
+
+def settings_of(result: Result) -> list[Setting]:
+    """The protocols, thresholds and steps that the model was scored under, standard first."""
+    found = {(r.protocol, r.threshold, r.steps) for r in result.results if r.predictor == "model"}
+    return sorted(found, key=lambda s: (s[0] != "standard", s[0], s[1], s[2] or 0))
+
+
+def _tables(result: Result, setting: Setting) -> Iterator[Table]:
+    protocol, threshold, steps = setting
+    records = select(result.results, protocol=protocol, threshold=threshold, steps=(steps, None))
+    model = select(records, predictor="model", stratum="all")
+    if not model:
+        return
+    how = words.threshold(model[0]) + ("" if steps is None else f", {steps} steps")
+    measured = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
+    columns = sorted(measured, key=lambda c: (rank(c[0]), c))
+    heads = tuple(head(column) for column in columns)
+    cells = {(r.predictor, r.stratum, r.metric, r.n): _cell(r, result.undefined(r)) for r in reversed(records)}
+
+    def row(title: str, predictor: str, stratum: str, other: str = "", before: tuple[str, ...] = ()) -> Row:
+        """The values of a predictor, or its paired differences from another one."""
+        end = f"{DIFFERENCE}{other}" if other else ""
+        return Row(title, tuple(cells.get((predictor, stratum, metric + end, n)) for metric, n in columns), (), before)
+
+    rows = [row(words.PREDICTORS[p], p, "all") for p in words.PREDICTORS]
+    rows += [row(f"{words.PREDICTORS[p]} − {words.PREDICTORS[q]}, paired", p, "all", q) for p, q in _PAIRS]
+    caption = f"{protocol}: {words.CONVENTIONS.get(protocol, 'other conventions')}; {how}"
+    yield Table("", protocol, caption, ("all images", *heads), tuple(row for row in rows if any(row.cells)))
+    strata = []
+    for stratum in STRATA[1:]:
+        counts = result.strata.get(stratum, {})
+        if counts.get("images"):
+            before = (str(counts["images"]), str(counts.get("patients", 0)))
+            strata.append(row(words.STRATA[stratum], "model", stratum, before=before))
+    caption = f"By stratum, {protocol} protocol; {how}"
+    yield Table("", protocol, caption, ("model, by stratum", "images", "patients", *heads), tuple(strata))
+
+
+def _cell(record: Record, undefined: int) -> Cell:
+    notes = (words.interval(record), f"{undefined} images undefined" if undefined else "")
+    return Cell(words.value(record), tuple(filter(None, notes)), False)
+
+
+def sentence(result: Result) -> str | None:
+    """The first finding in words: GED under the standard protocol beside majority vote and i.i.d. reference."""
+    settings = settings_of(result)
+    if not settings:
+        return None
+    protocol, threshold, steps = settings[0]
+    records = select(result.results, protocol=protocol, threshold=threshold, stratum="all", steps=(steps, None))
+    model = next(iter(select(records, metric="ged", predictor="model", steps=steps)), None)
+    if model is None or model.value is None:
+        return None
+    said = [
+        f"GED with n = {model.n} ({protocol} protocol, {words.threshold(model)}) is {words.value(model)}"
+        f"{_bracket(model)} on {model.images} images of split {model.split}."
+    ]
+    found = {(r.predictor, r.metric): r for r in reversed(records) if r.n == model.n and r.value is not None}
+    for other in ("iid_reference", "majority_vote"):
+        beside, apart = found.get((other, "ged")), found.get(("model", f"ged{DIFFERENCE}{other}"))
+        if beside and apart:
+            said.append(_against(other, beside, apart))
+    return " ".join(said)
+
+
+def _bracket(record: Record) -> str:
+    return f" (95 % interval {words.interval(record)})" if record.ci_low is not None else ""
+
+
+def _against(other: str, beside: Record, apart: Record) -> str:
+    """How the model compares with a reference. apart: the paired difference."""
+    difference = apart.value or 0.0
+    if other == "iid_reference":
+        return (
+            f"The i.i.d. reference, samples that are fresh raters, has {words.value(beside)}: the model lies "
+            f"{words.number(abs(difference))} {'above' if difference >= 0 else 'below'} it{_bracket(apart)}."
+        )
+    verdict = "no clear difference"
+    if apart.ci_low is None or apart.ci_high is None:
+        verdict = "too few patients to say whether that is more than chance"
+    elif apart.ci_high < 0 or apart.ci_low > 0:
+        verdict = f"the model is {'better' if apart.ci_high < 0 else 'worse'}"
+    return (
+        f"The majority vote repeated {beside.n} times has {words.value(beside)}: {verdict}, "
+        f"paired difference {words.number(difference, signed=True)}{_bracket(apart)}."
+    )
 
 
 def _list(value: Any) -> list[Any]:
@@ -144,7 +241,7 @@ def _cases(
     settings = made.get("settings", {})  # what a file says is not trusted
     seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
     table = path.with_suffix(".csv") if path and not changed and scored == split else None
-    figures, window = case_figures(
+    shown, window = case_figures(
         images,
         loaded.model,
         seed=seed if isinstance(seed, int) else 0,
@@ -158,7 +255,7 @@ def _cases(
         "channel": images.info.channels[0] if len(images.info.channels) > 1 else None,
         "window": window,
         "changed": changed,
-        "figures": figures,
+        "figures": shown,
         "scores": _case_scores(read_csv(table, split)) if table and table.is_file() else {},
     }
 
@@ -175,20 +272,20 @@ def case_figures(
     info, rows = images.info, choose(images.cases, strata(images), CASES)
     if not rows:
         return [], (0.0, 1.0)
-    window = grey_window(np.stack([pictured(image.numpy(), info) for image in images.batch(rows).image]))
+    window = figures.grey_window(np.stack([pictured(image.numpy(), info) for image in images.batch(rows).image]))
     made = []
     for row in rows:
         batch = images.batch([row])
         samples, _ = draw(model, batch.to(device), SAMPLES, seed, steps)
         summary = summarise(samples, classes=info.classes)
         marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
-        words = f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
-        sheet = contact_sheet(cells_of(batch, summary, info), window=window, inches=1.5)
-        made.append(CaseFigure(images.cases[row], encoded(sheet), words))
+        said = f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
+        sheet = figures.contact_sheet(cells_of(batch, summary, info), window=window, inches=1.5)
+        made.append(CaseFigure(images.cases[row], figures.encoded(sheet), said))
     return made, window
 
 
-def cells_of(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell]]:
+def cells_of(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[figures.Cell]]:
     """The rows of a case's figure. batch: of one case; summary: of its samples."""
     close, cells, label = case_cells(batch, info, np.asarray(summary.masks.any((0, 1))))
     cells += [
@@ -196,7 +293,7 @@ def cells_of(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[Cell]
         close.probability(np.clip(summary.mean.sum(0), 0, 1), "mean map"),
         close.heat(summary.entropy, math.log2(len(info.classes) + 1), "uncertainty"),
     ]
-    samples = [close.outlined(mask, SAMPLE, f"sample {i}") for i, mask in enumerate(summary.masks[:SHOWN], 1)]
+    samples = [close.outlined(mask, figures.SAMPLE, f"sample {i}") for i, mask in enumerate(summary.masks[:SHOWN], 1)]
     return [part[i : i + COLUMNS] for part in (cells, samples) for i in range(0, len(part), COLUMNS)]
 
 

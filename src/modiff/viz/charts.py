@@ -6,6 +6,7 @@ import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -64,13 +65,10 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
         return []
     rows = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict):
-            numbers = {name: value for name, value in row.items() if type(value) in (int, float)}  # a bool is not one
-            rows.append({name: float(value) for name, value in numbers.items() if abs(value) < 1e300})
+        with suppress(ValueError, RecursionError):
+            if isinstance(row := json.loads(text), dict):
+                numbers = {name: value for name, value in row.items() if type(value) in (int, float)}  # no bools
+                rows.append({name: float(value) for name, value in numbers.items() if abs(value) < 1e300})
     return rows
 
 

@@ -107,8 +107,7 @@ def draw(axes: Axes, cell: Cell, *, window: tuple[float, float] = (0.0, 1.0)) ->
     else:
         grey = image if image.ndim == 2 else image[0]
         axes.imshow(grey, cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     if cell.heat is not None:
         axes.imshow(heat_colours(np.clip(cell.heat, 0, 1)), interpolation="bilinear")
     if cell.isolines is not None:
@@ -179,14 +178,8 @@ def contact_sheet(
             draw(axes, cell, window=window)
             axes.set_anchor("N")  # panels of different shapes end at one upper edge
             if j == 0 and i < len(row_titles):
-                layout: dict[str, Any] = {
-                    "rotation": 0,
-                    "ha": "right",
-                    "va": "center",
-                    "labelpad": 4,
-                    "parse_math": False,
-                }
-                axes.set_ylabel(row_titles[i], fontsize=7, **layout)
+                name = axes.set_ylabel(row_titles[i], fontsize=7, rotation=0, ha="right", va="center", labelpad=4)
+                name.set_parse_math(False)
     return figure
 
 
