@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modiff.benchmark.plan import FILTERS, BenchmarkSettings, check_names, configure, names, rows_of
-from modiff.config import to_dict
+from modiff.config.fields import to_dict
 from modiff.errors import ConfigError
 from modiff.methods.run_folder import differences
 from modiff.types import DataSpec

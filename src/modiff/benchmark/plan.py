@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modiff.config import RunConfig, build_config, check_ranges, presets, to_dict
 from modiff.config.evaluation import BenchmarkConfig
-from modiff.config.fields import flatten, merged, setting
+from modiff.config.fields import flatten, merged, setting, to_dict
+from modiff.config.run import RunConfig, build_config, check_ranges, presets
 from modiff.errors import ConfigError
 from modiff.methods.registry import METHODS as methods
 from modiff.metrics.registry import columns_of

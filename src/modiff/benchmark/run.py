@@ -22,7 +22,7 @@ import torch
 
 from modiff.benchmark.plan import BenchmarkSettings, Row, check_names, configure
 from modiff.benchmark.state import COSTS, STATE, Run, State, Status, merge_state, read_state, revise, write_state
-from modiff.config import RunConfig, parse_budget
+from modiff.config.run import RunConfig, parse_budget
 from modiff.data.loading import load
 from modiff.data.splits import fold_split
 from modiff.data.store import Store

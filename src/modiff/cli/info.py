@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import parser_of
-from modiff.config import presets, read_preset
 from modiff.config.fields import merged, setting
+from modiff.config.run import presets, read_preset
 from modiff.errors import ConfigError, DataError
 from modiff.methods.registry import METHODS
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from modiff.config import build_config, read_preset
+from modiff.config.run import build_config, read_preset
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter
 from modiff.methods.presence import PresenceHead

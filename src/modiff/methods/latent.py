@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from modiff.config import check_model
 from modiff.config.baselines import CFlowConfig, MoSEConfig, ProbUNetConfig
+from modiff.config.run import check_model
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter, at_once
 from modiff.nn.windows import Size, pad_to_multiple

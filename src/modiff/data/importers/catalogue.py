@@ -13,9 +13,8 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from typing import Any
 
-from modiff.config.data import SplitConfig
+from modiff.config.data import PhantomConfig, SplitConfig
 from modiff.config.help import verb_parser
-from modiff.config.phantom import PhantomConfig
 
 _TYPES = {"int": int, "float": float}  # that an argument in catalogue.toml may have
 

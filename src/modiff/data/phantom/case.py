@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
 from modiff.data.phantom.lesion import ANGLES, Lesion, draw_lesion, opacity, outlines
 from modiff.data.phantom.texture import SOFT_TISSUE, Grid, Patient, Pleura, scanner_noise, surroundings
 from modiff.data.store_format import StoreInfo

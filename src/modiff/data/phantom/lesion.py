@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from modiff.config.phantom import FARTHEST, MOST_OFF_CENTRE
+from modiff.config.data import FARTHEST, MOST_OFF_CENTRE
 
 Array = NDArray[np.floating]
 
