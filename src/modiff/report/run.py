@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modiff.benchmark.figure import CaseFigure, case_cells
+from modiff.benchmark.tables import CaseFigure, case_cells
 from modiff.config.fields import to_dict
 from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
