@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from modiff.cli import VERBS, module_of
+from modiff.cli import MODULES, VERBS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -112,7 +112,7 @@ def training_options() -> set[str]:
 def options(verb: str) -> set[str]:
     if verb == "train":
         return training_options()
-    module = import_module(module_of(verb))
+    module = import_module(f"modiff.cli.{MODULES.get(verb, verb)}")
     return options_of(module.parser(f"modiff {verb}"))
 
 

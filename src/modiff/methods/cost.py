@@ -86,7 +86,7 @@ def describe(
 
 
 def describe_model(
-    method: str, config: Any, data: DataSpec, *, size: int, n: int, preset: str | None = None
+    method: str, config: Any, data: DataSpec, *, size: int = 128, n: int = 16, preset: str | None = None
 ) -> Description:
     """Of a configured model for such data. Samples are counted as if every one marked something."""
     _check({"size": size, "n": n})

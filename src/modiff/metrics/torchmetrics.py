@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from modiff.errors import MetricError
 from modiff.metrics import functional as F
@@ -95,9 +96,7 @@ class RegistryMetric(Metric):
     def _collected(self, name: str) -> Tensor:
         """(images,) values: a list before processes are reduced, a tensor after."""
         state = getattr(self, f"values_{name}")
-        if isinstance(state, Tensor):
-            return state
-        return torch.cat(state) if state else torch.zeros(0, dtype=torch.float64, device=self.device)
+        return dim_zero_cat(state) if len(state) else torch.zeros(0, dtype=torch.float64, device=self.device)
 
 
 class EnergyDistance(RegistryMetric):

@@ -116,11 +116,6 @@ def rater_weights(read: Tensor) -> Tensor:
     return there / there.sum(1, keepdim=True)
 
 
-def rater_mean(masks: Tensor, read: Tensor) -> Tensor:
-    """(B,K,H,W) float64: the fraction of raters who marked each pixel; NaN for an image that nobody read."""
-    return torch.einsum("brkhw,br->bkhw", masks.double(), rater_weights(read))
-
-
 def sample_mean(samples: Tensor, weights: Tensor | None) -> Tensor:
     """(B,K,H,W) float64: the mean of maps (B,N,K,H,W), bool or float, weighted by (B,N) where given."""
     if weights is not None:
