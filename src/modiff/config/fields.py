@@ -100,9 +100,9 @@ def check_numbers(config: object, prefix: str = "") -> None:
 
 @cache
 def help_texts(kind: type) -> dict[str, str]:
-    """The docstring below each field of a dataclass, in one line."""
+    """The docstring below each field of a dataclass, in one line; those of its base first."""
     body = cast(ast.ClassDef, ast.parse(inspect.getsource(kind)).body[0]).body
-    found = {}
+    found = {**help_texts(kind.__base__)} if is_dataclass(kind.__base__) else {}
     for item, below in pairwise(body):
         if isinstance(item, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             found[ast.unparse(item.target)] = " ".join(str(below.value.value).split())
