@@ -45,8 +45,8 @@ Say = Callable[[str], None]
 Bar = Callable[[str], "AbstractContextManager[Progress]"]
 
 
-class _Stopped(Exception):
-    """The user, or the time of this start, ends the benchmark between two steps."""
+class _Stopped(BaseException):
+    """The user, or the time of this start, ends the benchmark between two steps; no failure of a run."""
 
 
 def benchmark(
@@ -118,20 +118,16 @@ class _Start:
             if (folder / CONFIG).exists() and (folder / CHECKPOINT).exists():
                 hint = "Use the same --set and --presets, remove that folder, or use another one (-o)"
                 check_resumable(folder, self.config(run), hint=hint)
-        for run in todo:
             if run.status == Status.DONE and (why := revise(self.folder, run, self.state)) is not None:
                 self.say(f"{run.name}: once more, {why}")
 
     def work(self, todo: Sequence[Run]) -> None:
         """Every run that is not done, one after the other; _Stopped where the time of this start is over."""
         write_state(self.state, self.folder)
-        try:
-            for number, run in enumerate(todo, 1):
-                if run.status != Status.DONE:
-                    self.left()
-                    self.attempt(run, f"[{number}/{len(todo)}] {run.name}")
-        finally:
-            write_state(self.state, self.folder)
+        for number, run in enumerate(todo, 1):
+            if run.status != Status.DONE:
+                self.left()
+                self.attempt(run, f"[{number}/{len(todo)}] {run.name}")
 
     def config(self, run: Run) -> RunConfig:
         """What a run is trained with."""
@@ -160,8 +156,6 @@ class _Start:
             self.score(run)
             run.status = Status.DONE
             (folder / ERROR).unlink(missing_ok=True)
-        except _Stopped:
-            raise
         except Exception as error:  # whatever a method does wrong, the others are still wanted
             words = " ".join(str(error).split())[:400]
             run.status, run.error = Status.FAILED, type(error).__name__ + (f": {words}" if words else "")
