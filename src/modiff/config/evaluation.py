@@ -111,7 +111,6 @@ class BenchmarkConfig:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError("needs seeds, each once", field="seeds", found=self.seeds)
         if self.folds and self.split != "test":
-            raise ConfigError(
-                "folds are scored on the patients held out", field="split", found=self.split, expected="test"
-            )
+            what = "folds are scored on the patients held out"
+            raise ConfigError(what, field="split", found=self.split, expected="test")
         check_numbers(self)

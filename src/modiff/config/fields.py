@@ -143,9 +143,8 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
 
 
 def _hint_text(kind: Any) -> str:
-    return (
-        " or ".join(map(repr, get_args(kind))) if get_origin(kind) is Literal else str(getattr(kind, "__name__", kind))
-    )
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    return " or ".join(map(repr, choices)) or str(getattr(kind, "__name__", kind))
 
 
 def _fitted(value: Any, kind: Any, error: type[ModiffError], path: str | Path | None, field: str) -> Any:
@@ -228,8 +227,7 @@ def setting(text: str, *, option: str = "--set ", expected: str = "NAME=VALUE") 
         raise ConfigError("is not YAML", field=f"{option}{address}", found=repr(value)) from error
     for group in reversed(groups):
         made = {group: made}
-    result: dict[str, Any] = made
-    return result
+    return cast(dict[str, Any], made)
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
