@@ -7,7 +7,6 @@ images, by intervals that hold for all pairs of rows at once.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from itertools import product
@@ -206,9 +205,8 @@ def _compared(
 
 def mean_of_seeds(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(seeds, images) -> (images,): the mean of the seeds that are defined on an image; NaN where none is."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Mean of empty slice")
-        return np.nanmean(values, axis=0)
+    defined: NDArray[np.float64] = np.ma.array(values, mask=np.isnan(values)).mean(axis=0).filled(np.nan)
+    return defined
 
 
 def dataset_of(source: str) -> str | None:

@@ -71,9 +71,7 @@ def rows_of(
     for name in methods:
         if name not in ROWS:
             raise ConfigError("no such method", field="methods", found=name, expected=", ".join(ROWS))
-    wanted = list(methods)
-    if controls:
-        wanted += ["ccdm", "cimd"]  # what the controls are compared with
+    wanted = [*methods, *(("ccdm", "cimd") if controls else ())]  # what the controls are compared with
     groups = [group for group, asked in ((ABLATIONS, ablations), (EDGES, edges), (CONTROLS, controls)) if asked]
     for group in groups:
         wanted += [key for key, row in ROWS.items() if group in row.tables and (group != CONTROLS or row.control)]
