@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from modiff.cli import VERBS, module_of
+from modiff.cli import MODULES, VERBS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -102,7 +102,7 @@ def every_importers_options() -> set[str]:
 def training_options() -> set[str]:
     """The options of `modiff train` with any method."""
     from modiff.cli.train import _full_parser
-    from modiff.config import build_config
+    from modiff.config.run import build_config
     from modiff.methods.registry import METHODS
 
     return set().union(*(options_of(_full_parser("modiff train", build_config(method=name))) for name in METHODS))
@@ -112,7 +112,7 @@ def training_options() -> set[str]:
 def options(verb: str) -> set[str]:
     if verb == "train":
         return training_options()
-    module = import_module(module_of(verb))
+    module = import_module(f"modiff.cli.{MODULES.get(verb, verb)}")
     return options_of(module.parser(f"modiff {verb}"))
 
 
@@ -143,7 +143,7 @@ def test_commands_are_found() -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "--preset" in c.words], ids=str)
 def test_a_preset_that_is_named_exists(command: Command) -> None:
-    from modiff.config import presets
+    from modiff.config.run import presets
 
     name = command.words[command.words.index("--preset") + 1]
     assert name in presets() or name.isupper()
@@ -214,8 +214,8 @@ def test_pictures_are_small() -> None:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what `modiff demo` leaves, of few patients and a step of training: runs/demo."""
-    from modiff.config import build_config
-    from modiff.config.phantom import PhantomConfig
+    from modiff.config.data import PhantomConfig
+    from modiff.config.run import build_config
     from modiff.data.importers.phantom import write_phantom
     from modiff.training.loop import train
 

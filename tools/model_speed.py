@@ -36,7 +36,7 @@ Record = dict[str, Any]
 
 def configuration(job: Job) -> Any:
     """The preset with a part switched off and an area, and a budget of as many steps as are timed."""
-    from modiff.config import build_config
+    from modiff.config.run import build_config
 
     steps = WARM_UP + job["repeats"] + (job["device"] == "cuda")
     config = build_config(preset=job["preset"], changes={"model": PARTS[job["parts"]] | AREAS[job["area"]]})
@@ -204,7 +204,7 @@ def jobs(args: argparse.Namespace, store: Path) -> list[Job]:
 
 def simulate(path: Path, size: int) -> Path:
     """A store of simulated nodules that somebody marks, as LIDC's crops are chosen: all of them are denoised."""
-    from modiff.config.phantom import PhantomConfig
+    from modiff.config.data import PhantomConfig
     from modiff.data.importers.phantom import write_phantom
     from modiff.data.phantom.case import make_case
     from modiff.data.store import Store, StoreWriter

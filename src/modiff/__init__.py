@@ -16,7 +16,7 @@ _PUBLIC = {
     "Batch": "modiff.types",
     "Predictor": "modiff.prediction.predict",
     "load_model": "modiff.methods.weights",
-    "metrics": "modiff",
+    "metrics": "modiff.metrics",
 }
 __all__ = ["Batch", "ModiffError", "Predictor", "Store", "__version__", "load_model", "metrics"]
 
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'modiff' has no attribute '{name}'")
-    if _PUBLIC[name] == "modiff":
-        return importlib.import_module(f"modiff.{name}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    module = importlib.import_module(_PUBLIC[name])
+    return module if _PUBLIC[name] == f"modiff.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

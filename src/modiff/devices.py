@@ -33,9 +33,6 @@ def device_name(device: torch.device | str) -> str:
 def automatic_precision(accelerator: str) -> str:
     """Lightning's name of bfloat16 where the device computes with it natively, else of float32."""
     cuda = torch.cuda.is_available() and accelerator in ("auto", "gpu")
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
+    on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else on_cpu()
     return "bf16-mixed" if native and accelerator != "mps" else "32-true"
-
-
-def _cpu_has_bf16() -> bool:
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from modiff.benchmark.plan import FILTERS, BenchmarkSettings, check_names, configure, names, rows_of
-from modiff.config import to_dict
+from modiff.benchmark.plan import FILTERS, ROWS, BenchmarkSettings, check_names, configure, rows_of
+from modiff.config.fields import to_dict
 from modiff.errors import ConfigError
 from modiff.methods.run_folder import differences
 from modiff.types import DataSpec
@@ -21,7 +21,7 @@ def config(name, seed=0, **changed):
     return configure(row(name), BenchmarkSettings(**{"budget": "1000img", "batch_size": 8, **changed}), seed)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", ROWS)
 def test_every_row_has_the_same_budget_batches_and_seed(name):
     made = configure(row(name), SETTINGS, 1)
     assert (made.training.budget, made.training.batch_size, made.training.augment, made.seed) == (

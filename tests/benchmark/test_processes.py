@@ -12,7 +12,7 @@ import pytest
 
 from modiff.benchmark import run as room
 from modiff.benchmark.run import _ended
-from modiff.config import build_config
+from modiff.config.run import build_config
 
 CHILD = """
 import pathlib, signal, sys, time

@@ -18,7 +18,7 @@ from modiff.benchmark.run import benchmark
 from modiff.benchmark.state import read_state
 from modiff.benchmark.tables import facts, write_tables
 from modiff.cli import main
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
 from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.records import read_result

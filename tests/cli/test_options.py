@@ -8,8 +8,8 @@ from modiff.cli import main
 from modiff.cli.options import asked
 from modiff.cli.sample import parser
 from modiff.cli.train import parser as train_parser
+from modiff.config.evaluation import SampleConfig
 from modiff.config.fields import help_texts
-from modiff.config.sampling import SampleConfig
 from modiff.errors import ConfigError
 
 

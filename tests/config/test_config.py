@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from modiff.config import build_config, config_from_dict, presets, to_dict
-from modiff.config.fields import typed
+from modiff.config.fields import to_dict, typed
+from modiff.config.run import build_config, config_from_dict, presets
 from modiff.errors import ConfigError, DataError
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from store_helpers import make_info
 
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
 from modiff.data.store import Store, StoreWriter
 from modiff.errors import DataError

@@ -15,8 +15,8 @@ from modiff.benchmark.run import benchmark
 from modiff.benchmark.state import read_state
 from modiff.benchmark.tables import facts, write_tables
 from modiff.cli import main
-from modiff.config import build_config
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
+from modiff.config.run import build_config
 from modiff.data.importers.phantom import write_phantom
 from modiff.data.store import Store
 from modiff.errors import CheckpointError, ConfigError, DataError

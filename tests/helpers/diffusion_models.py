@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from modiff.config import build_config
+from modiff.config.run import build_config
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
 from modiff.types import Batch, DataSpec

@@ -13,7 +13,7 @@ import torch
 from described import spec
 from torch import Tensor
 
-from modiff.config import build_config
+from modiff.config.run import build_config
 from modiff.data.loading import load
 from modiff.data.store import StoreWriter
 from modiff.data.store_format import StoreInfo

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from modiff.config import RunConfig, build_config
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
+from modiff.config.run import RunConfig, build_config
 from modiff.data.importers.phantom import write_phantom
 
 MODEL = {

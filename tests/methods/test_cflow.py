@@ -22,8 +22,8 @@ from latent_helpers import (
 )
 from torch import Tensor, nn
 
-from modiff.config import build_config
 from modiff.config.baselines import CFlowConfig
+from modiff.config.run import build_config
 from modiff.errors import ConfigError
 from modiff.methods.cflow import CFlow
 from modiff.methods.registry import build

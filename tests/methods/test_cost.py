@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modiff.cli import main
-from modiff.config import build_config
+from modiff.config.run import build_config
 from modiff.errors import ConfigError
 from modiff.methods.cost import describe
 from modiff.methods.run_folder import write_config

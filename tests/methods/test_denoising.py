@@ -7,7 +7,7 @@ import torch
 from diffusion_models import TINY, random_batch, small, train, two_opinions
 from torch import nn
 
-from modiff.config import build_config
+from modiff.config.run import build_config
 from modiff.errors import ConfigError
 from modiff.methods.registry import build
 from modiff.nn.windows import NoiseField

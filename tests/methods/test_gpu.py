@@ -9,8 +9,8 @@ import pytest
 import torch
 from modiff_helpers import batch, config, model
 
-from modiff.config import MODELS, RunConfig, TrainerConfig, TrainingConfig
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
+from modiff.config.run import MODELS, RunConfig, TrainerConfig, TrainingConfig
 from modiff.data.importers.phantom import write_phantom
 from modiff.methods.registry import METHODS, build
 from modiff.methods.weights import load_model

@@ -22,8 +22,8 @@ from latent_helpers import (
 from scipy.optimize import linprog
 from torch import Tensor
 
-from modiff.config import build_config
 from modiff.config.baselines import MoSEConfig
+from modiff.config.run import build_config
 from modiff.errors import ConfigError
 from modiff.methods import mose
 from modiff.methods.mose import MoSE, mass_divergence

@@ -9,7 +9,7 @@ import torch
 from latent_helpers import random_batch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from modiff.config import MODELS
+from modiff.config.run import MODELS
 from modiff.methods.latent import normalise
 from modiff.methods.prob_unet import draw_rater, pixel_cross_entropy, probabilities
 from modiff.methods.registry import build

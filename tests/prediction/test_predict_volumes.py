@@ -14,7 +14,7 @@ from described import spec
 from discs import Discs
 from local import Local
 
-from modiff.config import build_config
+from modiff.config.run import build_config
 from modiff.errors import ConfigError, DataError
 from modiff.methods.presence import join_slices, marking_probability, without_valleys
 from modiff.methods.registry import build

@@ -9,7 +9,7 @@ import pytest
 import torch
 from described import spec
 
-from modiff.config import build_config
+from modiff.config.run import build_config
 from modiff.methods.registry import build
 from modiff.methods.run_folder import write_config
 from modiff.methods.weights import save_weights

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from modiff.config import build_config, config_from_dict, read_yaml
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
+from modiff.config.fields import read_yaml
+from modiff.config.run import build_config, config_from_dict
 from modiff.data.importers.phantom import write_phantom
 from modiff.errors import CheckpointError, ConfigError
 from modiff.evaluation.records import read_result

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from modiff.config import parse_budget
+from modiff.config.run import parse_budget
 from modiff.errors import ConfigError
 from modiff.training import budget
 from modiff.training.budget import Clock

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modiff.config import build_config
+from modiff.config.run import build_config
 from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
 from modiff.io.files import alone
 from modiff.methods.weights import load_model
@@ -150,7 +150,7 @@ def test_another_configuration_is_refused_with_the_difference(store, settings, s
 
 
 def test_other_data_is_refused(store, settings, straight, tmp_path):
-    from modiff.config.phantom import PhantomConfig
+    from modiff.config.data import PhantomConfig
     from modiff.data.importers.phantom import write_phantom
 
     other = write_phantom(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Adam, AdamW
 
-from modiff.config import TrainingConfig
+from modiff.config.run import TrainingConfig
 from modiff.training.optimizer import EMA, Schedule, make_optimizer
 
 

@@ -7,7 +7,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from modiff.config import build_config
+from modiff.config.run import build_config
 from modiff.methods.base import Segmenter
 from modiff.training.budget import Clock
 from modiff.training.loop import Run

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modiff.config import RunConfig
+    from modiff.config.run import RunConfig
     from modiff.evaluation.scoring import EvaluationSettings
 
 STARTED = time.monotonic()
@@ -26,7 +26,7 @@ class Deadline:
     """The end of this start, counted from when the program began."""
 
     def __init__(self, text: str | None) -> None:
-        from modiff.config import parse_budget
+        from modiff.config.run import parse_budget
         from modiff.errors import ConfigError
 
         seconds, images = parse_budget(text) if text else (float("inf"), None)
@@ -92,7 +92,7 @@ def device_name(args: argparse.Namespace) -> str:
 
 def configuration(args: argparse.Namespace, *, method: str, preset: str | None, file: Path | None = None) -> RunConfig:
     """A method's preset, a file's settings on top, the options above all."""
-    from modiff.config import build_config
+    from modiff.config.run import build_config
 
     changes = nested(args.changes)
     config = build_config(method=method, preset=preset, file=file, changes=changes)

@@ -7,7 +7,6 @@ images, by intervals that hold for all pairs of rows at once.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from itertools import product
@@ -151,10 +150,8 @@ def _table(
         drawn = first.columns.get(Quantity(protocol, threshold, n, None, predictor, metric))
         if drawn is not None:
             yield about(REFERENCES, predictor, title, (metric, n), drawn[None])
-    for printed, cited in _published_beside(group, protocol, threshold, columns, str(state.data.get("source", ""))):
-        cost = {"parameters": printed.parameters, "evaluations": printed.steps, "source": cited}
-        number = {"title": printed.method, "metric": printed.metric, "n": printed.n, "value": printed.value}
-        yield at | {"kind": PUBLISHED} | number | cost
+    for printed in _published_beside(group, protocol, threshold, columns, str(state.data.get("source", ""))):
+        yield at | printed
 
 
 def _range(of: str, values: Sequence[Any]) -> Facts:
@@ -206,9 +203,8 @@ def _compared(
 
 def mean_of_seeds(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """(seeds, images) -> (images,): the mean of the seeds that are defined on an image; NaN where none is."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Mean of empty slice")
-        return np.nanmean(values, axis=0)
+    defined: NDArray[np.float64] = np.ma.array(values, mask=np.isnan(values)).mean(axis=0).filled(np.nan)
+    return defined
 
 
 def dataset_of(source: str) -> str | None:
@@ -220,8 +216,8 @@ def dataset_of(source: str) -> str | None:
 
 def _published_beside(
     group: str, protocol: str, threshold: float, columns: Collection[tuple[str, int]], source: str
-) -> Iterator[tuple[PublishedValue, str]]:
-    """The printed numbers of a table's protocol with their sources; none at another threshold than the protocol's.
+) -> Iterator[Facts]:
+    """The printed numbers of a table's protocol; none at another threshold than the protocol's.
 
     columns: (metric, n) of the table. source: of the store. Numbers of one method and source follow each other.
     """
@@ -241,5 +237,7 @@ def _published_beside(
     order = list(dict.fromkeys((value.method, value.source) for value in found))
     for value in sorted(found, key=lambda value: order.index((value.method, value.source))):
         cited = (value.source.title, value.source.reference, value.source.table)
-        inferred = "" if value.protocol_stated else INFERRED
-        yield value, f"{', '.join(part for part in cited if part)}; {value.source.data}{inferred}"
+        said = f"{', '.join(part for part in cited if part)}; {value.source.data}"
+        facts: Facts = {"kind": PUBLISHED, "title": value.method, "parameters": value.parameters}
+        facts |= {"metric": value.metric, "n": value.n, "value": value.value, "evaluations": value.steps}
+        yield facts | {"source": said + ("" if value.protocol_stated else INFERRED)}

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from modiff.config import RunConfig, build_config, check_ranges, presets, to_dict
 from modiff.config.evaluation import BenchmarkConfig
-from modiff.config.fields import flatten, merged, setting
+from modiff.config.fields import flatten, merged, setting, to_dict
+from modiff.config.run import RunConfig, build_config, check_ranges, presets
 from modiff.errors import ConfigError
 from modiff.methods.registry import METHODS as methods
 from modiff.metrics.registry import columns_of
@@ -60,28 +60,24 @@ def _known() -> dict[str, Row]:
     return rows
 
 
-def names() -> list[str]:
-    """Every row that can be asked for."""
-    return list(_known())
+ROWS = _known()
+"""every row that can be asked for, by its key"""
 
 
 def rows_of(
     methods: Sequence[str], *, ablations: bool = False, edges: bool = False, controls: bool = False
 ) -> tuple[Row, ...]:
     """The rows of some methods and groups, each once; raises ConfigError for a name that is none."""
-    known = _known()
     for name in methods:
-        if name not in known:
-            raise ConfigError("no such method", field="methods", found=name, expected=", ".join(known))
-    wanted = list(methods)
-    if controls:
-        wanted += ["ccdm", "cimd"]  # what the controls are compared with
+        if name not in ROWS:
+            raise ConfigError("no such method", field="methods", found=name, expected=", ".join(ROWS))
+    wanted = [*methods, *(("ccdm", "cimd") if controls else ())]  # what the controls are compared with
     groups = [group for group, asked in ((ABLATIONS, ablations), (EDGES, edges), (CONTROLS, controls)) if asked]
     for group in groups:
-        wanted += [key for key, row in known.items() if group in row.tables and (group != CONTROLS or row.control)]
+        wanted += [key for key, row in ROWS.items() if group in row.tables and (group != CONTROLS or row.control)]
     if not wanted:
-        raise ConfigError("nothing to compare", field="methods", found="none", expected=", ".join(known))
-    return tuple(known[key] for key in dict.fromkeys(wanted))
+        raise ConfigError("nothing to compare", field="methods", found="none", expected=", ".join(ROWS))
+    return tuple(ROWS[key] for key in dict.fromkeys(wanted))
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ def _named(settings: BenchmarkSettings, name: str) -> Changes:
 
 def _control(row: Row, settings: BenchmarkSettings) -> Changes:
     """MoDiff's stem, presence head and prompt as this benchmark's MoDiff has them, for another method."""
-    modiff = to_dict(configure(_known()["modiff"], settings, 0).model)
+    modiff = to_dict(configure(ROWS["modiff"], settings, 0).model)
     stem = {"unet": {"stem": modiff["unet"]["stem"] if modiff["unet"]["stem"] > 1 else CONTROL_STEM}}
     hurdle = {"presence": {**modiff["presence"], "mode": "hurdle"}}
     parts: dict[str, Changes] = {"stem": stem, "hurdle": hurdle, "both": {**stem, **hurdle, "prompt": True}}

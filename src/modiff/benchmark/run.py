@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from modiff.benchmark.plan import BenchmarkSettings, Row, check_names, configure
+from modiff.benchmark.plan import ROWS, BenchmarkSettings, Row, check_names, configure
 from modiff.benchmark.state import COSTS, STATE, Run, State, Status, merge_state, read_state, revise, write_state
-from modiff.config import RunConfig, parse_budget
+from modiff.config.run import RunConfig, parse_budget
 from modiff.data.loading import load
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
@@ -45,8 +45,8 @@ Say = Callable[[str], None]
 Bar = Callable[[str], "AbstractContextManager[Progress]"]
 
 
-class _Stopped(Exception):
-    """The user, or the time of this start, ends the benchmark between two steps."""
+class _Stopped(BaseException):
+    """The user, or the time of this start, ends the benchmark between two steps; no failure of a run."""
 
 
 def benchmark(
@@ -86,23 +86,20 @@ def benchmark(
         made = provenance.made(device=device_name(device))
         state = merge_state(before, settings, rows, described, made, folder)
         todo = [state.runs[row.folder(*at)] for at in product(settings.seeds, folds) for row in rows]
-        by_key = {row.key: row for row in rows}
-        start = _Start(by_key, todo, state, data, folder, images, folds[0], device, deadline, say, bar, quiet)
-        start.check()
+        start = _Start(state, data, folder, images, folds[0], device, deadline, say, bar, quiet)
+        start.check(todo)
         with suppress(_Stopped):
-            start.work()
+            start.work(todo)
     return state
 
 
 @dataclass
 class _Start:
-    """One start of a benchmark: the runs that are asked for go from waiting over training and trained to done.
+    """One start of a benchmark: the runs to do, those asked for, go from waiting over training and trained to done.
 
     images: those in memory, of the split of `fold` that is scored. deadline: on the monotonic clock.
     """
 
-    rows: dict[str, Row]
-    todo: list[Run]
     state: State
     data: Path
     folder: Path
@@ -114,31 +111,27 @@ class _Start:
     bar: Bar
     quiet: bool
 
-    def check(self) -> None:
+    def check(self, todo: Sequence[Run]) -> None:
         """CheckpointError for a run that was begun with other settings; what was done and is damaged is done again."""
-        for run in self.todo:
+        for run in todo:
             folder = self.folder / run.name
             if (folder / CONFIG).exists() and (folder / CHECKPOINT).exists():
                 hint = "Use the same --set and --presets, remove that folder, or use another one (-o)"
                 check_resumable(folder, self.config(run), hint=hint)
-        for run in self.todo:
             if run.status == Status.DONE and (why := revise(self.folder, run, self.state)) is not None:
                 self.say(f"{run.name}: once more, {why}")
 
-    def work(self) -> None:
+    def work(self, todo: Sequence[Run]) -> None:
         """Every run that is not done, one after the other; _Stopped where the time of this start is over."""
         write_state(self.state, self.folder)
-        try:
-            for number, run in enumerate(self.todo, 1):
-                if run.status != Status.DONE:
-                    self.left()
-                    self.attempt(run, f"[{number}/{len(self.todo)}] {run.name}")
-        finally:
-            write_state(self.state, self.folder)
+        for number, run in enumerate(todo, 1):
+            if run.status != Status.DONE:
+                self.left()
+                self.attempt(run, f"[{number}/{len(todo)}] {run.name}")
 
     def config(self, run: Run) -> RunConfig:
         """What a run is trained with."""
-        return configure(self.rows[run.row], self.state.settings, run.seed)
+        return configure(ROWS[run.row], self.state.settings, run.seed)
 
     def left(self) -> float | None:
         """Seconds left of this start, None without an end; raises _Stopped where it is over."""
@@ -163,8 +156,6 @@ class _Start:
             self.score(run)
             run.status = Status.DONE
             (folder / ERROR).unlink(missing_ok=True)
-        except _Stopped:
-            raise
         except Exception as error:  # whatever a method does wrong, the others are still wanted
             words = " ".join(str(error).split())[:400]
             run.status, run.error = Status.FAILED, type(error).__name__ + (f": {words}" if words else "")
@@ -201,7 +192,10 @@ class _Start:
         """Evaluates the run as all are; rows that an interrupted evaluation of something else left are thrown away."""
         folder, split = self.folder / run.name, fold_split(run.fold, self.state.settings.split)
         loaded, facts = load_model(folder), self.state.rows[run.row]
-        facts.cost = facts.cost or self.cost(run)
+        if facts.cost is None:  # what `modiff info` says of this configuration on images of this store
+            config, images = self.config(run), describe_data(self.images, self.data)
+            cost = describe_model(config.method, config.model, images, size=max(self.images.shape[1:]), n=1)
+            facts.cost = {name: getattr(cost, name) for name in COSTS}
         if run.fold != self.fold:  # one fold is in memory at a time
             self.images, self.fold = load(self.data, split), run.fold
         with self.bar(run.name) as bar:
@@ -218,12 +212,6 @@ class _Start:
             except CheckpointError:
                 evaluate_to_folder(*what, progress=progress, restart=True, **how)
 
-    def cost(self, run: Run) -> dict[str, float]:
-        """What `modiff info` says of this configuration on images of this store."""
-        config, data = self.config(run), describe_data(self.images, self.data)
-        found = describe_model(config.method, config.model, data, size=max(self.images.shape[1:]), n=1)
-        return {name: getattr(found, name) for name in COSTS}
-
 
 def train_in_processes(
     config: RunConfig, data: Path, folder: Path, *, fold: int | None = None, max_seconds: float | None = None
@@ -234,13 +222,10 @@ def train_in_processes(
     benchmark once a device. Raises CheckpointError where it fails.
     """
     write_config(folder / SETTINGS, config)
-    words = [sys.executable, "-m", "modiff", "train", "--config", str(folder / SETTINGS)]
-    words += ["--data", str(data), "-o", str(folder)]
-    if fold is not None:
-        words += ["--fold", str(fold)]
-    if max_seconds is not None:
-        words += ["--max-time", f"{max(1.0, max_seconds):.0f}s"]
-    code = _ended(words)
+    words = ["train", "--config", folder / SETTINGS, "--data", data, "-o", folder]
+    words += [] if fold is None else ["--fold", fold]
+    words += [] if max_seconds is None else ["--max-time", f"{max(1.0, max_seconds):.0f}s"]
+    code = _ended([sys.executable, "-m", "modiff", *map(str, words)])
     if code == 130:
         return "interrupted"
     if code:

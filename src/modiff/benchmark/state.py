@@ -215,11 +215,10 @@ def evaluation_of(folder: Path, run: Run, state: State) -> Path:
     """
     scoring, split = state.settings.evaluation(), fold_split(run.fold, state.settings.split)
     path = folder / run.name / FOLDER / f"{scoring.name(split)}.json"
-    made = read_result(path).made  # its model, store and settings are objects, where they are there
-    expected = {"model": run.name, "store": state.data.get("fingerprint"), "split": split}
-    expected |= scoring.to_dict()
-    model, store = (made.get(of, {}).get(name) for of, name in (("model", "name"), ("store", "fingerprint")))
-    found = made.get("settings", {}) | {"model": model, "store": store, "split": made.get("split")}
+    result = read_result(path)  # its settings are an object, where they are there
+    expected = {"model": run.name, "store": state.data.get("fingerprint"), "split": split} | scoring.to_dict()
+    own = {"model": result.text("model", "name"), "store": result.text("store", "fingerprint")}
+    found = result.made.get("settings", {}) | own | {"split": result.made.get("split")}
     for name, value in expected.items():
         if found.get(name) != value:
             hint = "The command that made the benchmark scores it again"

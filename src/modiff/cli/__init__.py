@@ -15,11 +15,7 @@ from contextlib import contextmanager
 from importlib import import_module, resources
 
 VERBS = ("demo", "import", "info", "check", "train", "evaluate", "compare", "benchmark", "sample", "report")
-
-
-def module_of(verb: str) -> str:
-    """The name of a verb's module."""
-    return "modiff.cli.import_" if verb == "import" else f"modiff.cli.{verb}"
+MODULES = {"import": "import_"}  # of verbs that cannot be the names of modules
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in VERBS:
         print(f"modiff: no verb '{words[0]}'; the verbs are {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    verb = import_module(module_of(words[0]))
+    verb = import_module(f"modiff.cli.{MODULES.get(words[0], words[0])}")
     try:
         with _terminated_as_interrupted():
             return verb.run(verb.parser(f"modiff {words[0]}").parse_args(words[1:])) or 0
@@ -69,7 +65,3 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

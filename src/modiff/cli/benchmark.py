@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options."""
-    from modiff.benchmark.plan import names
+    from modiff.benchmark.plan import ROWS
 
-    return parser_of("benchmark", prog, methods=", ".join(names()), seeds=str(len(BenchmarkConfig.seeds)))
+    return parser_of("benchmark", prog, methods=", ".join(ROWS), seeds=str(len(BenchmarkConfig.seeds)))
 
 
 def run(args: argparse.Namespace) -> int:

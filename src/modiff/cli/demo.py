@@ -9,8 +9,8 @@ from itertools import count
 from pathlib import Path
 
 from modiff.cli.options import parser_of
-from modiff.config import build_config, check_ranges
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
+from modiff.config.run import build_config, check_ranges
 from modiff.errors import ConfigError
 
 PRESET = "quick"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,18 +16,10 @@ if TYPE_CHECKING:
     from modiff.evaluation.evaluate import Progress
     from modiff.evaluation.scoring import EvaluationSettings
 
-_Options = dict[str, Any]
-# The options of one kind of source, with the value of one that is not given; a setting's stands in EvaluationConfig.
-_OF_MODEL: _Options = {"data": None, "fold": "own", "device": "auto", "batch_size": None, "restart": False}
-_OF_MODEL |= {"steps": None, "control": None}
-_OF_FILES: _Options = {"truth": None, "name": None, "values": "auto", "truth_values": "masks", "classes": 1}
-_OF_FILES |= {"patients": None, "unread_missing": False, "allow_missing": False}
-
+# The options of one kind of source; one that is not given is not in the namespace.
+_OF_MODEL = ("data", "fold", "device", "batch_size", "restart", "steps", "control")
+_OF_FILES = ("truth", "name", "values", "truth_values", "classes", "patients", "unread_missing", "allow_missing")
 parser = partial(parser_of, "evaluate")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,15 +46,16 @@ def _is_model(source: str) -> bool:
     return True
 
 
-def _options(args: argparse.Namespace, what: str, own: _Options, others: _Options, needs: str) -> dict[str, Any]:
-    """The options of one kind of source; ConfigError for one of the other kind, and without the one it needs."""
+def _options(args: argparse.Namespace, what: str, others: Sequence[str], needs: str) -> dict[str, Any]:
+    """The options that are given; ConfigError for one of another kind of source, and without the one it needs."""
     given = vars(args)
     for name in others:
         if name in given:
-            raise ConfigError(f"is not an option where {what} scored", path=args.source, field=_flag(name))
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"is not an option where {what} scored", path=args.source, field=flag)
     if needs not in given:
-        raise ConfigError(f"is needed where {what} scored", path=args.source, field=_flag(needs), found="nothing")
-    return {name: given.get(name, default) for name, default in own.items()}
+        raise ConfigError(f"is needed where {what} scored", path=args.source, field=f"--{needs}", found="nothing")
+    return given
 
 
 def _settings(args: argparse.Namespace, **fixed: Any) -> EvaluationSettings:
@@ -80,18 +73,18 @@ def _of_model(args: argparse.Namespace) -> Path | None:
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder, split_to_score
     from modiff.methods.weights import load_model
 
-    given = _options(args, "a model is", _OF_MODEL, _OF_FILES, needs="data")
+    given = _options(args, "a model is", _OF_FILES, needs="data")
     settings = _settings(args)
     folder = args.output or (Path(args.source) / FOLDER if Path(args.source).is_dir() else None)
     if folder is None:
         raise ConfigError("a packaged model has no folder to write to", field="-o", expected="a folder")
     loaded = load_model(args.source)
-    split = split_to_score(loaded, given["data"], args.split, given["fold"])
+    split = split_to_score(loaded, given["data"], args.split, given.get("fold", "own"))
     images = load(given["data"], split)
-    with processes.started_by_torchrun(choose_device(given["device"], field="--device")) as device:
+    with processes.started_by_torchrun(choose_device(given.get("device", "auto"), field="--device")) as device:
         first = processes.rank() == 0
         with progress_bar(f"{max(settings.ns)} samples per image", "images") if first else nullcontext() as progress:
-            how = {name: given[name] for name in ("data", "batch_size", "restart")}
+            how: dict[str, Any] = {name: given[name] for name in ("data", "batch_size", "restart") if name in given}
             how |= {"split": split, "model_name": args.source, "device": device, "progress": progress}
             written = evaluate_to_folder(loaded, images, folder, settings, **how)
     return written if first else None
@@ -103,17 +96,17 @@ def _of_files(args: argparse.Namespace) -> Path:
     from modiff.evaluation.source import FileSamples
     from modiff.evaluation.truth import Values, open_truth
 
-    given = _options(args, "files are", _OF_FILES, _OF_MODEL, needs="truth")
+    given = _options(args, "files are", _OF_MODEL, needs="truth")
     settings = _settings(args, one_rater=True)
     path = Path(args.source).resolve()
     stem = path.name if path.is_dir() else path.stem
-    about = {name: given[name] for name in ("classes", "truth_values", "patients", "unread_missing")}
-    truth = open_truth(given["truth"], args.split, **about)
+    how = ("classes", "truth_values", "patients", "unread_missing")
+    truth = open_truth(given["truth"], args.split, **{name: given[name] for name in how if name in given})
     with truth, open_maps(args.source) as samples, progress_bar("Scoring", "cases") as progress:
-        values = Values(given["values"], truth.classes)
-        source = FileSamples(samples, truth, values, settings, allow_missing=given["allow_missing"])
+        values = Values(given.get("values", "auto"), truth.classes)
+        source = FileSamples(samples, truth, values, settings, allow_missing="allow_missing" in given)
         folder = args.output or path.with_name(f"{stem}-scores")
-        return evaluate_files(source, folder, name=given["name"] or stem, progress=progress)
+        return evaluate_files(source, folder, name=given.get("name") or stem, progress=progress)
 
 
 def _show(written: Path) -> None:

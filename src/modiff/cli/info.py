@@ -6,13 +6,14 @@ import argparse
 import json
 from collections.abc import Callable
 from functools import partial, reduce
+from inspect import signature
 from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import parser_of
-from modiff.config import presets, read_preset
 from modiff.config.fields import merged, setting
+from modiff.config.run import presets, read_preset
 from modiff.errors import ConfigError, DataError
 from modiff.methods.registry import METHODS
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from modiff.methods.cost import Description
 
-
-_OPTIONS = ("preset", "file", "changes", "channels", "classes", "raters", "size", "n", "prompt", "exchangeable")
-"""of a method, named as `modiff.methods.cost.describe` names them, which has their defaults"""
 
 parser = partial(parser_of, "info")
 
@@ -157,8 +155,10 @@ def _is_model(name: str) -> bool:
 
 
 def _methods(args: argparse.Namespace) -> int:
-    """Prints what each method costs."""
-    options = {name: getattr(args, name) for name in _OPTIONS if name in args}
+    """Prints what each method costs. The options are arguments of `describe`, which has their defaults."""
+    from modiff.methods.cost import describe
+
+    options = {name: value for name, value in vars(args).items() if name in signature(describe).parameters}
     if "changes" in options:
         options["changes"] = merged(*map(setting, options["changes"]))
     described = [_describe(name, options) for name in args.what]
@@ -183,8 +183,8 @@ def _describe(name: str, options: dict[str, Any]) -> Description:
         what = "a run has its own settings and data"
         raise ConfigError(what, path=name, found=", ".join(given), expected="--size, -n and --json alone")
     config, data = read_config(Path(name) / CONFIG), read_data(Path(name) / DATA)
-    more = {"size": max(data.size or (128,)), "n": 16} | options
-    return describe_model(config.method, config.model, data, preset=config.preset, **more)
+    own = {"size": max(data.size)} if data.size else {}
+    return describe_model(config.method, config.model, data, preset=config.preset, **own | options)
 
 
 def _show_methods(described: list[Description]) -> None:

@@ -19,7 +19,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from modiff.config.fields import help_texts
-from modiff.config.help import verb_parser
+from modiff.config.help import HelpFormatter
 from modiff.errors import ConfigError
 
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": Path}
@@ -29,7 +29,8 @@ def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
     """The parser of a verb. words: what stands in braces in its page; {prog} is the command."""
     page = _page(verb, words | {"prog": prog})
     texts: dict[str, Any] = {name: page.get(name) for name in ("usage", "description", "epilog")}
-    made = verb_parser(prog, argument_default=argparse.SUPPRESS if page.get("absent") else None, **texts)
+    absent = argparse.SUPPRESS if page.get("absent") else None
+    made = argparse.ArgumentParser(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
     module, _, name = page.get("config", "").rpartition(".")
     config = getattr(import_module(f"modiff.config.{module}"), name) if name else None
     for title, options in page["options"].items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import asked, parser_of
-from modiff.config.sampling import SampleConfig
+from modiff.config.evaluation import SampleConfig
 from modiff.errors import ConfigError
 
 if TYPE_CHECKING:

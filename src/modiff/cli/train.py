@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from modiff.cli.options import add_settings, parser_of
-from modiff.config import RunConfig, build_config, presets
 from modiff.config.fields import merged, setting
 from modiff.config.help import WIDTH
-from modiff.config.run import parse_time
+from modiff.config.run import RunConfig, build_config, parse_time, presets
 from modiff.errors import ConfigError
 from modiff.methods.registry import METHODS
 

@@ -39,32 +39,22 @@ class ProbUNetConfig:
 
 
 @dataclass(frozen=True)
-class CFlowConfig:
+class CFlowConfig(ProbUNetConfig):
     """cFlow: a Probabilistic U-Net whose posterior is a normalising flow (Selvan et al., 2020)."""
 
+    channels: tuple[int, ...] = number((32, 64, 128, 256), COUNT, "channels")
+    """channels of each level of the U-Net, the prior and the posterior; each level halves the resolution"""
+    latent_dim: int = number(6, COUNT)
+    """dimensions of z; even for glow, which splits it into halves"""
+    norm_penalty: float = number(0.0, NOT_NEGATIVE)
+    """weight of the released implementation's penalty: the sum of un-squared norms of the parameters of posterior,
+    prior and f_comb (1e-5 there, without f_comb)"""
     posterior: Literal["planar", "glow", "gauss"] = "planar"
     """the flow from z_0 to z_K; gauss: none, which leaves a Probabilistic U-Net with batch normalisation"""
     flow_steps: int = number(4, COUNT)
     """K, the number of flow steps"""
-    channels: tuple[int, ...] = number((32, 64, 128, 256), COUNT, "channels")
-    """channels of each level of the U-Net, the prior and the posterior; each level halves the resolution"""
-    prior_channels: tuple[int, ...] = number((), Range(low=1, empty=True), "channels")
-    """channels of the prior's and the posterior's encoders where they differ from the U-Net's; empty: the same"""
-    latent_dim: int = number(6, COUNT)
-    """dimensions of z; even for glow, which splits it into halves"""
-    combine_depth: int = number(4, Range(low=2))
-    """1×1 convolutions of f_comb, the last of which gives the logits"""
-    beta: float = number(1.0, NOT_NEGATIVE)
-    """weight of the KL divergence against the cross-entropy summed over an image's pixels"""
-    reduction: Literal["image", "batch"] = "image"
-    """image: batch mean of both terms; batch: cross-entropy summed over the whole batch"""
-    norm_penalty: float = number(0.0, NOT_NEGATIVE)
-    """weight of the released implementation's penalty: the sum of un-squared norms of the parameters of posterior,
-    prior and f_comb (1e-5 there, without f_comb)"""
     kl_point: Literal["z0", "zK"] = "z0"
     """where log q_0 is taken in the flow's KL; zK: the released implementation's mistake"""
-    intensity: Literal["unit", "centred", "zscore"] = "centred"
-    """what the networks see of values in [0,1]: the values, the values - 0.5, or each image's z-scores"""
 
 
 @dataclass(frozen=True)

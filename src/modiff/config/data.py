@@ -1,11 +1,17 @@
-"""How patients are dealt into splits and what a crop is, where nobody says otherwise."""
+"""Settings of data: how patients are dealt into splits, what a crop is, and what is simulated."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass, fields
 
-from modiff.config.fields import ANY, COUNT, FRACTION, POSITIVE, check_numbers, number
-from modiff.errors import ConfigError
+from modiff.config.fields import ANY, COUNT, FRACTION, POSITIVE, Range, check_numbers, number
+from modiff.errors import ConfigError, DataError
+
+FARTHEST = 14.0  # mm, no outline reaches farther from its lesion's centre
+MOST_OFF_CENTRE = 1.4  # mm, of a lesion's centre from the image's middle, in each direction
+_SOURCE = "simulated nodules and readers "
 
 
 @dataclass(frozen=True)
@@ -36,3 +42,47 @@ class CropRule:
 
     def __post_init__(self) -> None:
         check_numbers(self)
+
+
+@dataclass(frozen=True)
+class PhantomConfig:
+    """What is simulated. Case names do not depend on how many patients there are, nor does what they show."""
+
+    size: int = number(64, Range(low=8, high=4096), "pixels")
+    """of a side of the square images"""
+    spacing: float = number(0.7, Range(low=0.3, high=1.5), "mm per pixel")
+    """usual for chest CT; lesions are 2.8 to 16.8 mm, 4 to 24 pixels at this spacing"""
+    raters: int = number(4, Range(low=1, high=255))
+    """per image, as in LIDC-IDRI"""
+    patients: int = number(600, Range(low=1, high=10**6))
+    """500 train, 40 val, 60 test"""
+    images_per_patient: int = number(5, Range(low=1, high=10**5))
+    """of one patient's lung and scanner, each with a lesion of its own"""
+    seed: int = number(0, ANY)
+    """of everything"""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value, whole = getattr(self, item.name), item.name != "spacing"
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                expected = "one whole number" if whole else "a number"
+                hint = "Images are square." if item.name == "size" else None
+                raise ConfigError("cannot be simulated", field=item.name, found=value, expected=expected, hint=hint)
+        check_numbers(self)
+        least = math.ceil(2 * (FARTHEST + MOST_OFF_CENTRE) / self.spacing) + 2
+        if self.size < least:
+            expected = f"at least {least} pixels of {self.spacing} mm"
+            raise ConfigError("the largest lesions would not fit", field="size", found=self.size, expected=expected)
+
+    @property
+    def source(self) -> str:
+        """The configuration in words that a store keeps; `from_source` reads it back."""
+        return _SOURCE + json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_source(cls, source: str) -> PhantomConfig:
+        """The reverse of `source`; DataError for other words, ConfigError for values that cannot be simulated."""
+        try:
+            return cls(**json.loads(source.removeprefix(_SOURCE)))
+        except (ValueError, TypeError) as error:
+            raise DataError("not a phantom's configuration", field="source", found=source) from error

@@ -1,4 +1,4 @@
-"""Settings of evaluations and benchmarks. What metrics and protocols there are, `modiff.evaluation` knows."""
+"""Settings of sampling, evaluations and benchmarks. What metrics and protocols there are, `modiff.evaluation` knows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from modiff.config.fields import ANY, COUNT, Range, check_numbers, number
+from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, Range, check_numbers, number
 from modiff.config.run import parse_budget
 from modiff.errors import ConfigError
 
 RESAMPLES = 2000  # of a bootstrap
+SAMPLES = 16  # hypotheses per image
+OVERLAP = 0.5  # fraction of a window that its neighbour sees too
 _THRESHOLDS = Range(low=0, high=1, above=True, empty=True)
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """What `modiff sample` and `modiff.Predictor` draw of an image, where they look, and how samples are counted."""
+
+    n: int = number(SAMPLES, COUNT, "samples")
+    """samples to draw"""
+    seed: int = number(0, ANY)
+    """seed of the random numbers"""
+    steps: int | None = number(None, COUNT)
+    """steps of the sampler; by default the model's own"""
+    stratified: bool = False
+    """spread whether raters mark anything evenly over the samples instead of drawing it for each by itself"""
+    slices: int = number(0, NOT_NEGATIVE)
+    """with --at: N neighbours of slice Z on either side"""
+    roi: str | None = None
+    """a part of the image, ends excluded; by default all of it"""
+    overlap: float = number(OVERLAP, FRACTION)
+    """fraction of a window that its neighbours see too"""
+    intensity: str | None = None
+    """how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they are as in
+    training; by default the model's own rule"""
+    threshold: float | None = number(None, FRACTION)
+    """a pixel is marked from this probability on; by default argmax"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +111,6 @@ class BenchmarkConfig:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError("needs seeds, each once", field="seeds", found=self.seeds)
         if self.folds and self.split != "test":
-            raise ConfigError(
-                "folds are scored on the patients held out", field="split", found=self.split, expected="test"
-            )
+            what = "folds are scored on the patients held out"
+            raise ConfigError(what, field="split", found=self.split, expected="test")
         check_numbers(self)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -99,9 +100,9 @@ def check_numbers(config: object, prefix: str = "") -> None:
 
 @cache
 def help_texts(kind: type) -> dict[str, str]:
-    """The docstring below each field of a dataclass, in one line."""
+    """The docstring below each field of a dataclass, in one line; those of its base first."""
     body = cast(ast.ClassDef, ast.parse(inspect.getsource(kind)).body[0]).body
-    found = {}
+    found = {**help_texts(kind.__base__)} if is_dataclass(kind.__base__) else {}
     for item, below in pairwise(body):
         if isinstance(item, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             found[ast.unparse(item.target)] = " ".join(str(below.value.value).split())
@@ -116,13 +117,8 @@ def _finite(value: object) -> bool:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain data: dictionaries, lists, strings, numbers."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(key): plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-    return plain(asdict(config))
+    data: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return data
 
 
 def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
@@ -147,9 +143,8 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
 
 
 def _hint_text(kind: Any) -> str:
-    return (
-        " or ".join(map(repr, get_args(kind))) if get_origin(kind) is Literal else str(getattr(kind, "__name__", kind))
-    )
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    return " or ".join(map(repr, choices)) or str(getattr(kind, "__name__", kind))
 
 
 def _fitted(value: Any, kind: Any, error: type[ModiffError], path: str | Path | None, field: str) -> Any:
@@ -165,19 +160,18 @@ def _fitted(value: Any, kind: Any, error: type[ModiffError], path: str | Path | 
 def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None = None, prefix: str = "") -> Any:
     """A copy of a configuration with changes from plain, nested data; ConfigError for unknown names and wrong types."""
     hints = _hints(type(config))
-    known = {item.name for item in fields(config)}
     new: dict[str, Any] = {}
     for key, value in changes.items():
         name = f"{prefix}{key}"
-        if key not in known:
-            raise ConfigError("no such setting", path=path, field=name, expected=f"one of {', '.join(sorted(known))}")
+        if key not in hints:
+            raise ConfigError("no such setting", path=path, field=name, expected=f"one of {', '.join(sorted(hints))}")
         current = getattr(config, key)
-        if is_dataclass(current):
-            if not isinstance(value, Mapping):
-                raise ConfigError("is a group of settings", path=path, field=name, found=repr(value))
+        if not is_dataclass(current):
+            new[key] = _fitted(value, hints[key], ConfigError, path, name)
+        elif isinstance(value, Mapping):
             new[key] = update(current, value, path=path, prefix=f"{name}.")
-            continue
-        new[key] = _fitted(value, hints[key], ConfigError, path, name)
+        else:
+            raise ConfigError("is a group of settings", path=path, field=name, found=repr(value))
     return replace(config, **new)
 
 
@@ -233,8 +227,7 @@ def setting(text: str, *, option: str = "--set ", expected: str = "NAME=VALUE") 
         raise ConfigError("is not YAML", field=f"{option}{address}", found=repr(value)) from error
     for group in reversed(groups):
         made = {group: made}
-    result: dict[str, Any] = made
-    return result
+    return cast(dict[str, Any], made)
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

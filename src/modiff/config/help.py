@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from argparse import ArgumentParser
 from argparse import HelpFormatter as Plain
-from typing import Any
 
 WIDTH = 100
 
@@ -22,8 +20,3 @@ class HelpFormatter(Plain):
         kept = [any(line.startswith(" ") for line in part.split("\n")) for part in parts]
         filled = [part if as_is else textwrap.fill(part, width) for part, as_is in zip(parts, kept, strict=True)]
         return textwrap.indent("\n\n".join(filled), indent)
-
-
-def verb_parser(prog: str, description: str, **more: Any) -> ArgumentParser:
-    """An empty parser of options whose help is laid out so; more: what ArgumentParser takes."""
-    return ArgumentParser(prog=prog, description=description, formatter_class=HelpFormatter, **more)

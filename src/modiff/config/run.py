@@ -121,13 +121,6 @@ def read_preset(name: str) -> dict[str, Any]:
     return read_yaml(_PRESETS / f"{name}.yaml")
 
 
-def model_config(method: str) -> Any:
-    """The default model configuration of a method; ConfigError naming the methods there are."""
-    if not isinstance(method, str) or method not in MODELS:
-        raise ConfigError("no such method", field="method", found=repr(method), expected=f"one of {', '.join(MODELS)}")
-    return MODELS[method]()
-
-
 def build_config(
     *,
     method: str | None = None,
@@ -147,9 +140,11 @@ def build_config(
 
 
 def config_from_dict(data: Mapping[str, Any], *, path: str | Path | None = None) -> RunConfig:
-    """The configuration that `to_dict` wrote."""
+    """The configuration that `to_dict` wrote; ConfigError, for a method that is none with those there are."""
     method = data.get("method", RunConfig.method)
-    return _over(RunConfig(method=method, preset=data.get("preset"), model=model_config(method)), data, path)
+    if not isinstance(method, str) or method not in MODELS:
+        raise ConfigError("no such method", field="method", found=repr(method), expected=f"one of {', '.join(MODELS)}")
+    return _over(RunConfig(method=method, preset=data.get("preset"), model=MODELS[method]()), data, path)
 
 
 def _over(config: RunConfig, data: Mapping[str, Any], path: str | Path | None) -> RunConfig:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from modiff.config import build_config, read_preset
+from modiff.config.run import build_config, read_preset
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter
 from modiff.methods.presence import PresenceHead
@@ -86,7 +86,7 @@ def describe(
 
 
 def describe_model(
-    method: str, config: Any, data: DataSpec, *, size: int, n: int, preset: str | None = None
+    method: str, config: Any, data: DataSpec, *, size: int = 128, n: int = 16, preset: str | None = None
 ) -> Description:
     """Of a configured model for such data. Samples are counted as if every one marked something."""
     _check({"size": size, "n": n})

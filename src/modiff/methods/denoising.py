@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor, nn
 
-from modiff.config import MoDiffConfig, check_model
 from modiff.config.baselines import CCDMConfig, CIMDConfig
+from modiff.config.modiff import MoDiffConfig
+from modiff.config.run import check_model
 from modiff.diffusion.process import Process
 from modiff.methods.base import Segmenter, at_once
 from modiff.methods.presence import Markers, PresenceHead, draw_markers, draw_subsets, hurdle_noise, marking_probability

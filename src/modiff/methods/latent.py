@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from modiff.config import check_model
-from modiff.config.baselines import CFlowConfig, MoSEConfig, ProbUNetConfig
+from modiff.config.baselines import MoSEConfig, ProbUNetConfig
+from modiff.config.run import check_model
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter, at_once
 from modiff.nn.windows import Size, pad_to_multiple
@@ -29,9 +29,9 @@ class LatentEncoding:
 class LatentSegmenter(Segmenter):
     """Draws latent vectors and decodes each in one pass. It tells no rater from another and does not use a prompt."""
 
-    config: ProbUNetConfig | CFlowConfig | MoSEConfig
+    config: ProbUNetConfig | MoSEConfig
 
-    def __init__(self, config: ProbUNetConfig | CFlowConfig | MoSEConfig, data: DataSpec) -> None:
+    def __init__(self, config: ProbUNetConfig | MoSEConfig, data: DataSpec) -> None:
         super().__init__(data)
         check_model(config)
         self.config = config

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from modiff.config.baselines import CFlowConfig, ProbUNetConfig
+from modiff.config.baselines import ProbUNetConfig
 from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
 from modiff.nn.latent import FComb, Gaussian, GaussianNet, kl_divergence
 from modiff.nn.layers import channels_last
@@ -29,9 +29,9 @@ class ProbUNet(LatentSegmenter):
 
     norm: Norm = "none"
 
-    config: ProbUNetConfig | CFlowConfig
+    config: ProbUNetConfig
 
-    def __init__(self, config: ProbUNetConfig | CFlowConfig, data: DataSpec) -> None:
+    def __init__(self, config: ProbUNetConfig, data: DataSpec) -> None:
         super().__init__(config, data)
         encoders = config.prior_channels or config.channels
         self.stride = 2 ** (max(len(config.channels), len(encoders)) - 1)

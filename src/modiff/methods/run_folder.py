@@ -7,8 +7,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from modiff.config import RunConfig, config_from_dict, read_yaml, to_dict
-from modiff.config.fields import flatten, typed
+from modiff.config.fields import flatten, read_yaml, to_dict, typed
+from modiff.config.run import RunConfig, config_from_dict
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, DataError
 from modiff.io.files import write_text

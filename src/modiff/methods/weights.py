@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from modiff.config import RunConfig
+from modiff.config.run import RunConfig
 from modiff.errors import CheckpointError
 from modiff.io.files import replacing, sha256_of
 from modiff.methods import run_folder as files

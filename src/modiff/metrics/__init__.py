@@ -8,20 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "PROTOCOLS",
-    "CalibrationError",
-    "ConsensusSurface",
-    "CrossCorrelation",
-    "EnergyDistance",
-    "HungarianIoU",
-    "Insight",
-    "MeanMapMetrics",
-    "PresenceCalibration",
-    "Protocol",
-    "SampleSetMetrics",
-    "functional",
-]
+__all__ = ["PROTOCOLS", "CalibrationError", "ConsensusSurface", "CrossCorrelation", "EnergyDistance", "HungarianIoU"]
+__all__ += ["Insight", "MeanMapMetrics", "PresenceCalibration", "Protocol", "SampleSetMetrics", "functional"]
 
 if TYPE_CHECKING:
     from modiff.metrics import functional

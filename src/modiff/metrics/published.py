@@ -48,21 +48,12 @@ def _all() -> tuple[PublishedValue, ...]:
     return tuple(PublishedValue(**{**record, "source": sources[record["source"]]}) for record in table["records"])
 
 
-def published(
-    *,
-    dataset: str | None = None,
-    protocol: str | None = None,
-    metric: str | None = None,
-    n: int | None = None,
-    method: str | None = None,
-) -> list[PublishedValue]:
-    """The published values that match every argument given, in the order of their tables.
+def published(**asked: str | int) -> list[PublishedValue]:
+    """The published values with the dataset, protocol, metric, n or method asked for, in the order of their tables.
 
     Values of different protocol, data or n are not comparable: give these whenever values are to stand side by side.
     Raises MetricError for a name that no published value has.
     """
-    wanted = {"dataset": dataset, "protocol": protocol, "metric": metric, "n": n, "method": method}
-    asked = {field: value for field, value in wanted.items() if value is not None}
     for field, value in asked.items():
         known = sorted({getattr(record, field) for record in _all()})
         if value not in known:

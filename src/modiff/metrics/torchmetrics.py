@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from modiff.errors import MetricError
 from modiff.metrics import functional as F
@@ -32,14 +33,16 @@ class RegistryMetric(Metric):
     """
 
     metrics: ClassVar[tuple[str, ...]]
-    extra: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[tuple[str, ...]]
     is_differentiable = False
     higher_is_better: bool | None = None
     full_state_update = False
 
-    def __init_subclass__(cls, **more: Any) -> None:
-        """Which side is better, where that is the same for all of the metrics."""
+    def __init_subclass__(cls, *, metrics: Iterable[str] = (), extra: Iterable[str] = (), **more: Any) -> None:
+        """Which metrics, by default the base's, and which side is better, where that is the same for all of them."""
         super().__init_subclass__(**more)
+        if metrics:
+            cls.metrics, cls.extra = tuple(metrics), tuple(extra)
         sides = {column.higher_is_better for name in cls.metrics for column in METRICS[name].outputs} - {None}
         cls.higher_is_better = sides.pop() if len(sides) == 1 else None
 
@@ -95,28 +98,21 @@ class RegistryMetric(Metric):
     def _collected(self, name: str) -> Tensor:
         """(images,) values: a list before processes are reduced, a tensor after."""
         state = getattr(self, f"values_{name}")
-        if isinstance(state, Tensor):
-            return state
-        return torch.cat(state) if state else torch.zeros(0, dtype=torch.float64, device=self.device)
+        return dim_zero_cat(state) if len(state) else torch.zeros(0, dtype=torch.float64, device=self.device)
 
 
-class EnergyDistance(RegistryMetric):
+class EnergyDistance(RegistryMetric, metrics=("ged",)):
     """GED under a protocol ("standard": V, "paper": U), of all samples or the first n; see `functional.ged`."""
 
-    metrics = ("ged",)
 
-
-class HungarianIoU(RegistryMetric):
+class HungarianIoU(RegistryMetric, metrics=("hm_iou",)):
     """HM-IoU under a protocol ("standard": optimal, "paper": greedy, no weights); see `functional.hm_iou`."""
 
-    metrics = ("hm_iou",)
 
-
-class SampleSetMetrics(RegistryMetric):
+class SampleSetMetrics(
+    RegistryMetric, metrics=("ged", "hm_iou", "sample_diversity", "rater_diversity", "dmax"), extra=("iid_reference",)
+):
     """GED, HM-IoU, both diversities, D_max and the i.i.d. reference from one count of the overlaps."""
-
-    metrics = ("ged", "hm_iou", "sample_diversity", "rater_diversity", "dmax")
-    extra = ("iid_reference",)
 
     def per_set(self, samples: SampleSet, n: int) -> dict[str, Tensor]:
         """As the base, with the expected GED of n fresh raters."""
@@ -125,14 +121,11 @@ class SampleSetMetrics(RegistryMetric):
         return super().per_set(samples, n) | {"iid_reference": reference}
 
 
-class CrossCorrelation(RegistryMetric):
+class CrossCorrelation(RegistryMetric, metrics=("ncc",), extra=("ncc_degenerate",)):
     """NCC under a protocol ("standard": pixels, "paper": rows) of the maps as they are; see `functional.ncc`.
 
     ncc_degenerate is the number of raters per image whose correlation was settled by rule.
     """
-
-    metrics = ("ncc",)
-    extra = ("ncc_degenerate",)
 
     def per_set(self, samples: SampleSet, n: int) -> dict[str, Tensor]:
         """NCC and how often it was settled by rule, from one computation."""
@@ -140,34 +133,26 @@ class CrossCorrelation(RegistryMetric):
         return {"ncc": found.value, "ncc_degenerate": found.degenerate}
 
 
-class Insight(RegistryMetric):
+class Insight(RegistryMetric, metrics=("ci",)):
     """CI and its three parts at a protocol's threshold; see `functional.collective_insight`."""
 
-    metrics = ("ci",)
 
-
-class MeanMapMetrics(RegistryMetric):
+class MeanMapMetrics(RegistryMetric, metrics=("soft_dice", "brier", "uncertainty_ncc", "uncertainty_auroc")):
     """Soft Dice, Brier score, NCC and AUROC of the uncertainty map, of the samples' mean map as it is."""
-
-    metrics = ("soft_dice", "brier", "uncertainty_ncc", "uncertainty_auroc")
 
     def __init__(self, **options: Any) -> None:
         super().__init__(next(iter(PROTOCOLS)), **options)  # they are the same under every protocol
 
 
-class ConsensusSurface(RegistryMetric):
+class ConsensusSurface(RegistryMetric, metrics=("hd95", "average_surface_distance")):
     """HD95 and average surface distance, in pixels, of the majorities; see `functional.surface_distances`."""
 
-    metrics = ("hd95", "average_surface_distance")
 
-
-class PresenceCalibration(RegistryMetric):
+class PresenceCalibration(RegistryMetric, metrics=("presence",)):
     """Calibration over images of the fraction of samples that mark anything; see `functional.presence_fractions`.
 
     The summary adds "presence_ece", the calibration error over images.
     """
-
-    metrics = ("presence",)
 
     def __init__(self, protocol_name: str, *, bins: int = BINS, **options: Any) -> None:
         super().__init__(protocol_name, **options)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modiff.config import UNetConfig
 from modiff.config.baselines import GuidedUNetConfig
+from modiff.config.modiff import UNetConfig
 from modiff.errors import ConfigError
 from modiff.nn.layers import ResBlock, SpatialAttention, group_norm, time_features, zero
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.config.sampling import OVERLAP, SAMPLES, SampleConfig
+from modiff.config.evaluation import OVERLAP, SAMPLES, SampleConfig
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import located
@@ -33,7 +33,7 @@ from modiff.rng import seeds_for
 from modiff.types import DataSpec, RaterChoice, Samples
 
 if TYPE_CHECKING:
-    from modiff.config import RunConfig
+    from modiff.config.run import RunConfig
     from modiff.methods.weights import LoadedModel
 
 MAX_MAPS = 4 << 30  # bytes of maps that are held

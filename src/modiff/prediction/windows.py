@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.config.sampling import OVERLAP
+from modiff.config.evaluation import OVERLAP
 from modiff.data.intensity import IntensityRule, convert
 from modiff.errors import ConfigError, DataError
 from modiff.methods.base import Segmenter

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modiff.benchmark.figure import CaseFigure, case_cells
-from modiff.benchmark.tables import Cell, Row, Table, head
-from modiff.config import to_dict
+from modiff.benchmark.tables import CaseFigure, Cell, Row, Table, case_cells, head
+from modiff.config.fields import to_dict
 from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
 from modiff.errors import CheckpointError, DataError, ModiffError

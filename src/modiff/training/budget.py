@@ -12,7 +12,7 @@ from types import FrameType
 import torch
 from lightning.fabric import Fabric
 
-from modiff.config import parse_budget
+from modiff.config.run import parse_budget
 
 SPENT, INTERRUPTED = "budget spent", "interrupted"
 _REASONS = ("", SPENT, "time of this start over", INTERRUPTED)  # by the number that processes share

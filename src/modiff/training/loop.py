@@ -18,7 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from modiff._version import __version__
-from modiff.config import RunConfig, check_ranges
+from modiff.config.run import RunConfig, check_ranges
 from modiff.data.loading import generator, load, training_batch, validation_batches
 from modiff.data.splits import fold_split
 from modiff.data.store import Store

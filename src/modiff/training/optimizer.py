@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from modiff.config import TrainingConfig
+from modiff.config.run import TrainingConfig
 
 _COSINE_END = 0.05  # of the learning rate, at the end of the budget
 

@@ -13,7 +13,7 @@ from PIL import Image
 from store_helpers import make_info
 
 from modiff.cli import main
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
 from modiff.data.check.findings import Finding, Report, View
 from modiff.data.check.run import check, detect
 from modiff.data.importers.phantom import write_phantom

@@ -14,7 +14,7 @@ from scipy.special import expit
 from scipy.stats import binomtest, ks_2samp, spearmanr
 
 from modiff.cli import main
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
 from modiff.data.phantom.case import PhantomCase, case_name, config_of, load_phantom_case, make_case, split_of
 from modiff.data.phantom.scene import outlines

@@ -6,7 +6,7 @@ import pytest
 import torch
 from modiff_helpers import batch
 
-from modiff.config import build_config
+from modiff.config.run import build_config
 from modiff.methods.registry import build
 from modiff.training.optimizer import EMA
 from modiff.types import DataSpec

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
 from modiff.data.importers.base import Case, Importer, write_store
 from modiff.data.phantom.case import VERSION, WINDOW, make_case, patient_name, split_of
 from modiff.data.splits import SplitRule

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from modiff.config.phantom import PhantomConfig
+from modiff.config.data import PhantomConfig
 from modiff.data.phantom import scene
 from modiff.data.phantom.scene import ANGLES, SOFT_TISSUE, Grid, Lesion, Patient, Pleura
 from modiff.data.store_format import StoreInfo

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.special import expit
 
-from modiff.config.phantom import FARTHEST, MOST_OFF_CENTRE
+from modiff.config.data import FARTHEST, MOST_OFF_CENTRE
 
 Array = NDArray[np.floating]
 

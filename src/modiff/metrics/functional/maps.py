@@ -25,7 +25,7 @@ NccKind = Literal["pixel", "row"]
 def _mean_maps(samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """The mean map of the samples and of the raters, each (B,K,H,W) float64; the latter NaN where nobody read."""
     samples, masks, read = ops.check_sets(samples, masks, read, maps=True)
-    return ops.sample_mean(samples, weights), ops.rater_mean(masks, read)
+    return ops.sample_mean(samples, weights), torch.einsum("brkhw,br->bkhw", masks.double(), ops.rater_weights(read))
 
 
 def soft_dice(

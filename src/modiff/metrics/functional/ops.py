@@ -116,11 +116,6 @@ def rater_weights(read: Tensor) -> Tensor:
     return there / there.sum(1, keepdim=True)
 
 
-def rater_mean(masks: Tensor, read: Tensor) -> Tensor:
-    """(B,K,H,W) float64: the fraction of raters who marked each pixel; NaN for an image that nobody read."""
-    return torch.einsum("brkhw,br->bkhw", masks.double(), rater_weights(read))
-
-
 def sample_mean(samples: Tensor, weights: Tensor | None) -> Tensor:
     """(B,K,H,W) float64: the mean of maps (B,N,K,H,W), bool or float, weighted by (B,N) where given."""
     if weights is not None:
@@ -184,9 +179,10 @@ def ratio(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(whole == 0, 1.0, part.double() / whole.where(whole > 0, 1).double())
 
 
-def _iou(common: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """IoU of the pixels of two masks and those that they have in common."""
-    return ratio(common, a + b - common)
+def _iou(common: Tensor) -> Tensor:
+    """IoU of each pair of masks, (…,M,M), from the pixels that they have in common; the diagonal holds their own."""
+    areas = common.diagonal(dim1=-2, dim2=-1)
+    return ratio(common, areas[..., :, None] + areas[..., None, :] - common)
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -198,9 +194,8 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     if a.shape[0] != b.shape[0] or a.shape[2:] != b.shape[2:]:
         found = f"{tuple(a.shape)} and {tuple(b.shape)}"
         raise MetricError("masks do not fit", found=found, expected="equal B, K, H, W")
-    common, n = _common(a, b), a.shape[1]
-    areas = common.diagonal(dim1=-2, dim2=-1)
-    return _iou(common[..., :n, n:], areas[..., :n, None], areas[..., None, n:]).permute(0, 2, 3, 1)
+    n = a.shape[1]
+    return _iou(_common(a, b))[..., :n, n:].permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +260,7 @@ class PairwiseDistances:
     @cached_property
     def distances(self) -> Tensor:
         """(B,N+R,N+R) float64: class mean of 1 − IoU."""
-        return (1.0 - _iou(self.common, self.areas[..., :, None], self.areas[..., None, :])).mean(1)
+        return (1.0 - _iou(self.common)).mean(1)
 
     @property
     def sample_sample(self) -> Tensor:
