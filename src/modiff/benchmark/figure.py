@@ -11,7 +11,7 @@ import numpy as np
 
 from modiff.benchmark.state import DONE, Run, State
 from modiff.evaluation.source import choose, draw, pictured, strata, subset
-from modiff.methods.weights import load_model
+from modiff.methods.run_folder import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.types import Batch
 from modiff.viz import figures

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
     from modiff.evaluation.scoring import EvaluationSettings
     from modiff.evaluation.words import results_table, wide_console
-    from modiff.methods.weights import load_model
+    from modiff.methods.run_folder import load_model
     from modiff.report.run import write_report
     from modiff.report.tables import sentence
     from modiff.training.loop import train

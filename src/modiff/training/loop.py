@@ -28,7 +28,6 @@ from modiff.io.files import alone
 from modiff.methods import run_folder as files
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import METHODS, build
-from modiff.methods.weights import save_weights
 from modiff.rng import seed_for
 from modiff.training.budget import SPENT, Clock
 from modiff.training.checkpoint import read_checkpoint, write_checkpoint
@@ -182,7 +181,7 @@ class Run:
         self.check_finite()
         # Weights first: should the second write fail, the checkpoint is the older one and the run resumes from it.
         if self.fabric.is_global_zero:
-            save_weights(self.average.state, self.folder / files.WEIGHTS)
+            files.save_weights(self.average.state, self.folder / files.WEIGHTS)
             files.write_json(self.folder / files.CARD, self.card())
             parts = {name: part.state_dict() for name, part in self._parts.items()}
             own = {"step": self.step, "seconds": self.clock.seconds, "validation": self.validation}
@@ -241,7 +240,7 @@ def train(
         if saved and clock.progress(images := saved["step"] * settings.batch_size) >= 1.0:
             reason = "budget already spent"
             if fabric.is_global_zero:
-                save_weights(saved["average"], folder / files.WEIGHTS)  # they may be gone or damaged since
+                files.save_weights(saved["average"], folder / files.WEIGHTS)  # they may be gone or damaged since
             return TrainingResult(folder, True, reason, saved["step"], images, clock.seconds, saved["validation"])
         fabric.launch()  # the other processes of this machine start here, and come this far by themselves
         run = Run(fabric, model, described, config, folder, clock)
