@@ -31,9 +31,8 @@ from modiff.errors import CheckpointError, DataError
 from modiff.evaluation import provenance
 from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
 from modiff.io.files import alone, write_text
-from modiff.methods.cost import describe_model
-from modiff.methods.run_folder import CARD, CHECKPOINT, CONFIG, check_resumable, describe_data, read_json, write_config
-from modiff.methods.weights import load_model
+from modiff.methods import run_folder as files
+from modiff.methods.cost import describe
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -78,7 +77,7 @@ def benchmark(
         images = load(store, fold_split(folds[0], settings.split))
         count = sum(len(store.rows(fold_split(fold, settings.split))) for fold in folds)
     device = choose_device(settings.accelerator, field="accelerator")
-    described = describe_data(images, data.resolve()).to_dict() | {"split": settings.split, "images": count}
+    described = files.describe_data(images, data.resolve()).to_dict() | {"split": settings.split, "images": count}
     if settings.folds:
         described["folds"] = folds
     with alone(folder):
@@ -118,9 +117,9 @@ class _Start:
         """CheckpointError for a run that was begun with other settings; what was done and is damaged is done again."""
         for run in self.todo:
             folder = self.folder / run.name
-            if (folder / CONFIG).exists() and (folder / CHECKPOINT).exists():
+            if (folder / files.CONFIG).exists() and (folder / files.CHECKPOINT).exists():
                 hint = "Use the same --set and --presets, remove that folder, or use another one (-o)"
-                check_resumable(folder, self.config(run), hint=hint)
+                files.check_resumable(folder, self.config(run), hint=hint)
         for run in self.todo:
             if run.status == Status.DONE and (why := revise(self.folder, run, self.state)) is not None:
                 self.say(f"{run.name}: once more, {why}")
@@ -188,7 +187,7 @@ class _Start:
         else:
             result = train(config, self.data, folder, fold=run.fold, max_seconds=limit, quiet=self.quiet)
             reason, stop = None if result.finished else result.reason, result.signalled
-        card = read_json(folder / CARD)
+        card = files.read_json(folder / files.CARD)
         run.images, run.steps, run.seconds = card["images_seen"], card["steps"], card["seconds"]
         if reason is None:
             run.status, run.made = Status.TRAINED, self.state.made
@@ -200,7 +199,7 @@ class _Start:
     def score(self, run: Run) -> None:
         """Evaluates the run as all are; rows that an interrupted evaluation of something else left are thrown away."""
         folder, split = self.folder / run.name, fold_split(run.fold, self.state.settings.split)
-        loaded, facts = load_model(folder), self.state.rows[run.row]
+        loaded, facts = files.load_model(folder), self.state.rows[run.row]
         facts.cost = facts.cost or self.cost(run)
         if run.fold != self.fold:  # one fold is in memory at a time
             self.images, self.fold = load(self.data, split), run.fold
@@ -220,8 +219,8 @@ class _Start:
 
     def cost(self, run: Run) -> dict[str, float]:
         """What `modiff info` says of this configuration on images of this store."""
-        config, data = self.config(run), describe_data(self.images, self.data)
-        found = describe_model(config.method, config.model, data, size=max(self.images.shape[1:]), n=1)
+        config, data = self.config(run), files.describe_data(self.images, self.data)
+        found = describe(config, data, size=max(self.images.shape[1:]), n=1)
         return {name: getattr(found, name) for name in COSTS}
 
 
@@ -233,7 +232,7 @@ def train_in_processes(
     It is a process of its own, in which Lightning starts the others: in this one DDP would run the rest of the
     benchmark once a device. Raises CheckpointError where it fails.
     """
-    write_config(folder / SETTINGS, config)
+    files.write_config(folder / SETTINGS, config)
     words = [sys.executable, "-m", "modiff", "train", "--config", str(folder / SETTINGS)]
     words += ["--data", str(data), "-o", str(folder)]
     if fold is not None:
@@ -246,7 +245,7 @@ def train_in_processes(
     if code:
         raise CheckpointError("training ended with an error, printed above", path=folder, found=f"exit status {code}")
     seconds, images = parse_budget(config.training.budget)
-    card = read_json(folder / CARD)
+    card = files.read_json(folder / files.CARD)
     # The card has tenths of seconds.
     spent = card["seconds"] >= (seconds or 0.0) - 0.1 if images is None else card["images_seen"] >= images
     return None if spent else "time of this start over"
