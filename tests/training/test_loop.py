@@ -18,8 +18,7 @@ from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
 from modiff.io.files import alone
 from modiff.methods.run_folder import load_model
 from modiff.training import loop
-from modiff.training.checkpoint import read_checkpoint
-from modiff.training.loop import Run, train
+from modiff.training.loop import Run, read_checkpoint, train
 
 
 def with_training(config, **changes):

@@ -85,8 +85,7 @@ def uniform_noise(uniform: Tensor, classes: int) -> Tensor:
 
 def majority(probs: Tensor) -> Tensor:
     """One-hot map of the likeliest class of (B,K,H,W) probabilities; ties go to the first, which is the background."""
-    best = probs == probs.amax(1, keepdim=True)
-    return (best & (best.cumsum(1) == 1)).to(probs.dtype)
+    return _one_hot(probs.argmax(1), probs)
 
 
 def sample(
@@ -155,9 +154,6 @@ class CategoricalProcess(Process):
     def loss(self, prediction: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """(B,) KL of the posteriors of step t to t − 1, summed over pixels (`posterior_kl`)."""
         return posterior_kl(x_t, x0, prediction, self.schedule.alpha_bar(t), self.schedule.alpha_bar(t - 1))
-
-    def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        return prediction
 
     def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:
         def draw(*stream: int) -> Tensor:

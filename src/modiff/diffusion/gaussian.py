@@ -149,7 +149,7 @@ class GaussianProcess(Process):
         return (prediction - target(x0, noise, *self.factors(t), self.prediction)).square().mean((1, 2, 3))
 
     def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """x̂_0, held within [−1,1]."""
+        """x̂_0 that a prediction implies, held within [−1,1]."""
         return to_x0(prediction, x_t, *self.factors(t), self.prediction, clip=1.0)
 
     def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:

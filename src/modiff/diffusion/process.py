@@ -90,12 +90,8 @@ class Process(ABC):
     def loss(self, prediction: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """(B,) the process's own loss of what a network predicted from x_t."""
 
-    @abstractmethod
-    def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """x̂_0 that a prediction implies."""
-
     def sample(self, predict: Predict, field: Field, steps: int) -> Tensor:
-        """(M,K,H,W) labels drawn in so many steps. predict(x_t, t) -> a prediction, as `clean` takes it; t is 0-dim."""
+        """(M,K,H,W) labels drawn in so many steps. predict(x_t, t) -> a prediction, as `loss` takes it; t is 0-dim."""
         return self.to_labels(self._reverse(predict, field, self.times(steps)))
 
     @abstractmethod

@@ -91,9 +91,7 @@ def canny(x: Tensor, sigma: float = 1.0, low: float = 0.1, high: float = 0.2) ->
     rows, columns = 4 * rows, 4 * columns  # Canny's thresholds are for Sobel's sums, not means
     magnitude = torch.sqrt(rows.square() + columns.square())
     candidate = _is_ridge(rows, columns, magnitude) & (magnitude >= low)
-    border = torch.zeros_like(candidate)
-    border[..., 1:-1, 1:-1] = True
-    candidate &= border
+    candidate = F.pad(candidate[..., 1:-1, 1:-1], (1, 1, 1, 1))
     return _connected(candidate & (magnitude >= high), candidate)
 
 
