@@ -12,7 +12,7 @@ from modiff.config import MoDiffConfig, check_model
 from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.diffusion.process import Process
 from modiff.methods.base import Segmenter, at_once
-from modiff.methods.presence import Markers, PresenceHead, draw_markers, draw_subsets, marking_probability
+from modiff.methods.presence import PresenceHead, draw_markers, draw_subsets, hurdle_noise, marking_probability
 from modiff.nn import windows
 from modiff.nn.layers import image_centre, position_channels
 from modiff.nn.unet import GuidedUNet, UNet
@@ -180,11 +180,6 @@ class DenoisingSegmenter(Segmenter):
         rows = torch.arange(len(image), device=image.device)
         return [Windows(rows, None, windows.sides(image), (self._image_features(image, centre),))]
 
-    def _draw_markers(self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool) -> Markers:
-        return draw_markers(
-            presence, seeds, raters, count=self.raters, exchangeable=self.exchangeable, stratified=stratified
-        )
-
     def _draw(
         self, encoding: Encoding, each: Tensor, steps: int, raters: RaterChoice, stratified: bool, origin: Tensor | None
     ) -> Samples:
@@ -194,7 +189,17 @@ class DenoisingSegmenter(Segmenter):
         presence was `stratified` beside its scores.
         """
         self.process.times(steps)  # refuses a number of steps even where nothing is denoised
-        markers, panel, who = self._draw_markers(encoding.presence, each, raters, stratified)
+        presence, chance, who, alike = encoding.presence, None, None, self.exchangeable
+        if presence is not None:
+            chance = marking_probability(presence, exchangeable=alike).mean(1)
+        if self.draws_panels:
+            drawn = draw_markers(presence, each, raters, count=self.raters, exchangeable=alike, stratified=stratified)
+            markers, panel, who = drawn
+        else:  # a panel of one rater, of whom it is not said who
+            panel = torch.ones_like(each)
+            markers = (panel > 0 if chance is None else hurdle_noise(each, stratified) >= 1 - chance[:, None])[
+                ..., None
+            ]
         maps = torch.zeros(*each.shape, self.classes, *encoding.padded, device=each.device)
         for group in encoding.groups:
             image, index = markers[group.rows].any(-1).nonzero(as_tuple=True)
@@ -210,7 +215,4 @@ class DenoisingSegmenter(Segmenter):
                 made = self._denoise(window, subset, field, steps)
                 fraction = subset.sum(-1) / panel[window.rows, i]
                 windows.paste(maps, window.rows, i, made * fraction[:, None, None, None], window.corner)
-        result = Samples.uniform(maps[..., : encoding.size[0], : encoding.size[1]], raters=who)
-        if encoding.presence is not None:
-            result.presence = marking_probability(encoding.presence, exchangeable=self.exchangeable).mean(1)
-        return result
+        return Samples.uniform(maps[..., : encoding.size[0], : encoding.size[1]], raters=who, presence=chance)

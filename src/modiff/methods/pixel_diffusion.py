@@ -13,11 +13,11 @@ from modiff.diffusion.gaussian import LearnedVarianceProcess
 from modiff.diffusion.process import Process
 from modiff.diffusion.schedule import Schedule
 from modiff.methods.denoising import DenoisingSegmenter, Labels, Windows
-from modiff.methods.presence import Markers, PresenceHead, hurdle_noise, marking_probability
+from modiff.methods.presence import PresenceHead
 from modiff.nn import latent
 from modiff.nn.unet import GuidedUNet
 from modiff.nn.windows import NoiseField
-from modiff.types import DataSpec, RaterChoice
+from modiff.types import DataSpec
 
 
 class PixelDiffusion(DenoisingSegmenter):
@@ -66,14 +66,6 @@ class PixelDiffusion(DenoisingSegmenter):
             return self._predict(x_t, t.expand(len(x_t)), window.features[0])
 
         return self.process.sample(predict, field, steps)
-
-    def _draw_markers(self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool) -> Markers:
-        """A panel of one rater, of whom it is not said who."""
-        present = torch.ones_like(seeds, dtype=torch.bool)
-        if presence is not None:
-            probability = marking_probability(presence, exchangeable=self.exchangeable).mean(1)
-            present = hurdle_noise(seeds, stratified) >= 1 - probability[:, None]
-        return present[..., None], torch.ones_like(seeds), None
 
 
 class CCDM(PixelDiffusion):

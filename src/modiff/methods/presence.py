@@ -57,17 +57,14 @@ def marking_probability(distribution: Tensor, *, exchangeable: bool) -> Tensor:
     return (expected / raters).expand(-1, raters)
 
 
-Markers = tuple[Tensor, Tensor, Tensor | None]
-"""Which raters of the panel mark something (B,N,R) bool, the panel's size (B,N), whose reading it is (B,N) or None."""
-
-
 def draw_markers(
     distribution: Tensor | None, seeds: Tensor, raters: RaterChoice, *, count: int, exchangeable: bool, stratified: bool
-) -> Markers:
-    """Who of each sample's panel marks something.
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Which raters of each sample's panel mark something (B,N,R) bool, its size (B,N), whose reading it is.
 
     distribution: (B,R+1) of the number of markers where raters are exchangeable, else (B,R) each rater's probability;
-    None where presence is left to the denoiser. seeds: (B,N) of the samples. count: R.
+    None where presence is left to the denoiser. seeds: (B,N) of the samples. count: R. Whose reading it is: (B,N) the
+    rater drawn where raters are identifiable, else None.
     """
     panel, who = draw_panel(seeds, raters, count=count, exchangeable=exchangeable)
     size = panel.sum(-1)

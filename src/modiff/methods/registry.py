@@ -21,8 +21,8 @@ METHODS = {
     "modiff": Method("MoDiff", "modiff.methods.modiff.model:MoDiff"),
     "cimd": Method("CIMD", "modiff.methods.pixel_diffusion:CIMD"),
     "ccdm": Method("CCDM", "modiff.methods.pixel_diffusion:CCDM"),
-    "prob_unet": Method("Probabilistic U-Net", "modiff.methods.prob_unet:ProbUNet"),
-    "cflow": Method("cFlow", "modiff.methods.prob_unet:CFlow"),
+    "prob_unet": Method("Probabilistic U-Net", "modiff.methods.latent:ProbUNet"),
+    "cflow": Method("cFlow", "modiff.methods.latent:CFlow"),
     "mose": Method("MoSE", "modiff.methods.mose:MoSE"),
 }
 

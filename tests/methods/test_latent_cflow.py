@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from modiff.config import build_config
 from modiff.config.baselines import CFlowConfig
 from modiff.errors import ConfigError
-from modiff.methods.prob_unet import CFlow
+from modiff.methods.latent import CFlow
 from modiff.methods.registry import build
 from modiff.nn import latent
 from modiff.nn.latent import GlowFlow, PlanarFlow, planar_step
