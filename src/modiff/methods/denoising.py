@@ -197,9 +197,8 @@ class DenoisingSegmenter(Segmenter):
             markers, panel, who = drawn
         else:  # a panel of one rater, of whom it is not said who
             panel = torch.ones_like(each)
-            markers = (panel > 0 if chance is None else hurdle_noise(each, stratified) >= 1 - chance[:, None])[
-                ..., None
-            ]
+            present = panel > 0 if chance is None else hurdle_noise(each, stratified) >= 1 - chance[:, None]
+            markers = present[..., None]
         maps = torch.zeros(*each.shape, self.classes, *encoding.padded, device=each.device)
         for group in encoding.groups:
             image, index = markers[group.rows].any(-1).nonzero(as_tuple=True)

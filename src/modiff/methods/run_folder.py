@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -34,8 +35,6 @@ _FREE = ("training.budget", "training.save_every", "training.log_every", "traine
 
 def write_config(path: Path, config: RunConfig) -> None:
     """The configuration as YAML."""
-    import yaml
-
     write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
 
 
