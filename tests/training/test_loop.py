@@ -196,13 +196,13 @@ def test_a_signal_ends_at_a_steps_end_with_a_good_checkpoint(store, settings, tm
 
 
 def test_a_signal_during_the_last_save_is_told_of(store, settings, tmp_path, monkeypatch):
-    real = loop.save_weights
+    real = loop.files.save_weights
 
     def signalled(*given):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)
 
-    monkeypatch.setattr(loop, "save_weights", signalled)
+    monkeypatch.setattr(loop.files, "save_weights", signalled)
     result = train(with_training(settings, budget="8img"), store, tmp_path / "run", quiet=True)
     assert (result.finished, result.signalled) == (True, True)
 
