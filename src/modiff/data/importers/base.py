@@ -91,7 +91,7 @@ def importer(name: str) -> type[Importer]:
     return resolve_name(f"modiff.data.importers.{IMPORTERS[name].importer}")
 
 
-def run_import(name: str, args: argparse.Namespace) -> Path:
+def run_import(name: str, args: argparse.Namespace, *, progress: bool = True) -> Path:
     """Makes the store that `args` of `import_parser` describe and returns its path; raises DataError, ConfigError."""
     path, usual = Path(args.output), SplitRule()
     if getattr(args, "splits", None):  # read before anything else: what is wrong with it shows at once
@@ -101,30 +101,22 @@ def run_import(name: str, args: argparse.Namespace) -> Path:
         rule = SplitRule(val, test, getattr(args, "split_seed", usual.seed))
     check_free(path, overwrite=args.overwrite)
     with importer(name)(args) as source:
-        write_store(source, path, rule, folds=getattr(args, "folds", None), overwrite=args.overwrite)
+        _write(source, rule, progress)
     return path
 
 
-def write_store(
-    source: Importer,
-    path: Path,
-    rule: Mapping[str, str] | SplitRule,
-    *,
-    folds: int | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> None:
-    """Writes all cases of a source; rule: who is in which split where the source does not say. Raises DataError."""
-    info = source.describe()
+def _write(source: Importer, rule: Mapping[str, str] | SplitRule, progress: bool) -> None:
+    """Writes all cases of a source; rule: who is in which split where the source does not say."""
+    info, args = source.describe(), source.args
     used = dict(info.provenance)
-    for given in (getattr(source.args, option, None) for option in ("table", "splits")):
+    for given in (getattr(args, option, None) for option in ("table", "splits")):
         if given:
             used[free_name(Path(given).name, used)] = sha256_of(given)
     info = replace(info, importer=f"{info.importer} (modiff {__version__})", provenance=used)
-    splits = source.splits(rule)
-    dealt = make_folds(splits, folds, getattr(source.args, "split_seed", 0)) if folds else None
+    splits, folds = source.splits(rule), getattr(args, "folds", None)
+    dealt = make_folds(splits, folds, getattr(args, "split_seed", 0)) if folds else None
     everyone = np.ones(len(info.raters), bool)
-    with StoreWriter(path, info, overwrite=overwrite, folds=dealt) as writer:
+    with StoreWriter(args.output, info, overwrite=args.overwrite, folds=dealt) as writer:
         console = Console(stderr=True)
         for cases in track(_read(source), "importing", len(source.items), console=console, disable=not progress):
             for one in cases:
