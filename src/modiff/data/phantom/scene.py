@@ -235,11 +235,8 @@ class Pleura:
 def coloured_noise(rng: np.random.Generator, size: int, spectrum: Array) -> Array:
     """(size,size) Gaussian field, standard deviation 1, of amplitude `spectrum` (size, size//2+1), the half-plane's."""
     white = np.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
-    # The half-plane's inner columns stand for two frequencies each.
-    twice = np.full(spectrum.shape[1], 2.0)
-    twice[0] = 1.0
-    if size % 2 == 0:
-        twice[-1] = 1.0
+    # The half-plane's inner columns stand for two frequencies each: all but the first and, of an even size, the last.
+    twice = np.where(np.arange(spectrum.shape[1]) % (size / 2), 2.0, 1.0)
     power = float((spectrum**2 * twice).sum()) / size**2
     return (np.fft.irfft2(white * spectrum, s=(size, size)) / np.sqrt(power)).astype(np.float32)
 

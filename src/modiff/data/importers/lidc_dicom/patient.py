@@ -138,7 +138,7 @@ def _readings(
         data = file.read()
         sessions, uid = outlines.parse(data, file.name), outlines.series_uid_of(data)
         if uid not in named:
-            slices = outlines.slices_named(sessions)
+            slices = {region.sop_uid for session in sessions for outline in session for region in outline}
             uid = next((name for name, uids in named.items() if uids & slices), "")
         if uid:
             found.setdefault(uid, []).append(sessions)

@@ -147,8 +147,7 @@ class LidcDicom(Importer[Job]):
 def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], _Crops]]]:
     """Each job and a call that gives its result or raises, as they finish; one process where there is one to use."""
     if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            yield job, partial(patient.import_patient, job)
+        yield from ((job, partial(patient.import_patient, job)) for job in jobs)
         return
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(patient.import_patient, job): job for job in jobs}
