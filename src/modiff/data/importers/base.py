@@ -86,12 +86,7 @@ class Importer(AbstractContextManager["Importer[Item]"], Generic[Item]):
         """Lets go of the source; failure: three times None where the store was made."""
 
 
-def importer(name: str) -> type[Importer]:
-    """The class of an importer in the table."""
-    return resolve_name(f"modiff.data.importers.{IMPORTERS[name].importer}")
-
-
-def run_import(name: str, args: argparse.Namespace, *, progress: bool = True) -> Path:
+def run_import(name: str, args: argparse.Namespace) -> Path:
     """Makes the store that `args` of `import_parser` describe and returns its path; raises DataError, ConfigError."""
     path, usual = Path(args.output), SplitRule()
     if getattr(args, "splits", None):  # read before anything else: what is wrong with it shows at once
@@ -100,23 +95,31 @@ def run_import(name: str, args: argparse.Namespace, *, progress: bool = True) ->
         val, test = getattr(args, "val", usual.val), getattr(args, "test", usual.test)
         rule = SplitRule(val, test, getattr(args, "split_seed", usual.seed))
     check_free(path, overwrite=args.overwrite)
-    with importer(name)(args) as source:
-        _write(source, rule, progress)
+    with resolve_name(f"{__package__}.{IMPORTERS[name].importer}")(args) as source:
+        write_store(source, path, rule, folds=getattr(args, "folds", None), overwrite=args.overwrite)
     return path
 
 
-def _write(source: Importer, rule: Mapping[str, str] | SplitRule, progress: bool) -> None:
-    """Writes all cases of a source; rule: who is in which split where the source does not say."""
-    info, args = source.describe(), source.args
+def write_store(
+    source: Importer,
+    path: Path,
+    rule: Mapping[str, str] | SplitRule,
+    *,
+    folds: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> None:
+    """Writes all cases of a source; rule: who is in which split where the source does not say. Raises DataError."""
+    info = source.describe()
     used = dict(info.provenance)
-    for given in (getattr(args, option, None) for option in ("table", "splits")):
+    for given in (getattr(source.args, option, None) for option in ("table", "splits")):
         if given:
             used[free_name(Path(given).name, used)] = sha256_of(given)
     info = replace(info, importer=f"{info.importer} (modiff {__version__})", provenance=used)
-    splits, folds = source.splits(rule), getattr(args, "folds", None)
-    dealt = make_folds(splits, folds, getattr(args, "split_seed", 0)) if folds else None
+    splits = source.splits(rule)
+    dealt = make_folds(splits, folds, getattr(source.args, "split_seed", 0)) if folds else None
     everyone = np.ones(len(info.raters), bool)
-    with StoreWriter(args.output, info, overwrite=args.overwrite, folds=dealt) as writer:
+    with StoreWriter(path, info, overwrite=overwrite, folds=dealt) as writer:
         console = Console(stderr=True)
         for cases in track(_read(source), "importing", len(source.items), console=console, disable=not progress):
             for one in cases:

@@ -185,10 +185,8 @@ class LidcPickle(Importer[str]):
         self.path = Path(args.file)
         self.entries = _entries(self.path, read_pickle(self.path, args.max_bytes))
         self.items = list(self.entries)
-        named = {name: _PATIENT.match(name) for name in self.items}
-        self.patient_of = {
-            name: found[0] if found else self.entries[name]["series_uid"] for name, found in named.items()
-        }
+        series = {name: entry["series_uid"] for name, entry in self.entries.items()}
+        self.patient_of = series | {name: found[0] for name in series if (found := _PATIENT.match(name))}
 
     def describe(self) -> StoreInfo:
         """With as many raters as the first slice has masks."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from modiff.config.data import PhantomConfig
-from modiff.data.importers.base import Case, Importer, run_import
+from modiff.data.importers.base import Case, Importer, write_store
 from modiff.data.phantom.case import VERSION, WINDOW, make_case, patient_name, split_of
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
@@ -57,5 +57,6 @@ def write_phantom(
     every image; `progress` shows a bar on standard error. Raises DataError where `path` exists and `overwrite` is
     false.
     """
-    args = argparse.Namespace(**asdict(config), output=path, folds=folds, overwrite=overwrite)
-    return run_import("phantom", args, progress=progress)
+    path, source = Path(path), Phantom(argparse.Namespace(**asdict(config)))
+    write_store(source, path, {}, folds=folds, overwrite=overwrite, progress=progress)
+    return path
