@@ -10,7 +10,7 @@ import argparse
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -51,11 +51,11 @@ class Case:
     place: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Importer(AbstractContextManager["Importer[Item]"], Generic[Item]):
+class Importer(ExitStack, Generic[Item]):
     """A source of multi-rater data; made from the command's arguments, it finds what there is and reads item by item.
 
     What its command says and takes stands in `catalogue`. items: what is read one after the other (files of a case,
-    volumes, patients), in the store's order.
+    volumes, patients), in the store's order. What a source opens is closed with it by `enter_context`.
     """
 
     version: ClassVar[str]  # of the importer, for the store's record
@@ -64,6 +64,7 @@ class Importer(AbstractContextManager["Importer[Item]"], Generic[Item]):
     items: Sequence[Item]
 
     def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__()
         self.args = args
 
     @abstractmethod
@@ -81,9 +82,6 @@ class Importer(AbstractContextManager["Importer[Item]"], Generic[Item]):
     @abstractmethod
     def read(self, item: Item) -> Iterable[Case]:
         """The cases of one item; raises DataError for what cannot be trusted."""
-
-    def __exit__(self, *failure: object) -> None:
-        """Lets go of the source; failure: three times None where the store was made."""
 
 
 def run_import(name: str, args: argparse.Namespace) -> Path:

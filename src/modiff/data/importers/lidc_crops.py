@@ -8,6 +8,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -84,7 +85,7 @@ class LidcPng(Importer[Crop]):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         check_whole(args.centre, "--centre", "a side")
-        self.sources = [Source(path) for path in args.paths]
+        self.sources = [self.enter_context(closing(Source(path))) for path in args.paths]
         self.items, self.raters = find_crops(self.sources)
 
     def describe(self) -> StoreInfo:
@@ -119,11 +120,6 @@ class LidcPng(Importer[Crop]):
             planes = planes[:, top : top + side, left : left + side]
         # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
         return [Case(item.name, item.patient, planes[:1], planes[1:])]
-
-    def __exit__(self, *failure: object) -> None:
-        """Closes the archives."""
-        for source in self.sources:
-            source.close()
 
 
 def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
@@ -232,7 +228,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
         self.path = Path(args.file)
         if not self.path.is_file():
             raise DataError("no such file", path=self.path)
-        file = self._file = guarded(self.path, lambda: h5py.File(self.path, "r", locking="best-effort"))
+        file = self.enter_context(guarded(self.path, lambda: h5py.File(self.path, "r", locking="best-effort")))
         self.groups = guarded(self.path, lambda: {split: _group(file, split) for split in _GROUPS if split in file})
         if not self.groups:
             raise DataError("another layout", path=self.path, expected="groups train, val and test")
@@ -268,10 +264,6 @@ class LidcHdf5(Importer[tuple[str, int]]):
                 masks = _masks(label, made.shape[1:])
             patient = _series(uids[row])
             yield Case(f"{patient}/{split}-{row:05d}", patient, made, masks)
-
-    def __exit__(self, *failure: object) -> None:
-        """Closes the file."""
-        self._file.close()
 
 
 def _series(uid: int) -> str:

@@ -61,11 +61,6 @@ class Lesion:
         """mm from the centre to the farthest margin."""
         return float(np.maximum(self.halo, self.core + self.spikes).max())
 
-    @property
-    def edge(self) -> float:
-        """mm over which raters' outlines of the margin differ: its own width and the eye's blur."""
-        return float(np.hypot(self.margin, _OUTLINE_BLUR))
-
 
 def _bump(angle: float | Array, width: float | Array) -> Array:
     """(..., A) bump of height 1 at `angle`, `width` radians wide, around the circle."""
@@ -152,9 +147,10 @@ def outlines(lesion: Lesion, n: int, rng: np.random.Generator) -> Array:
     blur = np.exp(-0.5 * (orders * smoothing[:, None] / lesion.core.mean()) ** 2)
     contour = np.fft.irfft(np.fft.rfft(contour) * blur, n=len(ANGLES))
     # The density falls as a logistic of the distance: the level t lies logit(t) margins from the half-way line.
-    contour += lesion.edge * threshold[:, None]
+    edge = float(np.hypot(lesion.margin, _OUTLINE_BLUR))  # mm: the margin's own width and the eye's blur
+    contour += edge * threshold[:, None]
     phase = _WOBBLE_ORDERS[:, None] * ANGLES
-    contour += (0.12 + 0.45 * lesion.edge) * (wobble[..., 0] @ np.cos(phase) + wobble[..., 1] @ np.sin(phase))
+    contour += (0.12 + 0.45 * edge) * (wobble[..., 0] @ np.cos(phase) + wobble[..., 1] @ np.sin(phase))
     return np.maximum(np.minimum(contour, np.minimum(lesion.limit, FARTHEST)), _LEAST).astype(np.float32)
 
 

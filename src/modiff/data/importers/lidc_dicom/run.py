@@ -18,6 +18,7 @@ from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -136,12 +137,13 @@ class LidcDicom(Importer[Job]):
             read = np.arange(self.raters) < made["sessions"][row]
             yield Case(case, item.patient, made["image"][row][None], masks[row], read, place)
 
-    def __exit__(self, *failure: object) -> None:
+    def __exit__(self, *failure: Any) -> bool | None:
         """Says who was left out; what was kept is needed no longer once the store is made."""
         if failure[0] is None:
             if self._left_out:
                 self._say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
             shutil.rmtree(self._kept, ignore_errors=True)
+        return super().__exit__(*failure)
 
 
 def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], _Crops]]]:
