@@ -8,7 +8,6 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -85,7 +84,7 @@ class LidcPng(Importer[Crop]):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         check_whole(args.centre, "--centre", "a side")
-        self.sources = [self.enter_context(closing(Source(path))) for path in args.paths]
+        self.sources = [self.enter_context(Source(path)) for path in args.paths]
         self.items, self.raters = find_crops(self.sources)
 
     def describe(self) -> StoreInfo:

@@ -19,7 +19,6 @@ import io
 import math
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -67,7 +66,7 @@ class XmlFile:
     def read(self) -> bytes:
         """Its content; raises DataError where it is too large or cannot be read."""
         if self.inside is not None:
-            with closing(Source(self.path)) as source:
+            with Source(self.path) as source:
                 return source.read(self.inside)
         return read_bytes(self.path)
 

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
@@ -213,7 +212,7 @@ def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
     """Series UID -> the XML files that name it."""
     found: dict[str, list[XmlFile]] = defaultdict(list)
     for place in places:
-        with closing(Source(place)) as source:
+        with Source(place) as source:
             for name in source.names:
                 if name.lower().endswith(".xml"):
                     file = XmlFile(source.path / name) if source.path.is_dir() else XmlFile(source.path, name)
