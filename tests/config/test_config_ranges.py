@@ -12,11 +12,10 @@ from typing import get_args, get_type_hints
 import pytest
 
 import modiff.config
-from modiff.config.baselines import CCDMConfig
 from modiff.config.data import PhantomConfig
 from modiff.config.evaluation import EvaluationConfig
 from modiff.config.fields import Range, check_numbers
-from modiff.config.modiff import DiffusionConfig
+from modiff.config.methods import CCDMConfig, DiffusionConfig
 from modiff.config.run import MODELS, build_config, check_ranges
 from modiff.errors import ConfigError
 

@@ -18,8 +18,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from modiff.config.fields import help_texts
-from modiff.config.help import HelpFormatter
+from modiff.config.fields import HelpFormatter, help_texts
 from modiff.errors import ConfigError
 
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": Path}

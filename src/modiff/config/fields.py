@@ -1,6 +1,7 @@
 """Settings as frozen dataclasses: ranges beside their fields, plain data and YAML to and from them, "group.name=value".
 
 A numeric field states its range and unit in its metadata (`number`), and its help in the docstring below it.
+`HelpFormatter` lays out the help of every command.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import inspect
 import json
 import math
 import re
+import shutil
+import textwrap
+from argparse import HelpFormatter as Plain
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -20,6 +24,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from modiff.errors import ConfigError, DataError, ModiffError
 
+WIDTH = 100  # columns of help, at most
 _EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _T = TypeVar("_T")
 _hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
@@ -107,6 +112,19 @@ def help_texts(kind: type) -> dict[str, str]:
         if isinstance(item, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             found[ast.unparse(item.target)] = " ".join(str(below.value.value).split())
     return found
+
+
+class HelpFormatter(Plain):
+    """Fills each paragraph of description and epilog; one with an indented line is a list or a command and is kept."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=min(WIDTH, shutil.get_terminal_size().columns) - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = [part.strip("\n") for part in textwrap.dedent(text).split("\n\n")]
+        kept = [any(line.startswith(" ") for line in part.split("\n")) for part in parts]
+        filled = [part if as_is else textwrap.fill(part, width) for part, as_is in zip(parts, kept, strict=True)]
+        return textwrap.indent("\n\n".join(filled), indent)
 
 
 def _finite(value: object) -> bool:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from modiff.config.baselines import CCDMConfig, CFlowConfig, CIMDConfig, MoSEConfig, ProbUNetConfig
 from modiff.config.fields import (
     ANY,
     COUNT,
@@ -25,7 +24,7 @@ from modiff.config.fields import (
     read_yaml,
     update,
 )
-from modiff.config.modiff import MoDiffConfig
+from modiff.config.methods import CCDMConfig, CFlowConfig, CIMDConfig, MoDiffConfig, MoSEConfig, ProbUNetConfig
 from modiff.errors import ConfigError
 
 _PRESETS = Path(__file__).parent / "presets"

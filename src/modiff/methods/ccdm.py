@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from modiff.config.baselines import CCDMConfig
+from modiff.config.methods import CCDMConfig
 from modiff.diffusion.categorical import CategoricalProcess
 from modiff.diffusion.schedule import Schedule
 from modiff.methods.denoising import PixelDiffusion

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from modiff.config.baselines import CFlowConfig
+from modiff.config.methods import CFlowConfig
 from modiff.methods.prob_unet import ProbUNet
 from modiff.nn.latent import Gaussian, GlowFlow, PlanarFlow
 from modiff.nn.layers import full_precision

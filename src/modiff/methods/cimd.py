@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from modiff.config.baselines import CIMDConfig
+from modiff.config.methods import CIMDConfig
 from modiff.diffusion.gaussian import LearnedVarianceProcess
 from modiff.diffusion.schedule import Schedule
 from modiff.methods.denoising import Labels, PixelDiffusion

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from modiff.config.baselines import MoSEConfig, ProbUNetConfig
+from modiff.config.methods import MoSEConfig, ProbUNetConfig
 from modiff.config.run import check_model
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter, at_once

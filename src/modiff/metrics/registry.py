@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from modiff.metrics.protocols import Protocol
-    from modiff.metrics.sample_set import SampleSet, Values, View
+    from modiff.metrics.protocols import Protocol, SampleSet, Values, View
 
     Compute = Callable[[View, Protocol], Tensor | tuple[Tensor, ...] | Values]
 
