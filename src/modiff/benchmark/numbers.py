@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.benchmark.state import COSTS, DONE, Run, State, evaluation_of
+from modiff.benchmark.state import COSTS, Run, State, Status, evaluation_of
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import differences_from, mean_interval
@@ -73,7 +73,7 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
     """The numbers of the runs that are done; DataError where none is, and where results are not of the same images."""
     folder, runs = Path(folder), state.complete()
     if not runs:
-        what = "no method has finished every fold" if state.counts()[DONE] else "no run is finished"
+        what = "no method has finished every fold" if state.counts()[Status.DONE] else "no run is finished"
         hint = "`modiff benchmark` resumes"
         raise DataError(what, path=folder, found=state.counted() or "no runs", hint=hint)
     by_row = _read(folder, runs, state)
@@ -87,7 +87,7 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
         for way in ways if keys else ():
             numbers += _table(group, *way, {key: by_row[key] for key in keys}, state, resamples)
     used, table = {run.name for run in runs}, first.table
-    reasons: dict[str, str] = {DONE: "done, but not every fold of this method and seed is"}
+    reasons: dict[str, str] = {Status.DONE: "done, but not every fold of this method and seed is"}
     left_out = tuple(
         f"{run.name}: {reasons.get(run.status, run.status)}{', ' if run.error else ''}{run.error or ''}"
         for run in state.runs.values()

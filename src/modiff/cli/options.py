@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module, resources
 from pathlib import Path
@@ -26,7 +26,7 @@ _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": P
 
 def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
     """The parser of a verb. words: what stands in braces in its page; {prog} is the command."""
-    page = _page(verb, words | {"prog": prog})
+    page = page_of(verb, **words, prog=prog)
     texts: dict[str, Any] = {name: page.get(name) for name in ("usage", "description", "epilog")}
     absent = argparse.SUPPRESS if page.get("absent") else None
     made = argparse.ArgumentParser(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
@@ -45,7 +45,7 @@ def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
     return made
 
 
-def _page(verb: str, words: Mapping[str, str]) -> dict[str, Any]:
+def page_of(verb: str, **words: str) -> dict[str, Any]:
     """A verb's page as plain data, its texts with the words that stand in braces."""
     import yaml
 

@@ -85,7 +85,7 @@ def number(default: _T, within: Range, unit: str = "") -> _T:
     return made
 
 
-def check_numbers(config: object, prefix: str = "") -> None:
+def check(config: object, prefix: str = "") -> None:
     """ConfigError naming the first number that is out of its field's range, infinite, or not a number; or the first
     word that is not one of its field's choices. Groups are checked too."""
     assert is_dataclass(config)
@@ -93,7 +93,7 @@ def check_numbers(config: object, prefix: str = "") -> None:
     for item in fields(config):
         value, name, within = getattr(config, item.name), f"{prefix}{item.name}", item.metadata.get("range")
         if is_dataclass(value):
-            check_numbers(value, f"{name}.")
+            check(value, f"{name}.")
         elif get_origin(hints[item.name]) is Literal and not _fits(value, hints[item.name])[0]:
             raise ConfigError("wrong value", field=name, found=repr(value), expected=_hint_text(hints[item.name]))
         elif within is not None and not within.allows(value):
@@ -194,13 +194,7 @@ def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None =
 
 
 def typed(
-    kind: type[_T],
-    data: Any,
-    message: str,
-    *,
-    path: str | Path,
-    field: str,
-    optional: Collection[str] = (),
+    kind: type[_T], data: Any, message: str, *, path: str | Path, field: str, optional: Collection[str] = ()
 ) -> _T:
     """A dataclass from plain data; DataError for names that are missing, but for `optional`, or unknown, wrong types.
 
