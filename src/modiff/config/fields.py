@@ -193,9 +193,7 @@ def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None =
     return replace(config, **new)
 
 
-def typed(
-    kind: type[_T], data: Any, message: str, *, path: str | Path, field: str, optional: Collection[str] = ()
-) -> _T:
+def typed(kind: type[_T], data: Any, message: str, *, path: Path, field: str, optional: Collection[str] = ()) -> _T:
     """A dataclass from plain data; DataError for names that are missing, but for `optional`, or unknown, wrong types.
 
     message: what the data are not, where their names are wrong.
