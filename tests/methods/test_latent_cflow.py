@@ -22,7 +22,7 @@ from latent_helpers import (
 )
 from torch import Tensor, nn
 
-from modiff.config.baselines import CFlowConfig
+from modiff.config.methods import CFlowConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
 from modiff.methods.latent import CFlow

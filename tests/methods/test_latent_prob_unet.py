@@ -9,7 +9,7 @@ import torch
 from latent_helpers import modes_of, parameters_of, random_batch, repeated, train, two_readings, untouched
 from torch.distributions import Independent, Normal, kl_divergence
 
-from modiff.config.baselines import ProbUNetConfig
+from modiff.config.methods import ProbUNetConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
 from modiff.methods import latent

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 
-from modiff.config.fields import ANY, COUNT, FRACTION, POSITIVE, Range, check_numbers, number
+from modiff.config.fields import ANY, COUNT, FRACTION, POSITIVE, Range, check, number
 from modiff.errors import ConfigError, DataError
 
 FARTHEST = 14.0  # mm, no outline reaches farther from its lesion's centre
@@ -41,7 +41,7 @@ class CropRule:
     """made 0 and 1: lung window, air to bone"""
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class PhantomConfig:
                 expected = "one whole number" if whole else "a number"
                 hint = "Images are square." if item.name == "size" else None
                 raise ConfigError("cannot be simulated", field=item.name, found=value, expected=expected, hint=hint)
-        check_numbers(self)
+        check(self)
         least = math.ceil(2 * (FARTHEST + MOST_OFF_CENTRE) / self.spacing) + 2
         if self.size < least:
             expected = f"at least {least} pixels of {self.spacing} mm"

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from modiff.config.baselines import CCDMConfig, CIMDConfig
-from modiff.config.modiff import MoDiffConfig
+from modiff.config.methods import CCDMConfig, CIMDConfig, MoDiffConfig
 from modiff.config.run import check_model
 from modiff.diffusion.process import Process
 from modiff.methods.base import Segmenter, at_once

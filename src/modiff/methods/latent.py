@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from modiff.config.baselines import CFlowConfig, MoSEConfig, ProbUNetConfig
+from modiff.config.methods import CFlowConfig, MoSEConfig, ProbUNetConfig
 from modiff.config.run import check_model
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter, at_once

@@ -8,7 +8,7 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor, distributed, nn
 
-from modiff.config.baselines import MoSEConfig
+from modiff.config.methods import MoSEConfig
 from modiff.errors import ConfigError
 from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
 from modiff.nn.layers import channels_last, full_precision

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from modiff.config.baselines import CCDMConfig, CIMDConfig
+from modiff.config.methods import CCDMConfig, CIMDConfig
 from modiff.diffusion.categorical import CategoricalProcess
 from modiff.diffusion.gaussian import LearnedVarianceProcess
 from modiff.diffusion.process import Process

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from modiff.config.modiff import PRESENCE_DROPOUT, PRESENCE_HIDDEN, PresenceConfig
+from modiff.config.methods import PRESENCE_DROPOUT, PRESENCE_HIDDEN, PresenceConfig
 from modiff.data.loading import dihedral
 from modiff.errors import ConfigError, DataError
 from modiff.nn import losses, windows

@@ -236,14 +236,9 @@ def _cases(
     changed = path is not None and images.fingerprint != store.get("fingerprint")
     settings = made.get("settings", {})  # what a file says is not trusted
     seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
+    seed, steps = seed if isinstance(seed, int) else 0, steps if isinstance(steps, int) and steps > 0 else None
     table = path.with_suffix(".csv") if path and not changed and scored == split else None
-    shown, window = case_figures(
-        images,
-        loaded.model,
-        seed=seed if isinstance(seed, int) else 0,
-        steps=steps if isinstance(steps, int) and steps > 0 else None,
-        device=device,
-    )
+    shown, window = case_figures(images, loaded.model, seed=seed, steps=steps, device=device)
     return {
         "missing": None,
         "split": split,
@@ -257,12 +252,7 @@ def _cases(
 
 
 def case_figures(
-    images: MemoryStore,
-    model: Segmenter,
-    *,
-    seed: int = 0,
-    steps: int | None = None,
-    device: torch.device | str = "cpu",
+    images: MemoryStore, model: Segmenter, seed: int = 0, steps: int | None = None, device: torch.device | str = "cpu"
 ) -> tuple[list[CaseFigure], tuple[float, float]]:
     """The chosen cases with samples of `model`, and the grey window that all of them are shown in."""
     info, rows = images.info, choose(images.cases, strata(images), CASES)

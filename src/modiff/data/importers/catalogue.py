@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any
 
 from modiff.config.data import PhantomConfig, SplitConfig
-from modiff.config.help import HelpFormatter
+from modiff.config.fields import HelpFormatter
 
 _TYPES = {"int": int, "float": float}  # that an argument in catalogue.toml may have
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modiff.config.modiff import LDFConfig, MCAConfig
+from modiff.config.methods import LDFConfig, MCAConfig
 from modiff.methods.modiff.ldf import make_ldf
 from modiff.nn.layers import attend, zero
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modiff.config.modiff import MoDiffConfig
+from modiff.config.methods import MoDiffConfig
 from modiff.diffusion.categorical import CategoricalProcess
 from modiff.diffusion.gaussian import GaussianProcess
 from modiff.diffusion.schedule import Schedule
