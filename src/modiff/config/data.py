@@ -15,8 +15,12 @@ _SOURCE = "simulated nodules and readers "
 
 
 @dataclass(frozen=True)
-class SplitConfig:
-    """Fractions of patients in val and test, the rest being train; ConfigError where nothing is left to train on."""
+class SplitRule:
+    """Fractions of patients in val and test, the rest being train; ConfigError where nothing is left to train on.
+
+    A patient's place is a hash of (seed, patient), so it does not move when other patients come or go; fractions are
+    therefore met on average, not exactly.
+    """
 
     val: float = number(0.1, FRACTION, "of patients")
     test: float = number(0.2, FRACTION, "of patients")

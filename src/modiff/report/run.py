@@ -138,7 +138,12 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
     measured = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
     columns = sorted(measured, key=lambda c: (rank(c[0]), c))
     heads = tuple(head(column) for column in columns)
-    cells = {(r.predictor, r.stratum, r.metric, r.n): _cell(r, result.undefined(r)) for r in reversed(records)}
+    cells = {}
+    for record in reversed(records):
+        lacking = result.undefined(record)
+        notes = (words.interval(record), f"{lacking} images undefined" if lacking else "")
+        cell = Cell(words.value(record), tuple(filter(None, notes)), False)
+        cells[record.predictor, record.stratum, record.metric, record.n] = cell
 
     def row(title: str, predictor: str, stratum: str, other: str = "", before: tuple[str, ...] = ()) -> Row:
         """The values of a predictor, or its paired differences from another one."""
@@ -157,11 +162,6 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
             strata.append(row(words.STRATA[stratum], "model", stratum, before=before))
     caption = f"By stratum, {protocol} protocol; {how}"
     yield Table("", protocol, caption, ("model, by stratum", "images", "patients", *heads), tuple(strata))
-
-
-def _cell(record: Record, undefined: int) -> Cell:
-    notes = (words.interval(record), f"{undefined} images undefined" if undefined else "")
-    return Cell(words.value(record), tuple(filter(None, notes)), False)
 
 
 def sentence(result: Result) -> str | None:
