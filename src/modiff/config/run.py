@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from modiff.config.baselines import CCDMConfig, CFlowConfig, CIMDConfig, MoSEConfig, ProbUNetConfig
+from modiff.config.baselines import CCDMConfig, CFlowConfig, CIMDConfig, MoSEConfig, PlainUNetConfig, ProbUNetConfig
 from modiff.config.fields import (
     ANY,
     COUNT,
@@ -35,6 +35,7 @@ MODELS: dict[str, type[Any]] = {
     "prob_unet": ProbUNetConfig,
     "cflow": CFlowConfig,
     "mose": MoSEConfig,
+    "unet": PlainUNetConfig,
 }
 """method -> the frozen dataclass of its settings"""
 
