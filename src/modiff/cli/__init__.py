@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from modiff.cli.threads import limit_threads
+
 VERBS = {
     "demo": ("demo", "simulated data, a small MoDiff trained on the CPU, samples, scores, a report"),
     "import": ("import_", "bring a multi-rater data set into one file, the store"),
@@ -25,6 +27,7 @@ VERBS = {
     "sample": ("sample", "draw the hypotheses for an image of yours, with their probabilities"),
     "report": ("report", "write one self-contained HTML page about a run"),
 }
+_COMPUTE = ("demo", "train", "evaluate", "benchmark", "sample")
 _GROUPS = {
     "start": ("demo",),
     "data": ("import", "info", "check"),
@@ -67,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = importlib.import_module(f"modiff.cli.{VERBS[words[0]][0]}")
     try:
         with _terminated_as_interrupted():
-            return verb.run(verb.parser(f"modiff {words[0]}").parse_args(words[1:])) or 0
+            args = verb.parser(f"modiff {words[0]}").parse_args(words[1:])
+            if words[0] in _COMPUTE and "torch" not in sys.modules:
+                limit_threads()
+            return verb.run(args) or 0
     except ModiffError as error:
         print(f"modiff: {error}", file=sys.stderr)
         return 2
