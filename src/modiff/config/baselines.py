@@ -14,6 +14,16 @@ from modiff.config.modiff import PresenceConfig
 
 
 @dataclass(frozen=True)
+class PlainUNetConfig:
+    """A deterministic U-Net on the raters' majority vote: what one answer scores."""
+
+    channels: tuple[int, ...] = number((32, 64, 128, 192), COUNT, "channels")
+    """channels of each level; each level halves the resolution"""
+    intensity: Literal["unit", "centred", "zscore"] = "zscore"
+    """what the network sees of values in [0,1]: the values, the values - 0.5, or each image's z-scores"""
+
+
+@dataclass(frozen=True)
 class ProbUNetConfig:
     """Probabilistic U-Net (Kohl et al., NeurIPS 2018)."""
 

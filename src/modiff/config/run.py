@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from modiff.config.baselines import CCDMConfig, CFlowConfig, CIMDConfig, MoSEConfig, ProbUNetConfig
+from modiff.config.baselines import CCDMConfig, CFlowConfig, CIMDConfig, MoSEConfig, PlainUNetConfig, ProbUNetConfig
 from modiff.config.fields import (
     ANY,
     COUNT,
@@ -36,6 +36,7 @@ MODELS: dict[str, type[Any]] = {
     "prob_unet": ProbUNetConfig,
     "cflow": CFlowConfig,
     "mose": MoSEConfig,
+    "unet": PlainUNetConfig,
 }
 """method -> the frozen dataclass of its settings"""
 
