@@ -48,13 +48,13 @@ class TestOverlay:
         masks = [disc(64, 30, 30, 8)] * 5 + [disc(64, 30, 30, 3)] * 3 + [np.zeros((64, 64))] * 2
         text = self.text(summary_of(masks, spacing=(0.5, 0.5)))
         assert "50 %   49 mm²" in text
-        assert "30 %   7 mm²" in text
+        assert "30 %   7.2 mm²" in text
         assert "20 %   nothing there" in text
         assert "the title" in text
 
     def test_what_is_not_drawn_is_counted(self):
         masks = [disc(64, 6 + 6 * i, 6 + 6 * i, 2) for i in range(10)]
-        assert "4 rarer hypotheses, not drawn: 40 % together" in self.text(summary_of(masks))
+        assert "in grey: 4 rarer hypotheses, 40 %" in self.text(summary_of(masks))
 
     def test_an_image_that_nobody_marks_is_drawn(self):
         assert "100 %   nothing there" in self.text(summary_of([np.zeros((64, 64))] * 3))

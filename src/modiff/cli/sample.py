@@ -88,7 +88,7 @@ def _show(summary: Summary, output: Path | None) -> None:
 
     console = Console(highlight=False, markup=False)
     table = Table(title=f"Distinct hypotheses of {len(summary.weights)} samples", title_justify="left")
-    for name in ("probability", "marks", "samples"):
+    for name in ("probability", "marks, median (5 %–95 %)", "samples"):
         table.add_column(name, justify="right")
     for hypothesis in summary.hypotheses:
         table.add_row(percent(hypothesis.probability), summary.size_text(hypothesis), str(len(hypothesis.members)))
@@ -97,12 +97,11 @@ def _show(summary: Summary, output: Path | None) -> None:
     console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})")
     if summary.agreement is not None:
         console.print(f"Agreement of two samples (mean IoU): {summary.agreement:.2f}")
-    what, (unit, factor) = "Area" if summary.voxel_mm3 is None else "Volume", summary.unit
+    what = "Area" if summary.voxel_mm3 is None else "Volume"
     for kind, name in enumerate(summary.classes):
         sizes = summary.area_quantiles(kind, marked=True)
         if sizes is not None:
-            low, _, middle, _, high = (f"{size * factor:.0f}" for size in sizes)
-            console.print(f"{what} of {name} where marked: median {middle} {unit}, 5 % to 95 % {low} to {high}")
+            console.print(f"{what} of {name} where marked, median (5 %–95 %): {summary.sizes_text(sizes)}")
     if output is not None:
         console.print(f"Written to {output}: overlay.png shows them", soft_wrap=True)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, number
+from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, number
 
 SAMPLES = 16  # hypotheses per image
 OVERLAP = 0.5  # fraction of a window that its neighbour sees too
+DISTINCT = 0.9  # pixels, see docs/sample.md
 
 
 @dataclass(frozen=True)
@@ -31,5 +32,8 @@ class SampleConfig:
     intensity: str | None = None
     """how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they are as in
     training; by default the model's own rule"""
-    threshold: float | None = number(None, FRACTION)
+    threshold: float | None = number(None, Range(low=0, high=1, above=True))
     """a pixel is marked from this probability on; by default argmax"""
+    distinct: float = number(DISTINCT, POSITIVE, "pixels")
+    """samples are distinct hypotheses where their outlines lie more than this many pixels apart, on average along the
+    outline"""
