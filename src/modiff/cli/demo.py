@@ -11,7 +11,7 @@ from pathlib import Path
 from modiff.cli.options import parser_of
 from modiff.config import build_config, check_ranges
 from modiff.config.phantom import PhantomConfig
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, counted
 
 PRESET = "quick"
 parser = partial(parser_of, "demo")
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     settings = EvaluationSettings(ns=(args.n,), control=True, seed=args.seed)
     store = _store(folder, args)  # after all else that is asked for is known to be right
     result = train(config, store, folder, quiet=args.quiet)
-    print(f"trained: {result.images:,} images in {result.seconds:.0f} s ({result.reason})")
+    print(f"trained: {counted(result.images, 'image', ',')} in {result.seconds:.0f} s ({result.reason})")
     if result.signalled or not result.finished:
         print("the same command resumes")
         return 130

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import asked, parser_of
 from modiff.config.sampling import SampleConfig
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction, Predictor
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         content |= prediction.to_dict()
     else:
-        title = f"{Path(called(scan)).name}   model {args.model}, {settings.n} samples, seed {settings.seed}"
+        title = f"{Path(called(scan)).name}   model {args.model}, {counted(settings.n, 'sample')}, seed {settings.seed}"
         content = write_prediction(args.output, prediction, about=content, title=title, overwrite=args.overwrite)
     for note in content["warnings"]:
         print(f"modiff: warning: {called(scan)}: {note}", file=sys.stderr)
@@ -87,7 +87,7 @@ def _show(summary: Summary, output: Path | None) -> None:
     from modiff.prediction.summary import percent
 
     console = Console(highlight=False, markup=False)
-    table = Table(title=f"Distinct hypotheses of {len(summary.weights)} samples", title_justify="left")
+    table = Table(title=f"Distinct hypotheses of {counted(len(summary.weights), 'sample')}", title_justify="left")
     for name in ("probability", "marks, median (5 %–95 %)", "samples"):
         table.add_column(name, justify="right")
     for hypothesis in summary.hypotheses:

@@ -21,7 +21,7 @@ class EvaluationConfig:
     ns: tuple[int, ...] = number((16, 32), COUNT, "samples")
     """samples per image; the largest is drawn once and the smaller ones are its first samples"""
     steps: tuple[int | None, ...] = number((None,), COUNT)
-    """steps of the sampler, one evaluation each; by default (None) the model's own"""
+    """steps of the sampler, one evaluation each; by default the model's own"""
     protocols: tuple[str, ...] = ("standard", "paper")
     """conventions of the metrics: standard, paper"""
     thresholds: tuple[float, ...] = number((), _THRESHOLDS)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modiff._version import __version__
+from modiff.errors import counted
 from modiff.io.dicom.seg import Maker, Segment, missing_reference, write_seg
 from modiff.io.files import MANIFEST, output_folder
 from modiff.io.image import ImageFile, Volume, write_png
@@ -150,7 +151,7 @@ def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, f
     for place, (number, hypothesis) in enumerate(marking or numbered[:1]):
         probability = percent(hypothesis.probability)
         label = f"{f'hypothesis {number}' if marking else 'nothing there'}: {probability}"
-        words = f"{len(hypothesis.members)} samples, probability {probability}"
+        words = f"{counted(len(hypothesis.members), 'sample')}, probability {probability}"
         masks = box.put_back(hypothesis.mask, dimensions=2)
         for kind, name in enumerate(names if marking else names[:1]):
             title = f"{label}, {name}" if marking and len(names) > 1 else label
@@ -246,7 +247,7 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
 
 def _rarer(summary: Summary) -> str:
     rest = summary.hypotheses[SHOWN:]
-    return f"{len(rest)} rarer hypothes{'i' if len(rest) == 1 else 'e'}s, {percent(sum(h.probability for h in rest))}"
+    return f"{counted(len(rest), 'rarer hypothesis')}, {percent(sum(h.probability for h in rest))}"
 
 
 def _colours(summary: Summary) -> list[str]:

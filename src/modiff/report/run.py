@@ -13,7 +13,7 @@ from modiff.benchmark.figure import CaseFigure, case_cells
 from modiff.config import to_dict
 from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
-from modiff.errors import CheckpointError, DataError, ModiffError
+from modiff.errors import CheckpointError, DataError, ModiffError, counted
 from modiff.evaluation.evaluate import FOLDER, check_fit
 from modiff.evaluation.records import ImageTable, Result, read_csv, read_result
 from modiff.evaluation.source import choose, draw, pictured, strata
@@ -112,7 +112,10 @@ def _scores(name: str, result: Result) -> dict[str, Any]:
         "counts": result.strata.get("all", {}),
         "notes": _list(result.made.get("notes")),
         "tables": tables.summary(result),
-        "seconds": [f"{took:.3g} s for {n} samples" + f" at {s} steps" * (s > 0) for (s, n), took in seconds],
+        "seconds": [
+            f"{took:.3g} s for {counted(n, 'sample')}" + f" at {counted(s, 'step')}" * (s > 0)
+            for (s, n), took in seconds
+        ],
     }
 
 
@@ -182,7 +185,7 @@ def case_figures(
         samples, _ = draw(model, batch.to(device), SAMPLES, seed, steps)
         summary = summarise(samples, classes=info.classes)
         marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
-        words = f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
+        words = f"{marked} of {counted(read, 'rater')} marked something, {drawn} of {len(summary.masks)} samples do."
         sheet = contact_sheet(cells_of(batch, summary, info), window=window, inches=1.5)
         made.append(CaseFigure(images.cases[row], encoded(sheet), words))
     return made, window

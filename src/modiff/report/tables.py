@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modiff.benchmark.tables import Cell, Row, Table, head
+from modiff.errors import counted
 from modiff.evaluation import words
 from modiff.evaluation.records import DIFFERENCE, STRATA, Record, Result, select
 
@@ -30,7 +31,7 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
     model = select(records, predictor="model", stratum="all")
     if not model:
         return
-    how = words.threshold(model[0]) + ("" if steps is None else f", {steps} steps")
+    how = words.threshold(model[0]) + ("" if steps is None else f", {counted(steps, 'step')}")
     order = list(words.METRICS)
     measured = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
     columns = sorted(measured, key=lambda c: (order.index(c[0]) if c[0] in order else len(order), c))
@@ -57,7 +58,7 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
 
 
 def _cell(record: Record, undefined: int) -> Cell:
-    notes = (words.interval(record), f"{undefined} images undefined" if undefined else "")
+    notes = (words.interval(record), f"{counted(undefined, 'image')} undefined" if undefined else "")
     return Cell(words.value(record), tuple(filter(None, notes)), False)
 
 
@@ -73,7 +74,7 @@ def sentence(result: Result) -> str | None:
         return None
     said = [
         f"GED with n = {model.n} ({protocol} protocol, {words.threshold(model)}) is {words.value(model)}"
-        f"{_bracket(model)} on {model.images} images of split {model.split}."
+        f"{_bracket(model)} on {counted(model.images, 'image')} of split {model.split}."
     ]
     found = {(r.predictor, r.metric): r for r in reversed(records) if r.n == model.n and r.value is not None}
     for other in ("iid_reference", "majority_vote"):

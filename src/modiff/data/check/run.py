@@ -22,7 +22,7 @@ from modiff.data.importers.grids import JPEG, SUFFIXES, Grid, turn
 from modiff.data.importers.layout import Item, two_splits
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
-from modiff.errors import ConfigError, DataError, ModiffError
+from modiff.errors import ConfigError, DataError, ModiffError, counted
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
 _KEPT = 12  # thumbnails of a kind of finding that are kept of a temporary store
@@ -83,7 +83,9 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
     try:
         with Store.open(path) as store:
             patients, raters = len(set(store.patients.tolist())), len(store.info.raters)
-            what = f"{len(store)} images of {patients} patients, {raters} rater{'s' * (raters != 1)}"
+            what = ", ".join(
+                [f"{counted(len(store), 'image')} of {counted(patients, 'patient')}", counted(raters, "rater")]
+            )
             report = Report(called or str(path), what)
             store.verify()
             report.findings += _content(store)
