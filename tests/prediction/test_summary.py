@@ -228,6 +228,15 @@ class TestScans:
         found = self.of(self.masks(), voxel_mm3=0.25).to_dict()
         assert [item["volume_mm3"]["lesion"] for item in found["samples"]] == [8, 10, 2.25, 0]
 
+    def test_sizes_are_said_with_their_spread_in_ml_where_they_are_large(self):
+        masks = self.masks()[[0, 1, 3]]
+        for spacing, said in (((2, 0.5, 0.5), "16 (16–20) mm³"), ((20, 1.5, 1.5), "1.4 (1.4–1.8) ml")):
+            summary = self.of(masks, spacing=spacing, distinct=1)
+            assert [summary.size_text(hypothesis) for hypothesis in summary.hypotheses] == [said, "nothing there"]
+            spread = summary.to_dict()["hypotheses"][0]["spread"]["lesion"]["volume_mm3"]
+            voxel = np.prod(spacing)
+            assert (spread["q05"], spread["q95"]) == (32 * voxel, 40 * voxel)
+
     def test_hypotheses_are_grouped_in_three_dimensions(self):
         summary = self.of(self.masks())
         assert [hypothesis.members for hypothesis in summary.hypotheses] == [(0, 1), (2,), (3,)]
