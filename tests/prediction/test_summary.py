@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modiff.errors import ConfigError, DataError
-from modiff.prediction.summary import SAME_HYPOTHESIS, percent, summarise
+from modiff.prediction.summary import percent, summarise
 from modiff.types import Samples
 
 
@@ -55,21 +55,19 @@ class TestHypotheses:
 
     def test_the_medoid_is_nearest_to_the_others(self):
         # Squares of 4, 5 and 6 overlap the middle one most: IoU 16/25 and 25/36, the outer two 16/36.
-        found = summarise(samples_of([square(4), square(5), square(6)])).hypotheses
+        found = summarise(samples_of([square(4), square(5), square(6)]), distinct=1).hypotheses
         assert len(found) == 1
         assert found[0].medoid == 1
 
     def test_weights_move_the_medoid(self):
-        found = summarise(samples_of([square(4), square(5), square(6)], [0.9, 0.05, 0.05])).hypotheses
+        found = summarise(samples_of([square(4), square(5), square(6)], [0.9, 0.05, 0.05]), distinct=1).hypotheses
         assert found[0].medoid == 0
 
-    def test_masks_at_the_threshold_are_one_hypothesis_and_below_it_two(self):
-        half, whole = torch.zeros(16, 16), torch.zeros(16, 16)
-        half[0, :4], whole[0, :8] = 1, 1
-        assert SAME_HYPOTHESIS == 0.5
-        assert len(summarise(samples_of([half, whole])).hypotheses) == 1
-        half[0, 3] = 0
-        assert len(summarise(samples_of([half, whole])).hypotheses) == 2
+    def test_masks_at_the_threshold_are_one_hypothesis_and_above_it_two(self):
+        masks = [square(4), square(6)]
+        between, length = 36 - 16, (16 + 24) / 2 * math.pi / 4
+        assert len(summarise(samples_of(masks), distinct=between / length).hypotheses) == 1
+        assert len(summarise(samples_of(masks), distinct=between / length - 1e-6).hypotheses) == 2
 
     def test_nothing_never_joins_something(self):
         found = summarise(samples_of([NOTHING, square(1), NOTHING])).hypotheses
@@ -229,6 +227,15 @@ class TestScans:
     def test_the_voxels_of_a_sheared_scan_have_their_own_volume(self):
         found = self.of(self.masks(), voxel_mm3=0.25).to_dict()
         assert [item["volume_mm3"]["lesion"] for item in found["samples"]] == [8, 10, 2.25, 0]
+
+    def test_sizes_are_said_with_their_spread_in_ml_where_they_are_large(self):
+        masks = self.masks()[[0, 1, 3]]
+        for spacing, said in (((2, 0.5, 0.5), "16 (16–20) mm³"), ((20, 1.5, 1.5), "1.4 (1.4–1.8) ml")):
+            summary = self.of(masks, spacing=spacing, distinct=1)
+            assert [summary.size_text(hypothesis) for hypothesis in summary.hypotheses] == [said, "nothing there"]
+            spread = summary.to_dict()["hypotheses"][0]["spread"]["lesion"]["volume_mm3"]
+            voxel = np.prod(spacing)
+            assert (spread["q05"], spread["q95"]) == (32 * voxel, 40 * voxel)
 
     def test_hypotheses_are_grouped_in_three_dimensions(self):
         summary = self.of(self.masks())

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import parser_of
-from modiff.config import build_config
 from modiff.config.fields import merged, setting
-from modiff.config.run import presets, read_preset
-from modiff.errors import ConfigError, DataError
+from modiff.config.run import build_config, presets, read_preset
+from modiff.errors import ConfigError, DataError, counted
 from modiff.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _facts(about: dict[str, Any]) -> Table:
     kind = "exchangeable: a slot is not a person" if about["exchangeable_raters"] else "each a person of the same name"
     spacing = about["spacing_mm"]
     facts = {
-        "images": f"{about['images']} of {about['patients']} patients, {height}×{width}, {about['dtype']}",
+        "images": f"{about['images']} of {counted(about['patients'], 'patient')}, {height}×{width}, {about['dtype']}",
         "channels": f"{channels}: {', '.join(about['channels'])}",
         "classes": ", ".join(about["classes"]),
         "raters": f"{len(about['raters'])}: {', '.join(about['raters'])} ({kind})",
@@ -93,7 +92,7 @@ def _facts(about: dict[str, Any]) -> Table:
         **{name: about[name] for name in ("source", "licence", "importer")},
         "files read": "\n".join(f"{name}\n{digest}" for name, digest in about["provenance"].items()) or "none",
         "fingerprint": about["fingerprint"],
-        "folds": ", ".join(f"{fold}: {patients} patients" for fold, patients in about["folds"].items()),
+        "folds": ", ".join(f"{fold}: {counted(patients, 'patient')}" for fold, patients in about["folds"].items()),
     }
     for name, fact in facts.items():
         if fact:
@@ -224,7 +223,7 @@ def _show_methods(described: list[Description]) -> None:
     row(f"GFLOP: image, n = {first.n}", "gflop_total", _gflop)
     console = wide_console()
     images = f"Images of {first.channels}×{first.size}×{first.size}" if alike else "Each method, its preset, its images"
-    images += f", {first.n} samples each" + (f", preset {first.preset}" if alike and first.preset else "")
+    images += f", {counted(first.n, 'sample')} each" + (f", preset {first.preset}" if alike and first.preset else "")
     console.print(images, soft_wrap=True, highlight=False)
     console.print(table, highlight=False)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from modiff.cli.options import add_settings, parser_of
 from modiff.config.fields import merged, setting
-from modiff.config.help import WIDTH
+from modiff.config.help import WIDTH, Parser
 from modiff.config.run import RunConfig, build_config, parse_time, presets
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, counted
 from modiff.methods.registry import METHODS
 
 
@@ -20,7 +20,7 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         words = list(args or [])
-        first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+        first = Parser(self.prog, add_help=False, allow_abbrev=False)
         for name in ("--method", "--preset", "--config"):
             first.add_argument(name)
         chosen, _ = first.parse_known_args(words)
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     result = train(args.config, args.data, args.output, fold=args.fold, max_seconds=limit)
     validation = "" if result.validation is None else f", validation loss {result.validation:.4f}"
     say(
-        f"{result.reason}: {result.steps:,} steps, {result.images:,} images, "
+        f"{result.reason}: {counted(result.steps, 'step', ',')}, {counted(result.images, 'image', ',')}, "
         f"{result.seconds / 60:.1f} min{validation} -> {result.folder}"
     )
     if not result.finished:

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from modiff.errors import ConfigError, DataError, ModiffError
 
-_EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)[eE][+-]?\d+|nan|inf)", re.IGNORECASE)  # that YAML reads as text
 _T = TypeVar("_T")
 _hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
@@ -137,14 +137,24 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
     if kind in (int, float) and isinstance(value, bool):
         return False, value
     # YAML 1.1 reads 1e-3, without a point, and 1.5e3, without a sign, as text.
-    if kind is float and (isinstance(value, int) or (isinstance(value, str) and _EXPONENT.fullmatch(value))):
+    if kind is float and (isinstance(value, int) or (isinstance(value, str) and _NUMBER.fullmatch(value))):
         return True, float(value)
     return isinstance(value, origin or kind), value
 
 
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+
+
 def _hint_text(kind: Any) -> str:
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
-    return " or ".join(map(repr, choices)) or str(getattr(kind, "__name__", kind))
+    """What a value must be, in words."""
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, parts))
+    if get_origin(kind) is tuple:
+        return f"a list, each {_hint_text(parts[0])}"
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_hint_text, parts))
+    return _WORDS.get(kind, str(getattr(kind, "__name__", kind)))
 
 
 def _fitted(value: Any, kind: Any, error: type[ModiffError], path: str | Path | None, field: str) -> Any:
@@ -153,7 +163,7 @@ def _fitted(value: Any, kind: Any, error: type[ModiffError], path: str | Path | 
     if not good:
         raise error("wrong value", path=path, field=field, found=repr(value)[:60], expected=_hint_text(kind))
     if not _finite(made):
-        raise error("is out of range", path=path, field=field, found=value, expected="finite")
+        raise error("is out of range", path=path, field=field, found=value, expected="a finite number")
     return made
 
 

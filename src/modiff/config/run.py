@@ -79,7 +79,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """Where it runs and what it is logged to: nothing here changes what is computed but the precision."""
+    """Where it runs and what it is logged to; only the precision changes what is computed."""
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """what to run on"""

@@ -13,7 +13,7 @@ from modiff.benchmark.tables import CaseFigure, Cell, Row, Table, case_cells, he
 from modiff.config.fields import to_dict
 from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
-from modiff.errors import CheckpointError, DataError, ModiffError
+from modiff.errors import CheckpointError, DataError, ModiffError, counted
 from modiff.evaluation import words
 from modiff.evaluation.evaluate import FOLDER, check_fit
 from modiff.evaluation.records import DIFFERENCE, STRATA, ImageTable, Record, Result, read_csv, read_result, select
@@ -113,7 +113,10 @@ def _scores(name: str, result: Result) -> dict[str, Any]:
         "counts": result.strata.get("all", {}),
         "notes": _list(result.made.get("notes")),
         "tables": tables_of(result),
-        "seconds": [f"{took:.3g} s for {n} samples" + f" at {s} steps" * (s > 0) for (s, n), took in seconds],
+        "seconds": [
+            f"{took:.3g} s for {counted(n, 'sample')}" + f" at {counted(s, 'step')}" * (s > 0)
+            for (s, n), took in seconds
+        ],
     }
 
 
@@ -134,7 +137,7 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
     model = select(records, predictor="model", stratum="all")
     if not model:
         return
-    how = words.threshold(model[0]) + ("" if steps is None else f", {steps} steps")
+    how = words.threshold(model[0]) + ("" if steps is None else f", {counted(steps, 'step')}")
     measured = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
     columns = sorted(measured, key=lambda c: (rank(c[0]), c))
     heads = tuple(head(column) for column in columns)
@@ -160,7 +163,7 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
 
 
 def _cell(record: Record, undefined: int) -> Cell:
-    notes = (words.interval(record), f"{undefined} images undefined" if undefined else "")
+    notes = (words.interval(record), f"{counted(undefined, 'image')} undefined" if undefined else "")
     return Cell(words.value(record), tuple(filter(None, notes)), False)
 
 
@@ -176,7 +179,7 @@ def sentence(result: Result) -> str | None:
         return None
     said = [
         f"GED with n = {model.n} ({protocol} protocol, {words.threshold(model)}) is {words.value(model)}"
-        f"{_bracket(model)} on {model.images} images of split {model.split}."
+        f"{_bracket(model)} on {counted(model.images, 'image')} of split {model.split}."
     ]
     found = {(r.predictor, r.metric): r for r in reversed(records) if r.n == model.n and r.value is not None}
     for other in ("iid_reference", "majority_vote"):
@@ -275,7 +278,7 @@ def case_figures(
         samples, _ = draw(model, batch.to(device), SAMPLES, seed, steps)
         summary = summarise(samples, classes=info.classes)
         marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
-        said = f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
+        said = f"{marked} of {counted(read, 'rater')} marked something, {drawn} of {len(summary.masks)} samples do."
         sheet = figures.contact_sheet(cells_of(batch, summary, info), window=window, inches=1.5)
         made.append(CaseFigure(images.cases[row], figures.encoded(sheet), said))
     return made, window
