@@ -148,10 +148,26 @@ def test_the_best_is_chosen_where_all_have_a_value(tmp_path):
     assert cells["a"].images_where_all_defined == 6
 
 
+def test_where_rows_have_other_images_signs_stand_at_the_means_that_were_compared(tmp_path):
+    noise, easy = np.repeat([0.2, -0.19] * 3, 2), np.arange(12) < 10
+    result_of(tmp_path, "a-seed0", plain(0.0))
+    result_of(tmp_path, "b-seed0", lambda *_: np.where(easy, BASE + noise, np.nan))
+    (table, *_) = tables_of(built(tmp_path, state_of({"a": "A", "b": "B"})))
+    cells = [row.cells[0] for row in table.rows[:2]]
+    assert not any("≈" in cell.value or cell.best for cell in cells)
+    marked = [note for cell in cells for note in cell.notes if "best" in note or "≈" in note]
+    assert marked == [
+        f"{BASE[:10].mean():.3f}, best on the 10 images that all rows have",
+        f"{(BASE + noise)[:10].mean():.3f} ≈ on the 10 images that all rows have",
+    ]
+    (said,) = table.findings
+    assert said.startswith("GED ↓, n = 16 on the 10 images that all rows have: A has the best mean;")
+
+
 def test_majority_vote_stands_below_and_is_not_compared(two):
     numbers = built(*two)
     table = tables_of(numbers)[0]
-    assert [row.title for row in table.rows] == ["A", "B", "majority vote, repeated"]
+    assert [row.title for row in table.rows] == ["A", "B", "majority vote (oracle), repeated"]
     found = {(c.row, c.value, c.verdict, c.parameters) for c in records(numbers, kind="reference")}
     assert found == {("majority_vote", 0.5, None, None)}
 

@@ -188,7 +188,7 @@ def test_the_command_writes_into_the_run_folder_and_names_everything_above_its_n
     assert files(run_folder / "evaluation") == ["test.csv", "test.json"]
     title, *rest = capsys.readouterr().out.splitlines()
     assert title.strip() == "standard protocol, argmax, split test, all images"
-    assert " 24 " in next(line for line in rest if " GED " in line)
+    assert " 24 " in next(line for line in rest if line.startswith("GED "))
     assert "paper protocol, p ≥ 0.9, split test, all images" in map(str.strip, rest)
     assert any("shuffled −" in line and " to " in line for line in rest)
 

@@ -37,6 +37,40 @@ SMALL, LARGE, ELSEWHERE, NOTHING = square(2), square(5), square(3, at=12), squar
 MIXED = [SMALL, LARGE, NOTHING, LARGE, SMALL, ELSEWHERE, LARGE, NOTHING, LARGE, SMALL]
 
 
+class TestPresence:
+    """The model's own presence and the hypotheses are one distribution."""
+
+    def shared(self, masks, presence, **more):
+        return summarise(samples_of(masks, presence=torch.tensor([presence])), **more)
+
+    def test_nothing_there_has_the_rest_and_the_others_share_presence(self):
+        summary = self.shared(MIXED, 0.5)
+        found = {hypothesis.members: hypothesis.probability for hypothesis in summary.hypotheses}
+        assert found == pytest.approx({(2, 7): 0.5, (1, 3, 6, 8): 0.25, (0, 4, 9): 0.1875, (5,): 0.0625})
+        assert summary.hypotheses[0].nothing
+        assert summary.unseen is None
+        assert summary.to_dict()["presence"] == {"probability": 0.5, "from": "model", "of_samples": pytest.approx(0.8)}
+
+    def test_what_no_sample_shows_is_said(self):
+        probability, words = self.shared([SMALL, SMALL], 0.75).unseen
+        assert (probability, words) == (pytest.approx(0.25), "nothing there")
+        probability, words = self.shared([NOTHING, NOTHING], 0.25).unseen
+        assert (probability, words) == (pytest.approx(0.25), "marks that no sample shows")
+
+    @pytest.mark.parametrize("threshold", [None, 0.9])
+    def test_without_a_presence_of_its_own_it_is_that_of_the_masks_shown(self, threshold):
+        summary = summarise(samples_of([SMALL, 0.8 * LARGE, NOTHING, NOTHING]), threshold=threshold)
+        nothing = sum(hypothesis.probability for hypothesis in summary.hypotheses if hypothesis.nothing)
+        assert summary.presence_from == "samples"
+        assert summary.presence == pytest.approx(1 - nothing)
+
+    @given(st.floats(0, 1), st.lists(st.booleans(), min_size=1, max_size=9))
+    def test_all_probabilities_sum_to_1(self, presence, marks):
+        summary = self.shared([SMALL if mark else NOTHING for mark in marks], presence)
+        rest = summary.unseen[0] if summary.unseen else 0
+        assert sum(hypothesis.probability for hypothesis in summary.hypotheses) + rest == pytest.approx(1)
+
+
 class TestHypotheses:
     def test_known_masks_come_with_their_frequencies(self):
         found = summarise(samples_of(MIXED)).hypotheses

@@ -30,7 +30,7 @@ from modiff.metrics.registry import NAMES, columns_of
 
 MEASURED, REFERENCES, PUBLISHED = "measured", "reference", "published"
 BEST, SAME, WORSE = "best", "same", "worse"
-_TITLES = {BASELINE: "majority vote, repeated", REFERENCE: "i.i.d. reference: samples are fresh raters"}
+_TITLES = {BASELINE: "majority vote (oracle), repeated", REFERENCE: "i.i.d. reference: samples are fresh raters"}
 _PAPERS_TABLES = {ABLATIONS: "Table 3", EDGES: "Table 4"}  # of MoDiff's paper
 INFERRED = "; its protocol is inferred"
 _ROLES = {(ABLATIONS, "modiff"): "MoDiff, both", (EDGES, "modiff"): "MoDiff, its own LDF"}

@@ -92,9 +92,13 @@ def _show(summary: Summary, output: Path | None) -> None:
         table.add_column(name, justify="right")
     for hypothesis in summary.hypotheses:
         table.add_row(percent(hypothesis.probability), summary.size_text(hypothesis), str(len(hypothesis.members)))
+    if summary.unseen is not None:
+        table.add_row(percent(summary.unseen[0]), summary.unseen[1], "0")
     console.print(table)
-    source = "model's own" if summary.presence_from == "model" else "fraction of samples"
-    console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})")
+    source = "fraction of samples"
+    if summary.presence_from == "model":
+        source = f"the model's own; of the samples {percent(summary.marking)} mark something"
+    console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})", soft_wrap=True)
     if summary.agreement is not None:
         console.print(f"Agreement of two samples (mean IoU): {summary.agreement:.2f}")
     what = "Area" if summary.voxel_mm3 is None else "Volume"

@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains and says how it ended."""
     from lightning.fabric.utilities import rank_zero_only
 
+    from modiff.methods.run_folder import CARD, hardly_trained, read_json
     from modiff.training.loop import train
 
     say = rank_zero_only(print)  # the first of several processes says it for all
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         f"{result.reason}: {counted(result.steps, 'step', ',')}, {counted(result.images, 'image', ',')}, "
         f"{result.seconds / 60:.1f} min{validation} -> {result.folder}"
     )
+    if result.finished and (told := hardly_trained(read_json(result.folder / CARD))):
+        say(f"note: {told}")
     if not result.finished:
         say("the same command resumes from here")
     return 0 if result.finished or result.reason != "interrupted" else 130

@@ -283,8 +283,10 @@ def _metrics(methods: Sequence[Method], asked: Iterable[str] | None) -> tuple[li
     if not parts & has:
         expected = ", ".join(sorted(has, key=rank)) or "metrics that all have"
         raise ConfigError("not in every result", field="metrics", found=", ".join(names), expected=expected)
-    missing = sorted(parts - has, key=rank)
-    return sorted(parts & has, key=rank), [f"not in every result: {', '.join(missing)}"] if missing else []
+    notes = [f"not in every result: {', '.join(missing)}"] if (missing := sorted(parts - has, key=rank)) else []
+    if left := [words.METRICS[metric] for metric in FIRST if metric in has - parts]:
+        notes.append(f"every result has {' and '.join(left)} too, by which another may be better")
+    return sorted(parts & has, key=rank), notes
 
 
 def _difference(a: Method, b: Method, way: Way, metric: str, stratum: str, **how: int) -> Difference | None:

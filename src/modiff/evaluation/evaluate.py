@@ -210,7 +210,10 @@ def split_to_score(loaded: LoadedModel, data: str | Path, split: str, fold: str 
 
 
 def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
-    """How the images differ from those that the model was trained on, or that they may be the same, in words."""
+    """How the images differ from those that the model was trained on, or that they may be the same, in words; and
+    whether it has hardly been trained."""
+    from modiff.methods.run_folder import hardly_trained
+
     found = []
     for field, there in (("intensity", images.info.intensity), ("prompt", images.info.prompt)):
         trained = getattr(loaded.data, field)
@@ -220,4 +223,4 @@ def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
     if own != scored and images.fingerprint == loaded.data.fingerprint:
         trained = "the store's own split train" if own is None else f"all folds but {own}"
         found.append(f"the model was trained on {trained}: it may have seen images of {split}")
-    return found
+    return [*found, *filter(None, [hardly_trained(loaded.card)])]

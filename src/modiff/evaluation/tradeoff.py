@@ -218,6 +218,7 @@ def caption_of(tradeoff: Tradeoff) -> str:
         ", ".join(part for part in (*parts, where) if part != words.NONE),
         f"Seconds{mean} to draw {of.n} samples per image on {' and '.join(tradeoff.devices)}",
         "Bars: 95 % intervals over patients" if known else f"No intervals: {words.FEW}",
+        *(words.ORACLE.partition(". ")[:1] if any(own.predictor == BASELINE for own in tradeoff.references) else ()),
         *notes,
     ]
     return ". ".join(sentences) + "."

@@ -17,9 +17,10 @@ LARGE = 0.04  # of large objects: the fraction of the diameter that counts like 
 class Hypothesis:
     """One of the distinct readings that the samples show.
 
-    probability: the summed weights of its samples. members: their indices. sizes: pixels or voxels that each of them
-    marks, of any class. medoid: the index of the sample that stands for them, of the largest weighted mean IoU with the
-    others. mask: that sample's (K,…) bool. nothing: no sample of it marks a pixel.
+    probability: the summed weights of its samples; in a `Summary` with the model's own presence, its part of that.
+    members: their indices. sizes: pixels or voxels that each of them marks, of any class. medoid: the index of the
+    sample that stands for them, of the largest weighted mean IoU with the others. mask: that sample's (K,…) bool.
+    nothing: no sample of it marks a pixel.
     """
 
     probability: float

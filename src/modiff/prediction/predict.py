@@ -204,7 +204,9 @@ class Predictor:
         return self.model.encode(torch.from_numpy(seen).to(self.device))
 
     def _differences(self, plan: Plan, spacing: Sequence[float] | None) -> list[str]:
-        notes, window = [], plan.windows[0]
+        from modiff.methods.run_folder import hardly_trained
+
+        notes, window = [*filter(None, [hardly_trained(self.card)])], plan.windows[0]
         if self.data.prompted and plan.at is None and (plan.slid or plan.box.size[0] > 1):
             notes.append(
                 "the model was trained on crops centred on a lesion and is slid over a whole scan: it takes the middle "

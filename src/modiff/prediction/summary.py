@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -31,7 +31,8 @@ class Summary:
     two different samples, of those classes that either marks (1 where both mark nothing); None for one sample.
     masks: (N,K,…) bool, the samples by argmax or `threshold`. weights: (N,). presence: probability that a rater marks
     anything, from the model's own head or from the fraction of samples that mark something, as `presence_from` says.
-    hypotheses: from the most to the least probable; "nothing there" is one; distinct: as `summarise` takes it.
+    hypotheses: from the most to the least probable; "nothing there" is one, of 1 − presence; those that mark something
+    share presence by their samples. distinct: as `summarise` takes it.
     spacing: mm of a pixel (row, column), or None where it is not known; of a voxel (slice, row, column). voxel_mm3:
     volume of a voxel; None of an image.
     """
@@ -55,6 +56,18 @@ class Summary:
     def areas(self) -> np.ndarray:
         """(N,K) pixels, or voxels, that each sample marks as each class."""
         return self.masks.sum(tuple(range(2, self.masks.ndim)))
+
+    @property
+    def marking(self) -> float:
+        """The weighted fraction of samples that mark something."""
+        return float(self.weights[self.areas.any(1)].sum())
+
+    @property
+    def unseen(self) -> tuple[float, str] | None:
+        """The probability of what no sample shows, and what that is: the model's presence knows of it."""
+        rest = 1 - sum(hypothesis.probability for hypothesis in self.hypotheses)
+        marked = all(hypothesis.nothing for hypothesis in self.hypotheses)
+        return (rest, "marks that no sample shows" if marked else "nothing there") if rest > 1e-6 else None
 
     @property
     def pixel_area(self) -> float | None:
@@ -105,7 +118,7 @@ class Summary:
             "n": len(self.weights),
             "threshold": "argmax" if self.threshold is None else self.threshold,
             **scale,
-            "presence": {"probability": self.presence, "from": self.presence_from},
+            "presence": {"probability": self.presence, "from": self.presence_from, "of_samples": self.marking},
             "agreement_iou": self.agreement,
             "entropy_bits": {"total": float(self.entropy.sum()), "max": float(self.entropy.max())},
             "distinct_px": self.distinct,
@@ -184,6 +197,16 @@ def _quantiles(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return found
 
 
+def _sharing(found: Sequence[Hypothesis], presence: float) -> tuple[Hypothesis, ...]:
+    """Hypotheses by a model's own presence: "nothing there" has the rest, the others share it by their samples."""
+    marked = sum(hypothesis.probability for hypothesis in found if not hypothesis.nothing)
+    shared = [
+        replace(one, probability=1 - presence if one.nothing else one.probability * presence / (marked or 1))
+        for one in found
+    ]
+    return tuple(sorted(shared, key=lambda hypothesis: (-hypothesis.probability, hypothesis.members)))
+
+
 def percent(probability: float) -> str:
     """A probability in whole percent; a small one is not rounded to none, nor a large one to certainty."""
     if 0 < probability < 0.01:
@@ -231,12 +254,13 @@ def summarise(
     flat = binarise(maps[None], threshold)[0]
     overlaps, pairs = Overlaps.of(flat), np.outer(weights.numpy(), weights.numpy())
     np.fill_diagonal(pairs, 0)
-    own = None if samples.presence is None else float(samples.presence[item])
+    own = None if samples.presence is None else min(max(float(samples.presence[item]), 0.0), 1.0)
 
     def shaped(values: Tensor) -> np.ndarray:
         return values.numpy().reshape(*values.shape[:-2], *frame)
 
     masks = shaped(flat)
+    found = group(masks, overlaps, weights.numpy(), distinct=distinct, spacing=spacing)
     return Summary(
         mean=shaped(mean.float()),
         # Weights such as 1/14 do not sum exactly: a tie is background whatever the rounding.
@@ -245,9 +269,9 @@ def summarise(
         agreement=float((pairs * overlaps.mean).sum() / pairs.sum()) if pairs.sum() > 0 else None,
         masks=masks,
         weights=weights.numpy(),
-        presence=float(weights[samples.present[item].cpu()].sum()) if own is None else own,
+        presence=float(weights[flat.flatten(1).any(1)].sum()) if own is None else own,
         presence_from="samples" if own is None else "model",
-        hypotheses=group(masks, overlaps, weights.numpy(), distinct=distinct, spacing=spacing),
+        hypotheses=found if own is None else _sharing(found, own),
         classes=tuple(map(str, classes)),
         threshold=threshold,
         distinct=distinct,

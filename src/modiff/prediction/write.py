@@ -222,6 +222,8 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
         words = percent(hyp.probability)
         single.append(close.contours(*own, title=f"{words}   {summary.size_text(hyp)}"))
         keys.append(("none", f"{words} nothing there") if hyp.nothing else (colour, words))
+    if summary.unseen is not None:
+        keys.append(("none", f"{percent(summary.unseen[0])} {summary.unseen[1]}"))
     keys.sort(key=lambda key: key[0] == "none")
     figure = contact_sheet([panels, [], single], inches=(_LARGE, _KEYS, _SMALL), title=title, left=0.3)
     whole, distinct, mean, entropy = figure.axes[:4]
