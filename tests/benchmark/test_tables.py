@@ -19,7 +19,7 @@ from modiff.benchmark.state import RowFacts, Run, State, write_state
 from modiff.benchmark.tables import as_csv, markdown_text, tables_of, write_tables
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
-from modiff.evaluation.records import ImageTable, Quantity, Result, write_csv, write_result
+from modiff.evaluation.records import EMPTY, ImageTable, Quantity, Result, write_csv, write_result
 from modiff.evaluation.scoring import EvaluationSettings
 
 LIDC = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015"
@@ -162,6 +162,18 @@ def test_where_rows_have_other_images_signs_stand_at_the_means_that_were_compare
     ]
     (said,) = table.findings
     assert said.startswith("GED ↓, n = 16 on the 10 images that all rows have: A has the best mean;")
+
+
+def test_a_method_that_marks_nothing_is_named(two):
+    folder, state = two
+    for name in ("b-seed0", "b-seed1"):
+        path = folder / name / "evaluation" / "test.json"
+        content = json.loads(path.read_text())
+        content["made"]["notes"] = [EMPTY]
+        path.write_text(json.dumps(content))
+    numbers = built(folder, state)
+    assert all(table.findings[-1] == "No sample of B marks anything on any image." for table in tables_of(numbers))
+    assert "No sample of B marks anything" in markdown(numbers)
 
 
 def test_majority_vote_stands_below_and_is_not_compared(two):

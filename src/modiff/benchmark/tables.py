@@ -242,6 +242,9 @@ def _table(group: str, protocol: str, threshold: float, own: list[Any], numbers:
     apart = {(number.metric, number.n) for number in measured if _elsewhere(number)}
     masks = PROTOCOLS[protocol].threshold_text(threshold)
     title = f"{protocol} protocol, {masks}"
+    findings = [said for column in columns if (said := _finding(column, measured, column in apart))]
+    empty = [name for name in numbers.empty if any(number.title == name for number in measured)]
+    findings += [f"No sample of {', '.join(empty)} marks anything on any image."] if empty else []
     rows = groupby((number for number in own if number.kind != PUBLISHED), key=lambda number: number.row)
     return Table(
         group=_GROUPS[group] + (f" ({paper})" if paper else ""),
@@ -251,7 +254,7 @@ def _table(group: str, protocol: str, threshold: float, own: list[Any], numbers:
         f"{settings.batch_size}, the same in every row. Value, 95 % interval over patients, range over seeds.",
         heads=("method", *map(head, columns), *(cost.format(max(ns)) for cost in _COSTS)),
         rows=tuple(_row(list(row), columns, apart) for _, row in rows),
-        findings=tuple(said for column in columns if (said := _finding(column, measured, column in apart))),
+        findings=tuple(findings),
         published=_published(printed, columns, title) if printed else None,
     )
 

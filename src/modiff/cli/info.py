@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(about: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     # Names are other people's text: square brackets in them are not markup.
     console = Console(highlight=False, markup=False, emoji=False)
@@ -69,7 +70,9 @@ def _show(about: dict[str, Any]) -> None:
     if raters := about["splits"][-1].get("raters"):  # over all splits, where raters are persons
         table = _table("By rater", "rater", "images read", "marks", "area, pixels: median (5–95 %)")
         for one in raters:
-            table.add_row(one["rater"], str(one["read"]), _percent(one["marks"]), _area(one["area_pixels"]))
+            table.add_row(
+                Text(one["rater"], overflow="fold"), str(one["read"]), _percent(one["marks"]), _area(one["area_pixels"])
+            )
         console.print(table)
 
 
@@ -96,7 +99,7 @@ def _facts(about: dict[str, Any]) -> Table:
     }
     for name, fact in facts.items():
         if fact:
-            table.add_row(name, Text(fact))
+            table.add_row(name, Text(fact, overflow="fold"))
     return table
 
 
@@ -196,24 +199,24 @@ def _describe(name: str, options: dict[str, Any]) -> Description:
 
 
 def _show_methods(described: list[Description]) -> None:
+    """Prints a column per method, in as many tables as the terminal needs for whole numbers."""
     from rich.table import Table
 
     from modiff.evaluation.words import wide_console
 
     first = described[0]
     alike = all((one.channels, one.size, one.preset) == (first.channels, first.size, first.preset) for one in described)
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("", no_wrap=True)
-    for one in described:
-        own = [] if alike else [one.preset or "defaults", f"{one.channels}×{one.size}×{one.size}"]
-        table.add_column("\n".join([one.method, *own]), justify="right", no_wrap=True)
+    rows: dict[str, list[str]] = {"": [one.method for one in described]}
+    if not alike:
+        rows |= {" ": [one.preset or "defaults" for one in described]}
+        rows |= {"  ": [f"{one.channels}×{one.size}×{one.size}" for one in described]}
 
     def row(heading: str, name: str, text: Callable[[Any], str] = "{:,}".format) -> None:
-        table.add_row(heading, *(text(getattr(one, name)) for one in described))
+        rows[heading] = [text(getattr(one, name)) for one in described]
 
     row("parameters", "parameters")
     for part in dict.fromkeys(part for one in described for part in one.parts):
-        table.add_row(f"  {part}", *(f"{one.parts[part]:,}" if part in one.parts else "" for one in described))
+        rows[f"  {part}"] = [f"{one.parts[part]:,}" if part in one.parts else "" for one in described]
     if any(one.trained != one.parameters for one in described):
         row("  of these trained", "trained")
     row("evaluations per sample", "evaluations", str)
@@ -225,7 +228,22 @@ def _show_methods(described: list[Description]) -> None:
     images = f"Images of {first.channels}×{first.size}×{first.size}" if alike else "Each method, its preset, its images"
     images += f", {counted(first.n, 'sample')} each" + (f", preset {first.preset}" if alike and first.preset else "")
     console.print(images, soft_wrap=True, highlight=False)
-    console.print(table, highlight=False)
+    widths = [max(len(texts[i]) for texts in rows.values()) + 1 for i in range(len(described))]
+    shown, least = 0, max(map(len, rows)) + 1
+    while shown < len(described):
+        end = shown + 1
+        while end < len(described) and least + sum(widths[shown : end + 1]) <= console.width:
+            end += 1
+        table = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
+        table.add_column(no_wrap=True)
+        for _ in range(shown, end):
+            table.add_column(justify="right", no_wrap=True)
+        for heading, texts in rows.items():
+            own = texts[shown:end]
+            if any(own):
+                table.add_row(heading, *own, style=None if heading.strip() else "bold")
+        console.print(table, highlight=False)
+        shown = end
 
 
 def _gflop(value: float) -> str:

@@ -97,8 +97,8 @@ def _show(summary: Summary, output: Path | None) -> None:
     console.print(table)
     source = "fraction of samples"
     if summary.presence_from == "model":
-        source = f"the model's own; of the samples {percent(summary.marking)} mark something"
-    console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})", soft_wrap=True)
+        source = f"model's own; {percent(summary.marking)} of samples do"
+    console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})")
     if summary.agreement is not None:
         console.print(f"Agreement of two samples (mean IoU): {summary.agreement:.2f}")
     what = "Area" if summary.voxel_mm3 is None else "Volume"
