@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from modiff.cli import main
+from modiff.cli.demo import _ambiguity
 
 pytestmark = pytest.mark.slow
 WORDS = ["--budget", "64img", "--patients", "60", "-n", "4", "--quiet"]
@@ -63,3 +65,12 @@ def test_what_cannot_be_is_refused_before_anything_is_written(words, tmp_path, c
     assert main(["demo", *words, "-o", str(tmp_path / "demo")]) == 2
     assert not (tmp_path / "demo").exists()
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_image_is_the_more_ambiguous_the_more_raters_differ():
+    small, large, nothing = (np.zeros((32, 32), np.uint8) for _ in range(3))
+    small[10:14, 10:14] = large[5:20, 5:20] = 1
+    sets = ([large] * 4, [small, small, large, large], [small, large, large, nothing])
+    found = [_ambiguity(np.stack(masks)) for masks in sets]
+    assert [number for number, _ in found] == [1, 2, 3]
+    assert _ambiguity(np.stack([small, large, large, large])) < found[1]

@@ -80,7 +80,7 @@ PREDICTORS: dict[str, tuple[str, Predictor]] = {
     "iid_raters": ("raters of the image, drawn i.i.d.", iid),
     "jittered_half": ("the same, each moved by 0.5 px", jittered(0.5)),
     "jittered_more": ("the same, each moved by 1.5 px", jittered(1.5)),
-    "majority": ("majority vote, n times", lambda masks, seeds, n: _repeated(majority_vote(masks), n)),
+    "majority": ("majority vote (oracle), n times", lambda masks, seeds, n: _repeated(majority_vote(masks), n)),
     "union": ("union of the raters, n times", lambda masks, seeds, n: _repeated(masks.any(1), n)),
     "empty": ("nothing, n times", lambda masks, seeds, n: torch.zeros_like(_repeated(masks[:, 0], n))),
 }

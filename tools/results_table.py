@@ -11,7 +11,7 @@ from pathlib import Path
 
 from modiff.evaluation.records import Record, Result, read_result
 
-ROWS = (("MoDiff", "model"), ("majority vote", "majority_vote"), ("i.i.d. reference", "iid_reference"))
+ROWS = (("MoDiff", "model"), ("majority vote (oracle)", "majority_vote"), ("i.i.d. reference", "iid_reference"))
 
 
 def cell(result: Result, **wanted: object) -> str:

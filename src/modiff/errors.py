@@ -5,6 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def counted(number: int, noun: str, form: str = "") -> str:
+    """ "1 step", "2 steps", "3 hypotheses"; form: of the number, such as "," between thousands."""
+    ending = "es" if noun.endswith("s") else "s"
+    plural = f"{noun[:-2]}es" if noun.endswith("is") else f"{noun}{ending}"
+    return f"{number:{form}} {noun if number == 1 else plural}"
+
+
 class ModiffError(Exception):
     """Base of every error that modiff raises on purpose; the command prints it in one line and exits with 2."""
 

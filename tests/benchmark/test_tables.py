@@ -19,7 +19,7 @@ from modiff.benchmark.state import RowFacts, Run, State, write_state
 from modiff.benchmark.tables import as_csv, markdown_text, tables_of, write_tables
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Interval, differences_from, mean_interval
-from modiff.evaluation.records import ImageTable, Quantity, Result, write_csv, write_result
+from modiff.evaluation.records import EMPTY, ImageTable, Quantity, Result, write_csv, write_result
 from modiff.evaluation.scoring import EvaluationSettings
 
 LIDC = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015"
@@ -148,10 +148,38 @@ def test_the_best_is_chosen_where_all_have_a_value(tmp_path):
     assert cells["a"].images_where_all_defined == 6
 
 
+def test_where_rows_have_other_images_signs_stand_at_the_means_that_were_compared(tmp_path):
+    noise, easy = np.repeat([0.2, -0.19] * 3, 2), np.arange(12) < 10
+    result_of(tmp_path, "a-seed0", plain(0.0))
+    result_of(tmp_path, "b-seed0", lambda *_: np.where(easy, BASE + noise, np.nan))
+    (table, *_) = tables_of(built(tmp_path, state_of({"a": "A", "b": "B"})))
+    cells = [row.cells[0] for row in table.rows[:2]]
+    assert not any("≈" in cell.value or cell.best for cell in cells)
+    marked = [note for cell in cells for note in cell.notes if "best" in note or "≈" in note]
+    assert marked == [
+        f"{BASE[:10].mean():.3f}, best on the 10 images that all rows have",
+        f"{(BASE + noise)[:10].mean():.3f} ≈ on the 10 images that all rows have",
+    ]
+    (said,) = table.findings
+    assert said.startswith("GED ↓, n = 16 on the 10 images that all rows have: A has the best mean;")
+
+
+def test_a_method_that_marks_nothing_is_named(two):
+    folder, state = two
+    for name in ("b-seed0", "b-seed1"):
+        path = folder / name / "evaluation" / "test.json"
+        content = json.loads(path.read_text())
+        content["made"]["notes"] = [EMPTY]
+        path.write_text(json.dumps(content))
+    numbers = built(folder, state)
+    assert all(table.findings[-1] == "No sample of B marks anything on any image." for table in tables_of(numbers))
+    assert "No sample of B marks anything" in markdown(numbers)
+
+
 def test_majority_vote_stands_below_and_is_not_compared(two):
     numbers = built(*two)
     table = tables_of(numbers)[0]
-    assert [row.title for row in table.rows] == ["A", "B", "majority vote, repeated"]
+    assert [row.title for row in table.rows] == ["A", "B", "majority vote (oracle), repeated"]
     found = {(c.row, c.value, c.verdict, c.parameters) for c in records(numbers, kind="reference")}
     assert found == {("majority_vote", 0.5, None, None)}
 

@@ -10,7 +10,7 @@ from modiff.cli.sample import parser
 from modiff.cli.train import parser as train_parser
 from modiff.config.evaluation import SampleConfig
 from modiff.config.fields import help_texts
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, counted
 
 
 def test_a_setting_that_is_not_given_is_left_to_its_default():
@@ -57,10 +57,51 @@ def test_settings_of_a_training_are_read_as_yaml():
     ("words", "match"),
     [
         (("--model.bass", "3"), "no such option; found --model.bass 3"),
-        (("--training.batch_size", "many"), r"training\.batch_size: wrong value; found 'many'; expected int"),
+        (
+            ("--training.batch_size", "many"),
+            r"training\.batch_size: wrong value; found 'many'; expected a whole number",
+        ),
         (("--model.ldf.kernels", "[3"), r"--model\.ldf\.kernels: is not YAML"),
     ],
 )
 def test_what_is_no_setting_of_a_training_is_refused(words, match):
     with pytest.raises(ConfigError, match=match):
         train(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sample", "lidc"], "modiff sample: needs IMAGE."),
+        (["sample", "lidc", "x.png", "-n", "x"], "modiff sample: -n: not a whole number; found 'x'."),
+        (["check"], "modiff check: needs PATH."),
+        (["train", "--method"], "modiff train: --method: needs a value."),
+        (["train", "--data", "x.h5"], "modiff train: needs -o/--output."),
+        (["import", "folder", "-o", "x.h5", "--bogus", "."], "modiff import folder: no such option; found --bogus."),
+        (
+            ["compare", "a", "--format", "gif"],
+            "--format: no such choice; found 'gif'; expected one of 'png', 'svg', 'pdf'.",
+        ),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_one_line(words, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+
+
+@pytest.mark.parametrize("value", ["nan", ".nan", "inf", "-.inf", "NaN"])
+def test_a_number_that_is_not_finite_is_refused_as_such(value):
+    with pytest.raises(
+        ConfigError, match=r"training\.learning_rate: is out of range; found .*; expected a finite number"
+    ):
+        train(f"--training.learning_rate={value}")
+
+
+def test_counts_are_words():
+    assert [counted(n, "step") for n in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
+    assert counted(3, "hypothesis") == "3 hypotheses"
+    assert counted(2, "class") == "2 classes"
+    assert counted(12000, "image", ",") == "12,000 images"

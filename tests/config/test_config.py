@@ -113,9 +113,9 @@ def test_plain_data_become_a_dataclass():
     ("change", "match"),
     [
         ({"other": 1}, "p: not plain"),
-        ({"name": 7}, r"p\.name: wrong value; found 7; expected str"),
+        ({"name": 7}, r"p\.name: wrong value; found 7; expected text"),
         ({"counts": [True]}, r"p\.counts: wrong value"),
-        ({"value": float("inf")}, r"p\.value: is out of range; found inf; expected finite"),
+        ({"value": float("inf")}, r"p\.value: is out of range; found inf; expected a finite number"),
         ({"more": ["b"]}, r"p\.more: wrong value"),
     ],
 )

@@ -178,6 +178,12 @@ def test_metrics_that_only_some_have_are_named(tmp_path, iid):
         compare(read_methods([iid, more]), ["dmax"])
 
 
+def test_a_main_metric_that_is_not_compared_is_named(iid, majority):
+    methods = read_methods([iid, majority])
+    assert compare(methods, ["hm_iou"]).notes == ("every result has GED too, by which another may be better",)
+    assert compare(methods).notes == ()
+
+
 def test_one_result_is_nothing_to_compare(iid):
     with pytest.raises(ConfigError, match="2 or more"):
         compare(read_methods([iid]))

@@ -18,8 +18,9 @@ from modiff.data.store import StoreWriter
 from modiff.data.store_format import StoreInfo
 from modiff.errors import CheckpointError, DataError
 from modiff.evaluation.evaluate import evaluate_to_folder
-from modiff.evaluation.records import read_csv, read_result, select
+from modiff.evaluation.records import EMPTY, read_csv, read_result, select
 from modiff.evaluation.scoring import EvaluationSettings
+from modiff.types import Samples
 
 SMALL = EvaluationSettings(ns=(2, 4), resamples=100)
 NAMES = ("a", "b", "c", "d")
@@ -188,7 +189,7 @@ def test_the_command_writes_into_the_run_folder_and_names_everything_above_its_n
     assert files(run_folder / "evaluation") == ["test.csv", "test.json"]
     title, *rest = capsys.readouterr().out.splitlines()
     assert title.strip() == "standard protocol, argmax, split test, all images"
-    assert " 24 " in next(line for line in rest if " GED " in line)
+    assert " 24 " in next(line for line in rest if line.startswith("GED "))
     assert "paper protocol, p ≥ 0.9, split test, all images" in map(str.strip, rest)
     assert any("shuffled −" in line and " to " in line for line in rest)
 
@@ -255,3 +256,14 @@ def test_weights_decide_the_models_fingerprint():
     with torch.no_grad():
         b.scale += 1e-7
     assert model_fingerprint(a) != model_fingerprint(b)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.9])
+def test_samples_that_are_all_empty_are_told_of(store, tmp_path, value):
+    class Constant(IidRaters):
+        def sample(self, *args, **more):
+            found = super().sample(*args, **more)
+            return Samples.uniform(torch.full_like(found.maps, value))
+
+    written = evaluated(store, tmp_path, model=Constant())
+    assert (EMPTY in read_result(written).made["notes"]) is (value == 0)

@@ -202,7 +202,7 @@ def test_another_majority_vote_betrays_other_images(tmp_path, one):
     rows = [record(), *[replace(row, value=0.41) for row in references()]]
     how = deepcopy(MADE) | {"model": {"name": "two", "fingerprint": "m2"}}
     other = write_result(Result(how, STRATA, rows), tmp_path / "other.json")
-    with pytest.raises(DataError, match=r"majority vote: .*found 0\.41; expected 0\.4"):
+    with pytest.raises(DataError, match=r"majority vote \(oracle\): .*found 0\.41; expected 0\.4"):
         tradeoff_of([one, other])
 
 

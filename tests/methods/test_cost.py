@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modiff.cli import main
-from modiff.config import build_config
+from modiff.config.run import build_config
 from modiff.methods import cost
 from modiff.methods.run_folder import write_config
 from modiff.types import DataSpec

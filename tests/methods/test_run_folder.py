@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modiff.errors import CheckpointError, ConfigError
-from modiff.methods.run_folder import load_model, publish
+from modiff.methods.run_folder import hardly_trained, load_model, publish
 from modiff.training.loop import train
 
 
@@ -102,3 +102,19 @@ def test_a_pickle_in_place_of_weights_is_refused(published):
     torch.save({"unet.conv_in.weight": torch.zeros(1)}, published / "weights.safetensors")
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         load_model(published)
+
+
+def test_the_packaged_model_is_trained_and_one_without_a_card_is_not_judged():
+    assert hardly_trained(load_model("lidc").card) is None
+    assert hardly_trained({}) is None
+
+
+@pytest.mark.parametrize(
+    ("images", "own", "other", "reasons"),
+    [(4999, 1.0, 2.0, 1), (5000, 1.0, 2.0, 0), (5000, 2.0, 2.0, 1), (5000, -1.0, -2.0, 1), (1, 2.0, 1.0, 2)],
+)
+def test_few_images_and_a_loss_that_needs_no_image_are_each_a_reason(images, own, other, reasons):
+    card = {"images_seen": images, "validation_loss": own, "validation_loss_other_images": other}
+    said = hardly_trained(card)
+    assert (said is None) is (reasons == 0)
+    assert (said or "").count("it has seen") + (said or "").count("its validation loss") == reasons

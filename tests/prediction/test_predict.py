@@ -80,7 +80,9 @@ def test_a_slice_of_a_scan_is_summarised_in_its_whole_frame():
     assert found.key_slice == 2
     summary = found.slice_summary(2)
     np.testing.assert_array_equal(summary.masks[:, 0], np.stack([array[2] > 0] * 3))
-    assert (summary.voxel_mm3, summary.spacing) == (None, (0.5, 0.5))
+    assert [hypothesis.mask.shape for hypothesis in summary.hypotheses] == [(1, 60, 60)]
+    assert [h.sizes for h in summary.hypotheses] == [h.sizes for h in found.summary.hypotheses] == [(150,) * 3]
+    assert summary.size_text(summary.hypotheses[0]) == "75 mm³"  # the scan's, whatever the slice shows
 
 
 def test_it_says_what_was_looked_at():

@@ -314,6 +314,7 @@ WRONG = {
     "part": (["pixels", "scan.nii.gz", "--roi", "0:9,0:9,0:9"], "scan.nii.gz: --roi: does not lie in the image"),
     "spacing": (["pixels", "scan.nii.gz", "--spacing", "1,1"], "--spacing: the scan brings its own"),
     "slices and no place": (["pixels", "scan.nii.gz", "--slices", "2"], "--slices: needs a place"),
+    "distinct": (["crops", "scan.nii.gz", "--at", "3,4,2", "--distinct", "nan"], "--distinct: is out of range"),
     "slices": (["crops", "scan.nii.gz", "--at", "3,4,2", "--slices", "-1"], "--slices: is out of range"),
     "unit": (["pixels", "scan.nii.gz", "--intensity", "unit"], "values are outside [0,1]"),
     "channels": (["pixels", "four.nii.gz"], "four.nii.gz: image: has other channels than the model"),

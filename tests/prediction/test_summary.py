@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modiff.errors import ConfigError, DataError
-from modiff.prediction.summary import SAME_HYPOTHESIS, percent, summarise
+from modiff.prediction.summary import percent, summarise
 from modiff.types import Samples
 
 
@@ -37,6 +37,40 @@ SMALL, LARGE, ELSEWHERE, NOTHING = square(2), square(5), square(3, at=12), squar
 MIXED = [SMALL, LARGE, NOTHING, LARGE, SMALL, ELSEWHERE, LARGE, NOTHING, LARGE, SMALL]
 
 
+class TestPresence:
+    """The model's own presence and the hypotheses are one distribution."""
+
+    def shared(self, masks, presence, **more):
+        return summarise(samples_of(masks, presence=torch.tensor([presence])), **more)
+
+    def test_nothing_there_has_the_rest_and_the_others_share_presence(self):
+        summary = self.shared(MIXED, 0.5)
+        found = {hypothesis.members: hypothesis.probability for hypothesis in summary.hypotheses}
+        assert found == pytest.approx({(2, 7): 0.5, (1, 3, 6, 8): 0.25, (0, 4, 9): 0.1875, (5,): 0.0625})
+        assert summary.hypotheses[0].nothing
+        assert summary.unseen is None
+        assert summary.to_dict()["presence"] == {"probability": 0.5, "from": "model", "of_samples": pytest.approx(0.8)}
+
+    def test_what_no_sample_shows_is_said(self):
+        probability, words = self.shared([SMALL, SMALL], 0.75).unseen
+        assert (probability, words) == (pytest.approx(0.25), "nothing there")
+        probability, words = self.shared([NOTHING, NOTHING], 0.25).unseen
+        assert (probability, words) == (pytest.approx(0.25), "marks that no sample shows")
+
+    @pytest.mark.parametrize("threshold", [None, 0.9])
+    def test_without_a_presence_of_its_own_it_is_that_of_the_masks_shown(self, threshold):
+        summary = summarise(samples_of([SMALL, 0.8 * LARGE, NOTHING, NOTHING]), threshold=threshold)
+        nothing = sum(hypothesis.probability for hypothesis in summary.hypotheses if hypothesis.nothing)
+        assert summary.presence_from == "samples"
+        assert summary.presence == pytest.approx(1 - nothing)
+
+    @given(st.floats(0, 1), st.lists(st.booleans(), min_size=1, max_size=9))
+    def test_all_probabilities_sum_to_1(self, presence, marks):
+        summary = self.shared([SMALL if mark else NOTHING for mark in marks], presence)
+        rest = summary.unseen[0] if summary.unseen else 0
+        assert sum(hypothesis.probability for hypothesis in summary.hypotheses) + rest == pytest.approx(1)
+
+
 class TestHypotheses:
     def test_known_masks_come_with_their_frequencies(self):
         found = summarise(samples_of(MIXED)).hypotheses
@@ -55,21 +89,19 @@ class TestHypotheses:
 
     def test_the_medoid_is_nearest_to_the_others(self):
         # Squares of 4, 5 and 6 overlap the middle one most: IoU 16/25 and 25/36, the outer two 16/36.
-        found = summarise(samples_of([square(4), square(5), square(6)])).hypotheses
+        found = summarise(samples_of([square(4), square(5), square(6)]), distinct=1).hypotheses
         assert len(found) == 1
         assert found[0].medoid == 1
 
     def test_weights_move_the_medoid(self):
-        found = summarise(samples_of([square(4), square(5), square(6)], [0.9, 0.05, 0.05])).hypotheses
+        found = summarise(samples_of([square(4), square(5), square(6)], [0.9, 0.05, 0.05]), distinct=1).hypotheses
         assert found[0].medoid == 0
 
-    def test_masks_at_the_threshold_are_one_hypothesis_and_below_it_two(self):
-        half, whole = torch.zeros(16, 16), torch.zeros(16, 16)
-        half[0, :4], whole[0, :8] = 1, 1
-        assert SAME_HYPOTHESIS == 0.5
-        assert len(summarise(samples_of([half, whole])).hypotheses) == 1
-        half[0, 3] = 0
-        assert len(summarise(samples_of([half, whole])).hypotheses) == 2
+    def test_masks_at_the_threshold_are_one_hypothesis_and_above_it_two(self):
+        masks = [square(4), square(6)]
+        between, length = 36 - 16, (16 + 24) / 2 * math.pi / 4
+        assert len(summarise(samples_of(masks), distinct=between / length).hypotheses) == 1
+        assert len(summarise(samples_of(masks), distinct=between / length - 1e-6).hypotheses) == 2
 
     def test_nothing_never_joins_something(self):
         found = summarise(samples_of([NOTHING, square(1), NOTHING])).hypotheses
@@ -229,6 +261,15 @@ class TestScans:
     def test_the_voxels_of_a_sheared_scan_have_their_own_volume(self):
         found = self.of(self.masks(), voxel_mm3=0.25).to_dict()
         assert [item["volume_mm3"]["lesion"] for item in found["samples"]] == [8, 10, 2.25, 0]
+
+    def test_sizes_are_said_with_their_spread_in_ml_where_they_are_large(self):
+        masks = self.masks()[[0, 1, 3]]
+        for spacing, said in (((2, 0.5, 0.5), "16 (16–20) mm³"), ((20, 1.5, 1.5), "1.4 (1.4–1.8) ml")):
+            summary = self.of(masks, spacing=spacing, distinct=1)
+            assert [summary.size_text(hypothesis) for hypothesis in summary.hypotheses] == [said, "nothing there"]
+            spread = summary.to_dict()["hypotheses"][0]["spread"]["lesion"]["volume_mm3"]
+            voxel = np.prod(spacing)
+            assert (spread["q05"], spread["q95"]) == (32 * voxel, 40 * voxel)
 
     def test_hypotheses_are_grouped_in_three_dimensions(self):
         summary = self.of(self.masks())

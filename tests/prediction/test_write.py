@@ -11,6 +11,7 @@ import pytest
 import torch
 from described import spec
 from local import Local
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from modiff.io.volume import Volume
@@ -20,7 +21,7 @@ from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.windows import Window
 from modiff.prediction.write import overlay
 from modiff.types import Samples
-from modiff.viz.figures import encoded
+from modiff.viz.figures import COLOURS, encoded
 
 
 def disc(size: int, row: float, column: float, radius: float) -> np.ndarray:
@@ -48,13 +49,30 @@ class TestOverlay:
         masks = [disc(64, 30, 30, 8)] * 5 + [disc(64, 30, 30, 3)] * 3 + [np.zeros((64, 64))] * 2
         text = self.text(summary_of(masks, spacing=(0.5, 0.5)))
         assert "50 %   49 mm²" in text
-        assert "30 %   7 mm²" in text
+        assert "30 %   7.2 mm²" in text
         assert "20 %   nothing there" in text
         assert "the title" in text
 
     def test_what_is_not_drawn_is_counted(self):
         masks = [disc(64, 6 + 6 * i, 6 + 6 * i, 2) for i in range(10)]
-        assert "4 rarer hypotheses, not drawn: 40 % together" in self.text(summary_of(masks))
+        assert "in grey: 4 rarer hypotheses, 40 %" in self.text(summary_of(masks))
+
+    def test_every_sample_has_an_outline_in_the_colour_of_its_hypothesis(self):
+        radii = [8, 8.3, 8.6, 3, 3.2, 15]
+        figure = overlay(self.image, summary_of([disc(64, 30.2, 30.1, radius) for radius in radii]), self.whole)
+        lines = figure.axes[1].collections
+        colours = [to_hex(line.get_edgecolor()[0]).upper() for line in lines]
+        assert {colour: colours.count(colour) for colour in colours} == {COLOURS[0]: 3, COLOURS[1]: 2, COLOURS[2]: 1}
+        bold = [line for line in lines if line.get_alpha() == 1]
+        assert len(bold) == 3
+        assert all(line.get_linewidth()[0] < bold[0].get_linewidth()[0] for line in lines if line not in bold)
+        assert [len(axes.collections) for axes in figure.axes[4:7]] == [3, 2, 1]
+
+    def test_sizes_come_with_their_spread(self):
+        text = self.text(summary_of([disc(64, 30, 30, radius) for radius in (8, 8.1, 8.3)]))
+        areas = sorted(int(disc(64, 30, 30, radius).sum()) for radius in (8, 8.1, 8.3))
+        assert f"100 %   {areas[1]} ({areas[0]}–{areas[2]}) px" in text
+        assert "median (5 %–95 %)" in text
 
     def test_an_image_that_nobody_marks_is_drawn(self):
         assert "100 %   nothing there" in self.text(summary_of([np.zeros((64, 64))] * 3))
@@ -62,7 +80,10 @@ class TestOverlay:
     def test_several_classes_are_drawn(self):
         maps = torch.zeros(1, 2, 3, 64, 64)
         maps[0, 0, 0, 5:9, 5:9] = maps[0, 0, 2, 20:30, 30:50] = maps[0, 1, 1, 5:9, 5:9] = 1
-        self.text(summarise(Samples.uniform(maps)))
+        figure = overlay(self.image, summarise(Samples.uniform(maps), classes=["core", "rim", "node"]), self.whole)
+        legend = figure.axes[0].get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == ["core", "rim", "node"]
 
     @pytest.mark.parametrize("window", [Window((30, 40), (64, 64), -17, -12), Window((100, 64), (64, 64), 60, -30)])
     def test_only_the_images_own_part_of_the_window_is_shown(self, window):

@@ -22,7 +22,7 @@ from modiff.evaluation.records import read_result, select
 from modiff.evaluation.source import choose, draw
 from modiff.prediction.summary import summarise
 from modiff.report import run as report
-from modiff.report.run import write_report
+from modiff.report.run import sentence, write_report
 from modiff.viz.figures import close_up
 
 
@@ -128,13 +128,36 @@ def test_protocols_have_tables_of_their_own(parsed):
 
 def test_predictors_to_compare_with_stand_in_the_table(parsed):
     first = {row[0].strip() for row in parsed.rows if row}
-    assert {"model", "shuffled", "majority vote", "i.i.d. reference"} <= first
-    assert {"model − i.i.d. reference, paired", "model − majority vote, paired"} <= first
+    assert {"model", "shuffled", "majority vote (oracle)", "i.i.d. reference"} <= first
+    assert {"model − i.i.d. reference, paired", "model − majority vote (oracle), paired"} <= first
 
 
 def test_the_distance_from_the_reference_is_said_in_words(parsed):
     text = " ".join(parsed.text.split())
     assert re.search(r"The i\.i\.d\. reference, .* the model lies \d\.\d{3} (above|below) it", text)
+
+
+def test_the_verdict_names_every_main_metric_whatever_is_better(run):
+    result = read_result(run / "evaluation" / "test.json")
+
+    def told(ged, hm_iou):
+        """What is said of paired differences from the majority vote with these intervals."""
+        ends = {"ged_minus_majority_vote": ged, "hm_iou_minus_majority_vote": hm_iou}
+        changed = [
+            replace(r, ci_low=ends[r.metric][0], ci_high=ends[r.metric][1]) if r.metric in ends else r
+            for r in result.results
+        ]
+        said = sentence(replace(result, results=changed))
+        return re.findall(r"(better|worse|not shown to differ) by (GED|HM-IoU)", said)
+
+    assert told((-0.2, -0.1), (-0.2, -0.1)) == [("better", "GED"), ("worse", "HM-IoU")]
+    assert told((0.1, 0.2), (-0.1, 0.2)) == [("worse", "GED"), ("not shown to differ", "HM-IoU")]
+
+
+def test_the_oracle_is_called_one(parsed):
+    text = " ".join(parsed.text.split())
+    assert "The majority vote is an oracle, not a method" in text
+    assert "Beside the majority vote (oracle), repeated" in text
 
 
 def test_numbers_are_set_right(parsed):

@@ -21,10 +21,11 @@ NARROW = {
     "ccdm": ["--model.unet.base", "8", "--model.unet.groups", "4", "--model.unet.head_width", "8"],
     "prob_unet": ["--model.channels", LEVELS],
     "cflow": ["--model.channels", "[8,8,8,8]"],
+    "unet": ["--model.channels", "[8,8,8]"],
     "mose": ["--model.channels", LEVELS],
 }
 PRESETS = {"lidc": "modiff", "paper": "modiff", "quick": "modiff"} | {
-    name: name for name in ("cimd", "ccdm", "prob_unet", "cflow", "mose")
+    name: name for name in ("cimd", "ccdm", "prob_unet", "cflow", "mose", "unet")
 }
 SHORT = ["--training.batch_size", "4", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
 LOGGED = ["--training.decay", "constant", "--training.log_every", "1", "--training.validate_every", "2"]

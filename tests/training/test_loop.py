@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from modiff.config.run import build_config
 from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
 from modiff.io.files import alone
-from modiff.methods.run_folder import load_model
+from modiff.methods.run_folder import hardly_trained, load_model
 from modiff.training import loop
 from modiff.training.loop import Run, read_checkpoint, train
 
@@ -52,6 +53,28 @@ def forty_steps(store, settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "straight"
     train(settings, store, folder, quiet=True)
     return folder
+
+
+def test_a_short_training_says_that_the_model_has_hardly_been_trained(forty_steps):
+    card = load_model(forty_steps).card
+    assert isinstance(card["validation_loss_other_images"], float)
+    assert "160 images in training, fewer than 5,000" in hardly_trained(card)
+
+
+@pytest.mark.parametrize("blind", [True, False])
+def test_a_network_that_ignores_the_image_is_told_whatever_it_has_seen(store, settings, tmp_path, monkeypatch, blind):
+    from modiff.methods.modiff.model import MoDiff
+
+    loss = MoDiff.training_loss
+    hidden = partial(torch.zeros_like if blind else torch.clone)
+    monkeypatch.setattr(
+        MoDiff, "training_loss", lambda self, batch, rng: loss(self, replace(batch, image=hidden(batch.image)), rng=rng)
+    )
+    train(with_training(settings, budget="40img", learning_rate=1e-3), store, tmp_path / "run", quiet=True)
+    card = load_model(tmp_path / "run").card
+    assert (card["validation_loss"] == card["validation_loss_other_images"]) is blind
+    said = hardly_trained(card | {"images_seen": 10**6})
+    assert not blind or "is no better than with other cases' images" in said
 
 
 @pytest.fixture

@@ -85,3 +85,14 @@ def test_a_name_in_the_log_is_text():
     rows = [{"step": float(i), "<b>$x$</b>/loss": 1.0 + i, "y/loss": 1.0} for i in range(3)]
     drawn = ET.fromstring(charts(rows)[0].svg())
     assert "<b>$x$</b>" in {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
+
+
+def test_what_methods_log_is_called_in_words():
+    names = ("kl", "learning_rate", "images_per_second", "some_other_loss")
+    rows = [{"images": float(i), **dict.fromkeys(names, float(i))} for i in (1, 2)]
+    assert {chart.title for chart in charts(rows)} == {
+        "KL divergence",
+        "learning rate",
+        "images per second",
+        "some other loss",
+    }

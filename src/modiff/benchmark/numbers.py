@@ -22,14 +22,14 @@ from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Floats, differences_from, mean_interval
 from modiff.evaluation.compare import Method, pool, read_methods
-from modiff.evaluation.records import BASELINE, REFERENCE, Quantity, select
+from modiff.evaluation.records import BASELINE, EMPTY, REFERENCE, Quantity, select
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.metrics.published import PublishedValue, published
 from modiff.metrics.registry import NAMES, columns_of
 
 MEASURED, REFERENCES, PUBLISHED = "measured", "reference", "published"
 BEST, SAME, WORSE = "best", "same", "worse"
-_TITLES = {BASELINE: "majority vote, repeated", REFERENCE: "i.i.d. reference: samples are fresh raters"}
+_TITLES = {BASELINE: "majority vote (oracle), repeated", REFERENCE: "i.i.d. reference: samples are fresh raters"}
 _PAPERS_TABLES = {ABLATIONS: "Table 3", EDGES: "Table 4"}  # of MoDiff's paper
 INFERRED = "; its protocol is inferred"
 _ROLES = {(ABLATIONS, "modiff"): "MoDiff, both", (EDGES, "modiff"): "MoDiff, its own LDF"}
@@ -58,7 +58,10 @@ Facts = dict[str, Any]  # of a number, by column
 
 @dataclass(frozen=True)
 class Numbers:
-    """All numbers of a benchmark, a row each, in the order of its tables, and what they were made of."""
+    """All numbers of a benchmark, a row each, in the order of its tables, and what they were made of.
+
+    left_out: runs that are not in them, and why. empty: titles of the rows whose samples all mark nothing.
+    """
 
     state: State
     numbers: pd.DataFrame
@@ -66,6 +69,7 @@ class Numbers:
     images: int
     patients: int
     left_out: tuple[str, ...]
+    empty: tuple[str, ...] = ()
 
 
 def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES) -> Numbers:
@@ -92,8 +96,16 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
         for run in state.runs.values()
         if run.name not in used
     )
+    empty = tuple(state.rows[key].title for key, found in by_row.items() if all(map(_empty, found)))
     frame = pd.DataFrame(numbers, columns=list(COLUMNS), dtype=object)
-    return Numbers(state, frame.where(frame.notna(), None), table.split, len(table), len(set(table.patients)), left_out)
+    counts = len(table), len(set(table.patients))
+    return Numbers(state, frame.where(frame.notna(), None), table.split, *counts, left_out, empty)
+
+
+def _empty(method: Method) -> bool:
+    """Whether none of its samples marks anything."""
+    parts = method.parts or (method,)
+    return all(EMPTY in part.result.made.get("notes", []) for part in parts)
 
 
 def _read(folder: Path, runs: Sequence[Run], state: State) -> dict[str, list[Method]]:

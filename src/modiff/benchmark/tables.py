@@ -6,7 +6,7 @@ One table per group of rows, protocol and threshold, so that no column mixes any
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import compress, cycle, groupby
 from pathlib import Path
@@ -21,7 +21,7 @@ from modiff.benchmark.state import Run, State, Status, read_state
 from modiff.config.evaluation import RESAMPLES
 from modiff.data.loading import MemoryStore, load
 from modiff.data.splits import fold_split
-from modiff.errors import DataError, ModiffError
+from modiff.errors import DataError, ModiffError, counted
 from modiff.evaluation import words
 from modiff.evaluation.source import choose, draw, pictured, strata, subset
 from modiff.io.files import write_bytes, write_text
@@ -173,7 +173,7 @@ def markdown_text(text: object) -> str:
 
 def _content(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseFigure]) -> dict[str, Any]:
     """What both templates show."""
-    about = {"title": "Benchmark", "facts": facts(numbers), "left_out": numbers.left_out}
+    about = {"title": "Benchmark", "facts": facts(numbers), "left_out": numbers.left_out, "oracle": words.ORACLE}
     return about | {"tables": tables, "figures": figures}
 
 
@@ -230,8 +230,12 @@ def _table(group: str, protocol: str, threshold: float, own: list[Any], numbers:
     settings = numbers.state.settings
     dataset = dataset_of(str(numbers.state.data.get("source", "")))
     paper = {METHODS: _METHODS_TABLE[dataset], ABLATIONS: "Table 3", EDGES: "Table 4"}.get(group)
+    apart = {(number.metric, number.n) for number in measured if _elsewhere(number)}
     masks = PROTOCOLS[protocol].threshold_text(threshold)
     title = f"{protocol} protocol, {masks}"
+    findings = [said for column in columns if (said := _finding(column, measured, column in apart))]
+    empty = [name for name in numbers.empty if any(number.title == name for number in measured)]
+    findings += [f"No sample of {', '.join(empty)} marks anything on any image."] if empty else []
     rows = groupby((number for number in own if number.kind != PUBLISHED), key=lambda number: number.row)
     return Table(
         group=_GROUPS[group] + (f" ({paper})" if paper else ""),
@@ -240,15 +244,20 @@ def _table(group: str, protocol: str, threshold: float, own: list[Any], numbers:
         f"{numbers.images} images of {numbers.patients} patients; budget {settings.budget} per training, batches of "
         f"{settings.batch_size}, the same in every row. Value, 95 % interval over patients, range over seeds.",
         heads=("method", *map(head, columns), *(name.format(max(ns)) for name in _COST)),
-        rows=tuple(_row(list(row), columns) for _, row in rows),
-        findings=tuple(said for column in columns if (said := _finding(column, measured))),
+        rows=tuple(_row(list(row), columns, apart) for _, row in rows),
+        findings=tuple(findings),
         published=_published(printed, columns, title) if printed else None,
     )
 
 
-def _row(numbers: Sequence[Any], columns: Sequence[Column]) -> Row:
-    """numbers: of one row of a table."""
-    by_column = {(number.metric, number.n): _cell(number) for number in numbers}
+def _elsewhere(number: Any) -> bool:
+    """Whether a value is over other images than those on which its row was compared."""
+    return number.images_where_all_defined is not None and number.images_where_all_defined != number.images
+
+
+def _row(numbers: Sequence[Any], columns: Sequence[Column], apart: Collection[Column]) -> Row:
+    """numbers: of one row of a table. apart: columns of which some row was compared on other images than its own."""
+    by_column = {at: _cell(number, at in apart) for number in numbers for at in [(number.metric, number.n)]}
     last = max(numbers, key=lambda number: number.n)
     seen = dict.fromkeys(f"{end:,}" for end in (last.images_seen_low, last.images_seen_high) if end is not None)
     costs = (
@@ -266,9 +275,10 @@ def _text(value: float | None, style: str) -> str:
     return "" if value is None else format(value, style)
 
 
-def _cell(number: Any) -> Cell:
-    digits = words.decimals(number.metric)
-    value = words.number(number.value, digits=digits) + (f" {SAME_SIGN}" if number.verdict == SAME else "")
+def _cell(number: Any, apart: bool) -> Cell:
+    """apart: signs stand at the mean over the images that were compared, not at the value."""
+    digits, sign = words.decimals(number.metric), f" {SAME_SIGN}" if number.verdict == SAME else ""
+    value = words.number(number.value, digits=digits) + ("" if apart else sign)
     notes = []
     if number.value is not None:
         notes.append(words.ends(number.ci_low, number.ci_high, digits=digits))
@@ -279,25 +289,31 @@ def _cell(number: Any) -> Cell:
         if number.undefined_at_some_seed:
             notes.append(f"{number.undefined_at_some_seed} undefined at some seed")
         mean, images = number.value_where_all_defined, number.images_where_all_defined
-        if mean is not None and images != number.images:
-            notes.append(f"{words.number(mean, digits=digits)} on the {images} images that all rows have")
-    return Cell(value, tuple(notes), number.verdict == BEST)
+        if apart and mean is not None:
+            sign = ", best" if number.verdict == BEST else sign
+            notes.append(
+                f"{words.number(mean, digits=digits)}{sign} on the {counted(images, 'image')} that all rows have"
+            )
+    return Cell(value, tuple(notes), number.verdict == BEST and not apart)
 
 
-def _finding(column: Column, measured: Sequence[Any]) -> str | None:
+def _finding(column: Column, measured: Sequence[Any], apart: bool) -> str | None:
     """In words: which row of a column is best and which are not shown to differ from it; None where none is best."""
-    verdicts = {number.title: number.verdict for number in measured if (number.metric, number.n) == column}
+    own = [number for number in measured if (number.metric, number.n) == column]
+    verdicts = {number.title: number.verdict for number in own}
     best, same = ([title for title, found in verdicts.items() if found == verdict] for verdict in (BEST, SAME))
     if not best:
         return None
-    said = f"{head(column)}: {', '.join(best)} {'has the best mean' if len(best) == 1 else 'have the best mean alike'}"
+    where = f" on the {counted(own[0].images_where_all_defined, 'image')} that all rows have" if apart else ""
+    have = "has the best mean" if len(best) == 1 else "have the best mean alike"
+    said = f"{head(column)}{where}: {', '.join(best)} {have}"
     if len(best) == len(verdicts):
         return f"{said}."
     if None in verdicts.values():
         return f"{said}; too few patients to say which differences are more than chance."
     if same:
         return f"{said}; not shown to differ from it: {', '.join(same)}."
-    return f"{said}; every other row is worse, its interval leaving out 0."
+    return f"{said}; every other trained row is worse, its interval leaving out 0."
 
 
 def _published(printed: Sequence[Any], columns: Sequence[Column], title: str) -> Table:

@@ -14,8 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module, resources
 
+from modiff.cli.threads import limit_threads
+
 VERBS = ("demo", "import", "info", "check", "train", "evaluate", "compare", "benchmark", "sample", "report")
 MODULES = {"import": "import_"}  # of verbs that cannot be the names of modules
+_COMPUTE = ("demo", "train", "evaluate", "benchmark", "sample")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = import_module(f"modiff.cli.{MODULES.get(words[0], words[0])}")
     try:
         with _terminated_as_interrupted():
-            return verb.run(verb.parser(f"modiff {words[0]}").parse_args(words[1:])) or 0
+            args = verb.parser(f"modiff {words[0]}").parse_args(words[1:])
+            if words[0] in _COMPUTE and "torch" not in sys.modules:
+                limit_threads()
+            return verb.run(args) or 0
     except ModiffError as error:
         print(f"modiff: {error}", file=sys.stderr)
         return 2

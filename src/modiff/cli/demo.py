@@ -7,13 +7,18 @@ from dataclasses import asdict
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modiff.cli.options import parser_of
 from modiff.config.data import PhantomConfig
 from modiff.config.run import build_config, check_ranges
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, counted
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PRESET = "quick"
+_LOOKED_AT = 100  # test images, for one on which raters differ
 parser = partial(parser_of, "demo")
 
 
@@ -37,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     settings = EvaluationSettings(ns=(args.n,), control=True, seed=args.seed)
     store = _store(folder, args)  # after all else that is asked for is known to be right
     result = train(config, store, folder, quiet=args.quiet)
-    print(f"trained: {result.images:,} images in {result.seconds:.0f} s ({result.reason})")
+    print(f"trained: {counted(result.images, 'image', ',')} in {result.seconds:.0f} s ({result.reason})")
     if result.signalled or not result.finished:
         print("the same command resumes")
         return 130
@@ -79,14 +84,28 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
 
 
 def _sample(folder: Path, store: Path) -> None:
-    """Draws the hypotheses of one test image into DIR/sample, as `modiff sample` does for a user's image."""
+    """Draws the hypotheses of a test image on which raters differ much into DIR/sample, as `modiff sample` does."""
     from modiff import cli
     from modiff.data.store import Store
     from modiff.io import write_png
 
     with Store.open(store) as opened:
-        image = opened.image(int(opened.rows("test")[0]))[0]
+        rows = opened.rows("test").tolist()[:_LOOKED_AT]
+        row = max(rows, key=lambda row: _ambiguity(opened.masks(row)))
+        image, case = opened.image(row)[0], opened.cases[row]
     picture = folder / "image.png"
     write_png(picture, image)
+    print(f"samples of {case}, on which raters differ most among {counted(len(rows), 'test image')}:")
     words = ["sample", str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
     cli.main(words)
+
+
+def _ambiguity(masks: np.ndarray) -> tuple[int, float]:
+    """How many distinct hypotheses raters' masks (R,H,W) are, and how little two of them overlap."""
+    import torch
+
+    from modiff.prediction.summary import summarise
+    from modiff.types import Samples
+
+    summary = summarise(Samples.uniform(torch.from_numpy(masks > 0).float()[None, :, None]))
+    return len(summary.hypotheses), -(summary.agreement or 0.0)

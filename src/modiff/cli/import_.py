@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from modiff.cli.options import parser_of
+from modiff.errors import counted
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -33,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     with Store.open(path) as store:
         patients = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
         splits = ", ".join(f"{len(store.rows(name))} {name}" for name in store.split_names())
-        print(f"{path}: {len(store)} images of {len(patients)} patients ({splits}), {len(store.info.raters)} raters")
+        images = f"{counted(len(store), 'image')} of {counted(len(patients), 'patient')}"
+        print(f"{path}: {images} ({splits}), {counted(len(store.info.raters), 'rater')}")
     if told := advice(given, patients):
         print(f"note: {told}")
     print(f"`modiff info {path}` says more.")

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import parser_of
-from modiff.config import build_config
 from modiff.config.fields import merged, setting
-from modiff.config.run import presets, read_preset
-from modiff.errors import ConfigError, DataError
+from modiff.config.run import build_config, presets, read_preset
+from modiff.errors import ConfigError, DataError, counted
 from modiff.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(about: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     # Names are other people's text: square brackets in them are not markup.
     console = Console(highlight=False, markup=False, emoji=False)
@@ -70,7 +70,9 @@ def _show(about: dict[str, Any]) -> None:
     if raters := about["splits"][-1].get("raters"):  # over all splits, where raters are persons
         table = _table("By rater", "rater", "images read", "marks", "area, pixels: median (5–95 %)")
         for one in raters:
-            table.add_row(one["rater"], str(one["read"]), _percent(one["marks"]), _area(one["area_pixels"]))
+            table.add_row(
+                Text(one["rater"], overflow="fold"), str(one["read"]), _percent(one["marks"]), _area(one["area_pixels"])
+            )
         console.print(table)
 
 
@@ -83,7 +85,7 @@ def _facts(about: dict[str, Any]) -> Table:
     kind = "exchangeable: a slot is not a person" if about["exchangeable_raters"] else "each a person of the same name"
     spacing = about["spacing_mm"]
     facts = {
-        "images": f"{about['images']} of {about['patients']} patients, {height}×{width}, {about['dtype']}",
+        "images": f"{about['images']} of {counted(about['patients'], 'patient')}, {height}×{width}, {about['dtype']}",
         "channels": f"{channels}: {', '.join(about['channels'])}",
         "classes": ", ".join(about["classes"]),
         "raters": f"{len(about['raters'])}: {', '.join(about['raters'])} ({kind})",
@@ -93,11 +95,11 @@ def _facts(about: dict[str, Any]) -> Table:
         **{name: about[name] for name in ("source", "licence", "importer")},
         "files read": "\n".join(f"{name}\n{digest}" for name, digest in about["provenance"].items()) or "none",
         "fingerprint": about["fingerprint"],
-        "folds": ", ".join(f"{fold}: {patients} patients" for fold, patients in about["folds"].items()),
+        "folds": ", ".join(f"{fold}: {counted(patients, 'patient')}" for fold, patients in about["folds"].items()),
     }
     for name, fact in facts.items():
         if fact:
-            table.add_row(name, Text(fact))
+            table.add_row(name, Text(fact, overflow="fold"))
     return table
 
 
@@ -197,24 +199,24 @@ def _describe(name: str, options: dict[str, Any]) -> Description:
 
 
 def _show_methods(described: list[Description]) -> None:
+    """Prints a column per method, in as many tables as the terminal needs for whole numbers."""
     from rich.table import Table
 
     from modiff.evaluation.words import wide_console
 
     first = described[0]
     alike = all((one.channels, one.size, one.preset) == (first.channels, first.size, first.preset) for one in described)
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("", no_wrap=True)
-    for one in described:
-        own = [] if alike else [one.preset or "defaults", f"{one.channels}×{one.size}×{one.size}"]
-        table.add_column("\n".join([one.method, *own]), justify="right", no_wrap=True)
+    rows: dict[str, list[str]] = {"": [one.method for one in described]}
+    if not alike:
+        rows |= {" ": [one.preset or "defaults" for one in described]}
+        rows |= {"  ": [f"{one.channels}×{one.size}×{one.size}" for one in described]}
 
     def row(heading: str, name: str, text: Callable[[Any], str] = "{:,}".format) -> None:
-        table.add_row(heading, *(text(getattr(one, name)) for one in described))
+        rows[heading] = [text(getattr(one, name)) for one in described]
 
     row("parameters", "parameters")
     for part in dict.fromkeys(part for one in described for part in one.parts):
-        table.add_row(f"  {part}", *(f"{one.parts[part]:,}" if part in one.parts else "" for one in described))
+        rows[f"  {part}"] = [f"{one.parts[part]:,}" if part in one.parts else "" for one in described]
     if any(one.trained != one.parameters for one in described):
         row("  of these trained", "trained")
     row("evaluations per sample", "evaluations", str)
@@ -224,9 +226,24 @@ def _show_methods(described: list[Description]) -> None:
     row(f"GFLOP: image, n = {first.n}", "gflop_total", _gflop)
     console = wide_console()
     images = f"Images of {first.channels}×{first.size}×{first.size}" if alike else "Each method, its preset, its images"
-    images += f", {first.n} samples each" + (f", preset {first.preset}" if alike and first.preset else "")
+    images += f", {counted(first.n, 'sample')} each" + (f", preset {first.preset}" if alike and first.preset else "")
     console.print(images, soft_wrap=True, highlight=False)
-    console.print(table, highlight=False)
+    widths = [max(len(texts[i]) for texts in rows.values()) + 1 for i in range(len(described))]
+    shown, least = 0, max(map(len, rows)) + 1
+    while shown < len(described):
+        end = shown + 1
+        while end < len(described) and least + sum(widths[shown : end + 1]) <= console.width:
+            end += 1
+        table = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
+        table.add_column(no_wrap=True)
+        for _ in range(shown, end):
+            table.add_column(justify="right", no_wrap=True)
+        for heading, texts in rows.items():
+            own = texts[shown:end]
+            if any(own):
+                table.add_row(heading, *own, style=None if heading.strip() else "bold")
+        console.print(table, highlight=False)
+        shown = end
 
 
 def _gflop(value: float) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from modiff.config.fields import HelpFormatter, help_texts
+from modiff.config.fields import HelpFormatter, Parser, help_texts
 from modiff.errors import ConfigError
 
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": Path}
@@ -29,7 +29,7 @@ def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
     page = page_of(verb, **words, prog=prog)
     texts: dict[str, Any] = {name: page.get(name) for name in ("usage", "description", "epilog")}
     absent = argparse.SUPPRESS if page.get("absent") else None
-    made = argparse.ArgumentParser(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
+    made = Parser(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
     module, _, name = page.get("config", "").rpartition(".")
     config = getattr(import_module(f"modiff.config.{module}"), name) if name else None
     for title, options in page["options"].items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import asked, parser_of
 from modiff.config.evaluation import SampleConfig
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction, Predictor
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None:
         content |= prediction.to_dict()
     else:
-        title = f"{Path(called(scan)).name}   model {args.model}, {settings.n} samples, seed {settings.seed}"
+        title = f"{Path(called(scan)).name}   model {args.model}, {counted(settings.n, 'sample')}, seed {settings.seed}"
         content = write_prediction(args.output, prediction, about=content, title=title, overwrite=args.overwrite)
     for note in content["warnings"]:
         print(f"modiff: warning: {called(scan)}: {note}", file=sys.stderr)
@@ -87,22 +87,25 @@ def _show(summary: Summary, output: Path | None) -> None:
     from modiff.prediction.summary import percent
 
     console = Console(highlight=False, markup=False)
-    table = Table(title=f"Distinct hypotheses of {len(summary.weights)} samples", title_justify="left")
-    for name in ("probability", "marks", "samples"):
+    table = Table(title=f"Distinct hypotheses of {counted(len(summary.weights), 'sample')}", title_justify="left")
+    for name in ("probability", "marks, median (5 %–95 %)", "samples"):
         table.add_column(name, justify="right")
     for hypothesis in summary.hypotheses:
         table.add_row(percent(hypothesis.probability), summary.size_text(hypothesis), str(len(hypothesis.members)))
+    if summary.unseen is not None:
+        table.add_row(percent(summary.unseen[0]), summary.unseen[1], "0")
     console.print(table)
-    source = "model's own" if summary.presence_from == "model" else "fraction of samples"
+    source = "fraction of samples"
+    if summary.presence_from == "model":
+        source = f"model's own; {percent(summary.marking)} of samples do"
     console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})")
     if summary.agreement is not None:
         console.print(f"Agreement of two samples (mean IoU): {summary.agreement:.2f}")
-    what, (unit, factor) = "Area" if summary.voxel_mm3 is None else "Volume", summary.unit
+    what = "Area" if summary.voxel_mm3 is None else "Volume"
     for kind, name in enumerate(summary.classes):
         sizes = summary.area_quantiles(kind, marked=True)
         if sizes is not None:
-            low, _, middle, _, high = (f"{size * factor:.0f}" for size in sizes)
-            console.print(f"{what} of {name} where marked: median {middle} {unit}, 5 % to 95 % {low} to {high}")
+            console.print(f"{what} of {name} where marked, median (5 %–95 %): {summary.sizes_text(sizes)}")
     if output is not None:
         console.print(f"Written to {output}: overlay.png shows them", soft_wrap=True)
 

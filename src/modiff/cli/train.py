@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from modiff.cli.options import add_settings, parser_of
-from modiff.config.fields import WIDTH, merged, setting
+from modiff.config.fields import WIDTH, Parser, merged, setting
 from modiff.config.run import RunConfig, build_config, parse_time, presets
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, counted
 from modiff.methods.registry import METHODS
 
 
@@ -19,7 +19,7 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         words = list(args or [])
-        first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+        first = Parser(self.prog, add_help=False, allow_abbrev=False)
         for name in ("--method", "--preset", "--config"):
             first.add_argument(name)
         chosen, _ = first.parse_known_args(words)
@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains and says how it ended."""
     from lightning.fabric.utilities import rank_zero_only
 
+    from modiff.methods.run_folder import CARD, hardly_trained, read_json
     from modiff.training.loop import train
 
     say = rank_zero_only(print)  # the first of several processes says it for all
@@ -69,9 +70,11 @@ def run(args: argparse.Namespace) -> int:
     result = train(args.config, args.data, args.output, fold=args.fold, max_seconds=limit)
     validation = "" if result.validation is None else f", validation loss {result.validation:.4f}"
     say(
-        f"{result.reason}: {result.steps:,} steps, {result.images:,} images, "
+        f"{result.reason}: {counted(result.steps, 'step', ',')}, {counted(result.images, 'image', ',')}, "
         f"{result.seconds / 60:.1f} min{validation} -> {result.folder}"
     )
+    if result.finished and (told := hardly_trained(read_json(result.folder / CARD))):
+        say(f"note: {told}")
     if not result.finished:
         say("the same command resumes from here")
     return 0 if result.finished or result.reason != "interrupted" else 130

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, Range, check, number
+from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, check, number
 from modiff.config.run import parse_budget
 from modiff.errors import ConfigError
 
 RESAMPLES = 2000  # of a bootstrap
 SAMPLES = 16  # hypotheses per image
 OVERLAP = 0.5  # fraction of a window that its neighbour sees too
+DISTINCT = 0.9  # pixels, see docs/sample.md
 _THRESHOLDS = Range(low=0, high=1, above=True, empty=True)
 
 
@@ -37,8 +38,11 @@ class SampleConfig:
     intensity: str | None = None
     """how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they are as in
     training; by default the model's own rule"""
-    threshold: float | None = number(None, FRACTION)
+    threshold: float | None = number(None, Range(low=0, high=1, above=True))
     """a pixel is marked from this probability on; by default argmax"""
+    distinct: float = number(DISTINCT, POSITIVE, "pixels")
+    """samples are distinct hypotheses where their outlines lie more than this many pixels apart, on average along the
+    outline"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class EvaluationConfig:
     ns: tuple[int, ...] = number((16, 32), COUNT, "samples")
     """samples per image; the largest is drawn once and the smaller ones are its first samples"""
     steps: tuple[int | None, ...] = number((None,), COUNT)
-    """steps of the sampler, one evaluation each; by default (None) the model's own"""
+    """steps of the sampler, one evaluation each; by default the model's own"""
     protocols: tuple[str, ...] = ("standard", "paper")
     """conventions of the metrics: standard, paper"""
     thresholds: tuple[float, ...] = number((), _THRESHOLDS)

@@ -13,19 +13,30 @@ import math
 import re
 import shutil
 import textwrap
+from argparse import ArgumentParser
 from argparse import HelpFormatter as Plain
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from modiff.errors import ConfigError, DataError, ModiffError
 
 WIDTH = 100  # columns of help, at most
-_EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+_PLAIN = (  # what argparse says, and what we say
+    ("^the following arguments are required: ", "needs "),
+    ("^unrecognized arguments: ", "no such option; found "),
+    ("^argument ", ""),
+    ("invalid int value: ", "not a whole number; found "),
+    ("invalid float value: ", "not a number; found "),
+    (r"invalid choice: (.*) \(choose from (.*)\)$", r"no such choice; found \1; expected one of \2"),
+    ("expected one argument$", "needs a value"),
+    ("expected at least one argument$", "needs one value or more"),
+)
+_NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)[eE][+-]?\d+|nan|inf)", re.IGNORECASE)  # that YAML reads as text
 _T = TypeVar("_T")
 _hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
@@ -127,6 +138,16 @@ class HelpFormatter(Plain):
         return textwrap.indent("\n\n".join(filled), indent)
 
 
+class Parser(ArgumentParser):
+    """Says what is wrong in one line, as every other error, and not below the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with status 2."""
+        for theirs, ours in _PLAIN:
+            message = re.sub(theirs, ours, message)
+        self.exit(2, f"{self.prog}: {message}. `{self.prog} --help` explains every option\n")
+
+
 def _finite(value: object) -> bool:
     if isinstance(value, tuple):
         return all(map(_finite, value))
@@ -155,14 +176,24 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
     if kind in (int, float) and isinstance(value, bool):
         return False, value
     # YAML 1.1 reads 1e-3, without a point, and 1.5e3, without a sign, as text.
-    if kind is float and (isinstance(value, int) or (isinstance(value, str) and _EXPONENT.fullmatch(value))):
+    if kind is float and (isinstance(value, int) or (isinstance(value, str) and _NUMBER.fullmatch(value))):
         return True, float(value)
     return isinstance(value, origin or kind), value
 
 
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+
+
 def _hint_text(kind: Any) -> str:
-    choices = get_args(kind) if get_origin(kind) is Literal else ()
-    return " or ".join(map(repr, choices)) or str(getattr(kind, "__name__", kind))
+    """What a value must be, in words."""
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, parts))
+    if get_origin(kind) is tuple:
+        return f"a list, each {_hint_text(parts[0])}"
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_hint_text, parts))
+    return _WORDS.get(kind, str(getattr(kind, "__name__", kind)))
 
 
 def _fitted(value: Any, kind: Any, error: type[ModiffError], path: str | Path | None, field: str) -> Any:
@@ -171,7 +202,7 @@ def _fitted(value: Any, kind: Any, error: type[ModiffError], path: str | Path | 
     if not good:
         raise error("wrong value", path=path, field=field, found=repr(value)[:60], expected=_hint_text(kind))
     if not _finite(made):
-        raise error("is out of range", path=path, field=field, found=value, expected="finite")
+        raise error("is out of range", path=path, field=field, found=value, expected="a finite number")
     return made
 
 

@@ -52,9 +52,9 @@ class LDFConfig:
     """Learnable discrete frequency filter (paper §3.2, Eq. 6 and 7)."""
 
     enabled: bool = True
-    """off: the identity stands in its place (ablation "MCA only")"""
+    """false: the identity in its place (ablation "MCA only")"""
     filter: Literal["ldf", "canny", "gaussian", "roberts", "prewitt", "sobel"] = "ldf"
-    """what stands in the LDF's three places: itself, or a fixed edge filter, the losses unchanged (paper Table 4)"""
+    """the filter in the LDF's three places: ldf, or a fixed edge filter with the same losses (paper Table 4)"""
     kernels: tuple[int, ...] = number((3, 5, 7), Range(low=1, odd=True))
     """sizes of the depthwise convolutions in the frequency plane"""
     order: Literal["parallel", "sequential"] = "parallel"
@@ -72,7 +72,7 @@ class MCAConfig:
     """Morphology-based cross-attention network (paper §3.1, Eq. 1 to 5)."""
 
     enabled: bool = True
-    """off: y^B = f(B), the attention dropped (ablation "LDF only"); with the LDF off too: the image alone"""
+    """false: y^B = f(B) without attention (ablation "LDF only"); without the LDF too: the image alone"""
     roles: Literal["image_queries", "label_queries"] = "image_queries"
     """image_queries: queries from the image, keys and values from the label (Eq. 1); label_queries: all three from the
     label (Eq. 2), so that the image enters by f(B) alone"""
@@ -162,6 +162,16 @@ class MoDiffConfig:
     """largest shift of a training square from the prompt, pixels; without a prompt squares lie anywhere"""
     crop_anywhere: float = number(0.1, FRACTION)
     """fraction of training squares that lie anywhere in the image"""
+
+
+@dataclass(frozen=True)
+class PlainUNetConfig:
+    """A deterministic U-Net on the raters' majority vote: what one answer scores."""
+
+    channels: tuple[int, ...] = number((32, 64, 128, 192), COUNT, "channels")
+    """channels of each level; each level halves the resolution"""
+    intensity: Literal["unit", "centred", "zscore"] = "zscore"
+    """what the network sees of values in [0,1]: the values, the values - 0.5, or each image's z-scores"""
 
 
 @dataclass(frozen=True)

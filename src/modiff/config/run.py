@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, check, number, read_yaml, update
-from modiff.config.methods import CCDMConfig, CFlowConfig, CIMDConfig, MoDiffConfig, MoSEConfig, ProbUNetConfig
+from modiff.config.methods import (
+    CCDMConfig,
+    CFlowConfig,
+    CIMDConfig,
+    MoDiffConfig,
+    MoSEConfig,
+    PlainUNetConfig,
+    ProbUNetConfig,
+)
 from modiff.errors import ConfigError
 
 _PRESETS = Path(__file__).parent / "presets"
@@ -24,6 +32,7 @@ MODELS: dict[str, type[Any]] = {
     "prob_unet": ProbUNetConfig,
     "cflow": CFlowConfig,
     "mose": MoSEConfig,
+    "unet": PlainUNetConfig,
 }
 """method -> the frozen dataclass of its settings"""
 
@@ -66,7 +75,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """Where it runs and what it is logged to: nothing here changes what is computed but the precision."""
+    """Where it runs and what it is logged to; only the precision changes what is computed."""
 
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """what to run on"""

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from modiff.config.evaluation import RESAMPLES
-from modiff.errors import ConfigError, DataError
+from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation import words
 from modiff.evaluation.bootstrap import LEVEL, mean_interval, pooled_difference
 from modiff.evaluation.evaluate import FOLDER
@@ -171,7 +171,7 @@ def _methods(
         parts = [f"{field} {_list({getattr(q, field) for q in model})}" for field in ("protocol", "n", "threshold")]
         raise DataError("nothing of what is to be compared", path=file, found="; ".join(parts))
     table = replace(table, frame=table.frame.drop(columns=left))
-    names = [f"{label}, {steps} steps" if len(every) > 1 else label for steps in every]
+    names = [f"{label}, {counted(steps, 'step')}" if steps is not None and len(every) > 1 else label for steps in every]
     return [Method(name, file, result, table, steps) for name, steps in zip(names, every, strict=True)]
 
 
@@ -283,8 +283,10 @@ def _metrics(methods: Sequence[Method], asked: Iterable[str] | None) -> tuple[li
     if not parts & has:
         expected = ", ".join(sorted(has, key=rank)) or "metrics that all have"
         raise ConfigError("not in every result", field="metrics", found=", ".join(names), expected=expected)
-    missing = sorted(parts - has, key=rank)
-    return sorted(parts & has, key=rank), [f"not in every result: {', '.join(missing)}"] if missing else []
+    notes = [f"not in every result: {', '.join(missing)}"] if (missing := sorted(parts - has, key=rank)) else []
+    if left := [words.METRICS[metric] for metric in FIRST if metric in has - parts]:
+        notes.append(f"every result has {' and '.join(left)} too, by which another may be better")
+    return sorted(parts & has, key=rank), notes
 
 
 def _difference(a: Method, b: Method, way: Way, metric: str, stratum: str, **how: int) -> Difference | None:
@@ -370,5 +372,5 @@ def figure_of(comparison: Comparison, stratum: str = "all") -> Figure:
         frame = pd.DataFrame(shown).assign(label=labels, side=sides, across=f"a − b   ({side} a is better)")
         panels[words.METRICS[metric] + defined] = frame
     images = rows[0].images + rows[0].undefined if rows else 0
-    title = f"Paired differences on {images} images, split {rows[0].split}" if rows else "Nothing is defined"
+    title = f"Paired differences on {counted(images, 'image')}, split {rows[0].split}" if rows else "Nothing is defined"
     return draw_differences(panels, f"{title}, {words.STRATA[stratum]}; 95 % intervals over patients")

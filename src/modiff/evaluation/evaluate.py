@@ -22,10 +22,11 @@ from modiff.errors import ConfigError, DataError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
-from modiff.evaluation.records import ImageTable, Result, assemble, strata_of, write_csv, write_result
+from modiff.evaluation.records import EMPTY, ImageTable, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
 from modiff.io.files import located
+from modiff.types import marks
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -81,13 +82,14 @@ def evaluate(
 def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
     """Finished rows of one batch of images."""
     masks, read, other = sampled.masks, sampled.read, sampled.control
-    columns, seconds = score_references(masks, read, settings), {}
+    columns, seconds, marked = score_references(masks, read, settings), {}, torch.zeros(len(masks), dtype=torch.bool)
     controls: Columns = {}
     for drawn in sampled.draws:
         score = partial(score_samples, drawn.maps, settings=settings, steps=drawn.steps, weights=drawn.weights)
         columns |= score(masks, read)
         if other:
             controls |= score(other.masks, other.read, predictor="shuffled")
+        marked |= marks(drawn.maps).any(1).cpu()
         if drawn.seconds is not None:
             seconds[str(drawn.steps)] = drawn.seconds
     about = (sampled.cases, sampled.patients, strata_of(masks.flatten(2).any(-1), read), read.sum(1).tolist())
@@ -95,6 +97,8 @@ def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
         {"case": case, "patient": patient, "stratum": stratum, "raters": raters, "values": values, "seconds": seconds}
         for case, patient, stratum, raters, values in zip(*about, rows_of(columns, len(masks)), strict=True)
     ]
+    for row, marks_any in zip(rows, marked.tolist(), strict=True):
+        row["marked"] = marks_any
     if other:
         for row, case, values in zip(rows, other.case, rows_of(controls, len(masks)), strict=True):
             row["control"] = {"case": case, "values": values}
@@ -173,7 +177,11 @@ def _write(
     fold = fold_of(table.split)[0]
     made = provenance.made(device=device, processes=processes.count(), **of)
     made |= {"seed": settings.seed, "split": table.split} | ({} if fold is None else {"fold": fold})
-    made |= {"settings": settings.to_dict(), "notes": notes, "unread": table.unread}
+    made |= {
+        "settings": settings.to_dict(),
+        "notes": [*notes, *([] if table.marked else [EMPTY])],
+        "unread": table.unread,
+    }
     write_csv(table, target.with_suffix(".csv"))
     records = table.records(seed=settings.seed, resamples=settings.resamples)
     return write_result(Result(made, table.counts(), records), target)
@@ -209,7 +217,10 @@ def split_to_score(loaded: LoadedModel, data: str | Path, split: str, fold: str 
 
 
 def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
-    """How the images differ from those that the model was trained on, or that they may be the same, in words."""
+    """How the images differ from those that the model was trained on, or that they may be the same, in words; and
+    whether it has hardly been trained."""
+    from modiff.methods.run_folder import hardly_trained
+
     found = []
     for field, there in (("intensity", images.info.intensity), ("prompt", images.info.prompt)):
         trained = getattr(loaded.data, field)
@@ -219,4 +230,4 @@ def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
     if own != scored and images.fingerprint == loaded.data.fingerprint:
         trained = "the store's own split train" if own is None else f"all folds but {own}"
         found.append(f"the model was trained on {trained}: it may have seen images of {split}")
-    return found
+    return [*found, *filter(None, [hardly_trained(loaded.card)])]

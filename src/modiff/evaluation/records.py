@@ -32,6 +32,7 @@ SCHEMA = 1
 BESIDE = BASELINE, ONE_RATER, REFERENCE = "majority_vote", "one_rater", "iid_reference"
 STRATA = ("all", "all_marked", "some_empty", "none")
 UNREAD = "unread"  # the stratum of images that nobody read
+EMPTY = "no sample marks anything on any image"  # a note of a result
 DIFFERENCE = "_minus_"  # "ged_minus_majority_vote": the predictor's GED less the other's, image by image
 Seconds = dict[tuple[int | None, int], float]
 _IMAGE = ("case", "patient", "stratum", "raters")  # what a row says of its image, before its values
@@ -214,13 +215,14 @@ class ImageTable:
     frame: indexed by case; patient, stratum, raters (how many read the image), then a column of float64 per `Quantity`,
     NaN where undefined. stratum: "all_marked" (every rater who read it marked something), "some_empty", "none" (nobody
     did). seconds: by steps and n, the mean time to draw n samples of an image. unread: images left out, as nobody read
-    them.
+    them. marked: whether any sample marks anything, where rows were scored; a file does not say.
     """
 
     split: str
     frame: pd.DataFrame
     seconds: Seconds = field(default_factory=dict)
     unread: int = 0
+    marked: bool = True
 
     @classmethod
     def of(cls, split: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> ImageTable:
@@ -359,6 +361,7 @@ def read_csv(path: str | Path, split: str) -> ImageTable:
 def assemble(split: str, rows: Sequence[Mapping[str, Any]], seconds: Seconds | None = None) -> ImageTable:
     """A table from rows {"case", "patient", "stratum", "raters", "values": {column name: value or None}}.
 
+    "marked": whether a sample of the row marks anything.
     "control": {"case", "values"}: further values of another case, found while this one was worked on. Images that
     nobody read have nothing to be scored against and are left out.
     """
@@ -368,4 +371,5 @@ def assemble(split: str, rows: Sequence[Mapping[str, Any]], seconds: Seconds | N
     header = [*_IMAGE, *sorted(names)]
     cells = ({**row, **row["values"], **extra.get(row["case"], {})} for row in rows)
     table = ImageTable.of(split, header, ([row.get(name) for name in header] for row in cells))
-    return replace(table, seconds=seconds or {}, unread=len(every) - len(rows))
+    marked = any(row.get("marked", True) for row in rows)
+    return replace(table, seconds=seconds or {}, unread=len(every) - len(rows), marked=marked)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from modiff.errors import ConfigError, DataError
+from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation import words
 from modiff.evaluation.compare import MODEL, Facts, check_alike, distinct
 from modiff.evaluation.records import BASELINE, REFERENCE, STRATA, Record, is_label, read_result, select
@@ -173,7 +173,7 @@ def _line(name: str, group: Sequence[_Source]) -> Line:
 
 
 def _steps(record: Record) -> str:
-    return "no steps" if record.steps is None else f"{record.steps} step{'s' if record.steps != 1 else ''}"
+    return "no steps" if record.steps is None else counted(record.steps, "step")
 
 
 def _notes(lines: Sequence[Line], sources: Sequence[_Source], images: int) -> Iterator[str]:
@@ -200,7 +200,8 @@ def caption_of(tradeoff: Tradeoff) -> str:
     """What the numbers depend on, in one line: metric, protocol, n, threshold, images, devices, and any notes."""
     of = tradeoff.of
     parts = [words.with_direction(of.metric), f"{of.protocol} protocol", f"n = {of.n}", words.threshold(of)]
-    where = f"split {of.split}, {words.STRATA[of.stratum]}: {tradeoff.images} images of {tradeoff.patients} patients"
+    where = f"split {of.split}, {words.STRATA[of.stratum]}: {counted(tradeoff.images, 'image')}"
+    where += f" of {counted(tradeoff.patients, 'patient')}"
     # A stratum's images are not timed apart.
     mean = "" if of.stratum == "all" else ", the mean over the images of all strata,"
     known = any(point.ci_low is not None for line in tradeoff.lines for point in line.points)
@@ -210,6 +211,7 @@ def caption_of(tradeoff: Tradeoff) -> str:
         ", ".join(part for part in (*parts, where) if part != words.NONE),
         f"Seconds{mean} to draw {of.n} samples per image on {' and '.join(tradeoff.devices)}",
         "Bars: 95 % intervals over patients" if known else f"No intervals: {words.FEW}",
+        *(words.ORACLE.partition(". ")[:1] if any(own.predictor == BASELINE for own in tradeoff.references) else ()),
         *notes,
     ]
     return ". ".join(sentences) + "."

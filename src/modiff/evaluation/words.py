@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from modiff.evaluation.records import BESIDE, DIFFERENCE, Record, Result, select
+from modiff.evaluation.records import BASELINE, BESIDE, DIFFERENCE, Record, Result, select
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.metrics.registry import NAMES, WITHOUT_THRESHOLD
 
@@ -22,10 +22,14 @@ HIGHER_IS_BETTER = {metric: better for metric, (_, better) in NAMES.items() if b
 PREDICTORS = {
     "model": "model",
     "shuffled": "shuffled",
-    "majority_vote": "majority vote",
+    "majority_vote": "majority vote (oracle)",
     "one_rater": "one rater against the rest",
     "iid_reference": "i.i.d. reference",
 }
+ORACLE = (
+    "The majority vote is an oracle, not a method: it is made of the test image's own raters. Method unet says what "
+    "one answer scores that must be predicted."
+)
 STRATA = {
     "all": "all images",
     "all_marked": "every rater marked",
@@ -40,7 +44,7 @@ FEW = "under 5 patients"  # in place of an interval
 
 _WIDTH = 100  # where output goes to a file: lines are not to be cut at 80
 _LEFT = ("stratum", "metric", "predictor", "protocol", "threshold", "split", "a − b", "better")
-_WRAPPED = ("predictor", "stratum", "better", "a", "b")
+_WRAPPED = ("metric", "predictor", "stratum", "better", "a − b")  # texts: their words may stand below each other
 # How a title says what is the same in every row.
 _SHARED = dict.fromkeys(("a − b", "predictor", "metric", "protocol", "n", "threshold", "split", "stratum"), "{}")
 _SHARED |= {"protocol": "{} protocol", "n": "n = {}", "split": "split {}", "undefined": "undefined on {} of them"}
@@ -53,7 +57,7 @@ def metric(record: Record) -> str:
 
 
 def predictor(record: Record) -> str:
-    """E.g. "model", or "model − majority vote" for a paired difference."""
+    """E.g. "model", or "model − majority vote (oracle)" for a paired difference."""
     other = record.metric.partition(DIFFERENCE)[2]
     name = PREDICTORS.get(record.predictor, record.predictor)
     return f"{name} − {PREDICTORS.get(other, other)}" if other else name
@@ -138,8 +142,8 @@ def with_direction(metric: str) -> str:
 def text_table(frame: pd.DataFrame, *, heads: Mapping[str, str] | None = None, bold: Sequence[bool] = ()) -> Group:
     """A title and a table of text for a terminal; what is the same in every row is said once, in the title.
 
-    frame: a line parts rows that differ in their index. heads: what columns are called, by default their names. bold:
-    whether each row is, none by default.
+    It is as wide as `wide_console` at most: words are wrapped, not broken. frame: a line parts rows that differ in
+    their index. heads: what columns are called where there is room, by default their names. bold: whether each row is.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
@@ -152,11 +156,17 @@ def text_table(frame: pd.DataFrame, *, heads: Mapping[str, str] | None = None, b
         if len(values) < 2:
             said += [_SHARED[name].format(value) for value in values if value != ""]
             frame = frame.drop(columns=name)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in frame.columns.astype(str):
-        head = Text((heads or {}).get(name, name))
+    names = list(frame.columns.astype(str))
+    wide, asked = wide_console().width, [(heads or {}).get(name, name) for name in names]
+    for gap, called in ((2, asked), (2, names), (1, names)):
+        room = wide - gap * (len(names) - 1)
+        widths = _widths(frame, called, room)
+        if sum(widths) <= room:
+            break
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    for name, head, width in zip(names, called, widths, strict=True):
         justify: Literal["left", "right"] = "left" if name in _LEFT else "right"
-        table.add_column(head, justify=justify, overflow="fold", no_wrap=name not in _WRAPPED)
+        table.add_column(Text(head), justify=justify, overflow="fold", width=width)
     for i, cells in enumerate(frame.itertuples(index=False, name=None)):
         if i and frame.index[i] != frame.index[i - 1]:
             table.add_section()
@@ -164,9 +174,35 @@ def text_table(frame: pd.DataFrame, *, heads: Mapping[str, str] | None = None, b
     return Group(Text(", ".join(said), style="italic"), table)
 
 
+def _widths(frame: pd.DataFrame, heads: Sequence[str], room: int) -> list[int]:
+    """Of columns that share `room`: heads and texts wrap at words; numbers and intervals too where nothing else helps.
+
+    More than `room` where the longest words do not fit.
+    """
+    from rich.cells import cell_len
+
+    def longest(texts: Iterable[str]) -> int:
+        return max(map(cell_len, texts), default=1)
+
+    cells = [list(map(str, frame.iloc[:, i])) for i in range(len(heads))]
+    head = [longest(text.split()) for text in heads]
+    word = [max(own, longest(" ".join(texts).split())) for own, texts in zip(head, cells, strict=True)]
+    whole = [
+        least if name in _WRAPPED else max(own, longest(texts))
+        for name, own, least, texts in zip(frame.columns, head, word, cells, strict=True)
+    ]
+    widths = [max(cell_len(text), longest(texts)) for text, texts in zip(heads, cells, strict=True)]
+    for least in (whole, word):
+        while sum(widths) > room and widths != least:
+            widest = max((i for i in range(len(widths)) if widths[i] > least[i]), key=widths.__getitem__)
+            widths[widest] -= 1
+    return widths
+
+
 def results_table(result: Result) -> Group:
     """A table per protocol and threshold of all predictors on all images; below, the same of the model by stratum."""
     from rich.console import Group
+    from rich.text import Text
 
     def of_model(record: Record) -> bool:
         return record.predictor == "model" and not is_difference(record)
@@ -185,7 +221,8 @@ def results_table(result: Result) -> Group:
     strata = [record for stratum in list(STRATA)[1:] for record in select(model, stratum=stratum)]
     ways = dict.fromkeys((record.protocol, record.threshold) for record in result.results)
     parts = [select(records, protocol=way[0], threshold=way[1]) for records in (everywhere, strata) for way in ways]
-    return Group(*(table(records) for records in parts if records))
+    told = [Text(ORACLE, style="italic")] if select(result.results, predictor=BASELINE) else []
+    return Group(*(table(records) for records in parts if records), *told)
 
 
 def wide_console() -> Console:

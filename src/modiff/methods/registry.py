@@ -24,6 +24,7 @@ METHODS = {
     "prob_unet": Method("Probabilistic U-Net", "modiff.methods.latent:ProbUNet"),
     "cflow": Method("cFlow", "modiff.methods.latent:CFlow"),
     "mose": Method("MoSE", "modiff.methods.mose:MoSE"),
+    "unet": Method("U-Net on the majority vote", "modiff.methods.unet:UNet"),
 }
 
 

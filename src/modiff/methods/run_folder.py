@@ -6,6 +6,7 @@ What is published of a model is such a folder without log and checkpoint. Nothin
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from modiff.config.fields import flatten, read_yaml, to_dict, typed
 from modiff.config.run import RunConfig, config_from_dict
 from modiff.data.loading import MemoryStore
-from modiff.errors import CheckpointError, DataError
+from modiff.errors import CheckpointError, DataError, counted
 from modiff.io.files import replacing, sha256_of, write_text
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
@@ -28,6 +29,9 @@ from modiff.types import DataSpec
 
 CONFIG, DATA, LOG, CHECKPOINT = "config.yaml", "data.json", "log.jsonl", "training.ckpt"
 WEIGHTS, CARD = "weights.safetensors", "card.json"
+
+# In training. Below it no method of docs/comparison.md was near what it reaches; most need far more.
+FEW_IMAGES = 5000
 
 # Settings that may differ when a run is resumed: they change how long and where it runs, not what it computes.
 _FREE = ("training.budget", "training.save_every", "training.log_every", "trainer.")
@@ -134,6 +138,21 @@ class LoadedModel:
     name: str
     folder: Path
     fingerprint: str
+
+
+def hardly_trained(card: Mapping[str, Any]) -> str | None:
+    """In words why a model with this card has hardly been trained; None where it has been, or nothing is known.
+
+    It has seen few images, or its validation loss is no better with the right image than with another case's: a network
+    that ignores the image, such as one that predicts a constant, has the same loss with both.
+    """
+    reasons = []
+    seen, own, other = (card.get(name) for name in ("images_seen", "validation_loss", "validation_loss_other_images"))
+    if isinstance(seen, int) and seen < FEW_IMAGES:
+        reasons.append(f"it has seen {counted(seen, 'image', ',')} in training, fewer than {FEW_IMAGES:,}")
+    if isinstance(own, float) and isinstance(other, float) and own >= other:
+        reasons.append(f"its validation loss, {own:.4g}, is no better than with other cases' images, {other:.4g}")
+    return f"the model has hardly been trained: {' and '.join(reasons)}" if reasons else None
 
 
 def packaged_models() -> list[str]:

@@ -13,7 +13,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.config.evaluation import OVERLAP, SAMPLES, SampleConfig
+from modiff.config.evaluation import DISTINCT, OVERLAP, SAMPLES, SampleConfig
+from modiff.config.fields import check
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import located
@@ -182,14 +183,20 @@ class Predictor:
         return self.samples
 
     def summary(
-        self, *, threshold: float | None = None, spacing: Sequence[float] | None = None, voxel_mm3: float | None = None
+        self,
+        *,
+        threshold: float | None = None,
+        distinct: float = DISTINCT,
+        spacing: Sequence[float] | None = None,
+        voxel_mm3: float | None = None,
     ) -> Summary:
         """What the last samples say together; `summarise` explains. spacing: mm of the image's pixels (row, column) or
         the volume's voxels (slice, row, column), by default that of `set_image`. Raises DataError before `sample`."""
         if self.samples is None:
             raise DataError("no samples are drawn", hint="Call set_image and sample first")
         sizes: dict[str, Any] = {"spacing": self._spacing if spacing is None else spacing, "voxel_mm3": voxel_mm3}
-        return summarise(self.samples, classes=self.data.classes, threshold=threshold, **sizes)
+        counting: dict[str, Any] = {"threshold": threshold, "distinct": distinct}
+        return summarise(self.samples, classes=self.data.classes, **counting, **sizes)
 
     @torch.inference_mode()
     def _encode(self, values: Values, jobs: Sequence[Job]) -> Any:
@@ -197,7 +204,9 @@ class Predictor:
         return self.model.encode(torch.from_numpy(seen).to(self.device))
 
     def _differences(self, plan: Plan, spacing: Sequence[float] | None) -> list[str]:
-        notes, window = [], plan.windows[0]
+        from modiff.methods.run_folder import hardly_trained
+
+        notes, window = [*filter(None, [hardly_trained(self.card)])], plan.windows[0]
         if self.data.prompted and plan.at is None and (plan.slid or plan.box.size[0] > 1):
             notes.append(
                 "the model was trained on crops centred on a lesion and is slid over a whole scan: it takes the middle "
@@ -303,13 +312,16 @@ class Prediction:
         return self.plan.box.spans[0][0] + self.summary.key_slice()
 
     def slice_summary(self, z: int) -> Summary:
-        """The summary of slice z of a scan by itself, its maps in the frame of the whole slice."""
+        """The summary with the maps of slice z of a scan alone, in the frame of the whole slice; the hypotheses, their
+        numbers and their sizes are the scan's."""
         box, summary = self.plan.box, self.summary
-        maps = box.put_back(self.samples.maps[0, :, :, z - box.spans[0][0]].numpy(), dimensions=2)
-        drawn = Samples.uniform(torch.from_numpy(maps)[None])
-        drawn.weights = self.samples.weights
-        spacing = None if summary.spacing is None else summary.spacing[1:]
-        return summarise(drawn, classes=summary.classes, spacing=spacing, threshold=summary.threshold)
+
+        def cut(values: np.ndarray) -> np.ndarray:
+            return box.put_back(values[..., z - box.spans[0][0], :, :], dimensions=2)
+
+        found = tuple(replace(hypothesis, mask=cut(hypothesis.mask)) for hypothesis in summary.hypotheses)
+        maps: dict[str, Any] = {name: cut(getattr(summary, name)) for name in ("mean", "consensus", "entropy", "masks")}
+        return replace(summary, hypotheses=found, **maps)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: what the model saw, and the summary; everything but the maps."""
@@ -345,6 +357,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     if not scan.is_picture and asked.spacing is not None:
         raise ConfigError("the scan brings its own", field="--spacing", found=",".join(map(str, asked.spacing)))
     check_settings(predictor.model, asked.n, asked.steps, asked.raters, asked.stratified)
+    check(SampleConfig(threshold=asked.threshold, distinct=asked.distinct), "--")  # needed only after drawing
     most = predictor.size or shape[1:]
     with located(called(scan)), warnings.catch_warnings(action="ignore", category=PredictionWarning):
         roi = None if asked.roi is None else Box.parse(asked.roi, shape)
@@ -355,7 +368,8 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
         predictor.set_image(array, roi=roi, spacing=asked.spacing or scan.spacing, **where)
         how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "stratified")}
         samples = predictor.sample(asked.n, progress=progress, **how)
-    summary = predictor.summary(threshold=asked.threshold, voxel_mm3=scan.voxel_mm3)
+    counting: dict[str, Any] = {"threshold": asked.threshold, "distinct": asked.distinct}
+    summary = predictor.summary(**counting, voxel_mm3=scan.voxel_mm3)
     plan, values = predictor.plan, predictor.values
     assert plan is not None
     assert values is not None

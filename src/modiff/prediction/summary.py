@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,28 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modiff.config.evaluation import DISTINCT
 from modiff.errors import ConfigError, DataError
+from modiff.prediction.hypotheses import Hypothesis, Overlaps, group
 from modiff.types import Samples
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of areas and volumes
 _UNITS = {"area_px": "px", "area_mm2": "mm²", "volume_mm3": "mm³"}  # what sizes are called in JSON, and in words
-SAME_HYPOTHESIS = 0.5  # average IoU from which samples are one hypothesis; LIDC's raters agree on a nodule by .63
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """One of the distinct readings that the samples show.
-
-    probability: the summed weights of its samples. members: their indices. medoid: the index of the sample that stands
-    for them, of the largest weighted mean IoU with the others. mask: that sample's (K,…) bool. nothing: no sample of it
-    marks a pixel.
-    """
-
-    probability: float
-    members: tuple[int, ...]
-    medoid: int
-    mask: np.ndarray
-    nothing: bool
+_LITTLE = 1000  # mm³: from here on volumes are said in ml
 
 
 @dataclass(frozen=True)
@@ -45,8 +31,10 @@ class Summary:
     two different samples, of those classes that either marks (1 where both mark nothing); None for one sample.
     masks: (N,K,…) bool, the samples by argmax or `threshold`. weights: (N,). presence: probability that a rater marks
     anything, from the model's own head or from the fraction of samples that mark something, as `presence_from` says.
-    hypotheses: from the most to the least probable; "nothing there" is one. spacing: mm of a pixel (row, column), or
-    None where it is not known; of a voxel (slice, row, column). voxel_mm3: volume of a voxel; None of an image.
+    hypotheses: from the most to the least probable; "nothing there" is one, of 1 − presence; those that mark something
+    share presence by their samples. distinct: as `summarise` takes it.
+    spacing: mm of a pixel (row, column), or None where it is not known; of a voxel (slice, row, column). voxel_mm3:
+    volume of a voxel; None of an image.
     """
 
     mean: np.ndarray
@@ -60,6 +48,7 @@ class Summary:
     hypotheses: tuple[Hypothesis, ...]
     classes: tuple[str, ...]
     threshold: float | None
+    distinct: float
     spacing: tuple[float, ...] | None
     voxel_mm3: float | None = None
 
@@ -69,20 +58,40 @@ class Summary:
         return self.masks.sum(tuple(range(2, self.masks.ndim)))
 
     @property
+    def marking(self) -> float:
+        """The weighted fraction of samples that mark something."""
+        return float(self.weights[self.areas.any(1)].sum())
+
+    @property
+    def unseen(self) -> tuple[float, str] | None:
+        """The probability of what no sample shows, and what that is: the model's presence knows of it."""
+        rest = 1 - sum(hypothesis.probability for hypothesis in self.hypotheses)
+        marked = all(hypothesis.nothing for hypothesis in self.hypotheses)
+        return (rest, "marks that no sample shows" if marked else "nothing there") if rest > 1e-6 else None
+
+    @property
     def pixel_area(self) -> float | None:
         """mm² of a pixel, None where the spacing is not known."""
         return None if self.spacing is None else self.spacing[-2] * self.spacing[-1]
 
-    @property
-    def unit(self) -> tuple[str, float]:
-        """What sizes are given in, and the size of a pixel or voxel: mm³ of a scan, else mm² where known, else px."""
-        name, factor = next((name, factor) for name, factor in reversed(self._scales.items()) if factor is not None)
-        return _UNITS[name], float(factor)
-
     def size_text(self, hypothesis: Hypothesis) -> str:
-        """What a hypothesis marks, in words."""
-        unit, factor = self.unit
-        return "nothing there" if hypothesis.nothing else f"{int(hypothesis.mask.sum()) * factor:.0f} {unit}"
+        """What the samples of a hypothesis mark, in words."""
+        members = list(hypothesis.members)
+        text = self.sizes_text(_quantiles(np.asarray(hypothesis.sizes), self.weights[members]))
+        return "nothing there" if hypothesis.nothing else text
+
+    def sizes_text(self, quantiles: np.ndarray) -> str:
+        """Quantiles (`QUANTILES`) of pixels or voxels as "median (5 %–95 %) unit", where they differ.
+
+        In mm³ of a scan, or ml where a sample marks that much, else in mm² where known, else px.
+        """
+        name, factor = next((name, factor) for name, factor in reversed(self._scales.items()) if factor is not None)
+        unit, size = _UNITS[name], float(factor)
+        largest = max(max(hypothesis.sizes) for hypothesis in self.hypotheses)
+        if unit == "mm³" and largest * size >= _LITTLE:
+            unit, size = "ml", size / 1000
+        low, _, middle, _, high = (f"{x:.0f}" if x >= 10 else f"{x:.2g}" for x in quantiles * size)
+        return f"{middle} {unit}" if low == high else f"{middle} ({low}–{high}) {unit}"
 
     def key_slice(self) -> int:
         """The slice of a scan's maps on which the samples mark most; the middle one where they mark nothing."""
@@ -92,13 +101,11 @@ class Summary:
     def area_quantiles(self, kind: int, *, marked: bool = False) -> np.ndarray | None:
         """Quantiles (`QUANTILES`) in pixels or voxels of class `kind` over all samples, or only those that mark it.
 
-        The smallest area whose samples and smaller ones together reach the quantile's weight; None for no sample.
+        None for no sample.
         """
         areas = self.areas[:, kind]
         use = (areas > 0 if marked else True) & (self.weights > 0)
-        if not use.any():
-            return None
-        return np.quantile(areas[use], QUANTILES, weights=self.weights[use], method="inverted_cdf")
+        return _quantiles(areas[use], self.weights[use]) if use.any() else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: everything but the maps."""
@@ -111,10 +118,10 @@ class Summary:
             "n": len(self.weights),
             "threshold": "argmax" if self.threshold is None else self.threshold,
             **scale,
-            "presence": {"probability": self.presence, "from": self.presence_from},
+            "presence": {"probability": self.presence, "from": self.presence_from, "of_samples": self.marking},
             "agreement_iou": self.agreement,
             "entropy_bits": {"total": float(self.entropy.sum()), "max": float(self.entropy.max())},
-            "same_hypothesis_iou": SAME_HYPOTHESIS,
+            "distinct_px": self.distinct,
             "hypotheses": [
                 {
                     "probability": hypothesis.probability,
@@ -122,6 +129,7 @@ class Summary:
                     "samples": list(hypothesis.members),
                     "medoid": hypothesis.medoid,
                     **self._sizes(self.areas[hypothesis.medoid]),
+                    "spread": self._spread(list(hypothesis.members)),
                 }
                 for hypothesis in self.hypotheses
             ],
@@ -162,13 +170,41 @@ class Summary:
             }
             found |= {name: float(size) * self.voxel_mm3 for name, size in voxels.items()}
         for marked in (False, True):
-            quantiles = self.area_quantiles(kind, marked=marked)
-            for name, factor in self._scales.items():
-                if name in _UNITS and factor is not None:
-                    sizes = None if quantiles is None else (quantiles * float(factor)).tolist()
-                    named = sizes and {f"q{100 * q:02.0f}": size for q, size in zip(QUANTILES, sizes, strict=True)}
-                    found[name.replace("_", "_where_marked_") if marked else name] = named
+            for name, sizes in self._named(self.area_quantiles(kind, marked=marked)).items():
+                found[name.replace("_", "_where_marked_") if marked else name] = sizes
         return found
+
+    def _spread(self, members: list[int]) -> dict[str, dict[str, Any]]:
+        """Quantiles of what these samples mark, by class and unit."""
+        weights = self.weights[members]
+        return {
+            name: self._named(_quantiles(self.areas[members, kind], weights)) for kind, name in enumerate(self.classes)
+        }
+
+    def _named(self, quantiles: np.ndarray | None) -> dict[str, dict[str, float] | None]:
+        """Quantiles of pixels or voxels in each unit, by their names."""
+        units = {name: float(factor) for name, factor in self._scales.items() if name in _UNITS and factor is not None}
+        if quantiles is None:
+            return dict.fromkeys(units)
+        names = [f"q{100 * q:02.0f}" for q in QUANTILES]
+        return {unit: dict(zip(names, (quantiles * factor).tolist(), strict=True)) for unit, factor in units.items()}
+
+
+def _quantiles(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The smallest count that together with smaller ones reaches the quantile's weight; equal weights if all are 0."""
+    weights = weights if weights.any() else np.ones(len(weights))
+    found: np.ndarray = np.quantile(counts, QUANTILES, weights=weights, method="inverted_cdf")
+    return found
+
+
+def _sharing(found: Sequence[Hypothesis], presence: float) -> tuple[Hypothesis, ...]:
+    """Hypotheses by a model's own presence: "nothing there" has the rest, the others share it by their samples."""
+    marked = sum(hypothesis.probability for hypothesis in found if not hypothesis.nothing)
+    shared = [
+        replace(one, probability=1 - presence if one.nothing else one.probability * presence / (marked or 1))
+        for one in found
+    ]
+    return tuple(sorted(shared, key=lambda hypothesis: (-hypothesis.probability, hypothesis.members)))
 
 
 def percent(probability: float) -> str:
@@ -185,20 +221,23 @@ def summarise(
     spacing: Sequence[float] | None = None,
     voxel_mm3: float | None = None,
     threshold: float | None = None,
+    distinct: float = DISTINCT,
     item: int = 0,
 ) -> Summary:
     """The Summary of item `item` of a batch: of an image with maps (B,N,K,H,W), or of a scan with (B,N,K,z,h,w).
 
     classes: K names. spacing: mm of a pixel (row, column) or voxel (slice, row, column), which a scan needs. voxel_mm3:
     volume of a voxel, by default that of a right-angled one. threshold: of the samples' masks, by default their argmax.
-    Raises DataError for names, weights or spacing that do not fit, ConfigError for a threshold outside (0,1].
+    distinct: pixels between the outlines of two hypotheses, on average along them (`hypotheses.group`).
+    Raises DataError for names, weights or spacing that do not fit, ConfigError for a threshold outside (0,1] or a
+    distance that is not above 0.
     """
     from modiff.metrics.functional import uncertainty_map
     from modiff.metrics.protocols import binarise
 
     maps = samples.maps[item].detach().cpu().float()
     frame = tuple(maps.shape[2:])
-    _check(len(frame), maps.shape[1], classes, spacing, threshold)
+    _check(len(frame), maps.shape[1], classes, spacing, threshold, distinct)
     if len(frame) == 3 and voxel_mm3 is None:
         voxel_mm3 = math.prod(spacing or ())
     if classes is None:
@@ -213,36 +252,45 @@ def summarise(
         mean.add_(sample, alpha=weight)
     mean.clamp_(0, 1)
     flat = binarise(maps[None], threshold)[0]
-    iou, pairs = _sample_iou(flat), np.outer(weights.numpy(), weights.numpy())
+    overlaps, pairs = Overlaps.of(flat), np.outer(weights.numpy(), weights.numpy())
     np.fill_diagonal(pairs, 0)
-    own = None if samples.presence is None else float(samples.presence[item])
+    own = None if samples.presence is None else min(max(float(samples.presence[item]), 0.0), 1.0)
 
     def shaped(values: Tensor) -> np.ndarray:
         return values.numpy().reshape(*values.shape[:-2], *frame)
 
     masks = shaped(flat)
+    found = group(masks, overlaps, weights.numpy(), distinct=distinct, spacing=spacing)
     return Summary(
         mean=shaped(mean.float()),
         # Weights such as 1/14 do not sum exactly: a tie is background whatever the rounding.
         consensus=shaped(binarise((mean - 1e-9).clamp(min=0)[None, None], None)[0, 0]),
         entropy=shaped((uncertainty_map(mean[None], "entropy")[0] / math.log(2)).float()),
-        agreement=float((pairs * iou).sum() / pairs.sum()) if pairs.sum() > 0 else None,
+        agreement=float((pairs * overlaps.mean).sum() / pairs.sum()) if pairs.sum() > 0 else None,
         masks=masks,
         weights=weights.numpy(),
-        presence=float(weights[samples.present[item].cpu()].sum()) if own is None else own,
+        presence=float(weights[flat.flatten(1).any(1)].sum()) if own is None else own,
         presence_from="samples" if own is None else "model",
-        hypotheses=group(masks, iou, weights.numpy()),
+        hypotheses=found if own is None else _sharing(found, own),
         classes=tuple(map(str, classes)),
         threshold=threshold,
+        distinct=distinct,
         spacing=None if spacing is None else tuple(map(float, spacing)),
         voxel_mm3=voxel_mm3,
     )
 
 
 def _check(
-    sides: int, count: int, classes: Sequence[str] | None, spacing: Sequence[float] | None, threshold: float | None
+    sides: int,
+    count: int,
+    classes: Sequence[str] | None,
+    spacing: Sequence[float] | None,
+    threshold: float | None,
+    distinct: float,
 ) -> None:
     """Raises an error for what does not fit maps of so many sides and classes."""
+    if not 0 < distinct < math.inf:
+        raise ConfigError("is out of range", field="distinct", found=distinct, expected="more than 0 pixels")
     if threshold is not None and not 0 < threshold <= 1:
         raise ConfigError("is out of range", field="threshold", found=threshold, expected="0 < threshold ≤ 1")
     if classes is not None and len(classes) != count:
@@ -252,43 +300,3 @@ def _check(
     if spacing is None or len(spacing) != sides or not all(math.isfinite(mm) and mm > 0 for mm in spacing):
         expected = f"{sides} lengths in mm above 0"
         raise DataError("is not possible", field="spacing", found=spacing, expected=expected)
-
-
-def group(masks: np.ndarray, iou: np.ndarray, weights: np.ndarray) -> tuple[Hypothesis, ...]:
-    """Distinct hypotheses of masks (N,K,…) with pairwise IoU (N,N): average-linkage clusters of a mean IoU of at
-    least `SAME_HYPOTHESIS`; samples that mark nothing are a group of their own. Most probable first."""
-    marked = np.asarray(masks.any(tuple(range(1, masks.ndim))))
-    label = marked.astype(int)  # 0: nothing there
-    if marked.sum() > 1:
-        from scipy.cluster.hierarchy import fcluster, linkage
-        from scipy.spatial.distance import squareform
-
-        tree = linkage(squareform(1 - iou[np.ix_(marked, marked)], checks=False), method="average")
-        # A hair above the cut: an average IoU of exactly the threshold belongs together whatever its rounding.
-        label[marked] = fcluster(tree, 1 - SAME_HYPOTHESIS + 1e-9, criterion="distance")
-    found = []
-    for members in (np.flatnonzero(label == value) for value in np.unique(label)):
-        closeness = iou[np.ix_(members, members)] @ weights[members]
-        # Rounding must not decide between equals: the first of them stands for the group.
-        medoid = int(members[np.flatnonzero(closeness >= closeness.max() - 1e-12)[0]])
-        probability = float(weights[members].sum())
-        found.append(Hypothesis(probability, tuple(members.tolist()), medoid, masks[medoid], not marked[medoid]))
-    return tuple(sorted(found, key=lambda hypothesis: (-hypothesis.probability, hypothesis.members)))
-
-
-def _sample_iou(masks: Tensor) -> np.ndarray:
-    """(N,K,H,W) bool -> (N,N) IoU, the mean over the classes that either of the two marks; 1 where neither marks any.
-
-    The mean over all classes would call two disjoint marks of one class alike because they agree on the others.
-    """
-    from modiff.metrics.functional import pairwise_iou
-
-    rows, columns = masks.any(3).any(1).any(0), masks.any(2).any(1).any(0)  # what nobody marks costs nothing
-    small = masks[:, :, rows][:, :, :, columns]
-    if small.numel() == 0:
-        return np.ones((len(masks), len(masks)))
-    iou = pairwise_iou(small[None], small[None])[0]
-    marks = small.flatten(2).any(-1)
-    either = marks[:, None] | marks[None]
-    count = either.sum(-1)
-    return torch.where(count > 0, (iou * either).sum(-1) / count.clamp(min=1), 1.0).numpy()

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modiff._version import __version__
+from modiff.errors import counted
 from modiff.io.dicom.seg import Maker, Segment, missing_reference, write_seg
 from modiff.io.files import MANIFEST, output_folder
 from modiff.io.image import write_png
@@ -27,6 +30,7 @@ from modiff.prediction.predict import Prediction
 from modiff.prediction.summary import Summary, percent
 from modiff.prediction.windows import Window
 from modiff.viz.figures import (
+    CLASS_STYLES,
     COLOURS,
     LEVELS,
     CloseUp,
@@ -45,7 +49,9 @@ if TYPE_CHECKING:
 
 _IDENTITY = ("PatientName", "PatientID", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID")
 PROBABILITY_SEG, HYPOTHESES_SEG = "probability.seg.dcm", "hypotheses.seg.dcm"
-SHOWN = 6  # hypotheses with a figure of their own; the others are given as one sum
+SHOWN = 6  # hypotheses with a figure of their own; the others are drawn in grey and given as one sum
+_RARER = "0.75"  # the colour of the others
+_SIZES = "sizes: median (5 %–95 %)"
 MAX_SLICES, _ACROSS = 24, 6
 _LARGE, _SMALL, _KEYS = 3.0, 1.99, 0.45  # inches: width of the upper panels and of the lower ones, room for keys
 _LEAST, _LEAST_OF_SCAN = 32, 48  # pixels of a close-up, at least
@@ -146,7 +152,7 @@ def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, f
     for place, (number, hypothesis) in enumerate(marking or numbered[:1]):
         probability = percent(hypothesis.probability)
         label = f"{f'hypothesis {number}' if marking else 'nothing there'}: {probability}"
-        words = f"{len(hypothesis.members)} samples, probability {probability}"
+        words = f"{counted(len(hypothesis.members), 'sample')}, probability {probability}"
         masks = box.put_back(hypothesis.mask, dimensions=2)
         for kind, name in enumerate(names if marking else names[:1]):
             title = f"{label}, {name}" if marking and len(names) > 1 else label
@@ -179,12 +185,18 @@ def slices_figure(prediction: Prediction) -> bytes:
     cells = []
     for z in chosen:
         close = CloseUp(prediction.values.cut(first + z, plan.area), part)
-        outlines = _outlines(summary, (z,), 1.0)
-        cells.append(close.contours(*reversed(outlines.values()), title=f"slice {first + z}"))
-    figure = contact_sheet([cells[i : i + _ACROSS] for i in range(0, len(cells), _ACROSS)], inches=1.9, left=0.7)
-    numbered = [(i, hyp) for i, hyp in enumerate(summary.hypotheses, 1) if hyp.medoid in outlines]  # as the files are
-    keys = [(outlines[hyp.medoid].colour, "solid", f"{i}: {percent(hyp.probability)}") for i, hyp in numbered]
-    legend(figure, keys, loc="upper left", fontsize=7.5, handlelength=1.2, borderaxespad=0.2)
+        cells.append(close.contours(*_all(_outlines(summary, (z,), 1.0)), title=f"slice {first + z}"))
+    keys = [
+        ("none" if hyp.nothing else colour, "solid", f"{number}: {percent(hyp.probability)}, {summary.size_text(hyp)}")
+        for number, (hyp, colour) in enumerate(zip(summary.hypotheses, _colours(summary), strict=True), 1)  # as files
+    ][:SHOWN]
+    keys += [(_RARER, "solid", _rarer(summary))] if len(summary.hypotheses) > SHOWN else []
+    rows = [cells[i : i + _ACROSS] for i in range(0, len(cells), _ACROSS)]
+    columns = max(1, len(rows[0]) // 2)
+    inches = [0.3 + 0.17 * math.ceil(len(keys) / columns), *[1.9] * len(rows)]
+    figure = contact_sheet([[], *rows], inches=inches)
+    layout = {"title": _SIZES, "alignment": "left", "title_fontsize": 7.5, "fontsize": 7.5, "handlelength": 1.2}
+    legend(figure, keys, loc="upper left", ncols=columns, borderaxespad=0.2, **layout)
     return encoded(figure)
 
 
@@ -194,28 +206,33 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
     The first panel shows what of the window lies in the image, with the image's own pixels at its axes; the others are
     close-ups of all that any sample marks: below, each hypothesis by itself; "nothing there" is one, the plain image.
     """
-    shown, rest, covered = summary.hypotheses[:SHOWN], summary.hypotheses[SHOWN:], window.covered
+    covered = window.covered
     marked = np.asarray(summary.masks[summary.weights > 0].any((0, 1)))[covered]
     close = CloseUp(image[(slice(None), *window.inside)], close_up(marked, least=_LEAST))
     most = float(np.log2(len(summary.classes) + 1))
     outlines = _outlines(summary, covered)
     panels = [
         close.whole(title="image and close-up"),
-        close.contours(*reversed(outlines.values()), title="distinct hypotheses"),  # the most probable lies on top
+        close.contours(*_all(outlines), title="samples; bold: distinct hypotheses"),
         close.probability(np.clip(summary.mean.sum(0), 0, 1)[covered], "mean map, probability"),
         close.heat(summary.entropy[covered], most, "uncertainty, bits per pixel"),
     ]
-    single, keys, nothing = [], [], []
-    for hyp in shown:
-        words, own = percent(hyp.probability), [] if hyp.nothing else [outlines[hyp.medoid]]
+    single, keys = [], []
+    for hyp, own, colour in zip(summary.hypotheses[:SHOWN], outlines, _colours(summary), strict=False):
+        words = percent(hyp.probability)
         single.append(close.contours(*own, title=f"{words}   {summary.size_text(hyp)}"))
-        keys += [(outline.colour, words) for outline in own]
-        nothing += [("none", f"{words} nothing there")] if hyp.nothing else []
+        keys.append(("none", f"{words} nothing there") if hyp.nothing else (colour, words))
+    if summary.unseen is not None:
+        keys.append(("none", f"{percent(summary.unseen[0])} {summary.unseen[1]}"))
+    keys.sort(key=lambda key: key[0] == "none")
     figure = contact_sheet([panels, [], single], inches=(_LARGE, _KEYS, _SMALL), title=title, left=0.3)
     whole, distinct, mean, entropy = figure.axes[:4]
     _locate(whole, window, summary.spacing)
+    if len(summary.classes) > 1:
+        styles = [("0.4", style, name) for style, name in zip(cycle(CLASS_STYLES), summary.classes, strict=False)]
+        legend(whole, styles, loc="upper left", bbox_to_anchor=(0.0, -0.06), ncols=3, fontsize=7.5, handlelength=2)
     levels = [(colour, percent(level)) for level, colour in LEVELS]
-    for axes, lines in ((distinct, keys + nothing), (mean, levels)):
+    for axes, lines in ((distinct, keys), (mean, levels)):
         layout = {"loc": "upper left", "bbox_to_anchor": (0.04, -0.01), "borderaxespad": 0, "fontsize": 7.5}
         legend(axes, [(c, "solid", name) for c, name in lines], ncols=4, handlelength=1.2, columnspacing=1.0, **layout)
     _, height, width = close.near(close.image).shape
@@ -225,21 +242,42 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
     scale.set_yticks([])
     scale.set_xticks([0, most], ["0", f"{most:.3g}"])
     scale.tick_params(labelsize=6.5, length=2, pad=1)
-    if rest:
-        together = percent(sum(hypothesis.probability for hypothesis in rest))
-        text = f"{len(rest)} rarer hypotheses, not drawn: {together} together"
-        wide, high = figure.get_size_inches()
-        figure.text(1 - 0.05 / wide, 1 - 0.15 / high, text, fontsize=8, va="center", ha="right")
+    wide, high = figure.get_size_inches()
+    words = f"{_SIZES}; in grey: {_rarer(summary)}" if len(summary.hypotheses) > SHOWN else _SIZES
+    figure.text(1 - 0.05 / wide, 1 - 0.15 / high, words, fontsize=8, va="center", ha="right")
     return figure
 
 
-def _outlines(summary: Summary, part: tuple[slice | int, ...], width: float = 1.4) -> dict[int, Contour]:
-    """In a part of an image, or on a slice: the outline of each hypothesis that is shown, by its medoid's index."""
-    marking = [hypothesis for hypothesis in summary.hypotheses[:SHOWN] if not hypothesis.nothing]
-    return {
-        hypothesis.medoid: Contour(hypothesis.mask[(slice(None), *part)], colour, width)
-        for hypothesis, colour in zip(marking, COLOURS, strict=False)
-    }
+def _rarer(summary: Summary) -> str:
+    rest = summary.hypotheses[SHOWN:]
+    return f"{counted(len(rest), 'rarer hypothesis')}, {percent(sum(h.probability for h in rest))}"
+
+
+def _colours(summary: Summary) -> list[str]:
+    """The colour of each hypothesis, the next one for each that marks something."""
+    marking = [not hypothesis.nothing for hypothesis in summary.hypotheses]
+    places = np.cumsum(marking) - 1
+    return [COLOURS[place] if number < SHOWN else _RARER for number, place in enumerate(places)]
+
+
+def _outlines(summary: Summary, part: tuple[slice | int, ...], width: float = 1.4) -> list[list[Contour]]:
+    """In a part of an image, or on a slice, for each hypothesis: its samples' outlines, faint, and last its medoid's,
+    which of the rarer ones is as faint."""
+    found, many = [], sum(len(hypothesis.members) for hypothesis in summary.hypotheses[SHOWN:])
+    for number, (hypothesis, colour) in enumerate(zip(summary.hypotheses, _colours(summary), strict=True)):
+        together = len(hypothesis.members) if number < SHOWN else many
+        faint = {"width": width / 2, "opacity": min(0.6, 1.6 / math.sqrt(together))}  # many lines hide nothing either
+        masks = [summary.masks[(i, slice(None), *part)] for i in hypothesis.members if i != hypothesis.medoid]
+        own = [Contour(mask, colour, **faint) for mask in masks if mask.any()]
+        bold = {"width": width} if number < SHOWN else faint
+        found.append([*own, Contour(hypothesis.mask[(slice(None), *part)], colour, **bold)])
+    return found
+
+
+def _all(outlines: list[list[Contour]]) -> list[Contour]:
+    """All outlines on one image: medoids above samples, the more probable above the rarer."""
+    rising = outlines[::-1]
+    return [contour for own in rising for contour in own[:-1]] + [own[-1] for own in rising]
 
 
 def _locate(axes: Axes, window: Window, spacing: tuple[float, ...] | None) -> None:
@@ -250,7 +288,7 @@ def _locate(axes: Axes, window: Window, spacing: tuple[float, ...] | None) -> No
         ticks = sorted({0, (sides[-1] - 1) // 2, sides[-1] - 1})
         set_ticks(ticks, [str(bounds.start + tick) for tick in ticks])
     axes.tick_params(labelsize=6, length=2, pad=1)
-    pixel = 0.0 if spacing is None else spacing[1]
+    pixel = 0.0 if spacing is None else spacing[-1]
     length = next((mm for mm in (50, 20, 10, 5, 2, 1) if mm < sides[1] * pixel / 3), None)
     if length is not None:
         y, x = sides[0] * 0.95, sides[1] * 0.04

@@ -9,6 +9,7 @@ import numpy as np
 
 from modiff.data.check.findings import Finding, Report, View
 from modiff.data.store import Store
+from modiff.errors import counted
 from modiff.io.files import write_text
 from modiff.viz import figures
 from modiff.viz.html import render
@@ -60,7 +61,7 @@ def contact_sheet(store: Store, path: str | Path, *, count: int = 12, seed: int 
     for row in rows.tolist():
         masks, read = store.masks(row), store.read[row]
         marking = int((masks.any((1, 2)) & read).sum())
-        titles = (str(store.cases[row]), f"{marking} of {int(read.sum())} raters marked something")
+        titles = (str(store.cases[row]), f"{marking} of {counted(int(read.sum()), 'rater')} marked something")
         pairs.append(figures.everyones_outlines(store.image(row)[0], masks, titles))
     lines = [[*chain(*pairs[i : i + _COLUMNS])] for i in range(0, len(pairs), _COLUMNS)]
     figure = figures.contact_sheet([*lines, []], inches=[2.1] * len(lines) + [_LEGEND])

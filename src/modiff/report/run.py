@@ -13,14 +13,24 @@ from modiff.benchmark.tables import CaseFigure, Cell, Row, Table, case_cells, he
 from modiff.config.fields import to_dict
 from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
-from modiff.errors import CheckpointError, DataError, ModiffError
+from modiff.errors import CheckpointError, DataError, ModiffError, counted
 from modiff.evaluation import words
 from modiff.evaluation.evaluate import FOLDER, check_fit
-from modiff.evaluation.records import DIFFERENCE, STRATA, ImageTable, Record, Result, read_csv, read_result, select
+from modiff.evaluation.records import (
+    BASELINE,
+    DIFFERENCE,
+    STRATA,
+    ImageTable,
+    Record,
+    Result,
+    read_csv,
+    read_result,
+    select,
+)
 from modiff.evaluation.source import choose, draw, pictured, strata
 from modiff.io.files import check_file_output, write_text
-from modiff.methods.run_folder import LOG, WEIGHTS, LoadedModel, load_model
-from modiff.metrics.registry import rank
+from modiff.methods.run_folder import LOG, WEIGHTS, LoadedModel, hardly_trained, load_model
+from modiff.metrics.registry import FIRST, rank
 from modiff.prediction.summary import Summary, summarise
 from modiff.types import Batch
 from modiff.viz import figures
@@ -72,12 +82,14 @@ def write_report(
         config=sections.get("Configuration"),
         parameters=sum(parameter.numel() for parameter in loaded.model.parameters()) if loaded else 0,
         problem=problem,
+        untrained=hardly_trained(loaded.card) if loaded else None,
         finding=next(filter(None, map(sentence, results.values())), None),
         scores=[_scores(path.stem, result) for path, result in results.items()],
         log=LOG,
         charts=charts(read_log(folder / LOG)),
         cases=_cases(loaded, results, data, split, device),
         colours=COLOURS,
+        oracle=words.ORACLE,
         shown=SHOWN,
         drawn=SAMPLES,
         trained={name: list(_groups(content)) for name, content in sections.items() if content},
@@ -113,7 +125,10 @@ def _scores(name: str, result: Result) -> dict[str, Any]:
         "counts": result.strata.get("all", {}),
         "notes": _list(result.made.get("notes")),
         "tables": tables_of(result),
-        "seconds": [f"{took:.3g} s for {n} samples" + f" at {s} steps" * (s > 0) for (s, n), took in seconds],
+        "seconds": [
+            f"{took:.3g} s for {counted(n, 'sample')}" + f" at {counted(s, 'step')}" * (s > 0)
+            for (s, n), took in seconds
+        ],
     }
 
 
@@ -134,14 +149,14 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
     model = select(records, predictor="model", stratum="all")
     if not model:
         return
-    how = words.threshold(model[0]) + ("" if steps is None else f", {steps} steps")
+    how = words.threshold(model[0]) + ("" if steps is None else f", {counted(steps, 'step')}")
     measured = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
     columns = sorted(measured, key=lambda c: (rank(c[0]), c))
     heads = tuple(head(column) for column in columns)
     cells = {}
     for record in reversed(records):
         lacking = result.undefined(record)
-        notes = (words.interval(record), f"{lacking} images undefined" if lacking else "")
+        notes = (words.interval(record), f"{counted(lacking, 'image')} undefined" if lacking else "")
         cell = Cell(words.value(record), tuple(filter(None, notes)), False)
         cells[record.predictor, record.stratum, record.metric, record.n] = cell
 
@@ -165,24 +180,33 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
 
 
 def sentence(result: Result) -> str | None:
-    """The first finding in words: GED under the standard protocol beside majority vote and i.i.d. reference."""
+    """The first finding in words: the main metrics under the standard protocol beside i.i.d. reference and oracle."""
     settings = settings_of(result)
     if not settings:
         return None
     protocol, threshold, steps = settings[0]
     records = select(result.results, protocol=protocol, threshold=threshold, stratum="all", steps=(steps, None))
-    model = next(iter(select(records, metric="ged", predictor="model", steps=steps)), None)
-    if model is None or model.value is None:
+    model = next(iter(select(records, predictor="model", metric=FIRST, steps=steps)), None)
+    if model is None:
         return None
-    said = [
-        f"GED with n = {model.n} ({protocol} protocol, {words.threshold(model)}) is {words.value(model)}"
-        f"{_bracket(model)} on {model.images} images of split {model.split}."
-    ]
     found = {(r.predictor, r.metric): r for r in reversed(records) if r.n == model.n and r.value is not None}
-    for other in ("iid_reference", "majority_vote"):
-        beside, apart = found.get((other, "ged")), found.get(("model", f"ged{DIFFERENCE}{other}"))
-        if beside and apart:
-            said.append(_against(other, beside, apart))
+    main = [found["model", metric] for metric in FIRST if ("model", metric) in found]
+    if not main:
+        return None
+    values = " and ".join(f"{words.metric(own)} is {words.value(own)}{_bracket(own)}" for own in main)
+    said = [
+        f"With n = {model.n} ({protocol} protocol, {words.threshold(model)}) {values} on "
+        f"{counted(model.images, 'image')} of split {model.split}."
+    ]
+    reference, apart = found.get(("iid_reference", "ged")), found.get(("model", f"ged{DIFFERENCE}iid_reference"))
+    if reference and apart:
+        said.append(
+            f"The i.i.d. reference, samples that are fresh raters, has a GED of {words.value(reference)}: the model "
+            f"lies {words.number(abs(apart.value or 0))} {'above' if (apart.value or 0) >= 0 else 'below'} it"
+            f"{_bracket(apart)}."
+        )
+    if verdicts := "; ".join(filter(None, (_against_oracle(found, own.metric) for own in main))):
+        said.append(f"Beside the {words.PREDICTORS[BASELINE]}, repeated {model.n} times, the model is {verdicts}.")
     return " ".join(said)
 
 
@@ -190,22 +214,19 @@ def _bracket(record: Record) -> str:
     return f" (95 % interval {words.interval(record)})" if record.ci_low is not None else ""
 
 
-def _against(other: str, beside: Record, apart: Record) -> str:
-    """How the model compares with a reference. apart: the paired difference."""
-    difference = apart.value or 0.0
-    if other == "iid_reference":
-        return (
-            f"The i.i.d. reference, samples that are fresh raters, has {words.value(beside)}: the model lies "
-            f"{words.number(abs(difference))} {'above' if difference >= 0 else 'below'} it{_bracket(apart)}."
-        )
-    verdict = "no clear difference"
+def _against_oracle(found: Mapping[tuple[str, str], Record], metric: str) -> str | None:
+    """How the model compares with the majority vote by one metric; None where that was not measured."""
+    beside, apart = found.get((BASELINE, metric)), found.get(("model", f"{metric}{DIFFERENCE}{BASELINE}"))
+    if beside is None or apart is None:
+        return None
+    verdict = "not shown to differ"
     if apart.ci_low is None or apart.ci_high is None:
-        verdict = "too few patients to say whether that is more than chance"
-    elif apart.ci_high < 0 or apart.ci_low > 0:
-        verdict = f"the model is {'better' if apart.ci_high < 0 else 'worse'}"
+        verdict = f"not judged ({words.FEW})"
+    elif apart.ci_low > 0 or apart.ci_high < 0:
+        verdict = "better" if (apart.ci_low > 0) == words.HIGHER_IS_BETTER[metric] else "worse"
     return (
-        f"The majority vote repeated {beside.n} times has {words.value(beside)}: {verdict}, "
-        f"paired difference {words.number(difference, signed=True)}{_bracket(apart)}."
+        f"{verdict} by {words.metric(beside)} ({words.value(beside)}; paired difference {words.value(apart)}"
+        f"{f', {words.interval(apart)}' if apart.ci_low is not None else ''})"
     )
 
 
@@ -265,7 +286,7 @@ def case_figures(
         samples, _ = draw(model, batch.to(device), SAMPLES, seed, steps)
         summary = summarise(samples, classes=info.classes)
         marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
-        said = f"{marked} of {read} raters marked something, {drawn} of {len(summary.masks)} samples do."
+        said = f"{marked} of {counted(read, 'rater')} marked something, {drawn} of {len(summary.masks)} samples do."
         sheet = figures.contact_sheet(cells_of(batch, summary, info), window=window, inches=1.5)
         made.append(CaseFigure(images.cases[row], figures.encoded(sheet), said))
     return made, window

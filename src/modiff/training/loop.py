@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,7 @@ class Run:
     of time, a cosine decay makes the learning rate depend on the clock as well.
 
     step, images: so far, over all processes. rate, terms: learning rate and loss of the last step. validation: the last
-    validation's loss.
+    validation's loss; blind: the same with other cases' images, at the end of this start.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Run:
         self.step, self.rate = 0, 0.0
         self.terms: dict[str, Tensor] = {}
         self.validation: float | None = None
+        self.blind: float | None = None
         automatic, precision = automatic_precision(config.trainer.accelerator), config.trainer.precision
         self._bf16 = (automatic if precision == "auto" else precision) == "bf16-mixed"
         self._parts: dict[str, Any] = {"model": model, "optimizer": self.optimizer, "average": self.average.module}
@@ -120,6 +121,12 @@ class Run:
     @torch.no_grad()
     def validate(self, batches: list[Batch]) -> dict[str, float]:
         """The averaged weights' loss and its terms, over all processes, with the same times and noise every time."""
+        terms = self._mean_terms(batches)
+        self.validation = terms["loss"]
+        return terms
+
+    @torch.no_grad()
+    def _mean_terms(self, batches: list[Batch]) -> dict[str, float]:
         sums: dict[str, Any] = {"images": 0.0}
         for index, batch in enumerate(batches):
             sums["images"] += len(batch)
@@ -131,7 +138,6 @@ class Run:
         names = dict.fromkeys(name for part in parts for name in part)  # a process without images has no terms
         total = {name: sum(part.get(name, 0.0) for part in parts) for name in names}
         images = total.pop("images")
-        self.validation = total["loss"] / images
         return {name: value / images for name, value in total.items()}
 
     def check_finite(self) -> None:
@@ -164,6 +170,10 @@ class Run:
                 due = self.step % settings.validate_every == 0
                 with clock.paused() if due or stop else nullcontext():
                     terms = self.validate(fixed) if due or stop else {}
+                    if stop:  # each case's masks beside the image of another one, as far away as the batch has it
+                        others = [replace(batch, image=batch.image.roll(len(batch) // 2, 0)) for batch in fixed]
+                        loss = self._mean_terms(others)["loss"]
+                        self.blind = loss if any(len(batch) > 1 for batch in fixed) else None
                     # A start that ends between two validations validates once more; the schedule and the log must not
                     # see it, or a run would depend on where it was interrupted.
                     if due:
@@ -209,6 +219,7 @@ class Run:
             "steps": self.step,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "validation_loss": self.validation,
+            "validation_loss_other_images": self.blind,
             "device": device_name(self.fabric.device),
             "versions": {"modiff": __version__, "torch": torch.__version__},
             "date": datetime.now(UTC).date().isoformat(),

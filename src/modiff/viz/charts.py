@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 AXES = {"images": "images seen", "step": "steps", "seconds": "seconds"}  # the first that the log has is the x axis
+# What the log's quantities are; another one is called by its name.
+TITLES = {
+    "cross_entropy": "cross-entropy",
+    "dice": "soft Dice loss",
+    "images_per_second": "images per second",
+    "kl": "KL divergence",
+    "ldf": "edge loss of the LDF",
+    "learning_rate": "learning rate",
+    "map": "loss of the mean label map",
+    "mca": "attention loss of the MCA",
+    "presence": "cross-entropy of presence",
+    "simple": "denoising loss",
+    "transport": "transport loss between samples and raters",
+}
 MAX_CHARTS = 16
 MAX_POINTS = 300  # per curve; more than a chart of this width can show
 MAX_BYTES = 256 << 20  # of a log
@@ -87,7 +101,8 @@ def charts(rows: Sequence[dict[str, float]]) -> list[Chart]:
         part, _, quantity = name.rpartition("/")
         groups.setdefault(quantity, {})[part or name] = x, y
     order = sorted(groups, key=lambda quantity: (quantity != "loss", "loss" not in quantity, quantity))
-    return [Chart(quantity, AXES[axis], groups[quantity]) for quantity in order[:MAX_CHARTS]]
+    titles = {quantity: TITLES.get(quantity, quantity.replace("_", " ")) for quantity in order[:MAX_CHARTS]}
+    return [Chart(title, AXES[axis], groups[quantity]) for quantity, title in titles.items()]
 
 
 def draw_chart(chart: Chart) -> Figure:

@@ -43,6 +43,7 @@ class Contour:
     mask: np.ndarray
     colour: str
     width: float = 1.2
+    opacity: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def draw(axes: Axes, cell: Cell, *, window: tuple[float, float] = (0.0, 1.0)) ->
     for contour in cell.contours:
         masks = contour.mask.reshape(-1, *contour.mask.shape[-2:])
         for mask, style in zip(masks, cycle(CLASS_STYLES), strict=False):
-            outline(axes, mask, contour.colour, width=contour.width, style=style)
+            outline(axes, mask, contour.colour, width=contour.width, style=style, opacity=contour.opacity)
     axes.set_title(cell.title, fontsize=7, pad=3, parse_math=False)
 
 
@@ -132,7 +133,14 @@ def heat_colours(fraction: np.ndarray, *, opacity: float = 0.55) -> np.ndarray:
 
 
 def outline(
-    axes: Axes, values: np.ndarray, colour: str, *, level: float = 0.5, width: float = 1.2, style: str = "solid"
+    axes: Axes,
+    values: np.ndarray,
+    colour: str,
+    *,
+    level: float = 0.5,
+    width: float = 1.2,
+    style: str = "solid",
+    opacity: float = 1.0,
 ) -> None:
     """The line where `values` (H,W), a mask or a map, cross `level`; closed at the image's border."""
     from matplotlib.collections import LineCollection
@@ -143,7 +151,8 @@ def outline(
     # Back from the padded frame, and onto the border where the object is cut by it.
     paths = [np.clip(line[:, ::-1] - 1, -0.5, (width_px - 0.5, height - 0.5)) for line in lines]
     if paths:
-        axes.add_collection(LineCollection(paths, colors=colour, linewidths=width, linestyles=style), autolim=False)
+        look: dict[str, Any] = {"colors": colour, "linewidths": width, "linestyles": style, "alpha": opacity}
+        axes.add_collection(LineCollection(paths, **look), autolim=False)
 
 
 def contact_sheet(

@@ -20,7 +20,7 @@ from modiff.data.importers.folder import Folder
 from modiff.data.importers.layout import Item, two_splits
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
-from modiff.errors import ConfigError, DataError, ModiffError
+from modiff.errors import ConfigError, DataError, ModiffError, counted
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.volume import Volume, turn
 
@@ -74,7 +74,9 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
     try:
         with Store.open(path) as store:
             patients, raters = len(set(store.patients.tolist())), len(store.info.raters)
-            what = f"{len(store)} images of {patients} patients, {raters} rater{'s' * (raters != 1)}"
+            what = ", ".join(
+                [f"{counted(len(store), 'image')} of {counted(patients, 'patient')}", counted(raters, "rater")]
+            )
             report = Report(called or str(path), what)
             store.verify()
             report.findings += _content(store)

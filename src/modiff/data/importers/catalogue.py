@@ -14,7 +14,7 @@ from importlib import resources
 from typing import Any
 
 from modiff.config.data import PhantomConfig, SplitRule
-from modiff.config.fields import HelpFormatter
+from modiff.config.fields import HelpFormatter, Parser
 
 _TYPES = {"int": int, "float": float}  # that an argument in catalogue.toml may have
 
@@ -52,7 +52,7 @@ IMPORTERS = _entries()  # by the name on the command line
 def import_parser(name: str, prog: str) -> argparse.ArgumentParser:
     """All arguments of `modiff import NAME`; its help is the entry's text."""
     entry = IMPORTERS[name]
-    parser = argparse.ArgumentParser(prog, description=entry.text, formatter_class=HelpFormatter)
+    parser = Parser(prog, description=entry.text, formatter_class=HelpFormatter)
     for option, details in entry.arguments.items():
         kind = {"type": _TYPES[details["type"]]} if "type" in details else {}
         parser.add_argument(option, **{**details, **kind})

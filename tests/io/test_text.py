@@ -1,0 +1,101 @@
+"""Tables and JSON as spreadsheets and editors write them."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from modiff.errors import DataError
+from modiff.io.text import one_spelling, read_json_text, read_table, read_text
+
+NAME = unicodedata.normalize("NFC", "Ölund, p3")
+ROWS = [("line 2", {"case": NAME, "patient": "p3"}), ("line 3", {"case": "b", "patient": "p4"})]
+PLAIN = f'case,patient,age\n"{NAME}",p3,60\nb,p4,\n'
+
+
+def _read(path: Path) -> list[tuple[str, dict[str, str]]]:
+    return read_table(path, ["case"], ["patient"], kind="table of cases")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN.encode(),
+        b"\xef\xbb\xbf" + PLAIN.encode(),
+        PLAIN.replace("\n", "\r\n").encode(),
+        PLAIN.replace("\n", "\r").encode(),
+        PLAIN.encode("utf-16"),
+        unicodedata.normalize("NFD", PLAIN).encode(),
+        PLAIN.replace('"', "").replace(",", ";").replace("Ölund; p3", NAME).encode(),
+        PLAIN.replace("a,b", "")
+        .replace(f'"{NAME}",', f"{NAME}\t")
+        .replace(",", "\t")
+        .replace("Ölund\t", "Ölund,")
+        .encode(),
+        PLAIN.replace("case,patient", ' case , "patient"').encode(),
+    ],
+    ids=["plain", "bom", "crlf", "cr", "utf-16", "nfd", "semicolons", "tabs", "blanks"],
+)
+def test_tables_of_spreadsheets_are_alike(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.csv").write_bytes(data)
+    assert _read(tmp_path / "t.csv") == ROWS
+
+
+def test_empty_rows_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("case,patient\n\na,p\n,,\n  \nb,p\n\n")
+    assert [(place, row["case"]) for place, row in _read(tmp_path / "t.csv")] == [("line 3", "a"), ("line 6", "b")]
+
+
+def test_a_line_that_names_the_separator_is_no_header(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("sep=;\ncase;patient\na;p\n")
+    assert _read(tmp_path / "t.csv") == [("line 3", {"case": "a", "patient": "p"})]
+
+
+def test_a_short_row_has_empty_cells(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("case,patient\na\n")
+    assert _read(tmp_path / "t.csv") == [("line 2", {"case": "a", "patient": ""})]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name,patient\na,p\n", "other columns; found name, patient; expected case"),
+        ("", "an empty file"),
+        ("case,case\na,b\n", "a column twice; found case"),
+        ("case,patient\na,p,q\n", "line 2: more cells than columns; found 3; expected 2"),
+        ('case,patient\n"a"b,p\n', "cannot be read as CSV"),
+    ],
+)
+def test_what_is_no_such_table_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=words):
+        _read(tmp_path / "t.csv")
+
+
+def test_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"case,patient\na,b\n\xd6lund,p\n")
+    with pytest.raises(DataError, match="line 3: this table of cases is not UTF-8"):
+        _read(tmp_path / "t.csv")
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is no list; found a folder"):
+        read_text(tmp_path, kind="list")
+
+
+def test_json_may_have_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_bytes(b"\xef\xbb\xbf" + b'{"train": ["a"]}')
+    assert read_json_text(tmp_path / "s.json", kind="list of patients") == {"train": ["a"]}
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000], ids=["cut", "deep"])
+def test_what_is_no_json_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(DataError, match="cannot be read as JSON"):
+        read_json_text(tmp_path / "s.json", kind="list of patients")
+
+
+def test_one_spelling_of_names() -> None:
+    assert one_spelling("  O\u0308lund ") == "Ölund"
