@@ -97,14 +97,18 @@ def check_unit(array: np.ndarray, path: str | Path | None = None, *, kinds: str 
         raise DataError(what, path=path, field="intensity", found=found, expected=expected, hint=hint)
 
 
-def convert(image: np.ndarray, rule: IntensityRule) -> tuple[np.ndarray, list[str]]:
+def convert(image: np.ndarray, rule: IntensityRule, *, units: bool = False) -> tuple[np.ndarray, list[str]]:
     """Values of a whole (C,H,W) or (C,Z,H,W), of any number type, by `rule` -> float32 in [0,1]; and what differs from
     the rule, in words.
 
-    8- and 16-bit unsigned values are a picture's, from 0 to full scale, where the rule does not say otherwise. Raises
-    DataError where other values are needed in [0,1] and are not.
+    8- and 16-bit unsigned values are a picture's, from 0 to full scale, where the rule does not say otherwise. units:
+    a window is of these numbers, as it is in import: the image is a scan, or the training data were pictures too. Else
+    a window is of units that a picture does not have, and it is taken as windowed already. Raises DataError where other
+    values are needed in [0,1] and are not.
     """
     scale, values = full_scale(image), image.astype(np.float64)
+    if rule.kind == "window" and units:
+        scale = None
     if rule.kind in ("minmax-slice", "percentiles") or (rule.kind == "window" and scale is None):
         low, high = rule.bounds(values)
         flat = np.flatnonzero((high <= low).reshape(len(values), -1).any(1))

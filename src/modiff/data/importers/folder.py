@@ -23,7 +23,7 @@ from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import Limits
 from modiff.io.image import SUFFIXES, read_image
-from modiff.io.volume import Volume, centre_fit, difference, resample, resize, sides, turn
+from modiff.io.volume import Volume, centre_fit, difference, joined, resample, resize, sides, turn
 
 _BINARY = ({0, 1}, {0, 255})  # values that need no --label
 _NEAR = 0.15  # of full scale: how far from black and white JPEG and interpolation leave most values of a mask
@@ -78,8 +78,9 @@ class Folder(Importer[Item]):
         for item in self.items:  # known before any image is read
             self.readers(item)
         first = self.items[0]
+        stored = self.stored(first)
         return StoreInfo(
-            channels=self.channels(first, len(self.stored(first).array)),
+            channels=self.channels(first, len(stored.array)),
             classes=self.labels.classes,
             raters=self.raters,
             exchangeable_raters=self.args.exchangeable,
@@ -89,6 +90,8 @@ class Folder(Importer[Item]):
             licence=self.args.licence,
             importer=self.version,
             provenance=digest_below(self.root, [path for item in self.items for path in item.files]),
+            fit="resize" if self.resized else "none" if self.size is None else "crop",
+            modality=stored.modality,
         )
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
@@ -181,7 +184,7 @@ class Folder(Importer[Item]):
             if what := difference(first, grid):
                 found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
                 raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
-        return replace(first, array=np.concatenate([grid.array for grid in parts.values()]))
+        return replace(first, array=joined([*parts.values()]))
 
     def differences(self, item: Item, image: Volume) -> Iterator[DataError]:
         """How an image differs from the first case's, like which all others must be."""

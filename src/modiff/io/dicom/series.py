@@ -73,7 +73,9 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
         check_even(planes)
         array, read = _read_slices(files, limits)
         source = DicomSource(tuple(map(_decodable, read)), tuple(files))
-        return Volume(array[None], affine_of(planes), path, "DICOM", {f.name: sha256_of(f) for f in files}, source)
+        digests = {f.name: sha256_of(f) for f in files}
+        modality = text(headers[files[0]], "Modality") or None
+        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, modality)
 
 
 def read_slice(path: str | Path) -> np.ndarray:
