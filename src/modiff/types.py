@@ -16,6 +16,7 @@ RaterChoice = Literal["single", "all"] | Sequence[int]
 """Whose reading a sample is: one rater drawn at random, the consensus of all, or of the raters named by number."""
 
 
+SAME_SIZE = 1.1  # ratio of pixel sizes from which things look larger or smaller
 _LATER = ("fold", "spacing_range", "orientation", "fit", "modality")  # left out where they are not known
 _SIDES = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo, packed
 from modiff.errors import DataError
-from modiff.io.volume import sides_of
+from modiff.io.volume import change_of_axes, permuted, sides_of
 from modiff.rng import seed_for
 from modiff.types import Batch
 
@@ -106,6 +106,26 @@ def load(store: str | Path | Store, split: str | None = None) -> MemoryStore:
         start = end
     cases, patients = (tuple(names[rows].tolist()) for names in (store.cases, store.patients))
     return MemoryStore(info, cases, patients, store.read[rows], image, bits, store.fingerprint(), place_of(store, rows))
+
+
+def turned(store: MemoryStore, own: str, to: str) -> MemoryStore:
+    """The cases with rows and columns turned so that they run as those of `to`, where both are slices of one plane.
+
+    own, to: the sides of the patient towards which column, row and slice run, such as LPS.
+    """
+    change = change_of_axes(own, to)
+    if change[2, 0] != 2 or own[:2] == to[:2]:
+        return store
+    change[2] = 2, 1  # which slice comes first does not matter
+    count, classes = len(store), len(store.info.classes)
+    bits = np.empty_like(store.packed)
+    for start in range(0, count, 128):
+        rows = np.arange(start, min(start + 128, count))
+        masks = np.ascontiguousarray(permuted(store.masks(rows), change))
+        bits[rows] = np.packbits(masks.reshape(*bits[rows].shape[:2], classes, -1), axis=-1)
+    place = store.place | {"orientation": to[:2] + own[2]}
+    image = np.ascontiguousarray(permuted(store.image, change))
+    return replace(store, image=image, packed=bits, place=place)
 
 
 def place_of(store: Store, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:

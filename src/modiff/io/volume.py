@@ -151,16 +151,16 @@ def turn(volume: Volume, plane: str) -> Volume:
 
     if volume.affine is None:
         raise DataError("no geometry to turn by", path=volume.path, field="--plane", found=plane, expected="native")
-    change = change_of_axes(volume.affine, PLANES[plane])
+    change = change_of_axes(sides(volume) or "", PLANES[plane])
     affine = volume.affine @ inv_ornt_aff(change, volume.shape[::-1])
     return replace(volume, array=permuted(volume.array, change), affine=affine, source=None)
 
 
-def change_of_axes(affine: np.ndarray, to: str) -> np.ndarray:
-    """(3,2) where each of the axes (column, row, slice) goes, and ±1, so that they run towards the sides `to`."""
-    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+def change_of_axes(own: str, to: str) -> np.ndarray:
+    """(3,2) where each of the axes (column, row, slice) goes, and ±1, so that from the sides `own` they run to `to`."""
+    from nibabel.orientations import axcodes2ornt, ornt_transform
 
-    return ornt_transform(io_orientation(affine), axcodes2ornt(to))
+    return ornt_transform(axcodes2ornt(own), axcodes2ornt(to))
 
 
 def permuted(array: np.ndarray, change: np.ndarray) -> np.ndarray:

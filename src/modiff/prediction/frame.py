@@ -19,11 +19,10 @@ from modiff.errors import ConfigError, DataError
 from modiff.io.volume import Volume, change_of_axes, permuted, plane_of, resize, sides_of
 from modiff.methods.base import Segmenter
 from modiff.prediction.windows import Box, Plan, Span, Window, judges_one_crop, place, plan_windows
-from modiff.types import DataSpec, Samples, marks
+from modiff.types import SAME_SIZE, DataSpec, Samples, marks
 
 Shape = tuple[int, int, int]
 
-_SAME_SIZE = 1.1  # ratio of pixel sizes from which things look larger or smaller
 _LARGEST = 1 << 14  # pixels of a side of a slice that is resized
 
 
@@ -185,7 +184,7 @@ def _change(shape: Shape, data: DataSpec, affine: np.ndarray | None) -> tuple[np
         return None, [note + f"the {trained} slices of the training data"]
     if (own := sides_of(affine)) is None:
         raise DataError("no usable geometry", field="affine", found=np.asarray(affine).tolist())
-    change = change_of_axes(affine, data.sides)
+    change = change_of_axes(own, data.sides)
     if shape[0] == 1 and change[2, 0] != 2:
         note = f"the slice is {plane_of(own)}, those of the training data are {trained}: it is judged as it lies"
         return None, [note]
@@ -199,7 +198,7 @@ def _sizes_differ(pixel: tuple[float, float] | None, data: DataSpec) -> list[str
     ends = data.spacing_range
     low, high = (data.spacing, data.spacing) if ends is None else ((ends[0],) * 2, (ends[1],) * 2)
     ratios = [max(mm / most, least / mm) for mm, least, most in zip(pixel, low, high, strict=True)]
-    if max(ratios) <= _SAME_SIZE or not all(map(math.isfinite, ratios)):
+    if max(ratios) <= SAME_SIZE or not all(map(math.isfinite, ratios)):
         return []
     own, trained = ("×".join(f"{value:.3g}" for value in pair) for pair in (pixel, data.spacing))
     spread = "" if ends is None else f" ({ends[0]:.3g} to {ends[1]:.3g})"
