@@ -39,9 +39,7 @@ def run(args: argparse.Namespace) -> int:
         place = place_of(store, store.rows())
     if (ends := place["spacing_range"]) and ends[1] > ends[0] * SAME_SIZE:
         median = "×".join(f"{mm:.3g}" for mm in place["spacing"])
-        print(
-            f"note: pixels differ, {ends[0]:.3g} to {ends[1]:.3g} mm; a model's pixel size is the median, {median} mm"
-        )
+        print(f"note: pixels of {ends[0]:.3g} to {ends[1]:.3g} mm; a model takes the median, {median} mm, for its own")
     if told := advice(given, patients):
         print(f"note: {told}")
     print(f"`modiff info {path}` says more.")

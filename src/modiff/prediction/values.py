@@ -62,7 +62,7 @@ class Values:
         elif trained is not None and self.rule not in (trained, trained.partition(":")[0], "ready"):
             self.notes.append(f"values were made by {self.rule}, those of the training data by {trained}")
         kind, shown = self._parsed.kind, plan.box.slices[0]
-        self._units = not plan.image or data.orientation == "none"
+        self._units = not plan.image or data.orientation in ("none", "mixed")  # it was in import
         self._first, self.padded = shown.start, data.fit == "crop"
         self._each_window = kind == "minmax-slice" and data.prompted and not self.padded
         values = array[:, shown]
