@@ -100,6 +100,18 @@ def test_what_import_stored_is_what_the_model_sees(tmp_path: Path, kind: str, dt
     assert np.corrcoef(found.ravel(), stored.ravel())[0, 1] > 0.99999
 
 
+@pytest.mark.parametrize("kind", ["png", "npy", "LPS"])
+def test_a_window_of_units_that_a_picture_has_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    path, _ = write(tmp_path / "data" / "p1" / "a", kind, "uint8")
+    images, predictor, _ = trained_on(tmp_path / "data", "--intensity", "window:-1000:400")
+    assert ("taken as windowed already" in capsys.readouterr().err) == (kind != "LPS")
+    found, prediction = seen(predictor, path)
+    np.testing.assert_allclose(found, images.batch(range(len(images))).image[:, 0].numpy(), atol=1.1e-5)
+    assert any("windowed" in note for note in prediction.notes) == (kind != "LPS")
+
+
 @pytest.mark.parametrize("size", ["16x20", "32x40", "24x20", "33x41"])
 @pytest.mark.parametrize("prompt", ["none", "centre"])
 @pytest.mark.parametrize("rule", ["unit", "minmax-slice"])

@@ -8,7 +8,7 @@ from copy import copy
 import numpy as np
 from torch import Tensor
 
-from modiff.data.intensity import IntensityRule, convert
+from modiff.data.intensity import IntensityRule, convert, has_units
 from modiff.errors import DataError
 from modiff.prediction.frame import Frame, View
 from modiff.prediction.windows import Box, Plan, Window
@@ -62,7 +62,9 @@ class Values:
         elif trained is not None and self.rule not in (trained, trained.partition(":")[0], "ready"):
             self.notes.append(f"values were made by {self.rule}, those of the training data by {trained}")
         kind, shown = self._parsed.kind, plan.box.slices[0]
-        self._units = not plan.image or data.orientation in ("none", "mixed")  # it was in import
+        # Import took a picture's numbers for a window's where they can be; of scans' units a picture knows nothing.
+        pictures = data.orientation in ("none", "mixed")
+        self._units = has_units(array.dtype, self._parsed, scan=not plan.image) and (pictures or not plan.image)
         self._first, self.padded = shown.start, data.fit == "crop"
         self._each_window = kind == "minmax-slice" and data.prompted and not self.padded
         values = array[:, shown]

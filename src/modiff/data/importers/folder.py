@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from modiff.data.importers.base import Case, Importer, check_whole
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
-from modiff.data.intensity import IntensityRule, check_unit, store_values, stretch
+from modiff.data.intensity import IntensityRule, check_unit, has_units, store_values, stretch
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
@@ -68,7 +69,7 @@ class Folder(Importer[Item]):
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
-        self.placeless = self.resized = False
+        self.placeless = self.resized = self._told = False
         self._first: tuple[Item, Volume] | None = None
 
     def describe(self) -> StoreInfo:
@@ -123,7 +124,8 @@ class Folder(Importer[Item]):
                     raise wrong
         if self.rule.kind == "unit":
             check_unit(image.array, image.path)
-        ends = None if self.rule.kind == "unit" else self.rule.bounds(image.array)
+        ready = self.rule.kind == "unit" or self._windowed(image)
+        ends = None if ready else self.rule.bounds(image.array)
         flat = image.shape[0] == 1
         for index in range(image.shape[0]):
             if not (flat or self.args.all_slices or masks[:, index].any()):
@@ -136,6 +138,16 @@ class Folder(Importer[Item]):
             pixel = seen.spacing and seen.spacing[1:]
             where = {"affine": seen.affine, "slice_index": place, "spacing": pixel, "valid": valid}
             yield Case(case, item.patient, seen.array[:, 0], marked.array[:, 0], read, where)
+
+    def _windowed(self, image: Volume) -> bool:
+        """A picture under a window of units that it cannot have, such as HU, is windowed already: prediction's rule."""
+        if self.rule.kind != "window" or has_units(image.array.dtype, self.rule, scan=not image.is_picture):
+            return False
+        if not self._told:
+            words = f"{image.path}: {image.array.dtype} of a picture has no units: taken as windowed already, as others"
+            print(f"modiff: note: {words}", file=sys.stderr)
+        self._told = True
+        return True
 
     def _fitted(self, image: Volume, marked: Volume) -> tuple[Volume, Volume, tuple[int, int, int, int] | None]:
         """A slice and its masks in --size, cropped or padded about the centre or resized; and what is not padding."""
