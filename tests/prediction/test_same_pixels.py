@@ -15,6 +15,7 @@ from series_files import write_series
 
 from modiff.cli import main
 from modiff.data.loading import load
+from modiff.errors import DataError
 from modiff.io.image import read_image
 from modiff.methods.run_folder import describe_data
 from modiff.prediction.predict import Predictor, Settings, predict
@@ -202,6 +203,10 @@ class TestWhatIsSaid:
         said = self.notes(axial, values("int16")[None, :, :16, :16])
         assert "does not say how it lies" in said
         assert "towards L, P, S" in said
+
+    def test_an_affine_that_cannot_be(self, axial: Predictor) -> None:
+        with pytest.raises(DataError, match="no usable geometry"):
+            axial.set_image(values("int16")[None, :, :16, :16], affine=np.zeros((4, 4)))
 
     def test_one_slice_of_another_plane(self, axial: Predictor) -> None:
         affine = stored_as(values("int16"), "PIL").affine

@@ -116,8 +116,9 @@ class Predictor:
         self.reset()
         array, scan = read_array(image, self.model.channels, self.data.channels)
         own = (scan.shape[1], scan.shape[2], scan.shape[3])
-        if affine is not None and spacing is None:
-            spacing = np.linalg.norm(affine[:3, :3], axis=0)[::-1].tolist()
+        if affine is not None:
+            lies = Volume(scan, affine, Path("image"), "array")  # checks it
+            affine, spacing = lies.affine, lies.spacing if spacing is None else spacing
         frame, notes = frame_of(own, self.data, affine=affine, spacing=spacing, resample=resample_to_model)
         where: dict[str, Any] = {"at": at, "slices": slices, "roi": roi, "overlap": overlap}
         view = view_of(self.model, self.data, frame, flat=array.ndim < 4, slide=slide, **where)
