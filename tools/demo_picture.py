@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 
 import modiff
 from modiff.prediction.summary import Summary
-from modiff.viz.figures import SAMPLE, Cell, CloseUp, contact_sheet, encoded, part_of_interest
+from modiff.viz.figures import SAMPLE, Cell, CloseUp, close_up, contact_sheet, encoded
 
 SAMPLES, SHOWN = 16, 8  # drawn, and shown one by one
 SMALLEST = 30  # pixels of a rater's mask: outlines that can be told apart on a small picture
@@ -40,7 +40,7 @@ def choose(store: modiff.Store) -> list[int]:
 def cells(store: modiff.Store, row: int, image: np.ndarray, summary: Summary) -> list[list[Cell]]:
     """Two lines: the image, its raters, their mean, the model's mean map and uncertainty; and the samples."""
     masks, read = store.masks(row)[:, None] > 0, store.read[row]
-    close = CloseUp(image[0], part_of_interest(masks.any((0, 1)) | summary.masks.any((0, 1))))
+    close = CloseUp(image[0], close_up(masks.any((0, 1)) | summary.masks.any((0, 1))))
     maps = [
         close.probability(masks[read].mean((0, 1)), "mean of raters"),
         close.probability(summary.mean[0], "mean of samples"),

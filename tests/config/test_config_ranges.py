@@ -12,11 +12,10 @@ from typing import get_args, get_type_hints
 import pytest
 
 import modiff.config
-from modiff.config.baselines import CCDMConfig
 from modiff.config.data import PhantomConfig
 from modiff.config.evaluation import EvaluationConfig
-from modiff.config.fields import Range, check_numbers
-from modiff.config.modiff import DiffusionConfig
+from modiff.config.fields import Range, check
+from modiff.config.methods import CCDMConfig, DiffusionConfig
 from modiff.config.run import MODELS, build_config, check_ranges
 from modiff.errors import ConfigError
 
@@ -122,11 +121,11 @@ def test_ranges(within, inside, outside, words):
 def test_the_defaults_of_every_method_are_within_their_ranges():
     for method in MODELS:
         check_ranges(build_config(method=method))
-    check_numbers(CCDMConfig())
+    check(CCDMConfig())
 
 
 def test_a_word_that_is_not_a_choice_is_refused_wherever_it_stands():
     config = MODELS["modiff"](diffusion=DiffusionConfig(schedule="quartic"))
     with pytest.raises(ConfigError, match=r"'cosine' or 'linear' or 'sigmoid'") as error:
-        check_numbers(config, "model.")
+        check(config, "model.")
     assert error.value.field == "model.diffusion.schedule"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from modiff.config.modiff import DiffusionConfig, MCAConfig, MoDiffConfig, PresenceConfig, UNetConfig
+from modiff.config.methods import DiffusionConfig, MCAConfig, MoDiffConfig, PresenceConfig, UNetConfig
 from modiff.methods.modiff.model import MoDiff
 from modiff.types import Batch, DataSpec
 

@@ -22,7 +22,7 @@ from latent_helpers import (
 from scipy.optimize import linprog
 from torch import Tensor
 
-from modiff.config.baselines import MoSEConfig
+from modiff.config.methods import MoSEConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
 from modiff.methods import mose

@@ -11,8 +11,8 @@ import torch
 from modiff import metrics as M
 from modiff.errors import ConfigError
 from modiff.metrics import PROTOCOLS
+from modiff.metrics.protocols import SampleSet
 from modiff.metrics.registry import COLUMNS, GAP, METRICS, NAMES, POOLED, WITHOUT_THRESHOLD, chosen, columns_of, values
-from modiff.metrics.sample_set import SampleSet
 
 
 def test_names_do_not_import_torch() -> None:

@@ -9,7 +9,7 @@ from diffusion_models import random_batch
 from skimage import data, feature, filters
 
 from modiff.config.fields import to_dict
-from modiff.config.modiff import LDFConfig
+from modiff.config.methods import LDFConfig
 from modiff.config.run import build_config, config_from_dict
 from modiff.methods.modiff.ldf import LDF, make_ldf
 from modiff.methods.registry import build

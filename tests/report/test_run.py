@@ -23,7 +23,7 @@ from modiff.evaluation.source import choose, draw
 from modiff.prediction.summary import summarise
 from modiff.report import run as report
 from modiff.report.run import write_report
-from modiff.viz.figures import part_of_interest
+from modiff.viz.figures import close_up
 
 
 class Page(HTMLParser):
@@ -207,7 +207,7 @@ def test_a_run_without_weights_still_has_scores(tmp_path, run, monkeypatch, mode
     def missing(path):
         raise CheckpointError("no weights", path=path)
 
-    monkeypatch.setattr(models, "load_model", missing)
+    monkeypatch.setattr("modiff.report.run.load_model", missing)
     parsed = Page(write_report(run, tmp_path / "x.html").read_text(encoding="utf-8"))
     assert "no weights" in parsed.text
     assert any(row and row[0].strip() == "model" for row in parsed.rows)
@@ -217,7 +217,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, monkeypatch, models):
     def missing(path):
         raise CheckpointError("no weights", path=path)
 
-    monkeypatch.setattr(models, "load_model", missing)
+    monkeypatch.setattr("modiff.report.run.load_model", missing)
     with pytest.raises(CheckpointError, match="not a run folder"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -280,20 +280,20 @@ boxes = st.tuples(st.integers(0, 39), st.integers(0, 59), st.integers(1, 60), st
 def test_all_marks_lie_in_the_part_that_is_shown(box):
     marks = np.zeros((40, 60), dtype=bool)
     marks[box[0] : box[0] + box[2], box[1] : box[1] + box[3]] = True
-    assert marks[part_of_interest(marks)].sum() == marks.sum()
+    assert marks[close_up(marks)].sum() == marks.sum()
 
 
 @given(boxes)
 def test_a_part_is_a_square_of_a_useful_size_as_far_as_the_image_goes(box):
     marks = np.zeros((40, 60), dtype=bool)
     marks[box[0] : box[0] + box[2], box[1] : box[1] + box[3]] = True
-    height, width = marks[part_of_interest(marks)].shape
+    height, width = marks[close_up(marks)].shape
     assert 15 <= height <= width <= 60
     assert height in (width, 40)
 
 
 def test_without_marks_the_centre_is_shown():
-    rows, columns = part_of_interest(np.zeros((128, 128), dtype=bool))
+    rows, columns = close_up(np.zeros((128, 128), dtype=bool))
     assert rows.stop - rows.start == 48
     assert abs((rows.start + rows.stop) / 2 - 64) <= 1
     assert rows == columns

@@ -130,4 +130,4 @@ def test_a_spot_in_the_corner_is_shown_with_what_surrounds_it():
 def test_where_nothing_is_marked_it_is_everything_or_the_middle():
     nothing = np.zeros((40, 64), bool)
     assert close_up(nothing, least=16) == (slice(0, 40), slice(0, 64))
-    assert close_up(nothing, least=16, centre=True) == (slice(12, 28), slice(24, 40))
+    assert close_up(nothing) == (slice(13, 28), slice(25, 40))

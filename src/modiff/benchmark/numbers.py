@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.benchmark.state import COSTS, DONE, Run, State, evaluation_of
+from modiff.benchmark.state import COSTS, Run, State, Status, evaluation_of
 from modiff.config.evaluation import RESAMPLES
 from modiff.errors import DataError
-from modiff.evaluation.bootstrap import differences_from, mean_interval
+from modiff.evaluation.bootstrap import Floats, differences_from, mean_interval
 from modiff.evaluation.compare import Method, pool, read_methods
 from modiff.evaluation.records import BASELINE, REFERENCE, Quantity, select
 from modiff.metrics.protocols import PROTOCOLS
@@ -73,7 +72,7 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
     """The numbers of the runs that are done; DataError where none is, and where results are not of the same images."""
     folder, runs = Path(folder), state.complete()
     if not runs:
-        what = "no method has finished every fold" if state.counts()[DONE] else "no run is finished"
+        what = "no method has finished every fold" if state.counts()[Status.DONE] else "no run is finished"
         hint = "`modiff benchmark` resumes"
         raise DataError(what, path=folder, found=state.counted() or "no runs", hint=hint)
     by_row = _read(folder, runs, state)
@@ -87,7 +86,7 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
         for way in ways if keys else ():
             numbers += _table(group, *way, {key: by_row[key] for key in keys}, state, resamples)
     used, table = {run.name for run in runs}, first.table
-    reasons: dict[str, str] = {DONE: "done, but not every fold of this method and seed is"}
+    reasons: dict[str, str] = {Status.DONE: "done, but not every fold of this method and seed is"}
     left_out = tuple(
         f"{run.name}: {reasons.get(run.status, run.status)}{', ' if run.error else ''}{run.error or ''}"
         for run in state.runs.values()
@@ -125,7 +124,7 @@ def _table(
         if all(((protocol, threshold, n), metric) in method.columns for method in every)
     ]
 
-    def about(kind: str, row: str, title: str, column: tuple[str, int], values: NDArray[np.float64]) -> Facts:
+    def about(kind: str, row: str, title: str, column: tuple[str, int], values: Floats) -> Facts:
         """A number that is compared with nothing yet. values: (seeds, images)."""
         mean = mean_of_seeds(values)
         undefined, partly = int(np.isnan(mean).sum()), int(np.isnan(values).any(0).sum())
@@ -175,9 +174,7 @@ def _costs(key: str, n: int, methods: Sequence[Method], state: State) -> Facts:
     return found
 
 
-def _compared(
-    metric: str, means: dict[str, NDArray[np.float64]], patients: Sequence[str], resamples: int
-) -> dict[str, Facts]:
+def _compared(metric: str, means: dict[str, Floats], patients: Sequence[str], resamples: int) -> dict[str, Facts]:
     """The difference of each row of one column from the best. means: (images,) of each row."""
     common = ~np.isnan(np.stack(list(means.values()))).any(0)
     shared = {key: mean[common] for key, mean in means.items()}
@@ -201,9 +198,9 @@ def _compared(
     return found
 
 
-def mean_of_seeds(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def mean_of_seeds(values: Floats) -> Floats:
     """(seeds, images) -> (images,): the mean of the seeds that are defined on an image; NaN where none is."""
-    defined: NDArray[np.float64] = np.ma.array(values, mask=np.isnan(values)).mean(axis=0).filled(np.nan)
+    defined: Floats = np.ma.array(values, mask=np.isnan(values)).mean(axis=0).filled(np.nan)
     return defined
 
 

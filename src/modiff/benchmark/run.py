@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modiff.benchmark.plan import ROWS, BenchmarkSettings, Row, check_names, configure
-from modiff.benchmark.state import COSTS, STATE, Run, State, Status, merge_state, read_state, revise, write_state
+from modiff.benchmark.state import COSTS, Run, State, Status, merge_state, revise, write_state
 from modiff.config.run import RunConfig, parse_budget
 from modiff.data.loading import load
 from modiff.data.splits import fold_split
@@ -31,9 +31,17 @@ from modiff.errors import CheckpointError, DataError
 from modiff.evaluation import provenance
 from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
 from modiff.io.files import alone, write_text
-from modiff.methods.cost import describe_model
-from modiff.methods.run_folder import CARD, CHECKPOINT, CONFIG, check_resumable, describe_data, read_json, write_config
-from modiff.methods.weights import load_model
+from modiff.methods.cost import describe
+from modiff.methods.run_folder import (
+    CARD,
+    CHECKPOINT,
+    CONFIG,
+    check_resumable,
+    describe_data,
+    load_model,
+    read_json,
+    write_config,
+)
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -68,7 +76,7 @@ def benchmark(
     Raises ConfigError, CheckpointError or DataError, before anything is trained, where the folder holds a benchmark of
     other settings or a configuration cannot be.
     """
-    rows, folder, data = tuple(rows), Path(folder), Path(data)
+    folder, data = Path(folder), Path(data)
     deadline = None if max_seconds is None else time.monotonic() + max_seconds
     check_names(rows, settings)
     with Store.open(data) as store:
@@ -82,14 +90,17 @@ def benchmark(
     if settings.folds:
         described["folds"] = folds
     with alone(folder):
-        before = read_state(folder) if (folder / STATE).exists() else None
         made = provenance.made(device=device_name(device))
-        state = merge_state(before, settings, rows, described, made, folder)
+        state = merge_state(folder, settings, rows, described, made)
         todo = [state.runs[row.folder(*at)] for at in product(settings.seeds, folds) for row in rows]
         start = _Start(state, data, folder, images, folds[0], device, deadline, say, bar, quiet)
         start.check(todo)
+        write_state(state, folder)
         with suppress(_Stopped):
-            start.work(todo)
+            for number, run in enumerate(todo, 1):
+                if run.status != Status.DONE:
+                    start.left()
+                    start.attempt(run, f"[{number}/{len(todo)}] {run.name}")
     return state
 
 
@@ -120,14 +131,6 @@ class _Start:
                 check_resumable(folder, self.config(run), hint=hint)
             if run.status == Status.DONE and (why := revise(self.folder, run, self.state)) is not None:
                 self.say(f"{run.name}: once more, {why}")
-
-    def work(self, todo: Sequence[Run]) -> None:
-        """Every run that is not done, one after the other; _Stopped where the time of this start is over."""
-        write_state(self.state, self.folder)
-        for number, run in enumerate(todo, 1):
-            if run.status != Status.DONE:
-                self.left()
-                self.attempt(run, f"[{number}/{len(todo)}] {run.name}")
 
     def config(self, run: Run) -> RunConfig:
         """What a run is trained with."""
@@ -194,7 +197,7 @@ class _Start:
         loaded, facts = load_model(folder), self.state.rows[run.row]
         if facts.cost is None:  # what `modiff info` says of this configuration on images of this store
             config, images = self.config(run), describe_data(self.images, self.data)
-            cost = describe_model(config.method, config.model, images, size=max(self.images.shape[1:]), n=1)
+            cost = describe(config, images, size=max(self.images.shape[1:]), n=1)
             facts.cost = {name: getattr(cost, name) for name in COSTS}
         if run.fold != self.fold:  # one fold is in memory at a time
             self.images, self.fold = load(self.data, split), run.fold

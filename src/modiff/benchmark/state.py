@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import product
@@ -33,9 +33,6 @@ class Status(StrEnum):
     """How far a run is."""
 
     WAITING, TRAINING, TRAINED, DONE, FAILED = "waiting", "training", "trained", "done", "failed"
-
-
-DONE = Status.DONE  # what the tables ask for
 
 
 @dataclass
@@ -157,21 +154,16 @@ def read_state(folder: str | Path) -> State:
 
 
 def merge_state(
-    before: State | None,
-    settings: BenchmarkSettings,
-    rows: tuple[Row, ...],
-    data: dict[str, Any],
-    made: dict[str, Any],
-    folder: Path,
+    folder: Path, settings: BenchmarkSettings, rows: Sequence[Row], data: dict[str, Any], made: dict[str, Any]
 ) -> State:
     """The state with what is asked for now: methods and seeds may be added, budget and data may not change.
 
     Raises ConfigError where the folder holds a benchmark of another budget, batch size, split or store, and where the
     scoring is another but not all its rows are asked for.
     """
-    rescored: list[str] = []
     state = State(settings, data, made)
-    if before is not None:
+    if (folder / STATE).exists():
+        before = read_state(folder)
         differ = _changed(before.settings, settings, _FIXED)
         if before.data.get("fingerprint") != data["fingerprint"]:
             differ.append(f"data: {before.data.get('path')} → {data['path']} (other content)")
@@ -185,6 +177,9 @@ def merge_state(
             hint = f"Name these too: {', '.join(key for key in before.rows if key in missing)}"
             raise ConfigError(what, path=folder, found="; ".join(rescored), hint=hint)
         state.rows, state.runs = dict(before.rows), dict(before.runs)
+        for run in state.runs.values():
+            if run.status == Status.DONE and rescored:
+                run.status = Status.TRAINED
     for row in rows:
         known = state.rows.get(row.key)
         reach = {EVERYONE, row.method, row.key} | ({"modiff"} if row.control else set())
@@ -196,9 +191,6 @@ def merge_state(
         for seed, fold in product(settings.seeds, state.folds):
             name = row.folder(seed, fold)
             state.runs.setdefault(name, Run(name, row.key, seed, fold=fold))
-    for run in state.runs.values():
-        if run.status == Status.DONE and rescored:
-            run.status = Status.TRAINED
     return state
 
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from modiff.benchmark.numbers import BEST, INFERRED, MEASURED, PUBLISHED, SAME, Numbers, dataset_of, read_numbers
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
-from modiff.benchmark.state import DONE, Run, State, read_state
+from modiff.benchmark.state import Run, State, Status, read_state
 from modiff.config.evaluation import RESAMPLES
 from modiff.data.loading import MemoryStore, load
 from modiff.data.splits import fold_split
@@ -25,7 +25,7 @@ from modiff.errors import DataError, ModiffError
 from modiff.evaluation import words
 from modiff.evaluation.source import choose, draw, pictured, strata, subset
 from modiff.io.files import write_bytes, write_text
-from modiff.methods.weights import load_model
+from modiff.methods.run_folder import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.types import Batch
 from modiff.viz import figures as viz
@@ -43,14 +43,7 @@ _GROUPS = {
     EDGES: "Edge filters in place of the LDF",
     CONTROLS: "Controls: what MoDiff's stem, hurdle and prompt do for others",
 }
-_COSTS = (
-    "parameters",
-    "GFLOP/image (n = {})",
-    "evaluations per sample",
-    "seconds/image (n = {})",
-    "images seen",
-    "seeds",
-)
+_COST = "parameters", "GFLOP/image (n = {})", "evaluations per sample", "seconds/image (n = {})", "images seen", "seeds"
 _METHODS_TABLE = {"lidc": "Table 1", "ms_mri": "Table 2", None: "as Tables 1 and 2"}
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
 Column = tuple[str, int]  # metric, n
@@ -154,7 +147,7 @@ def _drawn(
         found, expected = images.fingerprint[:12], str(state.data.get("fingerprint"))[:12]
         raise DataError("is not the store of this benchmark", path=path, found=found, expected=expected)
     try:
-        return draw_cases(folder, state, images, cases=cases, samples=samples, say=say), None
+        return draw_cases(folder, state, images, cases, samples, say), None
     except (ModiffError, RuntimeError, ValueError, OSError) as error:  # the tables are wanted even so
         return [], f"no Figure 2: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
@@ -187,7 +180,7 @@ def _content(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseF
 def facts(numbers: Numbers) -> list[tuple[str, str]]:
     """How the benchmark was made, name and value."""
     state, settings = numbers.state, numbers.state.settings
-    made = [run.made or state.made for run in state.runs.values() if run.status == DONE]
+    made = [run.made or state.made for run in state.runs.values() if run.status == Status.DONE]
 
     def each(name: str) -> str:
         """What the runs were made with; several where they differ."""
@@ -224,9 +217,7 @@ def head(column: Column) -> str:
 
 def tables_of(numbers: Numbers) -> tuple[Table, ...]:
     """The tables in words, in the order of the paper's."""
-    by_table = groupby(
-        numbers.numbers.itertuples(), key=lambda number: (number.table, number.protocol, number.threshold)
-    )
+    by_table = groupby(numbers.numbers.itertuples(), key=lambda row: (row.table, row.protocol, row.threshold))
     return tuple(_table(*at, list(own), numbers) for at, own in by_table)
 
 
@@ -248,7 +239,7 @@ def _table(group: str, protocol: str, threshold: float, own: list[Any], numbers:
         caption=f"{title} ({words.CONVENTIONS[protocol]}); n = {', '.join(map(str, ns))}; split {numbers.split}, "
         f"{numbers.images} images of {numbers.patients} patients; budget {settings.budget} per training, batches of "
         f"{settings.batch_size}, the same in every row. Value, 95 % interval over patients, range over seeds.",
-        heads=("method", *map(head, columns), *(cost.format(max(ns)) for cost in _COSTS)),
+        heads=("method", *map(head, columns), *(name.format(max(ns)) for name in _COST)),
         rows=tuple(_row(list(row), columns) for _, row in rows),
         findings=tuple(said for column in columns if (said := _finding(column, measured))),
         published=_published(printed, columns, title) if printed else None,
@@ -330,13 +321,7 @@ def _published(printed: Sequence[Any], columns: Sequence[Column], title: str) ->
 
 
 def draw_cases(
-    folder: str | Path,
-    state: State,
-    images: MemoryStore,
-    *,
-    cases: int = 3,
-    samples: int = 6,
-    say: Callable[[str], None] = lambda line: None,
+    folder: Path, state: State, images: MemoryStore, cases: int, samples: int, say: Callable[[str], None]
 ) -> list[CaseFigure]:
     """A fixed choice of cases by hash, the strata taking turns; one row per method, of the first seed that is finished.
 
@@ -346,7 +331,7 @@ def draw_cases(
     """
     first: dict[str, Run] = {}
     for run in sorted(state.runs.values(), key=lambda run: run.seed):
-        if run.status == DONE and run.fold == state.folds[0]:
+        if run.status == Status.DONE and run.fold == state.folds[0]:
             first.setdefault(run.row, run)
     runs = [first[key] for key in state.rows if key in first]
     scored = subset(images.cases, state.settings.limit)
@@ -359,7 +344,7 @@ def draw_cases(
     drawn: dict[str, np.ndarray] = {}
     for run in runs:
         say(f"samples of {run.name}")
-        maps = draw(load_model(Path(folder) / run.name).model, batch, samples, 0, None)[0].maps
+        maps = draw(load_model(folder / run.name).model, batch, samples, 0, None)[0].maps
         drawn[state.rows[run.row].title] = PROTOCOLS["standard"].binarise(maps).numpy()
     below, classes = f"{samples} samples of each method", images.info.classes
     if len(classes) > 1:
@@ -389,5 +374,5 @@ def case_cells(batch: Batch, info: StoreInfo, also: np.ndarray) -> tuple[viz.Clo
     """A batch's one case, close by what raters and `also` (H,W) mark: the whole image and each rater; mean label."""
     image, masks, read = pictured(batch.image[0].numpy(), info), batch.masks[0].numpy(), batch.read[0].numpy()
     label = masks[read].any(1).mean(0) if read.any() else np.zeros(masks.shape[-2:])
-    close = viz.CloseUp(image, viz.part_of_interest((label > 0) | also))
+    close = viz.CloseUp(image, viz.close_up((label > 0) | also))
     return close, [close.whole(), *close.raters(masks, read, info.raters)], close.probability(label, "mean label")

@@ -32,10 +32,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ("data", "budget"):
         if getattr(args, name, None) is None:
             raise ConfigError("is needed to train", field=f"--{name}", found="nothing")
-    return _benchmark(args)
 
-
-def _benchmark(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from modiff.benchmark.plan import rows_of

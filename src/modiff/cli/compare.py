@@ -24,8 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.stratum not in STRATA:
         raise ConfigError("no such stratum", field="--stratum", found=args.stratum, expected=", ".join(STRATA))
-    asked = {"protocol": args.protocol, "n": args.n, "threshold": args.threshold}
-    wanted = {name: values for name, values in asked.items() if values is not None}
+    wanted = {name: given for name in ("protocol", "n", "threshold") if (given := getattr(args, name)) is not None}
     return _seconds(args, wanted) if args.seconds else _differences(args, wanted)
 
 
@@ -42,9 +41,7 @@ def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
     written = write_comparison(comparison, args.output / "comparison.json", made=made)
     pairs = combinations([method.name for method in methods], 2)
     frames = {pair: differences_frame(comparison, *pair, args.stratum) for pair in pairs}
-    tables = [
-        text_table(frame, heads=dict(zip("ab", pair, strict=True))) for pair, frame in frames.items() if len(frame)
-    ]
+    tables = [text_table(rows, heads=dict(zip("ab", pair, strict=True))) for pair, rows in frames.items() if len(rows)]
     return _print(tables, comparison.notes, written, figure)
 
 

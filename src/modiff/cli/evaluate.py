@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modiff.cli.options import asked, parser_of
+from modiff.cli.options import asked, page_of, parser_of
 from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from modiff.evaluation.evaluate import Progress
     from modiff.evaluation.scoring import EvaluationSettings
 
-# The options of one kind of source; one that is not given is not in the namespace.
-_OF_MODEL = ("data", "fold", "device", "batch_size", "restart", "steps", "control")
-_OF_FILES = ("truth", "name", "values", "truth_values", "classes", "patients", "unread_missing", "allow_missing")
 parser = partial(parser_of, "evaluate")
 
 
@@ -33,8 +30,7 @@ def run(args: argparse.Namespace) -> int:
 def _is_model(source: str) -> bool:
     """Whether it is a run folder or a packaged model, not files of samples; ConfigError where it is neither."""
     from modiff.evaluation.predictions import FORMATS
-    from modiff.methods.run_folder import CONFIG, WEIGHTS
-    from modiff.methods.weights import packaged_models
+    from modiff.methods.run_folder import CONFIG, WEIGHTS, packaged_models
 
     path = Path(source)
     if path.exists():
@@ -46,12 +42,11 @@ def _is_model(source: str) -> bool:
     return True
 
 
-def _options(args: argparse.Namespace, what: str, others: Sequence[str], needs: str) -> dict[str, Any]:
-    """The options that are given; ConfigError for one of another kind of source, and without the one it needs."""
-    given = vars(args)
-    for name in others:
-        if name in given:
-            flag = f"--{name.replace('_', '-')}"
+def _options(args: argparse.Namespace, what: str, others: str, needs: str) -> dict[str, Any]:
+    """The options that are given; ConfigError for one of the group of others, and without the one it needs."""
+    given = vars(args)  # what is not given is not there
+    for flag in page_of("evaluate")["options"][others]:
+        if flag.removeprefix("--").replace("-", "_") in given:
             raise ConfigError(f"is not an option where {what} scored", path=args.source, field=flag)
     if needs not in given:
         raise ConfigError(f"is needed where {what} scored", path=args.source, field=f"--{needs}", found="nothing")
@@ -71,9 +66,9 @@ def _of_model(args: argparse.Namespace) -> Path | None:
     from modiff.devices import choose_device
     from modiff.evaluation import distributed as processes
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder, split_to_score
-    from modiff.methods.weights import load_model
+    from modiff.methods.run_folder import load_model
 
-    given = _options(args, "a model is", _OF_FILES, needs="data")
+    given = _options(args, "a model is", others="samples in files", needs="data")
     settings = _settings(args)
     folder = args.output or (Path(args.source) / FOLDER if Path(args.source).is_dir() else None)
     if folder is None:
@@ -83,7 +78,7 @@ def _of_model(args: argparse.Namespace) -> Path | None:
     images = load(given["data"], split)
     with processes.started_by_torchrun(choose_device(given.get("device", "auto"), field="--device")) as device:
         first = processes.rank() == 0
-        with progress_bar(f"{max(settings.ns)} samples per image", "images") if first else nullcontext() as progress:
+        with progress_bar(f"{max(settings.ns)} samples per image", "images", quiet=not first) as progress:
             how: dict[str, Any] = {name: given[name] for name in ("data", "batch_size", "restart") if name in given}
             how |= {"split": split, "model_name": args.source, "device": device, "progress": progress}
             written = evaluate_to_folder(loaded, images, folder, settings, **how)
@@ -96,7 +91,7 @@ def _of_files(args: argparse.Namespace) -> Path:
     from modiff.evaluation.source import FileSamples
     from modiff.evaluation.truth import Values, open_truth
 
-    given = _options(args, "files are", _OF_MODEL, needs="truth")
+    given = _options(args, "files are", others="a model's samples", needs="truth")
     settings = _settings(args, one_rater=True)
     path = Path(args.source).resolve()
     stem = path.name if path.is_dir() else path.stem

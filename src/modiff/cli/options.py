@@ -11,15 +11,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module, resources
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from modiff.config.fields import help_texts
-from modiff.config.help import HelpFormatter
+from modiff.config.fields import HelpFormatter, help_texts
 from modiff.errors import ConfigError
 
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": Path}
@@ -27,7 +26,7 @@ _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": P
 
 def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
     """The parser of a verb. words: what stands in braces in its page; {prog} is the command."""
-    page = _page(verb, words | {"prog": prog})
+    page = page_of(verb, **words, prog=prog)
     texts: dict[str, Any] = {name: page.get(name) for name in ("usage", "description", "epilog")}
     absent = argparse.SUPPRESS if page.get("absent") else None
     made = argparse.ArgumentParser(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
@@ -46,7 +45,7 @@ def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
     return made
 
 
-def _page(verb: str, words: Mapping[str, str]) -> dict[str, Any]:
+def page_of(verb: str, **words: str) -> dict[str, Any]:
     """A verb's page as plain data, its texts with the words that stand in braces."""
     import yaml
 

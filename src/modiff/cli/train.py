@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modiff.cli.options import add_settings, parser_of
-from modiff.config.fields import merged, setting
-from modiff.config.help import WIDTH
+from modiff.config.fields import WIDTH, merged, setting
 from modiff.config.run import RunConfig, build_config, parse_time, presets
 from modiff.errors import ConfigError
 from modiff.methods.registry import METHODS

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 
-from modiff.config.fields import ANY, COUNT, FRACTION, POSITIVE, Range, check_numbers, number
+from modiff.config.fields import ANY, COUNT, FRACTION, POSITIVE, Range, check, number
 from modiff.errors import ConfigError, DataError
 
 FARTHEST = 14.0  # mm, no outline reaches farther from its lesion's centre
@@ -15,8 +15,12 @@ _SOURCE = "simulated nodules and readers "
 
 
 @dataclass(frozen=True)
-class SplitConfig:
-    """Fractions of patients in val and test, the rest being train; ConfigError where nothing is left to train on."""
+class SplitRule:
+    """Fractions of patients in val and test, the rest being train; ConfigError where nothing is left to train on.
+
+    A patient's place is a hash of (seed, patient), so it does not move when other patients come or go; fractions are
+    therefore met on average, not exactly.
+    """
 
     val: float = number(0.1, FRACTION, "of patients")
     test: float = number(0.2, FRACTION, "of patients")
@@ -41,7 +45,7 @@ class CropRule:
     """made 0 and 1: lung window, air to bone"""
 
     def __post_init__(self) -> None:
-        check_numbers(self)
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class PhantomConfig:
                 expected = "one whole number" if whole else "a number"
                 hint = "Images are square." if item.name == "size" else None
                 raise ConfigError("cannot be simulated", field=item.name, found=value, expected=expected, hint=hint)
-        check_numbers(self)
+        check(self)
         least = math.ceil(2 * (FARTHEST + MOST_OFF_CENTRE) / self.spacing) + 2
         if self.size < least:
             expected = f"at least {least} pixels of {self.spacing} mm"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, Range, check_numbers, number
+from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, Range, check, number
 from modiff.config.run import parse_budget
 from modiff.errors import ConfigError
 
@@ -72,7 +72,7 @@ class EvaluationConfig:
         for name in ("ns", "steps", "protocols", "metrics"):
             if not getattr(self, name):
                 raise ConfigError("needs a value", field=name, found="none")
-        check_numbers(self)
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -115,4 +115,4 @@ class BenchmarkConfig:
         if self.folds and self.split != "test":
             what = "folds are scored on the patients held out"
             raise ConfigError(what, field="split", found=self.split, expected="test")
-        check_numbers(self)
+        check(self)

@@ -1,6 +1,7 @@
 """Settings as frozen dataclasses: ranges beside their fields, plain data and YAML to and from them, "group.name=value".
 
 A numeric field states its range and unit in its metadata (`number`), and its help in the docstring below it.
+`HelpFormatter` lays out the help of every command.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import inspect
 import json
 import math
 import re
+import shutil
+import textwrap
+from argparse import HelpFormatter as Plain
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -20,6 +24,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 from modiff.errors import ConfigError, DataError, ModiffError
 
+WIDTH = 100  # columns of help, at most
 _EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 _T = TypeVar("_T")
 _hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
@@ -80,7 +85,7 @@ def number(default: _T, within: Range, unit: str = "") -> _T:
     return made
 
 
-def check_numbers(config: object, prefix: str = "") -> None:
+def check(config: object, prefix: str = "") -> None:
     """ConfigError naming the first number that is out of its field's range, infinite, or not a number; or the first
     word that is not one of its field's choices. Groups are checked too."""
     assert is_dataclass(config)
@@ -88,7 +93,7 @@ def check_numbers(config: object, prefix: str = "") -> None:
     for item in fields(config):
         value, name, within = getattr(config, item.name), f"{prefix}{item.name}", item.metadata.get("range")
         if is_dataclass(value):
-            check_numbers(value, f"{name}.")
+            check(value, f"{name}.")
         elif get_origin(hints[item.name]) is Literal and not _fits(value, hints[item.name])[0]:
             raise ConfigError("wrong value", field=name, found=repr(value), expected=_hint_text(hints[item.name]))
         elif within is not None and not within.allows(value):
@@ -107,6 +112,19 @@ def help_texts(kind: type) -> dict[str, str]:
         if isinstance(item, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             found[ast.unparse(item.target)] = " ".join(str(below.value.value).split())
     return found
+
+
+class HelpFormatter(Plain):
+    """Fills each paragraph of description and epilog; one with an indented line is a list or a command and is kept."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=min(WIDTH, shutil.get_terminal_size().columns) - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = [part.strip("\n") for part in textwrap.dedent(text).split("\n\n")]
+        kept = [any(line.startswith(" ") for line in part.split("\n")) for part in parts]
+        filled = [part if as_is else textwrap.fill(part, width) for part, as_is in zip(parts, kept, strict=True)]
+        return textwrap.indent("\n\n".join(filled), indent)
 
 
 def _finite(value: object) -> bool:
@@ -175,15 +193,7 @@ def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None =
     return replace(config, **new)
 
 
-def typed(
-    kind: type[_T],
-    data: Any,
-    message: str,
-    *,
-    path: str | Path,
-    field: str,
-    optional: Collection[str] = (),
-) -> _T:
+def typed(kind: type[_T], data: Any, message: str, *, path: Path, field: str, optional: Collection[str] = ()) -> _T:
     """A dataclass from plain data; DataError for names that are missing, but for `optional`, or unknown, wrong types.
 
     message: what the data are not, where their names are wrong.

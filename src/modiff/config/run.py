@@ -12,20 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from modiff.config.baselines import CCDMConfig, CFlowConfig, CIMDConfig, MoSEConfig, ProbUNetConfig
-from modiff.config.fields import (
-    ANY,
-    COUNT,
-    FRACTION,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Range,
-    check_numbers,
-    number,
-    read_yaml,
-    update,
-)
-from modiff.config.modiff import MoDiffConfig
+from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, check, number, read_yaml, update
+from modiff.config.methods import CCDMConfig, CFlowConfig, CIMDConfig, MoDiffConfig, MoSEConfig, ProbUNetConfig
 from modiff.errors import ConfigError
 
 _PRESETS = Path(__file__).parent / "presets"
@@ -133,9 +121,8 @@ def build_config(
     preset = preset or flags.get("preset") or written.get("preset")
     chosen = read_preset(preset) if preset else {}
     method = method or flags.get("method") or written.get("method") or chosen.get("method")
-    config = config_from_dict(
-        {**chosen, "method": method or RunConfig.method, "preset": preset}, path=f"preset {preset}"
-    )
+    start = {**chosen, "method": method or RunConfig.method, "preset": preset}
+    config = config_from_dict(start, path=f"preset {preset}")
     return _over(_over(config, written, file), flags, None)
 
 
@@ -181,13 +168,13 @@ def check_ranges(config: RunConfig) -> None:
     if images is not None and images < config.training.batch_size:
         expected = f"{config.training.batch_size}img or more, one batch"
         raise ConfigError("is too small", field="training.budget", found=config.training.budget, expected=expected)
-    check_numbers(config)
+    check(config)
     check_model(config.model)
 
 
 def check_model(model: Any) -> None:
     """As `check_ranges`, of a model's settings alone; attention heads must divide the channels that they share."""
-    check_numbers(model, "model.")
+    check(model, "model.")
     if not isinstance(model, MoDiffConfig):
         return
     widths, mca = [model.unet.base * multiplier for multiplier in model.unet.multipliers], [2 * model.mca.dim]

@@ -6,10 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from modiff.config.data import SplitConfig
+from modiff.config.data import SplitRule
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import guarding
 
@@ -18,18 +17,10 @@ _MAX_BYTES = 64 << 20
 _FOLD_SPLIT = re.compile(r"fold([0-9]{1,6})-(train|val|test)")
 
 
-@dataclass(frozen=True)
-class SplitRule(SplitConfig):
-    """Who is where when no file says so.
-
-    A patient's place is a hash of (seed, patient), so it does not move when other patients come or go; fractions are
-    therefore met on average, not exactly.
-    """
-
-    def split_of(self, patient: str) -> str:
-        """`train`, `val` or `test`."""
-        place = _uniform("split", self.seed, patient)
-        return "test" if place < self.test else "val" if place < self.test + self.val else "train"
+def split_of(rule: SplitRule, patient: str) -> str:
+    """`train`, `val` or `test`, where no file says who is where."""
+    place = _uniform("split", rule.seed, patient)
+    return "test" if place < rule.test else "val" if place < rule.test + rule.val else "train"
 
 
 def lacking(splits: Iterable[str]) -> str | None:
@@ -56,7 +47,7 @@ def make_folds(patients: Iterable[str], count: int, seed: int = 0) -> dict[str, 
     return {patient: place % count for place, patient in enumerate(names)}
 
 
-def fold_splits(folds: Mapping[str, int], fold: int, val: float = SplitConfig.val) -> dict[str, str]:
+def fold_splits(folds: Mapping[str, int], fold: int, val: float = SplitRule.val) -> dict[str, str]:
     """Patient -> "test" for those of the fold, "val" for a fraction of the others, "train" for the rest.
 
     Of the others those with the lowest hash of (fold, patient) are val: `val` of them, rounded, and at least one.
@@ -112,7 +103,7 @@ def assign(patients: Iterable[str], places: Mapping[str, str] | SplitRule, path:
     """Patient -> split for the patients that are there; raises DataError for any whom `places` does not know."""
     there = sorted(set(patients))
     if isinstance(places, SplitRule):
-        return {patient: places.split_of(patient) for patient in there}
+        return {patient: split_of(places, patient) for patient in there}
     if missing := [patient for patient in there if patient not in places]:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError("patients in no split", path=path, found=", ".join(missing[:3]) + more)

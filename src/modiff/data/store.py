@@ -19,7 +19,7 @@ from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
-from modiff.io.files import Limits, guarded, located, replacing, told, workers
+from modiff.io.files import Limits, guarded, guarding, located, replacing, told, workers
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -86,12 +86,10 @@ class Store(AbstractContextManager["Store"]):
             start = handle.read(len(SIGNATURE))
         if start != SIGNATURE:
             raise DataError("not an HDF5 file", path=path, expected="a store written by `modiff import`")
-        file = guarded(path, lambda: h5py.File(path, "r", locking="best-effort"))
-        try:
-            return guarded(path, lambda: cls(path, file))
-        except BaseException:
-            file.close()
-            raise
+        with guarding(path), ExitStack() as opened:
+            store = cls(path, opened.enter_context(h5py.File(path, "r", locking="best-effort")))
+            opened.pop_all()
+            return store
 
     def close(self) -> None:
         """Closes the file; names and info stay readable."""

@@ -42,13 +42,12 @@ GEOMETRY = {
 }
 
 
-def check_name(name: str, what: str) -> str:
-    """A name that is safe to store, print and use in a table: not empty, no control characters, at most 1024 bytes."""
+def check_name(name: str, what: str) -> None:
+    """A name must be safe to store, print and use in a table: not empty, no control characters, at most 1024 bytes."""
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise DataError("names must be printable and not empty", field=what, found=repr(name))
     if len(name.encode()) > MAX_NAME_BYTES:
         raise DataError("name too long", field=what, found=f"{len(name.encode())} bytes", expected="at most 1024")
-    return name
 
 
 def check_case(name: str) -> str:

@@ -33,7 +33,7 @@ from modiff.types import SAME_SIZE, DataSpec
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
     from modiff.methods.base import Segmenter
-    from modiff.methods.weights import LoadedModel
+    from modiff.methods.run_folder import LoadedModel
 
 FOLDER = "evaluation"  # of a run folder
 
@@ -49,7 +49,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
     resume: PartialRows | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> ImageTable:
     """Draws samples for every image and scores them together with the reference predictors, in float64.
 
@@ -58,8 +58,7 @@ def evaluate(
     and an interrupted evaluation resumes. progress: called with (images done, images in all) by this process.
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
-    report = progress or (lambda done, total: None)
-    source = ModelSamples(model, images, settings, torch.device(device), batch_size)
+    source = ModelSamples(model, images, settings, torch.device(device), batch_size or 0)
     finished: dict[str, Row] = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
     left = [row for row in source.rows if images.cases[row] not in finished]
     mine = left[processes.rank() :: processes.count()]  # every row is scored by exactly one process
@@ -67,13 +66,13 @@ def evaluate(
     was_training = model.training
     model.eval().to(source.device)
     try:
-        report(len(finished), len(finished) + len(mine))
+        progress(len(finished), len(finished) + len(mine))
         with resume.appending() if resume and mine else nullcontext(lambda rows: None) as keep:
             for sampled in source.batches(mine):
                 rows = _score(sampled, settings)
                 keep(rows)
                 new += rows
-                report(len(finished) + len(new), len(finished) + len(mine))
+                progress(len(finished) + len(new), len(finished) + len(mine))
         finished |= {row["case"]: row for row in processes.gather(new)}
         rows = [finished[images.cases[row]] for row in source.rows]
         seconds = processes.from_first(lambda: source.seconds(rows))
@@ -146,18 +145,18 @@ def evaluate_to_folder(
     return processes.from_first(write)
 
 
-def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress | None = None) -> Path:
+def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress) -> Path:
     """Scores samples in files against every case of the truth and writes <split>.csv and <split>.json to `folder`.
 
     Returns the JSON. name: of the method. progress: called with (cases done, cases in all).
     Raises DataError that names the case where predictions and truth do not fit, and where nobody read any image.
     """
     truth, settings = source.truth, source.settings
-    rows, report = list[Row](), progress or (lambda done, total: None)
-    report(0, len(source.rows))
+    rows: list[Row] = []
+    progress(0, len(source.rows))
     for done, sampled in source.batches():
         rows += _score(sampled, settings)
-        report(done, len(source.rows))
+        progress(done, len(source.rows))
     with located(source.predictions.path):
         table = assemble(truth.split, rows)
     if not len(table):

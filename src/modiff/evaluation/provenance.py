@@ -40,10 +40,8 @@ def commit() -> str | None:
     here = Path(__file__).resolve()
 
     def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(here.parent), *words], capture_output=True, text=True, timeout=10, check=True
-        )
-        return done.stdout.strip()
+        command = ["git", "-C", str(here.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     try:
         # An installed copy inside somebody else's checkout must not claim that one's commit.

@@ -250,9 +250,7 @@ class ImageTable:
         for quantity, values in self.columns.items():
             sets.setdefault(replace(quantity, metric=""), {})[quantity.metric] = values
         own = {quantity: one for quantity, one in self.columns.items() if not quantity.metric.startswith(GAP)}
-        return own | {
-            replace(of, metric=name): one for of, found in sets.items() for name, one in pooled(found).items()
-        }
+        return own | {replace(of, metric=name): one for of, has in sets.items() for name, one in pooled(has).items()}
 
     @property
     def cases(self) -> list[str]:

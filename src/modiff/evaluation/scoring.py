@@ -18,9 +18,8 @@ from modiff.config.fields import to_dict
 from modiff.errors import ConfigError
 from modiff.evaluation.records import BASELINE, ONE_RATER, REFERENCE, Quantity
 from modiff.metrics.functional import PairwiseDistances, iid_reference, majority_vote
-from modiff.metrics.protocols import PROTOCOLS, Protocol
+from modiff.metrics.protocols import PROTOCOLS, Protocol, SampleSet, Values
 from modiff.metrics.registry import METRICS, chosen, values
-from modiff.metrics.sample_set import SampleSet, Values
 
 Columns = dict[Quantity, Tensor]
 

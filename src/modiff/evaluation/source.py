@@ -67,15 +67,10 @@ class Sampled:
 
 
 class ModelSamples:
-    """A model's own draws for the images of a split. rows: those that are scored. at_once: images of a batch."""
+    """A model's own draws for the images of a split. rows: those scored. at_once: images of a batch; 0: as n allows."""
 
     def __init__(
-        self,
-        model: Segmenter,
-        images: MemoryStore,
-        settings: EvaluationSettings,
-        device: torch.device,
-        at_once: int | None,
+        self, model: Segmenter, images: MemoryStore, settings: EvaluationSettings, device: torch.device, at_once: int
     ) -> None:
         if not len(images.cases):
             raise DataError("the split has no images", field="split")

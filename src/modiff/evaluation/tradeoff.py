@@ -18,7 +18,7 @@ import pandas as pd
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation import words
 from modiff.evaluation.compare import MODEL, Facts, check_alike, distinct
-from modiff.evaluation.records import BASELINE, REFERENCE, STRATA, Record, Result, is_label, read_result, select
+from modiff.evaluation.records import BASELINE, REFERENCE, STRATA, Record, is_label, read_result, select
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.viz.charts import draw_tradeoff
 
@@ -60,19 +60,35 @@ class Tradeoff:
         return tuple(dict.fromkeys(line.device for line in self.lines))
 
 
-@dataclass(frozen=True)
 class _Source:
-    """A file. given: its name, where the user gave one. points: the model's records of what is asked that can be drawn.
+    """A file. given: its name, where the user gave one. asked: metric, protocol, threshold, n and stratum.
 
-    beside: the references with a value. notes: what cannot be drawn.
+    points: the model's records of what is asked that can be drawn, at least one; notes: what cannot be. beside: the
+    references with a value.
     """
 
-    path: Path
-    given: str | None
-    result: Result
-    points: list[Record]
-    beside: list[Record]
-    notes: list[str]
+    def __init__(self, path: Path, given: str | None, asked: dict[str, Any]) -> None:
+        self.path, self.given, self.result = path, given, read_result(path)
+        results = self.result.results
+        found = [record for record in select(results, predictor=MODEL) if not words.is_difference(record)]
+        if not found:
+            raise DataError("no results of a model", path=path)
+        for field, value in asked.items():
+            has = ", ".join(dict.fromkeys(str(getattr(record, field)) for record in found))
+            found = select(found, **{field: value})
+            if not found:
+                raise DataError("the file has no results of it", path=path, field=field, found=has, expected=value)
+        if all(record.value is None for record in found):
+            raise DataError("defined on no image", path=path, field=asked["metric"])
+        # The logarithm of 0 seconds is nowhere.
+        self.points = [record for record in found if record.value is not None and record.seconds_per_image]
+        if not self.points:
+            hint = "`modiff evaluate` measures them for a model, not for files."
+            raise DataError("no seconds per image", path=path, field="seconds_per_image", hint=hint)
+        lacks = ((one, "value" if one.value is None else "seconds") for one in found if one not in self.points)
+        self.notes = [f"{path}: {_steps(record)} left out, no {what}" for record, what in lacks]
+        beside = (record for name in (BASELINE, REFERENCE) for record in select(results, predictor=name, **asked))
+        self.beside = [record for record in beside if record.value is not None]
 
     @property
     def device(self) -> str:
@@ -128,7 +144,7 @@ def tradeoff_of(
             raise ConfigError("not a name", field="names", found=repr(name), expected="a line of text")
     at = PROTOCOLS[protocol].threshold if threshold is None else threshold
     asked = {"metric": metric, "protocol": protocol, "threshold": at, "n": n, "stratum": stratum}
-    sources = [_source(Path(path), names[i] if names else None, asked) for i, path in enumerate(paths)]
+    sources = [_Source(Path(path), names[i] if names else None, asked) for i, path in enumerate(paths)]
     first = sources[0]
     groups: dict[tuple[str, str, str | None], list[_Source]] = {}
     for source in sources:
@@ -143,29 +159,6 @@ def tradeoff_of(
     lines = tuple(_line(name, group) for name, group in zip(called, groups.values(), strict=True))
     images, patients = (first.result.strata.get(stratum, {}).get(kind, 0) for kind in ("images", "patients"))
     return Tradeoff(lines, tuple(first.beside), images, patients, tuple(_notes(lines, sources, images)))
-
-
-def _source(path: Path, given: str | None, asked: dict[str, Any]) -> _Source:
-    """A file with the model's records of what is asked, of which at least one can be drawn."""
-    result = read_result(path)
-    found = [record for record in select(result.results, predictor=MODEL) if not words.is_difference(record)]
-    if not found:
-        raise DataError("no results of a model", path=path)
-    for field, value in asked.items():
-        has = ", ".join(dict.fromkeys(str(getattr(record, field)) for record in found))
-        found = select(found, **{field: value})
-        if not found:
-            raise DataError("the file has no results of it", path=path, field=field, found=has, expected=value)
-    points = [record for record in found if record.value is not None and record.seconds_per_image]  # log 0 is nowhere
-    if all(record.value is None for record in found):
-        raise DataError("defined on no image", path=path, field=asked["metric"])
-    if not points:
-        hint = "`modiff evaluate` measures them for a model, not for files."
-        raise DataError("no seconds per image", path=path, field="seconds_per_image", hint=hint)
-    lacks = {record: "value" if record.value is None else "seconds" for record in found if record not in points}
-    notes = [f"{path}: {_steps(record)} left out, no {what}" for record, what in lacks.items()]
-    beside = [record for name in (BASELINE, REFERENCE) for record in select(result.results, predictor=name, **asked)]
-    return _Source(path, given, result, points, [record for record in beside if record.value is not None], notes)
 
 
 def _line(name: str, group: Sequence[_Source]) -> Line:

@@ -135,13 +135,11 @@ def with_direction(metric: str) -> str:
     return name if higher is None else f"{name} ({'higher' if higher else 'lower'} is better)"
 
 
-def text_table(
-    frame: pd.DataFrame, *, heads: Mapping[str, str] | None = None, bold: Sequence[bool] | None = None
-) -> Group:
+def text_table(frame: pd.DataFrame, *, heads: Mapping[str, str] | None = None, bold: Sequence[bool] = ()) -> Group:
     """A title and a table of text for a terminal; what is the same in every row is said once, in the title.
 
     frame: a line parts rows that differ in their index. heads: what columns are called, by default their names. bold:
-    whether each row is.
+    whether each row is, none by default.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
@@ -162,7 +160,7 @@ def text_table(
     for i, cells in enumerate(frame.itertuples(index=False, name=None)):
         if i and frame.index[i] != frame.index[i - 1]:
             table.add_section()
-        table.add_row(*(Text(str(cell)) for cell in cells), style="bold" if bold is not None and bold[i] else "")
+        table.add_row(*(Text(str(cell)) for cell in cells), style="bold" if bold and bold[i] else "")
     return Group(Text(", ".join(said), style="italic"), table)
 
 

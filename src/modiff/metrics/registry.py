@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from modiff.metrics.protocols import Protocol
-    from modiff.metrics.sample_set import SampleSet, Values, View
+    from modiff.metrics.protocols import Protocol, SampleSet, Values, View
 
     Compute = Callable[[View, Protocol], Tensor | tuple[Tensor, ...] | Values]
 
@@ -103,9 +102,8 @@ def _of_mean_map(name: str, title: str, better: bool) -> Metric:
 
 def _gaps(view: View, protocol: Protocol) -> Values:
     """A column per class and bin: what the image adds to the pooled calibration error."""
-    gaps = M.functional.calibration_gaps(
-        M.functional.calibration_bins(view.maps, view.masks, read=view.read, weights=view.weights)
-    )
+    sums = M.functional.calibration_bins(view.maps, view.masks, read=view.read, weights=view.weights)
+    gaps = M.functional.calibration_gaps(sums)
     classes, bins = gaps.shape[1:]
     return {gap_column(k + 1, b): gaps[:, k, b] for k in range(classes) for b in range(bins)}
 

@@ -18,9 +18,8 @@ from torchmetrics.utilities import dim_zero_cat
 from modiff.errors import MetricError
 from modiff.metrics import functional as F
 from modiff.metrics.functional.maps import BINS
-from modiff.metrics.protocols import PROTOCOLS, Protocol, protocol
+from modiff.metrics.protocols import PROTOCOLS, Protocol, SampleSet, protocol
 from modiff.metrics.registry import COLUMNS, METRICS, values
-from modiff.metrics.sample_set import SampleSet
 
 
 class RegistryMetric(Metric):

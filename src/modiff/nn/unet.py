@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modiff.config.baselines import GuidedUNetConfig
-from modiff.config.modiff import UNetConfig
+from modiff.config.methods import GuidedUNetConfig, UNetConfig
 from modiff.errors import ConfigError
 from modiff.nn.layers import ResBlock, SpatialAttention, group_norm, time_features, zero
 

@@ -33,7 +33,8 @@ def write_page(report: Report, path: str | Path) -> None:
         view = report.view(finding.case) if finding.case else None
         if view is None:
             return finding, None, []
-        key = [(figures.rater_colour(i), name) for i, name in enumerate(view.raters) if view.masks[i].any()]
+        raters = zip(cycle(figures.COLOURS), view.raters, view.masks, strict=False)
+        key = [(colour, name) for colour, name, mask in raters if mask.any()]
         return finding, thumbnail(view), key
 
     groups = [
@@ -63,7 +64,7 @@ def contact_sheet(store: Store, path: str | Path, *, count: int = 12, seed: int 
         pairs.append(figures.everyones_outlines(store.image(row)[0], masks, titles))
     lines = [[*chain(*pairs[i : i + _COLUMNS])] for i in range(0, len(pairs), _COLUMNS)]
     figure = figures.contact_sheet([*lines, []], inches=[2.1] * len(lines) + [_LEGEND])
-    keys = [(figures.rater_colour(i), "solid", name) for i, name in enumerate(store.info.raters)]
+    keys = [(colour, "solid", name) for colour, name in zip(cycle(figures.COLOURS), store.info.raters, strict=False)]
     if len(store.info.classes) > 1:
         styles = zip(cycle(figures.CLASS_STYLES), store.info.classes, strict=False)
         keys += [("black", style, name) for style, name in styles]

@@ -19,7 +19,7 @@ from modiff.evaluation.evaluate import FOLDER, as_trained
 from modiff.evaluation.records import DIFFERENCE, STRATA, ImageTable, Record, Result, read_csv, read_result, select
 from modiff.evaluation.source import choose, draw, pictured, strata
 from modiff.io.files import check_file_output, write_text
-from modiff.methods.run_folder import LOG, WEIGHTS
+from modiff.methods.run_folder import LOG, WEIGHTS, LoadedModel, load_model
 from modiff.metrics.registry import rank
 from modiff.prediction.summary import Summary, summarise
 from modiff.types import Batch
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import torch
 
     from modiff.methods.base import Segmenter
-    from modiff.methods.weights import LoadedModel
 
 NAME = "report.html"
 CASES = 12
@@ -88,8 +87,6 @@ def write_report(
 
 def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
     """The model of a run folder or why it cannot be read, and the results, of which the main ones come first."""
-    from modiff.methods.weights import load_model
-
     if not folder.is_dir():
         raise CheckpointError("no such run folder", path=folder, hint="`modiff train` makes one.")
     # The main results have no suffix in their names.
@@ -141,7 +138,12 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
     measured = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
     columns = sorted(measured, key=lambda c: (rank(c[0]), c))
     heads = tuple(head(column) for column in columns)
-    cells = {(r.predictor, r.stratum, r.metric, r.n): _cell(r, result.undefined(r)) for r in reversed(records)}
+    cells = {}
+    for record in reversed(records):
+        lacking = result.undefined(record)
+        notes = (words.interval(record), f"{lacking} images undefined" if lacking else "")
+        cell = Cell(words.value(record), tuple(filter(None, notes)), False)
+        cells[record.predictor, record.stratum, record.metric, record.n] = cell
 
     def row(title: str, predictor: str, stratum: str, other: str = "", before: tuple[str, ...] = ()) -> Row:
         """The values of a predictor, or its paired differences from another one."""
@@ -160,11 +162,6 @@ def _tables(result: Result, setting: Setting) -> Iterator[Table]:
             strata.append(row(words.STRATA[stratum], "model", stratum, before=before))
     caption = f"By stratum, {protocol} protocol; {how}"
     yield Table("", protocol, caption, ("model, by stratum", "images", "patients", *heads), tuple(strata))
-
-
-def _cell(record: Record, undefined: int) -> Cell:
-    notes = (words.interval(record), f"{undefined} images undefined" if undefined else "")
-    return Cell(words.value(record), tuple(filter(None, notes)), False)
 
 
 def sentence(result: Result) -> str | None:
@@ -239,14 +236,9 @@ def _cases(
     changed = path is not None and images.fingerprint != store.get("fingerprint")
     settings = made.get("settings", {})  # what a file says is not trusted
     seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
+    seed, steps = seed if isinstance(seed, int) else 0, steps if isinstance(steps, int) and steps > 0 else None
     table = path.with_suffix(".csv") if path and not changed and scored == split else None
-    shown, window = case_figures(
-        images,
-        loaded.model,
-        seed=seed if isinstance(seed, int) else 0,
-        steps=steps if isinstance(steps, int) and steps > 0 else None,
-        device=device,
-    )
+    shown, window = case_figures(images, loaded.model, seed=seed, steps=steps, device=device)
     return {
         "missing": None,
         "split": split,
@@ -260,12 +252,7 @@ def _cases(
 
 
 def case_figures(
-    images: MemoryStore,
-    model: Segmenter,
-    *,
-    seed: int = 0,
-    steps: int | None = None,
-    device: torch.device | str = "cpu",
+    images: MemoryStore, model: Segmenter, seed: int = 0, steps: int | None = None, device: torch.device | str = "cpu"
 ) -> tuple[list[CaseFigure], tuple[float, float]]:
     """The chosen cases with samples of `model`, and the grey window that all of them are shown in."""
     info, rows = images.info, choose(images.cases, strata(images), CASES)

@@ -34,9 +34,7 @@ _CURVES = _LINES[:4]
 _MARKERS = "osD^vPX"
 _STYLES = ("dashed", "dotted")
 # Where a number may stand from its point, across and along in points of type.
-_SIDES = tuple(
-    (x * a, y * b) for x, y in ((4, 4), (4, 12), (12, 4), (4, 20), (20, 4)) for a in (1, -1) for b in (1, -1)
-)
+_SIDES = [(x * a, y * b) for x, y in ((4, 4), (4, 12), (12, 4), (4, 20), (20, 4)) for a in (1, -1) for b in (1, -1)]
 
 
 @dataclass(frozen=True)

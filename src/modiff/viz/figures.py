@@ -196,34 +196,27 @@ def legend(owner: Axes | Figure, lines: Sequence[tuple[str, str, str]] | None = 
         text.set_parse_math(False)
 
 
-def close_up(marks: np.ndarray, *, least: int, around: float = 0.75, centre: bool = False) -> Part:
+def close_up(marks: np.ndarray, *, least: int | None = None, around: float = 0.75) -> Part:
     """Rows and columns of an image around all that is marked in `marks` (H,W) bool: the one rule of every figure.
 
     A square, of the marked area's longer side enlarged by the fraction `around` and at least `least` pixels; moved, and
     where it is larger than that cut, to lie in the image. It holds all that is marked. Where nothing is marked it is
-    the whole image, or with `centre` the middle square of `least` pixels.
+    the whole image. Without `least` it is at least three eighths of the image's shorter side, and that square in the
+    middle where nothing is marked: the part of a case that its sheet shows close by.
     """
     spans = [np.flatnonzero(marks.any(1)), np.flatnonzero(marks.any(0))]
     if not spans[0].size:
-        if not centre:
+        if least is not None:
             return slice(0, marks.shape[0]), slice(0, marks.shape[1])
         spans = [np.array([length // 2]) for length in marks.shape]
     side = max(int(found[-1] - found[0]) + 1 for found in spans)
-    side = max(least, round(side * (1 + around)))
+    side = max(3 * min(marks.shape) // 8 if least is None else least, round(side * (1 + around)))
     cut = []
     for found, whole in zip(spans, marks.shape, strict=True):
         length = min(side, whole)
         start = min(max(int(found[0] + found[-1] + 1) // 2 - length // 2, 0), whole - length)
         cut.append(slice(start, start + length))
     return cut[0], cut[1]
-
-
-def part_of_interest(marks: np.ndarray) -> Part:
-    """The part of a case that its sheet shows close by: what is marked in `marks` (H,W) bool and around it.
-
-    At least three eighths of the image's shorter side; around the centre where nothing is marked.
-    """
-    return close_up(marks, least=3 * min(marks.shape) // 8, centre=True)
 
 
 def grey_window(images: np.ndarray) -> tuple[float, float]:
@@ -285,17 +278,12 @@ def everyones_outlines(image: np.ndarray, masks: np.ndarray, titles: tuple[str, 
     low, high = np.percentile(image, [1, 99])
     if high <= low:
         low, high = float(image.min()), max(float(image.max()), float(image.min()) + 1)
-    close = CloseUp((image.astype(np.float64) - low) / (high - low), part_of_interest((masks != 0).any(0)))
+    close = CloseUp((image.astype(np.float64) - low) / (high - low), close_up((masks != 0).any(0)))
     classes = np.arange(1, int(masks.max(initial=0)) + 1)[:, None, None]
     # Outlines often coincide: the later a rater, the thinner, so that those below still show.
     contours = [
-        Contour(mask == classes, rater_colour(i), 0.8 + 1.4 * (len(masks) - 1 - i) / max(len(masks) - 1, 1))
+        Contour(mask == classes, COLOURS[i % len(COLOURS)], 0.8 + 1.4 * (len(masks) - 1 - i) / max(len(masks) - 1, 1))
         for i, mask in enumerate(masks)
         if mask.any()
     ]
     return [close.whole(*contours, title=titles[0]), close.contours(*contours, title=titles[1])]
-
-
-def rater_colour(rater: int) -> str:
-    """The colour of a rater's outlines where all raters are on one image."""
-    return COLOURS[rater % len(COLOURS)]

@@ -6,14 +6,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from modiff.cli import main
-from modiff.data.importers.base import Importer, importer
+from modiff.data.importers.base import Importer
 from modiff.data.importers.catalogue import IMPORTERS
+
+
+def _importer(name: str) -> type[Importer]:
+    return resolve_name(f"modiff.data.importers.{IMPORTERS[name].importer}")
 
 
 def _help(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -32,14 +37,14 @@ def test_the_list_has_a_line_a_source(capsys: pytest.CaptureFixture[str], name: 
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_each_source_explains_itself(capsys: pytest.CaptureFixture[str], name: str) -> None:
     text = _help(capsys, name)
-    first = (importer(name).__doc__ or "").splitlines()[0]
+    first = (_importer(name).__doc__ or "").splitlines()[0]
     assert first in " ".join(text.split())
     assert "--overwrite" in text
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
 def test_each_source_declares_all_that_the_runner_asks_for(name: str) -> None:
-    kind = importer(name)
+    kind = _importer(name)
     assert IMPORTERS[name].arguments
     for part in ("describe", "read"):
         assert getattr(kind, part) is not getattr(Importer, part)

@@ -211,7 +211,7 @@ def test_sequences_nested_without_end_are_refused(tmp_path: Path) -> None:
 
 def test_too_many_files_are_refused_before_any_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dicom, "MAX_FILES", 3)
-    monkeypatch.setattr(dicom, "read_header", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(dicom_file, "read_header", lambda *_: pytest.fail("was read"))
     assert "too many files" in refused(save(series(), tmp_path))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from modiff.config.modiff import LDFConfig
+from modiff.config.methods import LDFConfig
 from modiff.methods.modiff import ldf as room
 from modiff.methods.modiff.ldf import (
     LDF,

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modiff.config.modiff import LDFConfig, MCAConfig
+from modiff.config.methods import LDFConfig, MCAConfig
 from modiff.methods.modiff.mca import (
     MCA,
     SelfAttention,

@@ -10,7 +10,7 @@ import argparse
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
@@ -51,11 +51,11 @@ class Case:
     place: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Importer(AbstractContextManager["Importer[Item]"], Generic[Item]):
+class Importer(ExitStack, Generic[Item]):
     """A source of multi-rater data; made from the command's arguments, it finds what there is and reads item by item.
 
     What its command says and takes stands in `catalogue`. items: what is read one after the other (files of a case,
-    volumes, patients), in the store's order.
+    volumes, patients), in the store's order. What a source opens is closed with it by `enter_context`.
     """
 
     version: ClassVar[str]  # of the importer, for the store's record
@@ -64,6 +64,7 @@ class Importer(AbstractContextManager["Importer[Item]"], Generic[Item]):
     items: Sequence[Item]
 
     def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__()
         self.args = args
 
     @abstractmethod
@@ -82,14 +83,6 @@ class Importer(AbstractContextManager["Importer[Item]"], Generic[Item]):
     def read(self, item: Item) -> Iterable[Case]:
         """The cases of one item; raises DataError for what cannot be trusted."""
 
-    def __exit__(self, *failure: object) -> None:
-        """Lets go of the source; failure: three times None where the store was made."""
-
-
-def importer(name: str) -> type[Importer]:
-    """The class of an importer in the table."""
-    return resolve_name(f"modiff.data.importers.{IMPORTERS[name].importer}")
-
 
 def run_import(name: str, args: argparse.Namespace) -> Path:
     """Makes the store that `args` of `import_parser` describe and returns its path; raises DataError, ConfigError."""
@@ -100,7 +93,7 @@ def run_import(name: str, args: argparse.Namespace) -> Path:
         val, test = getattr(args, "val", usual.val), getattr(args, "test", usual.test)
         rule = SplitRule(val, test, getattr(args, "split_seed", usual.seed))
     check_free(path, overwrite=args.overwrite)
-    with importer(name)(args) as source:
+    with resolve_name(f"{__package__}.{IMPORTERS[name].importer}")(args) as source:
         write_store(source, path, rule, folds=getattr(args, "folds", None), overwrite=args.overwrite)
     return path
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from typing import Any
 
-from modiff.config.data import PhantomConfig, SplitConfig
-from modiff.config.help import HelpFormatter
+from modiff.config.data import PhantomConfig, SplitRule
+from modiff.config.fields import HelpFormatter
 
 _TYPES = {"int": int, "float": float}  # that an argument in catalogue.toml may have
 
@@ -58,7 +58,7 @@ def import_parser(name: str, prog: str) -> argparse.ArgumentParser:
         parser.add_argument(option, **{**details, **kind})
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="the store to write, e.g. data.h5")
     parser.add_argument("--overwrite", action="store_true", help="replace the store if it exists")
-    usual, of = SplitConfig(), f"fraction of {entry.dealt}"
+    usual, of = SplitRule(), f"fraction of {entry.dealt}"
     options: dict[str, dict[str, Any]] = {
         "splits": {"metavar": "JSON", "help": "patients of each split; without it they are dealt by a hash"},
         "val": {"type": float, "default": usual.val, "help": f"{of} for val (default %(default)s)"},

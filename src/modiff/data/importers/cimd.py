@@ -11,7 +11,7 @@ import numpy as np
 from modiff.data.importers.base import Case, Importer
 from modiff.data.importers.layout import Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
-from modiff.data.splits import SplitRule
+from modiff.data.splits import SplitRule, split_of
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
 from modiff.io.image import JPEG, read_jpeg
@@ -71,7 +71,7 @@ class Cimd(Importer[Item]):
             if split is None:
                 expected = "training/<id> or testing/<id>, or a split in the --table"
                 raise DataError("neither training nor testing", path=self.root, found=item.case, expected=expected)
-            item.split = dealt.split_of(item.patient) if item.split is None and split == "train" else split
+            item.split = split_of(dealt, item.patient) if item.split is None and split == "train" else split
         for fault in two_splits(self.items, self.root):
             raise fault
         return {item.patient: item.split for item in self.items if item.split}

@@ -85,7 +85,7 @@ class LidcPng(Importer[Crop]):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         check_whole(args.centre, "--centre", "a side")
-        self.sources = [Source(path) for path in args.paths]
+        self.sources = [self.enter_context(Source(path)) for path in args.paths]
         self.items, self.raters = find_crops(self.sources)
 
     def describe(self) -> StoreInfo:
@@ -120,11 +120,6 @@ class LidcPng(Importer[Crop]):
             planes = planes[:, top : top + side, left : left + side]
         # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
         return [Case(item.name, item.patient, planes[:1], planes[1:])]
-
-    def __exit__(self, *failure: object) -> None:
-        """Closes the archives."""
-        for source in self.sources:
-            source.close()
 
 
 def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
@@ -186,10 +181,8 @@ class LidcPickle(Importer[str]):
         self.path = Path(args.file)
         self.entries = _entries(self.path, read_pickle(self.path, args.max_bytes))
         self.items = list(self.entries)
-        named = {name: _PATIENT.match(name) for name in self.items}
-        self.patient_of = {
-            name: found[0] if found else self.entries[name]["series_uid"] for name, found in named.items()
-        }
+        series = {name: entry["series_uid"] for name, entry in self.entries.items()}
+        self.patient_of = series | {name: found[0] for name in series if (found := _PATIENT.match(name))}
 
     def describe(self) -> StoreInfo:
         """With as many raters as the first slice has masks."""
@@ -235,7 +228,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
         self.path = Path(args.file)
         if not self.path.is_file():
             raise DataError("no such file", path=self.path)
-        file = self._file = guarded(self.path, lambda: h5py.File(self.path, "r", locking="best-effort"))
+        file = self.enter_context(guarded(self.path, lambda: h5py.File(self.path, "r", locking="best-effort")))
         self.groups = guarded(self.path, lambda: {split: _group(file, split) for split in _GROUPS if split in file})
         if not self.groups:
             raise DataError("another layout", path=self.path, expected="groups train, val and test")
@@ -271,10 +264,6 @@ class LidcHdf5(Importer[tuple[str, int]]):
                 masks = _masks(label, made.shape[1:])
             patient = _series(uids[row])
             yield Case(f"{patient}/{split}-{row:05d}", patient, made, masks)
-
-    def __exit__(self, *failure: object) -> None:
-        """Closes the file."""
-        self._file.close()
 
 
 def _series(uid: int) -> str:

@@ -49,12 +49,7 @@ class Phantom(Importer[tuple[int, int]]):
 
 
 def write_phantom(
-    path: str | Path,
-    config: PhantomConfig,
-    *,
-    folds: int | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
+    path: str | Path, config: PhantomConfig, *, folds: int | None = None, overwrite: bool = False, progress: bool = True
 ) -> Path:
     """Writes the store of all of `config`'s cases, marked or not, and returns its path.
 

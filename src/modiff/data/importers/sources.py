@@ -7,6 +7,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
@@ -17,7 +18,7 @@ MAX_FILES = 1_000_000
 LIMITS = Limits(max_bytes=256 << 20)  # of one file: images and XML, not volumes
 
 
-class Source:
+class Source(ExitStack):
     """A folder or a zip archive: its files are named relative, with forward slashes, and lie inside; close it.
 
     Links that lead out of a folder are refused, links to folders are not followed; an archive is checked as a whole
@@ -25,6 +26,7 @@ class Source:
     """
 
     def __init__(self, path: str | Path) -> None:
+        super().__init__()
         self.path, self._zip = Path(path), None
         if self.path.is_dir():
             self.names = sorted(file.relative_to(path).as_posix() for _, _, files in walk(self.path) for file in files)
@@ -32,7 +34,7 @@ class Source:
         if not self.path.exists():
             raise DataError("no such file or folder", path=path)
         with guarding(path, "not a zip archive, or a truncated one"):
-            archive = self._zip = zipfile.ZipFile(path)
+            archive = self._zip = self.enter_context(zipfile.ZipFile(path))
         self._entries = self._checked(archive)
         self.names = sorted(self._entries)
 
@@ -78,11 +80,6 @@ class Source:
     def where(self, name: str) -> str:
         """How an error names a file of this source."""
         return str(self.path / name) if self._zip is None else f"{self.path}!{name}"
-
-    def close(self) -> None:
-        """Lets go of the archive."""
-        if self._zip is not None:
-            self._zip.close()
 
 
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:

@@ -61,11 +61,6 @@ class Lesion:
         """mm from the centre to the farthest margin."""
         return float(np.maximum(self.halo, self.core + self.spikes).max())
 
-    @property
-    def edge(self) -> float:
-        """mm over which raters' outlines of the margin differ: its own width and the eye's blur."""
-        return float(np.hypot(self.margin, _OUTLINE_BLUR))
-
 
 def _bump(angle: float | Array, width: float | Array) -> Array:
     """(..., A) bump of height 1 at `angle`, `width` radians wide, around the circle."""
@@ -152,9 +147,10 @@ def outlines(lesion: Lesion, n: int, rng: np.random.Generator) -> Array:
     blur = np.exp(-0.5 * (orders * smoothing[:, None] / lesion.core.mean()) ** 2)
     contour = np.fft.irfft(np.fft.rfft(contour) * blur, n=len(ANGLES))
     # The density falls as a logistic of the distance: the level t lies logit(t) margins from the half-way line.
-    contour += lesion.edge * threshold[:, None]
+    edge = float(np.hypot(lesion.margin, _OUTLINE_BLUR))  # mm: the margin's own width and the eye's blur
+    contour += edge * threshold[:, None]
     phase = _WOBBLE_ORDERS[:, None] * ANGLES
-    contour += (0.12 + 0.45 * lesion.edge) * (wobble[..., 0] @ np.cos(phase) + wobble[..., 1] @ np.sin(phase))
+    contour += (0.12 + 0.45 * edge) * (wobble[..., 0] @ np.cos(phase) + wobble[..., 1] @ np.sin(phase))
     return np.maximum(np.minimum(contour, np.minimum(lesion.limit, FARTHEST)), _LEAST).astype(np.float32)
 
 
@@ -235,11 +231,8 @@ class Pleura:
 def coloured_noise(rng: np.random.Generator, size: int, spectrum: Array) -> Array:
     """(size,size) Gaussian field, standard deviation 1, of amplitude `spectrum` (size, size//2+1), the half-plane's."""
     white = np.fft.rfft2(rng.standard_normal((size, size), dtype=np.float32))
-    # The half-plane's inner columns stand for two frequencies each.
-    twice = np.full(spectrum.shape[1], 2.0)
-    twice[0] = 1.0
-    if size % 2 == 0:
-        twice[-1] = 1.0
+    # The half-plane's inner columns stand for two frequencies each: all but the first and, of an even size, the last.
+    twice = np.where(np.arange(spectrum.shape[1]) % (size / 2), 2.0, 1.0)
     power = float((spectrum**2 * twice).sum()) / size**2
     return (np.fft.irfft2(white * spectrum, s=(size, size)) / np.sqrt(power)).astype(np.float32)
 

@@ -15,17 +15,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from modiff.errors import DataError
-from modiff.io.dicom.header import (
-    check_image,
-    is_dicom,
-    numbers,
-    other_kind,
-    quiet,
-    read_header,
-    read_meta,
-    read_with_pixels,
-    text,
-)
+from modiff.io.dicom import header as dicom
 from modiff.io.files import LIMITS, Limits, located, sha256_of, told
 from modiff.io.volume import Volume
 
@@ -48,7 +38,6 @@ class DicomSource:
     """
 
     headers: tuple[Dataset, ...] = field(repr=False)
-    files: tuple[Path, ...]
 
 
 def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limits: Limits = LIMITS) -> Volume:
@@ -62,9 +51,9 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
     """
     path, files = _files(path_or_files)
     with located(path):
-        headers = {file: read_header(file, limits) for file in files}
+        headers = {file: dicom.read_header(file, limits) for file in files}
         for file, header in headers.items():
-            check_image(file, header, limits)
+            dicom.check_image(file, header, limits)
         _check_one_series(headers.values())
         shape = (len(files), int(headers[files[0]].Rows), int(headers[files[0]].Columns))
         limits.check_declared(path, shape, 4, sum(file.stat().st_size for file in files))
@@ -72,9 +61,8 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
         files, planes = list(slices), list(slices.values())
         check_even(planes)
         array, read = _read_slices(files, limits)
-        source = DicomSource(tuple(map(_decodable, read)), tuple(files))
-        digests = {f.name: sha256_of(f) for f in files}
-        modality = text(headers[files[0]], "Modality") or None
+        digests, source = {file.name: sha256_of(file) for file in files}, DicomSource(tuple(map(_decodable, read)))
+        modality = dicom.text(headers[files[0]], "Modality") or None
         return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, modality)
 
 
@@ -96,14 +84,15 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
         if len(files) > MAX_FILES:
             raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
         if folder:  # reports and plans may lie beside slices
-            files = sorted(f for f in files if f.is_file() and is_dicom(f) and not other_kind(read_meta(f)))
+            slices = filter(dicom.is_dicom, filter(Path.is_file, files))
+            files = sorted(file for file in slices if not dicom.other_kind(dicom.read_meta(file)))
     if not files:
         raise DataError("no DICOM image in this folder", path=path, hint="Give the folder that holds the slices")
     return path, files
 
 
 def _check_one_series(headers: Collection[Dataset]) -> None:
-    series = Counter(text(header, "SeriesInstanceUID") for header in headers)
+    series = Counter(dicom.text(header, "SeriesInstanceUID") for header in headers)
     if len(series) > 1:
         found = f"{len(series)} series of {', '.join(map(str, list(series.values())[:5]))} slices"
         raise DataError("several series", found=found, hint="Give the files of one")
@@ -116,7 +105,7 @@ def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, lis
     """Rescaled slices (Z,H,W) and their headers."""
     headers, slices, padding = [], [], []
     for file in files:
-        header, stored = read_with_pixels(file, limits)
+        header, stored = dicom.read_with_pixels(file, limits)
         headers.append(header)
         with located(file):
             padding.append(_is_padding(header, stored))
@@ -131,7 +120,8 @@ def _rescaled(header: Dataset, stored: np.ndarray) -> np.ndarray:
     """slope · stored + intercept (PS3.3 C.11.1): int16 where it fits, else int32; float32 with a fraction."""
     if "ModalityLUTSequence" in header:
         raise DataError("values go through a table", field="ModalityLUTSequence", expected="slope and intercept")
-    (slope,), (intercept,) = numbers(header, "RescaleSlope", 1, (1.0,)), numbers(header, "RescaleIntercept", 1, (0.0,))
+    (slope,) = dicom.numbers(header, "RescaleSlope", 1, (1.0,))
+    (intercept,) = dicom.numbers(header, "RescaleIntercept", 1, (0.0,))
     if slope == 0:
         raise DataError("makes all values the same", field="RescaleSlope", found=slope)
     if not (slope.is_integer() and intercept.is_integer()):
@@ -150,7 +140,7 @@ def _is_padding(header: Dataset, stored: np.ndarray) -> np.ndarray:
     """
     fields = ("PixelPaddingValue", "PixelPaddingRangeLimit")
     try:
-        with quiet():
+        with dicom.quiet():
             values = [header[field].value for field in fields if field in header]
             bounds = np.array([int(value) for value in values if isinstance(value, int)]).astype(stored.dtype)
     except Exception:
@@ -160,7 +150,7 @@ def _is_padding(header: Dataset, stored: np.ndarray) -> np.ndarray:
 
 def _decodable(header: Dataset) -> Dataset:
     """The header without elements whose bytes make no value: whoever copies it later would stumble over them."""
-    with quiet():
+    with dicom.quiet():
         for tag in list(header.keys()):
             try:
                 element = header[tag]
@@ -194,9 +184,9 @@ class Plane:
 def plane_of(path: Path, header: Dataset) -> Plane:
     """A slice's place; raises DataError where it is missing or is not usable."""
     with located(path):
-        position = numbers(header, "ImagePositionPatient", 3)
-        cosines = numbers(header, "ImageOrientationPatient", 6)
-        spacing = numbers(header, "PixelSpacing", 2)
+        position = dicom.numbers(header, "ImagePositionPatient", 3)
+        cosines = dicom.numbers(header, "ImageOrientationPatient", 6)
+        spacing = dicom.numbers(header, "PixelSpacing", 2)
         right, down = np.array(cosines[:3]), np.array(cosines[3:])
         lengths = np.linalg.norm(right), np.linalg.norm(down)
         if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(right @ down)) > _SAME_DIRECTION:
@@ -209,7 +199,7 @@ def plane_of(path: Path, header: Dataset) -> Plane:
         if max(map(abs, position)) > _FAR_MM:
             raise DataError("no place in a room", field="ImagePositionPatient", found=position)
         fields = ("SpacingBetweenSlices", "SliceThickness")
-        stated = (abs(value) for field in fields for value in numbers(header, field, 1, (0.0,)))
+        stated = (abs(value) for field in fields for value in dicom.numbers(header, field, 1, (0.0,)))
         thickness = next((value for value in stated if low <= value <= high), 1.0)
     right = right / lengths[0]
     down = down - (down @ right) * right
@@ -234,7 +224,7 @@ def in_order(headers: Mapping[Path, Dataset]) -> dict[Path, Plane]:
             raise DataError("slices differ in pixel spacing", field="PixelSpacing", found=found)
     kept: dict[str, Path] = {}
     for file in sorted(planes, key=lambda file: planes[file].height):
-        before = kept.setdefault(text(headers[file], "SOPInstanceUID") or str(file), file)
+        before = kept.setdefault(dicom.text(headers[file], "SOPInstanceUID") or str(file), file)
         if before != file and sha256_of(before) != sha256_of(file):
             found = f"{before.name} and {file.name}"
             raise DataError("two files claim to be one slice", field="SOPInstanceUID", found=found)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modiff.config.modiff import LDFConfig
+from modiff.config.methods import LDFConfig
 from modiff.nn.edges import EdgeFilter, dilate, unit_range
 
 MILD_HIGH_PASS = (0.2, 0.8)  # the filter's gain at frequency 0 and at the largest frequency before any training

@@ -10,7 +10,7 @@ import pytest
 from lidc_folder import box, small_mark, square, uid, xml
 
 from modiff.data.importers.lidc_dicom import outlines as module
-from modiff.data.importers.lidc_dicom.outlines import merge, parse, series_uid_of, slices_named
+from modiff.data.importers.lidc_dicom.outlines import merge, parse, series_uid_of
 from modiff.errors import DataError
 
 GOOD = xml(1, [[box(60, 70, 10, [1, 2])], [box(61, 70, 9, [2]), small_mark(4, 9, 9)], [], []])
@@ -48,7 +48,8 @@ def test_the_series_is_known_from_the_start_of_the_file() -> None:
 
 
 def test_the_slices_that_are_named_are_those_of_outlined_nodules() -> None:
-    assert slices_named(read(GOOD)) == {uid(1, 1, 1), uid(1, 1, 2)}
+    named = {region.sop_uid for session in read(GOOD) for outline in session for region in outline}
+    assert named == {uid(1, 1, 1), uid(1, 1, 2)}
 
 
 def test_a_radiographs_message_has_no_sessions() -> None:

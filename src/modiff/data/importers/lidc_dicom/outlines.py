@@ -19,7 +19,6 @@ import io
 import math
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -31,7 +30,7 @@ from scipy.spatial import cKDTree
 
 from modiff.data.importers.sources import Source, read_bytes
 from modiff.errors import DataError
-from modiff.io.files import located
+from modiff.io.files import guarding
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -67,7 +66,7 @@ class XmlFile:
     def read(self) -> bytes:
         """Its content; raises DataError where it is too large or cannot be read."""
         if self.inside is not None:
-            with closing(Source(self.path)) as source:
+            with Source(self.path) as source:
                 return source.read(self.inside)
         return read_bytes(self.path)
 
@@ -102,21 +101,15 @@ def parse(data: bytes, where: str) -> list[Session]:
 
     if len(data) > MAX_BYTES:
         raise DataError("too large for an LIDC XML", path=where, found=f"{len(data)} bytes", expected=f"≤ {MAX_BYTES}")
-    try:
-        with located(where):
-            root = _root(ElementTree.iterparse(io.BytesIO(data), ("start", "end"), forbid_dtd=True))
-            sessions = [_session(session) for session in root.iter("readingSession")]
-            most = max(map(len, sessions), default=0)
-            if most > MAX_OUTLINES or len(sessions) > MAX_SESSIONS:
-                what = "nodules" if most > MAX_OUTLINES else "sessions"
-                expected = f"at most {MAX_SESSIONS}, and {MAX_OUTLINES} nodules in each"
-                raise DataError(f"too many {what}", expected=expected)
-            return sessions
-    except DataError:
-        raise
-    except Exception as error:  # the parser, or what it was told to forbid
-        kind = type(error).__name__
-        raise DataError("is no well-formed XML, or has a DTD", path=where, found=kind) from None
+    with guarding(where, "is no well-formed XML, or has a DTD"):  # the parser, or what it was told to forbid
+        root = _root(ElementTree.iterparse(io.BytesIO(data), ("start", "end"), forbid_dtd=True))
+        sessions = [_session(session) for session in root.iter("readingSession")]
+        most = max(map(len, sessions), default=0)
+        if most > MAX_OUTLINES or len(sessions) > MAX_SESSIONS:
+            what = "nodules" if most > MAX_OUTLINES else "sessions"
+            expected = f"at most {MAX_SESSIONS}, and {MAX_OUTLINES} nodules in each"
+            raise DataError(f"too many {what}", expected=expected)
+        return sessions
 
 
 def merge(files: Iterable[Sequence[Session]]) -> list[Session]:
@@ -176,11 +169,6 @@ def _region(roi: Element) -> Region:
             raise DataError("no place of a pixel", field="edgeMap", found=found, expected=expected)
         points.append((int(x), int(y)))
     return Region(uid, np.array(points, np.int32).reshape(-1, 2), inclusion == "TRUE")
-
-
-def slices_named(sessions: Sequence[Session]) -> set[str]:
-    """SOP instance UIDs of all slices on which somebody outlined something."""
-    return {region.sop_uid for session in sessions for outline in session for region in outline}
 
 
 def interior(points: np.ndarray) -> tuple[np.ndarray, int, int]:

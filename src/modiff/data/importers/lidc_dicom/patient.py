@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def _readings(
         data = file.read()
         sessions, uid = outlines.parse(data, file.name), outlines.series_uid_of(data)
         if uid not in named:
-            slices = outlines.slices_named(sessions)
+            slices = {region.sop_uid for session in sessions for outline in session for region in outline}
             uid = next((name for name, uids in named.items() if uids & slices), "")
         if uid:
             found.setdefault(uid, []).append(sessions)
@@ -164,13 +164,12 @@ def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> li
     return outlines.group(marked, series.steps)
 
 
-def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> list[dict[str, Any]]:
+def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> Iterator[dict[str, Any]]:
     """A nodule's slices, each with what `import_patient` says of it."""
     rule = job.rule
     spacing = series.planes[0].spacing
     window = Window.around(outlines.centre_of(nodule), rule, spacing, series.shape)
     top, left = (float(places[0]) for places in window.places)
-    crops = []
     for index, place in enumerate(slices_of(nodule)):
         values = read_slice(series.paths[place])
         if values.shape != series.shape:
@@ -180,19 +179,16 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
             drawn = np.zeros(series.shape, bool)
             drawn[tuple(voxels[voxels[:, 0] == place, 1:].T)] = True
             masks[reader] = window.mask(drawn)
-        crops.append(
-            {
-                "case": f"{job.patient}/nodule-{number}/slice-{index}",
-                "image": np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8),
-                "masks": masks,
-                "sessions": readers,
-                "affine": moved(affine_of([series.planes[place]]), top, left, window.scale),
-                "slice_index": place,
-                "valid": window.valid,
-                "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
-            }
-        )
-    return crops
+        yield {
+            "case": f"{job.patient}/nodule-{number}/slice-{index}",
+            "image": np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8),
+            "masks": masks,
+            "sessions": readers,
+            "affine": moved(affine_of([series.planes[place]]), top, left, window.scale),
+            "slice_index": place,
+            "valid": window.valid,
+            "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
+        }
 
 
 def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list[str]:

@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -136,19 +136,19 @@ class LidcDicom(Importer[Job]):
             read = np.arange(self.raters) < made["sessions"][row]
             yield Case(case, item.patient, made["image"][row][None], masks[row], read, place)
 
-    def __exit__(self, *failure: object) -> None:
+    def __exit__(self, *failure: Any) -> bool | None:
         """Says who was left out; what was kept is needed no longer once the store is made."""
         if failure[0] is None:
             if self._left_out:
                 self._say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
             shutil.rmtree(self._kept, ignore_errors=True)
+        return super().__exit__(*failure)
 
 
 def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], _Crops]]]:
     """Each job and a call that gives its result or raises, as they finish; one process where there is one to use."""
     if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            yield job, partial(patient.import_patient, job)
+        yield from ((job, partial(patient.import_patient, job)) for job in jobs)
         return
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(patient.import_patient, job): job for job in jobs}
@@ -212,7 +212,7 @@ def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
     """Series UID -> the XML files that name it."""
     found: dict[str, list[XmlFile]] = defaultdict(list)
     for place in places:
-        with closing(Source(place)) as source:
+        with Source(place) as source:
             for name in source.names:
                 if name.lower().endswith(".xml"):
                     file = XmlFile(source.path / name) if source.path.is_dir() else XmlFile(source.path, name)

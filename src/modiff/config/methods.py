@@ -1,6 +1,7 @@
-"""Settings of the methods that MoDiff is compared with.
+"""Settings of the methods: MoDiff, and those that it is compared with.
 
-Defaults follow the papers; where a released implementation differs, its way is a named option.
+An ambiguity of a paper is a named option; MoDiff's equations are its paper's. Defaults of the others follow their
+papers; where a released implementation differs, its way is a named option.
 """
 
 from __future__ import annotations
@@ -9,8 +10,158 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from modiff.config.fields import COUNT, FRACTION, NOT_NEGATIVE, Range, number
-from modiff.config.modiff import PresenceConfig
+from modiff.config.fields import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, number
+
+PRESENCE_HIDDEN = 128  # width of the presence head's hidden layer
+PRESENCE_DROPOUT = 1.5, 0.5  # of its dense layers: so many times `presence.dropout`, at most the second
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The forward process, what the network predicts, and how samples are drawn."""
+
+    kind: Literal["gaussian", "categorical"] = "gaussian"
+    """gaussian: x0 = 2p - 1 diffuses; categorical: CCDM's uniform kernel with a soft x0 (ablation)"""
+    steps: int = number(250, COUNT)
+    """T, the number of steps of the discrete chain (paper §4.1)"""
+    schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
+    """noise schedule; linear is the usual one rescaled by 1000/T"""
+    input_scale: float = number(1.0, POSITIVE)
+    """b: multiplies the signal-to-noise ratio by b² (arXiv 2504.05977); below 1 there is more noise at every time"""
+    prediction: Literal["eps", "v", "x0"] = "eps"
+    """what the network predicts (paper: the noise, eps)"""
+    loss: Literal["mse", "ce"] = "mse"
+    """ce: the output is P(x0 = 1), trained by cross-entropy and soft Dice; needs prediction x0"""
+    ce_weight: float = number(20.0, NOT_NEGATIVE)
+    """weight of the mean cross-entropy per pixel beside soft Dice: in the loss ce and in the presence head's
+    map loss"""
+    dice_weight: float = number(1.0, NOT_NEGATIVE)
+    """weight of the soft Dice loss, in the same two"""
+    sampler: Literal["ancestral", "ddim", "dpm++"] = "ancestral"
+    """how samples are drawn"""
+    sampling_steps: int = number(250, COUNT)
+    """number of network evaluations per sample, by default"""
+    spacing: Literal["uniform", "trailing", "quadratic"] = "uniform"
+    """how the steps are spaced in time"""
+    time: Literal["continuous", "discrete"] = "continuous"
+    """times drawn in training: anywhere in (0, 1], or k/T"""
+
+
+@dataclass(frozen=True)
+class LDFConfig:
+    """Learnable discrete frequency filter (paper §3.2, Eq. 6 and 7)."""
+
+    enabled: bool = True
+    """off: the identity stands in its place (ablation "MCA only")"""
+    filter: Literal["ldf", "canny", "gaussian", "roberts", "prewitt", "sobel"] = "ldf"
+    """what stands in the LDF's three places: itself, or a fixed edge filter, the losses unchanged (paper Table 4)"""
+    kernels: tuple[int, ...] = number((3, 5, 7), Range(low=1, odd=True))
+    """sizes of the depthwise convolutions in the frequency plane"""
+    order: Literal["parallel", "sequential"] = "parallel"
+    """the convolutions are summed, or follow one another"""
+    transform: Literal["fft", "matrix"] = "fft"
+    """fast Fourier transform, or the same by matrix products (export, no complex numbers)"""
+    target: Literal["image", "label", "both"] = "both"
+    """morphological gradient that L_LDF compares with (Eq. 7): of the image, of the mean label map, half each"""
+    weight: float = number(0.5, NOT_NEGATIVE)
+    """λ1 of Eq. 8"""
+
+
+@dataclass(frozen=True)
+class MCAConfig:
+    """Morphology-based cross-attention network (paper §3.1, Eq. 1 to 5)."""
+
+    enabled: bool = True
+    """off: y^B = f(B), the attention dropped (ablation "LDF only"); with the LDF off too: the image alone"""
+    roles: Literal["image_queries", "label_queries"] = "image_queries"
+    """image_queries: queries from the image, keys and values from the label (Eq. 1); label_queries: all three from the
+    label (Eq. 2), so that the image enters by f(B) alone"""
+    dim: int = number(64, COUNT, "channels")
+    """D, width of queries, keys, values and of f(B)"""
+    heads: int = number(4, COUNT)
+    """heads of the self-attention in Eq. 4"""
+    condition_channels: int = number(8, COUNT, "channels")
+    """channels of g^B(O^B) at full resolution (Eq. 5)"""
+    query_stride: int = number(8, COUNT)
+    """every how many queries L_MCA looks at; made coprime to the grid's width, so that all columns are met"""
+    weight: float = number(0.5, NOT_NEGATIVE)
+    """λ2 of Eq. 8"""
+
+
+@dataclass(frozen=True)
+class PresenceConfig:
+    """Whether raters mark anything at all, and whose labels form the map (paper abstract and §1)."""
+
+    mode: Literal["hurdle", "implicit"] = "hurdle"
+    """hurdle: a head predicts how many raters mark something; implicit: the denoiser draws empty masks itself"""
+    base: int = number(24, COUNT, "channels")
+    """channels of the head's first level"""
+    multipliers: tuple[int, ...] = number((1, 2, 4, 6), COUNT)
+    """channels of its levels, as multiples of base; each level halves the resolution"""
+    stem: int = number(2, COUNT, "pixels")
+    """side of the patches that its first layer takes"""
+    dropout: float = number(0.2, FRACTION)
+    """fraction of dropped channels in its blocks"""
+    window: int = number(64, NOT_NEGATIVE, "pixels")
+    """side in pixels of the square around the prompt that it looks at; 0, or data without a prompt: the whole image"""
+    jitter: int = number(3, NOT_NEGATIVE, "pixels")
+    """largest random shift of that square in training, pixels"""
+    intensity_augmentation: float = number(1.0, NOT_NEGATIVE)
+    """strength of random gamma, contrast, brightness and noise on what the head sees; 0 for none"""
+    map_weight: float = number(1.0, NOT_NEGATIVE)
+    """weight of the auxiliary loss: the raters' mean label map, predicted densely"""
+    weight: float = number(1.0, NOT_NEGATIVE)
+    """weight of the cross-entropy of the number of raters who mark something"""
+    single_share: float = number(0.5, FRACTION)
+    """fraction of training draws with one marker; the others take a uniform non-empty subset of the markers"""
+    weight_by_markers: bool = True
+    """weight an image's one-marker draws by its number of markers: the distribution of a rater who marks something"""
+    null_share: float = number(0.1, FRACTION)
+    """fraction of training draws in which the subset is hidden from the denoiser"""
+    dihedral_average: bool = True
+    """average the head's answer over the eight flips and turns of the image when sampling"""
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The denoiser's backbone."""
+
+    base: int = number(32, COUNT, "channels")
+    """channels of the first level"""
+    multipliers: tuple[int, ...] = number((1, 2, 2, 4, 5), COUNT)
+    """channels of each level as multiples of base; each level halves the resolution"""
+    blocks: int = number(2, COUNT)
+    """residual blocks per level"""
+    attention: tuple[int, ...] = number((8, 16), Range(low=1, empty=True))
+    """down-sampling factors, relative to the image, at which there is self-attention"""
+    heads: int = number(4, COUNT)
+    """attention heads"""
+    dropout: float = number(0.0, FRACTION)
+    """fraction of dropped channels in the residual blocks"""
+    stem: int = number(1, COUNT, "pixels")
+    """side of the patches that the first layer takes and the last layer gives (space to depth)"""
+
+
+@dataclass(frozen=True)
+class MoDiffConfig:
+    """MoDiff (MICCAI 2025)."""
+
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    ldf: LDFConfig = field(default_factory=LDFConfig)
+    mca: MCAConfig = field(default_factory=MCAConfig)
+    presence: PresenceConfig = field(default_factory=PresenceConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    prompt: bool = True
+    """tell the denoiser the position relative to the prompt, where the data has one"""
+    window: int = number(0, NOT_NEGATIVE, "pixels")
+    """side in pixels of the square around the prompt that is denoised when sampling, everything outside being
+    background; an image whose predicted label map reaches the square's border is denoised whole. 0: always whole"""
+    crop: int = number(0, NOT_NEGATIVE, "pixels")
+    """side in pixels of the random squares that the denoiser is trained on; 0: the whole image"""
+    crop_jitter: int = number(8, NOT_NEGATIVE, "pixels")
+    """largest shift of a training square from the prompt, pixels; without a prompt squares lie anywhere"""
+    crop_anywhere: float = number(0.1, FRACTION)
+    """fraction of training squares that lie anywhere in the image"""
 
 
 @dataclass(frozen=True)

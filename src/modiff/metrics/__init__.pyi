@@ -1,0 +1,12 @@
+from . import functional as functional
+from .protocols import PROTOCOLS as PROTOCOLS
+from .protocols import Protocol as Protocol
+from .torchmetrics import CalibrationError as CalibrationError
+from .torchmetrics import ConsensusSurface as ConsensusSurface
+from .torchmetrics import CrossCorrelation as CrossCorrelation
+from .torchmetrics import EnergyDistance as EnergyDistance
+from .torchmetrics import HungarianIoU as HungarianIoU
+from .torchmetrics import Insight as Insight
+from .torchmetrics import MeanMapMetrics as MeanMapMetrics
+from .torchmetrics import PresenceCalibration as PresenceCalibration
+from .torchmetrics import SampleSetMetrics as SampleSetMetrics
