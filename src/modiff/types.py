@@ -16,13 +16,22 @@ RaterChoice = Literal["single", "all"] | Sequence[int]
 """Whose reading a sample is: one rater drawn at random, the consensus of all, or of the raters named by number."""
 
 
+SAME_SIZE = 1.1  # ratio of pixel sizes from which things look larger or smaller
+_LATER = ("fold", "spacing_range", "orientation", "fit", "modality")  # left out where they are not known
+_SIDES = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """What a model must know of the data it learns from; a run folder's data.json holds it.
 
     channels, classes (foreground), raters: names. exchangeable_raters: a rater's index does not say who it is.
     intensity: the rule that made the values (`modiff.data.intensity`), None where it is not known. prompt: "centre"
-    where images are crops about a lesion, else "none". size: (H,W) of the images. spacing: (row, column) mm of a pixel.
+    where images are crops about a lesion, else "none". size: (H,W) of the images. spacing: (row, column) mm of a pixel,
+    the median where pixels differ, and spacing_range the smallest and the largest side of one. orientation: the sides
+    of the patient towards which column, row and slice run, such as LPS; "none" for pictures, which have no place in
+    space, "mixed" where images differ. fit: how images came to their size: cropped or padded (crop), resized, or as
+    they were (none). modality: DICOM's word, such as CT. The last four are None where they are not known.
     images, fingerprint, path, source, licence: of the store. fold: the one that was held out of training, if any.
     """
 
@@ -40,12 +49,19 @@ class DataSpec:
     fingerprint: str = ""
     path: str = ""
     fold: int | None = None
+    spacing_range: tuple[float, float] | None = None
+    orientation: str | None = None
+    fit: Literal["none", "crop", "resize"] | None = None
+    modality: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("channels", "classes", "raters"):
             if not getattr(self, name):
                 raise DataError("is empty", field=name, expected="one name or more")
-        for name, pair in (("size", self.size), ("spacing", self.spacing)):
+        if self.sides is not None and sorted("LPS"[_SIDES[side]] for side in self.sides if side in _SIDES) != [*"LPS"]:
+            raise DataError("no such orientation", field="orientation", found=self.orientation, expected="such as LPS")
+        for name in ("size", "spacing", "spacing_range"):
+            pair = getattr(self, name)
             if pair is not None and (len(pair) != 2 or not all(0 < value < math.inf for value in pair)):
                 raise DataError("is out of range", field=name, found=pair, expected="two numbers above 0")
 
@@ -53,6 +69,11 @@ class DataSpec:
     def prompted(self) -> bool:
         """Whether images are crops about a lesion."""
         return self.prompt == "centre"
+
+    @property
+    def sides(self) -> str | None:
+        """The orientation where all images have one and the same."""
+        return None if self.orientation in ("none", "mixed") else self.orientation
 
     @classmethod
     def of(
@@ -68,7 +89,7 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """As plain data: lists in place of tuples."""
         found = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-        return {name: value for name, value in found.items() if name != "fold" or value is not None}
+        return {name: value for name, value in found.items() if name not in _LATER or value is not None}
 
 
 @dataclass

@@ -57,6 +57,10 @@ def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Pat
             Local(wiggle=0),
             {"size": (32, 32), "intensity": "window:-500:500", "prompt": None, "classes": ["lesion"]},
         ),
+        "axial": (
+            Local(wiggle=0),
+            {"size": (32, 32), "intensity": "percentiles:0:100", "classes": ["lesion"], "orientation": "LPS"},
+        ),
         "second": (Second(wiggle=0), {"size": (64, 64), "intensity": "unit", "classes": ["lesion"]}),
         "crops": (Discs(), {**data, "size": (32, 32)}),
         "organs": (
@@ -373,3 +377,39 @@ def test_a_real_brain_goes_through(command, shared):
     assert command("pixels", path, "-n", 1, "--roi", "40:140,60:160,90:93", "-o", "out") == 0
     np.testing.assert_allclose(image("mean").affine, nib.load(path).affine, atol=1e-5)
     assert image("mean").shape == nib.load(path).shape
+
+
+class TestTurned:
+    """A model of axial slices, columns to the left and rows to the back, on scans that are stored otherwise."""
+
+    @pytest.mark.parametrize("sides", ["LAS", "PIL", "ASR"])
+    def test_files_lie_on_the_scans_own_grid(self, command, nifti, sides):
+        stored = nib.load(nifti)
+        ornt = nib.orientations
+        change = ornt.ornt_transform(nib.io_orientation(stored.affine), ornt.axcodes2ornt(sides))
+        nib.save(stored.as_reoriented(change), "other.nii.gz")
+        place = np.linalg.inv(nib.load("other.nii.gz").affine) @ stored.affine @ [33, 15, 2, 1]
+        at = ",".join(str(round(float(value))) for value in place[:3])
+        assert command("axial", "other.nii.gz", "-n", 2, "-o", "out") == 0
+        found = image("consensus")
+        np.testing.assert_allclose(found.affine, nib.load("other.nii.gz").affine, atol=1e-5)
+        expected = np.asarray(nib.load("other.nii.gz").dataobj)
+        np.testing.assert_array_equal(np.asarray(found.dataobj), expected)
+        assert summary()["model_sees"] == {"width": 50, "height": 40, "slices": 6, "orientation": "LPS"}
+        assert summary()["warnings"] == []
+        assert command("axial", "other.nii.gz", "-n", 2, "--at", at, "-o", "part") == 0
+        assert summary("part")["at"] == [int(value) for value in at.split(",")]
+        marked = np.argwhere(np.asarray(image("consensus", "part").dataobj))
+        own = np.rint(np.linalg.inv(stored.affine) @ found.affine @ np.c_[marked, np.ones(len(marked))].T)[2]
+        assert set(own.tolist()) == {2.0}
+
+    def test_segmentations_refer_to_the_slices_that_were_read(self, command, tmp_path):
+        write_series(tmp_path / "sagittal", blob() * 900 - 400, axes=(0, 1, 0, 0, 0, -1))
+        assert command("axial", "sagittal", "-n", 2, "-o", "out") == 0
+        np.testing.assert_array_equal(np.asarray(image("consensus").dataobj).T, blob())
+        seg = hd.seg.segread("out/hypotheses.seg.dcm").get_volume()
+        marked = np.argwhere(seg.array[..., 0]) @ seg.affine[:3, :3].T + seg.affine[:3, 3]
+        nifti = image("consensus")
+        own = nib.affines.apply_affine(nifti.affine, np.argwhere(np.asarray(nifti.dataobj)))
+        both = [np.unique(places.round(3), axis=0) for places in (own, marked * [-1, -1, 1])]
+        np.testing.assert_allclose(both[0], both[1], atol=2e-3)

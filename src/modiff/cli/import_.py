@@ -28,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
     given = import_parser(args.source, f"{args.prog} {args.source}").parse_args(args.rest)
 
     from modiff.data.importers.base import advice, run_import
+    from modiff.data.loading import place_of
     from modiff.data.store import Store
+    from modiff.types import SAME_SIZE
 
     path = run_import(args.source, given)
     with Store.open(path) as store:
@@ -36,6 +38,10 @@ def run(args: argparse.Namespace) -> int:
         splits = ", ".join(f"{len(store.rows(name))} {name}" for name in store.split_names())
         images = f"{counted(len(store), 'image')} of {counted(len(patients), 'patient')}"
         print(f"{path}: {images} ({splits}), {counted(len(store.info.raters), 'rater')}")
+        place = place_of(store, store.rows())
+    if (ends := place["spacing_range"]) and ends[1] > ends[0] * SAME_SIZE:
+        median = "×".join(f"{mm:.3g}" for mm in place["spacing"])
+        print(f"note: pixels of {ends[0]:.3g} to {ends[1]:.3g} mm; a model takes the median, {median} mm, for its own")
     if told := advice(given, patients):
         print(f"note: {told}")
     print(f"`modiff info {path}` says more.")

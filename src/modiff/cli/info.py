@@ -80,10 +80,13 @@ def _facts(about: dict[str, Any]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from modiff.io.volume import plane_of
+
     table = Table(show_header=False, box=None, title=Text(about["path"]), title_justify="left", title_style="bold")
     channels, height, width = about["shape"]
     kind = "exchangeable: a slot is not a person" if about["exchangeable_raters"] else "each a person of the same name"
-    spacing = about["spacing_mm"]
+    spacing, ends, lies = about["spacing_mm"], about["spacing_range_mm"], about["orientation"]
+    differing = f", the median of {ends[0]:.3g} to {ends[1]:.3g} mm" if ends else ""
     facts = {
         "images": f"{about['images']} of {counted(about['patients'], 'patient')}, {height}×{width}, {about['dtype']}",
         "channels": f"{channels}: {', '.join(about['channels'])}",
@@ -91,7 +94,10 @@ def _facts(about: dict[str, Any]) -> Table:
         "raters": f"{len(about['raters'])}: {', '.join(about['raters'])} ({kind})",
         "intensity": about["intensity"],
         "prompt": "the image's centre says which lesion is meant" if about["prompt"] == "centre" else "none",
-        "spacing": f"{spacing[0]:g} × {spacing[1]:g} mm" if spacing else "not the same for all, or unknown",
+        "spacing": f"{spacing[0]:g} × {spacing[1]:g} mm{differing}" if spacing else "unknown",
+        "slices": f"{plane_of(lies)}, columns, rows and slices towards {', '.join(lies)}" if len(lies) == 3 else "",
+        "size": {"crop": "cropped or padded", "resize": "resized"}.get(about["fit"], ""),
+        "modality": about["modality"],
         **{name: about[name] for name in ("source", "licence", "importer")},
         "files read": "\n".join(f"{name}\n{digest}" for name, digest in about["provenance"].items()) or "none",
         "fingerprint": about["fingerprint"],

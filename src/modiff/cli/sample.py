@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
     from modiff.cli.evaluate import progress_bar
     from modiff.io.files import Limits, check_output
-    from modiff.io.image import read_channels
+    from modiff.io.image import named_file, read_channels
 
     at, spacing, raters = (_numbers(args, name) for name in _LISTS)
     if at is None and (slices := asked(args, SampleConfig).get("slices")):
@@ -32,17 +34,23 @@ def run(args: argparse.Namespace) -> int:
     # What can be refused without torch and a model is refused before they are loaded.
     if args.output is not None:
         check_output(args.output, overwrite=args.overwrite)
-    scan = read_channels(args.image, limits=Limits() if args.max_bytes is None else Limits(args.max_bytes))
+    files = [named_file(text) for text in args.image]
+    scan = read_channels(
+        [path for _, path in files], limits=Limits() if args.max_bytes is None else Limits(args.max_bytes)
+    )
 
+    from modiff.prediction.channels import arranged
     from modiff.prediction.predict import Predictor, Settings, called, predict
     from modiff.prediction.write import write_prediction
 
     settings = Settings(at=at, spacing=spacing, raters=raters, **asked(args, SampleConfig))
     predictor = Predictor.from_path(args.model, device=args.device)
+    scan, paths, guessed = arranged(scan, files, predictor.data.channels)
     quiet = args.json or not sys.stderr.isatty()
     with progress_bar("samples", "windows", quiet=quiet) as progress:
         prediction = predict(scan, predictor, settings, progress=progress)
-    content = _about(args, predictor, prediction)
+    prediction = replace(prediction, notes=(*guessed, *prediction.notes))
+    content = _about(args, predictor, prediction, paths)
     if args.output is None:
         content |= prediction.to_dict()
     else:
@@ -57,15 +65,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _about(args: argparse.Namespace, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
-    """How the samples were made."""
+def _about(
+    args: argparse.Namespace, predictor: Predictor, prediction: Prediction, paths: Sequence[Path]
+) -> dict[str, Any]:
+    """How the samples were made. paths: of the image, in the order of its channels."""
     from modiff.devices import device_name
     from modiff.evaluation import provenance
     from modiff.prediction.write import describe_source, public_command
 
     scan, command = prediction.scan, provenance.command_line()
     return {
-        "command": public_command(command, scan, args.image[0], identify=args.identify),
+        "command": public_command(command, scan, paths[0], identify=args.identify),
         "date": provenance.now(),
         "versions": provenance.versions(),
         "device": device_name(predictor.device),
@@ -75,7 +85,7 @@ def _about(args: argparse.Namespace, predictor: Predictor, prediction: Predictio
             "card": predictor.card,
         },
         **prediction.settings.drawing(),
-        "image": describe_source(scan, args.image, identify=args.identify),
+        "image": describe_source(scan, paths, identify=args.identify),
     }
 
 

@@ -38,6 +38,8 @@ class SampleConfig:
     intensity: str | None = None
     """how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they are as in
     training; by default the model's own rule"""
+    resample_to_model: bool = False
+    """resample slices to the pixel size of the training data, and results back onto the image's own grid"""
     threshold: float | None = number(None, Range(low=0, high=1, above=True))
     """a pixel is marked from this probability on; by default argmax"""
     distinct: float = number(DISTINCT, POSITIVE, "pixels")

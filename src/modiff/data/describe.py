@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from modiff.data.loading import place_of
 from modiff.data.store import Store
 from modiff.data.store_format import packed
 
@@ -17,7 +18,8 @@ def describe(store: Store) -> dict[str, Any]:
 
     `splits` holds one entry per split and, last, one for `all`; see `_statistics` for what the numbers mean.
     """
-    said = {"spacing_mm" if name == "spacing" else name: value for name, value in asdict(store.info).items()}
+    said = {name: value for name, value in asdict(store.info).items() if name != "spacing"}
+    place = place_of(store, store.rows())
     counts = _count(store)
     names = [*store.split_names(), "all"]
     rows = {name: store.rows(None if name == "all" else name) for name in names}
@@ -31,6 +33,9 @@ def describe(store: Store) -> dict[str, Any]:
         "shape": list(store.shape),
         "dtype": str(store.dtype),
         **said,
+        "spacing_mm": place["spacing"],
+        "spacing_range_mm": place["spacing_range"],
+        "orientation": place["orientation"],
         "folds": {str(fold): list(folds.values()).count(fold) for fold in sorted(set(folds.values()))},
         "splits": [{"split": name, **_statistics(store, counts, rows[name])} for name in names],
     }

@@ -68,6 +68,12 @@ class IntensityRule:
         return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
 
+def has_units(dtype: np.dtype, rule: IntensityRule, *, scan: bool) -> bool:
+    """Whether a window is of an image's own numbers: of a scan's always. A picture of 8 or 16 bits unsigned has none
+    of a window that reaches beyond its range, such as HU: it is windowed already, from 0 to full scale."""
+    return scan or dtype not in (np.uint8, np.uint16) or (rule.low >= 0 and rule.high <= np.iinfo(dtype).max)
+
+
 def stretch(image: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
     """Values from `low` to `high` (broadcastable) -> float64 in [0,1], clipped; 0 where there is no contrast."""
     low, span = np.asarray(low, np.float64), np.asarray(high, np.float64) - low
@@ -97,14 +103,17 @@ def check_unit(array: np.ndarray, path: str | Path | None = None, *, kinds: str 
         raise DataError(what, path=path, field="intensity", found=found, expected=expected, hint=hint)
 
 
-def convert(image: np.ndarray, rule: IntensityRule) -> tuple[np.ndarray, list[str]]:
+def convert(image: np.ndarray, rule: IntensityRule, *, units: bool = False) -> tuple[np.ndarray, list[str]]:
     """Values of a whole (C,H,W) or (C,Z,H,W), of any number type, by `rule` -> float32 in [0,1]; and what differs from
     the rule, in words.
 
-    8- and 16-bit unsigned values are a picture's, from 0 to full scale, where the rule does not say otherwise. Raises
-    DataError where other values are needed in [0,1] and are not.
+    8- and 16-bit unsigned values are a picture's, from 0 to full scale, where the rule does not say otherwise. units:
+    a window is of these numbers (`has_units`); else a picture is taken as windowed already. Raises DataError where
+    other values are needed in [0,1] and are not.
     """
     scale, values = full_scale(image), image.astype(np.float64)
+    if rule.kind == "window" and units:
+        scale = None
     if rule.kind in ("minmax-slice", "percentiles") or (rule.kind == "window" and scale is None):
         low, high = rule.bounds(values)
         flat = np.flatnonzero((high <= low).reshape(len(values), -1).any(1))

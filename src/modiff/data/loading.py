@@ -7,8 +7,9 @@ turns, the same for an image and all its masks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo, packed
 from modiff.errors import DataError
+from modiff.io.volume import change_of_axes, permuted, sides_of
 from modiff.rng import seed_for
 from modiff.types import Batch
 
@@ -31,11 +33,15 @@ def to_unit(image: np.ndarray) -> Tensor:
     return torch.from_numpy(values.astype(np.float32, copy=False))
 
 
+_SAME_SIZE = 1.001  # ratio of pixel sizes that are the same: headers hold single precision
+
+
 @dataclass
 class MemoryStore:
     """Cases in memory. LIDC (14,452 images of 128×128, four raters) takes 355 MB.
 
     image: (n,C,H,W) in the store's type. packed: (n,R,K,⌈HW/8⌉) uint8, one bit per pixel. read: (n,R) bool.
+    place: what `DataSpec` says of where these images lie, by its names: spacing, spacing_range, orientation.
     """
 
     info: StoreInfo
@@ -45,6 +51,7 @@ class MemoryStore:
     image: np.ndarray
     packed: np.ndarray
     fingerprint: str
+    place: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -98,7 +105,40 @@ def load(store: str | Path | Store, split: str | None = None) -> MemoryStore:
         bits[start:end] = packed(masks, classes)
         start = end
     cases, patients = (tuple(names[rows].tolist()) for names in (store.cases, store.patients))
-    return MemoryStore(info, cases, patients, store.read[rows], image, bits, store.fingerprint())
+    return MemoryStore(info, cases, patients, store.read[rows], image, bits, store.fingerprint(), place_of(store, rows))
+
+
+def turned(store: MemoryStore, own: str, to: str) -> MemoryStore:
+    """The cases with rows and columns turned so that they run as those of `to`, where both are slices of one plane.
+
+    own, to: the sides of the patient towards which column, row and slice run, such as LPS.
+    """
+    change = change_of_axes(own, to)
+    if change[2, 0] != 2 or own[:2] == to[:2]:
+        return store
+    change[2] = 2, 1  # which slice comes first does not matter
+    count, classes = len(store), len(store.info.classes)
+    bits = np.empty_like(store.packed)
+    for start in range(0, count, 128):
+        rows = np.arange(start, min(start + 128, count))
+        masks = np.ascontiguousarray(permuted(store.masks(rows), change))
+        bits[rows] = np.packbits(masks.reshape(*bits[rows].shape[:2], classes, -1), axis=-1)
+    place = store.place | {"orientation": to[:2] + own[2]}
+    image = np.ascontiguousarray(permuted(store.image, change))
+    return replace(store, image=image, packed=bits, place=place)
+
+
+def place_of(store: Store, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
+    """What `DataSpec` says of where images lie: spacing, spacing_range and orientation, each None where not known."""
+    found = [store.geometry(int(row)) for row in rows]
+    sizes = np.array([geometry.spacing for geometry in found if geometry.spacing is not None]).reshape(-1, 2)
+    axes = [None if geometry.affine is None else geometry.affine[:3, :3].round(6) for geometry in found]
+    each = {None if one is None else one.tobytes(): one for one in axes}  # few differ, and asking takes long
+    sides = {"none" if one is None else sides_of(np.pad(one, (0, 1))) or "none" for one in each.values()}
+    median = tuple(np.median(sizes, axis=0).tolist()) if len(sizes) else None
+    alike = not len(sizes) or sizes.max() <= sizes.min() * _SAME_SIZE or np.ptp(sizes, axis=0).max() == 0
+    ends = None if alike else (float(sizes.min()), float(sizes.max()))
+    return {"spacing": median, "spacing_range": ends, "orientation": sides.pop() if len(sides) == 1 else "mixed"}
 
 
 def dihedral(x: Tensor, index: int) -> Tensor:

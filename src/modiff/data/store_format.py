@@ -23,6 +23,7 @@ from modiff.errors import DataError
 FORMAT = "modiff-store"
 SCHEMA = 1
 PROMPTS = ("centre", "none")
+FITS = ("none", "crop", "resize")
 NAMES = ("case", "patient", "split")  # tables of text
 
 # gzip 4: measured on LIDC crops, 1 % larger than gzip 9 at half the time; lzf is 29 % larger.
@@ -67,6 +68,8 @@ class StoreInfo:
     cannot.
     prompt: `centre` where an image's centre says which lesion is meant, else `none`.
     spacing: mm per pixel (row, column) of every image, or None where unknown or different from item to item.
+    fit: how images came to their size: `none`, `crop` (or padding) or `resize`. modality: DICOM's word, such as CT.
+    Both are None where they are not known.
     provenance: name of what was read -> its SHA-256. importer: name and version.
     """
 
@@ -82,6 +85,8 @@ class StoreInfo:
     importer: str = "unknown"
     provenance: Mapping[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
+    fit: str | None = None
+    modality: str | None = None
 
     def __post_init__(self) -> None:
         for what in ("channels", "classes", "raters"):
@@ -95,6 +100,10 @@ class StoreInfo:
             check_name(getattr(self, what), what)
         if self.prompt not in PROMPTS:
             raise DataError("no such prompt", field="prompt", found=self.prompt, expected=" or ".join(PROMPTS))
+        if self.fit not in (None, *FITS):
+            raise DataError("no such fit", field="fit", found=self.fit, expected=", ".join(FITS))
+        if self.modality is not None:
+            check_name(self.modality, "modality")
         if len(self.classes) > 255:
             raise DataError("too many classes", field="classes", found=len(self.classes), expected="at most 255")
         object.__setattr__(self, "provenance", dict(self.provenance))
@@ -106,6 +115,7 @@ class StoreInfo:
 
 
 _TEXTS = ("intensity", "prompt", "source", "licence", "importer")
+_OPTIONAL = ("fit", "modality")
 _LISTS = ("channels", "classes", "raters")
 
 
@@ -118,7 +128,7 @@ def write_info(file: h5py.File, info: StoreInfo) -> None:
     """Puts `info` into the file's attributes and, as it may be long, provenance into a table."""
     file.attrs["format"] = np.bytes_(FORMAT)
     file.attrs["schema"] = np.int64(info.schema)
-    for name in _TEXTS:
+    for name in (*_TEXTS, *(name for name in _OPTIONAL if getattr(info, name) is not None)):
         file.attrs[name] = np.bytes_(getattr(info, name).encode())
     for name in _LISTS:
         file.attrs[name] = text_array(getattr(info, name))
@@ -151,7 +161,8 @@ def read_info(file: h5py.File) -> StoreInfo:
     if schema != SCHEMA:
         hint = "It was written by a newer modiff." if schema > SCHEMA else "Import the data again."
         raise DataError("another schema of store", field="schema", found=schema, expected=SCHEMA, hint=hint)
-    said: dict[str, Any] = {name: bytes(attribute(file, name, "S", 0)).decode() for name in _TEXTS}
+    names = (*_TEXTS, *(name for name in _OPTIONAL if name in file.attrs))
+    said: dict[str, Any] = {name: bytes(attribute(file, name, "S", 0)).decode() for name in names}
     said |= {name: tuple(bytes(item).decode() for item in attribute(file, name, "S", 1)) for name in _LISTS}
     said["spacing"] = tuple(map(float, attribute(file, "spacing", "f", 1))) if "spacing" in file.attrs else None
     table = table_of(file, "provenance", "S", (None, 2)) if "provenance" in file else np.empty((0, 2))

@@ -7,14 +7,16 @@ per metric, protocol, threshold and n; `modiff.metrics.registry` says how a metr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from modiff.data.loading import turned
 from modiff.data.splits import USUAL, fold_of, fold_split
 from modiff.data.store import Store
 from modiff.devices import device_name
@@ -26,7 +28,7 @@ from modiff.evaluation.records import EMPTY, ImageTable, Result, assemble, strat
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
 from modiff.io.files import located
-from modiff.types import marks
+from modiff.types import SAME_SIZE, DataSpec, marks
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -127,7 +129,7 @@ def evaluate_to_folder(
     another model, data set or setting.
     """
     device = torch.device(device)
-    check_fit(loaded, images, data)
+    images, said = as_trained(loaded, images, data), notes(loaded, images, split)
     target = Path(folder) / f"{settings.name(split)}.json"
     model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, loaded.config)}
     store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
@@ -138,7 +140,7 @@ def evaluate_to_folder(
     table = evaluate(loaded.model, images, settings, split=split, device=device, resume=resume, **how)
 
     def write() -> Path:
-        said, where = notes(loaded, images, split), device_name(device)
+        where = device_name(device)
         written = _write(table, settings, target, said, device=where, store=store, model=model)
         resume.discard()
         return written
@@ -187,13 +189,24 @@ def _write(
     return write_result(Result(made, table.counts(), records), target)
 
 
-def check_fit(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> None:
-    """Raises DataError unless the images have the channels and classes that the model was built for."""
-    model, info = loaded.model, images.info
+def as_trained(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> MemoryStore:
+    """The images as the model's training data were: channels in their order, slices turned as theirs in their plane.
+
+    Raises DataError unless they have the channels and classes that the model was built for.
+    """
+    model, info, trained = loaded.model, images.info, loaded.data
     sides = {"channels": (model.channels, len(info.channels)), "classes": (model.classes, len(info.classes))}
     for field, (needs, has) in sides.items():
         if needs != has:
             raise DataError("does not fit the model", path=data, field=field, found=has, expected=needs)
+    if info.classes != trained.classes and set(info.classes) == set(trained.classes):
+        found, expected = (", ".join(names) for names in (info.classes, trained.classes))
+        raise DataError("other order than the model's", path=data, field="classes", found=found, expected=expected)
+    if info.channels != trained.channels and set(info.channels) == set(trained.channels):
+        order = [info.channels.index(name) for name in trained.channels]
+        images = replace(images, image=images.image[:, order], info=replace(info, channels=trained.channels))
+    own = images.place.get("orientation")
+    return images if trained.sides is None or own in (None, "none", "mixed") else turned(images, own, trained.sides)
 
 
 def split_to_score(loaded: LoadedModel, data: str | Path, split: str, fold: str = "own") -> str:
@@ -221,13 +234,28 @@ def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
     whether it has hardly been trained."""
     from modiff.methods.run_folder import hardly_trained
 
-    found = []
-    for field, there in (("intensity", images.info.intensity), ("prompt", images.info.prompt)):
-        trained = getattr(loaded.data, field)
-        if trained is not None and trained != there:
-            found.append(f"the model was trained on data of {field} {trained}, this store has {there}")
+    found = [*_described_otherwise(loaded.data, images)]
     own, scored = loaded.data.fold, fold_of(split)[0]
     if own != scored and images.fingerprint == loaded.data.fingerprint:
         trained = "the store's own split train" if own is None else f"all folds but {own}"
         found.append(f"the model was trained on {trained}: it may have seen images of {split}")
     return [*found, *filter(None, [hardly_trained(loaded.card)])]
+
+
+def _described_otherwise(trained: DataSpec, images: MemoryStore) -> Iterator[str]:
+    """What a store says of itself that the model's training data said otherwise; what one does not say is no matter."""
+    there = {name: getattr(images.info, name) for name in ("intensity", "prompt", "fit", "modality")}
+    there["orientation"] = images.place.get("orientation")
+    for field, here in there.items():
+        if (before := getattr(trained, field)) is not None and here is not None and before != here:
+            yield f"the model was trained on data of {field} {before}, this store has {here}"
+    spacing = images.place.get("spacing")
+    if spacing and trained.spacing:
+        ratios = [mm / before for mm, before in zip(spacing, trained.spacing, strict=True)]
+        if max(*ratios, *(1 / ratio for ratio in ratios)) > SAME_SIZE:
+            before, here = ("×".join(f"{mm:.3g}" for mm in pair) for pair in (trained.spacing, spacing))
+            yield f"the model was trained on pixels of {before} mm, those of this store have {here} mm"
+    before, here = trained.channels, images.info.channels
+    if before != here and len(before) == len(here):
+        how = "put in its order" if set(before) == set(here) else "taken in the order they have"
+        yield f"the model was trained on channels {', '.join(before)}, this store has {', '.join(here)}: {how}"

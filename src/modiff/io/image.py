@@ -15,7 +15,7 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
-from modiff.io.volume import Volume, difference
+from modiff.io.volume import Volume, difference, joined
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,7 +85,7 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
 
 
 def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Volume:
-    """One scan, or several NIfTI files on one grid as the channels of one volume, in the order given.
+    """One scan, or several NIfTI files or pictures on one grid as the channels of one, in the order given.
 
     The first file's header is what results are written by. Raises DataError where grids differ, as `read_image`
     otherwise.
@@ -96,13 +96,20 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
     for path in paths:
         scan = read_image(path, limits=limits)
         with located(path):
-            if scan.format != "NIfTI":
-                raise DataError("several files are the channels of one scan", found=scan.format, expected="NIfTI")
             volumes.append(scan)
+            if scan.format == "DICOM" or scan.is_picture != volumes[0].is_picture:
+                expected = "pictures" if volumes[0].is_picture else "NIfTI"
+                raise DataError("several files are the channels of one scan", found=scan.format, expected=expected)
             if what := difference(volumes[0], scan):
                 raise DataError("is on another grid than the first", found=what)
     digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
-    return replace(volumes[0], array=np.concatenate([volume.array for volume in volumes]), sha256=digests)
+    return replace(volumes[0], array=joined(volumes), sha256=digests)
+
+
+def named_file(text: str) -> tuple[str | None, Path]:
+    """The channel and the file of NAME=FILE; no channel where there is a file of that name, or nothing to say one."""
+    name, equals, file = text.partition("=")
+    return (name, Path(file)) if equals and name and file and not Path(text).exists() else (None, Path(text))
 
 
 def read_jpeg(path: Path, limits: Limits = LIMITS) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from modiff.errors import DataError
 
 # (column, row, slice) run towards these sides of the patient: how such slices are usually looked at.
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
+_AXES = {side: axis for axis, sides in enumerate(("LR", "AP", "IS")) for side in sides}
 _TOLERANCE = 0.02  # voxels by which the corners of two grids that are the same may differ: float32 headers
 
 
@@ -25,8 +26,8 @@ class Volume:
     (W,H,Z), and the store's for `affine`; None for a picture, whose format states no place. format: "PNG", "TIFF",
     "NPY", "JPEG", "NIfTI" or "DICOM". sha256: file's name -> SHA-256 of what was read. source: what the format needs to
     write results back into the same geometry (a NIfTI header, the headers of a DICOM series in the order of the
-    slices): opaque to others, None on another grid than the file's. Raises DataError where array and affine do not fit
-    together.
+    slices): opaque to others, None on another grid than the file's. modality: DICOM's word for how it was made, such as
+    CT. Raises DataError where array and affine do not fit together.
     """
 
     array: np.ndarray
@@ -35,6 +36,7 @@ class Volume:
     format: str
     sha256: Mapping[str, str] = field(default_factory=dict)
     source: Any = field(default=None, repr=False)  # a header may name a patient, and a repr ends up in logs
+    modality: str | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or self.array.size == 0:
@@ -92,6 +94,13 @@ def difference(one: Volume, other: Volume) -> str | None:
     return f"the same size, but up to {apart.max():.3g} mm apart"
 
 
+def joined(volumes: Sequence[Volume]) -> np.ndarray:
+    """(C,Z,H,W) of all channels. Of 8 and of 16 bits together they are floats: full scale is not one value then."""
+    kinds = {volume.array.dtype for volume in volumes}
+    both = {np.dtype(np.uint8), np.dtype(np.uint16)} <= kinds
+    return np.concatenate([volume.array.astype(np.float32) if both else volume.array for volume in volumes])
+
+
 def resample(mask: Volume, to: Volume) -> Volume:
     """A mask on another grid, nearest neighbour, 0 where it does not reach; by affines, else by relative position."""
     if mask.affine is not None and to.affine is not None:
@@ -115,11 +124,20 @@ def resample(mask: Volume, to: Volume) -> Volume:
 
 def sides(volume: Volume) -> str | None:
     """Towards which sides of the patient (column, row, slice) run, such as LPS; None without geometry."""
-    if volume.affine is None:
-        return None
+    return None if volume.affine is None else sides_of(volume.affine)
+
+
+def sides_of(affine: np.ndarray) -> str | None:
+    """`sides` of an affine; None where its axes span no space."""
     from nibabel.orientations import aff2axcodes
 
-    return "".join(str(code) for code in aff2axcodes(volume.affine))
+    codes = aff2axcodes(affine)
+    return None if None in codes else "".join(map(str, codes))
+
+
+def plane_of(orientation: str) -> str:
+    """The plane of slices whose axes run towards these sides: axial, coronal or sagittal."""
+    return next(plane for plane, known in PLANES.items() if _AXES[known[2]] == _AXES[orientation[2]])
 
 
 def turn(volume: Volume, plane: str) -> Volume:
@@ -129,13 +147,27 @@ def turn(volume: Volume, plane: str) -> Volume:
     """
     if plane == "native":
         return volume
-    from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+    from nibabel.orientations import inv_ornt_aff
 
     if volume.affine is None:
         raise DataError("no geometry to turn by", path=volume.path, field="--plane", found=plane, expected="native")
-    change = ornt_transform(io_orientation(volume.affine), axcodes2ornt(PLANES[plane]))
+    change = change_of_axes(sides(volume) or "", PLANES[plane])
     affine = volume.affine @ inv_ornt_aff(change, volume.shape[::-1])
-    return replace(volume, array=apply_orientation(volume.array.T, change).T, affine=affine, source=None)
+    return replace(volume, array=permuted(volume.array, change), affine=affine, source=None)
+
+
+def change_of_axes(own: str, to: str) -> np.ndarray:
+    """(3,2) where each of the axes (column, row, slice) goes, and ±1, so that from the sides `own` they run to `to`."""
+    from nibabel.orientations import axcodes2ornt, ornt_transform
+
+    return ornt_transform(axcodes2ornt(own), axcodes2ornt(to))
+
+
+def permuted(array: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """(…,Z,H,W) with its last three axes permuted and flipped; values are the same to the bit."""
+    from nibabel.orientations import apply_orientation
+
+    return apply_orientation(array.T, change).T
 
 
 def moved(affine: np.ndarray, top: float, left: float, scale: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:

@@ -51,7 +51,9 @@ def describe_data(store: MemoryStore, path: str | Path, *, fold: int | None = No
     """What a model must know of the store it is trained on; fold: the one that is held out."""
     own = {field.name: getattr(store.info, field.name) for field in fields(DataSpec) if hasattr(store.info, field.name)}
     size = (store.shape[1], store.shape[2])
-    return DataSpec(**own, size=size, images=len(store), fingerprint=store.fingerprint, path=str(path), fold=fold)
+    return DataSpec(
+        **own | store.place, size=size, images=len(store), fingerprint=store.fingerprint, path=str(path), fold=fold
+    )
 
 
 def read_data(path: Path) -> DataSpec:

@@ -28,8 +28,10 @@ from modiff.errors import ConfigError, DataError
 from modiff.io.files import located
 from modiff.io.volume import Volume
 from modiff.methods.base import Segmenter
+from modiff.prediction.frame import View, differences, frame_of, view_of
 from modiff.prediction.summary import Summary, summarise
-from modiff.prediction.windows import Box, Job, Plan, Values, merge, plan_windows, read_array
+from modiff.prediction.values import Values, read_array
+from modiff.prediction.windows import Box, Job, Plan, merge
 from modiff.rng import seeds_for
 from modiff.types import DataSpec, RaterChoice, Samples
 
@@ -75,8 +77,8 @@ class Predictor:
 
     def reset(self) -> None:
         """Forgets the image and its samples."""
-        self.plan: Plan | None = None
-        self.values: Values | None = None  # what the model sees
+        self.view: View | None = None  # what is looked at
+        self._values: Values | None = None  # what the model sees of it
         self.case = ""  # names the random numbers
         self.notes: tuple[str, ...] = ()  # what differs from the training data: the warnings
         self.samples: Samples | None = None
@@ -94,6 +96,9 @@ class Predictor:
         case: str | None = None,
         intensity: str | None = None,
         spacing: Sequence[float] | None = None,
+        affine: np.ndarray | None = None,
+        resample_to_model: bool = False,
+        slide: bool = False,
     ) -> Predictor:
         """Takes an image (H,W) or (C,H,W), or a volume (C,Z,H,W), for all samples to come.
 
@@ -102,30 +107,35 @@ class Predictor:
         box; windows of the training size are slid over it, neighbours share `overlap` of what they look at. Without
         either all is looked at, which must not be larger than the training size. intensity: how to make the values, by
         default as the model's data (`IntensityRule`); "ready" says that they are. Bounds are those of the whole image,
-        as in import (`Values`). spacing: mm of a pixel (row, column) or voxel (slice, row, column). case: names the
-        random numbers; by default the image's content does: its path and file format do not matter, and two images do
-        not share their noise. Warns (PredictionWarning) of what differs from the training data. Raises DataError,
-        ConfigError.
+        as in import (`Values`). spacing: mm of a pixel (row, column) or voxel (slice, row, column). affine: (4,4) voxel
+        (column, row, slice) to RAS+ mm: a volume is turned as the training data lay, and samples, places and boxes stay
+        in its own frame. resample_to_model: slices to the training data's pixel size, maps back. slide: without a place
+        or roi a larger image is slid over. case: names the random numbers; by default the image's content does: its
+        path and file format do not matter, and two images do not share their noise. Warns (PredictionWarning) of what
+        differs from the training data. Raises DataError, ConfigError.
         """
+        from modiff.methods.run_folder import hardly_trained
+
         self.reset()
-        array, scan = read_array(image, self.model.channels)
-        shape, flat = (scan.shape[1], scan.shape[2], scan.shape[3]), array.ndim < 4
-        height, width = self.size or shape[1:]
-        if at is None and roi is None and (shape[1] > height or shape[2] > width):
-            place, words = ("(x, y)", "X,Y") if flat else ("(x, y, z)", "X,Y,Z")
-            pixel = "the pixel of the lesion" if self.data.prompted else "a pixel"
-            hint = f"Give --at {words} (in Python at={place}, or a roi to slide over), {pixel}"
-            what, found = "is larger than what the model was trained on", f"{shape[2]}×{shape[1]}"
-            expected = f"at most {width}×{height}, or the position to look at"
-            raise DataError(what, field="image", found=found, expected=expected, hint=hint)
-        plan = plan_windows(self.model, self.data, shape, at=at, slices=slices, roi=roi, overlap=overlap, image=flat)
-        self._check_memory(1, plan)
+        array, scan = read_array(image, self.model.channels, self.data.channels)
+        own = (scan.shape[1], scan.shape[2], scan.shape[3])
+        if affine is not None:
+            lies = Volume(scan, affine, Path("image"), "array")  # checks it
+            affine, spacing = lies.affine, lies.spacing if spacing is None else spacing
+        frame, notes = frame_of(own, self.data, affine=affine, spacing=spacing, resample=resample_to_model)
+        where: dict[str, Any] = {"at": at, "slices": slices, "roi": roi, "overlap": overlap}
+        view = view_of(self.model, self.data, frame, flat=array.ndim < 4, slide=slide, **where)
+        self._check_memory(1, view)
         if scan.dtype.kind == "f" and not np.isfinite(scan).all():
             raise DataError("has values that are not finite", field="image", found="NaN or infinity")
-        values, notes = Values(scan, self.data, intensity, plan), self._differences(plan, spacing)
-        if len(plan.jobs) == 1:
-            self._encoded = {1: [self._encode(values, plan.jobs)]}
-        self.plan, self.values, self.case = plan, values, case if case is not None else content_hash(array)
+        scan = frame.turn(scan)
+        values = Values(scan, self.data, intensity, view.seen, frame)
+        if len(view.seen.jobs) == 1:
+            self._encoded = {1: [self._encode(values, view.seen.jobs)]}
+        self.view, self._values = view, values
+        self.case = case if case is not None else content_hash(array if frame.change is None else scan)
+        notes += differences(view.seen, self.data, places_noise=self.model.places_noise)
+        notes += filter(None, [hardly_trained(self.card)])
         self._spacing = None if spacing is None else tuple(spacing)
         self._warn([*notes, *values.notes])
         return self
@@ -148,11 +158,12 @@ class Predictor:
         called with windows done and in all. Raises DataError before `set_image`, ConfigError for settings that are out
         of range or that the method does not have.
         """
-        plan, values = self.plan, self.values
-        if plan is None or values is None:
+        view, values = self.view, self._values
+        if view is None or values is None:
             raise DataError("no image is set", hint="Call set_image first")
+        plan = view.seen
         check_settings(self.model, n, steps, raters, stratified)
-        self._check_memory(n, plan)
+        self._check_memory(n, view)
         jobs = plan.jobs
         options: dict[str, Any] = {"steps": steps, "raters": raters, "stratified": stratified}
         room = _AT_ONCE // (n * self.model.classes * math.prod(plan.windows[0].size))
@@ -178,7 +189,7 @@ class Predictor:
                 if progress is not None:
                     progress(done, len(jobs))
 
-        self.samples = merge(plan, n, self.model.classes, drawn())
+        self.samples = view.on_own_grid(merge(plan, n, self.model.classes, drawn()))
         self._warn(values.notes)  # some show in single windows only
         return self.samples
 
@@ -198,36 +209,20 @@ class Predictor:
         counting: dict[str, Any] = {"threshold": threshold, "distinct": distinct}
         return summarise(self.samples, classes=self.data.classes, **counting, **sizes)
 
+    @property
+    def plan(self) -> Plan | None:
+        """What is looked at, in the image's own columns, rows and slices."""
+        return None if self.view is None else self.view.own
+
+    @property
+    def values(self) -> Values | None:
+        """What the model sees, on the image's own grid."""
+        return None if self._values is None or self.view is None else self._values.back(self.view)
+
     @torch.inference_mode()
     def _encode(self, values: Values, jobs: Sequence[Job]) -> Any:
         seen = np.stack([values.cut(z, window) for z, window in jobs])
         return self.model.encode(torch.from_numpy(seen).to(self.device))
-
-    def _differences(self, plan: Plan, spacing: Sequence[float] | None) -> list[str]:
-        from modiff.methods.run_folder import hardly_trained
-
-        notes, window = [*filter(None, [hardly_trained(self.card)])], plan.windows[0]
-        if self.data.prompted and plan.at is None and (plan.slid or plan.box.size[0] > 1):
-            notes.append(
-                "the model was trained on crops centred on a lesion and is slid over a whole scan: it takes the middle "
-                "of each window for a lesion and marks what is none; give the place with --at"
-            )
-        if window.padded and not plan.slid:
-            size = f"{window.size[1]}×{window.size[0]}"
-            notes.append(f"the image ends inside the {size} window: beyond it the model sees its reflection")
-        if plan.slid and not self.model.places_noise:
-            notes.append(
-                "the method draws its noise per window: neighbouring windows of a hypothesis may not fit together"
-            )
-        trained = self.data.spacing
-        if trained is not None and spacing is not None:
-            ratio = [float(own) / float(seen) for own, seen in zip(spacing[-2:], trained, strict=True)]
-            if max(ratio) > 1.25 or min(ratio) < 0.8:
-                own, seen = ("×".join(f"{value:.3g}" for value in pair) for pair in (spacing[-2:], trained))
-                notes.append(
-                    f"pixels are {own} mm, those of the training data {seen} mm: things look larger or smaller"
-                )
-        return notes
 
     def _warn(self, notes: Sequence[str]) -> None:
         """Warns the caller's caller of what is new."""
@@ -236,8 +231,9 @@ class Predictor:
         for note in fresh:
             warnings.warn(note, PredictionWarning, stacklevel=3)
 
-    def _check_memory(self, n: int, plan: Plan) -> None:
-        size = 4 * n * self.model.classes * math.prod(plan.box.shape[1:] if plan.image else plan.box.size)
+    def _check_memory(self, n: int, view: View) -> None:
+        boxes = [(plan.box.shape[1:] if plan.image else plan.box.size) for plan in (view.seen, view.own)]
+        size = 4 * n * self.model.classes * max(map(math.prod, boxes))
         if size > MAX_MAPS:
             found, expected = f"{n} samples, {size >> 20} MiB of maps", f"at most {MAX_MAPS >> 20} MiB"
             hint = "Give fewer samples, or a part of the scan with --roi or --at"
@@ -292,8 +288,9 @@ class Settings(SampleConfig):
 class Prediction:
     """Hypotheses of one image or scan, where they lie and what they say together.
 
-    scan: what was read. method: the model's class. samples: as `Predictor.sample` gives them. plan: what was looked at.
-    values: what the model saw. case: the name of the random numbers. notes: what differs from the training data.
+    scan: what was read. method: the model's class. samples: as `Predictor.sample` gives them. view: what was looked at.
+    values: what the model saw, on the scan's own grid. case: the name of the random numbers. notes: what differs from
+    the training data.
     """
 
     scan: Volume
@@ -301,10 +298,15 @@ class Prediction:
     method: str
     samples: Samples
     summary: Summary
-    plan: Plan
+    view: View
     values: Values
     case: str
     notes: tuple[str, ...]
+
+    @property
+    def plan(self) -> Plan:
+        """What was looked at, in the scan's own columns, rows and slices."""
+        return self.view.own
 
     @property
     def key_slice(self) -> int:
@@ -325,16 +327,20 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: what the model saw, and the summary; everything but the maps."""
-        plan, window = self.plan, self.plan.windows[0]
+        plan, seen = self.plan, self.view.seen
+        window = seen.windows[0]
         height, width = plan.box.shape[1:]
         size = {"width": window.size[1], "height": window.size[0]}
         found: dict[str, Any] = {"image_size": {"width": width, "height": height}}
         if plan.placed:
             found["image_size"]["slices"] = plan.box.shape[0]
             found["box"] = {name: list(span) for name, span in zip("xyz", reversed(plan.box.spans), strict=True)}
-            found["windows"] = {"a_slice": len(plan.windows), **size}
+            found["windows"] = {"a_slice": len(seen.windows), **size}
         else:
             found["window"] = {"left": window.left, "top": window.top, **size, "reaches_outside": window.padded}
+        if plan is not seen:
+            z, y, x = seen.box.shape
+            found["model_sees"] = {"width": x, "height": y, "slices": z, "orientation": self.view.frame.orientation}
         found |= {
             "at": None if plan.at is None else list(plan.at if plan.placed else plan.at[:2]),
             "intensity": {"training": self.values.trained, "applied": self.values.rule},
@@ -353,28 +359,30 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     slide. progress: called with windows done and in all. What differs from the training data
     stands in `notes`. Raises DataError that names the file, ConfigError.
     """
-    asked, shape = settings, scan.shape
+    asked = settings
     if not scan.is_picture and asked.spacing is not None:
         raise ConfigError("the scan brings its own", field="--spacing", found=",".join(map(str, asked.spacing)))
     check_settings(predictor.model, asked.n, asked.steps, asked.raters, asked.stratified)
     check(SampleConfig(threshold=asked.threshold, distinct=asked.distinct), "--")  # needed only after drawing
-    most = predictor.size or shape[1:]
     with located(called(scan)), warnings.catch_warnings(action="ignore", category=PredictionWarning):
-        roi = None if asked.roi is None else Box.parse(asked.roi, shape)
-        if roi is None and asked.at is None and (shape[1] > most[0] or shape[2] > most[1]):
-            roi = Box.whole(shape)
-        where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity")}
+        roi = None if asked.roi is None else Box.parse(asked.roi, scan.shape)
+        where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity", "resample_to_model")}
         array = scan.array[:, 0] if scan.is_picture else scan.array
-        predictor.set_image(array, roi=roi, spacing=asked.spacing or scan.spacing, **where)
+        spacing = asked.spacing or scan.spacing
+        predictor.set_image(array, roi=roi, spacing=spacing, affine=scan.affine, slide=True, **where)
         how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "stratified")}
         samples = predictor.sample(asked.n, progress=progress, **how)
     counting: dict[str, Any] = {"threshold": asked.threshold, "distinct": asked.distinct}
     summary = predictor.summary(**counting, voxel_mm3=scan.voxel_mm3)
-    plan, values = predictor.plan, predictor.values
-    assert plan is not None
+    view, values = predictor.view, predictor.values
+    assert view is not None
     assert values is not None
-    method = type(predictor.model).__name__
-    return Prediction(scan, asked, method, samples, summary, plan, values, predictor.case, predictor.notes)
+    notes, trained = predictor.notes, predictor.data.modality
+    if trained is not None and scan.modality is not None and scan.modality != trained:
+        notes += (f"the scan's modality is {scan.modality}, that of the training data {trained}",)
+    return Prediction(
+        scan, asked, type(predictor.model).__name__, samples, summary, view, values, predictor.case, notes
+    )
 
 
 def called(scan: Volume) -> str:

@@ -1,5 +1,5 @@
-"""Where a model looks: windows of an image, boxes and places of a scan, windows slid over what is larger; what the
-model sees through them, and how its maps are merged into one."""
+"""Where a model looks: windows of an image, boxes and places of a scan, windows slid over what is larger; and how its
+maps are merged into one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from modiff.config.evaluation import OVERLAP
-from modiff.data.intensity import IntensityRule, convert
 from modiff.errors import ConfigError, DataError
 from modiff.methods.base import Segmenter
 from modiff.types import DataSpec, Samples, marks
@@ -64,8 +62,12 @@ class Window:
         """It reaches outside the image."""
         return self.inside != (slice(0, self.size[0]), slice(0, self.size[1]))
 
-    def cut(self, image: np.ndarray) -> np.ndarray:
-        """(…,h,w) -> (…,H,W): outside the image its reflection, which keeps the texture that the model knows."""
+    def cut(self, image: np.ndarray, *, black: bool = False) -> np.ndarray:
+        """(…,h,w) -> (…,H,W): outside the image its reflection, which keeps the texture that the model knows, or 0."""
+        if black:
+            seen = np.zeros((*image.shape[:-2], *self.size), image.dtype)
+            seen[(..., *self.inside)] = image[(..., *self.covered)]
+            return seen
         shown = []
         for start, length, size in zip((self.top, self.left), self.size, self.image, strict=True):
             period = max(2 * (size - 1), 1)
@@ -146,7 +148,7 @@ def starts(low: int, high: int, patch: int, overlap: float) -> list[int]:
     A stretch shorter than a patch gets one, about its middle.
     """
     if high - low <= patch:
-        return [(low + high) // 2 - patch // 2]
+        return [(low + high - patch) // 2]  # as import pads
     step = max(1, int(patch * (1 - overlap)))
     return [*range(low, high - patch, step), high - patch]
 
@@ -226,6 +228,14 @@ class Plan:
         return self.area if self.slid else self.windows[0]
 
 
+def judges_one_crop(shape: tuple[int, int, int], data: DataSpec) -> bool:
+    """Whether a model of lesion crops sees (Z,H,W) through one window about the middle, where no place is given.
+
+    What is smaller than a crop, if only one way, is a crop of another shape: no scan to be searched.
+    """
+    return data.prompted and data.size is not None and (shape[1] < data.size[0] or shape[2] < data.size[1])
+
+
 def plan_windows(
     model: Segmenter,
     data: DataSpec,
@@ -242,6 +252,10 @@ def plan_windows(
     Raises DataError for places outside, ConfigError for settings that contradict each other.
     """
     size = data.size or shape[1:]
+    if at is None and roi is None and judges_one_crop(shape, data):
+        corner = [(whole - part) // 2 for whole, part in zip(shape[1:], size, strict=True)]
+        middle = Window(shape[1:], size, corner[0], corner[1])
+        return Plan(Box.whole(shape), (middle,), np.ones(size, np.float32), image=image, placed=not image)
     if at is None:
         box = roi or Box.whole(shape)
         # A place that is asked for is in the middle; a small image is shown once, whole.
@@ -258,70 +272,6 @@ def plan_windows(
     rows, columns = window.covered
     spans = (max(0, z - slices), min(shape[0], z + slices + 1)), (rows.start, rows.stop), (columns.start, columns.stop)
     return Plan(Box(shape, spans), (window,), np.ones(size, np.float32), (x, y, z), image, placed=not image)
-
-
-def read_array(image: np.ndarray | Tensor, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image or a volume as it is, and as (C,Z,H,W) with the model's C; DataError for what is neither.
-
-    A colour image whose three colours are equal is a grey one.
-    """
-    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
-    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3, 4) or 0 in array.shape:
-        found = getattr(array, "shape", type(array).__name__)
-        expected = "(H,W), (C,H,W) or (C,Z,H,W)"
-        raise DataError("is not an image or a volume", field="image", found=found, expected=expected)
-    if array.dtype.kind not in "uif":
-        raise DataError("is not an array of numbers", field="image", found=array.dtype, expected="integer or float")
-    scan = array[None] if array.ndim == 2 else array
-    if scan.ndim == 3:
-        grey = len(scan) == 3 and channels == 1 and (scan == scan[:1]).all()
-        scan = (scan[:1] if grey else scan)[:, None]
-    if len(scan) != channels:
-        hint = "Channels come first: (C,H,W)" if array.shape[-1] == channels else None
-        found, expected = f"{len(scan)} of shape {array.shape}", f"{channels}"
-        raise DataError("has other channels than the model", field="image", found=found, expected=expected, hint=hint)
-    return array, scan
-
-
-class Values:
-    """What the model sees of `array` (C,Z,H,W) through the windows of a plan: made of the whole of it, and then cut.
-
-    data: what is known of the model's training data. 8- and 16-bit unsigned values of an image run to full scale and
-    have no units, which those of a scan have.
-
-    Bounds are those of the whole image: percentiles of all its slices, channel by channel, and minimum and maximum of
-    each slice. A model of lesion crops (prompt `centre`) is the one exception to `minmax-slice`: its crops were
-    stretched one by one, and so are its windows.
-    rule, trained: the rule applied and the model's own. notes: what differs from the rule; `cut` may add to them.
-    """
-
-    def __init__(self, array: np.ndarray, data: DataSpec, intensity: str | None, plan: Plan) -> None:
-        trained = self.trained = data.intensity
-        self.rule = intensity if intensity is not None else trained
-        self._parsed = IntensityRule.parse(self.rule if self.rule is not None else "unit")
-        self.notes: list[str] = []
-        if self.rule is None:
-            self.notes.append("the model does not say how its training values were made: taken as they are")
-        elif trained is not None and self.rule not in (trained, trained.partition(":")[0], "ready"):
-            self.notes.append(f"values were made by {self.rule}, those of the training data by {trained}")
-        kind, shown = self._parsed.kind, plan.box.slices[0]
-        self._first, self._each_window = shown.start, kind == "minmax-slice" and data.prompted
-        self._values = array[:, shown]
-        if kind == "percentiles":
-            self._values = self._made(array)[:, shown]
-        elif not self._each_window:
-            units = kind == "window" and not plan.image
-            self._values = self._made(self._values.astype(np.float32) if units else self._values)
-
-    def cut(self, z: int, window: Window) -> np.ndarray:
-        """(C,H,W) float32 in [0,1]: slice z through `window`."""
-        seen = window.cut(self._values[:, z - self._first])
-        return self._made(seen) if self._each_window else seen
-
-    def _made(self, values: np.ndarray) -> np.ndarray:
-        made, notes = convert(values, self._parsed)
-        self.notes += [note for note in notes if note not in self.notes]
-        return made
 
 
 def merge(plan: Plan, n: int, classes: int, drawn: Iterable[tuple[Sequence[Job], Samples]]) -> Samples:

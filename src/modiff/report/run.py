@@ -15,7 +15,7 @@ from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
 from modiff.errors import CheckpointError, DataError, ModiffError, counted
 from modiff.evaluation import words
-from modiff.evaluation.evaluate import FOLDER, check_fit
+from modiff.evaluation.evaluate import FOLDER, as_trained
 from modiff.evaluation.records import (
     BASELINE,
     DIFFERENCE,
@@ -251,7 +251,7 @@ def _cases(
     scored = str(made.get("split", "test"))
     split = split or scored
     images = load(where, split)
-    check_fit(loaded, images, where)
+    images = as_trained(loaded, images, where)
     if not len(images):
         raise DataError("the split has no images", path=where, field="split", found=split)
     changed = path is not None and images.fingerprint != store.get("fingerprint")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,13 @@ import numpy as np
 from modiff.data.importers.base import Case, Importer, check_whole
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
-from modiff.data.intensity import IntensityRule, check_unit, store_values, stretch
+from modiff.data.intensity import IntensityRule, check_unit, has_units, store_values, stretch
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import Limits
 from modiff.io.image import SUFFIXES, read_image
-from modiff.io.volume import Volume, centre_fit, difference, resample, resize, sides, turn
+from modiff.io.volume import Volume, centre_fit, difference, joined, resample, resize, sides, turn
 
 _BINARY = ({0, 1}, {0, 255})  # values that need no --label
 _NEAR = 0.15  # of full scale: how far from black and white JPEG and interpolation leave most values of a mask
@@ -68,7 +69,7 @@ class Folder(Importer[Item]):
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
-        self.placeless = self.resized = False
+        self.placeless = self.resized = self._told = False
         self._first: tuple[Item, Volume] | None = None
 
     def describe(self) -> StoreInfo:
@@ -78,8 +79,9 @@ class Folder(Importer[Item]):
         for item in self.items:  # known before any image is read
             self.readers(item)
         first = self.items[0]
+        stored = self.stored(first)
         return StoreInfo(
-            channels=self.channels(first, len(self.stored(first).array)),
+            channels=self.channels(first, len(stored.array)),
             classes=self.labels.classes,
             raters=self.raters,
             exchangeable_raters=self.args.exchangeable,
@@ -89,6 +91,8 @@ class Folder(Importer[Item]):
             licence=self.args.licence,
             importer=self.version,
             provenance=digest_below(self.root, [path for item in self.items for path in item.files]),
+            fit="resize" if self.resized else "none" if self.size is None else "crop",
+            modality=stored.modality,
         )
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
@@ -120,7 +124,8 @@ class Folder(Importer[Item]):
                     raise wrong
         if self.rule.kind == "unit":
             check_unit(image.array, image.path)
-        ends = None if self.rule.kind == "unit" else self.rule.bounds(image.array)
+        ready = self.rule.kind == "unit" or self._windowed(image)
+        ends = None if ready else self.rule.bounds(image.array)
         flat = image.shape[0] == 1
         for index in range(image.shape[0]):
             if not (flat or self.args.all_slices or masks[:, index].any()):
@@ -133,6 +138,16 @@ class Folder(Importer[Item]):
             pixel = seen.spacing and seen.spacing[1:]
             where = {"affine": seen.affine, "slice_index": place, "spacing": pixel, "valid": valid}
             yield Case(case, item.patient, seen.array[:, 0], marked.array[:, 0], read, where)
+
+    def _windowed(self, image: Volume) -> bool:
+        """A picture under a window of units that it cannot have, such as HU, is windowed already: prediction's rule."""
+        if self.rule.kind != "window" or has_units(image.array.dtype, self.rule, scan=not image.is_picture):
+            return False
+        if not self._told:
+            words = f"{image.path}: {image.array.dtype} of a picture has no units: taken as windowed already, as others"
+            print(f"modiff: note: {words}", file=sys.stderr)
+        self._told = True
+        return True
 
     def _fitted(self, image: Volume, marked: Volume) -> tuple[Volume, Volume, tuple[int, int, int, int] | None]:
         """A slice and its masks in --size, cropped or padded about the centre or resized; and what is not padding."""
@@ -181,7 +196,7 @@ class Folder(Importer[Item]):
             if what := difference(first, grid):
                 found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
                 raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
-        return replace(first, array=np.concatenate([grid.array for grid in parts.values()]))
+        return replace(first, array=joined([*parts.values()]))
 
     def differences(self, item: Item, image: Volume) -> Iterator[DataError]:
         """How an image differs from the first case's, like which all others must be."""

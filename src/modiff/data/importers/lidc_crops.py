@@ -63,6 +63,7 @@ def lidc_info(
         licence="CC BY 3.0",
         importer=source.version,
         provenance=read,
+        modality="CT",
     )
 
 

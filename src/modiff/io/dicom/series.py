@@ -62,7 +62,8 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
         check_even(planes)
         array, read = _read_slices(files, limits)
         digests, source = {file.name: sha256_of(file) for file in files}, DicomSource(tuple(map(_decodable, read)))
-        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source)
+        modality = dicom.text(headers[files[0]], "Modality") or None
+        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, modality)
 
 
 def read_slice(path: str | Path) -> np.ndarray:
