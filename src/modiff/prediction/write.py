@@ -191,6 +191,8 @@ def slices_figure(prediction: Prediction) -> bytes:
         for number, (hyp, colour) in enumerate(zip(summary.hypotheses, _colours(summary), strict=True), 1)  # as files
     ][:SHOWN]
     keys += [(_RARER, "solid", _rarer(summary))] if len(summary.hypotheses) > SHOWN else []
+    if summary.unseen is not None:
+        keys.append(("none", "solid", f"{percent(summary.unseen[0])}, {summary.unseen[1]}"))
     rows = [cells[i : i + _ACROSS] for i in range(0, len(cells), _ACROSS)]
     columns = max(1, len(rows[0]) // 2)
     inches = [0.3 + 0.17 * math.ceil(len(keys) / columns), *[1.9] * len(rows)]
