@@ -15,7 +15,7 @@ _PUBLIC = {
     "Store": "modiff.data.store",
     "Batch": "modiff.types",
     "Predictor": "modiff.prediction.predict",
-    "load_model": "modiff.methods.weights",
+    "load_model": "modiff.methods.run_folder",
     "metrics": "modiff.metrics",
 }
 __all__ = ["Batch", "ModiffError", "Predictor", "Store", "__version__", "load_model", "metrics"]
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modiff import metrics
     from modiff.data.store import Store
     from modiff.errors import ModiffError
-    from modiff.methods.weights import load_model
+    from modiff.methods.run_folder import load_model
     from modiff.prediction.predict import Predictor
     from modiff.types import Batch
 

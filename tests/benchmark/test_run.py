@@ -142,13 +142,13 @@ def test_other_scoring_of_some_rows_only_is_refused(store, finished):
 
 
 def test_a_signal_while_a_training_is_saved_ends_the_benchmark(store, tmp_path, monkeypatch):
-    real = training.save_weights
+    real = training.files.save_weights
 
     def signalled(*given):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)
 
-    monkeypatch.setattr(training, "save_weights", signalled)
+    monkeypatch.setattr(training.files, "save_weights", signalled)
     state = benchmark(rows_of(METHODS), settings(), store, tmp_path)
     assert [run.status for run in state.runs.values()] == ["trained", "waiting"]
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modiff.diffusion import gaussian
+from modiff.diffusion.schedule import Schedule
 
 KINDS = ("eps", "v", "x0")
 # Away from both ends, where one of the divisions is by nothing.
@@ -67,8 +68,9 @@ def test_a_level_an_item_equals_items_one_by_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_clipping_is_asked_for(kind: str) -> None:
+def test_a_process_holds_clean_maps_within_their_interval(kind: str) -> None:
     x_t, prediction = maps(2, 1, 8, 8)
-    free = gaussian.to_x0(prediction, x_t, level(0.3), level(0.95), kind)
+    process, t = gaussian.GaussianProcess(Schedule("cosine"), 1, prediction=kind), level(0.7)
+    free = gaussian.to_x0(prediction, x_t, *process.factors(t), kind)
     assert float(free.abs().max()) > 1
-    assert torch.equal(gaussian.to_x0(prediction, x_t, level(0.3), level(0.95), kind, clip=1.0), free.clamp(-1, 1))
+    assert torch.equal(process.clean(prediction, x_t, t), free.clamp(-1, 1))

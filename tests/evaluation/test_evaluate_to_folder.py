@@ -175,7 +175,7 @@ def test_equal_runs_give_equal_records(store, tmp_path):
 @pytest.fixture
 def run_folder(tmp_path, monkeypatch):
     """A run folder whose model is the oracle, and no other model."""
-    monkeypatch.setattr("modiff.methods.weights.load_model", lambda path: loaded())
+    monkeypatch.setattr("modiff.methods.run_folder.load_model", lambda path: loaded())
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").touch()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from modiff.cli import main
-from modiff.config.run import build_config
-from modiff.errors import ConfigError
-from modiff.methods.cost import describe
+from modiff.config import build_config
+from modiff.methods import cost
 from modiff.methods.run_folder import write_config
 from modiff.types import DataSpec
 
 TINY = {"unet": {"base": 8, "multipliers": [1, 2], "attention": [2], "blocks": 1, "head_width": 0}}
+
+
+def describe(method, *, preset=None, changes=None, size=128, n=16, **data):
+    """Of a method with these changes to its settings, for data of such counts with a prompt."""
+    config = build_config(method=method, preset=preset, changes={"model": changes or {}})
+    return cost.describe(config, DataSpec.of(**{"prompt": "centre", **data}), size=size, n=n)
 
 
 def test_ccdm_at_its_paper_settings():
@@ -74,8 +80,8 @@ def test_modiff_is_counted_over_its_window_and_steps():
 
 def test_without_a_prompt_modiff_is_counted_over_the_whole_image():
     tiny = {"unet": {"base": 8, "stem": 4, "multipliers": [1, 2]}, "presence": {"base": 8}}
-    whole = describe("modiff", size=64, changes=tiny, prompt=False)
-    window = describe("modiff", size=64, changes={**tiny, "window": 32}, prompt=False)
+    whole = describe("modiff", size=64, changes=tiny, prompt="none")
+    window = describe("modiff", size=64, changes={**tiny, "window": 32}, prompt="none")
     assert window.gflop_evaluation == pytest.approx(whole.gflop_evaluation)
     assert whole.parameters < describe("modiff", size=64, changes=tiny).parameters  # no channels for the position
 
@@ -107,7 +113,7 @@ def test_the_command_prints_json(capsys):
     assert main(["info", "ccdm", *arguments, "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     changes = {"unet": {"base": 8, "multipliers": [1, 2], "head_width": 0}}
-    assert found["parts"] == describe("ccdm", size=32, changes=changes).to_dict()["parts"]
+    assert found["parts"] == describe("ccdm", size=32, changes=changes).parts
 
 
 def test_the_command_takes_images_without_a_prompt_and_known_raters(capsys):
@@ -115,7 +121,7 @@ def test_the_command_takes_images_without_a_prompt_and_known_raters(capsys):
     assert main(["info", "modiff", *small, "--no-prompt", "--known-raters", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     changes = {"unet": {"base": 8}, "presence": {"base": 8}, "window": 32}
-    assert found == describe("modiff", size=64, changes=changes, prompt=False, exchangeable=False).to_dict()
+    assert found == asdict(describe("modiff", size=64, changes=changes, prompt="none", exchangeable=False))
 
 
 def test_the_command_prints_a_table(capsys):
@@ -142,16 +148,17 @@ def test_the_command_refuses_what_it_cannot_mean(arguments, says, capsys):
     assert says in capsys.readouterr().err
 
 
-def test_presets_of_the_methods_are_theirs():
-    assert describe("cimd", preset="cimd", size=32, changes=TINY).evaluations == 25
-    with pytest.raises(ConfigError, match="another method"):
-        describe("cimd", preset="ccdm")
+def test_presets_of_the_methods_are_theirs(capsys):
+    assert main(["info", "cimd", "--preset", "cimd", "--set", "unet.base=32", "--size=32", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["preset"] == "cimd"
+    assert found["evaluations"] == 25
 
 
 def test_a_preset_is_described_by_its_name(capsys):
     assert main(["info", "quick", "--size", "64", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
-    assert found == describe("modiff", preset="quick", size=64).to_dict()
+    assert found == asdict(describe("modiff", preset="quick", size=64))
 
 
 def test_a_run_folder_is_described_with_its_own_settings_and_data(tmp_path, capsys):
@@ -161,6 +168,6 @@ def test_a_run_folder_is_described_with_its_own_settings_and_data(tmp_path, caps
     (tmp_path / "data.json").write_text(json.dumps(data.to_dict()))
     assert main(["info", str(tmp_path), "-n", "2", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
-    assert found == describe("ccdm", channels=2, raters=3, size=48, n=2, changes=TINY, prompt=False).to_dict()
+    assert found == asdict(describe("ccdm", channels=2, raters=3, size=48, n=2, changes=TINY, prompt="none"))
     assert main(["info", str(tmp_path), "--channels", "1"]) == 2
     assert "own settings" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from modiff.config.data import PhantomConfig
 from modiff.config.run import MODELS, RunConfig, TrainerConfig, TrainingConfig
 from modiff.data.importers.phantom import write_phantom
 from modiff.methods.registry import METHODS, build
-from modiff.methods.weights import load_model
+from modiff.methods.run_folder import load_model
 from modiff.rng import normal, uniform
 from modiff.training.loop import train
 from modiff.types import DataSpec

@@ -11,8 +11,7 @@ from described import spec
 
 from modiff.config.run import build_config
 from modiff.methods.registry import build
-from modiff.methods.run_folder import write_config
-from modiff.methods.weights import save_weights
+from modiff.methods.run_folder import save_weights, write_config
 from modiff.prediction.predict import Predictor
 from modiff.types import DataSpec
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
-from types import ModuleType
 
 import pytest
 from runs import loaded, write_run, write_store
@@ -13,17 +11,15 @@ from runs import loaded, write_run, write_store
 @contextmanager
 def own_model():
     """`load_model` gives the tests' model for every folder."""
-    exported = ModuleType("modiff.methods.weights")
-    exported.load_model = lambda path: loaded()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "modiff.methods.weights", exported)
-        yield exported
+        patch.setattr("modiff.report.run.load_model", lambda path: loaded())
+        yield
 
 
 @pytest.fixture
 def models():
-    with own_model() as exported:
-        yield exported
+    with own_model():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -207,7 +207,7 @@ def test_a_run_without_weights_still_has_scores(tmp_path, run, monkeypatch, mode
     def missing(path):
         raise CheckpointError("no weights", path=path)
 
-    monkeypatch.setattr(models, "load_model", missing)
+    monkeypatch.setattr("modiff.report.run.load_model", missing)
     parsed = Page(write_report(run, tmp_path / "x.html").read_text(encoding="utf-8"))
     assert "no weights" in parsed.text
     assert any(row and row[0].strip() == "model" for row in parsed.rows)
@@ -217,7 +217,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path, monkeypatch, models):
     def missing(path):
         raise CheckpointError("no weights", path=path)
 
-    monkeypatch.setattr(models, "load_model", missing)
+    monkeypatch.setattr("modiff.report.run.load_model", missing)
     with pytest.raises(CheckpointError, match="not a run folder"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from modiff.config.run import build_config, config_from_dict
 from modiff.data.importers.phantom import write_phantom
 from modiff.errors import CheckpointError, ConfigError
 from modiff.evaluation.records import read_result
-from modiff.methods.weights import load_model
+from modiff.methods.run_folder import load_model
 
 BENCHMARKS = Path(__file__).parents[2] / "tools"
 SCRIPTS = sorted([*(BENCHMARKS / "gpu").glob("0*.py"), BENCHMARKS / "gpu" / "parts.py", BENCHMARKS / "model_speed.py"])

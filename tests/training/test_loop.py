@@ -16,10 +16,9 @@ from safetensors.torch import load_file
 from modiff.config.run import build_config
 from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
 from modiff.io.files import alone
-from modiff.methods.weights import load_model
+from modiff.methods.run_folder import load_model
 from modiff.training import loop
-from modiff.training.checkpoint import read_checkpoint
-from modiff.training.loop import Run, train
+from modiff.training.loop import Run, read_checkpoint, train
 
 
 def with_training(config, **changes):
@@ -197,13 +196,13 @@ def test_a_signal_ends_at_a_steps_end_with_a_good_checkpoint(store, settings, tm
 
 
 def test_a_signal_during_the_last_save_is_told_of(store, settings, tmp_path, monkeypatch):
-    real = loop.save_weights
+    real = loop.files.save_weights
 
     def signalled(*given):
         os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)
 
-    monkeypatch.setattr(loop, "save_weights", signalled)
+    monkeypatch.setattr(loop.files, "save_weights", signalled)
     result = train(with_training(settings, budget="8img"), store, tmp_path / "run", quiet=True)
     assert (result.finished, result.signalled) == (True, True)
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from modiff.methods.run_folder import write_config
-from modiff.training.checkpoint import read_checkpoint
-from modiff.training.loop import train
+from modiff.training.loop import read_checkpoint, train
 
 
 @pytest.mark.slow

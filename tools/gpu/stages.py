@@ -118,7 +118,7 @@ def trained(config: RunConfig, args: argparse.Namespace, folder: Path, deadline:
     """Trains, or goes on training, and publishes 16-bit averaged weights to <folder>/model; TimeOver if unfinished."""
     import torch
 
-    from modiff.methods.weights import publish
+    from modiff.methods.run_folder import publish
     from modiff.training.loop import train
 
     seconds = deadline.left - RESERVE
@@ -139,7 +139,7 @@ def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import evaluate_to_folder
     from modiff.evaluation.records import read_result
-    from modiff.methods.weights import load_model
+    from modiff.methods.run_folder import load_model
 
     loaded, images = load_model(model), load(args.data, "test")
     for number in steps:

@@ -31,9 +31,17 @@ from modiff.errors import CheckpointError, DataError
 from modiff.evaluation import provenance
 from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
 from modiff.io.files import alone, write_text
-from modiff.methods.cost import describe_model
-from modiff.methods.run_folder import CARD, CHECKPOINT, CONFIG, check_resumable, describe_data, read_json, write_config
-from modiff.methods.weights import load_model
+from modiff.methods.cost import describe
+from modiff.methods.run_folder import (
+    CARD,
+    CHECKPOINT,
+    CONFIG,
+    check_resumable,
+    describe_data,
+    load_model,
+    read_json,
+    write_config,
+)
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
@@ -194,7 +202,7 @@ class _Start:
         loaded, facts = load_model(folder), self.state.rows[run.row]
         if facts.cost is None:  # what `modiff info` says of this configuration on images of this store
             config, images = self.config(run), describe_data(self.images, self.data)
-            cost = describe_model(config.method, config.model, images, size=max(self.images.shape[1:]), n=1)
+            cost = describe(config, images, size=max(self.images.shape[1:]), n=1)
             facts.cost = {name: getattr(cost, name) for name in COSTS}
         if run.fold != self.fold:  # one fold is in memory at a time
             self.images, self.fold = load(self.data, split), run.fold

@@ -25,7 +25,7 @@ from modiff.errors import DataError, ModiffError
 from modiff.evaluation import words
 from modiff.evaluation.source import choose, draw, pictured, strata, subset
 from modiff.io.files import write_bytes, write_text
-from modiff.methods.weights import load_model
+from modiff.methods.run_folder import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.types import Batch
 from modiff.viz import figures as viz

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.evaluation.records import read_result
     from modiff.evaluation.scoring import EvaluationSettings
     from modiff.evaluation.words import results_table, wide_console
-    from modiff.methods.weights import load_model
+    from modiff.methods.run_folder import load_model
     from modiff.report.run import sentence, write_report
     from modiff.training.loop import train
 

@@ -33,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
 def _is_model(source: str) -> bool:
     """Whether it is a run folder or a packaged model, not files of samples; ConfigError where it is neither."""
     from modiff.evaluation.predictions import FORMATS
-    from modiff.methods.run_folder import CONFIG, WEIGHTS
-    from modiff.methods.weights import packaged_models
+    from modiff.methods.run_folder import CONFIG, WEIGHTS, packaged_models
 
     path = Path(source)
     if path.exists():
@@ -71,7 +70,7 @@ def _of_model(args: argparse.Namespace) -> Path | None:
     from modiff.devices import choose_device
     from modiff.evaluation import distributed as processes
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder, split_to_score
-    from modiff.methods.weights import load_model
+    from modiff.methods.run_folder import load_model
 
     given = _options(args, "a model is", _OF_FILES, needs="data")
     settings = _settings(args)

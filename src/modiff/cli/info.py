@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial, reduce
-from inspect import signature
 from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import parser_of
+from modiff.config import build_config
 from modiff.config.fields import merged, setting
 from modiff.config.run import presets, read_preset
 from modiff.errors import ConfigError, DataError
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
     from modiff.methods.cost import Description
 
+
+_SETTINGS, _COUNTS = ("preset", "file", "changes"), ("channels", "classes", "raters", "size", "n")
+_OPTIONS = (*_SETTINGS, *_COUNTS, "prompt", "exchangeable")
+_LARGEST = 100_000  # of channels, classes, raters, pixels a side, samples
 
 parser = partial(parser_of, "info")
 
@@ -155,36 +160,40 @@ def _is_model(name: str) -> bool:
 
 
 def _methods(args: argparse.Namespace) -> int:
-    """Prints what each method costs. The options are arguments of `describe`, which has their defaults."""
-    from modiff.methods.cost import describe
-
-    options = {name: value for name, value in vars(args).items() if name in signature(describe).parameters}
-    if "changes" in options:
-        options["changes"] = merged(*map(setting, options["changes"]))
+    """Prints what each method costs."""
+    options = {name: getattr(args, name) for name in _OPTIONS if name in args}
+    for field in _COUNTS:
+        if not 1 <= (found := options.get(field, 1)) <= _LARGEST:
+            raise ConfigError("impossible number", field=field, found=found, expected=f"from 1 to {_LARGEST:,}")
     described = [_describe(name, options) for name in args.what]
     if args.json:
-        print(json.dumps([one.to_dict() for one in described], indent=2))
+        print(json.dumps([asdict(one) for one in described], indent=2))
     else:
         _show_methods(described)
     return 0
 
 
 def _describe(name: str, options: dict[str, Any]) -> Description:
-    from modiff.methods.cost import describe, describe_model
+    from modiff.methods.cost import describe
     from modiff.methods.run_folder import CONFIG, DATA, read_config, read_data
+    from modiff.types import DataSpec
 
-    if name in METHODS:
-        return describe(name, **options)
-    if name in presets() and "preset" not in options:
-        return describe(read_preset(name)["method"], preset=name, **options)
-    if not (Path(name) / CONFIG).is_file():
-        return describe(name, **options)  # says which methods there are
-    if given := sorted(options.keys() - {"size", "n"}):
-        what = "a run has its own settings and data"
-        raise ConfigError(what, path=name, found=", ".join(given), expected="--size, -n and --json alone")
-    config, data = read_config(Path(name) / CONFIG), read_data(Path(name) / DATA)
-    own = {"size": max(data.size)} if data.size else {}
-    return describe_model(config.method, config.model, data, preset=config.preset, **own | options)
+    of_preset = name not in METHODS and name in presets() and "preset" not in options
+    if name not in METHODS and not of_preset and (Path(name) / CONFIG).is_file():
+        if given := sorted(options.keys() - {"size", "n"}):
+            what = "a run has its own settings and data"
+            raise ConfigError(what, path=name, found=", ".join(given), expected="--size, -n and --json alone")
+        config, data = read_config(Path(name) / CONFIG), read_data(Path(name) / DATA)
+        return describe(config, data, **{"size": max(data.size or (128,)), "n": 16} | options)
+    preset = name if of_preset else options.get("preset")
+    of = read_preset(preset).get("method", name) if preset else name
+    if of != name and not of_preset:
+        raise ConfigError("is a preset of another method", field="preset", found=f"{preset}, of {of}", expected=name)
+    changes = {"model": merged(*map(setting, options.get("changes", ())))}
+    config = build_config(method=of, preset=preset, file=options.get("file"), changes=changes)
+    own = {field: options[field] for field in ("channels", "classes", "raters", "exchangeable") if field in options}
+    data = DataSpec.of(**own, prompt="centre" if options.get("prompt", True) else "none")
+    return describe(config, data, size=options.get("size", 128), n=options.get("n", 16))
 
 
 def _show_methods(described: list[Description]) -> None:

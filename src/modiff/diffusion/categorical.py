@@ -85,8 +85,7 @@ def uniform_noise(uniform: Tensor, classes: int) -> Tensor:
 
 def majority(probs: Tensor) -> Tensor:
     """One-hot map of the likeliest class of (B,K,H,W) probabilities; ties go to the first, which is the background."""
-    best = probs == probs.amax(1, keepdim=True)
-    return (best & (best.cumsum(1) == 1)).to(probs.dtype)
+    return _one_hot(probs.argmax(1), probs)
 
 
 def sample(
@@ -156,13 +155,10 @@ class CategoricalProcess(Process):
         """(B,) KL of the posteriors of step t to t − 1, summed over pixels (`posterior_kl`)."""
         return posterior_kl(x_t, x0, prediction, self.schedule.alpha_bar(t), self.schedule.alpha_bar(t - 1))
 
-    def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        return prediction
-
-    def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:
+    def sample(self, predict: Predict, field: Field, steps: int) -> Tensor:
         def draw(*stream: int) -> Tensor:
             return field.draw(rng.uniform, 1, *stream)[:, 0]
 
-        x_T, noise = uniform_noise(draw(START), self.classes + 1), partial(draw, STEP)
-        sampler, output = self.sampler, self.output
-        return sample(predict, x_T, times, self.schedule, uniform=noise, sampler=sampler, output=output)
+        way = uniform_noise(draw(START), self.classes + 1), self.times(steps), self.schedule
+        uniform, sampler, output = partial(draw, STEP), self.sampler, self.output
+        return self.to_labels(sample(predict, *way, uniform=uniform, sampler=sampler, output=output))

@@ -46,19 +46,14 @@ def target(x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor, kind: Predic
     return noise if kind == "eps" else x0
 
 
-def to_x0(
-    prediction: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, kind: Prediction, *, clip: float | None = None
-) -> Tensor:
-    """The clean map x̂_0 that a prediction implies, of x_t's shape, within ±clip if given.
+def to_x0(prediction: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, kind: Prediction) -> Tensor:
+    """The clean map x̂_0 that a prediction implies, of x_t's shape.
 
     "eps" divides by α and so needs α > 0 (no zero terminal SNR), and a clip where α is small; the others need neither.
     """
-    x0 = prediction
     if kind == "eps":
-        x0 = (x_t - expand(sigma, x_t) * prediction) / expand(alpha, x_t)
-    elif kind == "v":
-        x0 = expand(alpha, x_t) * x_t - expand(sigma, x_t) * prediction
-    return x0 if clip is None else x0.clamp(-clip, clip)
+        return (x_t - expand(sigma, x_t) * prediction) / expand(alpha, x_t)
+    return expand(alpha, x_t) * x_t - expand(sigma, x_t) * prediction if kind == "v" else prediction
 
 
 class _Step(NamedTuple):
@@ -149,15 +144,16 @@ class GaussianProcess(Process):
         return (prediction - target(x0, noise, *self.factors(t), self.prediction)).square().mean((1, 2, 3))
 
     def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """x̂_0, held within [−1,1]."""
-        return to_x0(prediction, x_t, *self.factors(t), self.prediction, clip=1.0)
+        """x̂_0 that a prediction implies, held within [−1,1]."""
+        return to_x0(prediction, x_t, *self.factors(t), self.prediction).clamp(-1, 1)
 
-    def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:
+    def sample(self, predict: Predict, field: Field, steps: int) -> Tensor:
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             return self.clean(predict(x_t, t), x_t, t)
 
         draw = partial(field.draw, normal, self.classes)
-        return sample(denoise, draw(START), times, self.schedule, sampler=self.sampler, noise=partial(draw, STEP))
+        way = draw(START), self.times(steps), self.schedule
+        return self.to_labels(sample(denoise, *way, sampler=self.sampler, noise=partial(draw, STEP)))
 
 
 def log_variance_bounds(schedule: Schedule) -> tuple[Tensor, Tensor]:
@@ -256,13 +252,14 @@ class LearnedVarianceProcess(GaussianProcess):
     def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return super().clean(prediction.chunk(2, 1)[0], x_t, t)
 
-    def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:
+    def sample(self, predict: Predict, field: Field, steps: int) -> Tensor:
         if self.sampler == "ddim":
-            return super()._reverse(predict, field, times)
+            return super().sample(predict, field, steps)
 
         def denoise(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             prediction = predict(x_t, t)
             return self.clean(prediction, x_t, t), prediction.chunk(2, 1)[1]
 
         draw = partial(field.draw, normal, self.classes)
-        return sample_learned(denoise, draw(START), times, self.schedule, noise=partial(draw, STEP))
+        way = draw(START), self.times(steps), self.schedule
+        return self.to_labels(sample_learned(denoise, *way, noise=partial(draw, STEP)))

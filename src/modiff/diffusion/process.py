@@ -91,13 +91,8 @@ class Process(ABC):
         """(B,) the process's own loss of what a network predicted from x_t."""
 
     @abstractmethod
-    def clean(self, prediction: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """x̂_0 that a prediction implies."""
-
     def sample(self, predict: Predict, field: Field, steps: int) -> Tensor:
-        """(M,K,H,W) labels drawn in so many steps. predict(x_t, t) -> a prediction, as `clean` takes it; t is 0-dim."""
-        return self.to_labels(self._reverse(predict, field, self.times(steps)))
+        """(M,K,H,W) labels drawn in so many steps, with the field's streams START and (STEP, i).
 
-    @abstractmethod
-    def _reverse(self, predict: Predict, field: Field, times: Tensor) -> Tensor:
-        """x_0 by the process's sampler, with the field's streams START and (STEP, i)."""
+        predict(x_t, t) -> a prediction, as `loss` takes it; t is 0-dim.
+        """

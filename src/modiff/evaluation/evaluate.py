@@ -30,7 +30,7 @@ from modiff.io.files import located
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
     from modiff.methods.base import Segmenter
-    from modiff.methods.weights import LoadedModel
+    from modiff.methods.run_folder import LoadedModel
 
 FOLDER = "evaluation"  # of a run folder
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,15 +11,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from modiff.config.run import build_config, read_preset
-from modiff.errors import ConfigError
+from modiff.config.run import RunConfig
 from modiff.methods.base import Segmenter
 from modiff.methods.presence import PresenceHead
 from modiff.methods.registry import METHODS, build
 from modiff.types import DataSpec
 
 _GIGA = 1e9
-_LARGEST = 100_000  # of channels, classes, raters, pixels a side, samples
 
 
 @dataclass(frozen=True)
@@ -51,53 +48,20 @@ class Description:
     gflop_sample: float
     gflop_total: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return asdict(self)
 
+def describe(config: RunConfig, data: DataSpec, *, size: int, n: int) -> Description:
+    """Of the configured model with fresh weights for such data. Samples are counted as if every one marked something.
 
-def describe(
-    method: str,
-    *,
-    preset: str | None = None,
-    file: str | Path | None = None,
-    changes: Mapping[str, Any] | None = None,
-    channels: int = 1,
-    classes: int = 1,
-    raters: int = 4,
-    size: int = 128,
-    n: int = 16,
-    prompt: bool = True,
-    exchangeable: bool = True,
-) -> Description:
-    """Of a method with fresh weights. changes: settings of the model, nested, over the preset's.
-
-    prompt: whether the images have one; without it MoDiff denoises them whole. exchangeable: whether a rater's index
-    says nothing of who it is. Raises ConfigError for an unknown method or setting.
+    size: of the images' sides in pixels. n: samples per image.
     """
-    counts = {"channels": channels, "classes": classes, "raters": raters}
-    _check(counts)
-    of = read_preset(preset).get("method", method) if preset else method
-    if of != method:
-        raise ConfigError("is a preset of another method", field="preset", found=f"{preset}, of {of}", expected=method)
-    config = build_config(method=method, preset=preset, file=file, changes={"model": dict(changes or {})}).model
-    data = DataSpec.of(**counts, exchangeable=exchangeable, prompt="centre" if prompt else "none")
-    return describe_model(method, config, data, size=size, n=n, preset=preset)
-
-
-def describe_model(
-    method: str, config: Any, data: DataSpec, *, size: int = 128, n: int = 16, preset: str | None = None
-) -> Description:
-    """Of a configured model for such data. Samples are counted as if every one marked something."""
-    _check({"size": size, "n": n})
     image = torch.zeros(1, len(data.channels), size, size)
     try:  # shapes alone are enough, unless the way through the network depends on values
         with torch.device("meta"):
-            model = build(method, config, data).eval()
+            model = build(config.method, config.model, data).eval()
         cost = _flops(model, image.to("meta"))
     except (NotImplementedError, RuntimeError):
         with torch.random.fork_rng(devices=[]):  # counting leaves no trace in the caller's random numbers
-            model = build(method, config, data).eval()
+            model = build(config.method, config.model, data).eval()
         cost = _flops(model, image)
     parts = dict.fromkeys([*(name for name, _ in model.named_children()), "own"], 0)
     for name, parameter in model.named_parameters():
@@ -107,9 +71,9 @@ def describe_model(
     once, sample = cost["image"] + steps * cost["step"], cost["sample"] + steps * cost["evaluation"]
     counts = {"channels": model.channels, "classes": model.classes, "raters": model.raters, "size": size, "n": n}
     return Description(
-        method,
-        METHODS[method].title,
-        preset,
+        config.method,
+        METHODS[config.method].title,
+        config.preset,
         **counts,
         parameters=sum(parts.values()),
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -120,12 +84,6 @@ def describe_model(
         gflop_sample=sample / _GIGA,
         gflop_total=(once + n * sample) / _GIGA,
     )
-
-
-def _check(numbers: Mapping[str, int]) -> None:
-    for field, value in numbers.items():
-        if not 1 <= value <= _LARGEST:
-            raise ConfigError("impossible number", field=field, found=value, expected=f"from 1 to {_LARGEST:,}")
 
 
 def _flops(model: Segmenter, image: Tensor) -> dict[str, float]:

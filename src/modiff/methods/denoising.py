@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from modiff.config.baselines import CCDMConfig, CIMDConfig
 from modiff.config.modiff import MoDiffConfig
 from modiff.config.run import check_model
 from modiff.diffusion.process import Process
 from modiff.methods.base import Segmenter, at_once
-from modiff.methods.presence import Markers, PresenceHead, draw_markers, draw_subsets, hurdle_noise, marking_probability
-from modiff.nn import losses, windows
+from modiff.methods.presence import PresenceHead, draw_markers, draw_subsets, hurdle_noise, marking_probability
+from modiff.nn import windows
 from modiff.nn.layers import image_centre, position_channels
 from modiff.nn.unet import GuidedUNet, UNet
 from modiff.types import Batch, DataSpec, RaterChoice, Samples
@@ -59,16 +58,15 @@ class Labels:
     """The label maps that a step learns from, M of them.
 
     image: (M,C,H,W). label: (M,K,H,W) float, the mean mask of the raters `chosen` (M,R). centre: (M,2) of the prompt.
-    masks: (M,R,K,H,W) float and read: (M,R), all raters'. weights: (M,) of mean one, or None.
+    mean: (M,K,H,W) of all who read. weights: (M,) of mean one.
     """
 
     image: Tensor
     label: Tensor
     centre: Tensor
     chosen: Tensor
-    masks: Tensor
-    read: Tensor
-    weights: Tensor | None
+    mean: Tensor
+    weights: Tensor
 
 
 class DenoisingSegmenter(Segmenter):
@@ -112,11 +110,12 @@ class DenoisingSegmenter(Segmenter):
         image = windows.pad_to_multiple(batch.image, self.stride, edge=True)
         masks = windows.pad_to_multiple(batch.masks.flatten(1, 2).float(), self.stride, edge=False)
         masks = masks.unflatten(1, batch.masks.shape[1:3]) * batch.read[:, :, None, None, None]
+        mean = masks.sum(1) / batch.read.sum(1).clamp_min(1)[:, None, None, None]
         centre = batch.centre if batch.centre is not None else image_centre(batch.image)
         terms: dict[str, Tensor] = {}
         if self.presence_head is not None:
-            terms |= self.presence_head.losses(image, masks, batch, centre, rng)
-        labels = self._draw_labels(image, masks, batch, centre, rng)
+            terms |= self.presence_head.losses(image, mean, batch, centre, rng)
+        labels = self._draw_labels(image, masks, mean, batch, centre, rng)
         if labels is None:  # no label in the whole batch: a zero with a graph
             zero = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0.0
             terms |= dict.fromkeys(self.term_weights, zero)
@@ -127,7 +126,9 @@ class DenoisingSegmenter(Segmenter):
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
 
-    def _draw_labels(self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: Generator) -> Labels | None:
+    def _draw_labels(
+        self, image: Tensor, masks: Tensor, mean: Tensor, batch: Batch, centre: Tensor, rng: Generator
+    ) -> Labels | None:
         """Of each image some raters' mean mask: of those who read it or, with a presence head, who marked something."""
         hurdle = self.presence_head is not None
         candidates = batch.marked if hurdle else batch.read
@@ -135,15 +136,15 @@ class DenoisingSegmenter(Segmenter):
         rows = chosen.any(1).nonzero().squeeze(1)
         if rows.numel() == 0:
             return None
-        chosen, masks, read = chosen[rows], masks[rows], batch.read[rows]
-        label = (masks * chosen[:, :, None, None, None]).sum(1) / chosen.sum(1)[:, None, None, None]
-        weights = None
+        chosen = chosen[rows]
+        label = (masks[rows] * chosen[:, :, None, None, None]).sum(1) / chosen.sum(1)[:, None, None, None]
+        weights = torch.ones_like(label[:, 0, 0, 0])
         if hurdle and self.config.presence.weight_by_markers:
             # A rater who marks something is met k times as often on an image that k raters mark.
-            fraction = batch.marked[rows].sum(1) / read.sum(1)
-            weights = torch.where(chosen.sum(1) == 1, fraction, torch.ones_like(fraction))
+            fraction = batch.marked[rows].sum(1) / batch.read[rows].sum(1)
+            weights = torch.where(chosen.sum(1) == 1, fraction, weights)
             weights = weights / weights.mean()
-        return Labels(image[rows], label, centre[rows], chosen, masks, read, weights)
+        return Labels(image[rows], label, centre[rows], chosen, mean[rows], weights)
 
     def _image_features(self, image: Tensor, centre: Tensor) -> Tensor:
         """Of (B,C,h,w) images whose prompt is at `centre` (B,2): the U-Net's."""
@@ -180,11 +181,6 @@ class DenoisingSegmenter(Segmenter):
         rows = torch.arange(len(image), device=image.device)
         return [Windows(rows, None, windows.sides(image), (self._image_features(image, centre),))]
 
-    def _draw_markers(self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool) -> Markers:
-        return draw_markers(
-            presence, seeds, raters, count=self.raters, exchangeable=self.exchangeable, stratified=stratified
-        )
-
     def _draw(
         self, encoding: Encoding, each: Tensor, steps: int, raters: RaterChoice, stratified: bool, origin: Tensor | None
     ) -> Samples:
@@ -194,7 +190,16 @@ class DenoisingSegmenter(Segmenter):
         presence was `stratified` beside its scores.
         """
         self.process.times(steps)  # refuses a number of steps even where nothing is denoised
-        markers, panel, who = self._draw_markers(encoding.presence, each, raters, stratified)
+        presence, chance, who, alike = encoding.presence, None, None, self.exchangeable
+        if presence is not None:
+            chance = marking_probability(presence, exchangeable=alike).mean(1)
+        if self.draws_panels:
+            drawn = draw_markers(presence, each, raters, count=self.raters, exchangeable=alike, stratified=stratified)
+            markers, panel, who = drawn
+        else:  # a panel of one rater, of whom it is not said who
+            panel = torch.ones_like(each)
+            present = panel > 0 if chance is None else hurdle_noise(each, stratified) >= 1 - chance[:, None]
+            markers = present[..., None]
         maps = torch.zeros(*each.shape, self.classes, *encoding.padded, device=each.device)
         for group in encoding.groups:
             image, index = markers[group.rows].any(-1).nonzero(as_tuple=True)
@@ -210,63 +215,4 @@ class DenoisingSegmenter(Segmenter):
                 made = self._denoise(window, subset, field, steps)
                 fraction = subset.sum(-1) / panel[window.rows, i]
                 windows.paste(maps, window.rows, i, made * fraction[:, None, None, None], window.corner)
-        result = Samples.uniform(maps[..., : encoding.size[0], : encoding.size[1]], raters=who)
-        if encoding.presence is not None:
-            result.presence = marking_probability(encoding.presence, exchangeable=self.exchangeable).mean(1)
-        return result
-
-
-class PixelDiffusion(DenoisingSegmenter):
-    """What CCDM and CIMD share: one rater's mask diffuses at full resolution under a U-Net that sees the image.
-
-    It is trained on one rater drawn at random per image; each sample is one rater's hypothesis. With presence.mode
-    hurdle, whether a rater marks anything is decided before any denoising: a control that says what MoDiff's idea is
-    worth without the rest of MoDiff.
-    """
-
-    config: CCDMConfig | CIMDConfig
-
-    def __init__(
-        self, config: CCDMConfig | CIMDConfig, data: DataSpec, process: Process, *, inputs: int, outputs: int
-    ) -> None:
-        super().__init__(config, data)
-        self.process, self.default_steps = process, config.sampling_steps
-        process.times(config.sampling_steps)  # refuses an impossible number
-        self.unet = GuidedUNet(inputs, self.channels + 3 * self.prompt, outputs, config.unet, steps=config.steps)
-        self.hurdle: nn.ModuleDict | None = None
-        if config.presence.mode == "hurdle":
-            self.hurdle = nn.ModuleDict({"head": PresenceHead(data, config.presence, ce_weight=config.map_ce_weight)})
-        self.stride = math.lcm(self.unet.stride, 1 if self.presence_head is None else self.presence_head.stride)
-
-    def _predict(self, x_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
-        """The network's prediction from x_t of M samples, as the process takes it; t: (M,) in [0,1]."""
-        return self.unet(x_t, features, t)
-
-    def _losses(self, labels: Labels, prediction: Tensor, x0: Tensor, x_t: Tensor, **at: Tensor) -> dict[str, Tensor]:
-        """(M,) terms of the paper's loss, by default the process's own; at: the step `t` and its `noise`."""
-        return {"simple": self.process.loss(prediction, x0, x_t, **at)}
-
-    def _denoising_terms(self, labels: Labels, rng: Generator) -> dict[str, Tensor]:
-        """The paper's terms at steps of the chain, 1 to T alike, which are kept on the CPU and read in float64."""
-        x0, count = self.process.from_labels(labels.label), len(labels.label)
-        step = torch.randint(1, self.config.steps + 1, (count,), generator=rng, device=rng.device).cpu()
-        noise = self.process.noise(x0, rng)
-        x_t = self.process.diffuse(x0, step, noise)
-        features = self._image_features(labels.image, labels.centre)
-        prediction = self._predict(x_t, (step / self.config.steps).to(x0.device), features)
-        found = self._losses(labels, prediction, x0, x_t, t=step, noise=noise)
-        return {name: losses.weighted_mean(value, labels.weights) for name, value in found.items()}
-
-    def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
-        def predict(x_t: Tensor, t: Tensor) -> Tensor:
-            return self._predict(x_t, t.expand(len(x_t)), window.features[0])
-
-        return self.process.sample(predict, field, steps)
-
-    def _draw_markers(self, presence: Tensor | None, seeds: Tensor, raters: RaterChoice, stratified: bool) -> Markers:
-        """A panel of one rater, of whom it is not said who."""
-        present = torch.ones_like(seeds, dtype=torch.bool)
-        if presence is not None:
-            probability = marking_probability(presence, exchangeable=self.exchangeable).mean(1)
-            present = hurdle_noise(seeds, stratified) >= 1 - probability[:, None]
-        return present[..., None], torch.ones_like(seeds), None
+        return Samples.uniform(maps[..., : encoding.size[0], : encoding.size[1]], raters=who, presence=chance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor, distributed, nn
@@ -136,10 +136,9 @@ def mass_divergence(received: Tensor, weights: Tensor) -> Tensor:
 
 def _initial_means(experts: int, dim: int) -> Tensor:
     """(E,D): the corners of a cube with sides 1, 2, 4, … for the first 2^D experts, the others at random in [0,1)."""
-    means = torch.rand(experts, dim)
-    for expert in range(min(experts, 2**dim)):
-        for axis in range(dim):
-            means[expert, axis] = 2.0**axis * (expert >> (dim - 1 - axis) & 1)
+    means, sides = torch.rand(experts, dim), [(0.0, 2.0**axis) for axis in range(dim)]
+    for expert, corner in zip(range(experts), product(*sides), strict=False):
+        means[expert] = torch.tensor(corner)
     return means
 
 

@@ -56,17 +56,14 @@ def marking_probability(distribution: Tensor, *, exchangeable: bool) -> Tensor:
     return (expected / raters).expand(-1, raters)
 
 
-Markers = tuple[Tensor, Tensor, Tensor | None]
-"""Which raters of the panel mark something (B,N,R) bool, the panel's size (B,N), whose reading it is (B,N) or None."""
-
-
 def draw_markers(
     distribution: Tensor | None, seeds: Tensor, raters: RaterChoice, *, count: int, exchangeable: bool, stratified: bool
-) -> Markers:
-    """Who of each sample's panel marks something.
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Which raters of each sample's panel mark something (B,N,R) bool, its size (B,N), whose reading it is.
 
     distribution: (B,R+1) of the number of markers where raters are exchangeable, else (B,R) each rater's probability;
-    None where presence is left to the denoiser. seeds: (B,N) of the samples. count: R.
+    None where presence is left to the denoiser. seeds: (B,N) of the samples. count: R. Whose reading it is: (B,N) the
+    rater drawn where raters are identifiable, else None.
     """
     panel, who = draw_panel(seeds, raters, count=count, exchangeable=exchangeable)
     size = panel.sum(-1)
@@ -198,23 +195,22 @@ class PresenceHead(nn.Module):
         """Sides of the part of (B,C,H,W) images that the head looks at."""
         return windows.window_size(self.config.window if self.prompt else 0, windows.sides(image), self.stride)
 
-    def losses(self, image: Tensor, masks: Tensor, batch: Batch, centre: Tensor, rng: Generator) -> dict[str, Tensor]:
+    def losses(self, image: Tensor, label: Tensor, batch: Batch, centre: Tensor, rng: Generator) -> dict[str, Tensor]:
         """ "presence": cross-entropy of who marked something; "map": of the mean label map, with soft Dice.
 
-        image: (B,C,H,W) padded to the stride; masks: (B,R,K,H,W) float, 0 where the rater did not read.
+        image: (B,C,H,W) padded to the stride; label: (B,K,H,W), the mean mask of all who read.
         """
         size = self.window_size(image)
         corner = windows.random_corner(image, centre, size, jitter=self.config.jitter, anywhere=0.0, rng=rng)
         seen = intensity_noise(windows.cut(image, corner, size), self.config.intensity_augmentation, rng)
         logits, label_map = self(seen, centre - corner)
-        label = masks.sum(1) / batch.read.sum(1).clamp_min(1)[:, None, None, None]
         label = windows.cut(label, corner, size)
         known = batch.read.any(1).float()
         known = known / known.mean().clamp_min(1e-6)
         log_p = log_likelihood(logits, batch.marked, batch.read, tables=self.tables)
         dense = self.ce_weight * losses.cross_entropy(label_map, label)
         dense = dense + self.dice_weight * losses.soft_dice_loss(losses.probabilities(label_map), label)
-        return {"presence": -losses.weighted_mean(log_p, known), "map": losses.weighted_mean(dense, known)}
+        return {"presence": -(log_p * known).mean(), "map": (dense * known).mean()}
 
     def distribution(self, image: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
         """(B,R+1) of the number of markers, or (B,R) each rater's probability; and (B,K,h,w) the mean label map.

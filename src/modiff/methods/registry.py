@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ class Method(NamedTuple):
 
 METHODS = {
     "modiff": Method("MoDiff", "modiff.methods.modiff.model:MoDiff"),
-    "cimd": Method("CIMD", "modiff.methods.cimd:CIMD"),
-    "ccdm": Method("CCDM", "modiff.methods.ccdm:CCDM"),
-    "prob_unet": Method("Probabilistic U-Net", "modiff.methods.prob_unet:ProbUNet"),
-    "cflow": Method("cFlow", "modiff.methods.cflow:CFlow"),
+    "cimd": Method("CIMD", "modiff.methods.pixel_diffusion:CIMD"),
+    "ccdm": Method("CCDM", "modiff.methods.pixel_diffusion:CCDM"),
+    "prob_unet": Method("Probabilistic U-Net", "modiff.methods.latent:ProbUNet"),
+    "cflow": Method("cFlow", "modiff.methods.latent:CFlow"),
     "mose": Method("MoSE", "modiff.methods.mose:MoSE"),
     "unet": Method("U-Net on the majority vote", "modiff.methods.unet:UNet"),
 }
@@ -30,6 +30,5 @@ METHODS = {
 
 def build(method: str, config: Any, data: DataSpec) -> Segmenter:
     """A method's network with fresh weights for such data; ConfigError for settings out of range."""
-    module, name = METHODS[method].model.split(":")
-    made: Segmenter = getattr(importlib.import_module(module), name)(config, data)
+    made: Segmenter = resolve_name(METHODS[method].model)(config, data)
     return made

@@ -42,15 +42,10 @@ def gaussian_kernel(sigma: float) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def blur(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian smoothing by σ pixels; beyond the border the border's pixel repeats (skimage.filters.gaussian)."""
-    kernel = gaussian_kernel(sigma)
-    return _separable(F.pad(x, [len(kernel) // 2] * 4, mode="replicate"), kernel, kernel)
-
-
 def gaussian(x: Tensor, sigma: float = 2.0) -> Tensor:
-    """The image minus itself blurred by σ pixels: signed, a high-pass."""
-    return x - blur(x, sigma)
+    """The image minus itself blurred by σ pixels (skimage.filters.gaussian): signed, a high-pass."""
+    kernel = gaussian_kernel(sigma)
+    return x - _separable(F.pad(x, [len(kernel) // 2] * 4, mode="replicate"), kernel, kernel)
 
 
 def _derivatives(x: Tensor, smooth: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
@@ -91,10 +86,12 @@ def canny(x: Tensor, sigma: float = 1.0, low: float = 0.1, high: float = 0.2) ->
     rows, columns = 4 * rows, 4 * columns  # Canny's thresholds are for Sobel's sums, not means
     magnitude = torch.sqrt(rows.square() + columns.square())
     candidate = _is_ridge(rows, columns, magnitude) & (magnitude >= low)
-    border = torch.zeros_like(candidate)
-    border[..., 1:-1, 1:-1] = True
-    candidate &= border
-    return _connected(candidate & (magnitude >= high), candidate)
+    candidate = F.pad(candidate[..., 1:-1, 1:-1], (1, 1, 1, 1))
+    strong = candidate & (magnitude >= high)
+    # Candidates that touch a strong pixel, directly or through candidates, diagonals included.
+    while not torch.equal(grown := dilate(strong) & candidate, strong):
+        strong = grown
+    return strong
 
 
 def _is_ridge(rows: Tensor, columns: Tensor, magnitude: Tensor) -> Tensor:
@@ -124,13 +121,6 @@ def dilate(x: Tensor) -> Tensor:
     x = F.pad(x, (1, 1, 1, 1), value=float("-inf") if x.is_floating_point() else 0)
     rows = torch.maximum(torch.maximum(x[..., :-2, :], x[..., 1:-1, :]), x[..., 2:, :])
     return torch.maximum(torch.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:])
-
-
-def _connected(strong: Tensor, candidate: Tensor) -> Tensor:
-    """The candidates that touch a strong one, directly or through candidates, diagonals included."""
-    while not torch.equal(grown := dilate(strong) & candidate, strong):
-        strong = grown
-    return strong
 
 
 _MAGNITUDES = {"gaussian": gaussian, "roberts": roberts, "prewitt": prewitt, "sobel": sobel}

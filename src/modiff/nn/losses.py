@@ -31,11 +31,6 @@ def soft_dice_loss(p: Tensor, label: Tensor, smooth: float = 1.0) -> Tensor:
     return 1 - (overlap / (p.sum((2, 3)) + label.sum((2, 3)) + smooth)).mean(1)
 
 
-def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
-    """Scalar mean of (B,) values, with weights of mean one."""
-    return values.mean() if weights is None else (values * weights).mean()
-
-
 def mean_of_known(values: Tensor, known: Tensor) -> Tensor:
     """Scalar mean of (B,) values over the rows that are known; a zero with a graph where none is."""
     weights = known.float()

@@ -34,7 +34,7 @@ from modiff.types import DataSpec, RaterChoice, Samples
 
 if TYPE_CHECKING:
     from modiff.config.run import RunConfig
-    from modiff.methods.weights import LoadedModel
+    from modiff.methods.run_folder import LoadedModel
 
 MAX_MAPS = 4 << 30  # bytes of maps that are held
 _AT_ONCE = 16 << 20  # values of maps made in one call of the model
@@ -68,7 +68,7 @@ class Predictor:
     @classmethod
     def from_path(cls, path_or_name: str | Path, device: str | torch.device = "cpu") -> Predictor:
         """The model of a run folder, or a packaged one by its name. Raises CheckpointError."""
-        from modiff.methods.weights import load_model
+        from modiff.methods.run_folder import load_model
 
         return cls(load_model(path_or_name), device=device)
 

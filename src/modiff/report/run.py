@@ -19,7 +19,7 @@ from modiff.evaluation.evaluate import FOLDER, check_fit
 from modiff.evaluation.records import DIFFERENCE, STRATA, ImageTable, Record, Result, read_csv, read_result, select
 from modiff.evaluation.source import choose, draw, pictured, strata
 from modiff.io.files import check_file_output, write_text
-from modiff.methods.run_folder import LOG, WEIGHTS
+from modiff.methods.run_folder import LOG, WEIGHTS, LoadedModel, load_model
 from modiff.metrics.registry import rank
 from modiff.prediction.summary import Summary, summarise
 from modiff.types import Batch
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     import torch
 
     from modiff.methods.base import Segmenter
-    from modiff.methods.weights import LoadedModel
 
 NAME = "report.html"
 CASES = 12
@@ -88,8 +87,6 @@ def write_report(
 
 def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
     """The model of a run folder or why it cannot be read, and the results, of which the main ones come first."""
-    from modiff.methods.weights import load_model
-
     if not folder.is_dir():
         raise CheckpointError("no such run folder", path=folder, hint="`modiff train` makes one.")
     # The main results have no suffix in their names.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 import math
 from collections.abc import Callable
@@ -23,20 +25,21 @@ from modiff.data.loading import generator, load, training_batch, validation_batc
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.devices import automatic_precision, device_name
-from modiff.errors import ConfigError, TrainingError
-from modiff.io.files import alone
+from modiff.errors import CheckpointError, ConfigError, TrainingError
+from modiff.io.files import alone, write_bytes
 from modiff.methods import run_folder as files
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import METHODS, build
-from modiff.methods.weights import save_weights
 from modiff.rng import seed_for
 from modiff.training.budget import SPENT, Clock
-from modiff.training.checkpoint import read_checkpoint, write_checkpoint
 from modiff.training.log import MetricsLog, check_logger, open_logger, progress_line
 from modiff.training.optimizer import EMA, Schedule, make_optimizer
 from modiff.types import Batch, DataSpec
 
 _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint", "fold")
+# training.ckpt is a line with the SHA-256 of what follows, which is torch's plain data.
+_HEAD = b"modiff training checkpoint 1, SHA-256 "
+_HINT = "Delete it to start the run again"
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,7 @@ class Run:
         self.check_finite()
         # Weights first: should the second write fail, the checkpoint is the older one and the run resumes from it.
         if self.fabric.is_global_zero:
-            save_weights(self.average.state, self.folder / files.WEIGHTS)
+            files.save_weights(self.average.state, self.folder / files.WEIGHTS)
             files.write_json(self.folder / files.CARD, self.card())
             parts = {name: part.state_dict() for name, part in self._parts.items()}
             own = {"step": self.step, "seconds": self.clock.seconds, "validation": self.validation}
@@ -241,7 +244,7 @@ def train(
         if saved and clock.progress(images := saved["step"] * settings.batch_size) >= 1.0:
             reason = "budget already spent"
             if fabric.is_global_zero:
-                save_weights(saved["average"], folder / files.WEIGHTS)  # they may be gone or damaged since
+                files.save_weights(saved["average"], folder / files.WEIGHTS)  # they may be gone or damaged since
             return TrainingResult(folder, True, reason, saved["step"], images, clock.seconds, saved["validation"])
         fabric.launch()  # the other processes of this machine start here, and come this far by themselves
         run = Run(fabric, model, described, config, folder, clock)
@@ -286,3 +289,36 @@ def _fabric(config: RunConfig) -> Fabric:
         field, expected = "training.batch_size", f"a multiple of {fabric.world_size}"
         raise ConfigError("does not divide over the devices", field=field, found=size, expected=expected)
     return fabric
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes tensors and plain data, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    write_bytes(path, _HEAD + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `write_checkpoint` wrote, its tensors on the CPU.
+
+    Raises CheckpointError where the file is something else, was damaged since, or holds more than tensors and plain
+    data: nothing in it is ever run.
+    """
+    try:
+        head, _, content = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise CheckpointError("cannot be read", path=path, found=error.strerror) from error
+    if not head.startswith(_HEAD):
+        if head.startswith(b"PK"):  # Lightning's
+            hint = f"Finish it with that version, or use its weights as they are. {_HINT}"
+            raise CheckpointError("was written by modiff 0.1 and cannot be resumed", path=path, hint=hint)
+        raise CheckpointError("is not a training checkpoint", path=path, hint=_HINT)
+    if head.removeprefix(_HEAD) != hashlib.sha256(content).hexdigest().encode():
+        raise CheckpointError("is damaged", path=path, found="content that does not fit its SHA-256", hint=_HINT)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds
+        found = type(error).__name__
+        raise CheckpointError("is not a training checkpoint", path=path, found=found, hint=_HINT) from error
+    return state

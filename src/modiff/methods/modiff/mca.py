@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import lru_cache
 from typing import NamedTuple
@@ -55,9 +56,7 @@ def attention_spread_loss(query: Tensor, key: Tensor) -> Tensor:
 def covering_stride(stride: int, width: int) -> int:
     """The smallest step ≥ `stride` through row-major tokens that is coprime to the grid's width: every `width` steps
     meet every column once, where a divisor of the width would look at the same few columns of all rows."""
-    while math.gcd(stride, width) != 1:
-        stride += 1
-    return stride
+    return next(step for step in itertools.count(stride) if math.gcd(step, width) == 1)
 
 
 class SelfAttention(nn.Module):
@@ -133,8 +132,7 @@ class MCA(nn.Module):
         """g^B(O^B) (B,c,H,W), and the features that the auxiliary losses look at: "edges", "query", "key"."""
         features: dict[str, Tensor] = {}
         if self.config.enabled:
-            y, query, key = self._attend(image, x_t)
-            features |= {"query": query, "key": key}
+            y, features["query"], features["key"] = self._attend(image, x_t)
         else:
             y = image.embedding
         y = self.ldf_features(y)

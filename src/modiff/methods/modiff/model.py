@@ -83,10 +83,9 @@ class MoDiff(DenoisingSegmenter):
             error = config.diffusion.ce_weight * entropy + config.diffusion.dice_weight * dice
         else:
             error = self.process.loss(prediction, x0, x_t, t, noise)
-        terms = {"simple": losses.weighted_mean(error, labels.weights)}
+        terms = {"simple": (error * labels.weights).mean()}
         if "edges" in parts:
-            mean = labels.masks.sum(1) / labels.read.sum(1).clamp_min(1)[:, None, None, None]
-            target = edge_target(image, windows.cut(mean, corner, size), config.ldf.target)
+            target = edge_target(image, windows.cut(labels.mean, corner, size), config.ldf.target)
             target = F.interpolate(target, size=parts["edges"].shape[-2:], mode="area")
             terms["ldf"] = (parts["edges"].float() - target).square().mean((1, 2, 3)).mean()
         if "query" in parts:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modiff.errors import CheckpointError, ConfigError
-from modiff.methods.weights import load_model, publish
+from modiff.methods.run_folder import load_model, publish
 from modiff.training.loop import train
 
 
