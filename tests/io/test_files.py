@@ -117,6 +117,6 @@ def test_a_place_that_takes_no_files_is_refused_in_one_line(monkeypatch, tmp_pat
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tempfile.mkdtemp", full)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
     with pytest.raises(DataError, match="cannot be written"), output_folder(tmp_path / "out"):
         pytest.fail("there is no folder to write to")

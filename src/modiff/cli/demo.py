@@ -80,7 +80,7 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
 
 def _sample(folder: Path, store: Path) -> None:
     """Draws the hypotheses of one test image into DIR/sample, as `modiff sample` does for a user's image."""
-    from modiff import cli
+    from modiff.cli import sample
     from modiff.data.store import Store
     from modiff.io import write_png
 
@@ -89,4 +89,4 @@ def _sample(folder: Path, store: Path) -> None:
     picture = folder / "image.png"
     write_png(picture, image)
     words = ["sample", str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
-    cli.main(words)
+    sample.run(sample.parser("modiff sample").parse_args(words))

@@ -16,11 +16,12 @@ from modiff.data import store_format as layout
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo, check_case, check_name
 from modiff.errors import DataError
-from modiff.io.files import located, replacing, workers
+from modiff.io.files import check_file_output, located, replacing, told, workers
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raises DataError where a store exists that is not to be replaced: known before any work is done."""
+    """Raises DataError where no store can be written, or one is not to be replaced: known before any work is done."""
+    check_file_output(path)
     if path.exists() and not overwrite:
         raise DataError("exists already", path=path, hint="Give another name, or --overwrite.")
 
@@ -62,11 +63,8 @@ class StoreWriter:
         if failure[1] is not None:
             self._opened.__exit__(*failure)  # the new file does not take its place
             return
-        with self._opened:
-            try:
-                self._finish()
-            except OSError as error:
-                raise DataError("cannot be written", path=self.path, found=error) from error
+        with self._opened, told(self.path, "cannot be written"):
+            self._finish()
 
     def __len__(self) -> int:
         return len(self._tables["read"])
@@ -116,7 +114,8 @@ class StoreWriter:
         self._splits[patient] = split
         self._pending.append(self._pool.submit(_encode, image, masks, described))
         if len(self._pending) >= 256:
-            self._store(keep=128)
+            with told(self.path, "cannot be written"):
+                self._store(keep=128)
 
     def _checked(self, image: np.ndarray, masks: np.ndarray, read: np.ndarray) -> tuple[np.ndarray, ...]:
         """A contiguous little-endian copy of an image that the store may hold, and of its masks and `read`."""

@@ -14,7 +14,7 @@ import glob
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,6 +22,7 @@ import torch
 from torch import distributed
 
 from modiff.errors import CheckpointError, ModiffError
+from modiff.io.files import alone, told
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -61,6 +62,14 @@ def from_first(make: Callable[[], T]) -> T:
     if box[1] is not None:
         raise box[1]
     return cast(T, box[0])
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """`alone` of the first process, for all of them: an error is raised in each."""
+    with ExitStack() as held:
+        from_first(lambda: held.enter_context(alone(folder)))
+        yield
 
 
 def gather(rows: list[T]) -> list[T]:
@@ -132,21 +141,24 @@ class PartialRows:
             path.unlink(missing_ok=True)
 
     def __enter__(self) -> PartialRows:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self._path.read_bytes().rfind(b"\n") + 1 if self._path.exists() else 0
-        self._file = self._path.open("a", encoding="utf-8")
-        self._file.truncate(whole)  # a line that was cut off is written again
+        with told(self._path, "cannot be written"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            whole = self._path.read_bytes().rfind(b"\n") + 1 if self._path.exists() else 0
+            self._file = self._path.open("a", encoding="utf-8")
+            self._file.truncate(whole)  # a line that was cut off is written again
         if not whole:
             self.append([{"identity": self.identity}])
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        with told(self._path, "cannot be written"):
+            self._file.close()
 
     def append(self, rows: list[Row]) -> None:
         """Adds finished rows; they survive the program's end. An undefined value is NaN here, which Python reads."""
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows))
-        self._file.flush()
+        with told(self._path, "cannot be written"):
+            self._file.write("".join(json.dumps(row) + "\n" for row in rows))
+            self._file.flush()
 
 
 def _whole_lines(path: Path) -> list[Row]:

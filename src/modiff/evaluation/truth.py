@@ -14,9 +14,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from modiff.data.store import Store
+from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.predictions import MapSource, RawMaps, open_maps
+from modiff.io.files import guarding
 
 FOLDER_SPLIT = "all"  # what a folder's one split is called
 Meaning = Literal["auto", "masks", "probabilities"]
@@ -149,8 +150,10 @@ def open_truth(
 
 def _is_store(path: str | Path) -> bool:
     """Whether a file says of itself that it is a store."""
-    with suppress(OSError), h5py.File(path, "r", locking="best-effort") as file:
-        return "format" in file.attrs and "image" in file
+    with suppress(OSError), Path(path).open("rb") as start:
+        if start.read(len(SIGNATURE)) == SIGNATURE:
+            with guarding(path), h5py.File(path, "r", locking="best-effort") as file:
+                return "format" in file.attrs and "image" in file
     return False
 
 

@@ -1,15 +1,22 @@
-"""Files: what one may claim before memory is taken for it, and results that exist whole or not at all."""
+"""Files: what one may claim before memory is taken for it, and results that exist whole or not at all.
+
+All that is written goes through here. A new file or folder is made in a temporary folder beside its place, which is
+locked while a process works in it: nobody else writes to the same place, and what a killed process left is removed by
+the next one. Data are on the disk before a name leads to them.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -51,6 +58,9 @@ def guarding(path: str | Path, what: str = "", *, field: str | None = None) -> I
             yield
     except DataError:
         raise
+    except BlockingIOError as error:  # HDF5 locks what it writes
+        hint = "Wait for it to end"
+        raise DataError("in use by another program", path=path, field=field, hint=hint) from error
     except Exception as error:
         text = str(error) or repr(error)
         what = what or ("truncated file" if "truncated" in text else "damaged file")
@@ -69,31 +79,104 @@ def told(path: str | Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{what} ({error.strerror or error})", path=path) from error
+        raise DataError(f"{what} ({reason_of(error)})", path=path) from error
+
+
+def reason_of(error: OSError) -> str:
+    """Why the operating system refused, in its short words; a library's own are long."""
+    return os.strerror(error.errno) if error.errno else str(error).splitlines()[0][:200] if str(error) else "unknown"
 
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """Where a new `path` can be made, on the same disk and under its name; what is left of it goes with the block."""
+    """Where a new `path` can be made, on the same disk and under its name; what is left of it goes with the block.
+
+    Raises DataError where another process makes the same.
+    """
     _make(path.parent)
     with told(path, "cannot be written"):
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True)
-    with folder as name:
-        yield Path(name) / path.name
+        folder, lock = _claimed(path)
+    try:
+        yield folder / path.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _claimed(path: Path) -> tuple[Path, int | None]:
+    """An empty folder beside `path`, and the lock that says whose it is; None where nothing can be locked."""
+    name = f".{path.name[:60]}"
+    folder = path.with_name(f"{name}.modiff-tmp")
+    while True:
+        folder.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # its last owner removes it just now
+            lock = _lock(folder, path)
+            if lock is None:
+                with suppress(OSError):
+                    folder.rmdir()
+                return Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".modiff-tmp", dir=path.parent)), None
+            if folder.exists() and os.path.samestat(os.fstat(lock), folder.stat()):
+                for left in folder.iterdir():  # by a process that was killed
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                return folder, lock
+            os.close(lock)
+
+
+def _lock(folder: Path, path: Path) -> int | None:
+    """A handle of the folder that keeps others out; DataError about `path` where another process has it.
+
+    The operating system frees what a killed process held. None where nothing can be locked: some network file systems.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if isinstance(error, BlockingIOError):
+            what = "another process works in this folder" if folder == path else "another process writes this"
+            raise DataError(what, path=path, hint="Wait for it to end, or give another place") from None
+        return None
+    return handle
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Where to write a file that takes the place of `path` when the block ends without an error."""
+    """Where to write a file that takes the place of `path` when the block ends without an error.
+
+    Raises DataError where it cannot be written, or another process writes it.
+    """
     path = Path(path)
-    check_file_output(path)
+    _check_place(path)
     with _beside(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as the umask has it; safetensors would let only the owner read
+        with told(path, "cannot be written"):
+            temporary.touch()
+            mode = temporary.stat().st_mode  # as the umask has it; other writers may let only the owner read
         yield temporary
         with told(path, "cannot be written"):
             temporary.chmod(mode)
+            _to_disk(temporary)
             os.replace(temporary, path)
+            _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file, or a folder's names, are on the disk; a file system that cannot do it for folders may not."""
+    folder = path.is_dir()
+    if folder and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not folder or error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -117,24 +200,24 @@ def sha256_of(path: str | Path) -> str:
 
 @contextmanager
 def alone(folder: str | Path) -> Iterator[None]:
-    """The folder is this process's to write to until the block ends; DataError where another holds it.
+    """The folder is made, can be written, and is this process's to write to until the block ends.
 
-    The operating system frees what a killed process held. Where it cannot lock, nothing is checked.
+    Raises DataError where that is not so. Where the operating system cannot lock, nobody else is noticed. A folder that
+    was made for the block and is empty at its end goes.
     """
-    _make(Path(folder))
-    handle = os.open(folder, os.O_RDONLY)
+    folder = Path(folder)
+    new = not folder.exists()
+    _make(folder)
+    handle = _lock(folder, folder)
     try:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError("another process works in this folder", path=folder, hint="Wait for it to end") from None
-        except (ImportError, OSError):
-            pass
+        _check_writable(folder)
         yield
     finally:
-        os.close(handle)
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
+        if handle is not None:
+            os.close(handle)
 
 
 @contextmanager
@@ -142,33 +225,61 @@ def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     """A temporary folder beside `path` whose files become those of `path` when the block ends without an error.
 
     An existing folder with files is refused unless `overwrite`; then each new file replaces its namesake, files that
-    the earlier summary.json names are removed, and whatever else lies there stays. Raises DataError.
+    the earlier summary.json names are removed, and whatever else lies there stays. Raises DataError, also where another
+    process makes the same folder.
     """
     path = Path(path)
     check_output(path, overwrite=overwrite)
-    with _beside(path) as temporary, told(path, "cannot be written"):
-        temporary.mkdir()
+    with _beside(path) as temporary:
+        check_output(path, overwrite=overwrite)  # another process may have ended meanwhile
+        with told(path, "cannot be written"):
+            temporary.mkdir()
         yield temporary
-        if path.is_dir() and any(path.iterdir()):
-            _move_into(temporary, path)
-        else:
-            os.replace(temporary, path)
+        with told(path, "cannot be written"):
+            for file in (*temporary.iterdir(), temporary):
+                _to_disk(file)
+            if path.is_dir() and any(path.iterdir()):
+                _move_into(temporary, path)
+            else:
+                os.replace(temporary, path)
+            _to_disk(path.parent)
 
 
 def check_file_output(path: str | Path) -> None:
-    """Raises DataError where a file cannot take the place of `path`: known before any work is done."""
-    if Path(path).is_dir():
-        raise DataError("is a folder", path=path, field="output", expected="a file")
+    """Raises DataError where no file can be written in the place of `path`: known before any work is done."""
+    _check_place(Path(path))
+    _check_writable(Path(path).parent)
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises DataError where no file can be written in a folder, or the folder cannot be made, for whatever reason."""
+    with told(folder, "cannot be written"):
+        place = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
+        if not place.is_dir():
+            raise DataError("cannot make the folder", path=folder, found=f"{place} is a file")
+        with tempfile.TemporaryFile(dir=place) as trial:
+            trial.write(bytes(4096))
+
+
+def _check_place(path: Path) -> None:
+    """Raises DataError where a file may not take the place of what is there."""
+    with told(path, "cannot be written"):
+        if path.is_dir():
+            raise DataError("is a folder", path=path, field="output", expected="a file")
+        if path.exists() and not path.is_file():  # a device would be replaced
+            raise DataError("is not a regular file", path=path, field="output", expected="a file")
 
 
 def check_output(path: str | Path, *, overwrite: bool) -> None:
     """Raises DataError where results cannot go to the folder `path`: known before any work is done."""
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise DataError("is a file", path=path, field="output", expected="a folder")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        hint = "Use --overwrite to replace them"
-        raise DataError("the folder has files already", path=path, field="output", hint=hint)
+    with told(path, "cannot be written"):
+        if path.exists() and not path.is_dir():
+            raise DataError("is a file", path=path, field="output", expected="a folder")
+        if path.is_dir() and any(path.iterdir()) and not overwrite:
+            hint = "Use --overwrite to replace them"
+            raise DataError("the folder has files already", path=path, field="output", hint=hint)
+    _check_writable(path)
 
 
 def _move_into(temporary: Path, path: Path) -> None:

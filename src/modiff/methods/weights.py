@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from modiff.config import RunConfig
 from modiff.errors import CheckpointError
-from modiff.io.files import replacing, sha256_of
+from modiff.io.files import sha256_of, write_bytes
 from modiff.methods import run_folder as files
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
@@ -91,8 +91,7 @@ def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = t
         name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in state.items()
     }
-    with replacing(path) as temporary:
-        save_file(made, temporary, metadata={"format": "pt"})
+    write_bytes(path, save(made, metadata={"format": "pt"}))
 
 
 def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bfloat16, card: dict[str, Any]) -> Path:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from pydicom.charset import convert_encodings, python_encoding
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
@@ -33,6 +36,9 @@ MAX_READS = 60_000
 MAX_SEQUENCE_BYTES = 256 << 10
 _UNDEFINED = 0xFFFFFFFF  # a length that is not known beforehand
 _PIXELS = 0x7FE00010
+STANDALONE = {name for name in python_encoding if name not in ("", "ISO_IR 6") and "2022" not in name}
+_GUESSED = ("", "ISO_IR 6", "ISO 2022 IR 6", "ISO_IR 192")  # of texts that may be in another set than declared
+TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # types that a character set is for
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXELS)  # floats, doubles, whole numbers
 
 
@@ -152,6 +158,48 @@ def text(header: Dataset, field: str) -> str:
     return ""
 
 
+def declared_sets(header: Dataset) -> list[str]:
+    """The terms of SpecificCharacterSet as the file has them, none where it has no value (PS3.3 C.12.1.1.2)."""
+    with suppress(Exception), quiet():
+        value = header.get("SpecificCharacterSet")
+        return list(map(str, [value] if isinstance(value, str) else value or [])) if value else []
+    return []
+
+
+def _codecs(header: Dataset) -> list[str]:
+    """How Python decodes the header's texts: by the terms declared, misspelt or not.
+
+    Without a term that is known, and where UTF-8 is declared: UTF-8 where all of them are, else Latin-1.
+    """
+    terms = [_spelled(term) for term in declared_sets(header)]
+    if len(terms) > 1:
+        return convert_encodings([term if term in python_encoding else "" for term in terms])
+    if terms and terms[0] in python_encoding and terms[0] not in _GUESSED:
+        return convert_encodings(terms[0])
+    raw = [element for element in header.elements() if isinstance(element, RawDataElement)]
+    try:
+        for element in raw:
+            if (element.VR or _usual_type(element)) in TEXTS:
+                (element.value or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return ["latin-1"]
+    return ["utf-8"]
+
+
+def _spelled(term: str) -> str:
+    """A term as the standard spells it, where that can be told."""
+    plain = re.sub(r"[^A-Z0-9]", "", term.upper())
+    if found := re.fullmatch(r"ISO(2022)?IR(\d+)", plain):
+        return f"ISO {found[1]} IR {found[2]}" if found[1] else f"ISO_IR {found[2]}"
+    return {"UTF8": "ISO_IR 192", "GB2312": "GBK"}.get(plain, term if term in python_encoding else plain)
+
+
+def _usual_type(element: RawDataElement) -> str:
+    with suppress(KeyError):
+        return dictionary_VR(element.tag)
+    return "UN"
+
+
 def other_kind(meta: FileMetaDataset) -> str:
     """What a file holds that is known to be no image, such as a dose or a report; else empty."""
     with quiet():
@@ -203,6 +251,8 @@ def _header(file: _Bounded) -> Dataset:
     order = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     header = read_dataset(file, *order, stop_when=lambda tag, vr, length: tag in _PIXEL_TAGS)
     header.file_meta = meta
+    with suppress(Exception):  # a character set that is none: texts are decoded as pydicom does
+        header.set_original_encoding(order[0], order[1], _codecs(header))
     for element in list(header.elements()):
         # A sequence of known length is kept as bytes until it is asked for: then a long one takes seconds and memory.
         known = getattr(element, "length", 0)  # only elements that are still bytes have it
