@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from modiff.io.files import reason_of
 
         broken, where = _silence(), "" if error.filename is None else f"{error.filename}: "
-        if broken and isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError) and not where:
             return 1
         with suppress(OSError):
             print(f"modiff: {where or 'standard output: ' * broken}{reason_of(error)}", file=sys.stderr)

@@ -21,7 +21,7 @@ _Options = dict[str, Any]
 _OF_MODEL: _Options = {"data": None, "fold": "own", "device": "auto", "batch_size": None, "restart": False}
 _OF_MODEL |= {"steps": None, "control": None}
 _OF_FILES: _Options = {"truth": None, "name": None, "values": "auto", "truth_values": "masks", "classes": 1}
-_OF_FILES |= {"patients": None, "unread_missing": False, "allow_missing": False}
+_OF_FILES |= {"patients": None, "unread_missing": False, "allow_missing": False, "max_bytes": None}
 
 parser = partial(parser_of, "evaluate")
 
@@ -102,14 +102,16 @@ def _of_files(args: argparse.Namespace) -> Written:
     from modiff.evaluation.predictions import open_maps
     from modiff.evaluation.source import FileSamples
     from modiff.evaluation.truth import Values, open_truth
+    from modiff.io.files import Limits
 
     given = _options(args, "files are", _OF_FILES, _OF_MODEL, needs="truth")
     settings = _settings(args, one_rater=True)
     path = Path(args.source).resolve()
     stem = path.name if path.is_dir() else path.stem
     about = {name: given[name] for name in ("classes", "truth_values", "patients", "unread_missing")}
-    truth = open_truth(given["truth"], args.split, **about)
-    with truth, open_maps(args.source) as samples, progress_bar("Scoring", "cases") as progress:
+    limits = Limits.asked(given["max_bytes"])
+    truth = open_truth(given["truth"], args.split, limits=limits, **about)
+    with truth, open_maps(args.source, limits) as samples, progress_bar("Scoring", "cases") as progress:
         values = Values(given["values"], truth.classes)
         source = FileSamples(samples, truth, values, settings, allow_missing=given["allow_missing"])
         folder = args.output or path.with_name(f"{stem}-scores")

@@ -51,7 +51,7 @@ def _sample(
     from modiff.io.files import Limits
     from modiff.io.scan import read_channels
 
-    scan = read_channels(args.image, limits=Limits() if args.max_bytes is None else Limits(args.max_bytes))
+    scan = read_channels(args.image, limits=Limits.asked(args.max_bytes, skip_broken=args.skip_broken))
 
     from modiff.prediction.predict import Predictor, Settings, called, predict
     from modiff.prediction.write import segmentation_notes, write_results

@@ -62,7 +62,7 @@ class Store(AbstractContextManager["Store"]):
         if self._masks.dtype != np.uint8:
             raise DataError("another type", field="masks", found=self._masks.dtype, expected="uint8")
         declared = self._image.size * self.dtype.itemsize + self._masks.size
-        Limits().check_ratio(path, declared, os.path.getsize(path))
+        Limits(option=None).check_ratio(path, declared, os.path.getsize(path))
         self._fingerprint = bytes(layout.attribute(file, "fingerprint", "S", 0)).decode()
         self._folds: dict[str, int] = {}
         if "fold" in file:

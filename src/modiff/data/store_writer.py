@@ -61,9 +61,10 @@ class StoreWriter:
 
     def __exit__(self, *failure: Any) -> None:
         if failure[1] is not None:
-            self._opened.__exit__(*failure)  # the new file does not take its place
+            with told(self.path, "cannot be written"):
+                self._opened.__exit__(*failure)  # the new file does not take its place
             return
-        with self._opened, told(self.path, "cannot be written"):
+        with told(self.path, "cannot be written"), self._opened:
             self._finish()
 
     def __len__(self) -> int:

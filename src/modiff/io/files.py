@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from modiff.errors import DataError
+from modiff.errors import ConfigError, DataError
 
 T = TypeVar("T")
 MIB = 1 << 20
+RATIO_FREE = 512 * MIB  # a scan of 512×512×320 with one small nodule compresses 228 times as a mask, and more as floats
 _SUFFIXES = (".png", ".npz", ".nii", ".gz", ".dcm")  # of result files
 MANIFEST = "summary.json"  # its "files" name what a folder of results holds
 
@@ -78,13 +79,20 @@ def told(path: str | Path, what: str) -> Iterator[None]:
     """Whatever the operating system refuses inside the block is a DataError about `path`: `what`, and its reason."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        if not isinstance(error, OSError) and _NUMBER.search(str(error)) is None:  # as of HDF5 where it closes a file
+            raise
         raise DataError(f"{what} ({reason_of(error)})", path=path) from error
 
 
-def reason_of(error: OSError) -> str:
+_NUMBER = re.compile(r"errno = (\d+)")
+
+
+def reason_of(error: Exception) -> str:
     """Why the operating system refused, in its short words; a library's own are long."""
-    return os.strerror(error.errno) if error.errno else str(error).splitlines()[0][:200] if str(error) else "unknown"
+    found = _NUMBER.search(str(error))
+    number = getattr(error, "errno", None) or (found and int(found[1]))
+    return os.strerror(number) if number else (str(error) or repr(error)).splitlines()[0][:200]
 
 
 @contextmanager
@@ -315,7 +323,22 @@ class Limits:
     max_bytes: int = 2048 * MIB  # of the decoded pixels, and of the file itself
     max_side: int = 65_535  # pixels per side: the largest that DICOM and TIFF readers agree on
     max_ratio: float = 200.0  # decoded bytes to file bytes: beyond it a large file is taken for a decompression bomb
-    ratio_free: int = 64 * MIB  # decoded bytes up to which any ratio is allowed: blank pictures compress well
+    ratio_free: int = RATIO_FREE  # decoded bytes up to which any ratio is allowed
+    option: str | None = "--max-bytes"  # by which a user who trusts a file raises the bounds, where there is one
+    skip_broken: bool = False  # files of a DICOM series that cannot be read are left out
+
+    @classmethod
+    def asked(cls, max_bytes: int | None, *, skip_broken: bool = False) -> Limits:
+        """The usual bounds, or one size that is allowed at any ratio: a verb's --max-bytes and --skip-broken."""
+        if max_bytes is None:
+            return cls(skip_broken=skip_broken)
+        if max_bytes < 1:
+            raise ConfigError("is not a number of bytes", field="--max-bytes", found=max_bytes, expected="1 or more")
+        return cls(max_bytes, ratio_free=max_bytes, skip_broken=skip_broken)
+
+    def hint(self, needed: int) -> str | None:
+        """What to do with a file that one trusts."""
+        return f"{self.option} {needed} allows it, if you trust the file" if self.option else None
 
     def check_file(self, path: Path) -> int:
         """The file's size in bytes; raises DataError where there is none to read or it exceeds `max_bytes`."""
@@ -327,7 +350,8 @@ class Limits:
         if size == 0:
             raise DataError("the file is empty", path=path, expected="an image file")
         if size > self.max_bytes:
-            raise DataError("the file is too large", path=path, found=f"{size} bytes", expected=f"≤ {self.max_bytes}")
+            found, expected = f"{size} bytes", f"≤ {self.max_bytes}"
+            raise DataError("the file is too large", path=path, found=found, expected=expected, hint=self.hint(size))
         return size
 
     def check_declared(self, path: Path, shape: tuple[int, ...], itemsize: int, file_bytes: int) -> None:
@@ -338,17 +362,22 @@ class Limits:
         if max(shape) > self.max_side:
             expected = f"≤ {self.max_side}"
             raise DataError("too many pixels per side", path=path, field="size", found=sides, expected=expected)
+        self.check_size(path, declared, file_bytes, found=f"{sides}, ")
+
+    def check_size(self, path: Path, declared: int, packed: int, *, field: str = "size", found: str = "") -> None:
+        """Raises DataError for more `declared` bytes than allowed, or than `packed` bytes of a file can hold."""
         if declared > self.max_bytes:
-            found, expected = f"{sides}, {declared} bytes", f"≤ {self.max_bytes} bytes"
-            raise DataError("declares more data than allowed", path=path, field="size", found=found, expected=expected)
-        self.check_ratio(path, declared, file_bytes)
+            what, hint = "declares more data than allowed", self.hint(declared)
+            found, expected = f"{found}{declared} bytes", f"≤ {self.max_bytes} bytes"
+            raise DataError(what, path=path, field=field, found=found, expected=expected, hint=hint)
+        self.check_ratio(path, declared, packed, field=field)
 
     def check_ratio(self, path: str | Path, declared: int, packed: int, *, field: str | None = "size") -> None:
         """Raises DataError where `declared` bytes are said to come from `packed` ones and no real data do."""
         if declared > self.ratio_free and declared > self.max_ratio * packed:
             what = "would inflate beyond reason: declares far more data than the file can hold"
             found, expected = f"{declared} bytes from {packed}", f"a ratio ≤ {self.max_ratio:g}"
-            raise DataError(what, path=path, field=field, found=found, expected=expected)
+            raise DataError(what, path=path, field=field, found=found, expected=expected, hint=self.hint(declared))
 
 
 LIMITS = Limits()

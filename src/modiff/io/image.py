@@ -6,7 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -186,10 +186,12 @@ def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Itera
     """Pillow's image of a file, or of `file`'s bytes; whatever the block makes the decoder raise is a DataError."""
     from PIL import Image
 
-    # Pillow warns of size and of odd metadata: the caller's limits decide.
+    # Pillow warns of size and of odd metadata, and `Image.open` has a limit of its own: the caller's limits decide.
     quiet, guard = warnings.catch_warnings(action="ignore"), guarding(path, f"is not a readable {kind}")
-    with guard, quiet, Image.open(file or path, formats=(kind,)) as image:
-        yield image
+    Image.init()
+    with guard, quiet, ExitStack() as opened:
+        stream = file or opened.enter_context(Path(path).open("rb"))
+        yield opened.enter_context(Image.OPEN[kind][0](stream, str(path)))
 
 
 def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int, mask: bool) -> np.ndarray:

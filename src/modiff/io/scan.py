@@ -14,6 +14,7 @@ from modiff.io.files import LIMITS, Limits, located
 from modiff.io.image import ImageFile, Volume, read_image
 
 _SAME_MM = 1e-3  # a thousandth of a millimetre apart is rounding
+_BARE_DICOM = (b"\x02\0", b"\x08\0", b"\0\x08")  # groups 2 and 8, where the preamble is missing
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0")
 
 
@@ -26,7 +27,12 @@ def read_any(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False) -
     path, start = Path(path), b""
     with suppress(OSError), path.open("rb") as file:  # where there is nothing to read, the readers say so
         start = file.read(352)
-    if path.is_dir() or start[128:132] == b"DICM":
+    dicom = path.is_dir() or start[128:132] == b"DICM"
+    if not dicom and start[:2] in _BARE_DICOM:
+        from modiff.io.dicom.header import starts_dicom
+
+        dicom = starts_dicom(start[:132])
+    if dicom:
         from modiff.io.dicom.series import read_dicom_series
 
         return read_dicom_series(path, limits=limits)

@@ -369,7 +369,9 @@ def predict(
     assert plan is not None
     assert values is not None
     method = type(predictor.model).__name__
-    return Prediction(scan, asked, method, samples, summary, plan, values, predictor.case, predictor.notes)
+    left_out = getattr(scan.source, "skipped", ()) if isinstance(scan, Volume) else ()  # of a DICOM series
+    notes = (*left_out, *predictor.notes)
+    return Prediction(scan, asked, method, samples, summary, plan, values, predictor.case, notes)
 
 
 def called(scan: ImageFile | Volume) -> str:

@@ -179,6 +179,8 @@ class _FolderCheck:
             text = f"{len(strange)} image{'s' * (len(strange) != 1)} left out, fitting no pattern, such as {strange[0]}"
             self.found.append(Finding("note", "files left out", text))
 
+        self.found += [Finding("warning", "a slice that cannot be read", text) for text in reader.skipped]
+
     def _add(self, fault: ModiffError, case: str, *, level: Level = "error", who: str = "") -> None:
         """What the importer would refuse, in its words; the report names the case in place of the file."""
         text = fault.details.removeprefix("found ")

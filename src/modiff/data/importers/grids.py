@@ -34,12 +34,13 @@ _FEW = 16  # distinct whole values up to which they are labels, not grey values
 class Grid:
     """Voxels (C,Z,H,W) and their place, where the format states it.
 
-    affine: (4,4) voxel (column, row, slice) to RAS+ mm.
+    affine: (4,4) voxel (column, row, slice) to RAS+ mm. skipped: which files of a series were left out, in words.
     """
 
     array: np.ndarray
     path: Path
     affine: np.ndarray | None = None
+    skipped: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,7 +70,7 @@ def read_grid(path: Path, limits: Limits = LIMITS, *, mask: bool = False) -> Gri
         return Grid(read_jpeg(path, limits)[None, None], path)
     found = read_any(path, limits=limits, mask=mask)
     if isinstance(found, Volume):
-        return Grid(found.array, path, found.affine)
+        return Grid(found.array, path, found.affine, getattr(found.source, "skipped", ()))
     stack = mask and found.format == "NPY"  # an array's first of three axes: channels of an image, slices of a mask
     return Grid(found.array[None] if stack else found.array[:, None], path)
 

@@ -19,6 +19,7 @@ _AS_FOLDER = {  # what `modiff import folder` would be told
     "label": (),
     "missing": "refuse",
     "exchangeable": False,
+    "skip_broken": False,
     "prompt": "none",
     "source": "ISBI 2015 longitudinal MS lesion segmentation challenge; Carass et al. 2017, NeuroImage 148",
     "licence": "the challenge's terms of use",

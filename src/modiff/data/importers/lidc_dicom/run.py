@@ -51,7 +51,9 @@ class LidcDicom(Importer[Job]):
         if args.spacing is not None and not 0.05 <= args.spacing <= 10:
             raise ConfigError("mm per pixel", field="--spacing", found=args.spacing, expected="0.05 to 10")
         self.rule, self._console = CropRule(spacing=args.spacing), Console(stderr=True)
-        self._found, unused = find_jobs([Path(path) for path in args.folders], args.xml, self.rule)
+        self._found, unused = find_jobs(
+            [Path(path) for path in args.folders], args.xml, self.rule, skip_broken=args.skip_broken
+        )
         if unused:
             self._say(f"{unused} XML files are about no series here")
         output = Path(args.output)
@@ -141,7 +143,9 @@ def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[
             pool.shutdown(cancel_futures=True)
 
 
-def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule) -> tuple[list[Job], int]:
+def find_jobs(
+    folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule, *, skip_broken: bool = False
+) -> tuple[list[Job], int]:
     """One job per patient, in order of their names, and how many XML files of `xml` are about no series that is here.
 
     An XML in a patient's folder goes to that patient. One of `xml` (folders or zip archives) goes to the patient who
@@ -167,7 +171,7 @@ def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule
         for uid in filter(None, uids.values()):
             about += elsewhere.pop(uid, [])
         if slices:
-            jobs.append(Job(check_case(who), roots[who], tuple(slices), tuple(about), rule))
+            jobs.append(Job(check_case(who), roots[who], tuple(slices), tuple(about), rule, skip_broken))
     if not jobs:
         expected = "folders such as LIDC-IDRI-0001 with slices below"
         raise DataError("no patient's folder", path=", ".join(map(str, folders)), expected=expected)
@@ -214,7 +218,7 @@ class Done:
         stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
         files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
         names = sorted(file.name for file in job.xml)
-        made_from = json.dumps([self.version, job.patient, asdict(job.rule), files, names])
+        made_from = json.dumps([self.version, job.patient, asdict(job.rule), files, names, job.skip_broken])
         return self.folder / f"{hashlib.sha256(made_from.encode()).hexdigest()}.npz"
 
     def load(self, job: Job) -> _Crops | None:
