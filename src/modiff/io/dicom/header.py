@@ -40,6 +40,7 @@ _PIXELS = 0x7FE00010
 STANDALONE = {name for name in python_encoding if name not in ("", "ISO_IR 6") and "2022" not in name}
 _GUESSED = ("", "ISO_IR 6", "ISO 2022 IR 6", "ISO_IR 192")  # of texts that may be in another set than declared
 _FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")  # of the first elements of groups 2 and 8
+_SEVEN_BIT = ("ISO 2022 IR 87", "ISO 2022 IR 159")  # nothing but escape sequences tells their texts from ASCII
 TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # types that a character set is for
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXELS)  # floats, doubles, whole numbers
 
@@ -193,15 +194,17 @@ def _codecs(header: Dataset) -> list[str]:
     Without a term that is known, and where UTF-8 is declared: UTF-8 where all of them are, else Latin-1.
     """
     terms = [_spelled(term) for term in declared_sets(header)]
+    elements = (element for element in header.elements() if isinstance(element, RawDataElement))
+    raw = b"\n".join(element.value or b"" for element in elements if (element.VR or _usual_type(element)) in TEXTS)
     if len(terms) > 1:
-        return convert_encodings([term if term in python_encoding else "" for term in terms])
+        terms = [term if term in python_encoding else "" for term in terms]
+        # Some writers leave out the escape sequences by which such texts turn to the second set.
+        bare = terms[0] in _GUESSED and terms[1] not in _SEVEN_BIT and not raw.isascii() and b"\x1b" not in raw
+        return convert_encodings(terms[1] if bare else terms)
     if terms and terms[0] in python_encoding and terms[0] not in _GUESSED:
         return convert_encodings(terms[0])
-    raw = [element for element in header.elements() if isinstance(element, RawDataElement)]
     try:
-        for element in raw:
-            if (element.VR or _usual_type(element)) in TEXTS:
-                (element.value or b"").decode("utf-8")
+        raw.decode("utf-8")
     except UnicodeDecodeError:
         return ["latin-1"]
     return ["utf-8"]

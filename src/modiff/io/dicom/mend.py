@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
 
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
@@ -36,6 +37,7 @@ _FORMS = {  # of values, as PS3.5 Table 6.2-1 has them
     "UI": r"(0|[1-9]\d*)(\.(0|[1-9]\d*))*",
 }
 _LENGTHS = {"DS": 16, "IS": 12, "LO": 64, "PN": 64, "SH": 16, "UI": 64}  # at most; of a name each of its groups
+_ESCAPES = re.compile(r"\x1b\$?[()\-][A-Z]|\x1b\$[@B]")  # from set to set; pydicom leaves some in a text
 _SEXES = {"M", "F", "O", ""}
 _OLD = {"DA": (r"\d{4}\.\d\d\.\d\d", "."), "TM": (r"\d\d:\d\d(:\d\d(\.\d+)?)?", ":")}  # of ACR-NEMA 300
 _TOLD = ("AS", "CS", "DS", "IS", "TM")  # types whose values name nobody
@@ -53,8 +55,15 @@ def mended(header: Dataset) -> tuple[Dataset, list[str]]:
                 said.append(text)
     for name in MAY_BE_EMPTY:  # files without identity often lack it
         if name not in made:
-            setattr(made, name, None)
+            put(made, name, None)
     return made, said
+
+
+def put(header: Dataset, name: str, value: object) -> None:
+    """Sets an element by replacing it: headers share their elements."""
+    tag = tag_for_keyword(name)
+    assert tag is not None
+    header[tag] = DataElement(tag, dictionary_VR(tag), value)
 
 
 def _goes_along(element: DataElement) -> bool:
@@ -69,12 +78,12 @@ def _fit(header: Dataset, element: DataElement) -> str | None:
         return None
     told = f" {text!r}" if kind in _TOLD and re.fullmatch(r"[\w.:/+\- ]{1,16}", text) else ""
     if kind in _OLD and re.fullmatch(_OLD[kind][0], text) and _fits(name, kind, text.replace(_OLD[kind][1], "")):
-        setattr(header, name, text.replace(_OLD[kind][1], ""))
+        put(header, name, text.replace(_OLD[kind][1], ""))
         return f"{name}{told} is written as DICOM has it now"
     if kind in ("LO", "PN", "SH", "UI"):  # identifiers and names: a viewer must find the same
         return f"{name} does not fit its type {kind}: it is copied as it is"
     if name in MAY_BE_EMPTY:
-        setattr(header, name, None)
+        put(header, name, None)
         return f"{name}{told} does not fit its type {kind}: it is left empty"
     del header[element.tag]
     return f"{name}{told} does not fit its type {kind}: it is left out"
@@ -102,10 +111,12 @@ def _recode(made: Dataset, header: Dataset) -> str | None:
     codec = (codecs if isinstance(codecs, str) else codecs[0]) if codecs else "latin-1"
     foreign = not all(map(str.isascii, _texts(made)))
     fits = terms != [UTF8] or not foreign or codec != "latin-1"
+    if not terms and not foreign:
+        made.pop("SpecificCharacterSet", None)  # it may be there, and empty
     if (len(terms) == 1 and terms[0] in STANDALONE and fits) or (not terms and not foreign):
         return None
     _renew(made)
-    made.SpecificCharacterSet = UTF8
+    put(made, "SpecificCharacterSet", UTF8)
     if len(terms) > 1:
         return "SpecificCharacterSet has several values: texts are UTF-8 now"
     what = "does not fit the texts" if not fits else "is not a defined term" if any(terms) else "is missing"
@@ -131,7 +142,7 @@ def _renew(header: Dataset) -> None:
                     items.append(Dataset(item))
                     _renew(items[-1])
                 header[element.tag] = DataElement(element.tag, "SQ", Sequence(items))
-            elif element.VR == "PN":
-                names = element.value if element.VM > 1 else [element.value]
-                fresh = [PersonName(str(name)) for name in names]
-                header[element.tag] = DataElement(element.tag, "PN", fresh if element.VM > 1 else fresh[0])
+            elif element.VR in TEXTS and element.value:
+                kind, several = PersonName if element.VR == "PN" else str, element.VM > 1
+                texts = [kind(_ESCAPES.sub("", str(text))) for text in (element.value if several else [element.value])]
+                header[element.tag] = DataElement(element.tag, element.VR, texts if several else texts[0])

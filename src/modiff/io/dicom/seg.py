@@ -20,7 +20,7 @@ from pydicom.sr.coding import Code
 
 from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
-from modiff.io.dicom.mend import REFERRED, mended
+from modiff.io.dicom.mend import REFERRED, mended, put
 from modiff.io.dicom.series import DicomSource
 from modiff.io.files import write_bytes
 from modiff.io.image import Volume
@@ -155,7 +155,7 @@ def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> tuple[list[D
     for header in headers:
         made, changes = mended(header)
         if made.get("SliceThickness") is None:
-            made.SliceThickness = f"{volume.spacing[0]:.6g}"
+            put(made, "SliceThickness", f"{volume.spacing[0]:.6g}")
         completed.append(made)
         said |= dict.fromkeys(changes)
     return completed, list(said)
