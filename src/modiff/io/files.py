@@ -126,7 +126,7 @@ def _claimed(path: Path) -> tuple[Path, int | None]:
                 return Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".modiff-tmp", dir=path.parent)), None
             if folder.exists() and os.path.samestat(os.fstat(lock), folder.stat()):
                 for left in folder.iterdir():  # by a process that was killed
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                    shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
                 return folder, lock
             os.close(lock)
 
