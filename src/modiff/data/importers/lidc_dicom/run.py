@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -167,7 +167,8 @@ def find_jobs(
         uids: dict[Path, str] = {}  # of the first DICOM file in each folder
         for path in slices if elsewhere else ():
             if path.parent not in uids and is_dicom(path):
-                uids[path.parent] = text(read_header(path), "SeriesInstanceUID")
+                with suppress(DataError):  # what cannot be read is told when the patient is
+                    uids[path.parent] = text(read_header(path), "SeriesInstanceUID")
         for uid in filter(None, uids.values()):
             about += elsewhere.pop(uid, [])
         if slices:
