@@ -59,7 +59,7 @@ def _sample(
     settings = Settings(**given, **asked(args, SampleConfig))
     predictor = Predictor.from_path(args.model, device=args.device)
     early = [] if folder is None else segmentation_notes(scan)
-    _warn(called(scan), early)
+    _warn(called(scan), [*getattr(getattr(scan, "source", None), "skipped", ()), *early])
     quiet = args.json or not sys.stderr.isatty()
     with progress_bar("samples", "windows", quiet=quiet) as progress:
         prediction = predict(scan, predictor, settings, progress=progress)

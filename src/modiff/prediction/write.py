@@ -301,6 +301,7 @@ def describe_source(scan: ImageFile | Volume, paths: Sequence[Path], *, identify
     if identify and isinstance(scan, Volume) and scan.format == "DICOM":
         header = scan.source.headers[0]
         found["identity"] = {name: str(header.get(name, "")) for name in _IDENTITY}
+        found |= {"left_out": list(scan.source.skipped)} if scan.source.skipped else {}
     return found
 
 

@@ -136,6 +136,8 @@ def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
         try:
             run_import(kind, args)
         except DataError as error:
+            if error.path is not None and Path(error.path).is_relative_to(folder):  # the disk's fault, not the data's
+                raise
             return Report(str(path), f"{kind} data", [Finding("error", "cannot be imported", str(error))])
         report = check_store(store, called=str(path))
         report.what = f"{kind} data, {report.what}"
