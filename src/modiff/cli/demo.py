@@ -88,5 +88,5 @@ def _sample(folder: Path, store: Path) -> None:
         image = opened.image(int(opened.rows("test")[0]))[0]
     picture = folder / "image.png"
     write_png(picture, image)
-    words = ["sample", str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
+    words = [str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
     sample.run(sample.parser("modiff sample").parse_args(words))
