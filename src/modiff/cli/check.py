@@ -19,7 +19,10 @@ parser = partial(parser_of, "check")
 def run(args: argparse.Namespace) -> int:
     """Prints what was found; returns 0 for data that is usable, else 1."""
     from modiff.data.check.run import check
+    from modiff.io.files import check_file_output
 
+    if args.html:
+        check_file_output(args.html)
     report = check(args.path, kind=args.kind, words=args.words)
     if args.html:
         from modiff.report.data import write_page

@@ -80,7 +80,7 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
 
 def _sample(folder: Path, store: Path) -> None:
     """Draws the hypotheses of one test image into DIR/sample, as `modiff sample` does for a user's image."""
-    from modiff import cli
+    from modiff.cli import sample
     from modiff.data.store import Store
     from modiff.io import write_png
 
@@ -88,5 +88,5 @@ def _sample(folder: Path, store: Path) -> None:
         image = opened.image(int(opened.rows("test")[0]))[0]
     picture = folder / "image.png"
     write_png(picture, image)
-    words = ["sample", str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
-    cli.main(words)
+    words = [str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
+    sample.run(sample.parser("modiff sample").parse_args(words))

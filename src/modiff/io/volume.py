@@ -49,6 +49,11 @@ class Volume:
         object.__setattr__(self, "affine", affine)
 
     @property
+    def skipped(self) -> tuple[str, ...]:
+        """Which files of a series were left out, in words."""
+        return getattr(self.source, "skipped", ())
+
+    @property
     def is_picture(self) -> bool:
         """It has no place in space, and its results are pictures too."""
         return self.affine is None

@@ -360,7 +360,11 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     assert plan is not None
     assert values is not None
     method = type(predictor.model).__name__
-    return Prediction(scan, asked, method, samples, summary, plan, values, predictor.case, predictor.notes)
+    left_out = len(getattr(scan.source, "skipped", ())) if isinstance(scan, Volume) else 0
+    notes = predictor.notes
+    if left_out:  # not by name, which may be the patient's
+        notes = (f"files of the series that cannot be read are left out: {left_out}", *notes)
+    return Prediction(scan, asked, method, samples, summary, plan, values, predictor.case, notes)
 
 
 def called(scan: Volume) -> str:

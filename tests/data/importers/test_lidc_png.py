@@ -282,8 +282,10 @@ def test_links_that_lead_out_of_a_folder(tmp_path: Path, splits: Path, capsys: p
 
 
 def test_a_zip_bomb(tmp_path: Path, splits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("P/nodule-0/images/slice-0.png", bytes(65 << 20))
+    archive, name = zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED), "P/nodule-0/images/slice-0.png"
+    with archive, archive.open(name, "w") as file:
+        for _ in range(33):
+            file.write(bytes(16 << 20))
     status = _import(tmp_path / "s.h5", tmp_path / "a.zip", splits=splits)
     _refused(capsys, status, tmp_path / "s.h5", "would inflate beyond reason")
 

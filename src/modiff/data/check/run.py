@@ -125,6 +125,8 @@ def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
         try:
             run_import(kind, args)
         except DataError as error:
+            if error.path is not None and Path(error.path).is_relative_to(folder):  # the disk's fault, not the data's
+                raise
             return Report(str(path), f"{kind} data", [Finding("error", "cannot be imported", str(error))])
         report = check_store(store, called=str(path))
         report.what = f"{kind} data, {report.what}"
@@ -167,6 +169,8 @@ class _FolderCheck:
         if strange := reader.strange:
             text = f"{len(strange)} image{'s' * (len(strange) != 1)} left out, fitting no pattern, such as {strange[0]}"
             self.found.append(Finding("note", "files left out", text))
+
+        self.found += [Finding("warning", "a slice that cannot be read", text) for text in reader.skipped]
 
     def _add(self, fault: ModiffError, case: str, *, level: Level = "error", who: str = "") -> None:
         """What the importer would refuse, in its words; the report names the case in place of the file."""

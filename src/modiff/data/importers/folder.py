@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from rich.console import Console
 
-from modiff.data.importers.base import Case, Importer, check_whole
+from modiff.data.importers.base import Case, Importer
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
 from modiff.data.intensity import IntensityRule, check_unit, store_values, stretch
@@ -39,6 +40,7 @@ _ISBI_MS = {  # the ISBI 2015 challenge: what `modiff import folder` would be to
     "foreground": "lesion",
     "label": (),
     "missing": "refuse",
+    "skip_broken": False,
     "exchangeable": False,
     "prompt": "none",
     "source": "ISBI 2015 longitudinal MS lesion segmentation challenge; Carass et al. 2017, NeuroImage 148",
@@ -56,19 +58,19 @@ class Folder(Importer[Item]):
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
 
         strange: images that fit no pattern. raters: their names. placeless: a mask has no geometry, its image has.
-        resized: slices are resized to --size, neither cropped nor padded.
+        resized: slices are resized to --size, neither cropped nor padded. skipped: files of series left out so far.
         """
         super().__init__(args)
-        check_whole(args.max_bytes, "--max-bytes", "a number of bytes")
         self.root = Path(args.root)
         self.size, self.rule = parse_size(args.size), IntensityRule.for_import(args.intensity)
         self.labels = Labels(args.label, args.foreground)
-        self.limits = Limits() if args.max_bytes is None else Limits(max_bytes=args.max_bytes)
+        self.limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
         self.items, self.strange = find(self.root, args.image or IMAGES, args.mask or MASKS, suffixes)
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
         self.placeless = self.resized = False
+        self.skipped: dict[str, None] = {}
         self._first: tuple[Item, Volume] | None = None
 
     def describe(self) -> StoreInfo:
@@ -134,6 +136,11 @@ class Folder(Importer[Item]):
             where = {"affine": seen.affine, "slice_index": place, "spacing": pixel, "valid": valid}
             yield Case(case, item.patient, seen.array[:, 0], marked.array[:, 0], read, where)
 
+    def __exit__(self, *failure: object) -> None:
+        """Says which files of series were left out."""
+        for text in self.skipped:
+            Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+
     def _fitted(self, image: Volume, marked: Volume) -> tuple[Volume, Volume, tuple[int, int, int, int] | None]:
         """A slice and its masks in --size, cropped or padded about the centre or resized; and what is not padding."""
         if self.size is None:
@@ -175,6 +182,7 @@ class Folder(Importer[Item]):
             raise DataError("masks without an image", path=mask, field=item.case, found=found)
         parts = {name: read_image(path, limits=self.limits, jpeg=True) for name, path in sorted(item.channels.items())}
         first = next(iter(parts.values()))
+        self.skipped |= dict.fromkeys(f"{item.case}: {text}" for grid in parts.values() for text in grid.skipped)
         for name, grid in parts.items():
             if name and len(grid.array) != 1:
                 raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
@@ -202,6 +210,7 @@ class Folder(Importer[Item]):
     def mask(self, item: Item, name: str, stored: Volume, image: Volume) -> Volume:
         """A rater's mask, turned as its image is; `stored`: that image as it was read."""
         mask = read_image(item.masks[name], limits=mask_limits(image, self.limits), mask=True, jpeg=True)
+        self.skipped |= dict.fromkeys(f"{item.case}: {text}" for text in mask.skipped)
         self.placeless |= mask.affine is None and stored.affine is not None
         if mask.affine is None and mask.shape == stored.shape:  # it shares the place of its image
             mask = replace(mask, affine=stored.affine)

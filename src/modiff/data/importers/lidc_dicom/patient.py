@@ -22,9 +22,9 @@ from modiff.data.importers.lidc_dicom import outlines
 from modiff.data.importers.lidc_dicom.outlines import Nodule, Session, XmlFile, slices_of
 from modiff.data.intensity import stretch
 from modiff.errors import DataError
-from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
-from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_slice
-from modiff.io.files import LIMITS, located, sha256_of
+from modiff.io.dicom.header import kind_of, text
+from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_headers, read_slice, slices_among
+from modiff.io.files import LIMITS, Limits, located, sha256_of
 from modiff.io.volume import moved
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -40,6 +40,7 @@ class Job:
     files: tuple[Path, ...]
     xml: tuple[XmlFile, ...]
     rule: CropRule
+    skip_broken: bool = False  # slices that cannot be read are left out
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,26 @@ class CtSeries:
         return float(np.median(steps)) if steps.size else self.planes[0].thickness, *self.planes[0].spacing
 
 
-def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
+def read_series(
+    files: Iterable[Path], where: Path, limits: Limits = LIMITS, notes: list[str] | None = None
+) -> list[CtSeries]:
     """The CT series among files, ordered by their UIDs; other objects and radiographs are left out.
 
-    Raises DataError for damaged files, slices of one series that differ in size, direction or pixel spacing, two files
-    that claim to be one slice, and more than 4,096 files in a series.
+    notes: takes up the files that `limits.skip_broken` leaves out. Raises DataError for damaged files, slices of one
+    series that differ in size, direction or pixel spacing, two files that claim to be one slice, and more than 4,096
+    files in a series.
     """
     found: dict[str, dict[Path, Dataset]] = defaultdict(dict)
+    folders: dict[Path, list[Path]] = defaultdict(list)
     for path in files:
-        if not is_dicom(path) or text(read_meta(path), "MediaStorageSOPClassUID") not in (_CT, ""):
-            continue
-        header = read_header(path)
+        folders[path.parent].append(path)
+    slices = [path for together in folders.values() for path in slices_among(together) if kind_of(path) in (_CT, "")]
+    headers, skipped = read_headers(slices, limits)
+    if notes is not None:
+        notes += skipped
+    for path, header in headers.items():
         if text(header, "SOPClassUID") != _CT:
             continue
-        check_image(path, header, LIMITS)
         series = found[text(header, "SeriesInstanceUID")]
         series[path] = header
         if len(series) > MAX_FILES:
@@ -104,7 +111,7 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
     """
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
-    all_series = read_series(job.files, job.folder)
+    all_series = read_series(job.files, job.folder, Limits(option=None, skip_broken=job.skip_broken), notes)
     readings, digests = _readings(job, all_series, notes)
     number = 0
     for series in all_series:
