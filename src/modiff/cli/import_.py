@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> int:
 
     given = import_parser(args.source, f"{args.prog} {args.source}").parse_args(args.rest)
 
-    from modiff.data.importers.base import advice, run_import
+    from modiff.data.importers.base import run_import
+    from modiff.data.splits import lacking
     from modiff.data.store import Store
 
     path = run_import(args.source, given)
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         patients = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
         splits = ", ".join(f"{len(store.rows(name))} {name}" for name in store.split_names())
         print(f"{path}: {len(store)} images of {len(patients)} patients ({splits}), {len(store.info.raters)} raters")
-    if told := advice(given, patients):
+    if told := lacking(patients):
         print(f"note: {told}")
     print(f"`modiff info {path}` says more.")
     return 0

@@ -23,20 +23,51 @@ class SplitRule(SplitConfig):
     """Who is where when no file says so.
 
     A patient's place is a hash of (seed, patient), so it does not move when other patients come or go; fractions are
-    therefore met on average, not exactly.
+    therefore met on average, not exactly. Where few patients leave a split empty, those nearest to it move there.
     """
 
     def split_of(self, patient: str) -> str:
-        """`train`, `val` or `test`."""
+        """`train`, `val` or `test` by the hash alone."""
         place = _uniform("split", self.seed, patient)
         return "test" if place < self.test else "val" if place < self.test + self.val else "train"
 
+    def deal(self, patients: Iterable[str]) -> dict[str, str]:
+        """Patient -> split; nothing is empty of which a fraction is wanted, as far as the patients reach.
 
-def lacking(splits: Iterable[str]) -> str | None:
-    """Which of the usual splits is not among `splits`, and what needs it, in words; None where all are."""
-    there = set(splits)
+        Two patients are train and val: a model can be trained then. One is where the hash puts it.
+        """
+        names = _shuffled(set(patients), "split", self.seed)  # those of test come first, then val, then train
+        dealt = {name: self.split_of(name) for name in names}
+        wanted = {"test": self.test > 0, "val": self.val > 0, "train": True}
+        if len(names) == 2 < sum(wanted.values()):
+            wanted["test"] = False
+        absent = [split for split, want in wanted.items() if want and split not in dealt.values()]
+        if not absent or len(names) < sum(wanted.values()):
+            return dealt
+        counts = {split: list(dealt.values()).count(split) for split in wanted}
+        for split, want in wanted.items():
+            if not want:
+                counts[split], counts["train"] = 0, counts["train"] + counts[split]
+        for split in absent:
+            if not counts[split]:
+                counts[max(counts, key=lambda name: counts[name])] -= 1
+                counts[split] = 1
+        places = [split for split, count in counts.items() for _ in range(count)]
+        return dict(zip(names, places, strict=True))
+
+
+def lacking(splits: Mapping[str, str]) -> str | None:
+    """Which of the usual splits no patient is in, and what to do, in words; None where none is empty."""
+    there = set(splits.values())
     absent = [name for name in USUAL if name not in there]
-    return f"nothing is in {' or '.join(absent)}: training needs train and val, scoring test" if absent else None
+    if not absent:
+        return None
+    said = f"nothing is in {' or '.join(absent)}: training needs train and val, scoring test"
+    if len(splits) > 2:
+        return f"{said}; --splits names who is where, --folds K deals patients for cross-validation"
+    few = "one patient is" if len(splits) == 1 else "two patients are"
+    how = "a --table may name smaller units (scans, regions) in its column patient, and scores then say less"
+    return f"{said}; {few} too few for cross-validation too: {how}"
 
 
 def _uniform(*parts: object) -> float:
@@ -112,7 +143,8 @@ def assign(patients: Iterable[str], places: Mapping[str, str] | SplitRule, path:
     """Patient -> split for the patients that are there; raises DataError for any whom `places` does not know."""
     there = sorted(set(patients))
     if isinstance(places, SplitRule):
-        return {patient: places.split_of(patient) for patient in there}
+        dealt = places.deal(there)
+        return {patient: dealt[patient] for patient in there}
     if missing := [patient for patient in there if patient not in places]:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError("patients in no split", path=path, found=", ".join(missing[:3]) + more)

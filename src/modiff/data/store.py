@@ -132,7 +132,7 @@ class Store(AbstractContextManager["Store"]):
             return np.flatnonzero([places[patient] == part for patient in patients])
         if split not in self.splits:
             there = ", ".join(self.split_names())
-            hint = "Patients are dealt at import: --val, --test, --split-seed or --splits" if split in USUAL else None
+            hint = "Patients are dealt at import: --val, --test, --splits, or --folds" if split in USUAL else None
             raise DataError(f"no such split: {split}", path=self.path, field="split", expected=there, hint=hint)
         return np.flatnonzero(self.splits == split)
 

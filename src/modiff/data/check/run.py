@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -78,7 +79,8 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
             report = Report(called or str(path), what)
             store.verify()
             report.findings += _content(store)
-            if called is None and (text := lacking(store.split_names())):  # else nobody asked for these splits
+            splits = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
+            if called is None and (text := lacking(splits)):  # else nobody asked for these splits
                 report.findings.append(Finding("note", "an empty split", text))
             report.view = partial(_view, path)
     except ModiffError as error:
@@ -121,13 +123,8 @@ def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
         raise ConfigError("no such source", field="--as", found=kind, expected=expected)
     with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
         store = Path(folder, "checked.h5")
-        args = import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
-        try:
-            run_import(kind, args)
-        except DataError as error:
-            if error.path is not None and Path(error.path).is_relative_to(folder):  # the disk's fault, not the data's
-                raise
-            return Report(str(path), f"{kind} data", [Finding("error", "cannot be imported", str(error))])
+        if refused := _refused(path, kind, words, store):
+            return Report(str(path), f"{kind} data", [refused])
         report = check_store(store, called=str(path))
         report.what = f"{kind} data, {report.what}"
         wanted = {finding.case for _, _, found in report.groups() for finding in found[:_KEPT] if finding.case}
@@ -135,15 +132,41 @@ def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
     return report
 
 
+def _refused(path: Path, kind: str, words: Sequence[str], store: Path) -> Finding | None:
+    """Imports into `store`; what the import refuses, None where it succeeds."""
+    args = import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
+    try:
+        run_import(kind, args, quiet=True)
+    except DataError as error:
+        text = str(error)
+        if error.path is not None and Path(error.path).is_relative_to(store.parent):
+            if isinstance(error.__cause__, OSError):  # the disk's fault, not the data's
+                raise
+            text = ": ".join(filter(None, (error.field, error.message, error.details)))
+        return Finding("error", "cannot be imported", text)
+    return None
+
+
 def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
-    """Checks a folder case by case: all that `modiff import folder` refuses, and more. words: its options."""
+    """Checks a folder case by case: all that `modiff import folder` refuses, and more. words: its options.
+
+    The import has the last word: there is an error where it refuses the folder, and none where it does not.
+    """
     parser = import_parser("folder", "modiff import folder")
+    with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
+        refused = _refused(root, "folder", words, Path(folder, "checked.h5"))
     try:
         reader = Folder(parser.parse_args([str(root), "-o", "-", *words]), SUFFIXES + JPEG)
     except DataError as error:
-        return Report(str(root), "a folder", [Finding("error", "cannot be read", str(error))])
+        return Report(str(root), "a folder", [refused or Finding("warning", "cannot be read", str(error))])
     checked, cases, raters = _FolderCheck(reader), len(reader.items), len(reader.raters)
     what = f"a folder, {cases} case{'s' * (cases != 1)}, {raters} rater{'s' * (raters != 1)}"
+    if refused is None:
+        checked.found = [replace(one, level="warning") if one.level == "error" else one for one in checked.found]
+    elif not any(
+        one.level == "error" and (one.kind in refused.text or one.text in refused.text) for one in checked.found
+    ):
+        checked.found.append(refused)
     return Report(str(root), what, checked.found, checked.views.get)
 
 
@@ -240,7 +263,7 @@ class _FolderCheck:
         files = [path for item in self.reader.items for path in item.files]
         if jpeg := [path for path in files if path.suffix.lower() in JPEG]:
             text = f"{len(jpeg)} files, such as {jpeg[0].name}: its compression changes values, and import takes none"
-            yield Finding("error", "JPEG files", text)
+            yield Finding("warning", "JPEG files", text)
         kinds = set(self._conventions.values())
         if len(kinds) > 1 or any(" in some" in kind for kind in kinds):
             words = "; ".join(f"{name}: {kind}" for name, kind in sorted(self._conventions.items()))

@@ -116,7 +116,9 @@ class LidcPng(Importer[Crop]):
                 small, least = f"{height}×{width}", f"at least {side}"
                 raise DataError("smaller than --centre", path=item.name, found=small, expected=least)
             top, left = (height - side) // 2, (width - side) // 2
+            before = planes[1:].sum((1, 2), dtype=np.int64)
             planes = planes[:, top : top + side, left : left + side]
+            self.cut.add(before, planes[1:].sum((1, 2), dtype=np.int64))
         # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
         return [Case(item.name, item.patient, planes[:1], planes[1:])]
 

@@ -104,10 +104,11 @@ def read_series(
 def import_patient(job: Job) -> dict[str, np.ndarray]:
     """All crops of a patient: n slices of nodules. R: the most reading sessions of one of the patient's series.
 
-    case: (n,) names. image: (n,H,W) uint8. masks: (n,R,H,W) bool, one per session. sessions: (n,), of each crop's
-    series, whose masks come first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes: what a
-    person who reads the log should know. sha256: of the files that were used. Raises DataError for anything in the
-    patient's files that cannot be trusted.
+    case: (n,) names. image: (n,H,W) uint8. masks: (n,R,H,W) bool, one per session. outlined: (n,2,R) pixels of the
+    slice that a session marked, and of these in the crop. sessions: (n,), of each crop's series, whose masks come
+    first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes: what a person who reads the log
+    should know. sha256: of the files that were used. Raises DataError for anything in the patient's files that cannot
+    be trusted.
     """
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -125,7 +126,9 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
         notes.append("no CT series")
     raters = max((row["sessions"] for row in rows), default=0)
     for row in rows:
-        row["masks"] = np.pad(row["masks"], ((0, raters - row["sessions"]), (0, 0), (0, 0)))
+        absent = (0, raters - row["sessions"])
+        row["masks"] = np.pad(row["masks"], (absent, (0, 0), (0, 0)))
+        row["outlined"] = np.pad(row["outlined"], ((0, 0), absent))
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {"case": np.empty(0)}
     used = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return columns | {"notes": np.array(notes, dtype=np.str_), "sha256": np.array(used)}
@@ -183,15 +186,18 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
         if values.shape != series.shape:
             raise DataError("changed while it was read", path=series.paths[place])
         masks = np.zeros((readers, rule.size, rule.size), bool)
+        outlined = np.zeros((2, readers), np.int64)
         for reader, voxels in nodule.items():
             drawn = np.zeros(series.shape, bool)
             drawn[tuple(voxels[voxels[:, 0] == place, 1:].T)] = True
             masks[reader] = window.mask(drawn)
+            outlined[:, reader] = np.count_nonzero(drawn), np.count_nonzero(drawn & window.shown(series.shape))
         crops.append(
             {
                 "case": f"{job.patient}/nodule-{number}/slice-{index}",
                 "image": np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8),
                 "masks": masks,
+                "outlined": outlined,
                 "sessions": readers,
                 "affine": moved(affine_of([series.planes[place]]), top, left, window.scale),
                 "slice_index": place,
@@ -260,6 +266,14 @@ class Window:
         """(size,size) bool of a mask (H,W): the pixel nearest to each place."""
         nearest = [np.rint(at).astype(int).clip(0, side - 1) for at, side in zip(self.places, mask.shape, strict=True)]
         return mask[np.ix_(*nearest)] & np.logical_and.outer(*self.inside)
+
+    def shown(self, shape: tuple[int, int]) -> np.ndarray:
+        """(H,W) bool: pixels of a slice whose middle lies in the window."""
+        rows, columns = (
+            (np.arange(side) > at[0] - step / 2) & (np.arange(side) < at[-1] + step / 2)
+            for side, at, step in zip(shape, self.places, self.scale, strict=True)
+        )
+        return np.logical_and.outer(rows, columns)
 
     @property
     def valid(self) -> tuple[int, int, int, int]:

@@ -36,6 +36,7 @@ from modiff.io.dicom.header import is_dicom, read_header, text
 from modiff.io.files import replacing, told, workers
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
+_KEPT = 2  # version of what is kept of a patient
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _Crops = dict[str, np.ndarray]  # as `import_patient` makes them
 
@@ -106,7 +107,7 @@ class LidcDicom(Importer[Job]):
         stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
         files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
         names = sorted(file.name for file in job.xml)
-        made_from = json.dumps([self.version, job.patient, asdict(job.rule), files, names, job.skip_broken])
+        made_from = json.dumps([_KEPT, self.version, job.patient, asdict(job.rule), files, names, job.skip_broken])
         return self._kept / f"{hashlib.sha256(made_from.encode()).hexdigest()}.npz"
 
     def _load(self, job: Job) -> _Crops | None:
@@ -136,6 +137,7 @@ class LidcDicom(Importer[Job]):
         for row, case in enumerate(made["case"].tolist()):
             place = {name: made[name][row] for name in ("affine", "slice_index", "valid", "spacing")}
             read = np.arange(self.raters) < made["sessions"][row]
+            self.cut.add(*made["outlined"][row])
             yield Case(case, item.patient, made["image"][row][None], masks[row], read, place)
 
     def __exit__(self, *failure: object) -> None:
