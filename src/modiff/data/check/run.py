@@ -188,6 +188,7 @@ class _FolderCheck:
             if len(self.found) == before:
                 self.views.pop(item.case, None)
         self.found += checks.finish()
+        self.found += [Finding("warning", "marks that are cut off", line) for line in reader.cut.told(reader.raters)]
         self.found += self._together()
         if strange := reader.strange:
             text = f"{len(strange)} image{'s' * (len(strange) != 1)} left out, fitting no pattern, such as {strange[0]}"
@@ -236,6 +237,8 @@ class _FolderCheck:
                     read[slot] = False
                 else:
                     masks[slot] = mask
+        with self._told(item):
+            reader.fitting.count(reader.cut, masks, reader.fitting.places(item.case, masks, image, stored))
         if read.any():
             self.found += checks.add(item.case, item.patient, item.split, image.array, masks, read)
         busiest = int(masks.any(0).sum((1, 2)).argmax())

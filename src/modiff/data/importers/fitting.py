@@ -49,7 +49,7 @@ class Cut:
     def told(self, raters: Sequence[str]) -> list[str]:
         """A line for each rater who loses marks."""
         return [
-            f"{name} loses {lost} of {marked} marked pixels ({100 * lost / marked:.2g} %)"
+            f"{name} loses {lost} of {marked} marked pixels ({100 * lost / marked:.3g} %)"
             + f"; in {empty} of {images} images nothing of {name}'s marks is left" * (empty > 0)
             for name, (marked, lost, images, empty) in zip(raters, self._sums.T.tolist(), strict=False)
             if lost
@@ -83,7 +83,9 @@ class Fitting:
             raise ConfigError("is not an option beside --size or --crop", field="--resize", found=args.resize)
         self.size = parse_size(args.resize, "--resize") or parse_size(side, "--size")
         if given and given[0] != "marks":
-            self._points = read_points(Path(args.crop))
+            if args.crop == "table" and not args.table:
+                raise ConfigError("takes the columns x and y of --table", field="--crop", found="no --table")
+            self._points = read_points(Path(args.table if args.crop == "table" else args.crop))
             if self.size is None:
                 raise ConfigError("about the points of a table needs a size", field="--crop", expected="--size HxW")
         self.measuring = self.lesions and self.size is None
@@ -120,7 +122,7 @@ class Fitting:
             return [Place("", None, (full - height) // 2, (wide - width) // 2)]
         if self._points:
             made: list[Place] = []
-            for number, point in enumerate(self._points[case], 1):
+            for number, point in enumerate(self._points.get(case, ()), 1):
                 x, y, z = _turned(point, image, stored)
                 inside = -0.5 <= x < wide - 0.5 and -0.5 <= y < full - 0.5 and (z is None or 0 <= z < len(masks[0]))
                 if not inside:
