@@ -34,6 +34,7 @@ parser = partial(parser_of, "info")
 def run(args: argparse.Namespace) -> int:
     """Prints the description, and draws the contact sheet where one is wanted."""
     from modiff.data.describe import describe
+    from modiff.data.splits import lacking
     from modiff.data.store import Store
     from modiff.io.files import check_file_output
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     with Store.open(args.what[0]) as store:
         if args.verify:
             store.verify()
-        described = describe(store)
+        described, empty = describe(store), lacking(dict(zip(store.patients, store.splits, strict=True)))
         if args.contact_sheet:
             from modiff.report.data import contact_sheet
 
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(described, indent=2, ensure_ascii=False))
     else:
         _show(described)
+        if empty:
+            print(f"note: {empty}")
         if args.verify:
             print("content agrees with the fingerprint")
         if args.contact_sheet:
