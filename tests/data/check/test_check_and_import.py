@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -113,3 +114,10 @@ def test_a_type_that_differs_is_named_in_every_case(tmp_path: Path, capsys: pyte
     assert "error: values of different types (2)" in said
     assert "p1: uint16; expected uint8, as the first case. --intensity" in said
     assert main(["check", str(tmp_path / "d"), "--", "--intensity", "minmax-slice"]) == 0
+
+
+def test_an_archive_of_own_data_is_to_be_unpacked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        archive.writestr("images/a.png", b"")
+    assert main(["check", str(tmp_path / "d.zip")]) == 2
+    assert "is a file; expected a folder. Unpack an archive first." in capsys.readouterr().out

@@ -330,3 +330,19 @@ def test_the_real_crops(tmp_path: Path, shared: Path) -> None:
         max(Image.open(io.BytesIO(data)).getextrema()) == 255 for name, data in files.items() if "/mask-" in name
     )
     assert (len(store), marked) == (len(files) // 5, expected)
+
+
+def test_a_centre_that_cuts_marks_off_is_told_and_refused(
+    tmp_path: Path, splits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[SIDE // 2, SIDE // 4 - 1 : SIDE // 2] = 255  # one pixel left of the centre's square
+    files = FILES | {name: png(mask) for name in FILES if "/mask-" in name}
+    archive = write_zip(tmp_path / "a.zip", files)
+    more = ("--centre", str(SIDE // 2))
+    assert _import(tmp_path / "s.h5", archive, splits=splits, more=more) == 2
+    pixels = SIDE // 4 + 1
+    assert f"loses 6 of {6 * pixels} marked pixels" in capsys.readouterr().err
+    assert not (tmp_path / "s.h5").exists()
+    assert _import(tmp_path / "s.h5", archive, splits=splits, more=(*more, "--allow-cut")) == 0
+    assert f"cut off: radiologist 1 loses 6 of {6 * pixels}" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -62,6 +63,9 @@ def detect(path: Path) -> str:
     with path.open("rb") as handle:
         start = handle.read(8)
     if start.startswith(b"PK"):
+        with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+            if not any(re.search(IMPORTERS["lidc-slices"].signs[0], name) for name in archive.namelist()):
+                return "folder"  # which says that it is to be unpacked
         return "lidc-slices"
     if start == SIGNATURE:
         with suppress(Exception), h5py.File(path, "r") as file:  # Store.open says what is wrong with a damaged one

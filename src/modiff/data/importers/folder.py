@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -67,6 +68,9 @@ class Folder(Importer[Item]):
         self.fitting, self.rule = Fitting(args), IntensityRule.for_import(args.intensity)
         self.labels = Labels(args.label, args.foreground)
         self.limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
+        if self.root.is_file():
+            hint = "Unpack an archive first." if zipfile.is_zipfile(self.root) else None
+            raise DataError("is a file", path=self.root, expected="a folder", hint=hint)
         self.items, self.strange = find(self.root, args.image or IMAGES, args.mask or MASKS, suffixes)
         if args.table:
             apply_table(self.items, Path(args.table))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -394,3 +395,20 @@ def test_a_folder_without_nodules_is_refused(tmp_path: Path, capsys: pytest.Capt
     write_patient(tmp_path / "d", 1, [])
     assert run(tmp_path / "s.h5", tmp_path / "d") == 2
     assert "no nodule of 3 mm or more" in capsys.readouterr().err
+
+
+def test_a_nodule_larger_than_its_crop_is_told_and_refused(
+    lidc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with made(tmp_path / "whole.h5", lidc) as store:
+        whole = store.masks(0).astype(bool)
+    capsys.readouterr()
+    assert run(tmp_path / "s.h5", lidc, "--spacing", 0.05) == 2
+    said = capsys.readouterr().err
+    assert "marks are cut off" in said
+    assert not (tmp_path / "s.h5").exists()
+    made(tmp_path / "s.h5", lidc, "--spacing", 0.05, "--allow-cut").close()
+    told = re.search(r"cut off: \D+1 loses (\d+) of (\d+) marked pixels", capsys.readouterr().err)
+    assert told is not None
+    assert 0 < int(told[1]) < int(told[2])
+    assert int(told[2]) >= int(whole[0].sum())
