@@ -183,6 +183,6 @@ def test_a_store_that_another_program_writes(made, tmp_path, capsys):
         model, files = ["evaluate", str(made / "run"), "--data"], ["evaluate", str(made / "samples"), "--truth"]
         for words in (["info"], model, files):
             assert "in use by another program" in refused(capsys, [*words, str(store)])
-        assert cli.main(["check", str(store)]) == 1
+        assert cli.main(["check", str(store)]) == 2
         assert "in use by another program" in capsys.readouterr().out
         other.communicate()

@@ -88,6 +88,8 @@ def test_fewer_patients_than_splits_are_told_of(
     said = _say(capsys, tmp_path, patients)
     assert ("nothing is in test: training" in said) is (patients == 2)
     assert "too few for cross-validation too" in said
+    assert main(["info", str(tmp_path / "s.h5")]) == 0
+    assert "note: nothing is in" in capsys.readouterr().out
 
 
 def test_a_fraction_of_0_leaves_its_split_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
