@@ -21,11 +21,22 @@ def test_shares_are_met_on_average() -> None:
     assert places.count("test") == pytest.approx(1250, abs=125)
 
 
-@given(st.sets(st.sampled_from(PATIENTS[:50]), min_size=1))
-def test_a_patients_place_does_not_depend_on_who_else_is_there(some: set[str]) -> None:
-    rule = SplitRule()
-    everyone = assign(PATIENTS[:50], rule, None)
-    assert assign(some, rule, None) == {patient: everyone[patient] for patient in some}
+@given(st.sets(st.sampled_from(PATIENTS[:50]), min_size=1), st.integers(0, 9))
+def test_a_patients_place_is_the_hashs_unless_that_leaves_a_split_empty(some: set[str], seed: int) -> None:
+    rule = SplitRule(seed=seed)
+    hashed = {patient: split_of(rule, patient) for patient in some}
+    dealt = assign(some, rule, None)
+    assert set(dealt) == some
+    if len(set(hashed.values())) == 3 or len(some) == 1:
+        assert dealt == hashed
+    else:
+        assert set(dealt.values()) == ({"train", "val", "test"} if len(some) > 2 else {"train", "val"})
+        assert sum(dealt[patient] != hashed[patient] for patient in some) <= 2
+
+
+def test_no_one_moves_into_a_split_of_which_nothing_is_wanted() -> None:
+    assert set(assign(PATIENTS[:5], SplitRule(val=0.2, test=0.0), None).values()) == {"train", "val"}
+    assert set(assign(PATIENTS[:5], SplitRule(val=0.0, test=0.0), None).values()) == {"train"}
 
 
 def test_places_stay_what_they_are_from_version_to_version() -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
-from modiff.errors import DataError
-from modiff.io.files import output_folder, replacing, sha256_of, write_text
+from modiff.errors import ConfigError, DataError
+from modiff.evaluation.predictions import open_maps
+from modiff.io.files import LIMITS, Limits, alone, output_folder, replacing, sha256_of, write_text
+from modiff.io.image import read_image
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -117,6 +124,111 @@ def test_a_place_that_takes_no_files_is_refused_in_one_line(monkeypatch, tmp_pat
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tempfile.mkdtemp", full)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
     with pytest.raises(DataError, match="cannot be written"), output_folder(tmp_path / "out"):
         pytest.fail("there is no folder to write to")
+
+
+def test_two_cannot_write_one_thing_at_once(tmp_path):
+    with output_folder(tmp_path / "out") as folder:
+        with pytest.raises(DataError, match="another process writes this"), output_folder(tmp_path / "out"):
+            pytest.fail("it is taken")
+        write_text(folder / "a.txt", "a")
+    with replacing(tmp_path / "file"):
+        with pytest.raises(DataError, match="another process writes this"):
+            write_text(tmp_path / "file", "b")
+        write_text(tmp_path / "other", "b")
+    assert (tmp_path / "out" / "a.txt").read_text() == "a"
+
+
+def test_where_nothing_can_be_locked_it_is_written_all_the_same(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with output_folder(tmp_path / "out") as folder:
+        write_text(folder / "a.txt", "a")
+    with alone(tmp_path / "run"):
+        write_text(tmp_path / "run" / "b.txt", "b")
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")) == ["out/a.txt", "run/b.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+def test_what_was_left_by_a_killed_process_goes(tmp_path):
+    left = tmp_path / ".file.modiff-tmp"
+    (left / "deep").mkdir(parents=True)
+    (left / "file").write_text("half")
+    (left / "link").symlink_to(tmp_path)
+    (tmp_path / "mine").write_text("mine")
+    write_text(tmp_path / "file", "whole")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file": "whole", "mine": "mine"}
+
+
+def test_data_are_on_the_disk_before_their_name_is(tmp_path, monkeypatch):
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        "os.fsync", lambda handle: (done.append("folder" if is_folder(handle) else "file"), sync(handle))
+    )
+    monkeypatch.setattr("os.replace", lambda *names: (done.append("name"), replace(*names)))
+    write_text(tmp_path / "file", "whole")
+    assert done == ["file", "name", "folder"]
+
+
+def is_folder(handle: int) -> bool:
+    return stat.S_ISDIR(os.fstat(handle).st_mode)
+
+
+def test_a_folder_made_for_nothing_goes_again(tmp_path):
+    with alone(tmp_path / "new"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 250])
+def test_a_long_name_is_written_or_refused_in_one_line(tmp_path, name):
+    if len(name) > 255:
+        with pytest.raises(DataError, match="File name too long"):
+            write_text(tmp_path / name, "a")
+    else:
+        assert write_text(tmp_path / name, "a").read_text() == "a"
+    assert len(list(tmp_path.iterdir())) == (len(name) <= 255)
+
+
+class TestLimits:
+    """A decoded size up to 512 MiB may have any ratio; beyond it 200 times the file, unless the user raises it."""
+
+    FREE = 512 << 20
+
+    @pytest.mark.parametrize("declared", [1, FREE])
+    def test_any_ratio_up_to_a_size(self, declared):
+        LIMITS.check_size(Path("a"), declared, 1)
+
+    def test_beyond_it_the_ratio_counts_and_the_option_is_named(self):
+        LIMITS.check_size(Path("a"), self.FREE + 200, self.FREE // 200 + 2)
+        with pytest.raises(DataError, match=f"--max-bytes {self.FREE + 1} allows it"):
+            LIMITS.check_size(Path("a"), self.FREE + 1, 1)
+
+    def test_beyond_2_gib_the_option_is_named_too(self):
+        with pytest.raises(DataError, match=f"--max-bytes {4 << 30} allows it"):
+            LIMITS.check_size(Path("a"), 4 << 30, 3 << 30)
+
+    def test_the_option_raises_both_and_lowers_both(self):
+        Limits.asked(4 << 30).check_size(Path("a"), 4 << 30, 1)
+        with pytest.raises(DataError, match="declares more data"):
+            Limits.asked(1000).check_size(Path("a"), 1001, 1001)
+        with pytest.raises(ConfigError, match="--max-bytes"):
+            Limits.asked(0)
+
+    def test_nearly_empty_scans_are_read_by_all_readers(self, tmp_path):
+        """A mask of 512×512×320 with one nodule, whose file is more than 200 times smaller."""
+        mask = np.zeros((512, 512, 320), np.uint8)
+        mask[200:224, 240:264, 150:174] = 1
+        for case in ("truth", "samples"):
+            folder = tmp_path / case / "p" / "scan"
+            folder.mkdir(parents=True)
+            nib.save(nib.Nifti1Image(mask, np.diag([0.7, 0.7, 1, 1])), folder / "0.nii.gz")
+        assert mask.size / (folder / "0.nii.gz").stat().st_size > 200
+        assert (read_image(folder / "0.nii.gz").array[0] == mask.T).all()
+        with open_maps(tmp_path / "samples") as maps:
+            assert (maps.read("p/scan").array[0, 0] == mask.T).all()

@@ -207,7 +207,7 @@ def test_bombs_are_refused_without_torch_and_in_little_memory(tmp_path: Path, ki
     if kind == "claim":
         path.write_bytes(_claiming((30000, 30000, 4)) + bytes(8))
     else:
-        shape = (512, 1024, 1024) if kind == "bomb" else (4, 4, 4)
+        shape = (513, 1024, 1024) if kind == "bomb" else (4, 4, 4)
         with gzip.open(path, "wb") as file:
             file.write(_claiming(shape) + bytes(4))
             for _ in range(512):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from modiff.errors import DataError
-from modiff.io.volume import Volume, centre_fit, resample, resize, turn
+from modiff.io.volume import Volume, resample, resize, turn, window
 
 AFFINE = np.array([[0.5, 0, 0, -10], [0, 0.7, 0, 20], [0, 0, 2.5, 30], [0, 0, 0, 1.0]])
 
@@ -74,9 +74,9 @@ def test_resampling_to_the_same_grid_changes_nothing() -> None:
     np.testing.assert_array_equal(resample(grid, grid).array, array)
 
 
-def test_fitting_back_and_forth_keeps_the_middle() -> None:
+def test_a_window_larger_than_the_image_holds_all_of_it() -> None:
     array = np.arange(30, dtype=np.uint8).reshape(1, 1, 6, 5)
-    large, valid = centre_fit(volume(array, None), (11, 8))
+    large, valid = window(volume(array, None), -2, -1, (11, 8))
     assert valid is not None
     np.testing.assert_array_equal(large.array[..., valid[0] : valid[2], valid[1] : valid[3]], array)
 

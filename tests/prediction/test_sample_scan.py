@@ -11,10 +11,12 @@ from typing import Any
 import highdicom as hd
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from described import spec
 from discs import Discs
 from local import Local
+from pydicom.config import disable_value_validation
 from series_files import DATES, PERSON, write_series
 
 from modiff import cli
@@ -206,8 +208,6 @@ class TestDicom:
     def test_segments_mark_the_slices_that_show_the_object(self, command, series):
         command("window", series, "-n", 2, "-o", "out")
         seg = hd.seg.segread("out/hypotheses.seg.dcm")
-        import pydicom
-
         headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in series.iterdir()]
         headers.sort(key=lambda header: float(header.ImagePositionPatient[2]))
         uids = [header.SOPInstanceUID for header in headers]
@@ -235,8 +235,6 @@ class TestDicom:
         np.testing.assert_array_equal(np.asarray(image("consensus").dataobj)[..., 0], blob()[1].T)
 
     def test_a_series_that_cannot_be_referred_to_has_no_segmentations(self, command, series, capsys):
-        import pydicom
-
         for path in series.iterdir():
             header = pydicom.dcmread(path)
             del header.FrameOfReferenceUID
@@ -246,6 +244,50 @@ class TestDicom:
         assert "no FrameOfReferenceUID" in summary()["warnings"][0]
         assert not list(Path("out").glob("*.dcm"))
         assert Path("out/mean.nii.gz").exists()
+
+    def test_odd_headers_are_mended_and_the_warning_says_it_before_drawing(self, command, series, capsys):
+        for path in series.iterdir():
+            with disable_value_validation():
+                header = pydicom.dcmread(path)
+                header.PatientSex, header.StudyTime = "U", "11:22:33"
+                header.save_as(path)
+        assert command("window", series, "-n", 1, "-o", "out") == 0
+        said = [
+            "segmentation objects: StudyTime '11:22:33' is written as DICOM has it now",
+            "segmentation objects: PatientSex 'U' does not fit its type CS: it is left empty",
+        ]
+        assert summary()["warnings"][-2:] == said
+        assert [line.split("DICOM series: ")[1] for line in capsys.readouterr().err.splitlines()][:2] == said
+        seg = pydicom.dcmread("out/hypotheses.seg.dcm")
+        assert (seg.PatientSex, seg.StudyTime) == ("", "112233")
+
+    def test_without_a_segmentation_the_rest_is_written(self, command, series, capsys, monkeypatch):
+        import highdicom
+
+        def refuse(*_, **__):
+            raise ValueError("no good value for PatientID: HIDDEN-4711")
+
+        monkeypatch.setattr(highdicom.seg, "Segmentation", refuse)
+        assert command("window", series, "-n", 1, "-o", "out") == 0
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "segmentation" in line]
+        assert "no segmentation objects are written: PatientID: cannot be referred to" in line
+        assert "HIDDEN" not in line
+        assert Path("out/mean.nii.gz").exists()
+        assert not list(Path("out").glob("*.dcm"))
+
+    def test_a_broken_slice_is_named_and_left_out_when_asked(self, command, series, capsys):
+        last = max(series.iterdir(), key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
+        last.write_bytes(b"")
+        assert command("window", series, "-n", 1, "-o", "out") == 2
+        assert f"{last}: the file is empty" in capsys.readouterr().err
+        assert command("window", series, "-n", 1, "-o", "out", "--skip-broken") == 0
+        said = f"{last.name} is left out: the file is empty"
+        assert said in capsys.readouterr().err
+        assert summary()["warnings"][0] == "files of the series that cannot be read are left out: 1"
+        assert last.name not in Path("out/summary.json").read_text()  # it may be the patient's
+        assert command("window", series, "-n", 1, "-o", "out", "--skip-broken", "--identify", "--overwrite") == 0
+        assert summary()["image"]["left_out"] == [said]
+        assert image("mean").shape[2] == SHAPE[0] - 1
 
     def test_a_missing_slice_is_refused_by_its_place(self, command, tmp_path, capsys):
         write_series(tmp_path / "gap", blob() * 900 - 400, without=[2])

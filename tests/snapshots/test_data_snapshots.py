@@ -211,7 +211,7 @@ def test_what_the_check_finds(broken: Path, capsys: pytest.CaptureFixture[str]) 
     from modiff.cli import main
 
     capsys.readouterr()
-    assert main(["check", str(broken), "--json"]) == 1
+    assert main(["check", str(broken), "--json"]) == 2
     report = json.loads(capsys.readouterr().out)
     numbers = [re.findall(r"\d+(?:\.\d+)?", one["text"].replace(str(broken), "")) for one in report["findings"]]
     found = [

@@ -24,7 +24,7 @@ from modiff.data.splits import fold_split
 from modiff.errors import DataError, ModiffError, counted
 from modiff.evaluation import words
 from modiff.evaluation.source import choose, draw, pictured, strata, subset
-from modiff.io.files import write_bytes, write_text
+from modiff.io.files import alone, write_bytes, write_text
 from modiff.methods.run_folder import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.types import Batch
@@ -119,6 +119,20 @@ def write_tables(
     state = read_state(folder)
     if target.exists() and not target.is_dir():
         raise DataError("is not a folder", path=target, expected="a folder, or nothing yet")
+    with alone(target):
+        return _written(folder, target, state, data, cases, samples, resamples, say)
+
+
+def _written(
+    folder: Path,
+    target: Path,
+    state: State,
+    data: str | Path | None,
+    cases: int,
+    samples: int,
+    resamples: int,
+    say: Callable[[str], None],
+) -> WrittenTables:
     numbers = read_numbers(folder, state, resamples=resamples)
     drawn, note = _drawn(folder, state, data, cases, samples, say) if cases > 0 else ([], None)
     figures = {f"{FIGURE}-{i}.png": figure for i, figure in enumerate(drawn, 1)}

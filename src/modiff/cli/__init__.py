@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module, resources
 
 from modiff.cli.threads import limit_threads
@@ -22,11 +22,30 @@ _COMPUTE = ("demo", "train", "evaluate", "benchmark", "sample")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit status: 0, 1 (the answer is no), 2 (the user can mend it), 130 (interrupted)."""
+    """Runs one verb; returns the exit status: 0, 1 (the answer is no), 2 (the user can mend it), 130 (interrupted).
+
+    1 also where nobody reads what it prints any more, as Python has it.
+    """
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()  # what cannot be written shows here, not when Python ends
+    except OSError as error:  # what no reader or writer has put into words of its own
+        from modiff.io.files import reason_of
+
+        broken, where = _silence(), "" if error.filename is None else f"{error.filename}: "
+        if isinstance(error, BrokenPipeError) and not where:
+            return 1
+        with suppress(OSError):
+            print(f"modiff: {where or 'standard output: ' * broken}{reason_of(error)}", file=sys.stderr)
+        return 2
+
+
+def _run(words: Sequence[str]) -> int:
     from modiff._version import __version__
     from modiff.errors import ModiffError
 
-    words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print((resources.files("modiff.cli") / "verbs" / "modiff.txt").read_text(encoding="utf-8"))
         return 0
@@ -49,6 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("modiff: interrupted", file=sys.stderr)
         return 130
+
+
+def _silence() -> bool:
+    """Whether what was printed cannot be written; then it is not tried again when Python ends."""
+    failed = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            failed = True
+            with suppress(OSError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+    return failed
 
 
 @contextmanager

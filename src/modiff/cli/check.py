@@ -17,9 +17,12 @@ parser = partial(parser_of, "check")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what was found; returns 0 for data that is usable, else 1."""
+    """Prints what was found; returns 0 for data that is usable, else 2, as the import would."""
     from modiff.data.check.run import check
+    from modiff.io.files import check_file_output
 
+    if args.html:
+        check_file_output(args.html)
     report = check(args.path, kind=args.kind, words=args.words)
     if args.html:
         from modiff.report.data import write_page
@@ -33,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         _show(report, max(args.show, 1))
         if args.html:
             print(f"page: {args.html}")
-    return 0 if report.usable else 1
+    return 0 if report.usable else 2
 
 
 def _show(report: Report, each: int) -> None:

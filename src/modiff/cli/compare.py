@@ -21,11 +21,13 @@ parser = partial(parser_of, "compare")
 def run(args: argparse.Namespace) -> int:
     """Compares, writes, prints."""
     from modiff.evaluation.records import STRATA
+    from modiff.io.files import alone
 
     if args.stratum not in STRATA:
         raise ConfigError("no such stratum", field="--stratum", found=args.stratum, expected=", ".join(STRATA))
     wanted = {name: given for name in ("protocol", "n", "threshold") if (given := getattr(args, name)) is not None}
-    return _seconds(args, wanted) if args.seconds else _differences(args, wanted)
+    with alone(args.output):
+        return _seconds(args, wanted) if args.seconds else _differences(args, wanted)
 
 
 def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:

@@ -85,7 +85,7 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
 
 def _sample(folder: Path, store: Path) -> None:
     """Draws the hypotheses of a test image on which raters differ much into DIR/sample, as `modiff sample` does."""
-    from modiff import cli
+    from modiff.cli import sample
     from modiff.data.store import Store
     from modiff.io import write_png
 
@@ -96,8 +96,8 @@ def _sample(folder: Path, store: Path) -> None:
     picture = folder / "image.png"
     write_png(picture, image)
     print(f"samples of {case}, on which raters differ most among {counted(len(rows), 'test image')}:")
-    words = ["sample", str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
-    cli.main(words)
+    words = [str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
+    sample.run(sample.parser("modiff sample").parse_args(words))
 
 
 def _ambiguity(masks: np.ndarray) -> tuple[int, float]:

@@ -90,14 +90,18 @@ def _of_files(args: argparse.Namespace) -> Path:
     from modiff.evaluation.predictions import open_maps
     from modiff.evaluation.source import FileSamples
     from modiff.evaluation.truth import Values, open_truth
+    from modiff.io.files import Limits
 
     given = _options(args, "files are", others="a model's samples", needs="truth")
     settings = _settings(args, one_rater=True)
     path = Path(args.source).resolve()
     stem = path.name if path.is_dir() else path.stem
     how = ("classes", "truth_values", "patients", "unread_missing")
-    truth = open_truth(given["truth"], args.split, **{name: given[name] for name in how if name in given})
-    with truth, open_maps(args.source) as samples, progress_bar("Scoring", "cases") as progress:
+    limits = Limits.asked(given.get("max_bytes"))
+    truth = open_truth(
+        given["truth"], args.split, limits=limits, **{name: given[name] for name in how if name in given}
+    )
+    with truth, open_maps(args.source, limits) as samples, progress_bar("Scoring", "cases") as progress:
         values = Values(given.get("values", "auto"), truth.classes)
         source = FileSamples(samples, truth, values, settings, allow_missing="allow_missing" in given)
         folder = args.output or path.with_name(f"{stem}-scores")

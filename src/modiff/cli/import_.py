@@ -27,8 +27,9 @@ def run(args: argparse.Namespace) -> int:
 
     given = import_parser(args.source, f"{args.prog} {args.source}").parse_args(args.rest)
 
-    from modiff.data.importers.base import advice, run_import
+    from modiff.data.importers.base import run_import
     from modiff.data.loading import place_of
+    from modiff.data.splits import lacking
     from modiff.data.store import Store
     from modiff.types import SAME_SIZE
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if (ends := place["spacing_range"]) and ends[1] > ends[0] * SAME_SIZE:
         median = "×".join(f"{mm:.3g}" for mm in place["spacing"])
         print(f"note: pixels of {ends[0]:.3g} to {ends[1]:.3g} mm; a model takes the median, {median} mm, for its own")
-    if told := advice(given, patients):
+    if told := lacking(patients):
         print(f"note: {told}")
     print(f"`modiff info {path}` says more.")
     return 0

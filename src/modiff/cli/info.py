@@ -33,17 +33,21 @@ parser = partial(parser_of, "info")
 def run(args: argparse.Namespace) -> int:
     """Prints the description, and draws the contact sheet where one is wanted."""
     from modiff.data.describe import describe
+    from modiff.data.splits import lacking
     from modiff.data.store import Store
+    from modiff.io.files import check_file_output
 
     if len(args.what) > 1 or _is_model(args.what[0]):
         return _methods(args)
     if not Path(args.what[0]).exists():
         names = ", ".join(dict.fromkeys([*METHODS, *presets()]))
         raise DataError("no such store, run folder, method or preset", path=args.what[0], expected=f"a path or {names}")
+    if args.contact_sheet:
+        check_file_output(args.contact_sheet)
     with Store.open(args.what[0]) as store:
         if args.verify:
             store.verify()
-        described = describe(store)
+        described, empty = describe(store), lacking(dict(zip(store.patients, store.splits, strict=True)))
         if args.contact_sheet:
             from modiff.report.data import contact_sheet
 
@@ -52,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(described, indent=2, ensure_ascii=False))
     else:
         _show(described)
+        if empty:
+            print(f"note: {empty}")
         if args.verify:
             print("content agrees with the fingerprint")
         if args.contact_sheet:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,45 +25,63 @@ parser = partial(parser_of, "sample")
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
-    from modiff.cli.evaluate import progress_bar
-    from modiff.io.files import Limits, check_output
-    from modiff.io.image import named_file, read_channels
+    from modiff.io.files import output_folder
 
     at, spacing, raters = (_numbers(args, name) for name in _LISTS)
     if at is None and (slices := asked(args, SampleConfig).get("slices")):
         raise ConfigError("needs a place", field="--slices", found=slices, hint="Give --at X,Y,Z too")
     # What can be refused without torch and a model is refused before they are loaded.
-    if args.output is not None:
-        check_output(args.output, overwrite=args.overwrite)
-    files = [named_file(text) for text in args.image]
-    scan = read_channels(
-        [path for _, path in files], limits=Limits() if args.max_bytes is None else Limits(args.max_bytes)
-    )
+    with nullcontext() if args.output is None else output_folder(args.output, overwrite=args.overwrite) as folder:
+        prediction, content, early = _sample(args, folder, at=at, spacing=spacing, raters=raters)
 
-    from modiff.prediction.channels import arranged
-    from modiff.prediction.predict import Predictor, Settings, called, predict
-    from modiff.prediction.write import write_prediction
+    from modiff.prediction.predict import called
 
-    settings = Settings(at=at, spacing=spacing, raters=raters, **asked(args, SampleConfig))
-    predictor = Predictor.from_path(args.model, device=args.device)
-    scan, paths, guessed = arranged(scan, files, predictor.data.channels)
-    quiet = args.json or not sys.stderr.isatty()
-    with progress_bar("samples", "windows", quiet=quiet) as progress:
-        prediction = predict(scan, predictor, settings, progress=progress)
-    prediction = replace(prediction, notes=(*guessed, *prediction.notes))
-    content = _about(args, predictor, prediction, paths)
-    if args.output is None:
-        content |= prediction.to_dict()
-    else:
-        title = f"{Path(called(scan)).name}   model {args.model}, {counted(settings.n, 'sample')}, seed {settings.seed}"
-        content = write_prediction(args.output, prediction, about=content, title=title, overwrite=args.overwrite)
-    for note in content["warnings"]:
-        print(f"modiff: warning: {called(scan)}: {note}", file=sys.stderr)
+    _warn(called(prediction.scan), [note for note in content["warnings"] if note not in early])
     if args.json:
         print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
     else:
         _show(prediction.summary, args.output)
     return 0
+
+
+def _sample(
+    args: argparse.Namespace, folder: Path | None, **given: Any
+) -> tuple[Prediction, dict[str, Any], list[str]]:
+    """The prediction, written to a folder if there is one; the summary's content; warnings that were printed."""
+    from modiff.cli.evaluate import progress_bar
+    from modiff.io.files import Limits
+    from modiff.io.image import named_file, read_channels
+
+    files = [named_file(text) for text in args.image]
+    limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
+    scan = read_channels([path for _, path in files], limits=limits)
+
+    from modiff.prediction.channels import arranged
+    from modiff.prediction.predict import Predictor, Settings, called, predict
+    from modiff.prediction.write import segmentation_notes, write_results
+
+    settings = Settings(**given, **asked(args, SampleConfig))
+    predictor = Predictor.from_path(args.model, device=args.device)
+    skipped = scan.skipped
+    scan, paths, guessed = arranged(scan, files, predictor.data.channels)
+    early = [] if folder is None else segmentation_notes(scan)
+    _warn(called(scan), [*skipped, *early])
+    quiet = args.json or not sys.stderr.isatty()
+    with progress_bar("samples", "windows", quiet=quiet) as progress:
+        prediction = predict(scan, predictor, settings, progress=progress)
+    prediction = replace(prediction, notes=(*guessed, *prediction.notes))
+    content = _about(args, predictor, prediction, paths)
+    if folder is None:
+        content |= prediction.to_dict()
+    else:
+        title = f"{Path(called(scan)).name}   model {args.model}, {counted(settings.n, 'sample')}, seed {settings.seed}"
+        content = write_results(folder, prediction, about=content, title=title)
+    return prediction, content, early
+
+
+def _warn(name: str, notes: Sequence[str]) -> None:
+    for note in notes:
+        print(f"modiff: warning: {name}: {note}", file=sys.stderr)
 
 
 def _about(

@@ -19,7 +19,7 @@ class SplitRule:
     """Fractions of patients in val and test, the rest being train; ConfigError where nothing is left to train on.
 
     A patient's place is a hash of (seed, patient), so it does not move when other patients come or go; fractions are
-    therefore met on average, not exactly.
+    therefore met on average, not exactly. Where few patients leave a split empty, those nearest to it move there.
     """
 
     val: float = number(0.1, FRACTION, "of patients")

@@ -23,11 +23,43 @@ def split_of(rule: SplitRule, patient: str) -> str:
     return "test" if place < rule.test else "val" if place < rule.test + rule.val else "train"
 
 
-def lacking(splits: Iterable[str]) -> str | None:
-    """Which of the usual splits is not among `splits`, and what needs it, in words; None where all are."""
-    there = set(splits)
+def deal(rule: SplitRule, patients: Iterable[str]) -> dict[str, str]:
+    """Patient -> split; nothing is empty of which a fraction is wanted, as far as the patients reach.
+
+    Two patients are train and val: a model can be trained then. One is where the hash puts it.
+    """
+    names = _shuffled(set(patients), "split", rule.seed)  # those of test come first, then val, then train
+    dealt = {name: split_of(rule, name) for name in names}
+    wanted = {"test": rule.test > 0, "val": rule.val > 0, "train": True}
+    if len(names) == 2 < sum(wanted.values()):
+        wanted["test"] = False
+    absent = [split for split, want in wanted.items() if want and split not in dealt.values()]
+    if not absent or len(names) < sum(wanted.values()):
+        return dealt
+    counts = {split: list(dealt.values()).count(split) for split in wanted}
+    for split, want in wanted.items():
+        if not want:
+            counts[split], counts["train"] = 0, counts["train"] + counts[split]
+    for split in absent:
+        if not counts[split]:
+            counts[max(counts, key=lambda name: counts[name])] -= 1
+            counts[split] = 1
+    places = [split for split, count in counts.items() for _ in range(count)]
+    return dict(zip(names, places, strict=True))
+
+
+def lacking(splits: Mapping[str, str]) -> str | None:
+    """Which of the usual splits no patient is in, and what to do, in words; None where none is empty."""
+    there = set(splits.values())
     absent = [name for name in USUAL if name not in there]
-    return f"nothing is in {' or '.join(absent)}: training needs train and val, scoring test" if absent else None
+    if not absent:
+        return None
+    said = f"nothing is in {' or '.join(absent)}: training needs train and val, scoring test"
+    if len(splits) > 2:
+        return f"{said}; --splits names who is where, --folds K deals patients for cross-validation"
+    few = "one patient is" if len(splits) == 1 else "two patients are"
+    how = "a --table may name smaller units (scans, regions) in its column patient, and scores then say less"
+    return f"{said}; {few} too few for cross-validation too: {how}"
 
 
 def _uniform(*parts: object) -> float:
@@ -103,7 +135,8 @@ def assign(patients: Iterable[str], places: Mapping[str, str] | SplitRule, path:
     """Patient -> split for the patients that are there; raises DataError for any whom `places` does not know."""
     there = sorted(set(patients))
     if isinstance(places, SplitRule):
-        return {patient: split_of(places, patient) for patient in there}
+        dealt = deal(places, there)
+        return {patient: dealt[patient] for patient in there}
     if missing := [patient for patient in there if patient not in places]:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError("patients in no split", path=path, found=", ".join(missing[:3]) + more)

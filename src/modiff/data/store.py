@@ -19,7 +19,7 @@ from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
-from modiff.io.files import Limits, guarded, guarding, located, replacing, told, workers
+from modiff.io.files import Limits, check_file_output, guarded, guarding, located, replacing, told, workers
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -61,7 +61,7 @@ class Store(AbstractContextManager["Store"]):
         if self._masks.dtype != np.uint8:
             raise DataError("another type", field="masks", found=self._masks.dtype, expected="uint8")
         declared = self._image.size * self.dtype.itemsize + self._masks.size
-        Limits().check_ratio(path, declared, os.path.getsize(path))
+        Limits(option=None).check_ratio(path, declared, os.path.getsize(path))
         self._fingerprint = bytes(layout.attribute(file, "fingerprint", "S", 0)).decode()
         self._folds: dict[str, int] = {}
         if "fold" in file:
@@ -130,7 +130,7 @@ class Store(AbstractContextManager["Store"]):
             return np.flatnonzero([places[patient] == part for patient in patients])
         if split not in self.splits:
             there = ", ".join(self.split_names())
-            hint = "Patients are dealt at import: --val, --test, --split-seed or --splits" if split in USUAL else None
+            hint = "Patients are dealt at import: --val, --test, --splits, or --folds" if split in USUAL else None
             raise DataError(f"no such split: {split}", path=self.path, field="split", expected=there, hint=hint)
         return np.flatnonzero(self.splits == split)
 
@@ -223,7 +223,8 @@ class Store(AbstractContextManager["Store"]):
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raises DataError where a store exists that is not to be replaced: known before any work is done."""
+    """Raises DataError where no store can be written, or one is not to be replaced: known before any work is done."""
+    check_file_output(path)
     if path.exists() and not overwrite:
         raise DataError("exists already", path=path, hint="Give another name, or --overwrite.")
 
@@ -263,9 +264,10 @@ class StoreWriter:
 
     def __exit__(self, *failure: Any) -> None:
         if failure[1] is not None:
-            self._opened.__exit__(*failure)  # the new file does not take its place
+            with told(self.path, "cannot be written"):
+                self._opened.__exit__(*failure)  # the new file does not take its place
             return
-        with self._opened, told(self.path, "cannot be written"):
+        with told(self.path, "cannot be written"), self._opened:
             self._finish()
 
     def add(
@@ -313,7 +315,8 @@ class StoreWriter:
         self._splits[patient] = split
         self._pending.append(self._pool.submit(_encode, image, masks, described))
         if len(self._pending) >= 256:
-            self._store(keep=128)
+            with told(self.path, "cannot be written"):
+                self._store(keep=128)
 
     def _checked(self, image: np.ndarray, masks: np.ndarray, read: np.ndarray) -> tuple[np.ndarray, ...]:
         """A contiguous little-endian copy of an image that the store may hold, and of its masks and `read`."""

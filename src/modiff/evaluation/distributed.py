@@ -14,7 +14,7 @@ import glob
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,6 +22,7 @@ import torch
 from torch import distributed
 
 from modiff.errors import CheckpointError, ModiffError
+from modiff.io.files import alone, told
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -51,6 +52,14 @@ def from_first(make: Callable[[], T]) -> T:
     if box[1] is not None:
         raise box[1]
     return cast(T, box[0])
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """`alone` of the first process, for all of them: an error is raised in each."""
+    with ExitStack() as held:
+        from_first(lambda: held.enter_context(alone(folder)))
+        yield
 
 
 def gather(rows: list[T]) -> list[T]:
@@ -120,15 +129,18 @@ class PartialRows:
     def appending(self) -> Iterator[Callable[[list[Row]], None]]:
         """What adds finished rows to this process's file, where they survive the program's end."""
         path = self.target.with_name(f"{self.target.stem}.partial-{rank()}.jsonl")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
-        with path.open("a", encoding="utf-8") as file:
+        with ExitStack() as opened:
+            with told(path, "cannot be written"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+                file = opened.enter_context(path.open("a", encoding="utf-8"))
+                file.truncate(whole)  # a line that was cut off is written again
 
             def append(rows: list[Row]) -> None:
-                file.write("".join(json.dumps(row) + "\n" for row in rows))  # NaN where undefined, which Python reads
-                file.flush()
+                with told(path, "cannot be written"):  # NaN where undefined, which Python reads
+                    file.write("".join(json.dumps(row) + "\n" for row in rows))
+                    file.flush()
 
-            file.truncate(whole)  # a line that was cut off is written again
             if not whole:
                 append([{"identity": self.identity}])
             yield append

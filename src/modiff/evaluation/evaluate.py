@@ -27,7 +27,7 @@ from modiff.evaluation.distributed import PartialRows, Row
 from modiff.evaluation.records import EMPTY, ImageTable, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
-from modiff.io.files import located
+from modiff.io.files import alone, located
 from modiff.types import SAME_SIZE, DataSpec, marks
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def evaluate_to_folder(
     Returns the JSON. images: the split, in memory; data: the store it is of. The name is `settings.name(split)`.
     restart: throw away what an interrupted evaluation left. how: batch_size and progress of `evaluate`. Every process
     calls this; the first one writes.
-    Raises DataError where the model does not fit the images, CheckpointError where an unfinished evaluation is of
-    another model, data set or setting.
+    Raises DataError where the model does not fit the images or another process works in the folder, CheckpointError
+    where an unfinished evaluation is of another model, data set or setting.
     """
     device = torch.device(device)
     images, said = as_trained(loaded, images, data), notes(loaded, images, split)
@@ -135,41 +135,44 @@ def evaluate_to_folder(
     store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
     identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split, "device": device.type}
     resume = PartialRows(target, identity | settings.to_dict())
-    if restart:
-        processes.from_first(resume.discard)
-    table = evaluate(loaded.model, images, settings, split=split, device=device, resume=resume, **how)
+    with processes.alone_in(target.parent):
+        if restart:
+            processes.from_first(resume.discard)
+        table = evaluate(loaded.model, images, settings, split=split, device=device, resume=resume, **how)
 
-    def write() -> Path:
-        where = device_name(device)
-        written = _write(table, settings, target, said, device=where, store=store, model=model)
-        resume.discard()
-        return written
+        def write() -> Path:
+            where = device_name(device)
+            written = _write(table, settings, target, said, device=where, store=store, model=model)
+            resume.discard()
+            return written
 
-    return processes.from_first(write)
+        return processes.from_first(write)
 
 
 def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress) -> Path:
     """Scores samples in files against every case of the truth and writes <split>.csv and <split>.json to `folder`.
 
     Returns the JSON. name: of the method. progress: called with (cases done, cases in all).
-    Raises DataError that names the case where predictions and truth do not fit, and where nobody read any image.
+    Raises DataError that names the case where predictions and truth do not fit, where nobody read any image, and where
+    another process works in the folder.
     """
     truth, settings = source.truth, source.settings
     rows: list[Row] = []
-    progress(0, len(source.rows))
-    for done, sampled in source.batches():
-        rows += _score(sampled, settings)
-        progress(done, len(source.rows))
-    with located(source.predictions.path):
-        table = assemble(truth.split, rows)
-    if not len(table):
-        raise DataError("nobody read any of these images", path=truth.path)
-    samples = str(source.predictions.path.resolve())
-    model = {"name": name, "fingerprint": source.fingerprint(), "samples": samples}
-    store = {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()}
-    target = Path(folder) / f"{settings.name(truth.split)}.json"
-    said = [*truth.notes, *source.notes]
-    return _write(table, settings, target, said, device=device_name("cpu"), store=store, model=model)
+    with alone(folder):
+        progress(0, len(source.rows))
+        for done, sampled in source.batches():
+            rows += _score(sampled, settings)
+            progress(done, len(source.rows))
+        with located(source.predictions.path):
+            table = assemble(truth.split, rows)
+        if not len(table):
+            raise DataError("nobody read any of these images", path=truth.path)
+        samples = str(source.predictions.path.resolve())
+        model = {"name": name, "fingerprint": source.fingerprint(), "samples": samples}
+        store = {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()}
+        target = Path(folder) / f"{settings.name(truth.split)}.json"
+        said = [*truth.notes, *source.notes]
+        return _write(table, settings, target, said, device=device_name("cpu"), store=store, model=model)
 
 
 def _write(

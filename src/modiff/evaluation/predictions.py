@@ -21,7 +21,7 @@ import numpy as np
 
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.files import Limits, guarded, located, natural
+from modiff.io.files import LIMITS, Limits, guarded, located, natural
 from modiff.io.image import npy_header, read_image, read_npy
 
 FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), an NPZ or an HDF5 file"
@@ -30,7 +30,6 @@ _REFUSED = (".jpg", ".jpeg", ".bmp", ".gif", ".dcm", ".pkl", ".pt", ".pth", ".ma
 _OF_MODIFF_SAMPLE = "samples.npz"
 _SAMPLES, _CASES, _WEIGHTS = "samples", "case", "weights"
 _OWN = ("maps", "samples", "masks")  # what the array of a file that holds one case may be called
-_LIMITS = Limits(max_ratio=1000)  # samples of an empty image compress a thousand times
 _SAME_MM = 1e-3
 
 
@@ -88,9 +87,9 @@ class NpzMaps(MapSource):
     sizes of arrays are checked before memory is taken; nothing is unpickled.
     """
 
-    def __init__(self, path: Path, case: str | None = None) -> None:
+    def __init__(self, path: Path, limits: Limits = LIMITS, case: str | None = None) -> None:
         super().__init__()
-        self.path = path
+        self.path, self._limits = path, limits
         self._zip = self.enter_context(guarded(path, lambda: zipfile.ZipFile(path)))
         names = [name.removesuffix(".npy") for name in self._zip.namelist() if name.endswith(".npy")]
         _check_once(path, names)
@@ -121,7 +120,7 @@ class NpzMaps(MapSource):
     def _member(self, name: str, read: Callable[..., Any]) -> Any:
         """What `read` finds in an array's file."""
         info = self._zip.getinfo(f"{name}.npy")
-        _check_size(self.path, name, info.file_size, info.file_size, info.compress_size)
+        self._limits.check_size(self.path, info.file_size, info.compress_size, field=name)
 
         def opened() -> Any:
             with self._zip.open(info) as file:
@@ -136,9 +135,9 @@ class Hdf5Maps(MapSource):
     Links, and data that lies in other files, are not followed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: Limits = LIMITS) -> None:
         super().__init__()
-        self.path = path
+        self.path, self._limits = path, limits
         self._file = self.enter_context(guarded(path, lambda: h5py.File(path, "r", locking="best-effort")))
         self._data = guarded(path, self._find)
         self.cases = self._named(list(self._data))
@@ -168,8 +167,8 @@ class Hdf5Maps(MapSource):
         data, row = self._data[case]
         if data.dtype.kind not in "biuf":
             raise DataError("not an array of numbers", path=self.path, field=case, found=data.dtype)
-        size = math.prod(data.shape) * data.dtype.itemsize
-        _check_size(self.path, case, size if row is None else size // len(data), size, self.path.stat().st_size)
+        size = math.prod(data.shape if row is None else data.shape[1:]) * data.dtype.itemsize
+        self._limits.check_size(self.path, size, self.path.stat().st_size, field=case)
         return RawMaps.numbered(case, self.path, guarded(self.path, lambda: data[... if row is None else row]))
 
     def count(self, case: str) -> int:
@@ -184,9 +183,9 @@ class FolderMaps(MapSource):
     A folder with samples.npz, as `modiff sample` writes it, is that file; any other NPZ is a case by its own name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: Limits = LIMITS) -> None:
         super().__init__()
-        self.path = path
+        self.path, self._limits = path, limits
         self._files: dict[str, dict[str, Path]] = {}
         self._npz: dict[str, Path] = {}
         for folder, subfolders, files in os.walk(path):
@@ -220,12 +219,12 @@ class FolderMaps(MapSource):
     def read(self, case: str) -> RawMaps:
         """The case's maps in the order of their names; they must be of one size, number type and place."""
         if case in self._npz:
-            with NpzMaps(self._npz[case], case) as npz:
+            with NpzMaps(self._npz[case], self._limits, case) as npz:
                 return npz.read(case)
         names = sorted(self._files[case], key=natural)
         paths = [self._files[case][name] for name in names]
         # The first of an array's three axes is its classes, not its slices.
-        maps = [read_image(path, mask=path.suffix.lower() != ".npy") for path in paths]
+        maps = [read_image(path, limits=self._limits, mask=path.suffix.lower() != ".npy") for path in paths]
         first = f"the first map of case {case}"
         for one in maps:
             for what, found, expected in (
@@ -245,24 +244,24 @@ class FolderMaps(MapSource):
         """The number of files, or of maps in the NPZ."""
         if case not in self._npz:
             return len(self._files[case])
-        with NpzMaps(self._npz[case], case) as npz:
+        with NpzMaps(self._npz[case], self._limits, case) as npz:
             return npz.count(case)
 
 
-def open_maps(path: str | Path) -> MapSource:
+def open_maps(path: str | Path, limits: Limits = LIMITS) -> MapSource:
     """The maps at `path`, recognised by what lies there; raises DataError for anything else."""
     path = Path(path)
     if path.is_dir():
-        return FolderMaps(path)
+        return FolderMaps(path, limits)
     try:
         with path.open("rb") as file:
             start = file.read(8)
     except OSError as error:
         raise DataError("cannot be read", path=path, found=error.strerror, expected=FORMATS) from None
     if start.startswith(b"PK"):
-        return NpzMaps(path)
+        return NpzMaps(path, limits)
     if start == b"\x89HDF\r\n\x1a\n":
-        return Hdf5Maps(path)
+        return Hdf5Maps(path, limits)
     raise DataError("not a set of maps", path=path, expected=FORMATS)
 
 
@@ -276,10 +275,3 @@ def check_place(affine: np.ndarray | None, theirs: np.ndarray | None, *, where: 
 def _check_once(path: Path, names: Sequence[str]) -> None:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError("a name twice", path=path, found=", ".join(twice[:3]))
-
-
-def _check_size(path: Path, case: str, one: int, whole: int, packed: int) -> None:
-    """DataError for a case of more bytes than allowed, or data that a file of `packed` bytes cannot hold."""
-    if one > _LIMITS.max_bytes:
-        raise DataError("too large for one case: beyond reason", path=path, field=case, found=f"{one} bytes")
-    _LIMITS.check_ratio(path, whole, packed, field=case)

@@ -14,9 +14,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from modiff.data.store import Store
+from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.predictions import MapSource, RawMaps, open_maps
+from modiff.io.files import LIMITS, Limits, guarding
 
 FOLDER_SPLIT = "all"  # what a folder's one split is called
 Meaning = Literal["auto", "masks", "probabilities"]
@@ -135,6 +136,7 @@ def open_truth(
     truth_values: Meaning = "masks",
     patients: Path | None = None,
     unread_missing: bool = False,
+    limits: Limits = LIMITS,
 ) -> Truth:
     """A split of a store, or files with `classes` foreground classes and a table of patients; see `FileTruth`."""
     if _is_store(path):
@@ -144,13 +146,17 @@ def open_truth(
     if not 1 <= classes <= 255:
         raise ConfigError("number of classes", field="--classes", found=classes, expected="1 to 255")
     known = None if patients is None else read_patients(patients)
-    return FileTruth(open_maps(path), Values(truth_values, classes), patients=known, unread_missing=unread_missing)
+    return FileTruth(
+        open_maps(path, limits), Values(truth_values, classes), patients=known, unread_missing=unread_missing
+    )
 
 
 def _is_store(path: str | Path) -> bool:
     """Whether a file says of itself that it is a store."""
-    with suppress(OSError), h5py.File(path, "r", locking="best-effort") as file:
-        return "format" in file.attrs and "image" in file
+    with suppress(OSError), Path(path).open("rb") as start:
+        if start.read(len(SIGNATURE)) == SIGNATURE:
+            with guarding(path), h5py.File(path, "r", locking="best-effort") as file:
+                return "format" in file.attrs and "image" in file
     return False
 
 

@@ -1,23 +1,31 @@
-"""Files: what one may claim before memory is taken for it, and results that exist whole or not at all."""
+"""Files: what one may claim before memory is taken for it, and results that exist whole or not at all.
+
+All that is written goes through here. A new file or folder is made in a temporary folder beside its place, which is
+locked while a process works in it: nobody else writes to the same place, and what a killed process left is removed by
+the next one. Data are on the disk before a name leads to them.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from modiff.errors import DataError
+from modiff.errors import ConfigError, DataError
 
 T = TypeVar("T")
 MIB = 1 << 20
+RATIO_FREE = 512 * MIB  # a scan of 512×512×320 with one small nodule compresses 228 times as a mask, and more as floats
 _SUFFIXES = (".png", ".npz", ".nii", ".gz", ".dcm")  # of result files
 MANIFEST = "summary.json"  # its "files" name what a folder of results holds
 
@@ -51,6 +59,9 @@ def guarding(path: str | Path, what: str = "", *, field: str | None = None) -> I
             yield
     except DataError:
         raise
+    except BlockingIOError as error:  # HDF5 locks what it writes
+        hint = "Wait for it to end"
+        raise DataError("in use by another program", path=path, field=field, hint=hint) from error
     except Exception as error:
         text = str(error) or repr(error)
         what = what or ("truncated file" if "truncated" in text else "damaged file")
@@ -68,32 +79,112 @@ def told(path: str | Path, what: str) -> Iterator[None]:
     """Whatever the operating system refuses inside the block is a DataError about `path`: `what`, and its reason."""
     try:
         yield
-    except OSError as error:
-        raise DataError(f"{what} ({error.strerror or error})", path=path) from error
+    except (OSError, RuntimeError) as error:
+        if not isinstance(error, OSError) and _NUMBER.search(str(error)) is None:  # as of HDF5 where it closes a file
+            raise
+        raise DataError(f"{what} ({reason_of(error)})", path=path) from error
+
+
+_NUMBER = re.compile(r"errno = (\d+)")
+
+
+def reason_of(error: Exception) -> str:
+    """Why the operating system refused, in its short words; a library's own are long."""
+    found = _NUMBER.search(str(error))
+    number = getattr(error, "errno", None) or (found and int(found[1]))
+    return os.strerror(number) if number else (str(error) or repr(error)).splitlines()[0][:200]
 
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """Where a new `path` can be made, on the same disk and under its name; what is left of it goes with the block."""
+    """Where a new `path` can be made, on the same disk and under its name; what is left of it goes with the block.
+
+    Raises DataError where another process makes the same.
+    """
     _make(path.parent)
     with told(path, "cannot be written"):
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True)
-    with folder as name:
-        yield Path(name) / path.name
+        folder, lock = _claimed(path)
+    try:
+        yield folder / path.name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _claimed(path: Path) -> tuple[Path, int | None]:
+    """An empty folder beside `path`, and the lock that says whose it is; None where nothing can be locked."""
+    name = f".{path.name[:60]}"
+    folder = path.with_name(f"{name}.modiff-tmp")
+    while True:
+        folder.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # its last owner removes it just now
+            lock = _lock(folder, path)
+            if lock is None:
+                with suppress(OSError):
+                    folder.rmdir()
+                return Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".modiff-tmp", dir=path.parent)), None
+            if folder.exists() and os.path.samestat(os.fstat(lock), folder.stat()):
+                for left in folder.iterdir():  # by a process that was killed
+                    shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+                return folder, lock
+            os.close(lock)
+
+
+def _lock(folder: Path, path: Path) -> int | None:
+    """A handle of the folder that keeps others out; DataError about `path` where another process has it.
+
+    The operating system frees what a killed process held. None where nothing can be locked: some network file systems.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if isinstance(error, BlockingIOError):
+            what = "another process works in this folder" if folder == path else "another process writes this"
+            raise DataError(what, path=path, hint="Wait for it to end, or give another place") from None
+        return None
+    return handle
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Where to write a file that takes the place of `path` when the block ends without an error."""
+    """Where to write a file that takes the place of `path` when the block ends without an error.
+
+    Raises DataError where it cannot be written, or another process writes it.
+    """
     path = Path(path)
-    check_file_output(path)
+    _check_place(path)
     with _beside(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as the umask has it; safetensors would let only the owner read
+        with told(path, "cannot be written"):
+            temporary.touch()
+            mode = temporary.stat().st_mode  # as the umask has it; other writers may let only the owner read
         yield temporary
         with told(path, "cannot be written"):
             temporary.chmod(mode)
+            _to_disk(temporary)
             os.replace(temporary, path)
+            _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file, or a folder's names, are on the disk; a file system that cannot do it for folders may not."""
+    folder = path.is_dir()
+    if folder and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not folder or error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -117,24 +208,24 @@ def sha256_of(path: str | Path) -> str:
 
 @contextmanager
 def alone(folder: str | Path) -> Iterator[None]:
-    """The folder is this process's to write to until the block ends; DataError where another holds it.
+    """The folder is made, can be written, and is this process's to write to until the block ends.
 
-    The operating system frees what a killed process held. Where it cannot lock, nothing is checked.
+    Raises DataError where that is not so. Where the operating system cannot lock, nobody else is noticed. A folder that
+    was made for the block and is empty at its end goes.
     """
-    _make(Path(folder))
-    handle = os.open(folder, os.O_RDONLY)
+    folder = Path(folder)
+    new = not folder.exists()
+    _make(folder)
+    handle = _lock(folder, folder)
     try:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError("another process works in this folder", path=folder, hint="Wait for it to end") from None
-        except (ImportError, OSError):
-            pass
+        _check_writable(folder)
         yield
     finally:
-        os.close(handle)
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
+        if handle is not None:
+            os.close(handle)
 
 
 @contextmanager
@@ -142,33 +233,61 @@ def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
     """A temporary folder beside `path` whose files become those of `path` when the block ends without an error.
 
     An existing folder with files is refused unless `overwrite`; then each new file replaces its namesake, files that
-    the earlier summary.json names are removed, and whatever else lies there stays. Raises DataError.
+    the earlier summary.json names are removed, and whatever else lies there stays. Raises DataError, also where another
+    process makes the same folder.
     """
     path = Path(path)
     check_output(path, overwrite=overwrite)
-    with _beside(path) as temporary, told(path, "cannot be written"):
-        temporary.mkdir()
+    with _beside(path) as temporary:
+        check_output(path, overwrite=overwrite)  # another process may have ended meanwhile
+        with told(path, "cannot be written"):
+            temporary.mkdir()
         yield temporary
-        if path.is_dir() and any(path.iterdir()):
-            _move_into(temporary, path)
-        else:
-            os.replace(temporary, path)
+        with told(path, "cannot be written"):
+            for file in (*temporary.iterdir(), temporary):
+                _to_disk(file)
+            if path.is_dir() and any(path.iterdir()):
+                _move_into(temporary, path)
+            else:
+                os.replace(temporary, path)
+            _to_disk(path.parent)
 
 
 def check_file_output(path: str | Path) -> None:
-    """Raises DataError where a file cannot take the place of `path`: known before any work is done."""
-    if Path(path).is_dir():
-        raise DataError("is a folder", path=path, field="output", expected="a file")
+    """Raises DataError where no file can be written in the place of `path`: known before any work is done."""
+    _check_place(Path(path))
+    _check_writable(Path(path).parent)
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises DataError where no file can be written in a folder, or the folder cannot be made, for whatever reason."""
+    with told(folder, "cannot be written"):
+        place = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
+        if not place.is_dir():
+            raise DataError("cannot make the folder", path=folder, found=f"{place} is a file")
+        with tempfile.TemporaryFile(dir=place) as trial:
+            trial.write(bytes(4096))
+
+
+def _check_place(path: Path) -> None:
+    """Raises DataError where a file may not take the place of what is there."""
+    with told(path, "cannot be written"):
+        if path.is_dir():
+            raise DataError("is a folder", path=path, field="output", expected="a file")
+        if path.exists() and not path.is_file():  # a device would be replaced
+            raise DataError("is not a regular file", path=path, field="output", expected="a file")
 
 
 def check_output(path: str | Path, *, overwrite: bool) -> None:
     """Raises DataError where results cannot go to the folder `path`: known before any work is done."""
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise DataError("is a file", path=path, field="output", expected="a folder")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        hint = "Use --overwrite to replace them"
-        raise DataError("the folder has files already", path=path, field="output", hint=hint)
+    with told(path, "cannot be written"):
+        if path.exists() and not path.is_dir():
+            raise DataError("is a file", path=path, field="output", expected="a folder")
+        if path.is_dir() and any(path.iterdir()) and not overwrite:
+            hint = "Use --overwrite to replace them"
+            raise DataError("the folder has files already", path=path, field="output", hint=hint)
+    _check_writable(path)
 
 
 def _move_into(temporary: Path, path: Path) -> None:
@@ -204,7 +323,22 @@ class Limits:
     max_bytes: int = 2048 * MIB  # of the decoded pixels, and of the file itself
     max_side: int = 65_535  # pixels per side: the largest that DICOM and TIFF readers agree on
     max_ratio: float = 200.0  # decoded bytes to file bytes: beyond it a large file is taken for a decompression bomb
-    ratio_free: int = 64 * MIB  # decoded bytes up to which any ratio is allowed: blank pictures compress well
+    ratio_free: int = RATIO_FREE  # decoded bytes up to which any ratio is allowed
+    option: str | None = "--max-bytes"  # by which a user who trusts a file raises the bounds, where there is one
+    skip_broken: bool = False  # files of a DICOM series that cannot be read are left out
+
+    @classmethod
+    def asked(cls, max_bytes: int | None, *, skip_broken: bool = False) -> Limits:
+        """The usual bounds, or one size that is allowed at any ratio: a verb's --max-bytes and --skip-broken."""
+        if max_bytes is None:
+            return cls(skip_broken=skip_broken)
+        if max_bytes < 1:
+            raise ConfigError("is not a number of bytes", field="--max-bytes", found=max_bytes, expected="1 or more")
+        return cls(max_bytes, ratio_free=max_bytes, skip_broken=skip_broken)
+
+    def hint(self, needed: int) -> str | None:
+        """What to do with a file that one trusts."""
+        return f"{self.option} {needed} allows it, if you trust the file" if self.option else None
 
     def check_file(self, path: Path) -> int:
         """The file's size in bytes; raises DataError where there is none to read or it exceeds `max_bytes`."""
@@ -216,7 +350,8 @@ class Limits:
         if size == 0:
             raise DataError("the file is empty", path=path, expected="an image file")
         if size > self.max_bytes:
-            raise DataError("the file is too large", path=path, found=f"{size} bytes", expected=f"≤ {self.max_bytes}")
+            found, expected = f"{size} bytes", f"≤ {self.max_bytes}"
+            raise DataError("the file is too large", path=path, found=found, expected=expected, hint=self.hint(size))
         return size
 
     def check_declared(self, path: Path, shape: tuple[int, ...], itemsize: int, file_bytes: int) -> None:
@@ -227,17 +362,22 @@ class Limits:
         if max(shape) > self.max_side:
             expected = f"≤ {self.max_side}"
             raise DataError("too many pixels per side", path=path, field="size", found=sides, expected=expected)
+        self.check_size(path, declared, file_bytes, found=f"{sides}, ")
+
+    def check_size(self, path: Path, declared: int, packed: int, *, field: str = "size", found: str = "") -> None:
+        """Raises DataError for more `declared` bytes than allowed, or than `packed` bytes of a file can hold."""
         if declared > self.max_bytes:
-            found, expected = f"{sides}, {declared} bytes", f"≤ {self.max_bytes} bytes"
-            raise DataError("declares more data than allowed", path=path, field="size", found=found, expected=expected)
-        self.check_ratio(path, declared, file_bytes)
+            what, hint = "declares more data than allowed", self.hint(declared)
+            found, expected = f"{found}{declared} bytes", f"≤ {self.max_bytes} bytes"
+            raise DataError(what, path=path, field=field, found=found, expected=expected, hint=hint)
+        self.check_ratio(path, declared, packed, field=field)
 
     def check_ratio(self, path: str | Path, declared: int, packed: int, *, field: str | None = "size") -> None:
         """Raises DataError where `declared` bytes are said to come from `packed` ones and no real data do."""
         if declared > self.ratio_free and declared > self.max_ratio * packed:
             what = "would inflate beyond reason: declares far more data than the file can hold"
             found, expected = f"{declared} bytes from {packed}", f"a ratio ≤ {self.max_ratio:g}"
-            raise DataError(what, path=path, field=field, found=found, expected=expected)
+            raise DataError(what, path=path, field=field, found=found, expected=expected, hint=self.hint(declared))
 
 
 LIMITS = Limits()

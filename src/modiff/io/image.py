@@ -6,7 +6,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -27,6 +27,7 @@ _BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "
 _COLOUR = 24  # grey levels by which JPEG's colour planes of a grey image may differ
 _JPEG_LIMITS = Limits(max_side=8192)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BARE_DICOM = (b"\x02\0", b"\x08\0", b"\0\x08")  # groups 2 and 8, where the preamble is missing
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 Header = tuple[tuple[int, ...], bool, np.dtype]  # of an NPY file: shape, whether columns come first, number type
@@ -57,7 +58,12 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
             file_bytes = limits.check_file(path)
             with path.open("rb") as file:
                 start = file.read(352)
-        if path.is_dir() or start[128:132] == b"DICM":
+        dicom = path.is_dir() or start[128:132] == b"DICM"
+        if not dicom and start[:2] in _BARE_DICOM:
+            from modiff.io.dicom.header import starts_dicom
+
+            dicom = starts_dicom(start[:132])
+        if dicom:
             from modiff.io.dicom.series import read_dicom_series
 
             return read_dicom_series(path, limits=limits)
@@ -187,10 +193,12 @@ def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Itera
     """Pillow's image of a file, or of `file`'s bytes; whatever the block makes the decoder raise is a DataError."""
     from PIL import Image
 
-    # Pillow warns of size and of odd metadata: the caller's limits decide.
+    # Pillow warns of size and of odd metadata, and `Image.open` has a limit of its own: the caller's limits decide.
     quiet, guard = warnings.catch_warnings(action="ignore"), guarding(path, f"is not a readable {kind}")
-    with guard, quiet, Image.open(file or path, formats=(kind,)) as image:
-        yield image
+    Image.init()
+    with guard, quiet, ExitStack() as opened:
+        stream = file or opened.enter_context(Path(path).open("rb"))
+        yield opened.enter_context(Image.OPEN[kind][0](stream, str(path)))
 
 
 def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int, mask: bool) -> np.ndarray:

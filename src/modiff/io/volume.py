@@ -51,6 +51,11 @@ class Volume:
         object.__setattr__(self, "affine", affine)
 
     @property
+    def skipped(self) -> tuple[str, ...]:
+        """Which files of a series were left out, in words."""
+        return getattr(self.source, "skipped", ())
+
+    @property
     def is_picture(self) -> bool:
         """It has no place in space, and its results are pictures too."""
         return self.affine is None
@@ -178,13 +183,16 @@ def moved(affine: np.ndarray, top: float, left: float, scale: tuple[float, float
     return affine
 
 
-def centre_fit(volume: Volume, size: tuple[int, int]) -> tuple[Volume, tuple[int, int, int, int] | None]:
-    """Cropped or padded with 0 about the centre to (H,W); and the part that is not padding, None where all is image."""
-    height, width = volume.shape[1:]
-    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+def window(
+    volume: Volume, top: int, left: int, size: tuple[int, int]
+) -> tuple[Volume, tuple[int, int, int, int] | None]:
+    """(H,W) pixels from (top, left) of each slice, 0 where there are none; and the part that is not padding.
+
+    The part is (top, left, bottom, right), half-open; None where all is image.
+    """
     made = np.zeros((*volume.array.shape[:2], *size), volume.array.dtype)
     y0, x0 = max(top, 0), max(left, 0)
-    part = volume.array[..., y0 : top + size[0], x0 : left + size[1]]
+    part = volume.array[..., y0 : max(top + size[0], y0), x0 : max(left + size[1], x0)]
     valid = (y0 - top, x0 - left, y0 - top + part.shape[2], x0 - left + part.shape[3])
     made[..., valid[0] : valid[2], valid[1] : valid[3]] = part
     affine = None if volume.affine is None else moved(volume.affine, top, left)

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from modiff.config.fields import flatten, read_yaml, to_dict, typed
 from modiff.config.run import RunConfig, config_from_dict
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, DataError, counted
-from modiff.io.files import replacing, sha256_of, write_text
+from modiff.io.files import sha256_of, write_bytes, write_text
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
 from modiff.types import DataSpec
@@ -210,8 +210,7 @@ def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = t
         name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in state.items()
     }
-    with replacing(path) as temporary:
-        save_file(made, temporary, metadata={"format": "pt"})
+    write_bytes(path, save(made, metadata={"format": "pt"}))
 
 
 def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bfloat16, card: dict[str, Any]) -> Path:

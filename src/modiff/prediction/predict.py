@@ -380,6 +380,8 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     notes, trained = predictor.notes, predictor.data.modality
     if trained is not None and scan.modality is not None and scan.modality != trained:
         notes += (f"the scan's modality is {scan.modality}, that of the training data {trained}",)
+    if left_out := len(getattr(scan.source, "skipped", ())):  # not by name, which may be the patient's
+        notes = (f"files of the series that cannot be read are left out: {left_out}", *notes)
     return Prediction(
         scan, asked, type(predictor.model).__name__, samples, summary, view, values, predictor.case, notes
     )

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modiff._version import __version__
-from modiff.errors import counted
-from modiff.io.dicom.seg import Maker, Segment, missing_reference, write_seg
-from modiff.io.files import MANIFEST, output_folder
+from modiff.errors import DataError, counted
+from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
+from modiff.io.files import MANIFEST, output_folder, write_bytes, write_text
 from modiff.io.image import write_png
 from modiff.io.nifti import write_nifti
 from modiff.io.volume import Volume
@@ -71,26 +71,31 @@ def write_prediction(
     hypothesis). overlay.png: the image, or the slice with most marked. slices.png: up to 24 slices of a scan.
 
     about: how it was made; "model" with its "fingerprint" is named in DICOM objects. The folder appears whole or not at
-    all. Raises DataError where it has files and `overwrite` is false.
+    all. What keeps DICOM objects from being written, or was mended for them, is a warning: the other files are there.
+    Raises DataError where it has files and `overwrite` is false.
     """
-    scan, content = prediction.scan, {**about, **prediction.to_dict()}
     with output_folder(path, overwrite=overwrite) as folder:
-        _write_maps(folder, prediction)
-        if not scan.is_picture:
-            if scan.format == "DICOM":
-                content["warnings"] += _write_segmentations(folder, scan, prediction, about["model"]["fingerprint"])
-            (folder / "slices.png").write_bytes(slices_figure(prediction))
-        else:
-            samples, summary = prediction.samples, prediction.summary
-            arrays: dict[str, Any] = {"maps": samples.maps[0].numpy(), "present": samples.present[0].numpy()}
-            arrays |= {"weights": summary.weights, "mean": summary.mean, "entropy": summary.entropy}
-            if samples.raters is not None:
-                arrays["raters"] = samples.raters[0].numpy()
-            np.savez_compressed(folder / "samples.npz", **arrays)
-        (folder / "overlay.png").write_bytes(key_figure(prediction, title=title))
-        content["files"] = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        return write_results(folder, prediction, about=about, title=title)
+
+
+def write_results(folder: Path, prediction: Prediction, *, about: Mapping[str, Any], title: str = "") -> dict[str, Any]:
+    """The files of `write_prediction`, into an empty folder that an `output_folder` block has opened."""
+    scan, content = prediction.scan, {**about, **prediction.to_dict()}
+    _write_maps(folder, prediction)
+    if not scan.is_picture:
+        if scan.format == "DICOM":
+            content["warnings"] += _write_segmentations(folder, scan, prediction, about["model"]["fingerprint"])
+        write_bytes(folder / "slices.png", slices_figure(prediction))
+    else:
+        samples, summary = prediction.samples, prediction.summary
+        arrays: dict[str, Any] = {"maps": samples.maps[0].numpy(), "present": samples.present[0].numpy()}
+        arrays |= {"weights": summary.weights, "mean": summary.mean, "entropy": summary.entropy}
+        if samples.raters is not None:
+            arrays["raters"] = samples.raters[0].numpy()
+        np.savez_compressed(folder / "samples.npz", **arrays)
+    write_bytes(folder / "overlay.png", key_figure(prediction, title=title))
+    content["files"] = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
+    write_text(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return content
 
 
@@ -132,14 +137,36 @@ def _endings(classes: Sequence[str]) -> list[str]:
     return [f"-{name}" if unique else f"-class-{kind}" for kind, name in enumerate(plain, 1)]
 
 
-def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, fingerprint: str) -> list[str]:
-    """Both DICOM objects, or in words why there are none.
+def segmentation_notes(scan: Volume) -> list[str]:
+    """What is known of a DICOM series' segmentations before anything is drawn: why there will be none, or changes."""
+    if not isinstance(scan, Volume) or scan.format != "DICOM":
+        return []
+    try:
+        return [f"segmentation objects: {text}" for text in check_seg(scan)]
+    except DataError as error:
+        return [_without(error)]
 
-    A segment per class and hypothesis that marks something, in its colour in figures, lighter for later classes.
-    """
-    lacking = missing_reference(volume)
-    if lacking is not None:
-        return [f"no segmentation objects are written: the series has no {lacking} to refer to"]
+
+def _without(error: DataError) -> str:
+    """Not the error's own line, whose path may name a patient."""
+    reason = ": ".join(filter(None, (error.field, error.message, error.details)))
+    return f"no segmentation objects are written: {reason}"
+
+
+def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, fingerprint: str) -> list[str]:
+    """Both DICOM objects; in words what was mended for them, or why they are not there."""
+    notes = segmentation_notes(volume)
+    try:
+        _write_objects(folder, volume, prediction, fingerprint)
+    except DataError as error:
+        for name in (PROBABILITY_SEG, HYPOTHESES_SEG):
+            (folder / name).unlink(missing_ok=True)
+        return [_without(error)]
+    return notes
+
+
+def _write_objects(folder: Path, volume: Volume, prediction: Prediction, fingerprint: str) -> None:
+    """A segment per class and hypothesis that marks something, in its colour in figures, lighter for later classes."""
     serial, box, summary = fingerprint[:16], prediction.plan.box, prediction.summary
     parameters = {name: str(value) for name, value in prediction.settings.drawing().items()}
     maker = Maker(prediction.method, __version__, parameters | {"weights": serial}, serial)
@@ -158,7 +185,6 @@ def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, f
             title = f"{label}, {name}" if marking and len(names) > 1 else label
             segments.append(Segment(masks[kind], title, name, words, rgb(place, white=kind / len(names))))
     write_seg(folder / HYPOTHESES_SEG, segments, volume, first=first, maker=maker)
-    return []
 
 
 def key_figure(prediction: Prediction, *, title: str = "") -> bytes:
@@ -315,6 +341,7 @@ def describe_source(scan: Volume, paths: Sequence[Path], *, identify: bool = Fal
     if identify and scan.format == "DICOM":
         header = scan.source.headers[0]
         found["identity"] = {name: str(header.get(name, "")) for name in _IDENTITY}
+        found |= {"left_out": list(scan.source.skipped)} if scan.source.skipped else {}
     return found
 
 

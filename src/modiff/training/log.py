@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor
 
 from modiff.errors import ConfigError
+from modiff.io.files import told
 
 
 def check_logger(name: str) -> None:
@@ -77,7 +78,7 @@ class MetricsLog:
         """A line; six digits, and null for what JSON has no number for."""
         plain = {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in numbers.items()}
         if self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as file:
+            with told(self.path, "cannot be written"), open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({**place, "seconds": round(place["seconds"], 3), **plain}) + "\n")
         if self.logger is not None:
             self.logger.log_metrics(dict(numbers), step=int(place["step"]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_files import SHAPE, save, series
 from PIL import Image
 
 from modiff.cli import main
@@ -160,6 +161,22 @@ def test_a_dicom_series_with_masks_as_arrays(shared: Path, tmp_path: Path) -> No
         assert known.spacing is not None
         np.testing.assert_allclose(np.linalg.norm(known.affine[:3, 0]), known.spacing[1])
         np.testing.assert_array_equal(store.masks(0)[0], mask[3])
+
+
+def test_a_broken_slice_of_a_series_is_named_or_left_out_when_asked(tmp_path: Path, capsys) -> None:
+    folder = save(series(), tmp_path / "d" / "p" / "image")
+    (folder / "003.dcm").write_bytes(b"")
+    np.save(folder.parent / "rater-ann.npy", np.ones((SHAPE[0] - 1, *SHAPE[1:]), np.uint8))
+    words = ["--intensity", "window:-1000:400"]
+    assert main(["import", "folder", str(tmp_path / "d"), "-o", str(tmp_path / "o.h5"), *words]) == 2
+    assert "003.dcm: the file is empty" in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "d"), "--", *words]) == 2
+    assert "003.dcm: the file is empty" in capsys.readouterr().out
+    with _import(tmp_path / "d", *words, "--skip-broken") as store:
+        assert len(store) == SHAPE[0] - 1
+    assert "p: 003.dcm is left out: the file is empty" in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "d"), "--", *words, "--skip-broken"]) == 0
+    assert "a slice that cannot be read" in capsys.readouterr().out
 
 
 def test_one_file_a_channel(pictures: Path) -> None:

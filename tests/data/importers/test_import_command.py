@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,13 +81,21 @@ def _say(capsys: pytest.CaptureFixture[str], folder: Path, patients: int, *words
     return capsys.readouterr().out
 
 
-def test_an_empty_split_is_told_of_with_a_seed_that_fills_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("patients", [3, 6])
+def test_a_few_patients_fill_every_split(tmp_path: Path, capsys: pytest.CaptureFixture[str], patients: int) -> None:
+    assert "nothing is in" not in _say(capsys, tmp_path, patients)
+
+
+@pytest.mark.parametrize("patients", [1, 2])
+def test_fewer_patients_than_splits_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], patients: int
 ) -> None:
-    told = re.search(r"nothing is in .*--split-seed (\d+) deals", _say(capsys, tmp_path / "one", 6))
-    assert told is not None
-    assert "nothing is in" not in _say(capsys, tmp_path / "two", 6, "--split-seed", told[1])
+    said = _say(capsys, tmp_path, patients)
+    assert ("nothing is in test: training" in said) is (patients == 2)
+    assert "too few for cross-validation too" in said
+    assert main(["info", str(tmp_path / "s.h5")]) == 0
+    assert "note: nothing is in" in capsys.readouterr().out
 
 
-def test_where_no_seed_fills_the_splits_they_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--splits names them" in _say(capsys, tmp_path, 2)
+def test_a_fraction_of_0_leaves_its_split_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing is in test: training" in _say(capsys, tmp_path, 6, "--test", "0")

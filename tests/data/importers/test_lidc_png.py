@@ -282,8 +282,10 @@ def test_links_that_lead_out_of_a_folder(tmp_path: Path, splits: Path, capsys: p
 
 
 def test_a_zip_bomb(tmp_path: Path, splits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("P/nodule-0/images/slice-0.png", bytes(65 << 20))
+    archive, name = zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED), "P/nodule-0/images/slice-0.png"
+    with archive, archive.open(name, "w") as file:
+        for _ in range(33):
+            file.write(bytes(16 << 20))
     status = _import(tmp_path / "s.h5", tmp_path / "a.zip", splits=splits)
     _refused(capsys, status, tmp_path / "s.h5", "would inflate beyond reason")
 
@@ -328,3 +330,19 @@ def test_the_real_crops(tmp_path: Path, shared: Path) -> None:
         max(Image.open(io.BytesIO(data)).getextrema()) == 255 for name, data in files.items() if "/mask-" in name
     )
     assert (len(store), marked) == (len(files) // 5, expected)
+
+
+def test_a_centre_that_cuts_marks_off_is_told_and_refused(
+    tmp_path: Path, splits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[SIDE // 2, SIDE // 4 - 1 : SIDE // 2] = 255  # one pixel left of the centre's square
+    files = FILES | {name: png(mask) for name in FILES if "/mask-" in name}
+    archive = write_zip(tmp_path / "a.zip", files)
+    more = ("--centre", str(SIDE // 2))
+    assert _import(tmp_path / "s.h5", archive, splits=splits, more=more) == 2
+    pixels = SIDE // 4 + 1
+    assert f"loses 6 of {6 * pixels} marked pixels" in capsys.readouterr().err
+    assert not (tmp_path / "s.h5").exists()
+    assert _import(tmp_path / "s.h5", archive, splits=splits, more=(*more, "--allow-cut")) == 0
+    assert f"cut off: radiologist 1 loses 6 of {6 * pixels}" in capsys.readouterr().err

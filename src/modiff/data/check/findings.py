@@ -36,7 +36,7 @@ _NOW = "as it is"
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong (`error`: not usable as it is), suspicious (`warning`: look at it) or good to know (`note`).
+    """What the import refuses (`error`), what it takes but is wrong or odd (`warning`), or good to know (`note`).
 
     kind: what it is, the same words for all of its kind. text: the one instance, in words. case: where to look, or
     None where it is about the whole data set.
@@ -137,7 +137,7 @@ class ContentChecks:
         flat = np.array([channel.min() == channel.max() for channel in image])
         if flat.all():
             text = f"every pixel is {image.flat[0]:g}: nothing to see"
-            yield Finding("error", "constant image", text, case)
+            yield Finding("warning", "constant image", text, case)
             return
         if flat.any():
             numbers = ", ".join(str(number) for number in np.flatnonzero(flat) + 1)
@@ -147,7 +147,7 @@ class ContentChecks:
         name, who, where = self._seen.setdefault(digest, (case, patient, split))
         if where != split:
             text = f"shows the same image as {name}: one is in {split}, the other in {where}"
-            yield Finding("error", "the same image in two splits", text, case)
+            yield Finding("warning", "the same image in two splits", text, case)
         elif who != patient:
             text = f"patient {patient} has the same image as {name} of patient {who}"
             yield Finding("warning", "the same image of two patients", text, case)
@@ -162,7 +162,7 @@ class ContentChecks:
         against = consensus(marked[others]) if others else None
         sure = against is not None and iou(~mask, against) > max(0.5, iou(mask, against))
         text += "; its reverse agrees with the other raters" if sure else ": foreground and background swapped?"
-        yield Finding("error" if sure else "warning", "inverted mask", text, case)
+        yield Finding("warning", "inverted mask", text, case)
 
     def finish(self) -> Iterator[Finding]:
         """Findings about raters and the whole data set."""
@@ -181,13 +181,13 @@ class ContentChecks:
                 text = f"{name} marks nothing in any of {reads} cases: are the masks empty?"
                 yield Finding("warning", "a rater who never marks", text)
         if self._reads.any() and not self._marks.any():
-            yield Finding("error", "no marks", "no rater marks anything in any case")
+            yield Finding("warning", "no marks", "no rater marks anything in any case")
         for pair, same in self._same.items():
             share = float(np.mean(same))
             if len(same) >= _ENOUGH and share > _COPIES:
                 who = " and ".join(self.raters[rater] for rater in pair) or "raters"
                 text = f"{who} draw the same outline, to the pixel, {sum(same)} of {len(same)} times that both mark"
-                yield Finding("error" if share == 1 else "warning", "raters that are copies", text)
+                yield Finding("warning", "raters that are copies", text)
         for index, name in enumerate(self.classes, 1):
             if self._used and index not in self._used:
                 yield Finding("warning", "a class without a pixel", f"no rater ever marks {name}")
@@ -223,10 +223,9 @@ class Moves:
         for name, pair in flips.items():
             self._sums[name] = self._sums.get(name, 0) + pair
         name, best = max(((name, _ratio(pair)) for name, pair in flips.items()), key=lambda pair: pair[1])
-        level: Level = "error" if volume else "warning"
         if any(now <= low and best >= high for low, high in ((_IMAGE, _VOLUME) if volume else (_IMAGE,))):
             self._flipped.append(name)
-            yield Finding(level, "a flipped rater", f"{words} by {now:.2f}, by {best:.2f} when {name}", case)
+            yield Finding("warning", "a flipped rater", f"{words} by {now:.2f}, by {best:.2f} when {name}", case)
             return
         if now > _SHIFT_TO - _SHIFT_GAIN:
             return
@@ -237,7 +236,7 @@ class Moves:
         self._shifts.append(shift)
         if volume or (best - now >= _ALONE_GAIN and mask.mean() >= _ALONE_SHARE):
             text = f"{words} by {now:.2f}, by {best:.2f} when moved by {_steps(shift)}"
-            yield Finding(level, "a shifted rater", text, case)
+            yield Finding("warning", "a shifted rater", text, case)
 
     def finish(self, words: str) -> Iterator[Finding]:
         """What all cases of a rater say together."""
@@ -249,17 +248,17 @@ class Moves:
         often, times = max(((name, self._flipped.count(name)) for name in pooled), key=lambda pair: pair[1])
         if pooled[best] >= _POOLED[1] and pooled[_NOW] <= _POOLED[0] * pooled[best]:
             text = f"{words} by {pooled[_NOW]:.2f} over {compared} cases, by {pooled[best]:.2f} when {best}"
-            yield Finding("error", "a flipped rater", text)
+            yield Finding("warning", "a flipped rater", text)
         elif times >= max(_ENOUGH, _HABIT * compared):
             text = f"{words} well only when {often}, in {times} of {compared} cases"
-            yield Finding("error", "a flipped rater", text)
+            yield Finding("warning", "a flipped rater", text)
         if self._shifts:
             typical = np.median(self._shifts, axis=0)
             alike = int((np.abs(np.array(self._shifts) - typical).max(1) <= _SAME_SHIFT).sum())
             if alike >= max(_ENOUGH, _HABIT * compared):
                 steps = _steps(np.rint(typical).astype(int))
                 text = f"{words} well only when moved by {steps}, in {alike} of {compared} cases"
-                yield Finding("error", "a shifted rater", text)
+                yield Finding("warning", "a shifted rater", text)
 
 
 def consensus(marked: np.ndarray) -> np.ndarray:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -61,6 +63,9 @@ def detect(path: Path) -> str:
     with path.open("rb") as handle:
         start = handle.read(8)
     if start.startswith(b"PK"):
+        with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+            if not any(re.search(IMPORTERS["lidc-slices"].signs[0], name) for name in archive.namelist()):
+                return "folder"  # which says that it is to be unpacked
         return "lidc-slices"
     if start == SIGNATURE:
         with suppress(Exception), h5py.File(path, "r") as file:  # Store.open says what is wrong with a damaged one
@@ -80,7 +85,8 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
             report = Report(called or str(path), what)
             store.verify()
             report.findings += _content(store)
-            if called is None and (text := lacking(store.split_names())):  # else nobody asked for these splits
+            splits = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
+            if called is None and (text := lacking(splits)):  # else nobody asked for these splits
                 report.findings.append(Finding("note", "an empty split", text))
             report.view = partial(_view, path)
     except ModiffError as error:
@@ -123,11 +129,8 @@ def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
         raise ConfigError("no such source", field="--as", found=kind, expected=expected)
     with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
         store = Path(folder, "checked.h5")
-        args = import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
-        try:
-            run_import(kind, args)
-        except DataError as error:
-            return Report(str(path), f"{kind} data", [Finding("error", "cannot be imported", str(error))])
+        if refused := _refused(path, kind, words, store):
+            return Report(str(path), f"{kind} data", [refused])
         report = check_store(store, called=str(path))
         report.what = f"{kind} data, {report.what}"
         wanted = {finding.case for _, _, found in report.groups() for finding in found[:_KEPT] if finding.case}
@@ -135,15 +138,41 @@ def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
     return report
 
 
+def _refused(path: Path, kind: str, words: Sequence[str], store: Path) -> Finding | None:
+    """Imports into `store`; what the import refuses, None where it succeeds."""
+    args = import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
+    try:
+        run_import(kind, args, quiet=True)
+    except DataError as error:
+        text = str(error)
+        if error.path is not None and Path(error.path).is_relative_to(store.parent):
+            if isinstance(error.__cause__, OSError):  # the disk's fault, not the data's
+                raise
+            text = ": ".join(filter(None, (error.field, error.message, error.details)))
+        return Finding("error", "cannot be imported", text)
+    return None
+
+
 def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
-    """Checks a folder case by case: all that `modiff import folder` refuses, and more. words: its options."""
+    """Checks a folder case by case: all that `modiff import folder` refuses, and more. words: its options.
+
+    The import has the last word: there is an error where it refuses the folder, and none where it does not.
+    """
     parser = import_parser("folder", "modiff import folder")
+    with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
+        refused = _refused(root, "folder", words, Path(folder, "checked.h5"))
     try:
         reader = Folder(parser.parse_args([str(root), "-o", "-", *words]), SUFFIXES + JPEG)
     except DataError as error:
-        return Report(str(root), "a folder", [Finding("error", "cannot be read", str(error))])
+        return Report(str(root), "a folder", [refused or Finding("warning", "cannot be read", str(error))])
     checked, cases, raters = _FolderCheck(reader), len(reader.items), len(reader.raters)
     what = f"a folder, {cases} case{'s' * (cases != 1)}, {raters} rater{'s' * (raters != 1)}"
+    if refused is None:
+        checked.found = [replace(one, level="warning") if one.level == "error" else one for one in checked.found]
+    elif not any(
+        one.level == "error" and (one.kind in refused.text or one.text in refused.text) for one in checked.found
+    ):
+        checked.found.append(refused)
     return Report(str(root), what, checked.found, checked.views.get)
 
 
@@ -165,10 +194,13 @@ class _FolderCheck:
             if len(self.found) == before:
                 self.views.pop(item.case, None)
         self.found += checks.finish()
+        self.found += [Finding("warning", "marks that are cut off", line) for line in reader.cut.told(reader.raters)]
         self.found += self._together()
         if strange := reader.strange:
             text = f"{len(strange)} image{'s' * (len(strange) != 1)} left out, fitting no pattern, such as {strange[0]}"
             self.found.append(Finding("note", "files left out", text))
+
+        self.found += [Finding("warning", "a slice that cannot be read", text) for text in reader.skipped]
 
     def _add(self, fault: ModiffError, case: str, *, level: Level = "error", who: str = "") -> None:
         """What the importer would refuse, in its words; the report names the case in place of the file."""
@@ -211,6 +243,8 @@ class _FolderCheck:
                     read[slot] = False
                 else:
                     masks[slot] = mask
+        with self._told(item):
+            reader.fitting.count(reader.cut, masks, reader.fitting.places(item.case, masks, image, stored))
         if read.any():
             self.found += checks.add(item.case, item.patient, item.split, image.array, masks, read)
         busiest = int(masks.any(0).sum((1, 2)).argmax())
@@ -238,7 +272,7 @@ class _FolderCheck:
         files = [path for item in self.reader.items for path in item.files]
         if jpeg := [path for path in files if path.suffix.lower() in JPEG]:
             text = f"{len(jpeg)} files, such as {jpeg[0].name}: its compression changes values, and import takes none"
-            yield Finding("error", "JPEG files", text)
+            yield Finding("warning", "JPEG files", text)
         kinds = set(self._conventions.values())
         if len(kinds) > 1 or any(" in some" in kind for kind in kinds):
             words = "; ".join(f"{name}: {kind}" for name, kind in sorted(self._conventions.items()))

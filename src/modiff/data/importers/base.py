@@ -23,15 +23,15 @@ from rich.progress import track
 
 from modiff._version import __version__
 from modiff.data.importers.catalogue import IMPORTERS
+from modiff.data.importers.fitting import Cut
 from modiff.data.importers.sources import free_name
-from modiff.data.splits import SplitRule, assign, lacking, make_folds, read_splits
+from modiff.data.splits import SplitRule, assign, make_folds, read_splits
 from modiff.data.store import StoreWriter, check_free
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError
 from modiff.io.files import sha256_of, workers
 
 _AHEAD = 256  # items that threads read ahead
-_SEEDS = 100  # that are tried for an advice
 
 Item = TypeVar("Item")
 
@@ -55,7 +55,8 @@ class Importer(ExitStack, Generic[Item]):
     """A source of multi-rater data; made from the command's arguments, it finds what there is and reads item by item.
 
     What its command says and takes stands in `catalogue`. items: what is read one after the other (files of a case,
-    volumes, patients), in the store's order. What a source opens is closed with it by `enter_context`.
+    volumes, patients), in the store's order. What a source opens is closed with it by `enter_context`. cut: counts the
+    marks that lie outside what goes into the store.
     """
 
     version: ClassVar[str]  # of the importer, for the store's record
@@ -65,7 +66,7 @@ class Importer(ExitStack, Generic[Item]):
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
-        self.args = args
+        self.args, self.cut = args, Cut()
 
     @abstractmethod
     def describe(self) -> StoreInfo:
@@ -84,8 +85,11 @@ class Importer(ExitStack, Generic[Item]):
         """The cases of one item; raises DataError for what cannot be trusted."""
 
 
-def run_import(name: str, args: argparse.Namespace) -> Path:
-    """Makes the store that `args` of `import_parser` describe and returns its path; raises DataError, ConfigError."""
+def run_import(name: str, args: argparse.Namespace, *, quiet: bool = False) -> Path:
+    """Makes the store that `args` of `import_parser` describe and returns its path; raises DataError, ConfigError.
+
+    quiet: without progress and remarks.
+    """
     path, usual = Path(args.output), SplitRule()
     if getattr(args, "splits", None):  # read before anything else: what is wrong with it shows at once
         rule: Mapping[str, str] | SplitRule = read_splits(args.splits)
@@ -94,7 +98,8 @@ def run_import(name: str, args: argparse.Namespace) -> Path:
         rule = SplitRule(val, test, getattr(args, "split_seed", usual.seed))
     check_free(path, overwrite=args.overwrite)
     with resolve_name(f"{__package__}.{IMPORTERS[name].importer}")(args) as source:
-        write_store(source, path, rule, folds=getattr(args, "folds", None), overwrite=args.overwrite)
+        how = {"overwrite": args.overwrite, "progress": not quiet}
+        write_store(source, path, rule, folds=getattr(args, "folds", None), **how)
     return path
 
 
@@ -123,6 +128,10 @@ def write_store(
             for one in cases:
                 read, split = everyone if one.read is None else one.read, splits[one.patient]
                 writer.add(one.image, one.masks, read, case=one.case, patient=one.patient, split=split, **one.place)
+        if not getattr(source.args, "allow_cut", False):
+            source.cut.check(info.raters, next(iter(info.provenance), ""))
+        for line in source.cut.told(info.raters) if progress else ():
+            console.print(f"cut off: {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _read(source: Importer) -> Iterator[Iterable[Case]]:
@@ -133,20 +142,6 @@ def _read(source: Importer) -> Iterator[Iterable[Case]]:
     with ThreadPoolExecutor(workers()) as pool:
         for start in range(0, len(source.items), _AHEAD):
             yield from pool.map(source.read, source.items[start : start + _AHEAD])
-
-
-def advice(args: argparse.Namespace, splits: Mapping[str, str]) -> str | None:
-    """What to do where a split that training or scoring needs is empty. splits: by patient, as they were written."""
-    found = lacking(splits.values())
-    if found is None or not hasattr(args, "split_seed") or not hasattr(args, "test"):
-        return found
-    rules = (SplitRule(args.val, args.test, args.split_seed + seed) for seed in range(_SEEDS))
-    if assign(splits, next(rules), None) != splits:  # not dealt by the rule
-        return found
-    for rule in rules:
-        if lacking(assign(splits, rule, None).values()) is None:
-            return f"{found}; --split-seed {rule.seed} deals someone to each"
-    return f"{found}; --splits names them"
 
 
 def check_whole(number: int | None, option: str, what: str) -> None:

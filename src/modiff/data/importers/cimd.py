@@ -11,7 +11,7 @@ import numpy as np
 from modiff.data.importers.base import Case, Importer
 from modiff.data.importers.layout import Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
-from modiff.data.splits import SplitRule, split_of
+from modiff.data.splits import SplitRule, deal
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
 from modiff.io.image import JPEG, read_jpeg
@@ -65,13 +65,14 @@ class Cimd(Importer[Item]):
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:
         """The table's; else testing is test, and training is dealt into train and val."""
-        dealt = SplitRule(self.args.val, 0.0, self.args.split_seed)
+        training = {item.patient for item in self.items if not item.split and item.case.startswith("training/")}
+        dealt = deal(SplitRule(self.args.val, 0.0, self.args.split_seed), training)
         for item in self.items:
             split = item.split or _SPLITS.get(item.case.split("/")[0])
             if split is None:
                 expected = "training/<id> or testing/<id>, or a split in the --table"
                 raise DataError("neither training nor testing", path=self.root, found=item.case, expected=expected)
-            item.split = split_of(dealt, item.patient) if item.split is None and split == "train" else split
+            item.split = dealt[item.patient] if item.split is None and split == "train" else split
         for fault in two_splits(self.items, self.root):
             raise fault
         return {item.patient: item.split for item in self.items if item.split}

@@ -8,14 +8,18 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from rich.console import Console
 
-from modiff.data.importers.base import Case, Importer, check_whole
+from modiff.data.importers.base import Case, Importer
+from modiff.data.importers.fitting import Fitting
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
 from modiff.data.intensity import IntensityRule, check_unit, has_units, store_values, stretch
@@ -24,7 +28,7 @@ from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import Limits
 from modiff.io.image import SUFFIXES, read_image
-from modiff.io.volume import Volume, centre_fit, difference, joined, resample, resize, sides, turn
+from modiff.io.volume import Volume, difference, joined, resample, sides, turn
 
 _BINARY = ({0, 1}, {0, 255})  # values that need no --label
 _NEAR = 0.15  # of full scale: how far from black and white JPEG and interpolation leave most values of a mask
@@ -40,11 +44,12 @@ _ISBI_MS = {  # the ISBI 2015 challenge: what `modiff import folder` would be to
     "foreground": "lesion",
     "label": (),
     "missing": "refuse",
+    "skip_broken": False,
     "exchangeable": False,
     "prompt": "none",
     "source": "ISBI 2015 longitudinal MS lesion segmentation challenge; Carass et al. 2017, NeuroImage 148",
     "licence": "the challenge's terms of use",
-} | dict.fromkeys(("table", "resample", "max_bytes"))
+} | dict.fromkeys(("table", "resample", "max_bytes", "crop"))
 
 
 class Folder(Importer[Item]):
@@ -57,19 +62,23 @@ class Folder(Importer[Item]):
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
 
         strange: images that fit no pattern. raters: their names. placeless: a mask has no geometry, its image has.
-        resized: slices are resized to --size, neither cropped nor padded.
+        skipped: files of series left out so far. unmarked: cases that nobody marked, so that no window shows them.
         """
         super().__init__(args)
-        check_whole(args.max_bytes, "--max-bytes", "a number of bytes")
         self.root = Path(args.root)
-        self.size, self.rule = parse_size(args.size), IntensityRule.for_import(args.intensity)
+        self.fitting, self.rule = Fitting(args), IntensityRule.for_import(args.intensity)
         self.labels = Labels(args.label, args.foreground)
-        self.limits = Limits() if args.max_bytes is None else Limits(max_bytes=args.max_bytes)
+        self.limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
+        if self.root.is_file():
+            hint = "Unpack an archive first." if zipfile.is_zipfile(self.root) else None
+            raise DataError("is a file", path=self.root, expected="a folder", hint=hint)
         self.items, self.strange = find(self.root, args.image or IMAGES, args.mask or MASKS, suffixes)
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
-        self.placeless = self.resized = self._told = False
+        self.placeless = self._told = False
+        self.unmarked: list[str] = []
+        self.skipped: dict[str, None] = {}
         self._first: tuple[Item, Volume] | None = None
 
     def describe(self) -> StoreInfo:
@@ -78,6 +87,10 @@ class Folder(Importer[Item]):
             raise DataError("images, but no mask of any rater", path=self.root)
         for item in self.items:  # known before any image is read
             self.readers(item)
+        self.fitting.check_cases([item.case for item in self.items], self.args.crop)
+        if self.fitting.measuring:
+            for item in self.items:
+                self.fitting.measure(self._volume(item)[2])
         first = self.items[0]
         stored = self.stored(first)
         return StoreInfo(
@@ -86,12 +99,12 @@ class Folder(Importer[Item]):
             raters=self.raters,
             exchangeable_raters=self.args.exchangeable,
             intensity=self.args.intensity,
-            prompt=self.args.prompt,
+            prompt=self.args.prompt or ("centre" if self.fitting.lesions else "none"),
             source=self.args.source,
             licence=self.args.licence,
-            importer=self.version,
+            importer=self.version + self.fitting.text,
             provenance=digest_below(self.root, [path for item in self.items for path in item.files]),
-            fit="resize" if self.resized else "none" if self.size is None else "crop",
+            fit=self.fitting.kind,
             modality=stored.modality,
         )
 
@@ -105,9 +118,9 @@ class Folder(Importer[Item]):
             raise ConfigError("splits from two places", field="--splits", found=found, expected="one")
         return own or super().splits(rule)
 
-    def read(self, item: Item) -> Iterator[Case]:
-        """The slices of a case's image or volume, with every rater's mask; raises the first fault."""
-        read, stored = self.readers(item), self.stored(item)
+    def _volume(self, item: Item) -> tuple[Volume, Volume, np.ndarray]:
+        """A case's image as stored and turned, and every rater's mask (R,Z,H,W); raises the first fault."""
+        stored = self.stored(item)
         image = turn(stored, self.args.plane)
         for fault in self.differences(item, image):
             raise fault
@@ -122,21 +135,31 @@ class Folder(Importer[Item]):
                 wrong, masks[slot] = self.labels.judge(mask)
                 if wrong is not None:
                     raise wrong
-        if self.rule.kind == "unit":
-            check_unit(image.array, image.path)
+        return stored, image, masks
+
+    def read(self, item: Item) -> Iterator[Case]:
+        """The slices of a case's image or volume, or windows of them, with every rater's mask."""
+        read = self.readers(item)
+        stored, image, masks = self._volume(item)
+        places = self.fitting.places(item.case, masks, image, stored)
+        self.fitting.count(self.cut, masks, places)
+        if not places:
+            self.unmarked.append(item.case)
         ready = self.rule.kind == "unit" or self._windowed(image)
         ends = None if ready else self.rule.bounds(image.array)
         flat = image.shape[0] == 1
-        for index in range(image.shape[0]):
-            if not (flat or self.args.all_slices or masks[:, index].any()):
+        for place, index in product(places, range(image.shape[0])):
+            if place.part not in (None, index) or not (flat or self.args.all_slices or masks[:, index].any()):
                 continue
             seen = image.part(index)
+            marked, valid = self.fitting.fit(replace(seen, array=masks[:, index, None]), place, mask=True)
+            if not (flat or self.args.all_slices or marked.array.any()):  # what is cut off is told at the end
+                continue
             values = seen.array if ends is None else stretch(seen.array, *(end[:, index, None] for end in ends))
-            seen = replace(seen, array=store_values(values))
-            seen, marked, valid = self._fitted(seen, replace(seen, array=masks[:, index, None]))
-            case, place = (item.case, None) if flat else (f"{item.case}/slice-{index:03d}", index)
+            seen, _ = self.fitting.fit(replace(seen, array=store_values(values)), place, mask=False)
+            case = "/".join(filter(None, (item.case, place.name, "" if flat else f"slice-{index:03d}")))
             pixel = seen.spacing and seen.spacing[1:]
-            where = {"affine": seen.affine, "slice_index": place, "spacing": pixel, "valid": valid}
+            where = {"affine": seen.affine, "slice_index": None if flat else index, "spacing": pixel, "valid": valid}
             yield Case(case, item.patient, seen.array[:, 0], marked.array[:, 0], read, where)
 
     def _windowed(self, image: Volume) -> bool:
@@ -149,16 +172,14 @@ class Folder(Importer[Item]):
         self._told = True
         return True
 
-    def _fitted(self, image: Volume, marked: Volume) -> tuple[Volume, Volume, tuple[int, int, int, int] | None]:
-        """A slice and its masks in --size, cropped or padded about the centre or resized; and what is not padding."""
-        if self.size is None:
-            return image, marked, None
-        if self.resized:
-            image = resize(image, self.size, mask=False)
-            image = replace(image, array=np.rint(image.array.clip(0, 65535)).astype(np.uint16))
-            return image, resize(marked, self.size, mask=True), None
-        image, valid = centre_fit(image, self.size)
-        return image, centre_fit(marked, self.size)[0], valid
+    def __exit__(self, *failure: object) -> None:
+        """Says which files of series, and which cases were left out."""
+        said = list(self.skipped)
+        if self.unmarked:
+            some = ", ".join(self.unmarked[:3]) + ", …" * (len(self.unmarked) > 3)
+            said.append(f"{len(self.unmarked)} cases that nobody marked are left out, having no place to crop: {some}")
+        for text in said:
+            Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
     def channels(self, item: Item, count: int) -> tuple[str, ...]:
         """Names of `count` channels in a case's files."""
@@ -190,6 +211,7 @@ class Folder(Importer[Item]):
             raise DataError("masks without an image", path=mask, field=item.case, found=found)
         parts = {name: read_image(path, limits=self.limits, jpeg=True) for name, path in sorted(item.channels.items())}
         first = next(iter(parts.values()))
+        self.skipped |= dict.fromkeys(f"{item.case}: {text}" for grid in parts.values() for text in grid.skipped)
         for name, grid in parts.items():
             if name and len(grid.array) != 1:
                 raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
@@ -199,12 +221,14 @@ class Folder(Importer[Item]):
         return replace(first, array=joined([*parts.values()]))
 
     def differences(self, item: Item, image: Volume) -> Iterator[DataError]:
-        """How an image differs from the first case's, like which all others must be."""
+        """How an image differs from the first case's, like which all others must be, and what no rule makes [0,1]."""
         self._first = self._first or (item, image)
         first = self._first[1]
-        if image.shape[1:] != first.shape[1:] and self.size is None:
+        if image.shape[1:] != first.shape[1:] and self.fitting.kind == "none":
             found, expected = ("×".join(map(str, grid.shape[1:])) for grid in (image, first))
-            hint = f"--size {first.shape[1]}x{first.shape[2]}, or another, crops or pads all to one."
+            hint = (
+                f"--size {first.shape[1]}x{first.shape[2]}, or another, crops or pads all to one, --resize scales them."
+            )
             yield _unlike("images of different sizes", image, f"{found} pixels", expected, hint)
         known = self.channels(self._first[0], len(first.array))
         if (names := self.channels(item, len(image.array))) != known:
@@ -213,10 +237,20 @@ class Folder(Importer[Item]):
             hint = "--plane axial, coronal or sagittal turns them alike."
             found = f"columns, rows and slices towards {sides(image)}"
             yield _unlike("axes that run differently", image, found, str(sides(first)), hint)
+        if self.rule.kind == "unit":
+            try:
+                check_unit(image.array, image.path)
+            except DataError as fault:
+                yield fault
+            bits, usual = (8 if grid.array.dtype == np.uint8 else 16 for grid in (image, first))  # in a store
+            if bits != usual:
+                hint = "--intensity minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH makes all alike."
+                yield _unlike("values of different types", image, image.array.dtype.name, first.array.dtype.name, hint)
 
     def mask(self, item: Item, name: str, stored: Volume, image: Volume) -> Volume:
         """A rater's mask, turned as its image is; `stored`: that image as it was read."""
         mask = read_image(item.masks[name], limits=mask_limits(image, self.limits), mask=True, jpeg=True)
+        self.skipped |= dict.fromkeys(f"{item.case}: {text}" for text in mask.skipped)
         self.placeless |= mask.affine is None and stored.affine is not None
         if mask.affine is None and mask.shape == stored.shape:  # it shares the place of its image
             mask = replace(mask, affine=stored.affine)
@@ -244,8 +278,9 @@ class IsbiMs(Folder):
 
     def __init__(self, args: argparse.Namespace) -> None:
         known = {**vars(args), **_ISBI_MS, "intensity": f"percentiles:{args.percentiles}"}
+        known |= {"size": None, "resize": None, {"crop": "size"}.get(args.fit, "resize"): args.size}
         super().__init__(argparse.Namespace(**known), (".nii", ".nii.gz"))
-        self.resized, self.raters = args.fit == "resize", _ISBI_RATERS
+        self.raters, self._fit = _ISBI_RATERS, f" --fit {args.fit} --size {args.size}"
         for item in self.items:
             missing = [f"{name}_pp" for name in _MODALITIES if name not in item.channels]
             missing += [f"mask{rater}" for rater in _ISBI_RATERS if rater not in item.masks]
@@ -256,19 +291,9 @@ class IsbiMs(Folder):
 
     def describe(self) -> StoreInfo:
         """Modalities as channels, two raters who keep their names."""
-        importer = f"{self.version} --fit {self.args.fit} --size {self.args.size}"
+        importer = f"{self.version}{self._fit}"
         channels, raters = tuple(map(str.upper, _MODALITIES)), tuple(f"rater {rater}" for rater in _ISBI_RATERS)
         return replace(super().describe(), channels=channels, raters=raters, importer=importer)
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """(H,W) from 128x128; ConfigError for another form."""
-    if text is None:
-        return None
-    height, x, width = text.lower().partition("x")
-    if not (x and height.isdecimal() and width.isdecimal() and min(int(height), int(width)) > 0):
-        raise ConfigError("is not a size", field="--size", found=repr(text), expected="HxW, such as 128x128")
-    return int(height), int(width)
 
 
 def mask_limits(image: Volume, limits: Limits) -> Limits:

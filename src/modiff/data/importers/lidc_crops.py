@@ -117,7 +117,9 @@ class LidcPng(Importer[Crop]):
                 small, least = f"{height}×{width}", f"at least {side}"
                 raise DataError("smaller than --centre", path=item.name, found=small, expected=least)
             top, left = (height - side) // 2, (width - side) // 2
+            before = planes[1:].sum((1, 2), dtype=np.int64)
             planes = planes[:, top : top + side, left : left + side]
+            self.cut.add(before, planes[1:].sum((1, 2), dtype=np.int64))
         # The slice's number counts within the nodule, not within the scan: it is in the name and nowhere else.
         return [Case(item.name, item.patient, planes[:1], planes[1:])]
 
@@ -299,7 +301,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     if math.prod(found.shape[1:]) * size > _MAX_ROW_BYTES or chunk > _MAX_CHUNK_BYTES:
         raise DataError("slices too large", field=name, found=found.shape)
     stored = min(found.id.get_storage_size(), Path(file.filename).stat().st_size)
-    Limits().check_ratio(Path(file.filename), math.prod(found.shape) * size, stored)
+    Limits(option=None).check_ratio(Path(file.filename), math.prod(found.shape) * size, stored)
     return found
 
 

@@ -15,7 +15,7 @@ from modiff.errors import DataError
 from modiff.io.files import Limits, guarding, sha256_of, told
 
 MAX_FILES = 1_000_000
-LIMITS = Limits(max_bytes=256 << 20)  # of one file: images and XML, not volumes
+LIMITS = Limits(max_bytes=256 << 20, option=None)  # of one file: images and XML, not volumes
 
 
 class Source(ExitStack):

@@ -10,18 +10,22 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydicom.charset import convert_encodings, python_encoding
+from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.filereader import data_element_generator, read_dataset
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, located
@@ -33,6 +37,11 @@ MAX_READS = 60_000
 MAX_SEQUENCE_BYTES = 256 << 10
 _UNDEFINED = 0xFFFFFFFF  # a length that is not known beforehand
 _PIXELS = 0x7FE00010
+STANDALONE = {name for name in python_encoding if name not in ("", "ISO_IR 6") and "2022" not in name}
+_GUESSED = ("", "ISO_IR 6", "ISO 2022 IR 6", "ISO_IR 192")  # of texts that may be in another set than declared
+_FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")  # of the first elements of groups 2 and 8
+_SEVEN_BIT = ("ISO 2022 IR 87", "ISO 2022 IR 159")  # nothing but escape sequences tells their texts from ASCII
+TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # types that a character set is for
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXELS)  # floats, doubles, whole numbers
 
 
@@ -88,9 +97,28 @@ def _opened(path: Path) -> Iterator[_Bounded]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether the file has DICOM's mark behind its preamble."""
+    """Whether the file has DICOM's mark behind its preamble, or begins with DICOM's first elements."""
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return starts_dicom(file.read(132))
+
+
+def starts_dicom(start: bytes) -> bool:
+    """Whether a file that begins with these 132 bytes is DICOM; the preamble may be missing, and group 2 with it."""
+    return start[128:132] == b"DICM" or _bare_syntax(start) is not None
+
+
+def _bare_syntax(start: bytes) -> UID | None:
+    """How a file without preamble is encoded, by its first element, of group 2 or 8; None for another file."""
+    groups = {b"\x02\0": ExplicitVRLittleEndian, b"\x08\0": ExplicitVRLittleEndian, b"\0\x08": ExplicitVRBigEndian}
+    syntax = groups.get(start[:2])
+    if syntax is None or len(start) < 12:
+        return None
+    order: Literal["little", "big"] = "big" if syntax == ExplicitVRBigEndian else "little"
+    element = int.from_bytes(start[2:4], order)
+    if element <= 0x18 and start[4:6] in _FIRST_TYPES:
+        return syntax
+    implicit = order == "little" and start[:1] == b"\x08" and int.from_bytes(start[4:8], order) <= 128
+    return ImplicitVRLittleEndian if implicit and element <= 0x18 else None
 
 
 def read_meta(path: Path) -> FileMetaDataset:
@@ -152,17 +180,68 @@ def text(header: Dataset, field: str) -> str:
     return ""
 
 
-def other_kind(meta: FileMetaDataset) -> str:
-    """What a file holds that is known to be no image, such as a dose or a report; else empty."""
+def declared_sets(header: Dataset) -> list[str]:
+    """The terms of SpecificCharacterSet as the file has them, none where it has no value (PS3.3 C.12.1.1.2)."""
+    with suppress(Exception), quiet():
+        value = header.get("SpecificCharacterSet")
+        return list(map(str, [value] if isinstance(value, str) else value or [])) if value else []
+    return []
+
+
+def _codecs(header: Dataset) -> list[str]:
+    """How Python decodes the header's texts: by the terms declared, misspelt or not.
+
+    Without a term that is known, and where UTF-8 is declared: UTF-8 where all of them are, else Latin-1.
+    """
+    terms = [_spelled(term) for term in declared_sets(header)]
+    elements = (element for element in header.elements() if isinstance(element, RawDataElement))
+    raw = b"\n".join(element.value or b"" for element in elements if (element.VR or _usual_type(element)) in TEXTS)
+    if len(terms) > 1:
+        terms = [term if term in python_encoding else "" for term in terms]
+        # Some writers leave out the escape sequences by which such texts turn to the second set.
+        bare = terms[0] in _GUESSED and terms[1] not in _SEVEN_BIT and not raw.isascii() and b"\x1b" not in raw
+        return convert_encodings(terms[1] if bare else terms)
+    if terms and terms[0] in python_encoding and terms[0] not in _GUESSED:
+        return convert_encodings(terms[0])
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return ["latin-1"]
+    return ["utf-8"]
+
+
+def _spelled(term: str) -> str:
+    """A term as the standard spells it, where that can be told."""
+    plain = re.sub(r"[^A-Z0-9]", "", term.upper())
+    if found := re.fullmatch(r"ISO(2022)?IR(\d+)", plain):
+        return f"ISO {found[1]} IR {found[2]}" if found[1] else f"ISO_IR {found[2]}"
+    return {"UTF8": "ISO_IR 192", "GB2312": "GBK"}.get(plain, term if term in python_encoding else plain)
+
+
+def _usual_type(element: RawDataElement) -> str:
+    with suppress(KeyError):
+        return dictionary_VR(element.tag)
+    return "UN"
+
+
+def kind_of(path: Path) -> str:
+    """The SOP class UID of a file, of its group 2 or else of its header; empty where it cannot be told."""
+    with suppress(DataError):
+        return text(read_meta(path), "MediaStorageSOPClassUID") or text(read_header(path), "SOPClassUID")
+    return ""
+
+
+def other_kind(kind: str) -> str:
+    """What a file of this SOP class holds that is known to be no image, such as a dose or a report; else empty."""
     with quiet():
-        uid = UID(text(meta, "MediaStorageSOPClassUID"))
+        uid = UID(kind)
         return "" if uid.name == uid or "Image Storage" in uid.name else uid.name
 
 
 def check_image(path: Path, header: Dataset, limits: Limits) -> None:
     """Raises DataError unless the header declares one grey frame of whole numbers that fits into the limits."""
     with located(path):
-        other = other_kind(header.file_meta)  # the pixels of a dose mean otherwise
+        other = other_kind(text(header.file_meta, "MediaStorageSOPClassUID"))  # the pixels of a dose mean otherwise
         if other or "Rows" not in header or "Columns" not in header:
             raise DataError("holds no image", found=other or None, expected="a slice with pixels")
         frames, samples = (integer(header, field, 1) for field in ("NumberOfFrames", "SamplesPerPixel"))
@@ -186,8 +265,16 @@ def check_image(path: Path, header: Dataset, limits: Limits) -> None:
 
 
 def _meta(file: _Bounded) -> FileMetaDataset:
-    if file.read(132)[128:] != b"DICM":
-        raise DataError("is not DICOM", expected="the mark DICM after 128 bytes")
+    start = file.read(132)
+    if start[128:] != b"DICM":
+        bare = _bare_syntax(start)
+        if bare is None:
+            raise DataError("is not DICOM", expected="the mark DICM after 128 bytes")
+        file.seek(0)
+        if start[:2] != b"\x02\0":  # group 2 is missing too: the kind of object stands in the header
+            meta = FileMetaDataset()
+            meta.TransferSyntaxUID = bare
+            return meta
     meta = FileMetaDataset(read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2))
     if not text(meta, "TransferSyntaxUID"):
         raise DataError("does not say how it is encoded", field="TransferSyntaxUID")
@@ -203,6 +290,10 @@ def _header(file: _Bounded) -> Dataset:
     order = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     header = read_dataset(file, *order, stop_when=lambda tag, vr, length: tag in _PIXEL_TAGS)
     header.file_meta = meta
+    if "MediaStorageSOPClassUID" not in meta and (kind := text(header, "SOPClassUID")):
+        meta.MediaStorageSOPClassUID = UID(kind)
+    with suppress(Exception):  # a character set that is none: texts are decoded as pydicom does
+        header.set_original_encoding(order[0], order[1], _codecs(header))
     for element in list(header.elements()):
         # A sequence of known length is kept as bytes until it is asked for: then a long one takes seconds and memory.
         known = getattr(element, "length", 0)  # only elements that are still bytes have it

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
+from modiff.io.dicom.mend import REFERRED, mended, put
 from modiff.io.dicom.series import DicomSource
 from modiff.io.files import write_bytes
 from modiff.io.volume import Volume
@@ -38,11 +39,6 @@ _TYPES = {
     "lesion": ("52988006", "Lesion"),
 }
 RGB = tuple[int, int, int]  # 0 to 255
-_REFERRED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
-_MAY_BE_EMPTY = (  # of type 2 in PS3.3 C.7.1.1 and C.7.2.1
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
-)
 _KINDS = {  # -> description and series number: high ones stand behind the scanner's own in a viewer's list
     "FRACTIONAL": ("Probability that a reader marks a voxel", 9001),
     "BINARY": ("Plausible segmentations of one scan", 9002),
@@ -77,12 +73,29 @@ def write_seg(path: str | Path, segments: Sequence[Segment], volume: Volume, *, 
     Masks make a BINARY object; probabilities make a FRACTIONAL one, in steps of 1/255. Raises DataError for a volume
     that is not a DICOM series or whose headers lack what a segmentation must carry.
     """
+    headers = _headers(volume, first, (len(segments[0].values), *segments[0].values.shape[1:]))[0]
+    return write_bytes(path, _encoded(segments, headers, volume.path, maker))
+
+
+def check_seg(volume: Volume) -> list[str]:
+    """What of the series' headers is changed in its segmentations, in words; made from a trial of one slice.
+
+    Raises DataError, which names the element, where no segmentation can be written.
+    """
+    headers, said = _headers(volume, 0, volume.shape)
+    trial = Segment(np.ones((1, *volume.shape[1:]), bool), "trial", "lesion")
+    _encoded([trial], headers[:1], volume.path, Maker("trial", "0"))
+    return said
+
+
+def _encoded(segments: Sequence[Segment], headers: Sequence[Dataset], where: Path, maker: Maker) -> bytes:
+    """The object's file."""
     import highdicom as hd
 
     pixels = np.stack([segment.values for segment in segments], axis=-1)
-    headers = _headers(volume, first, pixels.shape[:3])
     kind = "BINARY" if pixels.dtype == bool else "FRACTIONAL"
     description, series_number = _KINDS[kind]
+    buffer = io.BytesIO()
     with quiet():
         try:
             made = hd.seg.Segmentation(
@@ -105,43 +118,47 @@ def write_seg(path: str | Path, segments: Sequence[Segment], volume: Volume, *, 
                 series_description=f"modiff: {description}",
                 omit_empty_frames=True,
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # The library may quote values of the headers, a patient's among them: only a keyword is told.
-            field = next((word for word in re.split(r"[\s'\"]+", str(error)) if tag_for_keyword(word)), None)
-            expected = "headers that a segmentation can refer to"
-            raise DataError("cannot be referred to", path=volume.path, field=field, expected=expected) from None
-        buffer = io.BytesIO()
-        made.save_as(buffer, enforce_file_format=True)
-    return write_bytes(path, buffer.getvalue())
+            made.save_as(buffer, enforce_file_format=True)
+        except Exception as error:  # whatever a header makes the libraries raise: the other results are still wanted
+            field, expected = _blamed(error, headers[0]), "headers that a segmentation can refer to"
+            found = None if field else type(error).__name__
+            raise DataError("cannot be referred to", path=where, field=field, found=found, expected=expected) from None
+    return buffer.getvalue()
 
 
-def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> Sequence[Dataset]:
-    """The source's headers of the slices first … first+z-1, with what a segmentation must carry and may carry empty."""
+def _blamed(error: Exception, header: Dataset) -> str | None:
+    """The element that an error is about, by its keyword or its value, which is not told: it may be a patient's."""
+    text = str(error)
+    named = (word for word in re.split(r"[^A-Za-z]+", text) if tag_for_keyword(word) is not None)
+    valued = (
+        element.keyword
+        for element in header
+        if element.VR != "SQ"
+        and len(str(element.value)) > 1
+        and re.search(rf"\b{re.escape(str(element.value))}\b", text)
+    )
+    return next(named, None) or next(filter(None, valued), None)
+
+
+def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> tuple[list[Dataset], list[str]]:
+    """The source's headers of the slices first … first+z-1, fit for a segmentation, and what was changed in them."""
     if not isinstance(volume.source, DicomSource) or volume.spacing is None:
         raise DataError("is no DICOM series", path=volume.path, found=volume.format, expected="DICOM")
     headers = volume.source.headers[first : first + shape[0]]
     if (len(headers), *shape[1:]) != (shape[0], *volume.shape[1:]):
         expected = f"slices within {volume.shape}"
         raise DataError("is on another grid", path=volume.path, field="values", found=shape, expected=expected)
-    if name := missing_reference(volume):
-        raise DataError("is missing: a segmentation must refer to it", path=volume.path, field=name)
-    completed = []
+    for name in REFERRED:
+        if not all(getattr(header, name, None) for header in volume.source.headers):
+            raise DataError(f"the series has no {name} to refer to", path=volume.path)
+    completed, said = [], dict[str, None]()
     for header in headers:
-        made = FileDataset("", {}, file_meta=header.file_meta)  # not a copy: that would share its elements
-        made.update(header)
-        for name in _MAY_BE_EMPTY:  # files without identity often lack it
-            if name not in made:
-                setattr(made, name, None)
+        made, changes = mended(header)
         if made.get("SliceThickness") is None:
-            made.SliceThickness = f"{volume.spacing[0]:.6g}"
+            put(made, "SliceThickness", f"{volume.spacing[0]:.6g}")
         completed.append(made)
-    return completed
-
-
-def missing_reference(volume: Volume) -> str | None:
-    """What a DICOM series lacks so that no segmentation can refer to it: a field's name, or None."""
-    headers = volume.source.headers
-    return next((name for name in _REFERRED if not all(getattr(header, name, None) for header in headers)), None)
+        said |= dict.fromkeys(changes)
+    return completed, list(said)
 
 
 def _described(place: int, segment: Segment, maker: Maker) -> SegmentDescription:

@@ -5,8 +5,10 @@ A slice is a plane in the patient; a series of them makes a regular grid, or is 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,6 +22,7 @@ from modiff.io.files import LIMITS, Limits, located, sha256_of, told
 from modiff.io.volume import Volume
 
 MAX_FILES = 4096
+_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits
 _SAME_PLACE_MM = 1e-3
 # Positions rounded to 0.1 mm move a slice of 0.6 mm by 8 % of the step; a missing slice moves it by 100 %.
@@ -38,30 +41,36 @@ class DicomSource:
     """
 
     headers: tuple[Dataset, ...] = field(repr=False)
+    skipped: tuple[str, ...] = ()  # files that were left out, and why, in words
 
 
 def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limits: Limits = LIMITS) -> Volume:
     """A series as a volume (1,Z,H,W), slices ordered along their normal, values rescaled (HU for CT).
 
-    path_or_files: a folder whose own files are the series (what is no DICOM image there is left out), one file
-    (Z = 1), or the files. Values are int16 where they fit, else int32, or float32 where the slope is a fraction.
-    Pixels of PixelPaddingValue take the smallest value of the others. `source` is a DicomSource.
-    Raises DataError for damaged files, several series, slices that are missing, uneven (with the positions), twice or
-    of another size, more than 4,096 files, colour, several frames, and more data than `limits` allow.
+    path_or_files: a folder whose own files are the series (what is no DICOM image there is left out, but not what is
+    named like a slice), one file (Z = 1), or the files. Values are int16 where they fit, else int32, or float32 where
+    the slope is a fraction. Pixels of PixelPaddingValue take the smallest value of the others. `source` is a
+    DicomSource. With `limits.skip_broken` files that cannot be read are left out, and named in it.
+    Raises DataError for files that are damaged, empty or cut short, several series, slices that are missing, uneven
+    (with the positions), twice or of another size, more than 4,096 files, colour, several frames, and more data than
+    `limits` allow.
     """
     path, files = _files(path_or_files)
     with located(path):
-        headers = {file: dicom.read_header(file, limits) for file in files}
-        for file, header in headers.items():
-            dicom.check_image(file, header, limits)
+        headers, skipped = read_headers(files, limits)
+        if not headers:
+            raise DataError("no slice can be read", found=f"{len(skipped)} that cannot: {skipped[0]}")
+        files = list(headers)
         _check_one_series(headers.values())
         shape = (len(files), int(headers[files[0]].Rows), int(headers[files[0]].Columns))
         limits.check_declared(path, shape, 4, sum(file.stat().st_size for file in files))
         slices = in_order(headers)
         files, planes = list(slices), list(slices.values())
         check_even(planes)
-        array, read = _read_slices(files, limits)
-        digests, source = {file.name: sha256_of(file) for file in files}, DicomSource(tuple(map(_decodable, read)))
+        with _one_of_many(len(files)):
+            array, read = _read_slices(files, limits)
+        source = DicomSource(tuple(map(_decodable, read)), tuple(skipped))
+        digests = {file.name: sha256_of(file) for file in files}
         modality = dicom.text(headers[files[0]], "Modality") or None
         return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, modality)
 
@@ -69,6 +78,62 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
 def read_slice(path: str | Path) -> np.ndarray:
     """Rescaled values (H,W) of one slice, as `read_dicom_series` makes them."""
     return _read_slices([Path(path)], LIMITS)[0][0]
+
+
+def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Dataset], list[str]]:
+    """The headers of slices; with `limits.skip_broken` also, in words, which files cannot be read and why.
+
+    Raises DataError for the first that cannot be read where it is not to be left out.
+    """
+    headers, skipped, files = dict[Path, Dataset](), list[str](), list(files)
+    for file in files:
+        try:
+            with _one_of_many(len(files)):
+                header = dicom.read_header(file, limits)
+                dicom.check_image(file, header, limits)
+                if limits.skip_broken:  # its pixels too, or others would be put in order with it
+                    dicom.read_with_pixels(file, limits)
+            headers[file] = header
+        except DataError as error:
+            if not limits.skip_broken or len(files) == 1:
+                raise
+            skipped.append(f"{file.name} is left out: {': '.join(filter(None, (error.field, error.message)))}")
+    return headers, skipped
+
+
+@contextmanager
+def _one_of_many(count: int) -> Iterator[None]:
+    """Says of a file that cannot be read how the others can be."""
+    try:
+        yield
+    except DataError as error:
+        if count == 1 or error.hint or error.path is None:
+            raise
+        field, found, expected = error.field, error.found, error.expected
+        hint = "--skip-broken reads the series without it"
+        raise DataError(
+            error.message, path=error.path, field=field, found=found, expected=expected, hint=hint
+        ) from error
+
+
+def slices_among(files: Iterable[Path]) -> list[Path]:
+    """What of a folder's files belongs to a series: DICOM, and what is named like it though it cannot be told to be.
+
+    A download that was cut off or a full disk leaves such files, empty or without a beginning.
+    """
+    files = [file for file in files if not file.name.startswith(".")]
+    found = {file: dicom.is_dicom(file) for file in files}
+    names = {_pattern(file) for file, yes in found.items() if yes}
+    return [file for file, yes in found.items() if yes or _pattern(file) in names or _ending(file) in _DICOM_ENDINGS]
+
+
+def _pattern(file: Path) -> str:
+    """A name without what sets one slice apart from the next: its digits, and the mark of a part of a file."""
+    return re.sub(r"\d+", "#", file.name.lower().removesuffix(".part").removesuffix(".tmp"))
+
+
+def _ending(file: Path) -> str:
+    return file.with_name(file.name.lower().removesuffix(".part").removesuffix(".tmp")).suffix
 
 
 def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
@@ -84,8 +149,8 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
         if len(files) > MAX_FILES:
             raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
         if folder:  # reports and plans may lie beside slices
-            slices = filter(dicom.is_dicom, filter(Path.is_file, files))
-            files = sorted(file for file in slices if not dicom.other_kind(dicom.read_meta(file)))
+            slices = slices_among(file for file in files if file.is_file())
+            files = sorted(file for file in slices if not dicom.other_kind(dicom.kind_of(file)))
     if not files:
         raise DataError("no DICOM image in this folder", path=path, hint="Give the folder that holds the slices")
     return path, files
@@ -105,7 +170,7 @@ def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, lis
     """Rescaled slices (Z,H,W) and their headers."""
     headers, slices, padding = [], [], []
     for file in files:
-        header, stored = dicom.read_with_pixels(file, limits)
+        header, stored = dicom.dicom.read_with_pixels(file, limits)
         headers.append(header)
         with located(file):
             padding.append(_is_padding(header, stored))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -288,8 +289,13 @@ def same_identity(folder: Path) -> None:
     made.save_as(folder / "same.dcm", enforce_file_format=True)
 
 
+def empty_slice(folder: Path) -> None:
+    (folder / "1-094.dcm").write_bytes(b"")  # slice 5, which nobody outlined
+
+
 FAULTS = {
     "cut short|damaged": bad_slice,
+    "1-094.dcm: the file is empty": empty_slice,
     "well-formed": bad_xml,
     "leaves the slice": outline_leaves,
     "differ in size": other_size,
@@ -307,6 +313,17 @@ def test_a_patient_that_fails_is_named_and_nothing_is_written(
     assert "LIDC-IDRI-0002" in said
     assert any(word in said for word in words.split("|"))
     assert not (tmp_path / "s.h5").exists()
+
+
+@pytest.mark.parametrize(("name", "fault"), [("1-098.dcm", bad_slice), ("1-094.dcm", empty_slice)])
+def test_a_slice_that_cannot_be_read_is_left_out_when_asked(
+    lidc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, fault: Callable[[Path], None]
+) -> None:
+    fault(next(lidc.glob("LIDC-IDRI-0002/*/*")))
+    with made(tmp_path / "s.h5", lidc, "--skip-broken") as store:
+        assert set(store.patients) == {"LIDC-IDRI-0001", "LIDC-IDRI-0002"}
+        assert ("LIDC-IDRI-0002/nodule-0/slice-1" in store.cases) == (name != "1-098.dcm")
+    assert f"LIDC-IDRI-0002: {name} is left out: " in capsys.readouterr().err
 
 
 def test_keep_going_leaves_the_patient_out_and_lists_it(
@@ -378,3 +395,20 @@ def test_a_folder_without_nodules_is_refused(tmp_path: Path, capsys: pytest.Capt
     write_patient(tmp_path / "d", 1, [])
     assert run(tmp_path / "s.h5", tmp_path / "d") == 2
     assert "no nodule of 3 mm or more" in capsys.readouterr().err
+
+
+def test_a_nodule_larger_than_its_crop_is_told_and_refused(
+    lidc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with made(tmp_path / "whole.h5", lidc) as store:
+        whole = store.masks(0).astype(bool)
+    capsys.readouterr()
+    assert run(tmp_path / "s.h5", lidc, "--spacing", 0.05) == 2
+    said = capsys.readouterr().err
+    assert "marks are cut off" in said
+    assert not (tmp_path / "s.h5").exists()
+    made(tmp_path / "s.h5", lidc, "--spacing", 0.05, "--allow-cut").close()
+    told = re.search(r"cut off: \D+1 loses (\d+) of (\d+) marked pixels", capsys.readouterr().err)
+    assert told is not None
+    assert 0 < int(told[1]) < int(told[2])
+    assert int(told[2]) >= int(whole[0].sum())

@@ -22,9 +22,9 @@ from modiff.data.importers.lidc_dicom import outlines
 from modiff.data.importers.lidc_dicom.outlines import Nodule, Session, XmlFile, slices_of
 from modiff.data.intensity import stretch
 from modiff.errors import DataError
-from modiff.io.dicom.header import check_image, is_dicom, read_header, read_meta, text
-from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_slice
-from modiff.io.files import LIMITS, located, sha256_of
+from modiff.io.dicom.header import kind_of, text
+from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_headers, read_slice, slices_among
+from modiff.io.files import LIMITS, Limits, located, sha256_of
 from modiff.io.volume import moved
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -40,6 +40,7 @@ class Job:
     files: tuple[Path, ...]
     xml: tuple[XmlFile, ...]
     rule: CropRule
+    skip_broken: bool = False  # slices that cannot be read are left out
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,26 @@ class CtSeries:
         return float(np.median(steps)) if steps.size else self.planes[0].thickness, *self.planes[0].spacing
 
 
-def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
+def read_series(
+    files: Iterable[Path], where: Path, limits: Limits = LIMITS, notes: list[str] | None = None
+) -> list[CtSeries]:
     """The CT series among files, ordered by their UIDs; other objects and radiographs are left out.
 
-    Raises DataError for damaged files, slices of one series that differ in size, direction or pixel spacing, two files
-    that claim to be one slice, and more than 4,096 files in a series.
+    notes: takes up the files that `limits.skip_broken` leaves out. Raises DataError for damaged files, slices of one
+    series that differ in size, direction or pixel spacing, two files that claim to be one slice, and more than 4,096
+    files in a series.
     """
     found: dict[str, dict[Path, Dataset]] = defaultdict(dict)
+    folders: dict[Path, list[Path]] = defaultdict(list)
     for path in files:
-        if not is_dicom(path) or text(read_meta(path), "MediaStorageSOPClassUID") not in (_CT, ""):
-            continue
-        header = read_header(path)
+        folders[path.parent].append(path)
+    slices = [path for together in folders.values() for path in slices_among(together) if kind_of(path) in (_CT, "")]
+    headers, skipped = read_headers(slices, limits)
+    if notes is not None:
+        notes += skipped
+    for path, header in headers.items():
         if text(header, "SOPClassUID") != _CT:
             continue
-        check_image(path, header, LIMITS)
         series = found[text(header, "SeriesInstanceUID")]
         series[path] = header
         if len(series) > MAX_FILES:
@@ -97,14 +104,15 @@ def read_series(files: Iterable[Path], where: Path) -> list[CtSeries]:
 def import_patient(job: Job) -> dict[str, np.ndarray]:
     """All crops of a patient: n slices of nodules. R: the most reading sessions of one of the patient's series.
 
-    case: (n,) names. image: (n,H,W) uint8. masks: (n,R,H,W) bool, one per session. sessions: (n,), of each crop's
-    series, whose masks come first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes: what a
-    person who reads the log should know. sha256: of the files that were used. Raises DataError for anything in the
-    patient's files that cannot be trusted.
+    case: (n,) names. image: (n,H,W) uint8. masks: (n,R,H,W) bool, one per session. outlined: (n,2,R) pixels of the
+    slice that a session marked, and of these in the crop. sessions: (n,), of each crop's series, whose masks come
+    first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes: what a person who reads the log
+    should know. sha256: of the files that were used. Raises DataError for anything in the patient's files that cannot
+    be trusted.
     """
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
-    all_series = read_series(job.files, job.folder)
+    all_series = read_series(job.files, job.folder, Limits(option=None, skip_broken=job.skip_broken), notes)
     readings, digests = _readings(job, all_series, notes)
     number = 0
     for series in all_series:
@@ -118,7 +126,9 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
         notes.append("no CT series")
     raters = max((row["sessions"] for row in rows), default=0)
     for row in rows:
-        row["masks"] = np.pad(row["masks"], ((0, raters - row["sessions"]), (0, 0), (0, 0)))
+        absent = (0, raters - row["sessions"])
+        row["masks"] = np.pad(row["masks"], (absent, (0, 0), (0, 0)))
+        row["outlined"] = np.pad(row["outlined"], ((0, 0), absent))
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {"case": np.empty(0)}
     used = hashlib.sha256("\n".join(digests).encode()).hexdigest()
     return columns | {"notes": np.array(notes, dtype=np.str_), "sha256": np.array(used)}
@@ -175,14 +185,17 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
         if values.shape != series.shape:
             raise DataError("changed while it was read", path=series.paths[place])
         masks = np.zeros((readers, rule.size, rule.size), bool)
+        outlined = np.zeros((2, readers), np.int64)
         for reader, voxels in nodule.items():
             drawn = np.zeros(series.shape, bool)
             drawn[tuple(voxels[voxels[:, 0] == place, 1:].T)] = True
             masks[reader] = window.mask(drawn)
+            outlined[:, reader] = np.count_nonzero(drawn), np.count_nonzero(drawn & window.shown(series.shape))
         yield {
             "case": f"{job.patient}/nodule-{number}/slice-{index}",
             "image": np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8),
             "masks": masks,
+            "outlined": outlined,
             "sessions": readers,
             "affine": moved(affine_of([series.planes[place]]), top, left, window.scale),
             "slice_index": place,
@@ -249,6 +262,14 @@ class Window:
         """(size,size) bool of a mask (H,W): the pixel nearest to each place."""
         nearest = [np.rint(at).astype(int).clip(0, side - 1) for at, side in zip(self.places, mask.shape, strict=True)]
         return mask[np.ix_(*nearest)] & np.logical_and.outer(*self.inside)
+
+    def shown(self, shape: tuple[int, int]) -> np.ndarray:
+        """(H,W) bool: pixels of a slice whose middle lies in the window."""
+        rows, columns = (
+            (np.arange(side) > at[0] - step / 2) & (np.arange(side) < at[-1] + step / 2)
+            for side, at, step in zip(shape, self.places, self.scale, strict=True)
+        )
+        return np.logical_and.outer(rows, columns)
 
     @property
     def valid(self) -> tuple[int, int, int, int]:

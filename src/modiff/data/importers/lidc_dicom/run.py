@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
@@ -36,6 +37,7 @@ from modiff.io.dicom.header import is_dicom, read_header, text
 from modiff.io.files import replacing, told, workers
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
+_KEPT = 2  # version of what is kept of a patient
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _Crops = dict[str, np.ndarray]  # as `import_patient` makes them
 
@@ -51,7 +53,9 @@ class LidcDicom(Importer[Job]):
         if args.spacing is not None and not 0.05 <= args.spacing <= 10:
             raise ConfigError("mm per pixel", field="--spacing", found=args.spacing, expected="0.05 to 10")
         self.rule, self._console = CropRule(spacing=args.spacing), Console(stderr=True)
-        self._found, unused = find_jobs([Path(path) for path in args.folders], args.xml, self.rule)
+        self._found, unused = find_jobs(
+            [Path(path) for path in args.folders], args.xml, self.rule, skip_broken=args.skip_broken
+        )
         if unused:
             self._say(f"{unused} XML files are about no series here")
         output = Path(args.output)
@@ -104,7 +108,7 @@ class LidcDicom(Importer[Job]):
         stats = ((path, path.stat()) for path in (*job.files, *(file.path for file in job.xml)))
         files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
         names = sorted(file.name for file in job.xml)
-        made_from = json.dumps([self.version, job.patient, asdict(job.rule), files, names])
+        made_from = json.dumps([_KEPT, self.version, job.patient, asdict(job.rule), files, names, job.skip_broken])
         return self._kept / f"{hashlib.sha256(made_from.encode()).hexdigest()}.npz"
 
     def _load(self, job: Job) -> _Crops | None:
@@ -134,6 +138,7 @@ class LidcDicom(Importer[Job]):
         for row, case in enumerate(made["case"].tolist()):
             place = {name: made[name][row] for name in ("affine", "slice_index", "valid", "spacing")}
             read = np.arange(self.raters) < made["sessions"][row]
+            self.cut.add(*made["outlined"][row])
             yield Case(case, item.patient, made["image"][row][None], masks[row], read, place)
 
     def __exit__(self, *failure: Any) -> bool | None:
@@ -162,7 +167,9 @@ def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[
             pool.shutdown(cancel_futures=True)
 
 
-def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule) -> tuple[list[Job], int]:
+def find_jobs(
+    folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule, *, skip_broken: bool = False
+) -> tuple[list[Job], int]:
     """One job per patient, in order of their names, and how many XML files of `xml` are about no series that is here.
 
     An XML in a patient's folder goes to that patient. One of `xml` (folders or zip archives) goes to the patient who
@@ -184,11 +191,12 @@ def find_jobs(folders: Sequence[Path], xml: Sequence[str | Path], rule: CropRule
         uids: dict[Path, str] = {}  # of the first DICOM file in each folder
         for path in slices if elsewhere else ():
             if path.parent not in uids and is_dicom(path):
-                uids[path.parent] = text(read_header(path), "SeriesInstanceUID")
+                with suppress(DataError):  # what cannot be read is told when the patient is
+                    uids[path.parent] = text(read_header(path), "SeriesInstanceUID")
         for uid in filter(None, uids.values()):
             about += elsewhere.pop(uid, [])
         if slices:
-            jobs.append(Job(check_case(who), roots[who], tuple(slices), tuple(about), rule))
+            jobs.append(Job(check_case(who), roots[who], tuple(slices), tuple(about), rule, skip_broken))
     if not jobs:
         expected = "folders such as LIDC-IDRI-0001 with slices below"
         raise DataError("no patient's folder", path=", ".join(map(str, folders)), expected=expected)
