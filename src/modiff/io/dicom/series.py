@@ -170,7 +170,7 @@ def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, lis
     """Rescaled slices (Z,H,W) and their headers."""
     headers, slices, padding = [], [], []
     for file in files:
-        header, stored = dicom.dicom.read_with_pixels(file, limits)
+        header, stored = dicom.read_with_pixels(file, limits)
         headers.append(header)
         with located(file):
             padding.append(_is_padding(header, stored))
