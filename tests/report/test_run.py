@@ -8,12 +8,13 @@ import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import AWKWARD, Discs, write_run
+from runs import AWKWARD, Discs, loaded, write_run
 
 from modiff.cli import main
 from modiff.data.loading import load
@@ -361,3 +362,11 @@ def test_dim_data_is_shown_in_a_window_of_its_own(images, monkeypatch):
     assert report.case_figures(images, Discs().eval())[1] == (0.0, 1.0)
     low, high = report.case_figures(replace(images, image=images.image // 4), Discs().eval())[1]
     assert 0.0 < low < high < 0.25
+
+
+@pytest.mark.parametrize(("images", "told"), [(8, True), (225_536, False)])
+def test_a_model_that_has_hardly_been_trained_is_told_of(run, tmp_path, monkeypatch, few, images, told):
+    card = {"images_seen": images}
+    monkeypatch.setattr("modiff.report.run.load_model", lambda path: SimpleNamespace(**vars(loaded()) | {"card": card}))
+    text = write_report(run, tmp_path / "x.html").read_text(encoding="utf-8")
+    assert ("The model has hardly been trained: it has seen 8 images in training, fewer than 5,000." in text) is told
