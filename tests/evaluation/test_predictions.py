@@ -137,12 +137,12 @@ def test_a_set_of_masks_and_probabilities_must_say_which():
     values = Values("auto", 1)
     values.read(raw(np.array([[[0, 1]]], np.uint8), "first"))
     with pytest.raises(DataError, match=r"second.*masks in case first"):
-        values.read(raw(np.array([[[0, 17]]], np.uint8), "second"))
+        values.read(raw(np.array([[[0, 17, 18]]], np.uint8), "second"))
 
 
 def test_an_empty_mask_says_nothing_of_the_set():
     values = Values("auto", 1)
-    for array in ([[[0, 0]]], [[[0, 255]]], [[[0, 17]]], [[[0, 0]]]):
+    for array in ([[[0, 0]]], [[[0, 255]]], [[[0, 17, 18]]], [[[0, 0]]]):
         values.read(raw(np.array(array, np.uint8)))
 
 

@@ -33,8 +33,11 @@ def run(args: argparse.Namespace) -> int:
     with Store.open(path) as store:
         patients = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
         splits = ", ".join(f"{len(store.rows(name))} {name}" for name in store.split_names())
+        notes = list(store.info.notes)
         print(f"{path}: {len(store)} images of {len(patients)} patients ({splits}), {len(store.info.raters)} raters")
     if told := advice(given, patients):
-        print(f"note: {told}")
+        notes.append(told)
+    for note in notes:
+        print(f"note: {note}")
     print(f"`modiff info {path}` says more.")
     return 0

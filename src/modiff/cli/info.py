@@ -87,6 +87,7 @@ def _facts(about: dict[str, Any]) -> Table:
         "spacing": f"{spacing[0]:g} × {spacing[1]:g} mm" if spacing else "not the same for all, or unknown",
         **{name: about[name] for name in ("source", "licence", "importer")},
         "files read": "\n".join(f"{name}\n{digest}" for name, digest in about["provenance"].items()) or "none",
+        "notes": "\n".join(about.get("notes", ())),
         "fingerprint": about["fingerprint"],
         "folds": ", ".join(f"{fold}: {patients} patients" for fold, patients in about["folds"].items()),
     }

@@ -18,6 +18,8 @@ def describe(store: Store) -> dict[str, Any]:
     `splits` holds one entry per split and, last, one for `all`; see `_statistics` for what the numbers mean.
     """
     said = {"spacing_mm" if name == "spacing" else name: value for name, value in asdict(store.info).items()}
+    if not said["notes"]:
+        del said["notes"]
     counts = _count(store)
     names = [*store.split_names(), "all"]
     rows = {name: store.rows(None if name == "all" else name) for name in names}

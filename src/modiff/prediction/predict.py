@@ -360,7 +360,9 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     assert plan is not None
     assert values is not None
     method = type(predictor.model).__name__
-    return Prediction(scan, asked, method, samples, summary, plan, values, predictor.case, predictor.notes)
+    return Prediction(
+        scan, asked, method, samples, summary, plan, values, predictor.case, (*scan.notes, *predictor.notes)
+    )
 
 
 def called(scan: Volume) -> str:

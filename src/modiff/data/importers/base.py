@@ -78,6 +78,11 @@ class Importer(AbstractContextManager["Importer[Item]"], Generic[Item]):
         """Patient -> split: by --splits or the hash, unless the source has splits of its own."""
         return assign(self.patients(), rule, getattr(self.args, "splits", None))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided in reading that a user must know of; whole once all items are read."""
+        return ()
+
     @abstractmethod
     def read(self, item: Item) -> Iterable[Case]:
         """The cases of one item; raises DataError for what cannot be trusted."""
@@ -130,6 +135,7 @@ def write_store(
             for one in cases:
                 read, split = everyone if one.read is None else one.read, splits[one.patient]
                 writer.add(one.image, one.masks, read, case=one.case, patient=one.patient, split=split, **one.place)
+        writer.info = replace(info, notes=source.notes)
 
 
 def _read(source: Importer) -> Iterator[Iterable[Case]]:
