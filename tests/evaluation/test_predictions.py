@@ -151,6 +151,51 @@ def test_a_set_said_to_be_probabilities_may_hold_small_ones():
     np.testing.assert_allclose(found[0, 0, 0], [[0, 1 / 255]], atol=1e-9)
 
 
+@pytest.mark.parametrize("meaning", ["auto", "masks"])
+@pytest.mark.parametrize(
+    ("dtype", "top", "noted"),
+    [
+        *((bool, 1, False), ("u1", 255, False), ("u2", 65535, False), ("i8", 1, False), ("f4", 1, False)),
+        *(("u1", 2, True), ("u1", 100, True), ("u1", 128, True), ("u2", 255, True), ("i2", 255, True)),
+        *(("i4", 65535, True), ("i1", -1, True), ("f4", 255, True)),
+    ],
+)
+def test_0_and_one_other_value_are_masks_of_any_type(maps, dtype, top, noted, meaning):
+    values = Values(meaning, 1)
+    found = values.read(raw(maps["p1/a"].astype(dtype) * np.dtype(dtype).type(top)))
+    np.testing.assert_array_equal(found[0, :, 0], maps["p1/a"])
+    assert bool(values.notes) == noted
+
+
+@pytest.mark.parametrize("meaning", ["auto", "masks"])
+def test_each_map_of_a_case_has_its_own_full_scale(maps, meaning):
+    values = Values(meaning, 1)
+    found = values.read(raw(maps["p1/a"] * np.array([1, 255, 1], np.uint8)[:, None, None]))
+    np.testing.assert_array_equal(found[0, :, 0], maps["p1/a"])
+    assert "0 and 1 in 2 files, such as c, map 0; masks of 0 and 255 in c, map 1" in values.notes[0]
+
+
+def test_a_nearly_empty_map_among_probabilities_is_one_too():
+    values = Values("auto", 1)
+    found = values.read(raw(np.array([[[0, 1]], [[9, 255]]], np.uint8)))
+    np.testing.assert_allclose(found[0, :, 0, 0], [[0, 1 / 255], [9 / 255, 1]], rtol=1e-6)
+    assert values.notes == ("whole numbers are read as probabilities, 255 as 1 (c)",)
+
+
+def test_two_foreground_values_of_unknown_scale_are_refused():
+    values = Values("auto", 1)
+    values.read(raw(np.array([[[0, 7]]], np.uint8), "first"))
+    with pytest.raises(DataError, match="0 and 9, but 0 and 7 in first, map 0"):
+        values.read(raw(np.array([[[0, 9]]], np.uint8)))
+
+
+def test_probabilities_a_rounding_above_1_are_clipped_with_a_note():
+    values = Values("auto", 1)
+    found = values.read(raw(np.array([[[0, 0.4, 1.0000002]]], np.float64)))
+    np.testing.assert_array_equal(found[0, 0, 0], np.float32([[0, 0.4, 1]]))
+    assert "clipped" in values.notes[0]
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.5, np.nan, np.inf])
 def test_values_outside_0_and_1_name_case_and_map(value):
     array = np.zeros((3, 2, 2))
@@ -297,3 +342,29 @@ def test_a_palettes_indices_are_classes_and_one_bit_is_a_mask(tmp_path, suffix):
         read = {case: Values("masks", 2).read(source.read(case))[0, 0] for case in source.cases}
     np.testing.assert_array_equal(read["palette"], np.stack([classes == 1, classes == 2]))
     np.testing.assert_array_equal(read["bits"], np.stack([classes == 1, np.zeros_like(classes)]))
+
+
+@pytest.mark.parametrize("name", ["grey palette", "grey RGB", "array of booleans", "reversed palette"])
+def test_a_mask_is_read_however_it_is_stored(tmp_path, maps, name):
+    mask, folder = maps["p1/a"][0], tmp_path / "a"
+    folder.mkdir()
+    image = Image.fromarray(mask * np.uint8(255))
+    if name == "array of booleans":
+        np.save(folder / "r.npy", mask.astype(bool))
+    elif name == "reversed palette":
+        turned = Image.fromarray(1 - mask, "P")
+        turned.putpalette([255, 255, 255, 0, 0, 0])
+        turned.save(folder / "r.png")
+    else:
+        (image.convert("RGB").quantize(2) if name == "grey palette" else image.convert("RGB")).save(folder / "r.png")
+    with open_maps(tmp_path) as source:
+        np.testing.assert_array_equal(Values("masks", 1).read(source.read("a"))[0, 0, 0], mask)
+
+
+def test_a_palette_whose_first_colour_is_not_black_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    image = Image.fromarray(np.eye(4, dtype=np.uint8), "P")
+    image.putpalette([255, 0, 0, 0, 0, 0])
+    image.save(tmp_path / "a" / "r.png")
+    with open_maps(tmp_path) as source, pytest.raises(DataError, match="first colour is not black"):
+        source.read("a")

@@ -48,7 +48,7 @@ class Foreground:
 
     def __init__(self) -> None:
         self.seen: dict[float, tuple[int, str]] = {}
-        self._clash = False
+        self._clash, self._odd = False, set[float]()
 
     def fault(self, present: np.ndarray, file: object) -> str | None:
         """Takes the `values` of a `two_valued` file; says what clashes where it does not fit those before it."""
@@ -59,6 +59,8 @@ class Foreground:
         count, first = self.seen.get(value, (0, str(file)))
         self.seen[value] = count + 1, first
         guess = value not in SCALES
+        if value != 1 and not (present.dtype.kind == "u" and value == np.iinfo(present.dtype).max):
+            self._odd.add(value)
         others = [other for other in self.seen if other != value and (guess or other not in SCALES)]
         if not others or (self._clash and not guess):  # of a clash only the odd files are told of, and the first other
             return None
@@ -79,10 +81,10 @@ class Foreground:
 
     @property
     def guessed(self) -> str | None:
-        """That a value was taken for foreground, in words."""
-        if self.only in (None, *SCALES):
+        """That a value was taken for foreground which is neither 1 nor its type's maximum, in words."""
+        if self.only is None or self.only not in self._odd:
             return None
-        return f"{self._told(self.only or 0)}: {self.only:g} is read as foreground"
+        return f"{self._told(self.only)}: {self.only:g} is read as foreground"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -110,7 +112,7 @@ def whole(array: np.ndarray) -> np.ndarray:
 def values(array: np.ndarray) -> np.ndarray:
     """The distinct values, sorted."""
     if array.dtype == np.uint8:
-        return np.flatnonzero(np.bincount(array.ravel(), minlength=256))
+        return np.flatnonzero(np.bincount(array.ravel(), minlength=256)).astype(np.uint8)
     return np.unique(array)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
-from modiff.io.volume import Volume, difference
+from modiff.io.volume import Volume, difference, remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,6 +96,7 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
     if len(paths) == 1:
         return read_image(paths[0], limits=limits)
     volumes: list[Volume] = []
+    notes: dict[str, None] = {}
     for path in paths:
         scan = read_image(path, limits=limits)
         with located(path):
@@ -104,8 +105,12 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
             volumes.append(scan)
             if what := difference(volumes[0], scan):
                 raise DataError("is on another grid than the first", found=what)
+            notes |= dict.fromkeys(scan.notes)
+            if known := remark(volumes[0], scan):
+                notes[f"a channel has {known}: read voxel by voxel"] = None
     digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
-    return replace(volumes[0], array=np.concatenate([volume.array for volume in volumes]), sha256=digests)
+    array = np.concatenate([volume.array for volume in volumes])
+    return replace(volumes[0], array=array, sha256=digests, notes=tuple(notes))
 
 
 def read_jpeg(path: Path, limits: Limits = LIMITS) -> np.ndarray:

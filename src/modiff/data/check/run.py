@@ -233,7 +233,7 @@ class _FolderCheck:
         foreground = self.reader.labels.foreground
         if foreground.mixed:
             yield Finding("warning", "mask values of two kinds", foreground.mixed)
-        elif foreground.only == 255:
+        elif foreground.only == 255 and not foreground.guessed:
             yield Finding("note", "mask values 0 and 255", "255 is read as foreground")
         for note in self.reader.notes:
             if note != foreground.mixed:

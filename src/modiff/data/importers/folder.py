@@ -181,6 +181,8 @@ class Folder(Importer[Item]):
             if what := difference(first, grid):
                 found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
                 raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
+            if known := remark(first, grid):
+                self.places.add([f"channels with {known}: read voxel by voxel"], grid.path.relative_to(self.root))
         return replace(first, array=np.concatenate([grid.array for grid in parts.values()]))
 
     def differences(self, item: Item, image: Volume) -> Iterator[DataError]:
@@ -195,9 +197,9 @@ class Folder(Importer[Item]):
         if (names := self.channels(item, len(image.array))) != known:
             yield _unlike("different channels", image, ", ".join(names), ", ".join(known))
         if image.shape[0] > 1 and sides(image) != sides(first) and self.args.plane == "native":
-            hint = "--plane axial, coronal or sagittal turns them alike." if sides(image) and sides(first) else None
-            found = f"columns, rows and slices towards {sides(image)}"
-            yield _unlike("axes that run differently", image, found, str(sides(first)), hint)
+            turns = "--plane axial, coronal or sagittal turns them alike." if sides(image) and sides(first) else None
+            found = f"columns, rows and slices towards {sides(image) or 'no known side'}"
+            yield _unlike("axes that run differently", image, found, str(sides(first)), turns)
 
     def mask(self, item: Item, name: str, stored: Volume) -> tuple[DataError | None, Volume]:
         """A rater's mask as class indices, turned as its image is, and what is wrong with its values.
