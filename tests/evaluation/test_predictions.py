@@ -368,3 +368,36 @@ def test_a_palette_whose_first_colour_is_not_black_is_refused(tmp_path):
     image.save(tmp_path / "a" / "r.png")
     with open_maps(tmp_path) as source, pytest.raises(DataError, match="first colour is not black"):
         source.read("a")
+
+
+def test_maps_of_several_number_types_are_masks_and_no_probabilities(tmp_path, maps):
+    for name, mask, dtype, top in zip(
+        "rst", maps["p1/a"], (np.uint8, np.uint16, np.int16), (255, 65535, 1), strict=True
+    ):
+        nifti(tmp_path / "a" / f"{name}.nii", mask.astype(dtype)[None] * dtype(top))
+    with open_maps(tmp_path) as source:
+        for meaning in ("auto", "masks"):
+            np.testing.assert_array_equal(Values(meaning, 1).read(source.read("a"))[0, :, 0], maps["p1/a"])
+        with pytest.raises(DataError, match="no scale for probabilities; found several number types"):
+            Values("probabilities", 1).read(source.read("a"))
+
+
+@pytest.mark.parametrize(("ours", "refused"), [((0, 0), False), ((1, 1), False), ((1, 2), False), ((2, 1), True)])
+def test_forms_of_a_case_are_compared_each(tmp_path, ours, refused):
+    """Numbers are mm along x of the sform and the qform; 0 is a code of 0."""
+    for name, places in (("r", (1, 1)), ("s", ours)):
+        image = nibabel.Nifti1Image(np.eye(5, dtype=np.uint8)[..., None], None)
+        for form, place in zip(("sform", "qform"), places, strict=True):
+            affine = np.eye(4)
+            affine[0, 3] = place
+            getattr(image, f"set_{form}")(affine if place else None, code=int(place > 0))
+        (tmp_path / "a").mkdir(exist_ok=True)
+        nibabel.save(image, tmp_path / "a" / f"{name}.nii")
+    with open_maps(tmp_path) as source:
+        if refused:
+            with pytest.raises(DataError, match="the same place by the qform, but up to 1 mm apart by the sform"):
+                source.read("a")
+        else:
+            notes = [text for text, _ in source.read("a").notes]
+            assert bool(notes) == (ours != (1, 1))
+            assert not notes or notes[-1].endswith("read voxel by voxel")

@@ -40,7 +40,8 @@ class RawMaps:
     """The maps of one case as their files have them.
 
     array: (N,C,Z,H,W); C is 1 or the number of classes, Z > 1 for volumes. names: N. grid: the first map, where files
-    may say where they lie. weights: (N,) where they say. notes: what is to be known of a file, and the file.
+    may say where they lie. weights: (N,) where they say. notes: what is to be known of a file, and the file. mixed: the
+    files are of several number types, so that their maxima are not that of `array`.
     """
 
     case: str
@@ -50,6 +51,7 @@ class RawMaps:
     grid: Volume | None = None
     weights: np.ndarray | None = None
     notes: list[tuple[str, str]] = field(default_factory=list)
+    mixed: bool = False
 
     @classmethod
     def numbered(cls, case: str, path: Path, array: np.ndarray) -> RawMaps:
@@ -220,7 +222,7 @@ class FolderMaps(MapSource):
             self._files[case] = maps
 
     def read(self, case: str) -> RawMaps:
-        """The case's maps in the order of their names; they must be of one size, number type and place."""
+        """The case's maps in the order of their names; they must be of one size and place."""
         if case in self._npz:
             with NpzMaps(self._npz[case], case) as npz:
                 return npz.read(case)
@@ -230,18 +232,16 @@ class FolderMaps(MapSource):
         notes = [(text, one.path.relative_to(self.path).as_posix()) for one in maps for text in one.notes]
         first = f"the first map of case {case}"
         for one in maps:
-            for what, found, expected in (
-                ("size", *("×".join(map(str, each.array.shape)) for each in (one, maps[0]))),
-                ("number type", one.array.dtype, maps[0].array.dtype),
-            ):
-                if found != expected:
-                    raise DataError(f"another {what}", path=one.path, found=found, expected=f"{expected} as {first}")
+            found, expected = ("×".join(map(str, each.array.shape)) for each in (one, maps[0]))
+            if found != expected:
+                raise DataError("another size", path=one.path, found=found, expected=f"{expected} as {first}")
             notes += check_place(one, maps[0], where=str(one.path), case=case, other=first)
         try:
             together = np.stack([one.array for one in maps])
         except MemoryError as error:
             raise DataError("does not fit into memory", path=self.path, field=case, found=len(maps)) from error
-        return RawMaps(case, str(self.path / case), tuple(names), together, maps[0], notes=notes)
+        mixed = len({one.array.dtype for one in maps}) > 1
+        return RawMaps(case, str(self.path / case), tuple(names), together, maps[0], notes=notes, mixed=mixed)
 
     def count(self, case: str) -> int:
         """The number of files, or of maps in the NPZ."""

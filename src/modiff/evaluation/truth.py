@@ -243,9 +243,10 @@ class Values:
             hint = "One channel holds masks of several classes, not their probabilities."
             raise _wrong(raw, "number of channels", 1, f"{self.classes} channels, a class each", hint=hint)
         if array.dtype.kind != "f":
-            if array.dtype not in _SCALED:
+            if array.dtype not in _SCALED or raw.mixed:
                 hint = "Write 8 or 16-bit unsigned numbers, or floats."
-                raise _wrong(raw, "no scale for probabilities", array.dtype, hint=hint)
+                found = "several number types" if raw.mixed else array.dtype
+                raise _wrong(raw, "no scale for probabilities", found, hint=hint)
             return (array / np.float32(np.iinfo(array.dtype).max)).astype(np.float32)
         wrong = ~((array >= -ROUNDING) & (array <= 1 + ROUNDING))  # NaN too
         if wrong.any():

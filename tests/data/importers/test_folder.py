@@ -443,7 +443,9 @@ def test_a_shifted_geometry_is_refused_in_mm(volume: Path, capsys: pytest.Captur
     path, moved = volume / "p1" / "rater-bob.nii.gz", AFFINE.copy()
     moved[0, 3] += 1.5
     _nii(path, nib.load(path).get_fdata().T.astype(np.uint8), moved)
-    assert "1.5 mm apart" in _refused(volume, capsys, *WINDOW)
+    error = _refused(volume, capsys, *WINDOW)
+    assert "1.5 mm apart" in error
+    assert "18 marked voxels become 18." in error
 
 
 def test_values_without_a_scale_are_refused(volume: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,7 @@ class Folder(Importer[Item]):
     """Your own data: a folder of images, and of every rater's masks, in any common format."""
 
     version = "folder 1"
-    resample_hint: ClassVar[str | None] = "--resample nearest moves it onto the image's grid."
+    resample_hint: ClassVar[str | None] = "--resample nearest moves it onto the image's grid"
 
     def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
@@ -230,9 +230,11 @@ class Folder(Importer[Item]):
                 raise
             hint = hint and f"--resample is refused: {error.message}; {error.details}"
         else:
+            before, after = (np.count_nonzero(one.array) for one in (mask, moved))
             if self.args.resample:
-                self._resampled += [1, *(np.count_nonzero(one.array) for one in (mask, moved))]
+                self._resampled += [1, before, after]
                 return moved
+            hint = hint and f"{hint}: {before} marked voxels become {after}."
         if image.shape == (mask.shape[0], *mask.shape[:0:-1]) and image.shape != mask.shape:
             what += ", rows and columns swapped?"
         raise DataError("a mask on another grid than its image", path=mask.path, found=what, hint=hint)
