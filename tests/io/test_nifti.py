@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from modiff.errors import DataError, ModiffError
 from modiff.io.files import Limits
 from modiff.io.nifti import read_nifti
-from modiff.io.volume import difference, remark, turn
+from modiff.io.volume import Volume, difference, remark, turn
 
 AFFINE = np.array([[-0.5, 0.1, 0, 10], [0.1, 0.5, 0.2, -20], [0, -0.4, 3, 5], [0, 0, 0, 1]])
 TYPES = ["u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8"]
@@ -132,6 +132,14 @@ def test_places_are_compared_in_every_form_that_both_have(
     if what is None and found[0].affine is not None and found[1].affine is not None:
         turned = [turn(volume, "coronal") for volume in found]
         assert (difference(*turned), remark(*turned)) == (None, known)
+
+
+@pytest.mark.parametrize(("sform", "words"), [(1, "not by the qform"), (2, "same place by the qform, but up to 1 mm")])
+def test_a_place_that_is_not_niftis_is_compared_with_both_forms(tmp_path: Path, sform: int, words: str) -> None:
+    mask = read_nifti(_formed(tmp_path / "a.nii", _moved(sform, 0, 0), _moved(3 - sform, 0, 0)))
+    image = Volume(mask.array, _moved(1, 0, 0), tmp_path, "DICOM")
+    assert words in str(difference(image, mask) or remark(image, mask))
+    assert (difference(image, mask) is None) == (sform == 1)
 
 
 def test_a_broken_qform_beside_an_sform_is_ignored(tmp_path: Path) -> None:

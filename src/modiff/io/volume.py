@@ -99,22 +99,24 @@ def difference(one: Volume, other: Volume) -> str | None:
     """
     if one.shape != other.shape:
         return f"{_times(other.shape)} in place of {_times(one.shape)}"
-    same, apart = _forms(one, other)
-    if not apart or (same and same[0] == next(iter(one.forms))):
+    apart = _apart(one, other)
+    used = next(iter(apart), "")
+    if not apart.get(used):
         return None
-    name, distance = next(iter(apart.items()))
-    if not same:
-        return f"the same size, but up to {distance:.3g} mm apart"
-    return f"the same size and the same place by the {same[0]}, but up to {distance:.3g} mm apart by the {name}"
+    same = next((name for name, mm in apart.items() if not mm), None)
+    words = f"up to {apart[used]:.3g} mm apart"
+    if same is None:
+        return f"the same size, but {words}"
+    return f"the same size and the same place by the {same}, but {words} by the {used}"
 
 
 def remark(image: Volume, mask: Volume) -> str | None:
     """What a mask has that is on the grid of its image (no `difference`), where that is not plain; else None."""
     if (image.affine is None) != (mask.affine is None):
         return "no geometry" if mask.affine is None else "a geometry that the image lacks"
-    same, apart = _forms(image, mask)
-    if apart:
-        return f"the image's place by the {same[0]}, which is used, but not by the {next(iter(apart))}"
+    apart = _apart(image, mask)
+    if other := next((name for name, mm in apart.items() if mm), None):
+        return f"the image's place by the {next(iter(apart))}, which is used, but not by the {other}"
     mine, its = (next(iter(volume.forms), None) for volume in (image, mask))
     return f"the place by the {its} that the image has by the {mine}" if mine and its and mine != its else None
 
@@ -126,16 +128,19 @@ def corners_apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, int, int
     return apart if apart > _TOLERANCE * np.linalg.norm(one[:3, :3], axis=0).min() else 0.0
 
 
-def _forms(one: Volume, other: Volume) -> tuple[list[str], dict[str, float]]:
-    """The forms in which two volumes of one shape lie alike, and those in which they do not, with the mm."""
+def _apart(one: Volume, other: Volume) -> dict[str, float]:
+    """mm between two volumes of one shape by each form that both have, the one that is used first; 0 is the same.
+
+    A place that is not NIfTI's is compared with every form; places without a common form as they are used.
+    """
     if one.affine is None or other.affine is None:
-        return [], {}
-    common = {name: (one.forms[name], other.forms[name]) for name in one.forms if name in other.forms}
-    apart = {
-        name: corners_apart(mine @ one.affine, theirs @ other.affine, one.shape)
-        for name, (mine, theirs) in (common or {"": (np.eye(4), np.eye(4))}).items()
+        return {}
+    here = np.eye(4)
+    mine, theirs = one.forms or dict.fromkeys(other.forms, here), other.forms or dict.fromkeys(one.forms, here)
+    return {
+        name: corners_apart(mine.get(name, here) @ one.affine, theirs.get(name, here) @ other.affine, one.shape)
+        for name in [name for name in mine if name in theirs] or [""]
     }
-    return [name for name, mm in apart.items() if not mm], {name: mm for name, mm in apart.items() if mm}
 
 
 def resample(mask: Volume, to: Volume) -> Volume:
