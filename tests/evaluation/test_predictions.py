@@ -189,6 +189,18 @@ def test_two_foreground_values_of_unknown_scale_are_refused():
         values.read(raw(np.array([[[0, 9]]], np.uint8)))
 
 
+def test_an_empty_map_beside_masks_of_floats_is_a_mask():
+    found = Values("auto", 1).read(raw(np.float32([[[0, 0]], [[0, 255]]])))
+    assert found[0, :, 0, 0].tolist() == [[False, False], [False, True]]
+
+
+def test_floats_of_0_and_one_small_value_are_probabilities_with_a_note():
+    values = Values("auto", 1)
+    np.testing.assert_array_equal(values.read(raw(np.float32([[[0, 0.004]]])))[0, 0, 0], np.float32([[0, 0.004]]))
+    assert values.notes == ("floats of 0 and one value below 1 are read as probabilities (c)",)
+    np.testing.assert_array_equal(Values("masks", 1).read(raw(np.float32([[[0, 0.004]]])))[0, 0, 0], [[False, True]])
+
+
 def test_probabilities_a_rounding_above_1_are_clipped_with_a_note():
     values = Values("auto", 1)
     found = values.read(raw(np.array([[[0, 0.4, 1.0000002]]], np.float64)))

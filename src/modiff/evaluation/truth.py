@@ -198,8 +198,15 @@ class Values:
     def _meaning(self, raw: RawMaps, array: np.ndarray) -> str:
         highest = 1 if array.shape[1] > 1 else self.classes
         if array.dtype.kind == "f":
-            scaled = array.max() > 1 + ROUNDING and all(two_valued(values(one)) for one in whole(array))
-            return "masks" if highest > 1 or (scaled and whole(array) is not array) else "probabilities"
+            if highest > 1:
+                return "masks"
+            numbers = whole(array)
+            held = [values(one) for one in numbers]
+            if numbers is not array and array.max() > 1 + ROUNDING and all(map(two_valued, held)):
+                return "masks"
+            if any(two_valued(present) and 0 < present[-1] < 1 for present in held):
+                self.said.add(["floats of 0 and one value below 1 are read as probabilities"], raw.case)
+            return "probabilities"
         if not array.any() or (highest == 1 and _is_full_scale(array)):
             return "masks"  # empty masks, or 0 and full scale: the same in both readings
         masks = int(array.max()) <= highest or (highest == 1 and all(two_valued(values(one)) for one in array))
