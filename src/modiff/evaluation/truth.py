@@ -200,11 +200,10 @@ class Values:
         if array.dtype.kind == "f":
             if highest > 1:
                 return "masks"
-            numbers = whole(array)
-            held = [values(one) for one in numbers]
-            if numbers is not array and array.max() > 1 + ROUNDING and all(map(two_valued, held)):
+            tops = [one.max() for one in array if ((one == 0) | (one == one.max())).all()]
+            if array.max() > 1 + ROUNDING and len(tops) == len(array) and whole(array) is not array:
                 return "masks"
-            if any(two_valued(present) and 0 < present[-1] < 1 for present in held):
+            if any(0 < top < 1 - ROUNDING for top in tops):
                 self.said.add(["floats of 0 and one value below 1 are read as probabilities"], raw.case)
             return "probabilities"
         if not array.any() or (highest == 1 and _is_full_scale(array)):
