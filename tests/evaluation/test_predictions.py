@@ -137,18 +137,75 @@ def test_a_set_of_masks_and_probabilities_must_say_which():
     values = Values("auto", 1)
     values.read(raw(np.array([[[0, 1]]], np.uint8), "first"))
     with pytest.raises(DataError, match=r"second.*masks in case first"):
-        values.read(raw(np.array([[[0, 17]]], np.uint8), "second"))
+        values.read(raw(np.array([[[0, 17, 18]]], np.uint8), "second"))
 
 
 def test_an_empty_mask_says_nothing_of_the_set():
     values = Values("auto", 1)
-    for array in ([[[0, 0]]], [[[0, 255]]], [[[0, 17]]], [[[0, 0]]]):
+    for array in ([[[0, 0]]], [[[0, 255]]], [[[0, 17, 18]]], [[[0, 0]]]):
         values.read(raw(np.array(array, np.uint8)))
 
 
 def test_a_set_said_to_be_probabilities_may_hold_small_ones():
     found = Values("probabilities", 1).read(raw(np.array([[[0, 1]]], np.uint8)))
     np.testing.assert_allclose(found[0, 0, 0], [[0, 1 / 255]], atol=1e-9)
+
+
+@pytest.mark.parametrize("meaning", ["auto", "masks"])
+@pytest.mark.parametrize(
+    ("dtype", "top", "noted"),
+    [
+        *((bool, 1, False), ("u1", 255, False), ("u2", 65535, False), ("i8", 1, False), ("f4", 1, False)),
+        *(("u1", 2, True), ("u1", 100, True), ("u1", 128, True), ("u2", 255, True), ("i2", 255, True)),
+        *(("i4", 65535, True), ("i1", -1, True), ("f4", 255, True)),
+    ],
+)
+def test_0_and_one_other_value_are_masks_of_any_type(maps, dtype, top, noted, meaning):
+    values = Values(meaning, 1)
+    found = values.read(raw(maps["p1/a"].astype(dtype) * np.dtype(dtype).type(top)))
+    np.testing.assert_array_equal(found[0, :, 0], maps["p1/a"])
+    assert bool(values.notes) == noted
+
+
+@pytest.mark.parametrize("meaning", ["auto", "masks"])
+def test_each_map_of_a_case_has_its_own_full_scale(maps, meaning):
+    values = Values(meaning, 1)
+    found = values.read(raw(maps["p1/a"] * np.array([1, 255, 1], np.uint8)[:, None, None]))
+    np.testing.assert_array_equal(found[0, :, 0], maps["p1/a"])
+    assert "0 and 1 in 2 files, such as c, map 0; masks of 0 and 255 in c, map 1" in values.notes[0]
+
+
+def test_a_nearly_empty_map_among_probabilities_is_one_too():
+    values = Values("auto", 1)
+    found = values.read(raw(np.array([[[0, 1]], [[9, 255]]], np.uint8)))
+    np.testing.assert_allclose(found[0, :, 0, 0], [[0, 1 / 255], [9 / 255, 1]], rtol=1e-6)
+    assert values.notes == ("whole numbers are read as probabilities, 255 as 1 (c)",)
+
+
+def test_two_foreground_values_of_unknown_scale_are_refused():
+    values = Values("auto", 1)
+    values.read(raw(np.array([[[0, 7]]], np.uint8), "first"))
+    with pytest.raises(DataError, match="0 and 9, but 0 and 7 in first, map 0"):
+        values.read(raw(np.array([[[0, 9]]], np.uint8)))
+
+
+def test_an_empty_map_beside_masks_of_floats_is_a_mask():
+    found = Values("auto", 1).read(raw(np.float32([[[0, 0]], [[0, 255]]])))
+    assert found[0, :, 0, 0].tolist() == [[False, False], [False, True]]
+
+
+def test_floats_of_0_and_one_small_value_are_probabilities_with_a_note():
+    values = Values("auto", 1)
+    np.testing.assert_array_equal(values.read(raw(np.float32([[[0, 0.004]]])))[0, 0, 0], np.float32([[0, 0.004]]))
+    assert values.notes == ("floats of 0 and one value below 1 are read as probabilities (c)",)
+    np.testing.assert_array_equal(Values("masks", 1).read(raw(np.float32([[[0, 0.004]]])))[0, 0, 0], [[False, True]])
+
+
+def test_probabilities_a_rounding_above_1_are_clipped_with_a_note():
+    values = Values("auto", 1)
+    found = values.read(raw(np.array([[[0, 0.4, 1.0000002]]], np.float64)))
+    np.testing.assert_array_equal(found[0, 0, 0], np.float32([[0, 0.4, 1]]))
+    assert "clipped" in values.notes[0]
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, np.nan, np.inf])
@@ -297,3 +354,62 @@ def test_a_palettes_indices_are_classes_and_one_bit_is_a_mask(tmp_path, suffix):
         read = {case: Values("masks", 2).read(source.read(case))[0, 0] for case in source.cases}
     np.testing.assert_array_equal(read["palette"], np.stack([classes == 1, classes == 2]))
     np.testing.assert_array_equal(read["bits"], np.stack([classes == 1, np.zeros_like(classes)]))
+
+
+@pytest.mark.parametrize("name", ["grey palette", "grey RGB", "array of booleans", "reversed palette"])
+def test_a_mask_is_read_however_it_is_stored(tmp_path, maps, name):
+    mask, folder = maps["p1/a"][0], tmp_path / "a"
+    folder.mkdir()
+    image = Image.fromarray(mask * np.uint8(255))
+    if name == "array of booleans":
+        np.save(folder / "r.npy", mask.astype(bool))
+    elif name == "reversed palette":
+        turned = Image.fromarray(1 - mask, "P")
+        turned.putpalette([255, 255, 255, 0, 0, 0])
+        turned.save(folder / "r.png")
+    else:
+        (image.convert("RGB").quantize(2) if name == "grey palette" else image.convert("RGB")).save(folder / "r.png")
+    with open_maps(tmp_path) as source:
+        np.testing.assert_array_equal(Values("masks", 1).read(source.read("a"))[0, 0, 0], mask)
+
+
+def test_a_palette_whose_first_colour_is_not_black_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    image = Image.fromarray(np.eye(4, dtype=np.uint8), "P")
+    image.putpalette([255, 0, 0, 0, 0, 0])
+    image.save(tmp_path / "a" / "r.png")
+    with open_maps(tmp_path) as source, pytest.raises(DataError, match="first colour is not black"):
+        source.read("a")
+
+
+def test_maps_of_several_number_types_are_masks_and_no_probabilities(tmp_path, maps):
+    for name, mask, dtype, top in zip(
+        "rst", maps["p1/a"], (np.uint8, np.uint16, np.int16), (255, 65535, 1), strict=True
+    ):
+        nifti(tmp_path / "a" / f"{name}.nii", mask.astype(dtype)[None] * dtype(top))
+    with open_maps(tmp_path) as source:
+        for meaning in ("auto", "masks"):
+            np.testing.assert_array_equal(Values(meaning, 1).read(source.read("a"))[0, :, 0], maps["p1/a"])
+        with pytest.raises(DataError, match="no scale for probabilities; found several number types"):
+            Values("probabilities", 1).read(source.read("a"))
+
+
+@pytest.mark.parametrize(("ours", "refused"), [((0, 0), False), ((1, 1), False), ((1, 2), False), ((2, 1), True)])
+def test_forms_of_a_case_are_compared_each(tmp_path, ours, refused):
+    """Numbers are mm along x of the sform and the qform; 0 is a code of 0."""
+    for name, places in (("r", (1, 1)), ("s", ours)):
+        image = nibabel.Nifti1Image(np.eye(5, dtype=np.uint8)[..., None], None)
+        for form, place in zip(("sform", "qform"), places, strict=True):
+            affine = np.eye(4)
+            affine[0, 3] = place
+            getattr(image, f"set_{form}")(affine if place else None, code=int(place > 0))
+        (tmp_path / "a").mkdir(exist_ok=True)
+        nibabel.save(image, tmp_path / "a" / f"{name}.nii")
+    with open_maps(tmp_path) as source:
+        if refused:
+            with pytest.raises(DataError, match="the same place by the qform, but up to 1 mm apart by the sform"):
+                source.read("a")
+        else:
+            notes = [text for text, _ in source.read("a").notes]
+            assert bool(notes) == (ours != (1, 1))
+            assert not notes or notes[-1].endswith("read voxel by voxel")

@@ -76,9 +76,35 @@ def test_an_opaque_alpha_channel_is_dropped(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "image.png").array, GREY8[None, None])
 
 
-def test_a_palette_is_resolved(tmp_path):
-    Image.fromarray(GREY8).convert("RGB").quantize(256).save(tmp_path / "image.png")
-    assert read_image(tmp_path / "image.png").array.shape == (3, 1, 5, 7)
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_palette_of_greys_is_read_as_it_is_seen(tmp_path, suffix, mask):
+    image = Image.fromarray(GREY8).convert("RGB").quantize(256)
+    image.save(tmp_path / f"image.{suffix}")
+    assert (np.asarray(image) != GREY8).any()
+    np.testing.assert_array_equal(read_image(tmp_path / f"image.{suffix}", mask=mask).array, GREY8[None, None])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_palette_of_colours_is_colours_or_a_masks_indices(tmp_path, suffix):
+    indices = np.arange(35, dtype=np.uint8).reshape(5, 7) % 3
+    image = Image.fromarray(indices, "P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 7, 255])
+    image.save(tmp_path / f"image.{suffix}")
+    seen = read_image(tmp_path / f"image.{suffix}").array[:, 0]
+    np.testing.assert_array_equal(seen, np.asarray(image.convert("RGB")).transpose(2, 0, 1))
+    mask = read_image(tmp_path / f"image.{suffix}", mask=True)
+    np.testing.assert_array_equal(mask.array[0, 0], indices)
+    assert mask.palette == {0: "#000000", 1: "#ff0000", 2: "#0007ff"}
+
+
+def test_transparent_colours_of_a_palette_are_refused(tmp_path):
+    image = Image.fromarray(np.eye(5, dtype=np.uint8), "P")
+    image.putpalette([255, 255, 255, 255, 255, 255])
+    image.save(tmp_path / "image.png", transparency=0)
+    for mask in (False, True):
+        with pytest.raises(DataError, match="transparent"):
+            read_image(tmp_path / "image.png", mask=mask)
 
 
 def test_an_array_of_channels_is_read_as_it_is(tmp_path):

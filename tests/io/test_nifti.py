@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from modiff.errors import DataError, ModiffError
 from modiff.io.files import Limits
 from modiff.io.nifti import read_nifti
+from modiff.io.volume import Volume, difference, remark, turn
 
 AFFINE = np.array([[-0.5, 0.1, 0, 10], [0.1, 0.5, 0.2, -20], [0, -0.4, 3, 5], [0, 0, 0, 1]])
 TYPES = ["u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8"]
@@ -62,6 +63,90 @@ def test_a_rotated_qform_alone_is_the_geometry(tmp_path: Path) -> None:
     image.set_sform(None, code=0)
     nib.save(image, tmp_path / "a.nii")
     np.testing.assert_allclose(read_nifti(tmp_path / "a.nii").affine, rigid, atol=1e-6)
+
+
+def _formed(path: Path, sform: np.ndarray | None, qform: np.ndarray | None, array: np.ndarray | None = None) -> Path:
+    """With these forms set and no others."""
+    image = nib.Nifti1Image(_array() if array is None else array, None)
+    image.header["pixdim"][1:4] = [0.5, 0.5, 3]
+    for name, form in (("sform", sform), ("qform", qform)):
+        getattr(image, f"set_{name}")(form, code=0 if form is None else 1)
+    nib.save(image, path)
+    return path
+
+
+def _moved(*mm: float) -> np.ndarray:
+    """A rigid place this far from the origin."""
+    affine = np.diag([-0.5, 0.5, 3, 1])
+    affine[:3, 3] = mm
+    return affine
+
+
+@pytest.mark.parametrize(
+    "forms", [(_moved(1, 2, 3), None), (None, _moved(1, 2, 3)), (_moved(1, 2, 3), _moved(9, 2, 3))]
+)
+def test_the_sform_else_the_qform_is_the_place_as_nibabel_ranks_them(tmp_path: Path, forms: tuple) -> None:
+    path = _formed(tmp_path / "a.nii", *forms)
+    found, differ = read_nifti(path), all(form is not None for form in forms)
+    np.testing.assert_allclose(found.affine, nib.load(path).affine)
+    assert next(iter(found.forms)) == ("qform" if forms[0] is None else "sform")
+    assert found.notes == (("sform and qform differ: the sform is used",) if differ else ())
+
+
+def test_without_sform_and_qform_there_is_a_pixel_size_and_no_place(tmp_path: Path) -> None:
+    found = read_nifti(_formed(tmp_path / "a.nii", None, None))
+    assert (found.affine, found.spacing, found.voxel_mm3) == (None, (3.0, 0.5, 0.5), 0.75)
+    assert not found.is_picture
+    assert "neither sform nor qform" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "what", "known"),
+    [
+        ((1, 1), (1, 1), None, None),
+        ((1, None), (1, 1), None, None),
+        ((1, 2), (1, 2), None, None),
+        ((None, 1), (1, None), None, "the place by the sform that the image has by the qform"),
+        ((1, 2), (None, 2), None, "the place by the qform that the image has by the sform"),
+        ((1, 2), (1, 3), None, "the image's place by the sform, which is used, but not by the qform"),
+        ((1, 2), (2, 2), "the same place by the qform, but up to 1 mm apart by the sform", ...),
+        ((1, 2), (4, 5), "up to 3 mm apart", ...),
+        ((1, None), (None, 4), "up to 3 mm apart", ...),
+        ((1, 2), (None, 1), "up to 1 mm apart", ...),
+        ((None, None), (1, 1), None, "a geometry that the image lacks"),
+        ((1, 1), (None, None), None, "no geometry"),
+        ((None, None), (None, None), None, None),
+    ],
+)
+def test_places_are_compared_in_every_form_that_both_have(
+    tmp_path: Path, one: tuple, other: tuple, what: str | None, known: str | None
+) -> None:
+    files = [
+        _formed(tmp_path / f"{name}.nii", *(x and _moved(x, 0, 0) for x in forms))
+        for name, forms in (("one", one), ("other", other))
+    ]
+    found = [read_nifti(file) for file in files]
+    assert (difference(*found) or "").endswith(what or "")
+    assert (difference(*found) is None) == (what is None)
+    assert what or remark(*found) == known
+    if what is None and found[0].affine is not None and found[1].affine is not None:
+        turned = [turn(volume, "coronal") for volume in found]
+        assert (difference(*turned), remark(*turned)) == (None, known)
+
+
+@pytest.mark.parametrize(("sform", "words"), [(1, "not by the qform"), (2, "same place by the qform, but up to 1 mm")])
+def test_a_place_that_is_not_niftis_is_compared_with_both_forms(tmp_path: Path, sform: int, words: str) -> None:
+    mask = read_nifti(_formed(tmp_path / "a.nii", _moved(sform, 0, 0), _moved(3 - sform, 0, 0)))
+    image = Volume(mask.array, _moved(1, 0, 0), tmp_path, "DICOM")
+    assert words in str(difference(image, mask) or remark(image, mask))
+    assert (difference(image, mask) is None) == (sform == 1)
+
+
+def test_a_broken_qform_beside_an_sform_is_ignored(tmp_path: Path) -> None:
+    path = _formed(tmp_path / "a.nii", _moved(1, 2, 3), _moved(1, 2, 3))
+    found = read_nifti(_patch(path, 256, "3f", 3, 3, 3))  # no quaternion
+    np.testing.assert_allclose(found.affine, _moved(1, 2, 3))
+    assert list(found.forms) == ["sform"]
 
 
 def test_a_voxel_lies_where_the_affine_says(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,34 @@ def test_resampling_to_the_same_grid_changes_nothing() -> None:
     array = np.random.default_rng(0).integers(0, 3, (1, 3, 6, 5)).astype(np.uint8)
     grid = volume(array)
     np.testing.assert_array_equal(resample(grid, grid).array, array)
+
+
+@pytest.mark.parametrize(("steps", "kept"), [(0, 20), (1, 20), (2, 10), (40, 0)])
+def test_resampling_refuses_to_lose_marks(steps: int, kept: int) -> None:
+    """20 marked voxels in columns 7 and 8 of 10; the mask lies `steps` voxels further to the right than the image."""
+    array, place = np.zeros((1, 2, 5, 10), np.uint8), np.eye(4)
+    array[..., 7:9] = 1
+    place[0, 3] = steps
+    mask, image = volume(array, place), volume(array, np.eye(4))
+    if kept == 20:
+        assert resample(mask, image).array.sum() == kept
+    else:
+        with pytest.raises(DataError, match=f"would lose; found {20 - kept} of 20 marked voxels outside"):
+            resample(mask, image)
+
+
+def test_resampling_refuses_to_skip_a_mark() -> None:
+    array = np.zeros((1, 9, 3, 3), np.uint8)
+    array[0, 4, 1, 1] = 1
+    coarse = volume(np.zeros((1, 3, 3, 3), np.uint8), np.diag([1, 1, 3.0, 1]))
+    with pytest.raises(DataError, match="none of 1 marked voxels"):
+        resample(volume(array, np.eye(4)), coarse)
+
+
+def test_volumes_without_geometry_are_not_resampled() -> None:
+    unplaced = replace(volume(np.ones((1, 2, 3, 4)), None), stated=(1.0, 1.0, 1.0))
+    with pytest.raises(DataError, match="no geometry to resample by"):
+        resample(unplaced, volume(np.ones((1, 2, 6, 8)), np.eye(4)))
 
 
 def test_a_window_larger_than_the_image_holds_all_of_it() -> None:

@@ -140,6 +140,24 @@ class TestNifti:
         assert found["hypotheses"][0]["volume_mm3"]["lesion"] == pytest.approx(blob().sum() * voxel, rel=1e-5)
         assert found["classes"]["lesion"]["standard_deviation_mm3"] == pytest.approx(0, abs=1e-6)
 
+    @pytest.mark.parametrize("codes", [(0, 0), (0, 1), (1, 0), (1, 2)], ids=str)
+    def test_results_have_the_scans_own_header_whatever_it_says(self, command, tmp_path, codes):
+        scan = nib.Nifti1Image(blob().T, None)
+        scan.header["pixdim"][1:4] = [0.5, 0.6, 3]
+        scan.set_sform(AFFINE if codes[0] else None, code=codes[0])
+        scan.set_qform(np.diag([0.5, 0.6, 3, 1]) if codes[1] else None, code=codes[1])
+        nib.save(scan, "forms.nii")
+        assert command("pixels", "forms.nii", "-n", 1, "-o", "out") == 0
+        theirs, ours = nib.load("forms.nii").header, image("consensus").header
+        for name in ("srow_x", "srow_y", "srow_z", "quatern_b", "qoffset_x", "sform_code", "qform_code", "pixdim"):
+            np.testing.assert_array_equal(ours[name], theirs[name])
+        np.testing.assert_array_equal(np.asarray(image("consensus").dataobj), blob().T)
+        found, used = summary(), {(0, 0): None, (0, 1): "qform"}.get(codes, "sform")
+        assert found["image"]["geometry"] == used
+        assert ("affine_ras_mm" in found) == (used is not None)
+        note = {(0, 0): "neither sform nor qform", (1, 2): "the sform is used"}.get(codes)
+        assert note is None or any(note in warning for warning in found["warnings"])
+
     def test_two_dimensions_go_out_as_two(self, command, tmp_path):
         nib.save(nib.Nifti1Image(blob()[1].T, AFFINE), tmp_path / "flat.nii")
         assert command("pixels", "flat.nii", "-n", 1, "-o", "out") == 0

@@ -39,11 +39,12 @@ def run(args: argparse.Namespace) -> int:
         splits = ", ".join(f"{len(store.rows(name))} {name}" for name in store.split_names())
         images = f"{counted(len(store), 'image')} of {counted(len(patients), 'patient')}"
         print(f"{path}: {images} ({splits}), {counted(len(store.info.raters), 'rater')}")
-        place = place_of(store, store.rows())
+        place, notes = place_of(store, store.rows()), list(store.info.notes)
     if (ends := place["spacing_range"]) and ends[1] > ends[0] * SAME_SIZE:
         median = "×".join(f"{mm:.3g}" for mm in place["spacing"])
-        print(f"note: pixels of {ends[0]:.3g} to {ends[1]:.3g} mm; a model takes the median, {median} mm, for its own")
-    if told := lacking(patients):
-        print(f"note: {told}")
+        notes.append(f"pixels of {ends[0]:.3g} to {ends[1]:.3g} mm; a model takes the median, {median} mm, for its own")
+    notes += filter(None, [lacking(patients)])
+    for note in notes:
+        print(f"note: {note}")
     print(f"`modiff info {path}` says more.")
     return 0

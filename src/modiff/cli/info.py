@@ -106,6 +106,7 @@ def _facts(about: dict[str, Any]) -> Table:
         "modality": about["modality"],
         **{name: about[name] for name in ("source", "licence", "importer")},
         "files read": "\n".join(f"{name}\n{digest}" for name, digest in about["provenance"].items()) or "none",
+        "notes": "\n".join(about.get("notes", ())),
         "fingerprint": about["fingerprint"],
         "folds": ", ".join(f"{fold}: {counted(patients, 'patient')}" for fold, patients in about["folds"].items()),
     }

@@ -18,7 +18,11 @@ def describe(store: Store) -> dict[str, Any]:
 
     `splits` holds one entry per split and, last, one for `all`; see `_statistics` for what the numbers mean.
     """
-    said = {name: value for name, value in asdict(store.info).items() if name != "spacing"}
+    said = {
+        name: value
+        for name, value in asdict(store.info).items()
+        if name != "spacing" and (name, value) != ("notes", ())
+    }
     place = place_of(store, store.rows())
     counts = _count(store)
     names = [*store.split_names(), "all"]

@@ -70,7 +70,7 @@ class StoreInfo:
     spacing: mm per pixel (row, column) of every image, or None where unknown or different from item to item.
     fit: how images came to their size: `none`, `crop` (or padding) or `resize`. modality: DICOM's word, such as CT.
     Both are None where they are not known.
-    provenance: name of what was read -> its SHA-256. importer: name and version.
+    provenance: name of what was read -> its SHA-256. importer: name and version. notes: what was decided in reading.
     """
 
     channels: tuple[str, ...]
@@ -84,6 +84,7 @@ class StoreInfo:
     licence: str = "unknown"
     importer: str = "unknown"
     provenance: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     schema: int = SCHEMA
     fit: str | None = None
     modality: str | None = None
@@ -135,6 +136,8 @@ def write_info(file: h5py.File, info: StoreInfo) -> None:
     file.attrs["exchangeable_raters"] = np.uint8(info.exchangeable_raters)
     if info.spacing is not None:
         file.attrs["spacing"] = np.array(info.spacing, dtype=np.float64)
+    if info.notes:
+        file.attrs["notes"] = text_array(info.notes)
     if info.provenance:
         pairs = [part for pair in info.provenance.items() for part in pair]
         file.create_dataset("provenance", data=text_array(pairs).reshape(-1, 2))
@@ -164,6 +167,8 @@ def read_info(file: h5py.File) -> StoreInfo:
     names = (*_TEXTS, *(name for name in _OPTIONAL if name in file.attrs))
     said: dict[str, Any] = {name: bytes(attribute(file, name, "S", 0)).decode() for name in names}
     said |= {name: tuple(bytes(item).decode() for item in attribute(file, name, "S", 1)) for name in _LISTS}
+    if "notes" in file.attrs:
+        said["notes"] = tuple(bytes(item).decode() for item in attribute(file, "notes", "S", 1))
     said["spacing"] = tuple(map(float, attribute(file, "spacing", "f", 1))) if "spacing" in file.attrs else None
     table = table_of(file, "provenance", "S", (None, 2)) if "provenance" in file else np.empty((0, 2))
     provenance = {name.decode(): digest.decode() for name, digest in table}

@@ -12,17 +12,19 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from modiff.data.masks import palette_fault
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarded, located, natural
 from modiff.io.image import npy_header, read_image, read_npy
+from modiff.io.volume import Volume, difference, remark
 
 FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), an NPZ or an HDF5 file"
 _MAPS = (".png", ".tif", ".tiff", ".npy", ".nii.gz", ".nii")
@@ -30,23 +32,25 @@ _REFUSED = (".jpg", ".jpeg", ".bmp", ".gif", ".dcm", ".pkl", ".pt", ".pth", ".ma
 _OF_MODIFF_SAMPLE = "samples.npz"
 _SAMPLES, _CASES, _WEIGHTS = "samples", "case", "weights"
 _OWN = ("maps", "samples", "masks")  # what the array of a file that holds one case may be called
-_SAME_MM = 1e-3
 
 
 @dataclass(eq=False)
 class RawMaps:
     """The maps of one case as their files have them.
 
-    array: (N,C,Z,H,W); C is 1 or the number of classes, Z > 1 for volumes. names: N. affine: (4,4) where the files say.
-    weights: (N,) where they say.
+    array: (N,C,Z,H,W); C is 1 or the number of classes, Z > 1 for volumes. names: N. grid: the first map, where files
+    may say where they lie. weights: (N,) where they say. notes: what is to be known of a file, and the file. mixed: the
+    files are of several number types, so that their maxima are not that of `array`.
     """
 
     case: str
     where: str
     names: tuple[str, ...]
     array: np.ndarray
-    affine: np.ndarray | None = None
+    grid: Volume | None = None
     weights: np.ndarray | None = None
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    mixed: bool = False
 
     @classmethod
     def numbered(cls, case: str, path: Path, array: np.ndarray) -> RawMaps:
@@ -217,28 +221,26 @@ class FolderMaps(MapSource):
             self._files[case] = maps
 
     def read(self, case: str) -> RawMaps:
-        """The case's maps in the order of their names; they must be of one size, number type and place."""
+        """The case's maps in the order of their names; they must be of one size and place."""
         if case in self._npz:
             with NpzMaps(self._npz[case], self._limits, case) as npz:
                 return npz.read(case)
         names = sorted(self._files[case], key=natural)
         paths = [self._files[case][name] for name in names]
-        # The first of an array's three axes is its classes, not its slices.
-        maps = [read_image(path, limits=self._limits, mask=path.suffix.lower() != ".npy") for path in paths]
+        maps = [_read_map(path, self._limits) for path in paths]
+        notes = [(text, one.path.relative_to(self.path).as_posix()) for one in maps for text in one.notes]
         first = f"the first map of case {case}"
         for one in maps:
-            for what, found, expected in (
-                ("size", *("×".join(map(str, each.array.shape)) for each in (one, maps[0]))),
-                ("number type", one.array.dtype, maps[0].array.dtype),
-            ):
-                if found != expected:
-                    raise DataError(f"another {what}", path=one.path, found=found, expected=f"{expected} as {first}")
-            check_place(one.affine, maps[0].affine, where=str(one.path), case=case, other=first)
+            found, expected = ("×".join(map(str, each.array.shape)) for each in (one, maps[0]))
+            if found != expected:
+                raise DataError("another size", path=one.path, found=found, expected=f"{expected} as {first}")
+            notes += check_place(one, maps[0], where=str(one.path), case=case, other=first)
         try:
             together = np.stack([one.array for one in maps])
         except MemoryError as error:
             raise DataError("does not fit into memory", path=self.path, field=case, found=len(maps)) from error
-        return RawMaps(case, str(self.path / case), tuple(names), together, maps[0].affine)
+        mixed = len({one.array.dtype for one in maps}) > 1
+        return RawMaps(case, str(self.path / case), tuple(names), together, maps[0], notes=notes, mixed=mixed)
 
     def count(self, case: str) -> int:
         """The number of files, or of maps in the NPZ."""
@@ -265,11 +267,27 @@ def open_maps(path: str | Path, limits: Limits = LIMITS) -> MapSource:
     raise DataError("not a set of maps", path=path, expected=FORMATS)
 
 
-def check_place(affine: np.ndarray | None, theirs: np.ndarray | None, *, where: str, case: str, other: str) -> None:
-    """Raises DataError where both say where they lie and these places differ."""
-    if affine is not None and theirs is not None and not np.allclose(affine, theirs, rtol=0, atol=_SAME_MM):
-        found = f"affines {float(np.abs(affine - theirs).max()):.3g} mm apart"
+def check_place(
+    one: Volume | None, theirs: Volume | None, *, where: str, case: str, other: str
+) -> list[tuple[str, str]]:
+    """Raises DataError where both say where they lie and these places differ; returns a note where it is not plain."""
+    if one is None or theirs is None or one.is_picture or theirs.is_picture:  # formats that have no place
+        return []
+    if found := difference(theirs, one):
         raise DataError("another place in space", path=where, field=case, found=found, expected=other)
+    known = remark(theirs, one)
+    return [(f"maps with {known}: read voxel by voxel", case)] if known else []
+
+
+def _read_map(path: Path, limits: Limits) -> Volume:
+    """A map; DataError for a palette of colours whose indices are no classes."""
+    one = read_image(path, limits=limits, mask=True)
+    if fault := palette_fault(one):
+        raise fault
+    if one.format == "NPY":  # the first of an array's three axes is its classes, not its slices
+        return replace(one, array=one.array.swapaxes(0, 1))
+    grey = one.is_picture and (one.array == one.array[:1]).all()  # colours that are grey are one channel
+    return replace(one, array=one.array[:1]) if grey else one
 
 
 def _check_once(path: Path, names: Sequence[str]) -> None:

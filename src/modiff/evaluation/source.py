@@ -167,7 +167,12 @@ class FileSamples:
         self.rows = [row for row in rows if truth.cases[row] in there]
         if not self.rows:
             raise DataError("no predictions for the cases that are scored", path=predictions.path)
-        self.notes = [f"{len(missing)} cases have no predictions and are left out"] if missing else []
+        self._about = [f"{len(missing)} cases have no predictions and are left out"] if missing else []
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the samples that were read so far."""
+        return [*self._about, *(f"samples' files: {note}" for note in self.values.notes)]
 
     def fingerprint(self) -> str:
         """A hash of the samples that were read so far, in order."""
@@ -187,7 +192,7 @@ class FileSamples:
         """The slices of a case, with the largest n of maps by the fixed draw."""
         row, largest = self.rows[place], max(self.settings.ns)
         case = self.truth.cases[row]
-        raw, (masks, read, affine) = self.predictions.read(case), self.truth.read(row)
+        raw, (masks, read, grid) = self.predictions.read(case), self.truth.read(row)
         if len(raw.names) < largest:
             hint, found = "-n says how many are scored.", len(raw.names)
             raise DataError("too few samples", path=raw.where, field=case, found=found, expected=largest, hint=hint)
@@ -196,7 +201,8 @@ class FileSamples:
         if ours != theirs:
             names = [f"{z} slices of {h}×{w}" if z > 1 else f"{h}×{w}" for z, h, w in (ours, theirs)]
             raise DataError("another size", path=raw.where, field=raw.case, found=names[0], expected=names[1])
-        check_place(raw.affine, affine, where=raw.where, case=raw.case, other=f"that of {self.truth.path}")
+        for text, file in check_place(raw.grid, grid, where=raw.where, case=case, other=f"that of {self.truth.path}"):
+            self.values.said.add([text], file)
         self._digest.update(f"{case}\x1f{maps.shape}\x1f{maps.dtype}\x1f".encode())
         self._digest.update(np.packbits(maps).tobytes() if maps.dtype == bool else maps.tobytes())
         order = draw_order(self.settings.seed, case, raw.names)[:largest]

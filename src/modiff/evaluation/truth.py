@@ -1,6 +1,6 @@
 """The raters' masks that samples are scored against: a store's split, or files of the same kinds as predictions.
 
-And what the numbers of a file mean (`Values`): masks (class indices) or probabilities.
+And what the numbers of a file mean (`Values`): masks or probabilities.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from modiff.data.masks import ROUNDING, Foreground, Notes, two_valued, values, whole
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.predictions import MapSource, RawMaps, open_maps
 from modiff.io.files import LIMITS, Limits, guarding
+from modiff.io.volume import Volume
 
 FOLDER_SPLIT = "all"  # what a folder's one split is called
 Meaning = Literal["auto", "masks", "probabilities"]
-Raters = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # masks (Z,R,K,H,W) bool, read (Z,R) bool, affine (4,4)
+Raters = tuple[np.ndarray, np.ndarray, Volume | None]  # masks (Z,R,K,H,W) bool, read (Z,R) bool, where they lie
 _SCALED = (np.uint8, np.uint16)  # whole numbers that may be probabilities: their type's maximum is 1
 _SUM = 1.001
 
@@ -48,7 +50,9 @@ class StoreTruth(ExitStack):
         number = int(self._rows[row])
         kinds = np.arange(1, self.classes + 1, dtype=np.uint8)[:, None, None]
         masks = self._store.masks(number)[:, None] == kinds
-        return masks[None], self._store.read[number][None], self._store.geometry(number).affine
+        affine = self._store.geometry(number).affine
+        grid = None if affine is None else Volume(masks[:1, :1, 0], affine, self.path, "store")
+        return masks[None], self._store.read[number][None], grid
 
     def fingerprint(self) -> str:
         """The content's, which the store has."""
@@ -61,8 +65,6 @@ class FileTruth(ExitStack):
     patients: of each case; without it the first part of the case's name, or the case itself where names have one part.
     unread_missing: a case with fewer raters than others was not read by the rest; else it is refused.
     """
-
-    notes: tuple[str, ...] = ()
 
     def __init__(
         self, source: MapSource, values: Values, *, patients: dict[str, str] | None = None, unread_missing: bool = False
@@ -77,6 +79,7 @@ class FileTruth(ExitStack):
             found = f"{counts[few[0]]} raters" + (f", and {len(few) - 1} more cases with too few" if few[1:] else "")
             hint, expected = "--unread-missing takes them for raters who did not read the case.", self._raters
             raise DataError("missing raters", path=self.path, field=few[0], hint=hint, found=found, expected=expected)
+        self._about: tuple[str, ...] = ()
         if patients is not None:
             unknown = [case for case in self.cases if case not in patients]
             if unknown:
@@ -84,11 +87,16 @@ class FileTruth(ExitStack):
             self.patients = tuple(patients[case] for case in self.cases)
         elif all("/" in case for case in self.cases):
             self.patients = tuple(case.partition("/")[0] for case in self.cases)
-            self.notes = ("patients are the first parts of the cases' names",)
+            self._about = ("patients are the first parts of the cases' names",)
         else:
             self.patients = self.cases
             note = "each case counts as a patient: give --patients if one has several, or intervals are too narrow"
-            self.notes = (note,)
+            self._about = (note,)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known of patients, and of the files read so far."""
+        return (*self._about, *(f"raters' files: {note}" for note in self._values.notes))
 
     def read(self, row: int) -> Raters:
         """The raters of a case, slots without a file not read."""
@@ -101,7 +109,7 @@ class FileTruth(ExitStack):
         masks[:, :count] = given
         read = np.broadcast_to(np.arange(self._raters) < count, (slices, self._raters)).copy()
         self._digest.update(f"{raw.case}\x1f{masks.shape}\x1f{count}\x1f".encode() + np.packbits(masks).tobytes())
-        return masks, read, raw.affine
+        return masks, read, raw.grid
 
     def fingerprint(self) -> str:
         """Of the masks that were read so far, in order."""
@@ -161,16 +169,23 @@ def _is_store(path: str | Path) -> bool:
 
 
 class Values:
-    """Turns a case's numbers into masks or probabilities, all cases of a set alike.
+    """Turns a case's numbers into masks or probabilities, all cases of a set alike, the foreground value map by map.
 
-    meaning "masks": class indices 0 to K, or with one class 0 and the type's maximum; "probabilities": floats in [0,1],
-    or 8 and 16-bit numbers whose maximum is 1; "auto": floats are probabilities, whole numbers are masks where no other
-    value occurs and probabilities otherwise, and a set in which both occur is refused: it must be said.
+    meaning "masks": class indices 0 to K, or with one class 0 and one other value (`Foreground`); "probabilities":
+    floats in [0,1], or 8 and 16-bit numbers whose maximum is 1; "auto": floats are probabilities unless they hold 0 and
+    one larger number, whole numbers are masks where no other value occurs and probabilities otherwise, and a set in
+    which both occur is refused: it must be said. said: what was decided of files.
     """
 
     def __init__(self, meaning: Meaning, classes: int) -> None:
         self.meaning, self.classes = meaning, classes
         self._first: tuple[str, str] | None = None  # what "auto" took the numbers for, and the case that showed it
+        self._foreground, self.said = Foreground(), Notes()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of the files, and of what their numbers were taken for."""
+        return (*self.said.lines, *self._foreground.notes)
 
     def read(self, raw: RawMaps) -> np.ndarray:
         """(N,C,Z,H,W) in a file's numbers -> (Z,N,K,H,W), bool for masks or float32; raises DataError."""
@@ -180,32 +195,52 @@ class Values:
             raise _wrong(raw, "number of channels", channels, expected)
         if array.dtype == bool:
             array = array.astype(np.uint8)
+        for text, file in raw.notes:
+            self.said.add([text], file)
         meaning = self._meaning(raw, array) if self.meaning == "auto" else self.meaning
         maps = self._masks(raw, array) if meaning == "masks" else self._probabilities(raw, array)
         return np.ascontiguousarray(np.moveaxis(maps, 2, 0))
 
     def _meaning(self, raw: RawMaps, array: np.ndarray) -> str:
+        highest = 1 if array.shape[1] > 1 else self.classes
         if array.dtype.kind == "f":
-            one_channel_of_several = array.shape[1] == 1 < self.classes
-            return "masks" if one_channel_of_several else "probabilities"
-        high, highest = int(array.max()), 1 if array.shape[1] > 1 else self.classes
-        if int(array.min()) == high == 0 or (highest == 1 and _is_full_scale(array)):
-            return "masks"  # an empty mask, or 0 and full scale: the same in both readings
-        seen = "masks" if high <= highest else "probabilities"
+            if highest > 1:
+                return "masks"
+            tops = [one.max() for one in array if ((one == 0) | (one == one.max())).all()]
+            if array.max() > 1 + ROUNDING and len(tops) == len(array) and whole(array) is not array:
+                return "masks"
+            if any(0 < top < 1 - ROUNDING for top in tops):
+                self.said.add(["floats of 0 and one value below 1 are read as probabilities"], raw.case)
+            return "probabilities"
+        if not array.any() or (highest == 1 and _is_full_scale(array)):
+            return "masks"  # empty masks, or 0 and full scale: the same in both readings
+        masks = int(array.max()) <= highest or (highest == 1 and all(two_valued(values(one)) for one in array))
+        seen = "masks" if masks else "probabilities"
         self._first = self._first or (seen, raw.case)
         if self._first[0] != seen:
             found = f"{seen} here, {self._first[0]} in case {self._first[1]}"
             hint = "Say which with --values, or --truth-values."
             raise _wrong(raw, "masks or probabilities?", found, hint=hint)
+        if seen == "probabilities":
+            self.said.add([f"whole numbers are read as probabilities, {np.iinfo(array.dtype).max} as 1"], raw.case)
         return seen
 
     def _masks(self, raw: RawMaps, array: np.ndarray) -> np.ndarray:
         """(N,K,Z,H,W) bool."""
-        highest = 1 if array.shape[1] > 1 else self.classes
+        array, highest = whole(array), 1 if array.shape[1] > 1 else self.classes
+        if highest == 1:
+            for name, one in zip(raw.names, array, strict=True):
+                present = values(one)
+                if not two_valued(present):
+                    break
+                if found := self._foreground.fault(present, f"{raw.case}, map {name}"):
+                    raise _wrong(raw, "mask values without a meaning", found, "one foreground value")
+            else:
+                array = (array != 0).astype(np.uint8)
         if array.dtype.kind == "f" and not np.array_equal(array, np.rint(array)):
             raise _wrong(raw, "mask values that are not whole", None, at=array % 1 != 0)
         wrong = (array < 0) | (array > highest)
-        if wrong.any() and not (highest == 1 and _is_full_scale(array)):
+        if wrong.any():
             raise _wrong(raw, "mask values", f"the value {array[wrong][0]:g}", f"0 to {highest}", at=wrong)
         if array.shape[1] != self.classes:
             return np.concatenate([array == kind for kind in range(1, self.classes + 1)], axis=1)
@@ -220,14 +255,18 @@ class Values:
             hint = "One channel holds masks of several classes, not their probabilities."
             raise _wrong(raw, "number of channels", 1, f"{self.classes} channels, a class each", hint=hint)
         if array.dtype.kind != "f":
-            if array.dtype not in _SCALED:
+            if array.dtype not in _SCALED or raw.mixed:
                 hint = "Write 8 or 16-bit unsigned numbers, or floats."
-                raise _wrong(raw, "no scale for probabilities", array.dtype, hint=hint)
+                found = "several number types" if raw.mixed else array.dtype
+                raise _wrong(raw, "no scale for probabilities", found, hint=hint)
             return (array / np.float32(np.iinfo(array.dtype).max)).astype(np.float32)
-        wrong = ~((array >= 0) & (array <= 1))  # NaN too
+        wrong = ~((array >= -ROUNDING) & (array <= 1 + ROUNDING))  # NaN too
         if wrong.any():
             found = f"the value {array[wrong][0]:g}"
             raise _wrong(raw, "values outside [0,1]", found, "probabilities in [0,1]", at=wrong)
+        if array.min() < 0 or array.max() > 1:
+            self.said.add([f"values up to {ROUNDING:g} outside [0,1] are clipped"], raw.case)
+            array = array.clip(0, 1)
         if self.classes > 1 and float(array.sum(1).max()) > _SUM:
             found = f"a sum of {float(array.sum(1).max()):.3g}"
             raise _wrong(raw, "classes exclude each other", found, "at most 1 per pixel")

@@ -15,7 +15,7 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
-from modiff.io.volume import Volume, difference, joined
+from modiff.io.volume import Volume, difference, joined, remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,10 +43,11 @@ _OTHERS = {  # how files begin that are often taken for images
 def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False, jpeg: bool = False) -> Volume:
     """Reads what a user may point at within `limits`, recognised by its first bytes; a gzip file is NIfTI.
 
-    A picture: PNG or TIFF, grey (8, 16 or 32 bits, float) or RGB; NPY, an array (H,W) or (C,H,W). A scan: a NIfTI file,
-    a DICOM file, a folder with a DICOM series. mask: a picture may also have one bit per pixel, or a palette, whose
-    indices are its values, and the first of an array's three axes are its slices. jpeg: it may also be a grey JPEG, by
-    its name. Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask
+    A picture: PNG or TIFF, grey (8, 16 or 32 bits, float), RGB, or with a palette, which is read as it is seen: grey
+    where all its colours are; NPY, an array (H,W) or (C,H,W). A scan: a NIfTI file, a DICOM file, a folder with a DICOM
+    series. mask: a picture may also have one bit per pixel, an array booleans; indices of a palette of colours are its
+    values (`Volume.palette`); and the first of an array's three axes are its slices. jpeg: it may also be a grey JPEG,
+    by its name. Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask
     where an image is meant, has transparency or values that are not finite, or claims more memory than allowed (before
     any is taken).
     """
@@ -67,19 +68,20 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
             from modiff.io.dicom.series import read_dicom_series
 
             return read_dicom_series(path, limits=limits)
+        colours: dict[int, str] = {}
         marked = start[344:348] in _NIFTI_MARKS or start[4:8] in _NIFTI_MARKS
         if marked or start.startswith(b"\x1f\x8b") or path.name.lower().endswith((".nii", ".nii.gz")):
             from modiff.io.nifti import read_nifti
 
             return read_nifti(path, limits=limits)
         if start.startswith(b"\x93NUMPY"):
-            kind, array = "NPY", _read_npy(path, limits, file_bytes)
+            kind, array = "NPY", _read_npy(path, limits, file_bytes, mask)
         elif start.startswith((b"\x89PNG\r\n\x1a\n", *_TIFF_STARTS)):
             kind = "PNG" if start[:1] == b"\x89" else "TIFF"
             if kind == "PNG" and start[24:25] == b"\x10" and start[25:26] != b"\0":
                 # Pillow reads such colour as 8 bits without a word.
                 raise DataError("has 16 bits per colour", expected="8-bit RGB, or 16-bit grey")
-            array = _read_pillow(path, kind, limits, file_bytes, mask)
+            array, colours = _read_pillow(path, kind, limits, file_bytes, mask)
         else:
             found = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
             expected = "PNG, TIFF, NPY, NIfTI or DICOM"
@@ -87,7 +89,8 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError("has values that are not finite", found="NaN or infinity")
         array = array[None] if mask and kind == "NPY" else array[:, None]
-        return Volume(np.ascontiguousarray(array), None, path, kind, {path.name: sha256_of(path)})
+        array, said = np.ascontiguousarray(array), ("the indices of its palette are read",) if colours else ()
+        return Volume(array, None, path, kind, {path.name: sha256_of(path)}, notes=said, palette=colours)
 
 
 def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Volume:
@@ -99,6 +102,7 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
     if len(paths) == 1:
         return read_image(paths[0], limits=limits)
     volumes: list[Volume] = []
+    notes: dict[str, None] = {}
     for path in paths:
         scan = read_image(path, limits=limits)
         with located(path):
@@ -108,8 +112,11 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
                 raise DataError("several files are the channels of one scan", found=scan.format, expected=expected)
             if what := difference(volumes[0], scan):
                 raise DataError("is on another grid than the first", found=what)
+            notes |= dict.fromkeys(scan.notes)
+            if known := remark(volumes[0], scan):
+                notes[f"a channel has {known}: read voxel by voxel"] = None
     digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
-    return replace(volumes[0], array=joined(volumes), sha256=digests)
+    return replace(volumes[0], array=joined(volumes), sha256=digests, notes=tuple(notes))
 
 
 def named_file(text: str) -> tuple[str | None, Path]:
@@ -176,15 +183,16 @@ def npy_header(path: Path, file: IO[bytes], *, field: str | None = None) -> Head
     return shape, columns_first, dtype
 
 
-def _read_npy(path: Path, limits: Limits, file_bytes: int) -> np.ndarray:
+def _read_npy(path: Path, limits: Limits, file_bytes: int, mask: bool) -> np.ndarray:
     with path.open("rb") as file:
         header = shape, _, dtype = npy_header(path, file)
-        if dtype.kind == "b":
+        if dtype.kind == "b" and not mask:
             raise DataError("is not an array of numbers", field="dtype", found=dtype, expected="integer or float")
         if len(shape) not in (2, 3):
             raise DataError("is not a 2-D image", field="shape", found=shape, expected="(H,W) or (C,H,W)")
         limits.check_declared(path, shape, dtype.itemsize, file_bytes)
         array = read_npy(path, file, header)
+    array = array.astype(np.uint8) if array.dtype == bool else array
     return array[None] if array.ndim == 2 else array
 
 
@@ -201,8 +209,11 @@ def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Itera
         yield opened.enter_context(Image.OPEN[kind][0](stream, str(path)))
 
 
-def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int, mask: bool) -> np.ndarray:
-    pixel_bytes = _BYTES | ({"1": 1, "P": 1} if mask else {})
+def _read_pillow(
+    path: Path, kind: str, limits: Limits, file_bytes: int, mask: bool
+) -> tuple[np.ndarray, dict[int, str]]:
+    """(C,H,W), and the colours of a mask's values where these are indices of a palette."""
+    pixel_bytes = _BYTES | ({"1": 1} if mask else {})
     with picture(path, kind) as image:
         tags = getattr(image, "tag_v2", {})
         if image.mode == "1" and not mask:
@@ -216,14 +227,21 @@ def _read_pillow(path: Path, kind: str, limits: Limits, file_bytes: int, mask: b
         limits.check_declared(path, image.size[::-1], pixel_bytes[image.mode], file_bytes)
         inverted = image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
         image.load()
-        array = np.asarray(image.convert("RGBA") if image.mode == "P" and not mask else image)
+        indices = np.asarray(image) if image.mode == "P" else None
+        array = np.asarray(image if indices is None else image.convert("RGBA"))
     array = array.astype(np.uint8 if array.dtype == bool else array.dtype.newbyteorder("="), copy=False)
     if inverted:  # Pillow inverts 8-bit pictures of this kind and leaves 16-bit ones
         array = np.iinfo(array.dtype).max - array
     if array.ndim == 2:
-        return array[None]
+        return array[None], {}
     if array.shape[2] in (2, 4):  # an alpha channel that hides nothing is dropped
         if (array[..., -1] != 255).any():
             raise DataError("is partly transparent", expected="opaque grey or RGB")
         array = array[..., :-1]
-    return np.moveaxis(array, 2, 0)
+    if indices is not None and (array == array[..., :1]).all():
+        return array[None, ..., 0], {}
+    if indices is not None and mask:
+        used, first = np.unique(indices, return_index=True)
+        colours = array.reshape(-1, 3)[first]
+        return indices[None], {int(i): "#" + bytes(colour).hex() for i, colour in zip(used, colours, strict=True)}
+    return np.moveaxis(array, 2, 0), {}

@@ -6,6 +6,8 @@ import gzip
 import math
 import struct
 import zlib
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +17,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, located, sha256_of, write_bytes
-from modiff.io.volume import Volume
+from modiff.io.volume import Volume, corners_apart
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -34,7 +36,8 @@ def read_nifti(path: str | Path, *, limits: Limits = LIMITS) -> Volume:
     """Reads a 2-D image, a volume, or a volume with several channels (a fourth or fifth dimension) within `limits`.
 
     Voxels keep the file's axes: (C,Z,H,W) is its array transposed. Integers stay integers unless the header scales
-    them. Spacing in metres or microns becomes mm. `source` is nibabel's header. Raises DataError for what is missing,
+    them. Spacing in metres or microns becomes mm. Its place is the sform, else the qform; where neither is set there is
+    none. `source` is nibabel's header. Raises DataError for what is missing,
     damaged, no single-file NIfTI, has a type without one number per voxel, values that are not finite, a geometry that
     cannot be, or claims more memory than allowed (before any is taken).
     """
@@ -52,8 +55,15 @@ def read_nifti(path: str | Path, *, limits: Limits = LIMITS) -> Volume:
                 result = np.dtype(np.float32 if dtype.itemsize <= 2 or result == np.float32 else np.float64)
             limits.check_declared(path, shape, max(dtype.itemsize, result.itemsize), file_bytes)
             affine = _affine(header)
+            forms, notes = _forms(header, affine), tuple[str, ...]()
+            if "qform" in forms and corners_apart(affine, forms["qform"] @ affine, shape[2::-1]):
+                notes = ("sform and qform differ: the sform is used",)
             values = _values(stream, header, shape, (dtype, result), scaling)
-        return Volume(values, affine, path, "NIfTI", {path.name: sha256_of(path)}, header)
+        volume = Volume(values, affine, path, "NIfTI", {path.name: sha256_of(path)}, header, forms=forms, notes=notes)
+        if forms:
+            return volume
+        note = "no geometry: neither sform nor qform is set"
+        return replace(volume, affine=None, stated=volume.spacing, notes=(note,))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError("is a damaged gzip file", path=path, found=error) from error
     except OSError as error:
@@ -117,6 +127,19 @@ def _scaling(header: Nifti1Header) -> tuple[float, float] | None:
     if not math.isfinite(inter):
         raise DataError("cannot be", field="scl_inter", found=inter)
     return None if (slope, inter) == (1.0, 0.0) else (slope, inter)
+
+
+def _forms(header: Nifti1Header, affine: np.ndarray) -> dict[str, np.ndarray]:
+    """Which of sform and qform are set, as `Volume.forms`; a broken qform beside an sform counts as none."""
+    set_ = [name for name in ("sform", "qform") if header[f"{name}_code"] != 0]
+    forms = {name: np.eye(4) for name in set_[:1]}
+    if len(set_) == 2:
+        with suppress(Exception), np.errstate(all="ignore"):
+            other = np.array(header.get_qform(), dtype=np.float64)
+            other[:3] *= _UNITS_MM[int(header["xyzt_units"]) & 7]
+            if np.isfinite(other).all():
+                forms["qform"] = other @ np.linalg.inv(affine)
+    return forms
 
 
 def _affine(header: Nifti1Header) -> np.ndarray:

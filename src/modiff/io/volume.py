@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from modiff.errors import DataError
 # (column, row, slice) run towards these sides of the patient: how such slices are usually looked at.
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
 _AXES = {side: axis for axis, sides in enumerate(("LR", "AP", "IS")) for side in sides}
+_LOST = 0.01  # fraction of a mask's marks that resampling may lose
 _TOLERANCE = 0.02  # voxels by which the corners of two grids that are the same may differ: float32 headers
 
 
@@ -28,6 +30,10 @@ class Volume:
     write results back into the same geometry (a NIfTI header, the headers of a DICOM series in the order of the
     slices): opaque to others, None on another grid than the file's. modality: DICOM's word for how it was made, such as
     CT. Raises DataError where array and affine do not fit together.
+
+    stated: mm along (Z,H,W) where a header gives sizes but no place. forms: the places that a header gives (NIfTI's
+    sform and qform), the one that is `affine` first, each as (4,4) from the mm of `affine` to its own. notes: what a
+    user must know of how the file was read. palette: colours of a mask whose values are indices of colours.
     """
 
     array: np.ndarray
@@ -37,6 +43,10 @@ class Volume:
     sha256: Mapping[str, str] = field(default_factory=dict)
     source: Any = field(default=None, repr=False)  # a header may name a patient, and a repr ends up in logs
     modality: str | None = None
+    stated: tuple[float, float, float] | None = None
+    forms: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    palette: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or self.array.size == 0:
@@ -57,8 +67,8 @@ class Volume:
 
     @property
     def is_picture(self) -> bool:
-        """It has no place in space, and its results are pictures too."""
-        return self.affine is None
+        """Its format has no place in space, and its results are pictures too."""
+        return self.affine is None and self.stated is None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,16 +77,18 @@ class Volume:
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:
-        """mm between neighbouring voxels along (Z,H,W): slice, row, column; None where the place is not known."""
+        """mm between neighbouring voxels along (Z,H,W): slice, row, column; None where they are not known."""
         if self.affine is None:
-            return None
+            return self.stated
         column, row, part = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return part, row, column
 
     @property
     def voxel_mm3(self) -> float | None:
-        """Volume of a voxel in mm³, None where the place is not known."""
-        return None if self.affine is None else float(abs(np.linalg.det(self.affine[:3, :3])))
+        """Volume of a voxel in mm³, None where its size is not known."""
+        if self.affine is None:
+            return None if self.stated is None else math.prod(self.stated)
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     def part(self, index: int) -> Volume:
         """One of the slices, alone, where it lies."""
@@ -87,16 +99,55 @@ class Volume:
 
 
 def difference(one: Volume, other: Volume) -> str | None:
-    """What differs between two grids, in words; None where they are the same. Two without geometry: their size."""
+    """What differs between two grids, in words; None where they are the same. One without geometry: its size.
+
+    Places are compared in every form that both have, such as NIfTI's sform and qform; where these disagree about it,
+    the form that is used decides.
+    """
     if one.shape != other.shape:
         return f"{_times(other.shape)} in place of {_times(one.shape)}"
+    apart = _apart(one, other)
+    used = next(iter(apart), "")
+    if not apart.get(used):
+        return None
+    same = next((name for name, mm in apart.items() if not mm), None)
+    words = f"up to {apart[used]:.3g} mm apart"
+    if same is None:
+        return f"the same size, but {words}"
+    return f"the same size and the same place by the {same}, but {words} by the {used}"
+
+
+def remark(image: Volume, mask: Volume) -> str | None:
+    """What a mask has that is on the grid of its image (no `difference`), where that is not plain; else None."""
+    if (image.affine is None) != (mask.affine is None):
+        return "no geometry" if mask.affine is None else "a geometry that the image lacks"
+    apart = _apart(image, mask)
+    if other := next((name for name, mm in apart.items() if mm), None):
+        return f"the image's place by the {next(iter(apart))}, which is used, but not by the {other}"
+    mine, its = (next(iter(volume.forms), None) for volume in (image, mask))
+    return f"the place by the {its} that the image has by the {mine}" if mine and its and mine != its else None
+
+
+def corners_apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, int, int]) -> float:
+    """mm between two places of a grid (Z,H,W), at the corner that is furthest; 0 within their headers' precision."""
+    corners = np.array([[c, r, z, 1] for c in (0, shape[2]) for r in (0, shape[1]) for z in (0, shape[0])])
+    apart = float(np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max())
+    return apart if apart > _TOLERANCE * np.linalg.norm(one[:3, :3], axis=0).min() else 0.0
+
+
+def _apart(one: Volume, other: Volume) -> dict[str, float]:
+    """mm between two volumes of one shape by each form that both have, the one that is used first; 0 is the same.
+
+    A place that is not NIfTI's is compared with every form; places without a common form as they are used.
+    """
     if one.affine is None or other.affine is None:
-        return None
-    corners = np.array([[c, r, z, 1] for c in (0, one.shape[2]) for r in (0, one.shape[1]) for z in (0, one.shape[0])])
-    apart = np.linalg.norm((corners @ (one.affine - other.affine).T)[:, :3], axis=1)
-    if apart.max() <= _TOLERANCE * np.linalg.norm(one.affine[:3, :3], axis=0).min():
-        return None
-    return f"the same size, but up to {apart.max():.3g} mm apart"
+        return {}
+    here = np.eye(4)
+    mine, theirs = one.forms or dict.fromkeys(other.forms, here), other.forms or dict.fromkeys(one.forms, here)
+    return {
+        name: corners_apart(mine.get(name, here) @ one.affine, theirs.get(name, here) @ other.affine, one.shape)
+        for name in [name for name in mine if name in theirs] or [""]
+    }
 
 
 def joined(volumes: Sequence[Volume]) -> np.ndarray:
@@ -107,15 +158,25 @@ def joined(volumes: Sequence[Volume]) -> np.ndarray:
 
 
 def resample(mask: Volume, to: Volume) -> Volume:
-    """A mask on another grid, nearest neighbour, 0 where it does not reach; by affines, else by relative position."""
+    """A mask on another grid, nearest neighbour, 0 where it does not reach: by affines, of two pictures by position.
+
+    Raises DataError without geometry, and where over 1 % of the marked voxels (not 0) have no place there.
+    """
     if mask.affine is not None and to.affine is not None:
         back = np.linalg.inv(mask.affine) @ to.affine
     else:
-        if mask.shape[0] != to.shape[0]:
-            found, expected = f"{mask.shape[0]} slices", f"{to.shape[0]}, or a geometry in both files"
-            raise DataError("cannot be resampled", path=mask.path, found=found, expected=expected)
+        if not (mask.is_picture and to.is_picture and mask.shape[0] == to.shape[0]):
+            found = f"{_times(mask.shape)} for {_times(to.shape)}"
+            raise DataError("no geometry to resample by", path=mask.path, found=found, expected="one in both files")
         rows, columns = mask.shape[1] / to.shape[1], mask.shape[2] / to.shape[2]
         back = moved(np.eye(4), (rows - 1) / 2, (columns - 1) / 2, (rows, columns))
+    marks = np.argwhere((mask.array != 0).any(0))[:, ::-1]  # (column, row, slice)
+    places = np.linalg.solve(back, np.column_stack([marks, np.ones(len(marks))]).T)[:3].T
+    size = np.array(to.shape[::-1])
+    lost = int(((places < -0.5 - _TOLERANCE) | (places >= size - 0.5 + _TOLERANCE)).any(1).sum())
+    if lost > _LOST * len(marks):
+        found = f"{lost} of {len(marks)} marked voxels outside the image"
+        raise DataError("marks that resampling would lose", path=mask.path, found=found, expected="at most 1 %")
     in_plane = np.tensordot(back[:3, :2], np.indices(to.shape[1:])[::-1], 1)  # of (column, row)
     made = np.zeros((len(mask.array), *to.shape), mask.array.dtype)
     limit = np.array(mask.shape[::-1])[:, None, None]
@@ -124,7 +185,10 @@ def resample(mask: Volume, to: Volume) -> Volume:
         inside = ((at >= 0) & (at < limit)).all(0)
         column, row, part = at[:, inside]
         made[:, index][:, inside] = mask.array[:, part, row, column]
-    return replace(mask, array=made, affine=to.affine, source=to.source)
+    if len(marks) and not made.any():
+        found = f"none of {len(marks)} marked voxels on the image's grid, which is coarser"
+        raise DataError("marks that resampling would lose", path=mask.path, found=found)
+    return replace(mask, array=made, affine=to.affine, source=to.source, forms=to.forms, stated=to.stated)
 
 
 def sides(volume: Volume) -> str | None:
@@ -218,7 +282,8 @@ def resize(volume: Volume, size: tuple[int, int], *, mask: bool) -> Volume:
     # Pixel centres: the new pixel 0 lies (scale − 1) / 2 old pixels inside.
     top, left = ((step - 1) / 2 for step in scale)
     affine = None if volume.affine is None else moved(volume.affine, top, left, scale)
-    return replace(volume, array=array, affine=affine, source=None)
+    stated = volume.stated and (volume.stated[0], volume.stated[1] * scale[0], volume.stated[2] * scale[1])
+    return replace(volume, array=array, affine=affine, source=None, stated=stated)
 
 
 def _times(shape: tuple[int, ...]) -> str:

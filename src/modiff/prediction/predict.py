@@ -377,7 +377,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     view, values = predictor.view, predictor.values
     assert view is not None
     assert values is not None
-    notes, trained = predictor.notes, predictor.data.modality
+    notes, trained = (*scan.notes, *predictor.notes), predictor.data.modality
     if trained is not None and scan.modality is not None and scan.modality != trained:
         notes += (f"the scan's modality is {scan.modality}, that of the training data {trained}",)
     if left_out := len(getattr(scan.source, "skipped", ())):  # not by name, which may be the patient's

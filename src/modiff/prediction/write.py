@@ -336,6 +336,8 @@ def describe_source(scan: Volume, paths: Sequence[Path], *, identify: bool = Fal
         # One file's own digest; of several that of their digests in alphabetical order.
         "sha256": digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest(),
     }
+    if scan.format == "NIfTI":  # which of the header's places is `affine_ras_mm`
+        found["geometry"] = next(iter(scan.forms), None)
     if len(paths) > 1:
         found["channel_paths"] = list(map(str, paths))
     if identify and scan.format == "DICOM":

@@ -119,6 +119,43 @@ def test_masks_of_one_bit_or_with_a_palette_are_their_indices(pictures: Path, mo
         np.testing.assert_array_equal(store.masks(0)[0], _mask((12, 10)))
 
 
+@pytest.mark.parametrize("order", ["black first", "white first"])
+def test_masks_with_a_palette_of_greys_are_as_they_are_seen(pictures: Path, order: str) -> None:
+    mask = _mask((12, 10))
+    image = Image.fromarray(mask if order == "black first" else 1 - mask, "P")
+    image.putpalette([0, 0, 0, 255, 255, 255] if order == "black first" else [255, 255, 255, 0, 0, 0])
+    image.save(pictures / "p1" / "a" / "rater-ann.png")
+    with _import(pictures) as store:
+        np.testing.assert_array_equal(store.masks(0)[0], mask)
+
+
+def test_an_image_with_a_palette_of_greys_has_one_channel(pictures: Path) -> None:
+    Image.fromarray(_picture(0)).convert("P").save(pictures / "p1" / "a" / "image.png")
+    assert Image.open(pictures / "p1" / "a" / "image.png").mode == "P"
+    with _import(pictures) as store:
+        np.testing.assert_array_equal(store.image(0)[0], _picture(0))
+
+
+def test_a_label_may_name_0_as_the_object(pictures: Path) -> None:
+    for path in pictures.rglob("rater-*.png"):
+        _png(path, 255 * (1 - _mask((12, 10))))
+    with _import(pictures, "--label", "0=cell") as store:
+        assert store.info.classes == ("cell",)
+        np.testing.assert_array_equal(store.masks(0)[0], _mask((12, 10)))
+
+
+def test_what_was_guessed_is_said_and_stays_in_the_store(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in pictures.rglob("rater-*.png"):
+        _png(path, 7 * _mask((12, 10)))
+    note = "masks of 0 and 7 in 4 files, such as p1/a/rater-ann.png: 7 is read as foreground"
+    with _import(pictures) as store:
+        np.testing.assert_array_equal(store.masks(0)[0], _mask((12, 10)))
+        assert store.info.notes == (note,)
+        assert f"note: {note}\n" in capsys.readouterr().out
+        main(["info", str(store.path)])
+    assert "such as p1/a/rater-ann.png" in capsys.readouterr().out
+
+
 def test_arrays_and_tiffs_are_read(pictures: Path) -> None:
     np.save(pictures / "p1" / "a" / "image.npy", _picture(7))
     (pictures / "p1" / "a" / "image.png").unlink()
@@ -306,6 +343,78 @@ def test_resampling_finds_the_place_by_the_affines(volume: Path) -> None:
         np.testing.assert_array_equal(store.masks(0), expected)
 
 
+def _unplaced(path: Path) -> None:
+    image = nib.load(path)
+    image = nib.Nifti1Image(np.asarray(image.dataobj), None)
+    image.header["sform_code"] = image.header["qform_code"] = 0
+    nib.save(image, path)
+
+
+@pytest.mark.parametrize("names", [("rater-ann", "rater-bob"), ("rater-bob",), ("image",), ("image", "rater-ann")])
+def test_files_without_geometry_are_read_voxel_by_voxel(volume: Path, names: Sequence[str]) -> None:
+    """A NIfTI file with both codes 0 states a pixel size and no place, whichever side of a pair it is."""
+    with _import(volume, *WINDOW) as store:
+        expected = store.masks(0), store.masks(1)
+    for name in names:
+        _unplaced(volume / "p1" / f"{name}.nii.gz")
+    with _import(volume, *WINDOW) as store:
+        np.testing.assert_array_equal((store.masks(0), store.masks(1)), expected)
+        assert (store.geometry(0).affine is None) == ("image" in names)
+        assert store.geometry(0).spacing == ((1, 1) if "image" in names else (0.5, 0.5))
+        assert any("neither sform nor qform" in note for note in store.info.notes)
+
+
+def test_without_geometry_there_is_nothing_to_turn_by(volume: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _unplaced(volume / "p1" / "image.nii.gz")
+    assert "no geometry to turn by" in _refused(volume, capsys, *WINDOW, "--plane", "axial")
+
+
+def test_a_mask_without_geometry_of_another_size_is_not_resampled(
+    volume: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = volume / "p1" / "rater-ann.nii.gz"
+    _nii(path, np.ones((6, 24, 20), np.uint8))
+    _unplaced(path)
+    assert "no geometry to resample by" in _refused(volume, capsys, *WINDOW)
+    assert "no geometry to resample by" in _refused(volume, capsys, *WINDOW, "--resample", "nearest")
+
+
+def test_advice_does_not_lose_marks(volume: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, moved = volume / "p1" / "rater-bob.nii.gz", AFFINE.copy()
+    moved[0, 3] += 100
+    _nii(path, nib.load(path).get_fdata().T.astype(np.uint8), moved)
+    error = _refused(volume, capsys, *WINDOW)
+    assert "up to 100 mm apart" in error
+    assert "18 of 18 marked voxels outside the image" in error
+    assert "18 of 18 marked voxels outside the image" in _refused(volume, capsys, *WINDOW, "--resample", "nearest")
+
+
+def test_a_class_0_is_not_what_resampling_fills_with(volume: Path) -> None:
+    for rater in ("ann", "bob"):
+        path, moved = volume / "p1" / f"rater-{rater}.nii.gz", AFFINE.copy()
+        cells = 1 - nib.load(path).get_fdata().T.astype(np.uint8)
+        moved[:3, 3] += moved[:3, 0]  # it begins a column further in
+        _nii(path, cells[:, :, 1:], moved)
+    with _import(volume, *WINDOW, "--resample", "nearest", "--label", "0=cell") as store:
+        np.testing.assert_array_equal(store.masks(0)[0], _mask((12, 10)))
+        assert store.info.notes == ("resampling made 36 marked voxels of 2 masks into 36 of their images",)
+
+
+def test_a_mask_that_shares_the_used_form_is_read_and_the_other_noted(volume: Path) -> None:
+    for name, other in (("image", 1.0), ("rater-ann", 2.0)):
+        image = nib.load(volume / "p1" / f"{name}.nii.gz")
+        moved = AFFINE.copy()
+        moved[0, 3] += other
+        image.set_qform(moved, code=1)
+        nib.save(image, volume / "p1" / f"{name}.nii.gz")
+    with _import(volume, *WINDOW, "--plane", "axial") as store:
+        np.testing.assert_array_equal(*store.masks(0))
+        assert [note.partition(" (")[0] for note in store.info.notes] == [
+            "sform and qform differ: the sform is used",
+            "masks with the image's place by the sform, which is used, but not by the qform: read voxel by voxel",
+        ]
+
+
 def _spoil(root: Path, what: str) -> Sequence[str]:
     """Damages the two pictures; returns words of the error that must follow."""
     mask = root / "p1" / "a" / "rater-ann.png"
@@ -351,7 +460,9 @@ def test_a_shifted_geometry_is_refused_in_mm(volume: Path, capsys: pytest.Captur
     path, moved = volume / "p1" / "rater-bob.nii.gz", AFFINE.copy()
     moved[0, 3] += 1.5
     _nii(path, nib.load(path).get_fdata().T.astype(np.uint8), moved)
-    assert "1.5 mm apart" in _refused(volume, capsys, *WINDOW)
+    error = _refused(volume, capsys, *WINDOW)
+    assert "1.5 mm apart" in error
+    assert "18 marked voxels become 18." in error
 
 
 def test_values_without_a_scale_are_refused(volume: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,7 +182,6 @@ class _FolderCheck:
     def __init__(self, reader: Folder) -> None:
         self.reader, self.found = reader, list[Finding]()
         self.views: dict[str, View] = {}
-        self._conventions: dict[str, str] = {}
         self._spacings: dict[str, tuple[float, float]] = {}
         exchangeable, classes = reader.args.exchangeable, reader.labels.classes
         checks = ContentChecks(reader.raters, exchangeable=exchangeable, classes=classes)
@@ -252,20 +251,14 @@ class _FolderCheck:
 
     def _mask(self, item: Item, name: str, stored: Volume, image: Volume) -> np.ndarray | None:
         """(Z,H,W) class indices, as they are most likely meant; None where a mask cannot be compared with its image."""
-        reader = self.reader
         with self._told(item, "a mask that cannot be read"):
-            mask = reader.mask(item, name, stored, image)
-            if fault := reader.misplaced(mask, image):
-                self._add(fault, item.case, level="warning" if reader.args.resample else "error", who=name)
-                return None
-            wrong, classes = reader.labels.judge(mask)
+            wrong, mask = self.reader.mask(item, name, stored)
             if wrong is not None:
                 self._add(wrong, item.case, who=name)
-            elif not reader.labels.values and (top := mask.array.max()) > 0:
-                now = f"0 and {top:g}"
-                before = self._conventions.setdefault(name, now)
-                self._conventions[name] = now if before == now else "0 and 1 in some, 0 and 255 in others"
-            return classes
+            try:
+                return self.reader.placed(mask, image).array[0]
+            except DataError as fault:
+                self._add(fault, item.case, who=name)
         return None
 
     def _together(self) -> Iterator[Finding]:
@@ -273,16 +266,14 @@ class _FolderCheck:
         if jpeg := [path for path in files if path.suffix.lower() in JPEG]:
             text = f"{len(jpeg)} files, such as {jpeg[0].name}: its compression changes values, and import takes none"
             yield Finding("warning", "JPEG files", text)
-        kinds = set(self._conventions.values())
-        if len(kinds) > 1 or any(" in some" in kind for kind in kinds):
-            words = "; ".join(f"{name}: {kind}" for name, kind in sorted(self._conventions.items()))
-            text = f"both are read as foreground, but why differ? {words}"
-            yield Finding("warning", "mask values of two kinds", text)
-        elif kinds == {"0 and 255"}:
+        foreground = self.reader.labels.foreground
+        if foreground.mixed:
+            yield Finding("warning", "mask values of two kinds", foreground.mixed)
+        elif foreground.only == 255 and not foreground.guessed:
             yield Finding("note", "mask values 0 and 255", "255 is read as foreground")
-        if self.reader.placeless:
-            text = "some masks have no geometry and are taken to lie on their image's grid, row for row"
-            yield Finding("note", "masks without geometry", text)
+        for note in self.reader.notes:
+            if note != foreground.mixed:
+                yield Finding("note", "decided in reading", note)
         typical = np.median(list(self._spacings.values()) or [(1.0, 1.0)], axis=0)
         for case, spacing in self._spacings.items():
             ratio = max(max(a / b, b / a) for a, b in zip(spacing, typical.tolist(), strict=True))

@@ -80,6 +80,11 @@ class Importer(ExitStack, Generic[Item]):
         """Patient -> split: by --splits or the hash, unless the source has splits of its own."""
         return assign(self.patients(), rule, getattr(self.args, "splits", None))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided in reading that a user must know of; whole once all items are read."""
+        return ()
+
     @abstractmethod
     def read(self, item: Item) -> Iterable[Case]:
         """The cases of one item; raises DataError for what cannot be trusted."""
@@ -132,6 +137,7 @@ def write_store(
             source.cut.check(info.raters, next(iter(info.provenance), ""))
         for line in source.cut.told(info.raters) if progress else ():
             console.print(f"cut off: {line}", highlight=False, markup=False, soft_wrap=True)
+        writer.info = replace(info, notes=source.notes)
 
 
 def _read(source: Importer) -> Iterator[Iterable[Case]]:

@@ -1,6 +1,6 @@
 """The importer of own data: a folder of images and of every rater's masks; and what is a folder with a known layout.
 
-`modiff check` reads it alike. What a mask's values mean (`Labels`) is stated by the user, or they are 0 and one other.
+`modiff check` reads it alike.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import math
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -23,17 +23,13 @@ from modiff.data.importers.fitting import Fitting
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
 from modiff.data.intensity import IntensityRule, check_unit, has_units, store_values, stretch
+from modiff.data.masks import Labels, Notes
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import Limits
 from modiff.io.image import SUFFIXES, read_image
-from modiff.io.volume import Volume, difference, joined, resample, sides, turn
-
-_BINARY = ({0, 1}, {0, 255})  # values that need no --label
-_NEAR = 0.15  # of full scale: how far from black and white JPEG and interpolation leave most values of a mask
-_MOST = 0.97  # fraction of values that must lie so near
-_FEW = 16  # distinct whole values up to which they are labels, not grey values
+from modiff.io.volume import Volume, difference, joined, remark, resample, sides, turn
 
 _MODALITIES = ("flair", "mprage", "pd", "t2")
 _ISBI_RATERS = ("1", "2")
@@ -56,13 +52,13 @@ class Folder(Importer[Item]):
     """Your own data: a folder of images, and of every rater's masks, in any common format."""
 
     version = "folder 1"
-    resample_hint: ClassVar[str | None] = "--resample nearest moves it onto the image's grid."
+    resample_hint: ClassVar[str | None] = "--resample nearest moves it onto the image's grid"
 
     def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
 
-        strange: images that fit no pattern. raters: their names. placeless: a mask has no geometry, its image has.
-        skipped: files of series left out so far. unmarked: cases that nobody marked, so that no window shows them.
+        strange: images that fit no pattern. raters: their names. places: notes of where files lie. skipped: files of
+        series left out so far. unmarked: cases that nobody marked, so that no window shows them.
         """
         super().__init__(args)
         self.root = Path(args.root)
@@ -76,7 +72,7 @@ class Folder(Importer[Item]):
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
-        self.placeless = self._told = False
+        self.places, self._resampled, self._told = Notes(), np.zeros(3, int), False
         self.unmarked: list[str] = []
         self.skipped: dict[str, None] = {}
         self._first: tuple[Item, Volume] | None = None
@@ -127,14 +123,10 @@ class Folder(Importer[Item]):
         masks = np.zeros((len(self.raters), *image.shape), np.uint8)
         for slot, name in enumerate(self.raters):
             if name in item.masks:
-                mask = self.mask(item, name, stored, image)
-                if misplaced := self.misplaced(mask, image):
-                    if self.args.resample is None:
-                        raise misplaced
-                    mask = resample(mask, image)
-                wrong, masks[slot] = self.labels.judge(mask)
+                wrong, mask = self.mask(item, name, stored)
                 if wrong is not None:
                     raise wrong
+                masks[slot] = self.placed(mask, image).array[0]
         return stored, image, masks
 
     def read(self, item: Item) -> Iterator[Case]:
@@ -181,6 +173,13 @@ class Folder(Importer[Item]):
         for text in said:
             Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of the places and the values of all files read."""
+        count, before, after = self._resampled
+        words = f"resampling made {before} marked voxels of {count} masks into {after} of their images"
+        return (*self.places.lines, *self.labels.foreground.notes, *([words] if count else []))
+
     def channels(self, item: Item, count: int) -> tuple[str, ...]:
         """Names of `count` channels in a case's files."""
         names = tuple(sorted(item.channels))
@@ -213,11 +212,14 @@ class Folder(Importer[Item]):
         first = next(iter(parts.values()))
         self.skipped |= dict.fromkeys(f"{item.case}: {text}" for grid in parts.values() for text in grid.skipped)
         for name, grid in parts.items():
+            self.places.add(grid.notes, grid.path.relative_to(self.root))
             if name and len(grid.array) != 1:
                 raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
             if what := difference(first, grid):
                 found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
                 raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
+            if known := remark(first, grid):
+                self.places.add([f"channels with {known}: read voxel by voxel"], grid.path.relative_to(self.root))
         return replace(first, array=joined([*parts.values()]))
 
     def differences(self, item: Item, image: Volume) -> Iterator[DataError]:
@@ -234,9 +236,9 @@ class Folder(Importer[Item]):
         if (names := self.channels(item, len(image.array))) != known:
             yield _unlike("different channels", image, ", ".join(names), ", ".join(known))
         if image.shape[0] > 1 and sides(image) != sides(first) and self.args.plane == "native":
-            hint = "--plane axial, coronal or sagittal turns them alike."
-            found = f"columns, rows and slices towards {sides(image)}"
-            yield _unlike("axes that run differently", image, found, str(sides(first)), hint)
+            turns = "--plane axial, coronal or sagittal turns them alike." if sides(image) and sides(first) else None
+            found = f"columns, rows and slices towards {sides(image) or 'no known side'}"
+            yield _unlike("axes that run differently", image, found, str(sides(first)), turns)
         if self.rule.kind == "unit":
             try:
                 check_unit(image.array, image.path)
@@ -247,23 +249,44 @@ class Folder(Importer[Item]):
                 hint = "--intensity minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH makes all alike."
                 yield _unlike("values of different types", image, image.array.dtype.name, first.array.dtype.name, hint)
 
-    def mask(self, item: Item, name: str, stored: Volume, image: Volume) -> Volume:
-        """A rater's mask, turned as its image is; `stored`: that image as it was read."""
-        mask = read_image(item.masks[name], limits=mask_limits(image, self.limits), mask=True, jpeg=True)
-        self.skipped |= dict.fromkeys(f"{item.case}: {text}" for text in mask.skipped)
-        self.placeless |= mask.affine is None and stored.affine is not None
-        if mask.affine is None and mask.shape == stored.shape:  # it shares the place of its image
-            mask = replace(mask, affine=stored.affine)
-        return mask if mask.affine is None else turn(mask, self.args.plane)
+    def mask(self, item: Item, name: str, stored: Volume) -> tuple[DataError | None, Volume]:
+        """A rater's mask as class indices, turned as its image is, and what is wrong with its values.
 
-    def misplaced(self, mask: Volume, image: Volume) -> DataError | None:
-        """What is wrong where a mask is not on its image's grid."""
+        stored: that image as it was read. Raises DataError for a mask that cannot be read.
+        """
+        path = item.masks[name]
+        file = path.relative_to(self.root)
+        mask = read_image(path, limits=mask_limits(stored, self.limits), mask=True, jpeg=True)
+        self.skipped |= dict.fromkeys(f"{item.case}: {text}" for text in mask.skipped)
+        self.places.add(mask.notes, file)
+        wrong, classes = self.labels.judge(mask, file)
+        mask = replace(mask, array=classes[None])
+        if difference(stored, mask) is None:  # it is on the voxels of its image, wherever they lie
+            if known := remark(stored, mask):
+                self.places.add([f"masks with {known}: read voxel by voxel"], file)
+            mask = replace(mask, affine=stored.affine, stated=stored.stated, forms=stored.forms)
+        return wrong, mask if mask.affine is None else turn(mask, self.args.plane)
+
+    def placed(self, mask: Volume, image: Volume) -> Volume:
+        """A mask on the grid of its image, resampled where asked; DataError where it is on another."""
         if not (what := difference(image, mask)):
-            return None
+            return mask
+        hint: str | None = self.resample_hint
+        try:
+            moved = resample(mask, image)
+        except DataError as error:
+            if self.args.resample:
+                raise
+            hint = hint and f"--resample is refused: {error.message}; {error.details}"
+        else:
+            before, after = (np.count_nonzero(one.array) for one in (mask, moved))
+            if self.args.resample:
+                self._resampled += [1, before, after]
+                return moved
+            hint = hint and f"{hint}: {before} marked voxels become {after}."
         if image.shape == (mask.shape[0], *mask.shape[:0:-1]) and image.shape != mask.shape:
             what += ", rows and columns swapped?"
-        kind = "a mask on another grid than its image"
-        return DataError(kind, path=mask.path, found=what, hint=self.resample_hint)
+        raise DataError("a mask on another grid than its image", path=mask.path, found=what, hint=hint)
 
 
 def _unlike(kind: str, image: Volume, found: str, first: str, hint: str | None = None) -> DataError:
@@ -299,63 +322,3 @@ class IsbiMs(Folder):
 def mask_limits(image: Volume, limits: Limits) -> Limits:
     """For a mask of this image: no larger than what was judged already, it may compress as well as it likes."""
     return replace(limits, ratio_free=max(limits.ratio_free, 16 * math.prod(image.shape)))
-
-
-class Labels:
-    """Which value of a mask is which class.
-
-    Without rules one class named `foreground`: a mask holds 0 and either 1 or 255. Rules are VALUE=CLASS, several
-    values may be one class; `VALUE=` is background. A value without a rule is refused.
-    """
-
-    def __init__(self, rules: Sequence[str] = (), foreground: str = "foreground") -> None:
-        self.values: dict[int, int] = {}
-        names: list[str] = []
-        for rule in rules:
-            value, equals, name = rule.partition("=")
-            if not equals or not value.lstrip("-").isdecimal() or int(value) in self.values or int(value) == 0:
-                expected = "VALUE=CLASS, a whole number other than 0, each once"
-                raise ConfigError("no such rule", field="--label", found=repr(rule), expected=expected)
-            if name and name not in names:
-                names.append(name)
-            self.values[int(value)] = names.index(name) + 1 if name else 0
-        if rules and not names:
-            raise ConfigError("no class is named", field="--label", expected="VALUE=CLASS")
-        self.classes = tuple(names) if names else (foreground,)
-
-    def judge(self, volume: Volume) -> tuple[DataError | None, np.ndarray]:
-        """What is wrong with a mask's values, and (Z,H,W) uint8 the class indices that they most likely mean."""
-        if len(volume.array) > 1 and (volume.array != volume.array[0]).any():  # colours that are grey are one channel
-            raise DataError("a mask in colour", path=volume.path, found=f"{len(volume.array)} channels", expected="one")
-        mask = volume.array[0]
-        present = np.unique(mask)
-        if self.values:
-            made = np.zeros(mask.shape, np.uint8)
-            for value, index in self.values.items():
-                made[mask == value] = index
-            strange = present[~np.isin(present, [0, *self.values])]
-            kind, found = "mask values without a meaning", f"{_few(strange)}, which no --label names"
-            return (DataError(kind, path=volume.path, found=found) if strange.size else None), made
-        if any(set(present.tolist()) <= known for known in _BINARY):
-            return None, (mask != 0).astype(np.uint8)
-        top = max(float(present[-1]), 1.0)
-        marked, expected, hint = (mask > top / 2).astype(np.uint8), None, None
-        whole = np.array_equal(present, np.rint(present))
-        near = np.minimum(np.abs(mask - 0.0), np.abs(top - mask)) <= _NEAR * top
-        if whole and len(present) > 2 and near.mean() >= _MOST and top > _FEW:
-            kind = "smeared mask values"
-            found = f"{len(present)} values about 0 and {top:g}, as JPEG or interpolation leaves them"
-        elif not whole:
-            kind, found = "mask values that are not whole", f"values such as {_few(present[present % 1 != 0])}"
-        elif len(present) <= _FEW:
-            kind, found, marked = "mask values without a meaning", _few(present), (mask != 0).astype(np.uint8)
-            expected, hint = "0 and either 1 or 255", "--label VALUE=CLASS says what they mean."
-        else:
-            kind = "mask values like those of an image"
-            found = f"{len(present)} values from {present[0]:g} to {top:g}: is it a mask?"
-        return DataError(kind, path=volume.path, found=found, expected=expected, hint=hint), marked
-
-
-def _few(values: np.ndarray) -> str:
-    words = ", ".join(f"{value:.4g}" for value in values[:5])
-    return words + (f" and {len(values) - 5} more" if len(values) > 5 else "")
