@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints what was found; returns 0 for data that is usable, else 1."""
     from modiff.data.check.run import check
 
-    report = check(args.path, kind=args.kind, words=args.words)
+    report = check(args.path, kind=args.kind, words=args.words, quiet=args.quiet)
     if args.html:
         from modiff.report.data import write_page
 

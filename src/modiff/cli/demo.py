@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from modiff.cli.options import parser_of
 from modiff.config.data import PhantomConfig
@@ -20,21 +21,24 @@ parser = partial(parser_of, "demo")
 def run(args: argparse.Namespace) -> int:
     """Each step is the verb of its name, called as a library."""
     from modiff.data.loading import load
+    from modiff.devices import choose_device
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
     from modiff.evaluation.records import read_result
     from modiff.evaluation.scoring import EvaluationSettings
     from modiff.evaluation.words import results_table, wide_console
+    from modiff.io.progress import progress_bar
     from modiff.methods.weights import load_model
     from modiff.report.run import sentence, write_report
     from modiff.training.loop import train
 
     folder: Path = args.output
-    changes: dict[str, object] = {"seed": args.seed}
+    changes: dict[str, Any] = {"seed": args.seed, "trainer": {"accelerator": args.device}}
     if args.budget:
         changes["training"] = {"budget": args.budget}
     config = build_config(preset=PRESET, changes=changes)
     check_ranges(config)
     settings = EvaluationSettings(ns=(args.n,), control=True, seed=args.seed)
+    device = choose_device(args.device, field="--device")
     store = _store(folder, args)  # after all else that is asked for is known to be right
     result = train(config, store, folder, quiet=args.quiet)
     print(f"trained: {result.images:,} images in {result.seconds:.0f} s ({result.reason})")
@@ -42,12 +46,12 @@ def run(args: argparse.Namespace) -> int:
         print("the same command resumes")
         return 130
     loaded, images = load_model(folder), load(store, "test")
-    written = evaluate_to_folder(
-        loaded, images, folder / FOLDER, settings, split="test", data=store, model_name=str(folder)
-    )
+    how: dict[str, Any] = {"split": "test", "data": store, "model_name": str(folder), "device": device}
+    with progress_bar(f"{args.n} samples per image", "images", quiet=args.quiet) as progress:
+        written = evaluate_to_folder(loaded, images, folder / FOLDER, settings, progress=progress, **how)
     wide_console().print(results_table(evaluated := read_result(written)))
-    _sample(folder, store)
-    page = write_report(folder, data=store, split="test")
+    _sample(folder, store, args)
+    page = write_report(folder, data=store, split="test", device=device)
     print(sentence(evaluated))
     print(f"report: {page}")
     return 0
@@ -78,7 +82,7 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
     return store
 
 
-def _sample(folder: Path, store: Path) -> None:
+def _sample(folder: Path, store: Path, args: argparse.Namespace) -> None:
     """Draws the hypotheses of one test image into DIR/sample, as `modiff sample` does for a user's image."""
     from modiff import cli
     from modiff.data.store import Store
@@ -89,4 +93,5 @@ def _sample(folder: Path, store: Path) -> None:
     picture = folder / "image.png"
     write_png(picture, image)
     words = ["sample", str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
+    words += ["--device", args.device, *(["--quiet"] if args.quiet else [])]
     cli.main(words)

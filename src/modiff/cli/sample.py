@@ -22,9 +22,9 @@ parser = partial(parser_of, "sample")
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
-    from modiff.cli.evaluate import progress_bar
     from modiff.io.files import Limits, check_output
     from modiff.io.image import read_channels
+    from modiff.io.progress import progress_bar
 
     at, spacing, raters = (_numbers(args, name) for name in _LISTS)
     if at is None and (slices := asked(args, SampleConfig).get("slices")):
@@ -39,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = Settings(at=at, spacing=spacing, raters=raters, **asked(args, SampleConfig))
     predictor = Predictor.from_path(args.model, device=args.device)
-    quiet = args.json or not sys.stderr.isatty()
-    with progress_bar("samples", "windows", quiet=quiet) as progress:
+    with progress_bar("drawing", "samples", quiet=args.quiet) as progress:
         prediction = predict(scan, predictor, settings, progress=progress)
     content = _about(args, predictor, prediction)
     if args.output is None:

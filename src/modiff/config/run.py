@@ -29,6 +29,7 @@ from modiff.config.modiff import MoDiffConfig
 from modiff.errors import ConfigError
 
 _PRESETS = Path(__file__).parent / "presets"
+AUTO = "auto"  # the preset whose settings depend on the data
 MODELS: dict[str, type[Any]] = {
     "modiff": MoDiffConfig,
     "cimd": CIMDConfig,
@@ -81,8 +82,8 @@ class TrainingConfig:
 class TrainerConfig:
     """Where it runs and what it is logged to: nothing here changes what is computed but the precision."""
 
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    """what to run on"""
+    accelerator: str = "auto"
+    """what to run on, also as --device: cpu, cuda (or gpu), cuda:1, mps; auto: a GPU (CUDA) if there is one"""
     devices: int = number(1, COUNT)
     """devices on this machine; more than one is DDP"""
     num_nodes: int = number(1, COUNT)
@@ -128,16 +129,23 @@ def build_config(
     preset: str | None = None,
     file: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """One configuration from defaults < preset < YAML file < changes (flags)."""
+    """One configuration from defaults < preset < fitted < YAML file < changes (flags).
+
+    fitted: what preset `auto` chooses for the data. ConfigError for that preset without it, or a file that has it.
+    """
     written, flags = read_yaml(file) if file is not None else {}, changes or {}
     preset = preset or flags.get("preset") or written.get("preset")
     chosen = read_preset(preset) if preset else {}
+    if preset == AUTO and fitted is None and written.get("preset") != AUTO:
+        hint = "Train with it, then give the run's config.yaml, or name another preset"
+        raise ConfigError("is chosen from a store by `modiff train`", field="preset", found=AUTO, hint=hint)
     method = method or flags.get("method") or written.get("method") or chosen.get("method")
     config = config_from_dict(
         {**chosen, "method": method or RunConfig.method, "preset": preset}, path=f"preset {preset}"
     )
-    return _over(_over(config, written, file), flags, None)
+    return _over(_over(_over(config, fitted or {}, None), written, file), flags, None)
 
 
 def config_from_dict(data: Mapping[str, Any], *, path: str | Path | None = None) -> RunConfig:

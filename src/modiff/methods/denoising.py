@@ -210,6 +210,8 @@ class DenoisingSegmenter(Segmenter):
                 made = self._denoise(window, subset, field, steps)
                 fraction = subset.sum(-1) / panel[window.rows, i]
                 windows.paste(maps, window.rows, i, made * fraction[:, None, None, None], window.corner)
+                if self.on_drawn is not None:
+                    self.on_drawn(len(i))
         result = Samples.uniform(maps[..., : encoding.size[0], : encoding.size[1]], raters=who)
         if encoding.presence is not None:
             result.presence = marking_probability(encoding.presence, exchangeable=self.exchangeable).mean(1)

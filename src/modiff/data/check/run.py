@@ -22,6 +22,7 @@ from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError
 from modiff.io.image import JPEG, SUFFIXES
+from modiff.io.progress import tracked
 from modiff.io.volume import Volume, turn
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
@@ -32,22 +33,22 @@ _SPACING = 4.0  # ratio of pixel sizes within one data set from which a unit or 
 _OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
 
 
-def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = ()) -> Report:
+def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (), quiet: bool = True) -> Report:
     """Checks what lies at `path`. kind: `store`, `folder` or an importer's name, told from the content where None.
 
     words: options of the importer (patterns of a folder, say). A source other than a folder is imported into a
-    temporary store first, and what its importer refuses is an error in the report. Raises DataError where there is
-    nothing at `path`, ConfigError for options that cannot be.
+    temporary store first, and what its importer refuses is an error in the report. quiet: no progress on standard
+    error. Raises DataError where there is nothing at `path`, ConfigError for options that cannot be.
     """
     path = Path(path)
     if not path.exists():
         raise DataError("no such file or folder", path=path)
     kind = kind or detect(path)
     if kind == "store":
-        return check_store(path)
+        return check_store(path, quiet=quiet)
     if kind == "folder":
-        return check_folder(path, words)
-    return _check_imported(path, kind, words)
+        return check_folder(path, words, quiet=quiet)
+    return _check_imported(path, kind, words, quiet=quiet)
 
 
 def detect(path: Path) -> str:
@@ -68,7 +69,7 @@ def detect(path: Path) -> str:
     return "lidc-pickle" if start != SIGNATURE and path.suffix in (".pickle", ".pkl") else "store"
 
 
-def check_store(path: str | Path, *, called: str | None = None) -> Report:
+def check_store(path: str | Path, *, called: str | None = None, quiet: bool = True) -> Report:
     """Checks a store: its integrity, and all that its content shows. called: what the report calls the data."""
     path = Path(path)
     try:
@@ -77,7 +78,7 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
             what = f"{len(store)} images of {patients} patients, {raters} rater{'s' * (raters != 1)}"
             report = Report(called or str(path), what)
             store.verify()
-            report.findings += _content(store)
+            report.findings += _content(store, quiet=quiet)
             if called is None and (text := lacking(store.split_names())):  # else nobody asked for these splits
                 report.findings.append(Finding("note", "an empty split", text))
             report.view = partial(_view, path)
@@ -87,11 +88,11 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
     return report
 
 
-def _content(store: Store) -> Iterator[Finding]:
+def _content(store: Store, *, quiet: bool) -> Iterator[Finding]:
     info = store.info
     checks = ContentChecks(info.raters, exchangeable=info.exchangeable_raters, classes=info.classes)
     brightest = 0.0
-    for row, (image, mask) in enumerate(store.each()):
+    for row, (image, mask) in enumerate(tracked(store.each(), "checking", len(store), "images", quiet=quiet)):
         brightest = max(brightest, float(image.max()))
         name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
         yield from checks.add(name, patient, split, image[:, None], mask[:, None], store.read[row])
@@ -114,7 +115,7 @@ def _view(path: Path, case: str) -> View | None:
         return View(store.image(rows[0])[0], store.masks(rows[0]), store.info.raters) if rows.size else None
 
 
-def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
+def _check_imported(path: Path, kind: str, words: Sequence[str], *, quiet: bool) -> Report:
     """By way of a temporary store, whose thumbnails are kept for what was found."""
     if kind not in IMPORTERS:
         expected = ", ".join(["store", *IMPORTERS])
@@ -122,25 +123,26 @@ def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
     with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
         store = Path(folder, "checked.h5")
         args = import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
+        args.quiet |= quiet
         try:
             run_import(kind, args)
         except DataError as error:
             return Report(str(path), f"{kind} data", [Finding("error", "cannot be imported", str(error))])
-        report = check_store(store, called=str(path))
+        report = check_store(store, called=str(path), quiet=quiet)
         report.what = f"{kind} data, {report.what}"
         wanted = {finding.case for _, _, found in report.groups() for finding in found[:_KEPT] if finding.case}
         report.view = {case: report.view(case) for case in wanted}.get  # read now: the store goes
     return report
 
 
-def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
+def check_folder(root: Path, words: Sequence[str] = (), *, quiet: bool = True) -> Report:
     """Checks a folder case by case: all that `modiff import folder` refuses, and more. words: its options."""
     parser = import_parser("folder", "modiff import folder")
     try:
         reader = Folder(parser.parse_args([str(root), "-o", "-", *words]), SUFFIXES + JPEG)
     except DataError as error:
         return Report(str(root), "a folder", [Finding("error", "cannot be read", str(error))])
-    checked, cases, raters = _FolderCheck(reader), len(reader.items), len(reader.raters)
+    checked, cases, raters = _FolderCheck(reader, quiet=quiet), len(reader.items), len(reader.raters)
     what = f"a folder, {cases} case{'s' * (cases != 1)}, {raters} rater{'s' * (raters != 1)}"
     return Report(str(root), what, checked.found, checked.views.get)
 
@@ -148,7 +150,7 @@ def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
 class _FolderCheck:
     """Goes through the cases once; keeps thumbnails of those that something was found in."""
 
-    def __init__(self, reader: Folder) -> None:
+    def __init__(self, reader: Folder, *, quiet: bool) -> None:
         self.reader, self.found = reader, list[Finding]()
         self.views: dict[str, View] = {}
         self._conventions: dict[str, str] = {}
@@ -157,7 +159,7 @@ class _FolderCheck:
         checks = ContentChecks(reader.raters, exchangeable=exchangeable, classes=classes)
         for fault in two_splits(reader.items, reader.args.table or reader.root):
             self._add(fault, str(fault.field))
-        for item in reader.items:
+        for item in tracked(reader.items, "checking", len(reader.items), "cases", quiet=quiet):
             before = len(self.found)
             self._case(item, checks)
             if len(self.found) == before:

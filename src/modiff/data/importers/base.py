@@ -18,8 +18,6 @@ from pkgutil import resolve_name
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from modiff._version import __version__
 from modiff.data.importers.catalogue import IMPORTERS
@@ -29,6 +27,7 @@ from modiff.data.store import StoreWriter, check_free
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError
 from modiff.io.files import sha256_of, workers
+from modiff.io.progress import tracked
 
 _AHEAD = 256  # items that threads read ahead
 _SEEDS = 100  # that are tried for an advice
@@ -101,7 +100,8 @@ def run_import(name: str, args: argparse.Namespace) -> Path:
         rule = SplitRule(val, test, getattr(args, "split_seed", usual.seed))
     check_free(path, overwrite=args.overwrite)
     with importer(name)(args) as source:
-        write_store(source, path, rule, folds=getattr(args, "folds", None), overwrite=args.overwrite)
+        folds, progress = getattr(args, "folds", None), not getattr(args, "quiet", False)
+        write_store(source, path, rule, folds=folds, overwrite=args.overwrite, progress=progress)
     return path
 
 
@@ -125,8 +125,7 @@ def write_store(
     dealt = make_folds(splits, folds, getattr(source.args, "split_seed", 0)) if folds else None
     everyone = np.ones(len(info.raters), bool)
     with StoreWriter(path, info, overwrite=overwrite, folds=dealt) as writer:
-        console = Console(stderr=True)
-        for cases in track(_read(source), "importing", len(source.items), console=console, disable=not progress):
+        for cases in tracked(_read(source), "importing", len(source.items), "parts", quiet=not progress):
             for one in cases:
                 read, split = everyone if one.read is None else one.read, splits[one.patient]
                 writer.add(one.image, one.masks, read, case=one.case, patient=one.patient, split=split, **one.place)
