@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from modiff import cli
 from modiff.errors import CheckpointError, ConfigError
 from modiff.methods.weights import load_model, publish
 from modiff.training.loop import train
@@ -102,3 +104,15 @@ def test_a_pickle_in_place_of_weights_is_refused(published):
     torch.save({"unet.conv_in.weight": torch.zeros(1)}, published / "weights.safetensors")
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         load_model(published)
+
+
+def test_a_folder_without_weights_does_not_hide_a_packaged_model(trained, tmp_path, monkeypatch, caplog, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lidc").mkdir()
+    packaged = load_model("lidc")
+    assert packaged.folder != tmp_path / "lidc"
+    assert "the packaged model lidc is used" in caplog.text
+    assert cli.main(["evaluate", "lidc", "--data", "missing.h5"]) == 2
+    assert "-o: a packaged model has no folder to write to" in capsys.readouterr().err
+    publish(trained, tmp_path / "lidc", card={})  # with weights the folder is meant
+    assert load_model("lidc").folder == Path("lidc")

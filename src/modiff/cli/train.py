@@ -30,11 +30,12 @@ class _Parser(argparse.ArgumentParser):
         chosen, _ = first.parse_known_args(words)
         if not (chosen.method or chosen.preset or chosen.config):
             chosen.preset = AUTO
-        layers = {"method": chosen.method, "preset": chosen.preset, "file": chosen.config}
-        told = []
+        layers: dict[str, Any] = {"method": chosen.method, "preset": chosen.preset, "file": chosen.config}
+        told = list[tuple[str, str]]()
         if chosen.preset == AUTO:
-            more, told = _fitted(chosen)
-            layers |= more
+            layers["fitted"] = {}  # words that are wrong are refused before a store is read
+            if {"-h", "--help"} & {*words}:
+                layers |= _fitted(chosen)[0]
         parsed, unknown = _full_parser(self.prog, build_config(**layers)).parse_known_args(words)
         if unknown:
             hint = f"`{self.prog} --help` explains every setting"
@@ -44,6 +45,9 @@ class _Parser(argparse.ArgumentParser):
         own |= {} if parsed.device is None else {"trainer": {"accelerator": parsed.device}}
         changes = merged(own, *(setting(text, option="--") for text in texts))
         parsed.config = build_config(**layers, changes=changes)
+        if chosen.preset == AUTO:
+            more, told = _fitted(chosen)
+            parsed.config = build_config(**layers | more, changes=changes)
         parsed.told = [line for name, line in told if name not in vars(parsed)]
         return parsed
 
