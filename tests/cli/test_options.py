@@ -64,3 +64,10 @@ def test_settings_of_a_training_are_read_as_yaml():
 def test_what_is_no_setting_of_a_training_is_refused(words, match):
     with pytest.raises(ConfigError, match=match):
         train(*words)
+
+
+@pytest.mark.parametrize("option", ["--data", "--preset", "-o"])
+def test_an_option_of_a_training_without_its_value_is_refused(option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", option])
+    assert "expected one argument" in capsys.readouterr().err

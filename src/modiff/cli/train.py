@@ -27,7 +27,10 @@ class _Parser(argparse.ArgumentParser):
         first = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
         for names in (("--method",), ("--preset",), ("--config",), ("--data",), ("--fold",), ("-o", "--output")):
             first.add_argument(*names)
-        chosen, _ = first.parse_known_args(words)
+        try:
+            chosen, _ = first.parse_known_args(words)
+        except argparse.ArgumentError:  # an option without its value, which the full parser refuses below
+            chosen, _ = first.parse_known_args([])
         if not (chosen.method or chosen.preset or chosen.config):
             chosen.preset = AUTO
         layers: dict[str, Any] = {"method": chosen.method, "preset": chosen.preset, "file": chosen.config}

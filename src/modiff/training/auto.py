@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modiff.config.fields import merged
+from modiff.config.fields import merged, setting
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
 
@@ -78,9 +79,9 @@ def choose(facts: Facts) -> list[Choice]:
     """The settings for such data; those that do not depend on it stand in the preset's file."""
     side = max(facts.size)
     crop, why_crop = _window(facts) if facts.prompted else (0, "no prompt: marks may lie anywhere")
-    why_window = why_crop
+    window, why_window = crop, why_crop
     stem, why_stem = _patch(facts, crop or side, windowed=crop > 0)
-    if not facts.prompted and side > _WHOLE * stem:
+    if not crop and side > _WHOLE * stem:
         crop = max(64, 32 * stem)
         why_crop = f"random squares: steps on {side} pixels are slow; samples are drawn of whole images"
     seen = crop or side
@@ -88,16 +89,15 @@ def choose(facts: Facts) -> list[Choice]:
     base = 48 if patches <= 16 and (facts.images >= _LARGE or facts.classes > 1) else 32
     batch = 32 if patches <= 24 else 16
     images = min(max(_PASSES * facts.images, _BUDGET[0]), _BUDGET[1])
-    steps, looked = images // batch, seen if facts.prompted else side
+    steps, looked = images // batch, window or side
     many = f"{facts.images:,} images, {facts.classes} class{'es' * (facts.classes > 1)}"
     who = "slots are not persons" if facts.exchangeable else "persons are known"
-    window = crop if facts.prompted else 0
     each = max(min(stem, 2), _power(looked / 64, up=True))
     short = steps < 3000
     found = [
         ("model.window", window, why_window),
         ("model.crop", crop, why_crop),
-        ("model.crop_jitter", max(1, window // 16), "a sixteenth of the window"),
+        ("model.crop_jitter", max(1, crop // 16), "a sixteenth of the square"),
         ("model.unet.stem", stem, why_stem),
         ("model.unet.attention", [4 * stem], "at the coarsest of three levels"),
         ("model.unet.base", base, f"{many}, {patches} patches a side"),
@@ -127,13 +127,7 @@ def _count(number: int, what: str) -> str:
 
 def settings(choices: list[Choice]) -> dict[str, Any]:
     """The choices as nested plain data."""
-    layers: list[dict[str, Any]] = []
-    for choice in choices:
-        value = choice.value
-        for group in reversed(choice.name.split(".")):
-            value = {group: value}
-        layers.append(value)
-    return merged(*layers)
+    return merged(*(setting(f"{choice.name}={json.dumps(choice.value)}") for choice in choices))
 
 
 def _window(facts: Facts) -> tuple[int, str]:
