@@ -10,7 +10,10 @@ from modiff.errors import ConfigError
 
 
 def choose_device(name: str | torch.device, *, field: str = "device") -> torch.device:
-    """A device of this machine: "auto" is a GPU if there is one, "gpu" is CUDA. ConfigError where it is not there."""
+    """A device of this machine: "auto" is a GPU (CUDA) if there is one, else the CPU; "gpu" is another word for CUDA.
+
+    Every verb that computes takes its device from here. ConfigError where it is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -18,7 +21,9 @@ def choose_device(name: str | torch.device, *, field: str = "device") -> torch.d
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         found = f"{name} ({(str(error).splitlines() or ['not available'])[0]})"
-        raise ConfigError("cannot be used here", field=field, found=found, expected="auto or cpu") from error
+        raise ConfigError(
+            "cannot be used here", field=field, found=found, expected="auto, cpu, or cuda where there is a GPU"
+        ) from error
     return device
 
 
@@ -30,9 +35,10 @@ def device_name(device: torch.device | str) -> str:
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def automatic_precision(accelerator: str) -> str:
+def automatic_precision(device: torch.device) -> str:
     """Lightning's name of bfloat16 where the device computes with it natively, else of float32."""
-    cuda = torch.cuda.is_available() and accelerator in ("auto", "gpu")
-    on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else on_cpu()
-    return "bf16-mixed" if native and accelerator != "mps" else "32-true"
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return "bf16-mixed" if native else "32-true"

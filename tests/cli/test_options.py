@@ -72,10 +72,12 @@ def test_what_is_no_setting_of_a_training_is_refused(words, match):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["sample", "lidc"], "modiff sample: needs IMAGE."),
+        (["sample", "lidc"], "modiff sample: needs [NAME=]IMAGE."),
         (["sample", "lidc", "x.png", "-n", "x"], "modiff sample: -n: not a whole number; found 'x'."),
         (["check"], "modiff check: needs PATH."),
         (["train", "--method"], "modiff train: --method: needs a value."),
+        (["train", "--data"], "modiff train: --data: needs a value."),
+        (["train", "-o"], "modiff train: -o/--output: needs a value."),
         (["train", "--data", "x.h5"], "modiff train: needs -o/--output."),
         (["import", "folder", "-o", "x.h5", "--bogus", "."], "modiff import folder: no such option; found --bogus."),
         (

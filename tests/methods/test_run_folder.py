@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from modiff import cli
 from modiff.errors import CheckpointError, ConfigError
 from modiff.methods.run_folder import hardly_trained, load_model, publish
 from modiff.training.loop import train
@@ -118,3 +120,15 @@ def test_few_images_and_a_loss_that_needs_no_image_are_each_a_reason(images, own
     said = hardly_trained(card)
     assert (said is None) is (reasons == 0)
     assert (said or "").count("it has seen") + (said or "").count("its validation loss") == reasons
+
+
+def test_a_folder_without_weights_does_not_hide_a_packaged_model(trained, tmp_path, monkeypatch, caplog, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lidc").mkdir()
+    packaged = load_model("lidc")
+    assert packaged.folder != tmp_path / "lidc"
+    assert "the packaged model lidc is used" in caplog.text
+    assert cli.main(["evaluate", "lidc", "--data", "missing.h5"]) == 2
+    assert "-o: a packaged model has no folder to write to" in capsys.readouterr().err
+    publish(trained, tmp_path / "lidc", card={})  # with weights the folder is meant
+    assert load_model("lidc").folder == Path("lidc")

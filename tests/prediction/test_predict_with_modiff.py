@@ -69,3 +69,12 @@ def test_a_published_folder_gives_the_same_samples(modiff_predictor, tmp_path):
     loaded = Predictor.from_path(tmp_path).set_image(IMAGE)
     assert torch.equal(loaded.sample(2).maps, modiff_predictor.sample(2).maps)
     assert loaded.summary().classes == ("nodule",)
+
+
+def test_progress_counts_samples_of_one_image_as_they_come(modiff_predictor, monkeypatch):
+    monkeypatch.setattr("modiff.methods.denoising.at_once", lambda *features: 4)
+    seen: list[tuple[int, int]] = []
+    modiff_predictor.sample(32, progress=lambda *counts: seen.append(counts))
+    assert len(seen) > 3
+    assert seen == sorted(seen)
+    assert seen[-1] == (32, 32)

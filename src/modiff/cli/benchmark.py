@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     from modiff.benchmark.plan import rows_of
     from modiff.benchmark.run import benchmark
-    from modiff.cli.evaluate import progress_bar
+    from modiff.io.progress import progress_bar
 
     rows = rows_of(args.methods, ablations=args.ablations, edges=args.edges, controls=args.controls)
     settings = _settings(args)

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.html:
         check_file_output(args.html)
-    report = check(args.path, kind=args.kind, words=args.words)
+    report = check(args.path, kind=args.kind, words=args.words, quiet=args.quiet)
     if args.html:
         from modiff.report.data import write_page
 

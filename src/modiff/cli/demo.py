@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import parser_of
 from modiff.config.data import PhantomConfig
@@ -19,27 +19,32 @@ if TYPE_CHECKING:
 
 PRESET = "quick"
 _LOOKED_AT = 100  # test images, for one on which raters differ
+STEPS = 3  # of the sampler: on val GED is .221 in 3 steps and .224 in 5 (120 images, n = 8), in 60 % of the time
 parser = partial(parser_of, "demo")
 
 
 def run(args: argparse.Namespace) -> int:
     """Each step is the verb of its name, called as a library."""
     from modiff.data.loading import load
+    from modiff.devices import choose_device
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
     from modiff.evaluation.records import read_result
     from modiff.evaluation.scoring import EvaluationSettings
     from modiff.evaluation.words import results_table, wide_console
+    from modiff.io.progress import progress_bar
     from modiff.methods.run_folder import load_model
     from modiff.report.run import sentence, write_report
     from modiff.training.loop import train
 
     folder: Path = args.output
-    changes: dict[str, object] = {"seed": args.seed}
+    changes: dict[str, Any] = {"seed": args.seed, "trainer": {"accelerator": args.device}}
+    changes["model"] = {"diffusion": {"sampling_steps": STEPS}}
     if args.budget:
         changes["training"] = {"budget": args.budget}
     config = build_config(preset=PRESET, changes=changes)
     check_ranges(config)
     settings = EvaluationSettings(ns=(args.n,), control=True, seed=args.seed)
+    device = choose_device(args.device, field="--device")
     store = _store(folder, args)  # after all else that is asked for is known to be right
     result = train(config, store, folder, quiet=args.quiet)
     print(f"trained: {counted(result.images, 'image', ',')} in {result.seconds:.0f} s ({result.reason})")
@@ -47,12 +52,12 @@ def run(args: argparse.Namespace) -> int:
         print("the same command resumes")
         return 130
     loaded, images = load_model(folder), load(store, "test")
-    written = evaluate_to_folder(
-        loaded, images, folder / FOLDER, settings, split="test", data=store, model_name=str(folder)
-    )
+    how: dict[str, Any] = {"split": "test", "data": store, "model_name": str(folder), "device": device}
+    with progress_bar(f"{args.n} samples per image", "images", quiet=args.quiet) as progress:
+        written = evaluate_to_folder(loaded, images, folder / FOLDER, settings, progress=progress, **how)
     wide_console().print(results_table(evaluated := read_result(written)))
-    _sample(folder, store)
-    page = write_report(folder, data=store, split="test")
+    _sample(folder, store, args)
+    page = write_report(folder, data=store, split="test", device=device)
     print(sentence(evaluated))
     print(f"report: {page}")
     return 0
@@ -83,7 +88,7 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
     return store
 
 
-def _sample(folder: Path, store: Path) -> None:
+def _sample(folder: Path, store: Path, args: argparse.Namespace) -> None:
     """Draws the hypotheses of a test image on which raters differ much into DIR/sample, as `modiff sample` does."""
     from modiff.cli import sample
     from modiff.data.store import Store
@@ -97,6 +102,7 @@ def _sample(folder: Path, store: Path) -> None:
     write_png(picture, image)
     print(f"samples of {case}, on which raters differ most among {counted(len(rows), 'test image')}:")
     words = [str(folder), str(picture), "-o", str(folder / "sample"), "--overwrite", "--intensity", "ready"]
+    words += ["--device", args.device, *(["--quiet"] if args.quiet else [])]
     sample.run(sample.parser("modiff sample").parse_args(words))
 
 

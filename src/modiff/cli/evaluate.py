@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,6 @@ from modiff.cli.options import asked, page_of, parser_of
 from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
-    from modiff.evaluation.evaluate import Progress
     from modiff.evaluation.scoring import EvaluationSettings
 
 parser = partial(parser_of, "evaluate")
@@ -21,21 +18,24 @@ parser = partial(parser_of, "evaluate")
 
 def run(args: argparse.Namespace) -> int:
     """Evaluates, writes, prints."""
-    written = _of_model(args) if _is_model(args.source) else _of_files(args)
+    written = _of_model(args) if _is_model(args.source, stored="data" in args) else _of_files(args)
     if written is not None:
         _show(written)
     return 0
 
 
-def _is_model(source: str) -> bool:
-    """Whether it is a run folder or a packaged model, not files of samples; ConfigError where it is neither."""
+def _is_model(source: str, *, stored: bool) -> bool:
+    """Whether it is a run folder or a packaged model, not files of samples; ConfigError where it is neither.
+
+    stored: --data is given, so that a folder that is no run but named like a packaged model is not of samples.
+    """
     from modiff.evaluation.predictions import FORMATS
     from modiff.methods.run_folder import CONFIG, WEIGHTS, packaged_models
 
     path = Path(source)
-    if path.exists():
-        return any((path / name).exists() for name in (CONFIG, WEIGHTS))
     packaged = packaged_models()
+    if path.exists():
+        return (stored and source in packaged) or any((path / name).exists() for name in (CONFIG, WEIGHTS))
     if source not in packaged:
         expected = f"a run folder, a packaged model ({', '.join(packaged)}), or samples: {FORMATS}"
         raise ConfigError("neither a model nor samples", path=source, expected=expected)
@@ -66,19 +66,21 @@ def _of_model(args: argparse.Namespace) -> Path | None:
     from modiff.devices import choose_device
     from modiff.evaluation import distributed as processes
     from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder, split_to_score
+    from modiff.io.progress import progress_bar
     from modiff.methods.run_folder import load_model
 
     given = _options(args, "a model is", others="samples in files", needs="data")
     settings = _settings(args)
-    folder = args.output or (Path(args.source) / FOLDER if Path(args.source).is_dir() else None)
+    loaded = load_model(args.source)
+    folder = args.output or (Path(args.source) / FOLDER if loaded.folder == Path(args.source) else None)
     if folder is None:
         raise ConfigError("a packaged model has no folder to write to", field="-o", expected="a folder")
-    loaded = load_model(args.source)
     split = split_to_score(loaded, given["data"], args.split, given.get("fold", "own"))
     images = load(given["data"], split)
     with processes.started_by_torchrun(choose_device(given.get("device", "auto"), field="--device")) as device:
         first = processes.rank() == 0
-        with progress_bar(f"{max(settings.ns)} samples per image", "images", quiet=not first) as progress:
+        quiet = "quiet" in given or not first
+        with progress_bar(f"{max(settings.ns)} samples per image", "images", quiet=quiet) as progress:
             how: dict[str, Any] = {name: given[name] for name in ("data", "batch_size", "restart") if name in given}
             how |= {"split": split, "model_name": args.source, "device": device, "progress": progress}
             written = evaluate_to_folder(loaded, images, folder, settings, **how)
@@ -91,9 +93,10 @@ def _of_files(args: argparse.Namespace) -> Path:
     from modiff.evaluation.source import FileSamples
     from modiff.evaluation.truth import Values, open_truth
     from modiff.io.files import Limits
+    from modiff.io.progress import progress_bar
 
     given = _options(args, "files are", others="a model's samples", needs="truth")
-    settings = _settings(args, one_rater=True)
+    settings, quiet = _settings(args, one_rater=True), "quiet" in given
     path = Path(args.source).resolve()
     stem = path.name if path.is_dir() else path.stem
     how = ("classes", "truth_values", "patients", "unread_missing")
@@ -101,7 +104,8 @@ def _of_files(args: argparse.Namespace) -> Path:
     truth = open_truth(
         given["truth"], args.split, limits=limits, **{name: given[name] for name in how if name in given}
     )
-    with truth, open_maps(args.source, limits) as samples, progress_bar("Scoring", "cases") as progress:
+    bar = progress_bar("scoring", "cases", quiet=quiet)
+    with truth, open_maps(args.source, limits) as samples, bar as progress:
         values = Values(given.get("values", "auto"), truth.classes)
         source = FileSamples(samples, truth, values, settings, allow_missing="allow_missing" in given)
         folder = args.output or path.with_name(f"{stem}-scores")
@@ -117,16 +121,3 @@ def _show(written: Path) -> None:
     console.print(results_table(result))
     print_notes(result.made["notes"], console)
     console.print(f"{written}\n{written.with_suffix('.csv')}", markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def progress_bar(text: str, unit: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """A bar with the time left, on standard error."""
-    from rich import progress as rich
-    from rich.console import Console
-
-    columns = (rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn())
-    times = (rich.TimeElapsedColumn(), rich.TimeRemainingColumn())
-    with rich.Progress(*columns, rich.TextColumn(unit), *times, console=Console(stderr=True), disable=quiet) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -48,9 +48,9 @@ def _sample(
     args: argparse.Namespace, folder: Path | None, **given: Any
 ) -> tuple[Prediction, dict[str, Any], list[str]]:
     """The prediction, written to a folder if there is one; the summary's content; warnings that were printed."""
-    from modiff.cli.evaluate import progress_bar
     from modiff.io.files import Limits
     from modiff.io.image import named_file, read_channels
+    from modiff.io.progress import progress_bar
 
     files = [named_file(text) for text in args.image]
     limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
@@ -66,8 +66,7 @@ def _sample(
     scan, paths, guessed = arranged(scan, files, predictor.data.channels)
     early = [] if folder is None else segmentation_notes(scan)
     _warn(called(scan), [*skipped, *early])
-    quiet = args.json or not sys.stderr.isatty()
-    with progress_bar("samples", "windows", quiet=quiet) as progress:
+    with progress_bar("drawing", "samples", quiet=args.quiet) as progress:
         prediction = predict(scan, predictor, settings, progress=progress)
     prediction = replace(prediction, notes=(*guessed, *prediction.notes))
     content = _about(args, predictor, prediction, paths)

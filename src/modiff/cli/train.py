@@ -5,34 +5,68 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from modiff.cli.options import add_settings, parser_of
-from modiff.config.fields import WIDTH, Parser, merged, setting
-from modiff.config.run import RunConfig, build_config, parse_time, presets
+from modiff.config.fields import WIDTH, Parser, merged, read_yaml, setting
+from modiff.config.run import AUTO, RunConfig, build_config, parse_time, presets
 from modiff.errors import ConfigError, counted
 from modiff.methods.registry import METHODS
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reads --method, --preset and --config first: they decide which settings there are and their defaults."""
+    """Reads --method, --preset and --config first: they decide which settings there are and their defaults.
+
+    Without all three the preset is `auto`, for which --data, --fold and the run folder are read first, too.
+    """
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         words = list(args or [])
         first = Parser(self.prog, add_help=False, allow_abbrev=False)
-        for name in ("--method", "--preset", "--config"):
-            first.add_argument(name)
+        for names in (("--method",), ("--preset",), ("--config",), ("--data",), ("--fold",), ("-o", "--output")):
+            first.add_argument(*names)
         chosen, _ = first.parse_known_args(words)
-        layers = {"method": chosen.method, "preset": chosen.preset, "file": chosen.config}
+        if not (chosen.method or chosen.preset or chosen.config):
+            chosen.preset = AUTO
+        layers: dict[str, Any] = {"method": chosen.method, "preset": chosen.preset, "file": chosen.config}
+        told = list[tuple[str, str]]()
+        if chosen.preset == AUTO:
+            layers["fitted"] = {}  # words that are wrong are refused before a store is read
+            if {"-h", "--help"} & {*words}:
+                layers |= _fitted(chosen)[0]
         parsed, unknown = _full_parser(self.prog, build_config(**layers)).parse_known_args(words)
         if unknown:
             hint = f"`{self.prog} --help` explains every setting"
             raise ConfigError("no such option", found=" ".join(unknown), hint=hint)
         texts = [f"{address}={text}" for address, text in vars(parsed).items() if "." in address]
-        own = {} if parsed.seed is None else {"seed": parsed.seed}
+        own: dict[str, Any] = {} if parsed.seed is None else {"seed": parsed.seed}
+        own |= {} if parsed.device is None else {"trainer": {"accelerator": parsed.device}}
         changes = merged(own, *(setting(text, option="--") for text in texts))
         parsed.config = build_config(**layers, changes=changes)
+        if chosen.preset == AUTO:
+            more, told = _fitted(chosen)
+            parsed.config = build_config(**layers | more, changes=changes)
+        parsed.told = [line for name, line in told if name not in vars(parsed)]
         return parsed
+
+
+def _fitted(chosen: argparse.Namespace) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """What preset `auto` adds to `build_config`, and setting and line of each choice.
+
+    A run that was begun keeps the settings that were chosen then.
+    """
+    from modiff.methods.run_folder import CHECKPOINT, CONFIG
+    from modiff.training.auto import choose, measure, settings
+
+    begun = Path(chosen.output or "", CONFIG)
+    if chosen.output and begun.with_name(CHECKPOINT).exists() and read_yaml(begun).get("preset") == AUTO:
+        return {"fitted": {}} | ({} if chosen.config else {"file": begun}), [("", f"{AUTO}: as chosen before, {begun}")]
+    if chosen.data is None:  # only the help can do without
+        return {"fitted": {}}, []
+    fold = int(chosen.fold) if (chosen.fold or "").isdigit() else None
+    choices = choose(measure(chosen.data, fold=fold))
+    return {"fitted": settings(choices)}, [(one.name, f"{AUTO}: {one}") for one in choices]
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -66,8 +100,10 @@ def run(args: argparse.Namespace) -> int:
     from modiff.training.loop import train
 
     say = rank_zero_only(print)  # the first of several processes says it for all
+    for line in args.told:
+        say(line)
     limit = parse_time(args.max_time, field="--max-time")
-    result = train(args.config, args.data, args.output, fold=args.fold, max_seconds=limit)
+    result = train(args.config, args.data, args.output, fold=args.fold, max_seconds=limit, quiet=args.quiet)
     validation = "" if result.validation is None else f", validation loss {result.validation:.4f}"
     say(
         f"{result.reason}: {counted(result.steps, 'step', ',')}, {counted(result.images, 'image', ',')}, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, check, number
 from modiff.config.run import parse_budget
@@ -107,8 +106,8 @@ class BenchmarkConfig:
     """a method's or row's preset where it is not the usual one"""
     changes: tuple[str, ...] = ()
     """"NAME.group.setting=value" of a method, a row, or all"""
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    """what every training runs on"""
+    accelerator: str = "auto"
+    """what everything runs on: cpu, cuda, cuda:1 …; auto: a GPU (CUDA) if there is one"""
     devices: int = number(1, COUNT)
     """devices of a training; more than one is DDP, each training in a process of its own"""
 

@@ -25,6 +25,7 @@ from modiff.config.methods import (
 from modiff.errors import ConfigError
 
 _PRESETS = Path(__file__).parent / "presets"
+AUTO = "auto"  # the preset whose settings depend on the data
 MODELS: dict[str, type[Any]] = {
     "modiff": MoDiffConfig,
     "cimd": CIMDConfig,
@@ -77,8 +78,8 @@ class TrainingConfig:
 class TrainerConfig:
     """Where it runs and what it is logged to; only the precision changes what is computed."""
 
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    """what to run on"""
+    accelerator: str = "auto"
+    """what to run on, also as --device: cpu, cuda (or gpu), cuda:1, mps; auto: a GPU (CUDA) if there is one"""
     devices: int = number(1, COUNT)
     """devices on this machine; more than one is DDP"""
     num_nodes: int = number(1, COUNT)
@@ -124,14 +125,21 @@ def build_config(
     preset: str | None = None,
     file: str | Path | None = None,
     changes: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """One configuration from defaults < preset < YAML file < changes (flags)."""
+    """One configuration from defaults < preset < fitted < YAML file < changes (flags).
+
+    fitted: what preset `auto` chooses for the data. ConfigError for that preset without it, or a file that has it.
+    """
     written, flags = read_yaml(file) if file is not None else {}, changes or {}
     preset = preset or flags.get("preset") or written.get("preset")
     chosen = read_preset(preset) if preset else {}
+    if preset == AUTO and fitted is None and written.get("preset") != AUTO:
+        hint = "Train with it, then give the run's config.yaml, or name another preset"
+        raise ConfigError("is chosen from a store by `modiff train`", field="preset", found=AUTO, hint=hint)
     method = method or flags.get("method") or written.get("method") or chosen.get("method")
     start = {**chosen, "method": method or RunConfig.method, "preset": preset}
-    config = config_from_dict(start, path=f"preset {preset}")
+    config = _over(config_from_dict(start, path=f"preset {preset}"), fitted or {}, None)
     return _over(_over(config, written, file), flags, None)
 
 

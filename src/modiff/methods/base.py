@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +27,8 @@ class Segmenter(nn.Module, ABC):
     Attributes: data: what it was built for; channels C, classes K (foreground) and raters R are its counts. stride:
     images are padded to multiples of this. default_steps: network evaluations per sample where `steps` is not given.
     stepwise: it samples in steps, whose number `sample` takes. draws_panels: it takes other `raters` than "single".
-    draws_stratified: it takes `stratified`. places_noise: it takes `origin`.
+    draws_stratified: it takes `stratified`. places_noise: it takes `origin`. on_drawn: where set, is told during
+    `sample` how many more samples are finished, by methods whose samples take time.
     """
 
     stride: int = 1
@@ -36,6 +37,7 @@ class Segmenter(nn.Module, ABC):
     draws_panels: ClassVar[bool] = False
     draws_stratified: ClassVar[bool] = False
     places_noise: ClassVar[bool] = False
+    on_drawn: Callable[[int], None] | None = None
 
     def __init__(self, data: DataSpec) -> None:
         super().__init__()

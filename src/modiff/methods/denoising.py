@@ -214,5 +214,7 @@ class DenoisingSegmenter(Segmenter):
                 made = self._denoise(window, subset, field, steps)
                 fraction = subset.sum(-1) / panel[window.rows, i]
                 windows.paste(maps, window.rows, i, made * fraction[:, None, None, None], window.corner)
+                if self.on_drawn is not None:
+                    self.on_drawn(len(i))
         chance = chance if raters == "single" else None  # one rater's, not a panel's
         return Samples.uniform(maps[..., : encoding.size[0], : encoding.size[1]], raters=who, presence=chance)

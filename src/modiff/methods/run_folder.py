@@ -6,6 +6,7 @@ What is published of a model is such a folder without log and checkpoint. Nothin
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
@@ -164,11 +165,16 @@ def packaged_models() -> list[str]:
 
 
 def model_folder(path_or_name: str | Path) -> Path:
-    """A run or published folder, or a packaged model's; a path beats a packaged model's name."""
-    path = Path(path_or_name)
-    if path.is_dir():
+    """A run or published folder, or a packaged model's: a folder of that name is meant only if it holds weights, and
+    the log says where one is passed over."""
+    path, packaged = Path(path_or_name), str(path_or_name) in packaged_models()
+    if path.is_dir() and (not packaged or (path / WEIGHTS).is_file()):
         return path
-    if str(path_or_name) in packaged_models():
+    if packaged:
+        if path.is_dir():
+            logging.getLogger("modiff").warning(
+                "the packaged model %s is used: the folder %s holds no %s", path, path.resolve(), WEIGHTS
+            )
         return Path(str(resources.files("modiff") / "packaged" / str(path_or_name)))
     expected = f"a folder with {WEIGHTS}, or one of {', '.join(packaged_models()) or 'none packaged'}"
     raise CheckpointError("no such run folder or packaged model", path=path_or_name, expected=expected)

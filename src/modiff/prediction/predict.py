@@ -13,6 +13,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 MAX_MAPS = 4 << 30  # bytes of maps that are held
 _AT_ONCE = 16 << 20  # values of maps made in one call of the model
-Progress = Callable[[int, int], None]  # is told how many windows are done, and of how many
+Progress = Callable[[int, int], None]  # is told how many samples are drawn in all windows, and of how many
 
 
 class PredictionWarning(UserWarning):
@@ -155,8 +156,8 @@ class Predictor:
 
         raters: "single" (each sample is one rater's), "all" (the panel's consensus), or a list of raters. stratified:
         presence from a low-discrepancy sequence, which a few samples represent better than independent draws. progress:
-        called with windows done and in all. Raises DataError before `set_image`, ConfigError for settings that are out
-        of range or that the method does not have.
+        called with samples done and in all, over all windows. Raises DataError before `set_image`, ConfigError for
+        settings that are out of range or that the method does not have.
         """
         view, values = self.view, self._values
         if view is None or values is None:
@@ -182,12 +183,12 @@ class Predictor:
             for part, encoding in zip(parts, encodings, strict=True):
                 if plan.placed and self.model.places_noise:
                     origin = torch.tensor([(window.top, window.left) for _, window in part], device=self.device)
-                with torch.inference_mode():
+                with torch.inference_mode(), _counted(self.model, progress, done, n * len(jobs)):
                     found = self.model.sample(encoding, n, seeds=seeds.expand(len(part)), origin=origin, **options)
                 yield part, found
-                done += len(part)
+                done += n * len(part)
                 if progress is not None:
-                    progress(done, len(jobs))
+                    progress(done, n * len(jobs))
 
         self.samples = view.on_own_grid(merge(plan, n, self.model.classes, drawn()))
         self._warn(values.notes)  # some show in single windows only
@@ -238,6 +239,22 @@ class Predictor:
             found, expected = f"{n} samples, {size >> 20} MiB of maps", f"at most {MAX_MAPS >> 20} MiB"
             hint = "Give fewer samples, or a part of the scan with --roi or --at"
             raise ConfigError("too many for the memory", field="n", found=found, expected=expected, hint=hint)
+
+
+@contextmanager
+def _counted(model: Segmenter, progress: Progress | None, done: int, total: int) -> Iterator[None]:
+    """Tells `progress` of samples as the model finishes them, `done` being finished before."""
+
+    def tell(more: int) -> None:
+        nonlocal done
+        if progress is not None:
+            progress(done := done + more, total)
+
+    model.on_drawn = tell
+    try:
+        yield
+    finally:
+        model.on_drawn = None
 
 
 def check_settings(model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool) -> None:
@@ -356,7 +373,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     """Draws hypotheses of `scan` and summarises them.
 
     What one window shows is seen through it; what is larger, or of which a part is asked for, through windows that
-    slide. progress: called with windows done and in all. What differs from the training data
+    slide. progress: as `Predictor.sample` takes it. What differs from the training data
     stands in `notes`. Raises DataError that names the file, ConfigError.
     """
     asked = settings

@@ -1,12 +1,11 @@
-"""What a training tells of itself: log.jsonl, a logger of choice, and a progress line."""
+"""What a training tells of itself: log.jsonl, and a logger of choice."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 from lightning.fabric.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.loggers import MLFlowLogger
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from modiff.errors import ConfigError
@@ -83,19 +81,3 @@ class MetricsLog:
         if self.logger is not None:
             self.logger.log_metrics(dict(numbers), step=int(place["step"]))
             self.state["run"] = self.logger.version
-
-
-@contextmanager
-def progress_line(*, shown: bool) -> Iterator[Callable[[float, Callable[[], str]], None]]:
-    """A progress bar; takes the fraction of the budget that is spent, and a text that is asked for twice a second."""
-    columns = (TextColumn("training"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("/"), TimeRemainingColumn(), refresh_per_second=2, disable=not shown) as bar:
-        task, due = bar.add_task("training", total=1.0, text=""), 0.0
-
-        def show(spent: float, text: Callable[[], str]) -> None:
-            nonlocal due
-            if shown and time.monotonic() >= due:
-                due = time.monotonic() + 0.5
-                bar.update(task, completed=spent, text=text())
-
-        yield show

@@ -24,15 +24,16 @@ from modiff.config.run import RunConfig, check_ranges
 from modiff.data.loading import generator, load, training_batch, validation_batches
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
-from modiff.devices import automatic_precision, device_name
+from modiff.devices import automatic_precision, choose_device, device_name
 from modiff.errors import CheckpointError, ConfigError, TrainingError
 from modiff.io.files import alone, write_bytes
+from modiff.io.progress import progress_bar
 from modiff.methods import run_folder as files
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import METHODS, build
 from modiff.rng import seed_for
 from modiff.training.budget import SPENT, Clock
-from modiff.training.log import MetricsLog, check_logger, open_logger, progress_line
+from modiff.training.log import MetricsLog, check_logger, open_logger
 from modiff.training.optimizer import EMA, Schedule, make_optimizer
 from modiff.types import Batch, DataSpec
 
@@ -84,7 +85,7 @@ class Run:
         self.terms: dict[str, Tensor] = {}
         self.validation: float | None = None
         self.blind: float | None = None
-        automatic, precision = automatic_precision(config.trainer.accelerator), config.trainer.precision
+        automatic, precision = automatic_precision(fabric.device), config.trainer.precision
         self._bf16 = (automatic if precision == "auto" else precision) == "bf16-mixed"
         self._parts: dict[str, Any] = {"model": model, "optimizer": self.optimizer, "average": self.average.module}
         self._parts |= {"plateau": self.schedule.plateau, "plateau_rate": self.schedule.own}
@@ -156,17 +157,17 @@ class Run:
         name, mlflow = self.config.trainer.logger if first else "none", self.log.state["run"]
         with (
             clock.running(),
-            progress_line(shown=first and not quiet) as show,
+            progress_bar("training", quiet=quiet or not first, note=partial(self._text, self.images)) as show,
             open_logger(name, self.folder, step=self.step, run=mlflow) as self.log.logger,
         ):
-            stop, begun = False, self.images
+            stop = False
             while not stop:
                 self.advance(batch_at(self.step))
                 stop = clock.stops(self.images, self.fabric)
                 if self.step % settings.log_every == 0:
                     self.check_finite()
                 self.log.add(self._place(), self.rate, self.terms)
-                show(clock.progress(self.images), lambda: self._text(begun))
+                show(clock.progress(self.images), 1.0)
                 due = self.step % settings.validate_every == 0
                 with clock.paused() if due or stop else nullcontext():
                     terms = self.validate(fixed) if due or stop else {}
@@ -188,7 +189,8 @@ class Run:
     def _text(self, begun: int) -> str:
         speed = (self.images - begun) / max(self.clock.seconds - self.clock.before, 1e-6)
         validation = "" if self.validation is None else f", val {self.validation:.3f}"
-        return f"{self.images:,} images, {speed:.0f}/s, loss {float(self.terms['loss']):.3f}{validation}"
+        loss = f", loss {float(self.terms['loss']):.3f}" if self.terms else ""
+        return f"{self.images:,} images, {speed:.1f}/s{loss}{validation}"
 
     def save(self) -> None:
         """Writes averaged weights, card and checkpoint, each whole or not at all; all processes call it."""
@@ -290,10 +292,16 @@ def _fabric(config: RunConfig) -> Fabric:
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     settings, size = config.trainer, config.training.batch_size
+    device = choose_device(settings.accelerator, field="trainer.accelerator (--device)")
+    several = settings.devices * settings.num_nodes > 1
+    if several and device.index is not None:
+        found = f"{device} and {settings.devices * settings.num_nodes} devices"
+        raise ConfigError("names one device", field="trainer.accelerator (--device)", found=found, expected=device.type)
     try:
-        strategy = "ddp_find_unused_parameters_true" if settings.devices * settings.num_nodes > 1 else "auto"
-        where: dict[str, Any] = {"devices": settings.devices, "num_nodes": settings.num_nodes}
-        fabric = Fabric(accelerator=settings.accelerator, strategy=strategy, **where)
+        strategy = "ddp_find_unused_parameters_true" if several else "auto"
+        where: dict[str, Any] = {"num_nodes": settings.num_nodes}
+        where["devices"] = [device.index] if device.type == "cuda" and device.index is not None else settings.devices
+        fabric = Fabric(accelerator=device.type, strategy=strategy, **where)
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise ConfigError("does not fit this machine", field="trainer", found=str(error)) from error
     if size % fabric.world_size:

@@ -24,6 +24,7 @@ from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
 from modiff.io.image import JPEG, SUFFIXES
+from modiff.io.progress import tracked
 from modiff.io.volume import Volume, turn
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
@@ -34,22 +35,22 @@ _SPACING = 4.0  # ratio of pixel sizes within one data set from which a unit or 
 _OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
 
 
-def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = ()) -> Report:
+def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (), quiet: bool = True) -> Report:
     """Checks what lies at `path`. kind: `store`, `folder` or an importer's name, told from the content where None.
 
     words: options of the importer (patterns of a folder, say). A source other than a folder is imported into a
-    temporary store first, and what its importer refuses is an error in the report. Raises DataError where there is
-    nothing at `path`, ConfigError for options that cannot be.
+    temporary store first, and what its importer refuses is an error in the report. quiet: no progress on standard
+    error. Raises DataError where there is nothing at `path`, ConfigError for options that cannot be.
     """
     path = Path(path)
     if not path.exists():
         raise DataError("no such file or folder", path=path)
     kind = kind or detect(path)
     if kind == "store":
-        return check_store(path)
+        return check_store(path, quiet=quiet)
     if kind == "folder":
-        return check_folder(path, words)
-    return _check_imported(path, kind, words)
+        return check_folder(path, words, quiet=quiet)
+    return _check_imported(path, kind, words, quiet=quiet)
 
 
 def detect(path: Path) -> str:
@@ -73,7 +74,7 @@ def detect(path: Path) -> str:
     return "lidc-pickle" if start != SIGNATURE and path.suffix in (".pickle", ".pkl") else "store"
 
 
-def check_store(path: str | Path, *, called: str | None = None) -> Report:
+def check_store(path: str | Path, *, called: str | None = None, quiet: bool = True) -> Report:
     """Checks a store: its integrity, and all that its content shows. called: what the report calls the data."""
     path = Path(path)
     try:
@@ -84,7 +85,7 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
             )
             report = Report(called or str(path), what)
             store.verify()
-            report.findings += _content(store)
+            report.findings += _content(store, quiet=quiet)
             splits = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
             if called is None and (text := lacking(splits)):  # else nobody asked for these splits
                 report.findings.append(Finding("note", "an empty split", text))
@@ -95,11 +96,11 @@ def check_store(path: str | Path, *, called: str | None = None) -> Report:
     return report
 
 
-def _content(store: Store) -> Iterator[Finding]:
+def _content(store: Store, *, quiet: bool) -> Iterator[Finding]:
     info = store.info
     checks = ContentChecks(info.raters, exchangeable=info.exchangeable_raters, classes=info.classes)
     brightest = 0.0
-    for row, (image, mask) in enumerate(store.each()):
+    for row, (image, mask) in enumerate(tracked(store.each(), "checking", len(store), "images", quiet=quiet)):
         brightest = max(brightest, float(image.max()))
         name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
         yield from checks.add(name, patient, split, image[:, None], mask[:, None], store.read[row])
@@ -122,27 +123,28 @@ def _view(path: Path, case: str) -> View | None:
         return View(store.image(rows[0])[0], store.masks(rows[0]), store.info.raters) if rows.size else None
 
 
-def _check_imported(path: Path, kind: str, words: Sequence[str]) -> Report:
+def _check_imported(path: Path, kind: str, words: Sequence[str], *, quiet: bool) -> Report:
     """By way of a temporary store, whose thumbnails are kept for what was found."""
     if kind not in IMPORTERS:
         expected = ", ".join(["store", *IMPORTERS])
         raise ConfigError("no such source", field="--as", found=kind, expected=expected)
     with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
         store = Path(folder, "checked.h5")
-        if refused := _refused(path, kind, words, store):
+        if refused := _refused(path, kind, words, store, quiet=quiet):
             return Report(str(path), f"{kind} data", [refused])
-        report = check_store(store, called=str(path))
+        report = check_store(store, called=str(path), quiet=quiet)
         report.what = f"{kind} data, {report.what}"
         wanted = {finding.case for _, _, found in report.groups() for finding in found[:_KEPT] if finding.case}
         report.view = {case: report.view(case) for case in wanted}.get  # read now: the store goes
     return report
 
 
-def _refused(path: Path, kind: str, words: Sequence[str], store: Path) -> Finding | None:
+def _refused(path: Path, kind: str, words: Sequence[str], store: Path, *, quiet: bool) -> Finding | None:
     """Imports into `store`; what the import refuses, None where it succeeds."""
     args = import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
+    args.quiet |= quiet
     try:
-        run_import(kind, args, quiet=True)
+        run_import(kind, args, remarks=False)
     except DataError as error:
         text = str(error)
         if error.path is not None and Path(error.path).is_relative_to(store.parent):
@@ -153,19 +155,19 @@ def _refused(path: Path, kind: str, words: Sequence[str], store: Path) -> Findin
     return None
 
 
-def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
+def check_folder(root: Path, words: Sequence[str] = (), *, quiet: bool = True) -> Report:
     """Checks a folder case by case: all that `modiff import folder` refuses, and more. words: its options.
 
     The import has the last word: there is an error where it refuses the folder, and none where it does not.
     """
     parser = import_parser("folder", "modiff import folder")
     with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
-        refused = _refused(root, "folder", words, Path(folder, "checked.h5"))
+        refused = _refused(root, "folder", words, Path(folder, "checked.h5"), quiet=quiet)
     try:
         reader = Folder(parser.parse_args([str(root), "-o", "-", *words]), SUFFIXES + JPEG)
     except DataError as error:
         return Report(str(root), "a folder", [refused or Finding("warning", "cannot be read", str(error))])
-    checked, cases, raters = _FolderCheck(reader), len(reader.items), len(reader.raters)
+    checked, cases, raters = _FolderCheck(reader, quiet=quiet), len(reader.items), len(reader.raters)
     what = f"a folder, {cases} case{'s' * (cases != 1)}, {raters} rater{'s' * (raters != 1)}"
     if refused is None:
         checked.found = [replace(one, level="warning") if one.level == "error" else one for one in checked.found]
@@ -179,7 +181,7 @@ def check_folder(root: Path, words: Sequence[str] = ()) -> Report:
 class _FolderCheck:
     """Goes through the cases once; keeps thumbnails of those that something was found in."""
 
-    def __init__(self, reader: Folder) -> None:
+    def __init__(self, reader: Folder, *, quiet: bool) -> None:
         self.reader, self.found = reader, list[Finding]()
         self.views: dict[str, View] = {}
         self._spacings: dict[str, tuple[float, float]] = {}
@@ -187,7 +189,7 @@ class _FolderCheck:
         checks = ContentChecks(reader.raters, exchangeable=exchangeable, classes=classes)
         for fault in two_splits(reader.items, reader.args.table or reader.root):
             self._add(fault, str(fault.field))
-        for item in reader.items:
+        for item in tracked(reader.items, "checking", len(reader.items), "cases", quiet=quiet):
             before = len(self.found)
             self._case(item, checks)
             if len(self.found) == before:

@@ -7,6 +7,7 @@ output, splits and folds, progress, reading ahead, provenance, and that a store 
 from __future__ import annotations
 
 import argparse
+import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,6 @@ from pkgutil import resolve_name
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from modiff._version import __version__
 from modiff.data.importers.catalogue import IMPORTERS
@@ -30,6 +29,7 @@ from modiff.data.store import StoreWriter, check_free
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError
 from modiff.io.files import sha256_of, workers
+from modiff.io.progress import tracked
 
 _AHEAD = 256  # items that threads read ahead
 
@@ -90,10 +90,10 @@ class Importer(ExitStack, Generic[Item]):
         """The cases of one item; raises DataError for what cannot be trusted."""
 
 
-def run_import(name: str, args: argparse.Namespace, *, quiet: bool = False) -> Path:
+def run_import(name: str, args: argparse.Namespace, *, remarks: bool = True) -> Path:
     """Makes the store that `args` of `import_parser` describe and returns its path; raises DataError, ConfigError.
 
-    quiet: without progress and remarks.
+    remarks: on standard error, of what the store lacks.
     """
     path, usual = Path(args.output), SplitRule()
     if getattr(args, "splits", None):  # read before anything else: what is wrong with it shows at once
@@ -103,7 +103,7 @@ def run_import(name: str, args: argparse.Namespace, *, quiet: bool = False) -> P
         rule = SplitRule(val, test, getattr(args, "split_seed", usual.seed))
     check_free(path, overwrite=args.overwrite)
     with resolve_name(f"{__package__}.{IMPORTERS[name].importer}")(args) as source:
-        how = {"overwrite": args.overwrite, "progress": not quiet}
+        how = {"overwrite": args.overwrite, "progress": not getattr(args, "quiet", False), "remarks": remarks}
         write_store(source, path, rule, folds=getattr(args, "folds", None), **how)
     return path
 
@@ -116,6 +116,7 @@ def write_store(
     folds: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    remarks: bool = True,
 ) -> None:
     """Writes all cases of a source; rule: who is in which split where the source does not say. Raises DataError."""
     info = source.describe()
@@ -128,15 +129,14 @@ def write_store(
     dealt = make_folds(splits, folds, getattr(source.args, "split_seed", 0)) if folds else None
     everyone = np.ones(len(info.raters), bool)
     with StoreWriter(path, info, overwrite=overwrite, folds=dealt) as writer:
-        console = Console(stderr=True)
-        for cases in track(_read(source), "importing", len(source.items), console=console, disable=not progress):
+        for cases in tracked(_read(source), "importing", len(source.items), "parts", quiet=not progress):
             for one in cases:
                 read, split = everyone if one.read is None else one.read, splits[one.patient]
                 writer.add(one.image, one.masks, read, case=one.case, patient=one.patient, split=split, **one.place)
         if not getattr(source.args, "allow_cut", False):
             source.cut.check(info.raters, next(iter(info.provenance), ""))
-        for line in source.cut.told(info.raters) if progress else ():
-            console.print(f"cut off: {line}", highlight=False, markup=False, soft_wrap=True)
+        for line in source.cut.told(info.raters) if remarks else ():
+            print(f"cut off: {line}", file=sys.stderr)
         writer.info = replace(info, notes=source.notes)
 
 

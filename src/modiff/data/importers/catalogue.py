@@ -58,6 +58,7 @@ def import_parser(name: str, prog: str) -> argparse.ArgumentParser:
         parser.add_argument(option, **{**details, **kind})
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="the store to write, e.g. data.h5")
     parser.add_argument("--overwrite", action="store_true", help="replace the store if it exists")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     usual, of = SplitRule(), f"fraction of {entry.dealt}"
     options: dict[str, dict[str, Any]] = {
         "splits": {"metavar": "JSON", "help": "patients of each split; without it they are dealt by a hash"},

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
 from modiff.config.data import CropRule
 from modiff.data.importers.base import Case, Importer, check_whole
@@ -35,6 +34,7 @@ from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
 from modiff.io.files import replacing, told, workers
+from modiff.io.progress import tracked
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 _KEPT = 2  # version of what is kept of a patient
@@ -87,7 +87,8 @@ class LidcDicom(Importer[Job]):
         if len(todo) < len(jobs):
             self._say(f"{len(jobs) - len(todo)} of {len(jobs)} patients were done before")
         results = _results(todo, self.args.jobs or workers())
-        for job, finish in track(results, "reading patients", len(todo), console=self._console):
+        quiet = getattr(self.args, "quiet", False)
+        for job, finish in tracked(results, "reading patients", len(todo), "patients", quiet=quiet):
             try:
                 made = finish()
                 with told(self._kept, "cannot be written"), replacing(self._path(job)) as new, new.open("wb") as file:
