@@ -254,6 +254,9 @@ def test_patients_can_be_given_and_must_be_complete(volumes, capsys):
     words = (volumes / "samples", "--truth", volumes / "raters", "-n", 2, "--patients", patients, "-o", volumes / "s")
     assert score(*words) == 0
     assert set(scored(volumes / "s", "all")[1].patients) == {"one", "two"}
+    patients.write_bytes(b"\xef\xbb\xbf case ; patient\r\nx;one\r\ny; one\r\n;\r\nz;two\r\n\r\n")
+    assert score(*words) == 0
+    assert set(scored(volumes / "s", "all")[1].patients) == {"one", "two"}
     patients.write_text("case,patient\nx,one\n")
     assert score(*words) == 2
     assert "2 cases without a patient" in capsys.readouterr().err

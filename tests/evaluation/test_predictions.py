@@ -96,6 +96,17 @@ def test_masks_of_one_bit_a_pixel_are_read(tmp_path, maps):
         np.testing.assert_array_equal(source.read("a").array[0, 0, 0], maps["p1/a"][0])
 
 
+def test_names_have_one_spelling_and_what_systems_leave_is_passed_over(tmp_path, maps):
+    png_folder(tmp_path, {"p1/Zoe\u0308": maps["p1/a"]})
+    for name in (".DS_Store", "Thumbs.db", "p1/Zoe\u0308/._sample-0.png"):
+        (tmp_path / name).write_bytes(b"\0")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "x.png").write_bytes(b"\0")
+    with open_maps(tmp_path) as source:
+        assert source.cases == ("p1/Zo\u00eb",)
+        assert source.read("p1/Zo\u00eb").array.shape == (3, 1, 1, 8, 6)
+
+
 def test_maps_of_a_folder_are_in_natural_order(tmp_path):
     for i in ("10", "2", "02", "1"):
         write_png(tmp_path / "a" / f"s{i}.png", np.zeros((2, 2), np.uint8))

@@ -52,7 +52,8 @@ def _options(args: argparse.Namespace, what: str, others: Sequence[str], needs: 
     for name in others:
         if name in given:
             flag = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"is not an option where {what} scored", path=args.source, field=flag)
+            hint = f"Use --{needs}" if name in ("data", "truth") else None
+            raise ConfigError(f"is not an option where {what} scored", path=args.source, field=flag, hint=hint)
     if needs not in given:
         raise ConfigError(f"is needed where {what} scored", path=args.source, field=f"--{needs}", found="nothing")
     return given
@@ -97,12 +98,13 @@ def _of_files(args: argparse.Namespace) -> Path:
     from modiff.evaluation.truth import Values, open_truth
 
     given = _options(args, "files are", _OF_MODEL, needs="truth")
-    settings = _settings(args, one_rater=True)
     path = Path(args.source).resolve()
     stem = path.name if path.is_dir() else path.stem
     how = ("classes", "truth_values", "patients", "unread_missing")
     truth = open_truth(given["truth"], args.split, **{name: given[name] for name in how if name in given})
     with truth, open_maps(args.source) as samples, progress_bar("Scoring", "cases") as progress:
+        drawn = [samples.count(case) for case in samples.sampled]  # all that `modiff sample` drew, unless -n says less
+        settings = _settings(args, one_rater=True, **({"ns": (min(drawn),)} if drawn else {}))
         values = Values(given.get("values", "auto"), truth.classes)
         source = FileSamples(samples, truth, values, settings, allow_missing="allow_missing" in given)
         folder = args.output or path.with_name(f"{stem}-scores")

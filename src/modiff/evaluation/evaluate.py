@@ -24,7 +24,7 @@ from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
 from modiff.evaluation.records import ImageTable, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
-from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
+from modiff.evaluation.source import FileSamples, ModelSamples, Sampled, short_of
 from modiff.io.files import located
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def evaluate_to_folder(
     table = evaluate(loaded.model, images, settings, split=split, device=device, resume=resume, **how)
 
     def write() -> Path:
-        said, where = notes(loaded, images, split), device_name(device)
+        said = notes(loaded, images, split) + short_of(settings.limit, len(images.cases))
+        where = device_name(device)
         written = _write(table, settings, target, said, device=where, store=store, model=model)
         resume.discard()
         return written

@@ -12,6 +12,7 @@ from modiff.config.run import RunConfig, config_from_dict
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, DataError
 from modiff.io.files import write_text
+from modiff.io.text import read_json_text
 from modiff.types import DataSpec
 
 CONFIG, DATA, LOG, CHECKPOINT = "config.yaml", "data.json", "log.jsonl", "training.ckpt"
@@ -55,9 +56,10 @@ def read_data(path: Path) -> DataSpec:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; CheckpointError where the file is missing or is not one."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError("cannot be read", path=path, found=str(error)) from error
+        data = read_json_text(path, kind="JSON file", nan=True)
+    except DataError as error:
+        found, expected = error.found, error.expected
+        raise CheckpointError(error.message, path=path, field=error.field, found=found, expected=expected) from error
     if not isinstance(data, dict):
         raise CheckpointError("is not a JSON object", path=path, found=type(data).__name__)
     return data

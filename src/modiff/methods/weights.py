@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modiff.config.run import RunConfig
 from modiff.errors import CheckpointError
-from modiff.io.files import replacing, sha256_of
+from modiff.io.files import plain, replacing, sha256_of
 from modiff.methods import run_folder as files
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
@@ -67,7 +67,10 @@ def load_model(path_or_name: str | Path) -> LoadedModel:
     try:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError("is not a safetensors file", path=path, found=str(error)) from error
+        hint = "Copy the file again, or train again"
+        raise CheckpointError(
+            "is not a safetensors file, or a damaged one", path=path, found=plain(error), hint=hint
+        ) from error
     expected = model.state_dict()
     for name, value in expected.items():
         if name not in state:
