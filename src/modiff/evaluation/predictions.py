@@ -24,7 +24,7 @@ from modiff.errors import DataError
 from modiff.io.files import Limits, guarded, located, natural
 from modiff.io.image import npy_header, read_image, read_npy
 from modiff.io.results import ARRAYS, SampleFolder, sample_folder, sample_names
-from modiff.io.text import is_litter, one_spelling
+from modiff.io.text import is_litter, name_in_zip, one_spelling
 
 FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), what `modiff sample` wrote, an NPZ or HDF5"
 _MAPS = (".png", ".tif", ".tiff", ".npy", ".nii.gz", ".nii")
@@ -102,17 +102,23 @@ class NpzMaps(MapSource):
         super().__init__()
         self.path = path
         self._zip = self.enter_context(guarded(path, lambda: zipfile.ZipFile(path)))
-        names = [name.removesuffix(".npy") for name in self._zip.namelist() if name.endswith(".npy")]
-        _check_once(path, list(map(one_spelling, names)))
+        every = [(one_spelling(name_in_zip(info)), info) for info in self._zip.infolist()]
+        members = [(name.removesuffix(".npy"), info) for name, info in every if name.endswith(".npy")]
+        self._infos = {name: info for name, info in members if not is_litter(name)}
+        names = list(self._infos)
+        _check_once(path, [name for name, _ in members])
         if case is None and {_CASES, _SAMPLES} <= set(names):
             hint = "Or write an HDF5 file, which may hold `samples` and `case`."
             raise DataError("arrays for all cases at once", path=path, expected="an array per case", hint=hint)
+        if case is None and {"maps", _WEIGHTS} <= set(names):
+            hint = "Give the folder that it lies in"
+            raise DataError("the samples of one image", path=path, expected="an array per case", hint=hint)
         only = [*(name for name in _OWN if name in names), *(names if len(names) == 1 else ())]
         if case is not None and not only:
             raise DataError("which array?", path=path, found=", ".join(names[:8]), expected=" or ".join(_OWN))
-        self._arrays = {one_spelling(name): name for name in names} if case is None else {case: only[0]}
+        self._arrays = {name: name for name in names} if case is None else {case: only[0]}
         self._weighted = case is not None and _WEIGHTS in names
-        self.cases = self._named(list(self._arrays))
+        self.cases = self._named(list(self._arrays), ", ".join(name for name, _ in every[:3]) or "an empty archive")
 
     def read(self, case: str) -> RawMaps:
         """The case's array; its maps are called by their numbers."""
@@ -130,7 +136,7 @@ class NpzMaps(MapSource):
 
     def _member(self, name: str, read: Callable[..., Any]) -> Any:
         """What `read` finds in an array's file."""
-        info = self._zip.getinfo(f"{name}.npy")
+        info = self._infos[name]
         _check_size(self.path, name, info.file_size, info.file_size, info.compress_size)
 
         def opened() -> Any:

@@ -9,13 +9,16 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipInfo
 
 from modiff.errors import DataError
 
 MAX_BYTES = 64 << 20
 _SEPARATORS = ",;\t"
+_SAYS_UTF8 = 0x800  # flag of a file in a zip archive
 _LITTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -28,6 +31,15 @@ def one_spelling(name: str) -> str:
 def is_litter(path: str) -> bool:
     """What systems put beside people's files: hidden ones (.DS_Store, ._name), Thumbs.db, desktop.ini, __MACOSX/…."""
     return any(part.startswith(".") or part.lower() in _LITTER for part in path.split("/"))
+
+
+def name_in_zip(entry: ZipInfo) -> str:
+    """A file's name as people made it: some programs write backslashes, or UTF-8 without saying so."""
+    name = entry.filename
+    if not entry.flag_bits & _SAYS_UTF8:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/")
 
 
 def read_text(path: str | Path, *, kind: str) -> str:
@@ -109,6 +121,7 @@ def read_table(
 
 def _rows(path: str | Path, lines: list[tuple[str, list[str]]], wanted: set[str]) -> list[tuple[str, dict[str, str]]]:
     heads = lines[0][1]
+    heads = heads[: max(place for place, head in enumerate(heads, 1) if head)]  # empty columns behind the last
     if twice := [name for name in wanted if heads.count(name) > 1]:
         raise DataError("a column twice", path=path, found=twice[0])
     rows = []

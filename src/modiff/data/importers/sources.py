@@ -8,18 +8,16 @@ import stat
 import unicodedata
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from modiff.errors import DataError
 from modiff.io.files import Limits, guarding, sha256_of, told
-from modiff.io.text import is_litter
+from modiff.io.text import is_litter, name_in_zip
 
 T = TypeVar("T")
 MAX_FILES = 1_000_000
-_SAYS_UTF8 = 0x800  # flag of a file in a zip archive
 LIMITS = Limits(max_bytes=256 << 20)  # of one file: images and XML, not volumes
 
 
@@ -56,7 +54,7 @@ class Source:
     def _checked(self, archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
         entries: list[tuple[str, zipfile.ZipInfo]] = []
         for entry in archive.infolist():
-            name = _name_of(entry)
+            name = name_in_zip(entry)
             pure = PurePosixPath(name)
             escapes = pure.is_absolute() or ".." in pure.parts or any(character in name for character in ":\0")
             faults = {
@@ -100,15 +98,6 @@ class Source:
         """Lets go of the archive."""
         if self._zip is not None:
             self._zip.close()
-
-
-def _name_of(entry: zipfile.ZipInfo) -> str:
-    """A file's name as people made it: some programs write backslashes, or UTF-8 without saying so."""
-    name = entry.filename
-    if not entry.flag_bits & _SAYS_UTF8:
-        with suppress(UnicodeError):
-            name = name.encode("cp437").decode("utf-8")
-    return name.replace("\\", "/")
 
 
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:
