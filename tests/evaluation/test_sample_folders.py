@@ -156,6 +156,8 @@ def test_a_sample_that_is_gone_and_two_predictions_for_a_case_are_named(command,
     assert command("evaluate", "pred", "--truth", "truth", "-o", "scores") == 2
     assert "p1: two predictions for one case; found again/p1, p1" in capsys.readouterr().err
     shutil.rmtree("pred/again")
+    assert command("evaluate", "truth", "--truth", "pred", "-o", "scores") == 2
+    assert "pred: p1: a model's samples in place of raters" in capsys.readouterr().err
     Path("pred/p1/sample-01.nii.gz").unlink()
     assert command("evaluate", "pred", "--truth", "truth", "-o", "scores") == 2
     assert "pred/p1: lacks a sample that its summary names; found no sample-01.nii.gz" in capsys.readouterr().err

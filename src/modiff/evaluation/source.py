@@ -254,7 +254,7 @@ def _ends(sampled: SampleFolder) -> Iterator[str]:
     """What the case of samples may be called, the likeliest first: ends of the paths of folder, scan, scan's folder."""
     paths: list[PurePath] = [sampled.path.resolve()]
     if sampled.scan:
-        scan = PurePath(sampled.scan)
+        scan = PurePath(sampled.scan.replace("\\", "/"))
         stem = next((scan.name[: -len(end)] for end in SUFFIXES if scan.name.lower().endswith(end)), scan.name)
         paths += [scan.with_name(stem), scan.parent] if stem else []
     for path in paths:

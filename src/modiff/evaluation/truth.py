@@ -69,6 +69,9 @@ class FileTruth(ExitStack):
         super().__init__()
         self.path, self.split, self.classes, self.cases = source.path, FOLDER_SPLIT, values.classes, source.cases
         self._source, self._values, self._digest = self.enter_context(source), values, hashlib.sha256()
+        if drawn := sorted(source.sampled):
+            what, hint = "a model's samples in place of raters", "Are FILES and --truth swapped?"
+            raise DataError(what, path=self.path, field=drawn[0], found="what `modiff sample` wrote", hint=hint)
         counts = {case: source.count(case) for case in self.cases}
         self.notes = source.notes
         self._raters = max(counts.values())

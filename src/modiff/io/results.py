@@ -63,7 +63,8 @@ def sample_folder(folder: Path) -> SampleFolder | None:
         return None
     try:
         named, weights = set(summary["files"]), np.array([one["weight"] for one in summary["samples"]], np.float64)
-        scan, ends, part = summary["image"].get("path"), endings(list(summary["classes"])), _part(summary)
+        scan = summary["image"].get("path", "") and str(summary["image"]["path"])
+        ends, part = endings(list(summary["classes"])), _part(summary)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise DataError("is not a summary of `modiff sample`", path=path, expected=", ".join(_PARTS)) from None
     suffix = ".nii.gz" if any(str(name).endswith(".nii.gz") for name in named) else ".png"
@@ -73,7 +74,8 @@ def sample_folder(folder: Path) -> SampleFolder | None:
         raise DataError("lacks a sample that its summary names", path=folder, found=f"no {absent[0]}")
     if not (len(weights) and len(weights) == summary["n"]):
         raise DataError("one weight per sample", path=path, field="samples", found=len(weights), expected=summary["n"])
-    return SampleFolder(folder, tuple(tuple(folder / name for name in names) for names in wanted), weights, scan, part)
+    files = tuple(tuple(folder / name for name in names) for names in wanted)
+    return SampleFolder(folder, files, weights, scan or None, part)
 
 
 def _part(summary: dict[str, Any]) -> str | None:
