@@ -303,7 +303,7 @@ def test_no_time_left_starts_nothing(store, tmp_path, trained):
     [
         ("[]", "not a benchmark's state"),
         ('{"schema": 2}', "not a benchmark's state"),
-        ("{", "not a benchmark's state"),
+        ("{", "cannot be read as JSON.*a benchmark's state"),
     ],
 )
 def test_a_damaged_state_file_is_named(tmp_path, content, words):

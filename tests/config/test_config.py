@@ -74,7 +74,7 @@ def test_the_lidc_preset_has_both_of_the_papers_modules_on():
         ("training: 3", "training: is a group of settings"),
         ("model: {diffusion: {prediction: noise}}", "'eps' or 'v' or 'x0'"),
         ("- 1\n- 2", "not a mapping"),
-        ("a: [", "is not YAML"),
+        ("a: [", "line 1, column 5: is not YAML"),
         ("model: !!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )
@@ -85,6 +85,12 @@ def test_bad_files_are_refused_with_file_and_field(tmp_path, text, message):
         build_config(file=file)
     assert "bad.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_files_may_begin_with_a_byte_order_mark(tmp_path):
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "own.yaml").write_text("training: {batch_size: 3}", encoding=encoding)
+        assert build_config(file=tmp_path / "own.yaml").training.batch_size == 3
 
 
 def test_unknown_presets_and_methods_name_the_known_ones():

@@ -76,7 +76,12 @@ def test_a_file_of_splits(tmp_path: Path) -> None:
     assert read_splits(tmp_path / "s.json") == {"a": "train", "b": "train", "c": "dev"}
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"train": [1]}', "[1]", "{}", "[" * 100_000])
+def test_a_file_of_splits_spells_names_as_folders_do(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_bytes(b"\xef\xbb\xbf" + '{"train": ["O\u0308lund "]}'.encode())
+    assert assign(["\u00d6lund"], read_splits(tmp_path / "s.json"), "s.json") == {"\u00d6lund": "train"}
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"train": [1]}', "[1]", "{}", "[" * 100_000, '{"a": ["x"], "a": ["y"]}'])
 def test_a_file_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(DataError, match=r"s\.json"):

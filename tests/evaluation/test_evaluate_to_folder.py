@@ -149,6 +149,8 @@ def test_other_steps_do_not_replace_the_main_result(store, tmp_path):
     evaluated(store, tmp_path)
     evaluated(store, tmp_path, settings=EvaluationSettings(ns=(2,), steps=(5,), limit=6, resamples=50))
     assert files(tmp_path) == ["test-steps5-limit6.csv", "test-steps5-limit6.json", "test.csv", "test.json"]
+    written = evaluated(store, tmp_path, settings=EvaluationSettings(ns=(2,), limit=40, resamples=50))
+    assert "--limit 40: there are 24, all of them are scored" in read_result(written).made["notes"]
 
 
 def test_a_model_of_other_channels_is_refused_before_work(store, tmp_path):

@@ -254,6 +254,9 @@ def test_patients_can_be_given_and_must_be_complete(volumes, capsys):
     words = (volumes / "samples", "--truth", volumes / "raters", "-n", 2, "--patients", patients, "-o", volumes / "s")
     assert score(*words) == 0
     assert set(scored(volumes / "s", "all")[1].patients) == {"one", "two"}
+    patients.write_bytes(b"\xef\xbb\xbf case ; patient\r\nx;one\r\ny; one\r\n;\r\nz;two\r\n\r\n")
+    assert score(*words) == 0
+    assert set(scored(volumes / "s", "all")[1].patients) == {"one", "two"}
     patients.write_text("case,patient\nx,one\n")
     assert score(*words) == 2
     assert "2 cases without a patient" in capsys.readouterr().err
@@ -280,6 +283,9 @@ def test_weights_of_samples_count(tmp_path, store, split):
 def test_a_fixed_subset_of_the_images_can_be_scored(tmp_path, predictions, store):
     score(predictions, "--truth", store, "-n", 8, "--limit", 5, "-o", tmp_path / "s")
     assert (tmp_path / "s" / "test-limit5.csv").is_file()
+    score(predictions, "--truth", store, "-n", 8, "--limit", 50, "-o", tmp_path / "s")
+    notes = read_result(tmp_path / "s" / "test-limit50.json").made["notes"]
+    assert "--limit 50: there are 24, all of them are scored" in notes
 
 
 def test_results_go_beside_the_predictions_where_nothing_is_said(tmp_path, predictions, store):

@@ -96,6 +96,34 @@ def test_masks_of_one_bit_a_pixel_are_read(tmp_path, maps):
         np.testing.assert_array_equal(source.read("a").array[0, 0, 0], maps["p1/a"][0])
 
 
+def test_names_have_one_spelling_and_what_systems_leave_is_passed_over(tmp_path, maps):
+    png_folder(tmp_path, {"p1/Zoe\u0308": maps["p1/a"]})
+    for name in (".DS_Store", "Thumbs.db", "p1/Zoe\u0308/._sample-0.png"):
+        (tmp_path / name).write_bytes(b"\0")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "x.png").write_bytes(b"\0")
+    with open_maps(tmp_path) as source:
+        assert source.cases == ("p1/Zo\u00eb",)
+        assert source.read("p1/Zo\u00eb").array.shape == (3, 1, 1, 8, 6)
+
+
+def test_names_in_an_npz_that_was_packed_again(tmp_path, maps):
+    np.savez(tmp_path / "x.npz", **{"p1\\Zoe\u0308": maps["p1/a"], "__MACOSX/p1/._a": maps["p1/a"]})
+    with open_maps(tmp_path / "x.npz") as source:
+        assert source.cases == ("p1/Zo\u00eb",)
+        assert source.count("p1/Zo\u00eb") == 3
+
+
+def test_a_zip_of_pictures_and_the_samples_of_one_image_say_what_is_wanted(tmp_path, maps):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("p1/sample-0.png", b"")
+    with pytest.raises(DataError, match=r"no cases; found p1/sample-0\.png"):
+        open_maps(tmp_path / "x.zip")
+    np.savez(tmp_path / "samples.npz", maps=maps["p1/a"], weights=np.ones(3))
+    with pytest.raises(DataError, match="Give the folder"):
+        open_maps(tmp_path / "samples.npz")
+
+
 def test_maps_of_a_folder_are_in_natural_order(tmp_path):
     for i in ("10", "2", "02", "1"):
         write_png(tmp_path / "a" / f"s{i}.png", np.zeros((2, 2), np.uint8))

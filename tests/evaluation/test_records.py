@@ -218,6 +218,15 @@ def test_a_file_that_is_no_such_table_is_refused(tmp_path, text):
         read_csv(path, "test")
 
 
+def test_a_table_that_a_spreadsheet_saved_again_is_the_same(tmp_path):
+    text = f"{HEAD}\nx,p,none,2,0.5\ny,q,none,3,\n"
+    (tmp_path / "x.csv").write_text(text)
+    (tmp_path / "y.csv").write_bytes((text.replace(",", ";") + ";;;;\n").replace("\n", "\r\n").encode("utf-8-sig"))
+    one, other = (read_csv(tmp_path / f"{name}.csv", "test") for name in "xy")
+    assert one.frame.equals(other.frame)
+    assert one.frame["raters"].tolist() == [2, 3]
+
+
 def test_strata_ask_the_readers_only():
     marked = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=torch.bool)
     read = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0], [0, 0, 0]], dtype=torch.bool)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
+from zipfile import ZipInfo
 
 import pytest
 
 from modiff.errors import DataError
-from modiff.io.text import one_spelling, read_json_text, read_table, read_text
+from modiff.io.text import is_litter, name_in_zip, one_spelling, read_json_text, read_table, read_text
 
 NAME = unicodedata.normalize("NFC", "Ölund, p3")
 ROWS = [("line 2", {"case": NAME, "patient": "p3"}), ("line 3", {"case": "b", "patient": "p4"})]
@@ -48,6 +49,27 @@ def test_empty_rows_are_skipped(tmp_path: Path) -> None:
     assert [(place, row["case"]) for place, row in _read(tmp_path / "t.csv")] == [("line 3", "a"), ("line 6", "b")]
 
 
+def test_columns_without_a_name_are_ignored(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(",case,patient,,\n0,a,p,,\n")
+    assert _read(tmp_path / "t.csv") == [("line 2", {"case": "a", "patient": "p"})]
+
+
+def test_names_in_a_zip_are_those_that_people_gave() -> None:
+    entry = ZipInfo("p1\\Zoe\u0308.png".encode().decode("cp437"))
+    assert one_spelling(name_in_zip(entry)) == "p1/Zo\u00eb.png"
+    entry = ZipInfo("p1/\u00e9.png".encode("latin-1").decode("cp437"))
+    assert name_in_zip(entry) == entry.filename
+    entry = ZipInfo("p1/Zo\u00eb.png")
+    entry.flag_bits |= 0x800
+    assert name_in_zip(entry) == "p1/Zo\u00eb.png"
+
+
+@pytest.mark.parametrize("path", [".DS_Store", "a/._b.png", "__MACOSX/a/b.png", "a/Thumbs.db", "a/Desktop.ini"])
+def test_what_systems_put_beside_files(path: str) -> None:
+    assert is_litter(path)
+    assert not is_litter("a/b.png")
+
+
 def test_a_line_that_names_the_separator_is_no_header(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("sep=;\ncase;patient\na;p\n")
     assert _read(tmp_path / "t.csv") == [("line 3", {"case": "a", "patient": "p"})]
@@ -64,6 +86,7 @@ def test_a_short_row_has_empty_cells(tmp_path: Path) -> None:
         ("name,patient\na,p\n", "other columns; found name, patient; expected case"),
         ("", "an empty file"),
         ("case,case\na,b\n", "a column twice; found case"),
+        ("case;patient;;\na;p;q;\n", "line 2: more cells than columns; found 4; expected 2"),
         ("case,patient\na,p,q\n", "line 2: more cells than columns; found 3; expected 2"),
         ('case,patient\n"a"b,p\n', "cannot be read as CSV"),
     ],
@@ -90,7 +113,7 @@ def test_json_may_have_a_byte_order_mark(tmp_path: Path) -> None:
     assert read_json_text(tmp_path / "s.json", kind="list of patients") == {"train": ["a"]}
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000], ids=["cut", "deep"])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[NaN]", '{"a": 1, "a": 2}', ""])
 def test_what_is_no_json_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "s.json").write_text(text)
     with pytest.raises(DataError, match="cannot be read as JSON"):

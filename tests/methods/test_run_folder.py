@@ -59,6 +59,16 @@ def test_a_missing_file_is_named(published, name):
 
 
 @pytest.mark.parametrize(
+    ("bytes_left", "words"), [(4, "a damaged beginning"), (2000, "a damaged beginning"), (-9, "too early")]
+)
+def test_weights_cut_short_are_said_to_be_so_in_plain_words(published, bytes_left, words):
+    path = published / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:bytes_left])
+    with pytest.raises(CheckpointError, match=f"or a damaged one; found .*{words}.* Copy the file again"):
+        load_model(published)
+
+
+@pytest.mark.parametrize(
     "change", [{"channels": []}, {"size": [64, 0]}, {"size": [64]}, {"raters": [1]}, {"prompt": "x"}]
 )
 def test_a_description_of_the_data_that_cannot_be_is_named(published, change):

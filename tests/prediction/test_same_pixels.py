@@ -127,19 +127,9 @@ def test_cropped_or_padded_as_in_import(tmp_path: Path, size: str, prompt: str, 
 
 
 def test_resized_as_in_import_and_back_on_its_own_grid(tmp_path: Path) -> None:
-    from modiff.data.importers.folder import Folder
-
     path, _ = write(tmp_path / "data" / "p1" / "a", "LAS", "float32")
-    with pytest.MonkeyPatch.context() as patch:
-        start = Folder.__init__
-
-        def resized(self: Folder, *args: Any) -> None:
-            start(self, *args)
-            self.resized = True
-
-        patch.setattr(Folder, "__init__", resized)
-        words = ("--intensity", "percentiles:1:99", "--size", "48x40", "--plane", "axial")
-        images, predictor, _ = trained_on(tmp_path / "data", *words)
+    words = ("--intensity", "percentiles:1:99", "--resize", "48x40", "--plane", "axial")
+    images, predictor, _ = trained_on(tmp_path / "data", *words)
     found, prediction = seen(predictor, path)
     np.testing.assert_allclose(found, images.batch(range(5)).image[:, 0].numpy(), atol=2e-5)
     scan = read_image(path)

@@ -47,7 +47,8 @@ def _options(args: argparse.Namespace, what: str, others: str, needs: str) -> di
     given = vars(args)  # what is not given is not there
     for flag in page_of("evaluate")["options"][others]:
         if flag.removeprefix("--").replace("-", "_") in given:
-            raise ConfigError(f"is not an option where {what} scored", path=args.source, field=flag)
+            hint = f"Use --{needs}" if flag in ("--data", "--truth") else None
+            raise ConfigError(f"is not an option where {what} scored", path=args.source, field=flag, hint=hint)
     if needs not in given:
         raise ConfigError(f"is needed where {what} scored", path=args.source, field=f"--{needs}", found="nothing")
     return given
@@ -96,7 +97,6 @@ def _of_files(args: argparse.Namespace) -> Path:
     from modiff.io.progress import progress_bar
 
     given = _options(args, "files are", others="a model's samples", needs="truth")
-    settings, quiet = _settings(args, one_rater=True), "quiet" in given
     path = Path(args.source).resolve()
     stem = path.name if path.is_dir() else path.stem
     how = ("classes", "truth_values", "patients", "unread_missing")
@@ -104,8 +104,10 @@ def _of_files(args: argparse.Namespace) -> Path:
     truth = open_truth(
         given["truth"], args.split, limits=limits, **{name: given[name] for name in how if name in given}
     )
-    bar = progress_bar("scoring", "cases", quiet=quiet)
+    bar = progress_bar("scoring", "cases", quiet="quiet" in given)
     with truth, open_maps(args.source, limits) as samples, bar as progress:
+        drawn = [samples.count(case) for case in samples.sampled]  # all that `modiff sample` drew, unless -n says less
+        settings = _settings(args, one_rater=True, **({"ns": (min(drawn),)} if drawn else {}))
         values = Values(given.get("values", "auto"), truth.classes)
         source = FileSamples(samples, truth, values, settings, allow_missing="allow_missing" in given)
         folder = args.output or path.with_name(f"{stem}-scores")

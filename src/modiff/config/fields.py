@@ -241,12 +241,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:  # the reader knows UTF-8 and UTF-16 by their marks
             data = yaml.safe_load(file)
     except OSError as error:
         raise ConfigError("cannot be read", path=path, found=error.strerror or str(error)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError("is not YAML", path=path, found=str(error)) from error
+    except yaml.YAMLError as error:
+        mark, found = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else None
+        raise ConfigError("is not YAML", path=path, field=where, found=found or "other characters than text") from error
     if data is None:
         return {}
     if not isinstance(data, dict):

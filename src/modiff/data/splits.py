@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from modiff.config.data import SplitRule
 from modiff.errors import ConfigError, DataError
-from modiff.io.files import guarding
+from modiff.io.text import one_spelling, read_json_text
 
 USUAL = ("train", "val", "test")
-_MAX_BYTES = 64 << 20
 _FOLD_SPLIT = re.compile(r"fold([0-9]{1,6})-(train|val|test)")
 
 
@@ -112,18 +110,14 @@ def read_splits(path: str | Path) -> dict[str, str]:
 
     Raises DataError for another layout, and for a patient named twice.
     """
-    path = Path(path)
-    with guarding(path, "cannot be read as JSON"):
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError("too large for a list of patients", path=path, found=f"{path.stat().st_size} bytes")
-        table = json.loads(path.read_text(encoding="utf-8"))
+    table = read_json_text(path, kind="list of patients")
     if not isinstance(table, dict) or not table:
         raise DataError("another layout", path=path, expected='{"train": [patients], "val": [patients], …}')
     places: dict[str, str] = {}
     for split, patients in table.items():
         if not isinstance(patients, list) or not all(isinstance(patient, str) for patient in patients):
             raise DataError("another layout", path=path, field=split, expected="a list of patients' names")
-        for patient in patients:
+        for patient in map(one_spelling, patients):
             if patient in places:
                 found = f"{patient} in {places[patient]} and {split}"
                 raise DataError("a patient named twice", path=path, field=split, found=found)
@@ -137,7 +131,7 @@ def assign(patients: Iterable[str], places: Mapping[str, str] | SplitRule, path:
     if isinstance(places, SplitRule):
         dealt = deal(places, there)
         return {patient: dealt[patient] for patient in there}
-    if missing := [patient for patient in there if patient not in places]:
+    if missing := [patient for patient in there if one_spelling(patient) not in places]:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError("patients in no split", path=path, found=", ".join(missing[:3]) + more)
-    return {patient: places[patient] for patient in there}
+    return {patient: places[one_spelling(patient)] for patient in there}

@@ -26,7 +26,7 @@ from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
 from modiff.evaluation.records import EMPTY, ImageTable, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
-from modiff.evaluation.source import FileSamples, ModelSamples, Sampled
+from modiff.evaluation.source import FileSamples, ModelSamples, Sampled, short_of
 from modiff.io.files import alone, located
 from modiff.types import SAME_SIZE, DataSpec, marks
 
@@ -141,8 +141,9 @@ def evaluate_to_folder(
         table = evaluate(loaded.model, images, settings, split=split, device=device, resume=resume, **how)
 
         def write() -> Path:
+            every = said + short_of(settings.limit, len(images.cases))
             where = device_name(device)
-            written = _write(table, settings, target, said, device=where, store=store, model=model)
+            written = _write(table, settings, target, every, device=where, store=store, model=model)
             resume.discard()
             return written
 

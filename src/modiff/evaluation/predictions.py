@@ -24,12 +24,13 @@ from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarded, located, natural
 from modiff.io.image import npy_header, read_image, read_npy
+from modiff.io.results import ARRAYS, SampleFolder, sample_folder, sample_names
+from modiff.io.text import is_litter, name_in_zip, one_spelling
 from modiff.io.volume import Volume, difference, remark
 
-FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), an NPZ or an HDF5 file"
+FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), what `modiff sample` wrote, an NPZ or HDF5"
 _MAPS = (".png", ".tif", ".tiff", ".npy", ".nii.gz", ".nii")
 _REFUSED = (".jpg", ".jpeg", ".bmp", ".gif", ".dcm", ".pkl", ".pt", ".pth", ".mat")
-_OF_MODIFF_SAMPLE = "samples.npz"
 _SAMPLES, _CASES, _WEIGHTS = "samples", "case", "weights"
 _OWN = ("maps", "samples", "masks")  # what the array of a file that holds one case may be called
 
@@ -62,10 +63,19 @@ class RawMaps:
 
 
 class MapSource(ExitStack, ABC):
-    """A set of cases on disk, a context manager that holds its files open. path: where. cases: their names, sorted."""
+    """A set of cases on disk, a context manager that holds its files open.
+
+    path: where. cases: their names in one spelling, sorted. sampled: those that `modiff sample` wrote. notes: what was
+    guessed.
+    """
 
     path: Path
     cases: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sampled: dict[str, SampleFolder] = {}
 
     @abstractmethod
     def read(self, case: str) -> RawMaps:
@@ -75,10 +85,10 @@ class MapSource(ExitStack, ABC):
     def count(self, case: str) -> int:
         """How many maps a case has, without reading them where that is possible."""
 
-    def _named(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Case names, checked; raises DataError where there are none."""
+    def _named(self, names: Sequence[str], found: str | None = None) -> tuple[str, ...]:
+        """Case names, checked; raises DataError where there are none, but what was `found`."""
         if not names:
-            raise DataError("no cases", path=self.path, expected=FORMATS)
+            raise DataError("no cases", path=self.path, found=found, expected=FORMATS)
         _check_once(self.path, names)
         with located(self.path):
             return tuple(sorted(map(check_case, names)))
@@ -95,17 +105,23 @@ class NpzMaps(MapSource):
         super().__init__()
         self.path, self._limits = path, limits
         self._zip = self.enter_context(guarded(path, lambda: zipfile.ZipFile(path)))
-        names = [name.removesuffix(".npy") for name in self._zip.namelist() if name.endswith(".npy")]
-        _check_once(path, names)
+        every = [(one_spelling(name_in_zip(info)), info) for info in self._zip.infolist()]
+        members = [(name.removesuffix(".npy"), info) for name, info in every if name.endswith(".npy")]
+        self._infos = {name: info for name, info in members if not is_litter(name)}
+        names = list(self._infos)
+        _check_once(path, [name for name, _ in members])
         if case is None and {_CASES, _SAMPLES} <= set(names):
             hint = "Or write an HDF5 file, which may hold `samples` and `case`."
             raise DataError("arrays for all cases at once", path=path, expected="an array per case", hint=hint)
+        if case is None and {"maps", _WEIGHTS} <= set(names):
+            hint = "Give the folder that it lies in"
+            raise DataError("the samples of one image", path=path, expected="an array per case", hint=hint)
         only = [*(name for name in _OWN if name in names), *(names if len(names) == 1 else ())]
         if case is not None and not only:
             raise DataError("which array?", path=path, found=", ".join(names[:8]), expected=" or ".join(_OWN))
         self._arrays = {name: name for name in names} if case is None else {case: only[0]}
         self._weighted = case is not None and _WEIGHTS in names
-        self.cases = self._named(list(self._arrays))
+        self.cases = self._named(list(self._arrays), ", ".join(name for name, _ in every[:3]) or "an empty archive")
 
     def read(self, case: str) -> RawMaps:
         """The case's array; its maps are called by their numbers."""
@@ -123,7 +139,7 @@ class NpzMaps(MapSource):
 
     def _member(self, name: str, read: Callable[..., Any]) -> Any:
         """What `read` finds in an array's file."""
-        info = self._zip.getinfo(f"{name}.npy")
+        info = self._infos[name]
         self._limits.check_size(self.path, info.file_size, info.compress_size, field=name)
 
         def opened() -> Any:
@@ -158,11 +174,12 @@ class Hdf5Maps(MapSource):
             if data.external or data.is_virtual:
                 raise DataError("data stored in other files is not followed", path=self.path, field=name)
         if _SAMPLES not in found or _CASES not in found:
-            return {name: (data, None) for name, data in found.items()}
+            _check_once(self.path, list(map(one_spelling, found)))
+            return {one_spelling(name): (data, None) for name, data in found.items()}
         cases, samples = found[_CASES], found[_SAMPLES]
         if cases.ndim != 1 or samples.shape[:1] != cases.shape:
             raise DataError("one name per case", path=self.path, field=_CASES, found=f"{cases.shape}, {samples.shape}")
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in cases[...]]
+        names = [one_spelling(name.decode() if isinstance(name, bytes) else str(name)) for name in cases[...]]
         _check_once(self.path, names)
         return {name: (samples, row) for row, name in enumerate(names)}
 
@@ -184,77 +201,106 @@ class Hdf5Maps(MapSource):
 class FolderMaps(MapSource):
     """A folder whose sub-folders, at any depth, are cases: their path is the case, their files its maps by name.
 
-    A folder with samples.npz, as `modiff sample` writes it, is that file; any other NPZ is a case by its own name.
+    Of a folder that `modiff sample` wrote only the samples are maps. A folder with samples.npz is that file; any other
+    NPZ is a case by its own name. one_case: a folder that holds nothing but maps is one case, named as the folder.
     """
 
-    def __init__(self, path: Path, limits: Limits = LIMITS) -> None:
+    def __init__(self, path: Path, limits: Limits = LIMITS, *, one_case: bool = False) -> None:
         super().__init__()
         self.path, self._limits = path, limits
         self._files: dict[str, dict[str, Path]] = {}
         self._npz: dict[str, Path] = {}
-        for folder, subfolders, files in os.walk(path):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            self._add_folder(Path(folder), sorted(name for name in files if not name.startswith(".")))
-        self.cases = self._named([*self._files, *self._npz])
+        others: list[str] = []
+        for folder, subfolders, names in os.walk(path):
+            subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
+            files = sorted(name for name in names if not is_litter(name))
+            self._add_folder(Path(folder), files)
+            others += files[: 4 - len(others)]
+        own = self._files.get(self._case(path), {})
+        if own and not (one_case and len(self._files) == 1 and not self._npz and not self.sampled):
+            raise DataError("files outside a case's folder", path=next(iter(own.values())), expected=FORMATS)
+        if own:
+            self.notes = (f"the files in {path} are taken for one case of the raters {', '.join(own)}",)
+        self.cases = self._named([*self._files, *self._npz, *self.sampled], ", ".join(others) or "an empty folder")
+
+    def _case(self, folder: Path) -> str:
+        name = folder.relative_to(self.path).as_posix()
+        return one_spelling(self.path.resolve().name if name == "." else name)
 
     def _add_folder(self, folder: Path, files: list[str]) -> None:
-        case = folder.relative_to(self.path).as_posix()
-        if _OF_MODIFF_SAMPLE in files:
-            self._npz[case] = folder / _OF_MODIFF_SAMPLE
+        case = self._case(folder)
+        if sampled := sample_folder(folder):
+            _check_once(self.path, [case, *self.sampled])
+            self.sampled[case] = sampled
+            return
+        if ARRAYS in files:
+            self._npz[case] = folder / ARRAYS
             return
         maps: dict[str, Path] = {}
         for file in files:
             suffix = next((end for end in _MAPS if file.lower().endswith(end)), None)
             if file.lower().endswith(".npz"):
-                self._npz[(folder / file).relative_to(self.path).with_suffix("").as_posix()] = folder / file
+                self._npz[one_spelling((folder / file).relative_to(self.path).with_suffix("").as_posix())] = (
+                    folder / file
+                )
             elif file.lower().endswith(_REFUSED):
                 raise DataError("not a format for maps", path=folder / file, expected="PNG, NIfTI, TIFF, NPY or NPZ")
             elif suffix is not None:
-                name = file[: -len(suffix)]
+                name = one_spelling(file[: -len(suffix)])
                 if name in maps:
                     found = f"{maps[name].name}, {file}"
                     raise DataError(f"the map {name!r} twice", path=self.path, field=case, found=found)
                 maps[name] = folder / file
-        if maps and case == ".":
-            raise DataError("files outside a case's folder", path=next(iter(maps.values())), expected=FORMATS)
+        if maps and case in self._files:
+            raise DataError("a name twice", path=self.path, found=case)
         if maps:
             self._files[case] = maps
 
     def read(self, case: str) -> RawMaps:
         """The case's maps in the order of their names; they must be of one size and place."""
-        if case in self._npz:
-            with NpzMaps(self._npz[case], self._limits, case) as npz:
-                return npz.read(case)
-        names = sorted(self._files[case], key=natural)
-        paths = [self._files[case][name] for name in names]
-        maps = [_read_map(path, self._limits) for path in paths]
-        notes = [(text, one.path.relative_to(self.path).as_posix()) for one in maps for text in one.notes]
-        first = f"the first map of case {case}"
-        for one in maps:
-            found, expected = ("×".join(map(str, each.array.shape)) for each in (one, maps[0]))
+        if npz := self._array_file(case):
+            with NpzMaps(npz, self._limits, case) as source:
+                return source.read(case)
+        weights = None
+        if sampled := self.sampled.get(case):
+            names, files, weights = sample_names(len(sampled.files)), sampled.files, sampled.weights
+        else:
+            names = sorted(self._files[case], key=natural)
+            files = tuple((self._files[case][name],) for name in names)
+        maps = [[_read_map(path, self._limits) for path in paths] for paths in files]
+        every = [one for classes in maps for one in classes]
+        notes = [(text, one.path.relative_to(self.path).as_posix()) for one in every for text in one.notes]
+        words = f"the first map of case {case}"
+        for one in every:
+            found, expected = ("×".join(map(str, each.array.shape)) for each in (one, every[0]))
             if found != expected:
-                raise DataError("another size", path=one.path, found=found, expected=f"{expected} as {first}")
-            notes += check_place(one, maps[0], where=str(one.path), case=case, other=first)
+                raise DataError("another size", path=one.path, found=found, expected=f"{expected} as {words}")
+            notes += check_place(one, every[0], where=str(one.path), case=case, other=words)
         try:
-            together = np.stack([one.array for one in maps])
+            together = np.stack([np.concatenate([one.array for one in classes]) for classes in maps])
         except MemoryError as error:
             raise DataError("does not fit into memory", path=self.path, field=case, found=len(maps)) from error
-        mixed = len({one.array.dtype for one in maps}) > 1
-        return RawMaps(case, str(self.path / case), tuple(names), together, maps[0], notes=notes, mixed=mixed)
+        mixed, where = len({one.array.dtype for one in every}) > 1, str(every[0].path.parent)
+        return RawMaps(case, where, tuple(names), together, every[0], weights, notes=notes, mixed=mixed)
+
+    def _array_file(self, case: str) -> Path | None:
+        return self.sampled[case].arrays if case in self.sampled else self._npz.get(case)
 
     def count(self, case: str) -> int:
         """The number of files, or of maps in the NPZ."""
+        if case in self.sampled:
+            return len(self.sampled[case].weights)
         if case not in self._npz:
             return len(self._files[case])
         with NpzMaps(self._npz[case], self._limits, case) as npz:
             return npz.count(case)
 
 
-def open_maps(path: str | Path, limits: Limits = LIMITS) -> MapSource:
-    """The maps at `path`, recognised by what lies there; raises DataError for anything else."""
+def open_maps(path: str | Path, limits: Limits = LIMITS, *, one_case: bool = False) -> MapSource:
+    """The maps at `path`, recognised by what lies there; raises DataError for anything else. one_case: `FolderMaps`."""
     path = Path(path)
     if path.is_dir():
-        return FolderMaps(path, limits)
+        return FolderMaps(path, limits, one_case=one_case)
     try:
         with path.open("rb") as file:
             start = file.read(8)

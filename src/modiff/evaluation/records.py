@@ -7,7 +7,6 @@ files that another program made) fills an `ImageTable` and gets the same CSV, st
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +25,7 @@ from modiff.config.fields import typed
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
 from modiff.io.files import located, write_text
+from modiff.io.text import read_json_text, read_table
 from modiff.metrics.registry import GAP, NAMES, PooledError, pooled, rank
 
 SCHEMA = 1
@@ -123,16 +123,9 @@ def read_json(path: Path, parts: Mapping[str, type], *, what: str, hint: str) ->
 
     hint: how one is made.
     """
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is not JSON")
-
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except FileNotFoundError:
-        raise DataError("no such file", path=path, expected=what, hint=hint) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"not {what}", path=path, found=error) from None
+    if not path.exists():
+        raise DataError("no such file", path=path, expected=what, hint=hint)
+    content = read_json_text(path, kind=what, hint=hint)
     if not isinstance(content, dict) or not {"schema", *parts} <= content.keys():
         raise DataError(f"not {what}", path=path, expected=f"an object with schema, {', '.join(parts)}")
     if content["schema"] != SCHEMA:
@@ -344,18 +337,23 @@ def write_csv(table: ImageTable, path: str | Path) -> Path:
 
 def read_csv(path: str | Path, split: str) -> ImageTable:
     """Reads what `write_csv` wrote; raises DataError for what is not such a table."""
-    path, fixed = Path(path), len(_IMAGE)
-    try:
-        with located(path), path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-            if header[:fixed] != list(_IMAGE):
-                raise DataError("not a table of images", found=header[:fixed], expected=", ".join(_IMAGE))
-            if any(len(row) != len(header) for row in rows):
-                raise DataError("a row that does not fit its header", expected=f"{len(header)} cells")
-            cells = ([*row[:fixed], *(float(cell or "nan") for cell in row[fixed:])] for row in rows)
-            return ImageTable.of(split, header, cells)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError("not a table of images", path=path, found=error) from None
+    path, rows = Path(path), read_table(path, _IMAGE, None, kind="table of images")
+    if not rows:
+        raise DataError("a table without images", path=path)
+    quantities = [name for name in rows[0][1] if name not in _IMAGE]
+
+    def number(place: str, name: str, cell: str) -> float:
+        try:
+            return int(cell) if name == "raters" else float(cell or "nan")
+        except ValueError:
+            raise DataError("not a number", field=f"{place}, {name}", found=repr(cell)) from None
+
+    with located(path):
+        cells = (
+            [*map(row.get, _IMAGE[:-1]), *(number(place, name, row[name]) for name in (_IMAGE[-1], *quantities))]
+            for place, row in rows
+        )
+        return ImageTable.of(split, [*_IMAGE, *quantities], cells)
 
 
 def assemble(split: str, rows: Sequence[Mapping[str, Any]], seconds: Seconds | None = None) -> ImageTable:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice, zip_longest
+from pathlib import PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,7 +24,10 @@ from modiff.evaluation.distributed import Row
 from modiff.evaluation.predictions import MapSource, check_place
 from modiff.evaluation.records import STRATA, strata_of
 from modiff.evaluation.scoring import EvaluationSettings
-from modiff.evaluation.truth import Truth, Values
+from modiff.evaluation.truth import StoreTruth, Truth, Values
+from modiff.io.image import SUFFIXES
+from modiff.io.results import SampleFolder
+from modiff.io.text import one_spelling
 from modiff.rng import seed_for, seeds_for
 from modiff.types import Batch
 
@@ -152,22 +156,18 @@ class FileSamples:
     ) -> None:
         self.predictions, self.truth, self.settings, self.values = predictions, truth, settings, values
         self._digest = hashlib.sha256()
-        there = set(predictions.cases)
-        unknown = sorted(there - set(truth.cases))
-        if unknown:
-            what = "predictions for cases that the ground truth does not have"
-            expected = f"cases of {truth.path}, split {truth.split}, such as {truth.cases[0]}"
-            raise DataError(what, path=predictions.path, found=_first(unknown), expected=expected)
+        self._theirs, self._about = paired(predictions, truth)
         rows = subset(truth.cases, settings.limit)
-        missing = [truth.cases[row] for row in rows if truth.cases[row] not in there]
+        missing = [truth.cases[row] for row in rows if truth.cases[row] not in self._theirs]
         if missing and not allow_missing:
             hint = "--allow-missing scores the others."
             found = f"none for {_first(missing)}"
             raise DataError("cases without predictions", path=predictions.path, found=found, hint=hint)
-        self.rows = [row for row in rows if truth.cases[row] in there]
+        self.rows = [row for row in rows if truth.cases[row] in self._theirs]
         if not self.rows:
             raise DataError("no predictions for the cases that are scored", path=predictions.path)
-        self._about = [f"{len(missing)} cases have no predictions and are left out"] if missing else []
+        self._about += [f"{len(missing)} cases have no predictions and are left out"] if missing else []
+        self._about += short_of(settings.limit, len(truth.cases))
 
     @property
     def notes(self) -> list[str]:
@@ -192,7 +192,7 @@ class FileSamples:
         """The slices of a case, with the largest n of maps by the fixed draw."""
         row, largest = self.rows[place], max(self.settings.ns)
         case = self.truth.cases[row]
-        raw, (masks, read, grid) = self.predictions.read(case), self.truth.read(row)
+        raw, (masks, read, grid) = self.predictions.read(self._theirs[case]), self.truth.read(row)
         if len(raw.names) < largest:
             hint, found = "-n says how many are scored.", len(raw.names)
             raise DataError("too few samples", path=raw.where, field=case, found=found, expected=largest, hint=hint)
@@ -213,6 +213,54 @@ class FileSamples:
             name = case if len(maps) == 1 else f"{case}/slice-{z:03d}"
             tensors = (torch.from_numpy(array) for array in (*arrays, weights[order]))
             yield _Image(name, self.truth.patients[row], place + (z + 1 == len(maps)), *tensors)
+
+
+def paired(predictions: MapSource, truth: Truth) -> tuple[dict[str, str], list[str]]:
+    """Case of the truth -> case of the predictions, by their names; and what is to be known of it, in words.
+
+    What `modiff sample` wrote may also be called as the truth's case is by the end of its folder's path, or by that of
+    the scan; a single one belongs to a single case. Raises DataError where a case has no match, or two for one.
+    """
+    known, found, taken = {one_spelling(case): case for case in truth.cases}, dict[str, str](), list[str]()
+    unknown, parts = [], []
+    for case in predictions.cases:
+        name, sampled = known.get(case), predictions.sampled.get(case)
+        if name is None and sampled:
+            ends = (end for end in _ends(sampled) if end in known)
+            single = len(predictions.cases) == len(known) == 1
+            name = known.get(next(ends, next(iter(known)) if single else ""))
+            taken += [f"{case}, samples of {sampled.scan or 'a scan without a name'}, for {name}"] if name else []
+        if name is None:
+            unknown.append(case)
+        elif found.setdefault(name, case) != case:
+            raise DataError(
+                "two predictions for one case", path=predictions.path, field=name, found=f"{found[name]}, {case}"
+            )
+        if sampled and sampled.part:
+            parts.append(f"{case} ({sampled.part})")
+    if unknown:
+        what = "predictions for cases that the ground truth does not have"
+        expected = f"cases of {truth.path}, split {truth.split}, such as {truth.cases[0]}"
+        slices = isinstance(truth, StoreTruth) and unknown[0] in predictions.sampled
+        hint = "A store holds single slices: of whole scans give the raters' files" if slices else None
+        raise DataError(what, path=predictions.path, found=_first(unknown), expected=expected, hint=hint)
+    notes = [f"taken for each other by their names: {'; '.join(taken)}"] if taken else []
+    notes += [f"samples mark nothing where they were not looked for: only in {', '.join(parts)}"] if parts else []
+    if any(sampled.arrays is None for sampled in predictions.sampled.values()):
+        notes.append("samples of scans are masks: a protocol's threshold does not change them")
+    return found, notes
+
+
+def _ends(sampled: SampleFolder) -> Iterator[str]:
+    """What the case of samples may be called, the likeliest first: ends of the paths of folder, scan, scan's folder."""
+    paths: list[PurePath] = [sampled.path.resolve()]
+    if sampled.scan:
+        scan = PurePath(sampled.scan.replace("\\", "/"))
+        stem = next((scan.name[: -len(end)] for end in SUFFIXES if scan.name.lower().endswith(end)), scan.name)
+        paths += [scan.with_name(stem), scan.parent] if stem else []
+    for path in paths:
+        names = [one_spelling(name) for name in path.parts]
+        yield from ("/".join(names[start:]) for start in range(len(names)))
 
 
 def draw_order(seed: int, case: str, names: Sequence[str]) -> list[int]:
@@ -248,6 +296,11 @@ def subset(cases: Sequence[str], limit: int | None) -> list[int]:
     """
     rows = range(len(cases))
     return sorted(sorted(rows, key=lambda row: (seed_for("subset", cases[row]), cases[row]))[:limit])
+
+
+def short_of(limit: int | None, count: int) -> list[str]:
+    """In words, where there are fewer cases than the limit."""
+    return [f"--limit {limit}: there are {count}, all of them are scored"] if limit and limit > count else []
 
 
 def derangement(cases: Sequence[str], patients: Sequence[str], seed: int) -> list[int]:

@@ -12,13 +12,13 @@ from typing import Literal
 
 import h5py
 import numpy as np
-import pandas as pd
 
 from modiff.data.masks import ROUNDING, Foreground, Notes, two_valued, values, whole
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.predictions import MapSource, RawMaps, open_maps
 from modiff.io.files import LIMITS, Limits, guarding
+from modiff.io.text import read_table
 from modiff.io.volume import Volume
 
 FOLDER_SPLIT = "all"  # what a folder's one split is called
@@ -72,14 +72,17 @@ class FileTruth(ExitStack):
         super().__init__()
         self.path, self.split, self.classes, self.cases = source.path, FOLDER_SPLIT, values.classes, source.cases
         self._source, self._values, self._digest = self.enter_context(source), values, hashlib.sha256()
+        if drawn := sorted(source.sampled):
+            what, hint = "a model's samples in place of raters", "Are FILES and --truth swapped?"
+            raise DataError(what, path=self.path, field=drawn[0], found="what `modiff sample` wrote", hint=hint)
         counts = {case: source.count(case) for case in self.cases}
+        self._about: tuple[str, ...] = tuple(source.notes)
         self._raters = max(counts.values())
         few = [case for case, count in counts.items() if count < self._raters]
         if few and not unread_missing:
             found = f"{counts[few[0]]} raters" + (f", and {len(few) - 1} more cases with too few" if few[1:] else "")
             hint, expected = "--unread-missing takes them for raters who did not read the case.", self._raters
             raise DataError("missing raters", path=self.path, field=few[0], hint=hint, found=found, expected=expected)
-        self._about: tuple[str, ...] = ()
         if patients is not None:
             unknown = [case for case in self.cases if case not in patients]
             if unknown:
@@ -87,11 +90,11 @@ class FileTruth(ExitStack):
             self.patients = tuple(patients[case] for case in self.cases)
         elif all("/" in case for case in self.cases):
             self.patients = tuple(case.partition("/")[0] for case in self.cases)
-            self._about = ("patients are the first parts of the cases' names",)
+            self._about += ("patients are the first parts of the cases' names",)
         else:
             self.patients = self.cases
             note = "each case counts as a patient: give --patients if one has several, or intervals are too narrow"
-            self._about = (note,)
+            self._about += (note,)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -121,19 +124,16 @@ Truth = StoreTruth | FileTruth
 
 def read_patients(path: str | Path) -> dict[str, str]:
     """Case -> patient from a CSV file with these two columns; raises DataError."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["case", "patient"], index_col=False)
-    except (OSError, ValueError) as error:
-        found = str(error).splitlines()[0]
-        raise DataError("is not a table of patients", path=path, found=found, expected="case, patient") from None
-    incomplete = table[table.isna().any(axis=1) | (table["patient"] == "")]
-    if len(incomplete):
-        raise DataError("a case without a patient", path=path, field=str(incomplete["case"].iloc[0]))
-    table = table.drop_duplicates()
-    several = table["case"][table["case"].duplicated()]
-    if len(several):
-        raise DataError("a case of two patients", path=path, field=several.iloc[0])
-    return dict(zip(table["case"], table["patient"], strict=True))
+    found: dict[str, str] = {}
+    for place, row in read_table(path, ("case", "patient"), kind="table of patients"):
+        case, patient = row["case"], row["patient"]
+        if not case or not patient:
+            what = "a case without a patient" if case else "a patient without a case"
+            raise DataError(what, path=path, field=place, found=case or patient)
+        if found.setdefault(case, patient) != patient:
+            whose = f"{case} of {found[case]} and {patient}"
+            raise DataError("a case of two patients", path=path, field=place, found=whose)
+    return found
 
 
 def open_truth(
@@ -155,7 +155,10 @@ def open_truth(
         raise ConfigError("number of classes", field="--classes", found=classes, expected="1 to 255")
     known = None if patients is None else read_patients(patients)
     return FileTruth(
-        open_maps(path, limits), Values(truth_values, classes), patients=known, unread_missing=unread_missing
+        open_maps(path, limits, one_case=True),
+        Values(truth_values, classes),
+        patients=known,
+        unread_missing=unread_missing,
     )
 
 

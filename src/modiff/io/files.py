@@ -27,6 +27,12 @@ T = TypeVar("T")
 MIB = 1 << 20
 RATIO_FREE = 512 * MIB  # a scan of 512×512×320 with one small nodule compresses 228 times as a mask, and more as floats
 _SUFFIXES = (".png", ".npz", ".nii", ".gz", ".dcm")  # of result files
+_PLAIN = {  # what libraries say
+    r"(?i)bomb": "more pixels than an image has: a decompression bomb",
+    r"(?i)truncated|premature|unexpected end|end.of.(stream|file|data)|incomplete|eof": "an end that comes too early",
+    r"(?i)signature|magic|not a zip|identify|header": "another format, or a damaged beginning",
+    r"(?i)crc|checksum|compress|invalid (code|block|distance|stored)": "compressed content that is damaged",
+}
 MANIFEST = "summary.json"  # its "files" name what a folder of results holds
 
 
@@ -65,7 +71,16 @@ def guarding(path: str | Path, what: str = "", *, field: str | None = None) -> I
     except Exception as error:
         text = str(error) or repr(error)
         what = what or ("truncated file" if "truncated" in text else "damaged file")
-        raise DataError(what, path=path, field=field, found=text.splitlines()[0][:200]) from error
+        raise DataError(what, path=path, field=field, found=plain(error)) from error
+
+
+def plain(error: Exception) -> str:
+    """What a library says of a file that it cannot read, in words for people."""
+    if isinstance(error, MemoryError):
+        return "more than fits into memory"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return next((words for part, words in _PLAIN.items() if re.search(part, str(error))), "content that cannot be read")
 
 
 def guarded(path: str | Path, action: Callable[[], T]) -> T:

@@ -16,7 +16,7 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, Limits, located, sha256_of, write_bytes
+from modiff.io.files import LIMITS, Limits, located, plain, sha256_of, write_bytes
 from modiff.io.volume import Volume, corners_apart
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -65,7 +65,7 @@ def read_nifti(path: str | Path, *, limits: Limits = LIMITS) -> Volume:
         note = "no geometry: neither sform nor qform is set"
         return replace(volume, affine=None, stated=volume.spacing, notes=(note,))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError("is a damaged gzip file", path=path, found=error) from error
+        raise DataError("is a damaged gzip file", path=path, found=plain(error)) from error
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", path=path) from error
 

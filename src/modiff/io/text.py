@@ -7,20 +7,39 @@ import csv
 import io
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZipInfo
 
 from modiff.errors import DataError
 
 MAX_BYTES = 64 << 20
 _SEPARATORS = ",;\t"
+_SAYS_UTF8 = 0x800  # flag of a file in a zip archive
+_LITTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def one_spelling(name: str) -> str:
     """A name without surrounding blanks, its accents composed (Unicode NFC): some file systems take them apart."""
     return unicodedata.normalize("NFC", name.strip())
+
+
+def is_litter(path: str) -> bool:
+    """What systems put beside people's files: hidden ones (.DS_Store, ._name), Thumbs.db, desktop.ini, __MACOSX/…."""
+    return any(part.startswith(".") or part.lower() in _LITTER for part in path.split("/"))
+
+
+def name_in_zip(entry: ZipInfo) -> str:
+    """A file's name as people made it: some programs write backslashes, or UTF-8 without saying so."""
+    name = entry.filename
+    if not entry.flag_bits & _SAYS_UTF8:
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/")
 
 
 def read_text(path: str | Path, *, kind: str) -> str:
@@ -43,23 +62,44 @@ def read_text(path: str | Path, *, kind: str) -> str:
         raise DataError(f"this {kind} is not UTF-8", path=path, field=f"line {line}", hint=hint) from None
 
 
-def read_json_text(path: str | Path, *, kind: str) -> Any:
-    """The content of a JSON file; DataError, which calls it `kind`, where it is none."""
+def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan: bool = False) -> Any:
+    """The content of a JSON file; DataError, which calls it `kind` and ends in `hint`, where it is none.
+
+    nan: NaN and infinity, which JSON does not have, are let pass. A name twice in one object is refused.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            raise ValueError(f"the name {Counter(name for name, _ in pairs).most_common(1)[0][0]!r} twice")
+        return made
+
+    def constant(name: str) -> float:
+        if not nan:
+            raise ValueError(f"{name}, which JSON does not have")
+        return float(name)
+
+    field, text = None, read_text(path, kind=kind)
     try:
-        return json.loads(read_text(path, kind=kind))
+        return json.loads(text, object_pairs_hook=once, parse_constant=constant)
     except RecursionError:
-        raise DataError("cannot be read as JSON", path=path, found="too many brackets within brackets") from None
+        found = "too many brackets within brackets"
+    except json.JSONDecodeError as error:
+        field, there = f"line {error.lineno}, column {error.colno}", text[error.pos :].strip()[:20]
+        found = repr(there) if there else "the end of the file" if text.strip() else "an empty file"
     except ValueError as error:
-        raise DataError("cannot be read as JSON", path=path, found=error) from None
+        found = str(error)
+    raise DataError("cannot be read as JSON", path=path, field=field, found=found, expected=kind, hint=hint)
 
 
 def read_table(
-    path: str | Path, needed: Sequence[str], optional: Sequence[str] = (), *, kind: str
+    path: str | Path, needed: Sequence[str], optional: Sequence[str] | None = (), *, kind: str
 ) -> list[tuple[str, dict[str, str]]]:
     """The rows of a CSV file by column, each with its place, "line 5"; columns not asked for are ignored.
 
-    Cells, and names of columns, have one spelling; empty rows are skipped. Commas, semicolons or tabs separate cells,
-    whichever give the columns needed. Raises DataError for other columns, and for rows with more cells than columns.
+    optional: further columns that are taken, where None all. Cells, and names of columns, have one spelling; empty rows
+    are skipped. Commas, semicolons or tabs separate cells, whichever give the columns needed. Raises DataError for
+    other columns, and for rows with more cells than columns.
     """
     text = read_text(path, kind=kind)
     if text[:4].lower() == "sep=":  # what some spreadsheets put first
@@ -75,12 +115,13 @@ def read_table(
         lines = [(place, row) for place, row in lines if any(row)]
         heads = heads or (lines[0][1] if lines else [])
         if lines and set(needed) <= set(lines[0][1]):
-            return _rows(path, lines, {*needed, *optional})
+            return _rows(path, lines, {*needed, *(lines[0][1] if optional is None else optional)} - {""})
     raise DataError("other columns", path=path, found=", ".join(heads) or "an empty file", expected=expected)
 
 
 def _rows(path: str | Path, lines: list[tuple[str, list[str]]], wanted: set[str]) -> list[tuple[str, dict[str, str]]]:
     heads = lines[0][1]
+    heads = heads[: max(place for place, head in enumerate(heads, 1) if head)]  # empty columns behind the last
     if twice := [name for name in wanted if heads.count(name) > 1]:
         raise DataError("a column twice", path=path, found=twice[0])
     rows = []

@@ -121,9 +121,13 @@ class CIMD(PixelDiffusion):
 
     def _losses(self, labels: Labels, prediction: Tensor, x0: Tensor, x_t: Tensor, **at: Tensor) -> dict[str, Tensor]:
         """The bound trains the variance alone: its mean is detached."""
-        posterior, _ = self.posterior(torch.cat([labels.image, labels.label], 1))
-        prior, _ = self.prior(torch.cat([labels.image, prediction.chunk(2, 1)[0]], 1))  # of z given image and ε̂
         return super()._losses(labels, prediction, x0, x_t, **at) | {
             "vlb": self.process.bound(prediction, x0, x_t, at["t"]),
-            "kl": latent.kl_divergence(posterior, prior),
+            "kl": self._latent_kl(labels.image, labels.label, prediction.chunk(2, 1)[0]),
         }
+
+    def _latent_kl(self, image: Tensor, mask: Tensor, eps: Tensor) -> Tensor:
+        """(M,) KL(posterior(z | image, mask) ‖ prior(z | image, ε̂)), summed over z."""
+        posterior, _ = self.posterior(torch.cat([image, mask], 1))
+        prior, _ = self.prior(torch.cat([image, eps], 1))
+        return latent.kl_divergence(posterior, prior)

@@ -23,7 +23,8 @@ from modiff.config.fields import flatten, read_yaml, to_dict, typed
 from modiff.config.run import RunConfig, config_from_dict
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, DataError, counted
-from modiff.io.files import sha256_of, write_bytes, write_text
+from modiff.io.files import plain, sha256_of, write_bytes, write_text
+from modiff.io.text import read_json_text
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
 from modiff.types import DataSpec
@@ -72,9 +73,10 @@ def read_data(path: Path) -> DataSpec:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; CheckpointError where the file is missing or is not one."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError("cannot be read", path=path, found=str(error)) from error
+        data = read_json_text(path, kind="JSON file", nan=True)
+    except DataError as error:
+        found, expected = error.found, error.expected
+        raise CheckpointError(error.message, path=path, field=error.field, found=found, expected=expected) from error
     if not isinstance(data, dict):
         raise CheckpointError("is not a JSON object", path=path, found=type(data).__name__)
     return data
@@ -192,7 +194,8 @@ def load_model(path_or_name: str | Path) -> LoadedModel:
     try:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError("is not a safetensors file", path=path, found=str(error)) from error
+        what, hint = "is not a safetensors file, or a damaged one", "Copy the file again, or train again"
+        raise CheckpointError(what, path=path, found=plain(error), hint=hint) from error
     expected = model.state_dict()
     for name, value in expected.items():
         if name not in state:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -25,6 +24,7 @@ from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
 from modiff.io.files import MANIFEST, output_folder, write_bytes, write_text
 from modiff.io.image import write_png
 from modiff.io.nifti import write_nifti
+from modiff.io.results import ARRAYS, endings, sample_names
 from modiff.io.volume import Volume
 from modiff.prediction.predict import Prediction
 from modiff.prediction.summary import Summary, percent
@@ -92,7 +92,7 @@ def write_results(folder: Path, prediction: Prediction, *, about: Mapping[str, A
         arrays |= {"weights": summary.weights, "mean": summary.mean, "entropy": summary.entropy}
         if samples.raters is not None:
             arrays["raters"] = samples.raters[0].numpy()
-        np.savez_compressed(folder / "samples.npz", **arrays)
+        np.savez_compressed(folder / ARRAYS, **arrays)
     write_bytes(folder / "overlay.png", key_figure(prediction, title=title))
     content["files"] = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
     write_text(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -102,7 +102,7 @@ def write_results(folder: Path, prediction: Prediction, *, about: Mapping[str, A
 def _write_maps(folder: Path, prediction: Prediction) -> None:
     """Every map and mask: of an image as PNG, of a scan as NIfTI."""
     scan, summary, box = prediction.scan, prediction.summary, prediction.plan.box
-    ends = _endings(summary.classes)
+    ends = endings(summary.classes)
 
     def write(
         name: str, maps: np.ndarray, words: str, intent: str = "", *, ends: Sequence[str] = ends, largest: float = 1.0
@@ -123,18 +123,8 @@ def _write_maps(folder: Path, prediction: Prediction) -> None:
     if not scan.is_picture:
         for number, hypothesis in enumerate(summary.hypotheses, 1):
             write(f"hypothesis-{number}", hypothesis.mask, percent(hypothesis.probability))
-    digits = max(2, len(str(len(summary.masks) - 1)))
-    for i, masks in enumerate(summary.masks):
-        write(f"sample-{i:0{digits}}", masks, "one sample")
-
-
-def _endings(classes: Sequence[str]) -> list[str]:
-    """What file names end in: nothing for one class, else the class's name where it is fit for a file name."""
-    if len(classes) == 1:
-        return [""]
-    plain = [re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40] for name in classes]
-    unique = all(plain) and len(set(plain)) == len(plain)
-    return [f"-{name}" if unique else f"-class-{kind}" for kind, name in enumerate(plain, 1)]
+    for name, masks in zip(sample_names(len(summary.masks)), summary.masks, strict=True):
+        write(name, masks, "one sample")
 
 
 def segmentation_notes(scan: Volume) -> list[str]:

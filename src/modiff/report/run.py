@@ -109,9 +109,11 @@ def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
         loaded = load_model(folder)
     except ModiffError as error:
         problem = str(error)
-    if loaded is None and not results and not (folder / LOG).is_file():
-        found = problem if (folder / WEIGHTS).is_file() else None
-        raise CheckpointError("not a run folder", path=folder, found=found, expected=f"weights, {FOLDER}/ or {LOG}")
+        if not results and not (folder / LOG).is_file():
+            if (folder / WEIGHTS).is_file():
+                raise
+            expected = f"weights, {FOLDER}/ or {LOG}"
+            raise CheckpointError("not a run folder", path=folder, expected=expected) from error
     return loaded, problem, results
 
 

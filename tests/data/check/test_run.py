@@ -348,6 +348,15 @@ def test_a_damaged_store_is_an_error(tmp_path: Path) -> None:
 def test_a_file_that_is_nothing_known_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"nothing")
     assert not check(tmp_path / "x").usable
+    _png(tmp_path / "image.png", _picture(0))
+    found = check(tmp_path / "image.png")
+    assert _kinds(found, "error") == {"not a data set"}
+    assert "Give the folder that holds images and masks" in found.findings[0].text
+
+
+def test_a_folder_of_other_names_says_which_options_name_them(tmp_path: Path) -> None:
+    _png(tmp_path / "scan1.png", _picture(0))
+    assert "--image and --mask say what yours are called" in check(tmp_path).findings[0].text
 
 
 def test_nothing_at_the_path_is_refused(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +22,7 @@ from modiff.io.files import Limits
 from modiff.io.image import read_image
 from modiff.io.volume import Volume
 
+ZOE = "Zoë"
 AFFINE = np.array([[-0.5, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 3, -30], [0, 0, 0, 1.0]])  # columns L, rows P, slices S
 
 
@@ -321,6 +324,41 @@ def test_a_table_says_patient_split_and_readers(pictures: Path) -> None:
         assert store.patients.tolist() == ["x", "y"]
         assert store.read.tolist() == [[True, True], [True, False]]
         assert not store.masks(0)[1].any()
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_tables_and_folders_spell_names_alike(
+    pictures: Path, form: Literal["NFC", "NFD"], encoding: str, separator: str
+) -> None:
+    other: Literal["NFC", "NFD"] = "NFD" if form == "NFC" else "NFC"
+    for case in pictures.glob("*/*"):
+        (case / "rater-bob.png").rename(case / f"rater-{unicodedata.normalize(other, ZOE)}.png")
+    (pictures / "p1").rename(pictures / unicodedata.normalize(other, "Ölund"))
+    rows = [
+        ["case", "patient", "split", "readers"],
+        ["Ölund/a ", " Ö", "train", f'"ann;{ZOE}"'],
+        [],
+        ["p2/b", "y", "test", f'"ann; {ZOE}"'],
+        ["", "", "", ""],
+    ]
+    table = pictures.parent / "t.csv"
+    text = unicodedata.normalize(form, "\r\n".join(map(separator.join, rows)))
+    table.write_bytes(text.encode(encoding))
+    with _import(pictures, "--table", str(table), "--image", "{case}/image") as store:
+        assert dict(zip(store.cases.tolist(), store.patients.tolist(), strict=True)) == {"Ölund/a": "Ö", "p2/b": "y"}
+        assert store.info.raters == (ZOE, "ann")
+        assert store.read.all()
+
+
+def test_what_systems_leave_in_folders_is_passed_over(pictures: Path) -> None:
+    for name in ("._image.png", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (pictures / "p1" / "a" / name).write_bytes(b"\0")
+    (pictures / "__MACOSX" / "p1" / "a").mkdir(parents=True)
+    (pictures / "__MACOSX" / "p1" / "a" / "image.png").write_bytes(b"\0")
+    with _import(pictures) as store:
+        assert store.cases.tolist() == ["p1/a", "p2/b"]
 
 
 @pytest.mark.parametrize(("missing", "read"), [("empty", True), ("unread", False)])

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -113,10 +114,37 @@ def test_zips_folders_and_any_order_of_several_sources_give_the_same_store(tmp_p
     assert len({_fingerprint(tmp_path / f"{number}.h5") for number in (1, 2, 3)}) == 1
 
 
+def test_names_of_windows_and_of_the_finder_are_those_of_other_zips(tmp_path: Path, splits: Path) -> None:
+    accented = {name.replace("LIDC-IDRI-0010", "LIDC-IDRI-0010-\u00d6"): content for name, content in FILES.items()}
+    splits.write_text(json.dumps({"train": [f"LIDC-IDRI-{end}" for end in ("0001", "0002", "0010-O\u0308")]}))
+    apart = {unicodedata.normalize("NFD", name): content for name, content in accented.items()}
+    zips = [
+        write_zip(tmp_path / "plain.zip", accented),
+        write_zip(tmp_path / "windows.zip", {name.replace("/", "\\"): content for name, content in apart.items()}),
+        write_zip(tmp_path / "finder.zip", apart),
+    ]
+    zips[2].write_bytes(_without_utf8_flag(zips[2].read_bytes()))  # it is UTF-8, and does not say so
+    for number, source in enumerate(zips):
+        assert _import(tmp_path / f"{number}.h5", source, splits=splits) == 0
+    assert len({_fingerprint(tmp_path / f"{number}.h5") for number in range(3)}) == 1
+
+
+def _without_utf8_flag(packed: bytes) -> bytes:
+    """Clears the flag in every header of a zip file, local and central."""
+    made = bytearray(packed)
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = made.find(mark)
+        while place >= 0:
+            made[place + offset + 1] &= ~0x08 & 0xFF
+            place = made.find(mark, place + 4)
+    return bytes(made)
+
+
 def test_what_is_no_png_and_what_macos_leaves_is_passed_over(tmp_path: Path, splits: Path) -> None:
     clutter = {
         "readme.txt": b"",
         "__MACOSX/LIDC-IDRI-slices/x.png": b"",
+        "LIDC-IDRI-slices/Thumbs.db": b"",
         "LIDC-IDRI-slices/._a.png": b"",
         ".DS_Store": b"",
     }

@@ -114,6 +114,15 @@ def test_what_is_no_image_may_lie_beside_the_slices(tmp_path: Path) -> None:
     assert read_dicom_series(folder).shape == SHAPE
 
 
+def test_what_systems_leave_in_a_folder_is_passed_over(tmp_path: Path) -> None:
+    folder = save(series(), tmp_path)
+    moved = one_slice(numbered()[0], (0, 0, 0))
+    moved.save_as(folder / "._000.dcm", enforce_file_format=True)
+    (folder / ".DS_Store").write_bytes(b"\0")
+    (folder / "Thumbs.db").write_bytes(b"\0")
+    assert read_dicom_series(folder).shape == SHAPE
+
+
 def test_a_copy_of_a_file_counts_once(tmp_path: Path) -> None:
     folder = save(series(), tmp_path)
     shutil.copy(folder / "001.dcm", folder / "copy.dcm")

@@ -25,6 +25,7 @@ from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.progress import tracked
+from modiff.io.text import is_litter
 from modiff.io.volume import Volume, turn
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
@@ -45,7 +46,10 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
     path = Path(path)
     if not path.exists():
         raise DataError("no such file or folder", path=path)
-    kind = kind or detect(path)
+    try:
+        kind = kind or detect(path)
+    except DataError as error:
+        return Report(str(path), "a file", [Finding("error", error.message, error.details)])
     if kind == "store":
         return check_store(path, quiet=quiet)
     if kind == "folder":
@@ -54,9 +58,10 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
 
 
 def detect(path: Path) -> str:
-    """`store`, `folder` or the importer that reads such a file or folder."""
+    """`store`, `folder` or the importer that reads such a file or folder; DataError for another file."""
     if path.is_dir():
-        names = [file.as_posix() for file in islice(path.rglob("*"), _LOOK_AT)]
+        every = (file.relative_to(path).as_posix() for file in path.rglob("*"))
+        names = list(islice((f"/{name}" for name in every if not is_litter(name)), _LOOK_AT))
         for kind, entry in IMPORTERS.items():
             if entry.signs and all(any(re.search(sign, name) for name in names) for sign in entry.signs):
                 return kind
@@ -71,7 +76,12 @@ def detect(path: Path) -> str:
     if start == SIGNATURE:
         with suppress(Exception), h5py.File(path, "r") as file:  # Store.open says what is wrong with a damaged one
             return "store" if "format" in file.attrs or "train" not in file else "lidc-hdf5"
-    return "lidc-pickle" if start != SIGNATURE and path.suffix in (".pickle", ".pkl") else "store"
+    kinds = {".h5": "store", ".hdf5": "store", ".pickle": "lidc-pickle", ".pkl": "lidc-pickle"}
+    if start != SIGNATURE and path.suffix.lower() not in kinds:
+        hint = "Give the folder that holds images and masks" if path.name.lower().endswith(SUFFIXES + JPEG) else None
+        expected = "a store, a folder, or a file of `modiff import`"
+        raise DataError("not a data set", path=path, found=path.suffix or "no suffix", expected=expected, hint=hint)
+    return "store" if start == SIGNATURE else kinds[path.suffix.lower()]
 
 
 def check_store(path: str | Path, *, called: str | None = None, quiet: bool = True) -> Report:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import threading
 from collections import defaultdict
@@ -15,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from modiff.errors import ConfigError, DataError
+from modiff.io.text import read_table
 from modiff.io.volume import Volume, resize, window
 
 _ALLOWED = 0.01  # fraction of a rater's marked pixels that may be cut off without --allow-cut
 _STEP = 8  # pixels that sides of windows are a multiple of: networks halve an image three times
-_MAX_TABLE_BYTES = 64 << 20
 Point = tuple[float, float, float | None]  # x, y, z: column, row, slice of the image as stored
 
 
@@ -177,26 +176,15 @@ def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | No
 def read_points(path: Path) -> dict[str, list[Point]]:
     """Case -> its points, from a CSV with the columns case, x, y and perhaps z, in pixels and slices from 0."""
     found: dict[str, list[Point]] = defaultdict(list)
-    try:
-        if path.stat().st_size > _MAX_TABLE_BYTES:
-            raise DataError("too large for a table of points", path=path, found=f"{path.stat().st_size} bytes")
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            rows = csv.DictReader(handle, strict=True)
-            if not {"case", "x", "y"} <= set(rows.fieldnames or []):
-                seen = ", ".join(map(str, rows.fieldnames or []))
-                raise DataError("other columns", path=path, found=seen, expected="case, x, y and perhaps z")
-            for row in rows:
-                texts = [(row.get(name) or "").strip() for name in "xyz"]
-                try:
-                    x, y, z = (float(text) if text else None for text in texts)
-                except ValueError:
-                    x = y = z = None
-                if x is None or y is None or not all(map(math.isfinite, (x, y, z or 0))):
-                    line, found_ = f"line {rows.line_num}", ", ".join(texts)
-                    raise DataError("not a point", path=path, field=line, found=found_, expected="numbers x, y")
-                found[(row["case"] or "").strip()].append((x, y, z))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError("cannot be read as CSV", path=path, found=error) from error
+    for line, row in read_table(path, ("case", "x", "y"), ("z",), kind="table of points"):
+        texts = [row.get(name, "") for name in "xyz"]
+        try:
+            x, y, z = (float(text) if text else None for text in texts)
+        except ValueError:
+            x = y = z = None
+        if x is None or y is None or not all(map(math.isfinite, (x, y, z or 0))):
+            raise DataError("not a point", path=path, field=line, found=", ".join(texts), expected="numbers x, y")
+        found[row["case"]].append((x, y, z))
     if not found:
         raise DataError("a table without a point", path=path)
     return dict(found)

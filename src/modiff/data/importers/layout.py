@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +12,11 @@ from modiff.data.importers.sources import walk
 from modiff.errors import ConfigError, DataError
 from modiff.io.files import natural
 from modiff.io.image import JPEG, SUFFIXES
+from modiff.io.text import is_litter, one_spelling, read_table
 
 IMAGES = ("{case}/image", "{case}/image-{channel}")
 MASKS = ("{case}/rater-{rater}",)
-_MAX_TABLE_BYTES = 64 << 20
+_TOLD = ("patient", "split", "readers")  # columns of a table of cases
 _GROUPS = {name: f"(?P<{name}>[^/]+?)" for name in ("patient", "slice", "rater", "channel")}
 _GROUPS["case"] = "(?P<case>.+?)"
 Match = Callable[
@@ -45,6 +46,7 @@ def pattern(text: str, option: str) -> Match:
 
     {case} may span folders, the others and `*` do not. Without a known suffix at its end any known suffix fits.
     """
+    text = unicodedata.normalize("NFC", text)
     parts = re.split(r"\{(\w+)\}", text)  # plain text and names in turn
     names = parts[1::2]
     for name in names:
@@ -58,8 +60,8 @@ def pattern(text: str, option: str) -> Match:
     regex, whole = re.compile("".join(parts)), text.lower().endswith((*SUFFIXES, *JPEG))
 
     def match(name: str, stem: str) -> dict[str, str] | None:
-        found = regex.fullmatch(name if whole else stem)
-        return found and found.groupdict()
+        found = regex.fullmatch(unicodedata.normalize("NFC", name if whole else stem))
+        return found and {key: one_spelling(part) for key, part in found.groupdict().items()}
 
     return match
 
@@ -93,19 +95,19 @@ def find(
         table[key] = root / name
     if not items:
         seen = ", ".join(strange[:3]) or "no image at all"
-        raise DataError("no file fits the patterns", path=root, found=seen, expected=" or ".join((*images, *masks)))
+        hint = "--image and --mask say what yours are called, such as --mask 'masks/{case}_{rater}.png'"
+        wanted = " or ".join((*images, *masks))
+        raise DataError("no file fits the patterns", path=root, found=seen, expected=wanted, hint=hint)
     return sorted(items.values(), key=lambda item: natural(item.case)), strange
 
 
 def _candidates(root: Path, patterns: list[Match], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Relative path, and the same without suffix, of what may be an image: files by suffix, folders by pattern."""
-    for folder, folders, files in walk(root, lambda name: name.lower().endswith(suffixes) and name[0] != "."):
+    for folder, folders, files in walk(root, lambda name: name.lower().endswith(suffixes)):
         for name in folders.copy():
             path = (folder / name).relative_to(root).as_posix()
-            if name.startswith("."):
-                folders.remove(name)
-            elif any(match(path, path) for match in patterns) and any(
-                entry.is_file() and not entry.name.startswith(".") for entry in (folder / name).iterdir()
+            if any(match(path, path) for match in patterns) and any(
+                entry.is_file() and not is_litter(entry.name) for entry in (folder / name).iterdir()
             ):
                 folders.remove(name)
                 yield path, path
@@ -121,29 +123,20 @@ def apply_table(items: Sequence[Item], path: Path) -> None:
     is an empty mask; who is not named did not read the case). Other columns are ignored.
     """
     known, told = {item.case: item for item in items}, set[str]()
-    try:
-        if path.stat().st_size > _MAX_TABLE_BYTES:
-            raise DataError("too large for a table of cases", path=path, found=f"{path.stat().st_size} bytes")
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            rows = csv.DictReader(handle, strict=True)
-            names = rows.fieldnames or []
-            if "case" not in names or not {"patient", "split", "readers"} & set(names):
-                expected = "case, and any of patient, split, readers"
-                raise DataError("other columns", path=path, found=", ".join(map(str, names)), expected=expected)
-            for row in rows:
-                cells, line = {name: (row[name] or "").strip() for name in names}, f"line {rows.line_num}"
-                if (case := cells["case"]) in told or case not in known:
-                    what = "a case twice" if case in told else "a case that the folder does not have"
-                    raise DataError(what, path=path, field=line, found=case)
-                told.add(case)
-                item = known[case]
-                item.patient, item.split = cells.get("patient") or item.patient, cells.get("split") or None
-                if "readers" in cells:
-                    item.readers = tuple(name for part in cells["readers"].split(";") if (name := part.strip()))
-                    if not item.readers:
-                        raise DataError("a case that nobody read", path=path, field=line, found=case)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError("cannot be read as CSV", path=path, found=error) from error
+    rows = read_table(path, ["case"], _TOLD, kind="table of cases")
+    if rows and not set(_TOLD) & rows[0][1].keys():
+        raise DataError("other columns", path=path, found="case", expected=f"case, and any of {', '.join(_TOLD)}")
+    for place, row in rows:
+        if (case := row["case"]) in told or case not in known:
+            what = "a case twice" if case in told else "a case that the folder does not have"
+            raise DataError(what, path=path, field=place, found=case or "no name")
+        told.add(case)
+        item = known[case]
+        item.patient, item.split = row.get("patient") or item.patient, row.get("split") or None
+        if "readers" in row:
+            item.readers = tuple(name for part in row["readers"].split(";") if (name := part.strip()))
+            if not item.readers:
+                raise DataError("a case that nobody read", path=path, field=place, found=case)
     if missing := [case for case in known if case not in told]:
         raise DataError("cases that the table does not have", path=path, found=", ".join(missing[:3]))
     without = [item.case for item in items if item.split is None]

@@ -130,8 +130,8 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
     for source in sources:
         for name in source.names:
             path = PurePosixPath(name)
-            if path.suffix.lower() != ".png" or path.name.startswith("._") or "__MACOSX" in path.parts:
-                continue  # readmes, and what macOS puts beside every file
+            if path.suffix.lower() != ".png":
+                continue  # readmes
             found = _PNG_LAYOUT.fullmatch(name)
             if found is None:
                 expected = "<patient>/nodule-<k>/images or mask-<r>/slice-<i>.png"

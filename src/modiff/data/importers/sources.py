@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import unicodedata
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from modiff.errors import DataError
 from modiff.io.files import Limits, guarding, sha256_of, told
+from modiff.io.text import is_litter, name_in_zip
 
+T = TypeVar("T")
 MAX_FILES = 1_000_000
 LIMITS = Limits(max_bytes=256 << 20, option=None)  # of one file: images and XML, not volumes
 
@@ -21,47 +25,58 @@ LIMITS = Limits(max_bytes=256 << 20, option=None)  # of one file: images and XML
 class Source(ExitStack):
     """A folder or a zip archive: its files are named relative, with forward slashes, and lie inside; close it.
 
-    Links that lead out of a folder are refused, links to folders are not followed; an archive is checked as a whole
-    from its directory before anything is inflated. path: where it is. names: of all files, sorted. Raises DataError.
+    What systems put beside people's files is left out, and accents in names are composed (Unicode NFC). Links that lead
+    out of a folder are refused, links to folders are not followed; an archive is checked as a whole from its directory
+    before anything is inflated. path: where it is. names: of all files, sorted. files: of a folder, by name. Raises
+    DataError.
     """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path, self._zip = Path(path), None
         if self.path.is_dir():
-            self.names = sorted(file.relative_to(path).as_posix() for _, _, files in walk(self.path) for file in files)
+            found = [(file.relative_to(path).as_posix(), file) for _, _, files in walk(self.path) for file in files]
+            self.files = self._named(found)
+            self.names = sorted(self.files)
             return
         if not self.path.exists():
             raise DataError("no such file or folder", path=path)
         with guarding(path, "not a zip archive, or a truncated one"):
             archive = self._zip = self.enter_context(zipfile.ZipFile(path))
-        self._entries = self._checked(archive)
+        self._entries = self._named(self._checked(archive))
         self.names = sorted(self._entries)
 
-    def _checked(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-        entries: dict[str, zipfile.ZipInfo] = {}
+    def _named(self, found: Iterable[tuple[str, T]]) -> dict[str, T]:
+        named: dict[str, T] = {}
+        for name, file in found:
+            if named.setdefault(unicodedata.normalize("NFC", name), file) is not file:
+                raise DataError("a name twice", path=self.path, found=repr(name))
+        return named
+
+    def _checked(self, archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
+        entries: list[tuple[str, zipfile.ZipInfo]] = []
         for entry in archive.infolist():
-            name, pure = entry.filename, PurePosixPath(entry.filename)
-            escapes = pure.is_absolute() or ".." in pure.parts or any(character in name for character in "\\:\0")
+            name = name_in_zip(entry)
+            pure = PurePosixPath(name)
+            escapes = pure.is_absolute() or ".." in pure.parts or any(character in name for character in ":\0")
             faults = {
                 "a name that escapes the archive": escapes,
                 "links in archives are not followed": stat.S_ISLNK(entry.external_attr >> 16),
                 "the archive is encrypted": bool(entry.flag_bits & 0x1),
-                "a name twice in one archive": name in entries,
             }
             if fault := next((words for words, wrong in faults.items() if wrong), None):
                 raise DataError(fault, path=self.path, found=repr(name))
-            if not entry.is_dir():
-                entries[name] = entry
+            if not (name.endswith("/") or is_litter(name)):
+                entries.append((name, entry))
         # What the directory says of compressed sizes may lie; the archive's own size does not.
-        size = min(sum(entry.compress_size for entry in entries.values()), self.path.stat().st_size)
-        LIMITS.check_ratio(self.path, sum(entry.file_size for entry in entries.values()), size)
+        size = min(sum(entry.compress_size for _, entry in entries), self.path.stat().st_size)
+        LIMITS.check_ratio(self.path, sum(entry.file_size for _, entry in entries), size)
         return entries
 
     def read(self, name: str) -> bytes:
         """A file's content; raises DataError when it is damaged or larger than 256 MiB."""
         if self._zip is None:
-            return read_bytes(self.path / name)
+            return read_bytes(self.files[name])
         entry, where = self._entries[name], self.where(name)
         if entry.file_size > LIMITS.max_bytes:
             raise DataError("file too large", path=where, found=f"{entry.file_size} bytes")
@@ -85,14 +100,15 @@ class Source(ExitStack):
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:
     """Each folder below `root`, the names of its folders (which may be edited) and its `wanted` files, in order.
 
-    Raises DataError where there is no folder, too much in it, or a link to such a file leads out of it.
+    What systems put beside people's files (`is_litter`) is left out. Raises DataError where there is no folder, too
+    much in it, or a link to such a file leads out of it.
     """
     if not root.is_dir():
         raise DataError("no such folder", path=root)
     inside, files_seen = root.resolve(), 0
     for folder, folders, names in os.walk(root):
-        folders.sort()
-        files = [Path(folder, name) for name in sorted(names) if wanted(name)]
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        files = [Path(folder, name) for name in sorted(names) if wanted(name) and not is_litter(name)]
         files_seen += len(names)
         if files_seen > MAX_FILES:
             raise DataError("too many files", path=root, expected=f"at most {MAX_FILES}")
@@ -125,7 +141,8 @@ def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     def own(path: Path) -> str:
         if not path.is_dir():
             return sha256_of(path)
-        return digest_of((file.name, sha256_of(file)) for file in sorted(path.iterdir()) if file.is_file())
+        files = (file for file in sorted(path.iterdir()) if file.is_file() and not is_litter(file.name))
+        return digest_of((file.name, sha256_of(file)) for file in files)
 
     return {root.resolve().name: digest_of((path.relative_to(root).as_posix(), own(path)) for path in sorted(paths))}
 

@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from modiff.errors import DataError
 from modiff.io.dicom import header as dicom
 from modiff.io.files import LIMITS, Limits, located, sha256_of, told
+from modiff.io.text import is_litter
 from modiff.io.volume import Volume
 
 MAX_FILES = 4096
@@ -145,7 +146,7 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
     folder = len(files) == 1 and path.is_dir()
     with told(path, "cannot be read"):
         if folder:
-            files = list(islice(path.iterdir(), MAX_FILES + 1))
+            files = list(islice((file for file in path.iterdir() if not is_litter(file.name)), MAX_FILES + 1))
         if len(files) > MAX_FILES:
             raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
         if folder:  # reports and plans may lie beside slices

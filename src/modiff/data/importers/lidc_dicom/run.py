@@ -35,6 +35,7 @@ from modiff.errors import ConfigError, DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
 from modiff.io.files import replacing, told, workers
 from modiff.io.progress import tracked
+from modiff.io.text import one_spelling
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
 _KEPT = 2  # version of what is kept of a patient
@@ -213,7 +214,7 @@ def patients_of(folder: Path) -> dict[Path, str]:
     files = sorted((file for _, _, files in walk(folder) for file in files), key=Path.as_posix)
     folders = {file: file.relative_to(folder).parts[:-1] for file in files}
     named = {file: next(filter(_PATIENT.fullmatch, parts), above) for file, parts in folders.items()}
-    first = {file: parts[0] for file, parts in folders.items() if parts}
+    first = {file: one_spelling(parts[0]) for file, parts in folders.items() if parts}
     return {file: patient for file, patient in named.items() if patient} or first
 
 
@@ -224,6 +225,6 @@ def _by_series(places: Sequence[str | Path]) -> dict[str, list[XmlFile]]:
         with Source(place) as source:
             for name in source.names:
                 if name.lower().endswith(".xml"):
-                    file = XmlFile(source.path / name) if source.path.is_dir() else XmlFile(source.path, name)
+                    file = XmlFile(source.files[name]) if source.path.is_dir() else XmlFile(source.path, name)
                     found[series_uid_of(source.read(name))].append(file)
     return found

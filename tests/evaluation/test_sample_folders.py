@@ -1,0 +1,174 @@
+"""`modiff evaluate` scores what `modiff sample` wrote as it lies there: pictures, scans, folders of both."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from described import spec
+from discs import Discs
+from PIL import Image
+from series_files import write_series
+
+from modiff import cli
+from modiff.evaluation.records import read_result, select
+from modiff.io.image import write_png
+from modiff.prediction.predict import Predictor
+
+AFFINE = np.diag([-0.7, -0.7, 2, 1])
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Runs a verb; `discs` is a model of crops, `organs` one of two classes."""
+    about: dict[str, Any] = {"size": (32, 32), "intensity": "minmax-slice"}
+    models = {
+        "discs": (Discs(), about | {"prompt": "centre"}),
+        "organs": (Discs(classes=2), about | {"classes": ("outer rim", "core")}),
+    }
+
+    def load(cls: type[Predictor], name: str, device: str = "cpu") -> Predictor:
+        return Predictor(models[str(name)][0], device=device, data=spec(models[str(name)][1]))
+
+    monkeypatch.setattr(Predictor, "from_path", classmethod(load))
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: cli.main(list(map(str, words)))
+
+
+def picture(path: str, shape: tuple[int, int] = (32, 32)) -> Path:
+    image = np.random.default_rng(0).integers(0, 200, shape, dtype=np.uint8)
+    image[14, 18] = 255
+    return write_png(Path(path), image)
+
+
+def scan(path: str) -> Path:
+    volume = np.random.default_rng(0).integers(0, 300, (4, 40, 36)).astype(np.int16)
+    volume[2, 20, 18] = 900
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(volume.T, AFFINE), path)
+    return Path(path)
+
+
+def samples_as_raters(samples: str, truth: str) -> None:
+    """The masks of the samples, by their files alone, as raters of a case."""
+    Path(truth).mkdir(parents=True)
+    for path in sorted(Path(samples).glob("sample-*")):
+        if path.suffix != ".npz":
+            shutil.copy(path, Path(truth) / path.name.replace("sample", "rater"))
+
+
+def scores(folder: str, **wanted: Any) -> tuple[float, dict[str, Any]]:
+    """GED of the samples, and how it was made."""
+    result = read_result(Path(folder) / "all.json")
+    wanted = {"metric": "ged", "predictor": "model", "protocol": "standard", "stratum": "all", **wanted}
+    return select(result.results, **wanted)[0].value, result.made
+
+
+def test_a_pictures_folder_is_its_samples_with_their_weights_and_number(command):
+    assert command("sample", "discs", picture("p1.png"), "-n", 5, "-o", "out") == 0
+    samples_as_raters("out", "truth/p1")
+    assert command("evaluate", "out", "--truth", "truth", "-o", "scores") == 0
+    value, made = scores("scores")
+    assert value == pytest.approx(0, abs=1e-12)
+    assert made["settings"]["n"] == [5]
+    assert any("out, samples of p1.png, for p1" in note for note in made["notes"])
+
+
+def test_folders_of_scans_at_any_depth_are_cases(command):
+    for case, at in (("p1/v1", "18,20,2"), ("p1/v2", "17,19,1"), ("p2", "15,12,3")):
+        where = ("--at", at, "--slices", 1)
+        assert command("sample", "discs", scan(f"{case}.nii.gz"), "-n", 4, *where, "-o", f"pred/{case}") == 0
+        samples_as_raters(f"pred/{case}", f"truth/{case}")
+    assert command("evaluate", "pred", "--truth", "truth", "-o", "scores") == 0
+    value, made = scores("scores", n=4)
+    assert value == pytest.approx(0, abs=1e-12)
+    assert any("p1/v1 (x 2 to 33, y 4 to 35, z 1 to 3)" in note for note in made["notes"])
+
+
+def test_a_scan_among_others_is_known_by_its_name(command):
+    for name in ("ann", "bob"):
+        command("sample", "discs", scan(f"scans/{name}/image.nii.gz"), "-n", 2, "--at", "18,20,2", "-o", f"r/of-{name}")
+        samples_as_raters(f"r/of-{name}", f"truth/{name}")
+    assert command("evaluate", "r", "--truth", "truth", "-o", "scores") == 0
+    assert scores("scores")[0] == pytest.approx(0, abs=1e-12)
+    assert "of-ann, samples of scans/ann/image.nii.gz, for ann; of-bob" in " ".join(scores("scores")[1]["notes"])
+
+
+def test_weights_are_those_of_the_summary(command):
+    command("sample", "discs", scan("p1.nii.gz"), "-n", 3, "--at", "18,20,2", "-o", "pred/p1")
+    samples_as_raters("pred/p1", "truth/p1")
+    for other in list(Path("truth/p1").iterdir())[1:]:
+        other.unlink()
+    kept = next(Path("truth/p1").iterdir()).name.replace("rater", "sample")
+    path = Path("pred/p1/summary.json")
+    summary = json.loads(path.read_text())
+    names = sorted(name for name in summary["files"] if name.startswith("sample"))
+    summary["samples"] = [{"weight": float(name == kept)} for name in names]
+    path.write_text(json.dumps(summary))
+    assert command("evaluate", "pred", "--truth", "truth", "-o", "scores") == 0
+    assert scores("scores")[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_file_per_class_is_one_sample(command):
+    assert command("sample", "organs", scan("p1.nii.gz"), "-n", 2, "--at", "18,20,2", "-o", "pred/p1") == 0
+    Path("truth/p1").mkdir(parents=True)
+    for number in range(2):
+        rim, core = (
+            np.asarray(nib.load(f"pred/p1/sample-0{number}-{name}.nii.gz").dataobj) for name in ("outer-rim", "core")
+        )
+        assert rim.any()
+        assert core.any()
+        label = (rim + 2 * core).astype(np.uint8)
+        nib.save(nib.Nifti1Image(label, AFFINE), f"truth/p1/rater-{number}.nii.gz")
+    assert command("evaluate", "pred", "--truth", "truth", "--classes", 2, "-o", "scores") == 0
+    assert scores("scores")[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_series_without_a_name_belongs_to_the_only_case(command):
+    write_series(Path("series"), np.random.default_rng(0).integers(0, 300, (4, 40, 36)).astype(np.int16))
+    assert command("sample", "discs", "series", "-n", 2, "--at", "18,20,2", "-o", "out") == 0
+    samples_as_raters("out", "truth/somebody")
+    assert command("evaluate", "out", "--truth", "truth/somebody", "-o", "scores") == 0
+    value, made = scores("scores")
+    assert value == pytest.approx(0, abs=1e-12)
+    assert "out, samples of a scan without a name, for somebody" in " ".join(made["notes"])
+    assert "raters rater-00, rater-01" in " ".join(made["notes"])
+
+
+def test_maps_of_a_place_are_in_the_pictures_own_frame(command):
+    command("sample", "discs", picture("p1.png", (70, 90)), "-n", 2, "--at", "18,14", "-o", "pred/p1")
+    samples_as_raters("pred/p1", "truth/p1")
+    assert np.asarray(Image.open("truth/p1/rater-00.png")).shape == (70, 90)
+    assert command("evaluate", "pred", "--truth", "truth", "-o", "scores") == 0
+    assert scores("scores")[0] == pytest.approx(0, abs=1e-12)
+    assert "p1 (x 2 to 33, y 0 to 29)" in " ".join(scores("scores")[1]["notes"])
+
+
+def test_a_sample_that_is_gone_and_two_predictions_for_a_case_are_named(command, capsys):
+    command("sample", "discs", scan("p1.nii.gz"), "-n", 2, "--at", "18,20,2", "-o", "pred/p1")
+    samples_as_raters("pred/p1", "truth/p1")
+    shutil.copytree("pred/p1", "pred/again/p1")
+    assert command("evaluate", "pred", "--truth", "truth", "-o", "scores") == 2
+    assert "p1: two predictions for one case; found again/p1, p1" in capsys.readouterr().err
+    shutil.rmtree("pred/again")
+    assert command("evaluate", "truth", "--truth", "pred", "-o", "scores") == 2
+    assert "pred: p1: a model's samples in place of raters" in capsys.readouterr().err
+    Path("pred/p1/sample-01.nii.gz").unlink()
+    assert command("evaluate", "pred", "--truth", "truth", "-o", "scores") == 2
+    assert "pred/p1: lacks a sample that its summary names; found no sample-01.nii.gz" in capsys.readouterr().err
+
+
+def test_a_run_folder_wants_data_and_an_empty_folder_says_what_it_wants(command, capsys):
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text("")
+    assert command("evaluate", "run", "--truth", "truth") == 2
+    assert "--truth: is not an option where a model is scored. Use --data" in capsys.readouterr().err
+    Path("empty").mkdir()
+    Path("empty/notes.txt").write_text("")
+    assert command("evaluate", "empty", "--truth", "empty") == 2
+    assert "no cases; found notes.txt; expected a folder (a sub-folder per case" in capsys.readouterr().err
