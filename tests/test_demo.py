@@ -49,7 +49,10 @@ def test_other_patients_need_another_folder(demo, capsys):
 def test_a_picture_of_ones_own_is_sampled_and_reported(demo, tmp_path):
     assert main(["sample", str(demo), str(demo / "image.png"), "-n", "3", "-o", str(tmp_path / "out")]) == 0
     summary = json.loads((tmp_path / "out/summary.json").read_text())
-    assert sum(h["probability"] for h in summary["hypotheses"]) == pytest.approx(1)
+    shown, presence = summary["hypotheses"], summary["presence"]["probability"]
+    unshown = 0 if any(h["nothing"] for h in shown) else 1 - presence  # what no sample shows
+    unshown += 0 if any(not h["nothing"] for h in shown) else presence
+    assert sum(h["probability"] for h in shown) + unshown == pytest.approx(1)
 
 
 def test_training_with_other_settings_is_refused_in_one_line(demo, capsys):

@@ -38,7 +38,7 @@ def store(tmp_path: Any) -> Any:
 def loaded(**data: Any) -> Any:
     trained = {"channels": ["flair", "t1"], "classes": ["core", "rim"], "raters": [*"abc"], "intensity": "unit"} | data
     model = SimpleNamespace(channels=2, classes=2)
-    return SimpleNamespace(model=model, data=spec(trained))
+    return SimpleNamespace(model=model, data=spec(trained), card={})
 
 
 def test_what_is_alike_stays_as_it_is(store: Any) -> None:
