@@ -1,4 +1,4 @@
-"""Methods behind one interface. `METHODS` names them, `modiff.config.MODELS` their settings; `build` makes one."""
+"""Methods behind one interface. `METHODS` names them, `modiff.config.run.MODELS` their settings; `build` makes one."""
 
 from __future__ import annotations
 
