@@ -178,8 +178,9 @@ def test_equal_runs_give_equal_records(store, tmp_path):
 @pytest.fixture
 def run_folder(tmp_path, monkeypatch):
     """A run folder whose model is the oracle, and no other model."""
-    monkeypatch.setattr("modiff.methods.run_folder.load_model", lambda path: loaded())
     folder = tmp_path / "run"
+    stub = {**vars(loaded()), "folder": folder}  # a model of another name is a packaged one
+    monkeypatch.setattr("modiff.methods.run_folder.load_model", lambda path: SimpleNamespace(**stub))
     folder.mkdir()
     (folder / "config.yaml").touch()
     return folder

@@ -33,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
         told = list[tuple[str, str]]()
         if chosen.preset == AUTO:
             layers["fitted"] = {}  # words that are wrong are refused before a store is read
-            if {"-h", "--help"} & {*words}:
+            if {"-h", "--help"} & {*words} and (chosen.data or chosen.output):
                 layers |= _fitted(chosen)[0]
         parsed, unknown = _full_parser(self.prog, build_config(**layers)).parse_known_args(words)
         if unknown:
