@@ -5,7 +5,7 @@ What is certain is read, what is likely is read and noted, and what cannot be de
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -35,19 +35,19 @@ class Notes:
     @property
     def lines(self) -> tuple[str, ...]:
         """A line per text, with the number of files and the first of them."""
-        return tuple(f"{text} ({_files(len(files), next(iter(files)))})" for text, files in self._files.items())
+        return tuple(f"{text} ({_named(files)})" for text, files in self._files.items())
 
 
 class Foreground:
     """The foreground value of masks of one class: files that hold 0 and one other number, of any type and sign.
 
     1, 255 and 65535 may stand beside each other in a set of files. Any other value is a guess; beside another
-    foreground value it may be another class, and the set is refused. seen: foreground value -> number of files, the
-    first of them.
+    foreground value it may be another class, and the set is refused. seen: foreground value -> its files, each once
+    however often it is read.
     """
 
     def __init__(self) -> None:
-        self.seen: dict[float, tuple[int, str]] = {}
+        self.seen: dict[float, dict[str, None]] = {}
         self._clash, self._odd = False, set[float]()
 
     def fault(self, present: np.ndarray, file: object) -> str | None:
@@ -56,8 +56,7 @@ class Foreground:
         if not marks:
             return None
         value = float(marks[0])
-        count, first = self.seen.get(value, (0, str(file)))
-        self.seen[value] = count + 1, first
+        self.seen.setdefault(value, {})[str(file)] = None
         guess = value not in SCALES
         if value != 1 and not (present.dtype.kind == "u" and value == np.iinfo(present.dtype).max):
             self._odd.add(value)
@@ -65,7 +64,7 @@ class Foreground:
         if not others or (self._clash and not guess):  # of a clash only the odd files are told of, and the first other
             return None
         self._clash = True
-        return f"0 and {value:g}, but 0 and {others[0]:g} in {self.seen[others[0]][1]}"
+        return f"0 and {value:g}, but 0 and {others[0]:g} in {next(iter(self.seen[others[0]]))}"
 
     @property
     def only(self) -> float | None:
@@ -92,11 +91,12 @@ class Foreground:
         return tuple(note for note in (self.mixed, self.guessed) if note)
 
     def _told(self, value: float) -> str:
-        return f"masks of 0 and {value:g} in {_files(*self.seen[value])}"
+        return f"masks of 0 and {value:g} in {_named(self.seen[value])}"
 
 
-def _files(count: int, first: str) -> str:
-    return first if count == 1 else f"{count} files, such as {first}"
+def _named(files: Mapping[str, None]) -> str:
+    first = next(iter(files))
+    return first if len(files) == 1 else f"{len(files)} files, such as {first}"
 
 
 def whole(array: np.ndarray) -> np.ndarray:

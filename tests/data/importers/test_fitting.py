@@ -118,6 +118,22 @@ def test_a_crop_about_the_marks_is_as_large_as_needed(tmp_path: Path) -> None:
         assert store.geometry(1).valid == (0, 0, 13, 20)  # the image ends below and to the right
 
 
+def test_files_that_are_measured_first_count_once_in_the_notes(tmp_path: Path) -> None:
+    root, shifted = tmp_path / "d", np.diag([1.0, 1, 3, 1])
+    shifted[0, 3] = 1
+    mask = np.zeros((2, *SHAPE), np.uint8)
+    mask[:, 10:20, 30:40] = 7
+    for case in ("p0", "p1"):
+        (root / case).mkdir(parents=True)
+        for name, array, affine in (("image", mask, np.diag([1, 1, 3, 1])), ("rater-ann", mask, shifted)):
+            nib.save(nib.Nifti1Image(array.T, affine), root / case / f"{name}.nii.gz")
+    with _import(root, "--crop", "marks", "--resample", "nearest") as store:
+        assert store.info.notes == (
+            "masks of 0 and 7 in 2 files, such as p0/rater-ann.nii.gz: 7 is read as foreground",
+            "resampling made 400 marked voxels of 2 masks into 400 of their images",
+        )
+
+
 def test_a_crop_of_a_given_size_that_is_too_small_is_refused(tmp_path: Path, capsys) -> None:
     root = _folder(tmp_path / "d", (2, 3, 6, 20))
     _import(root, "--crop", "marks:8x16", status=2)

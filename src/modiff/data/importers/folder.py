@@ -72,7 +72,8 @@ class Folder(Importer[Item]):
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
-        self.places, self._resampled, self._told = Notes(), np.zeros(3, int), False
+        self.places, self._told = Notes(), False
+        self._resampled: dict[Path, tuple[int, int]] = {}  # mask -> marked voxels before and after
         self.unmarked: list[str] = []
         self.skipped: dict[str, None] = {}
         self._first: tuple[Item, Volume] | None = None
@@ -176,7 +177,7 @@ class Folder(Importer[Item]):
     @property
     def notes(self) -> tuple[str, ...]:
         """Of the places and the values of all files read."""
-        count, before, after = self._resampled
+        count, (before, after) = len(self._resampled), np.sum([*self._resampled.values()] or [(0, 0)], axis=0)
         words = f"resampling made {before} marked voxels of {count} masks into {after} of their images"
         return (*self.places.lines, *self.labels.foreground.notes, *([words] if count else []))
 
@@ -279,9 +280,9 @@ class Folder(Importer[Item]):
                 raise
             hint = hint and f"--resample is refused: {error.message}; {error.details}"
         else:
-            before, after = (np.count_nonzero(one.array) for one in (mask, moved))
+            before, after = (int(np.count_nonzero(one.array)) for one in (mask, moved))
             if self.args.resample:
-                self._resampled += [1, before, after]
+                self._resampled[mask.path] = before, after
                 return moved
             hint = hint and f"{hint}: {before} marked voxels become {after}."
         if image.shape == (mask.shape[0], *mask.shape[:0:-1]) and image.shape != mask.shape:
