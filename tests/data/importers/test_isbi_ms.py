@@ -56,6 +56,24 @@ def test_all_slices_are_kept_where_asked(tmp_path: Path) -> None:
         assert len(store) == SHAPE[2]
 
 
+def test_files_may_lie_anywhere_below_the_folder(tmp_path: Path) -> None:
+    root = _write(tmp_path / "d", 2, 1)
+    with _import(root, "--fit", "crop") as store:
+        usual = store.fingerprint()
+    for path in [*root.rglob("*.nii")]:
+        place = root / ("deep_er/data_pp" if "training01" in path.name else ".") / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(place)
+    with _import(root, "--fit", "crop") as store:
+        assert store.fingerprint() == usual
+
+
+def test_a_folder_of_something_else_is_refused_with_where_the_layout_is(tmp_path: Path, capsys) -> None:
+    (tmp_path / "d").mkdir()
+    assert main(["import", "isbi-ms", str(tmp_path / "d"), "-o", str(tmp_path / "s.h5"), "--fit", "crop"]) == 2
+    assert "`modiff import isbi-ms --help` shows the layout" in capsys.readouterr().err
+
+
 def test_raters_are_persons_and_channels_modalities(tmp_path: Path) -> None:
     with _import(_write(tmp_path / "d", 1, 1), "--fit", "crop") as store:
         assert (store.info.raters, store.info.exchangeable_raters) == (("rater 1", "rater 2"), False)

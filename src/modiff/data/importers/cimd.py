@@ -31,7 +31,7 @@ class Cimd(Importer[Item]):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         self.root = Path(args.root)
-        self.items, _ = find(self.root, _IMAGES, _MASKS, JPEG)
+        self.items, _ = find(self.root, _IMAGES, _MASKS, JPEG, "`modiff import cimd-folder --help` shows the layout.")
         for item in self.items:
             item.patient = item.case
         if args.table:

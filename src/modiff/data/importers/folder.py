@@ -34,8 +34,8 @@ from modiff.io.volume import Volume, difference, joined, remark, resample, sides
 _MODALITIES = ("flair", "mprage", "pd", "t2")
 _ISBI_RATERS = ("1", "2")
 _ISBI_MS = {  # the ISBI 2015 challenge: what `modiff import folder` would be told
-    "image": ["training*/preprocessed/{patient}_{case}_{channel}_pp"],
-    "mask": ["training*/masks/{patient}_{case}_mask{rater}"],
+    "image": ["**/{patient}_{slice}_{channel}_pp"],
+    "mask": ["**/{patient}_{slice}_mask{rater}"],
     "plane": "axial",
     "foreground": "lesion",
     "label": (),
@@ -53,6 +53,7 @@ class Folder(Importer[Item]):
 
     version = "folder 1"
     resample_hint: ClassVar[str | None] = "--resample nearest moves it onto the image's grid"
+    layout_hint = "--image and --mask say what yours are called, such as --mask 'masks/{case}_{rater}.png'"
 
     def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
@@ -68,7 +69,8 @@ class Folder(Importer[Item]):
         if self.root.is_file():
             hint = "Unpack an archive first." if zipfile.is_zipfile(self.root) else None
             raise DataError("is a file", path=self.root, expected="a folder", hint=hint)
-        self.items, self.strange = find(self.root, args.image or IMAGES, args.mask or MASKS, suffixes)
+        patterns = args.image or IMAGES, args.mask or MASKS
+        self.items, self.strange = find(self.root, *patterns, suffixes, self.layout_hint)
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
@@ -299,6 +301,7 @@ class IsbiMs(Folder):
 
     version = "isbi-ms 1"
     resample_hint = None
+    layout_hint = "`modiff import isbi-ms --help` shows the layout."
 
     def __init__(self, args: argparse.Namespace) -> None:
         known = {**vars(args), **_ISBI_MS, "intensity": f"percentiles:{args.percentiles}"}

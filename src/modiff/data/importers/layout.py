@@ -19,9 +19,8 @@ MASKS = ("{case}/rater-{rater}",)
 _TOLD = ("patient", "split", "readers")  # columns of a table of cases
 _GROUPS = {name: f"(?P<{name}>[^/]+?)" for name in ("patient", "slice", "rater", "channel")}
 _GROUPS["case"] = "(?P<case>.+?)"
-Match = Callable[
-    [str, str], dict[str, str] | None
-]  # a file's path with and without suffix -> what stands in its places
+# A file's path with and without suffix -> what stands in its places.
+Match = Callable[[str, str], dict[str, str] | None]
 
 
 @dataclass
@@ -44,7 +43,8 @@ class Item:
 def pattern(text: str, option: str) -> Match:
     """A path below the root with {case}, {patient}, {slice}, {rater}, {channel} and `*`.
 
-    {case} may span folders, the others and `*` do not. Without a known suffix at its end any known suffix fits.
+    {case} may span folders, the others and `*` do not; `**/` is any folders, or none. Without a known suffix at its end
+    any known suffix fits.
     """
     text = unicodedata.normalize("NFC", text)
     parts = re.split(r"\{(\w+)\}", text)  # plain text and names in turn
@@ -55,7 +55,8 @@ def pattern(text: str, option: str) -> Match:
             raise ConfigError("no such place", field=option, found="{" + name + "}", expected=expected)
     if not {"case", "patient", "slice"} & set(names):
         raise ConfigError("names no case", field=option, found=text, expected="{case} in it")
-    parts[::2] = [re.escape(part).replace(r"\*", "[^/]*") for part in parts[::2]]
+    plain = (re.escape(part).replace(r"\*\*/", "(?:.*/)?") for part in parts[::2])
+    parts[::2] = [part.replace(r"\*", "[^/]*") for part in plain]
     parts[1::2] = [_GROUPS[name] for name in names]
     regex, whole = re.compile("".join(parts)), text.lower().endswith((*SUFFIXES, *JPEG))
 
@@ -67,11 +68,12 @@ def pattern(text: str, option: str) -> Match:
 
 
 def find(
-    root: Path, images: Sequence[str], masks: Sequence[str], suffixes: tuple[str, ...] = SUFFIXES
+    root: Path, images: Sequence[str], masks: Sequence[str], suffixes: tuple[str, ...], hint: str
 ) -> tuple[list[Item], list[str]]:
     """The cases below `root` in order of their names, and the images and volumes there that fit no pattern.
 
-    A folder that fits a pattern of images or masks is a DICOM series. Raises DataError where nothing is found.
+    A folder that fits a pattern of images or masks is a DICOM series. Raises DataError, with the hint, where nothing is
+    found.
     """
     # What fits both is a mask: {channel} takes anything, a pattern of masks is the narrower one.
     patterns = [*(pattern(text, "--mask") for text in masks), *(pattern(text, "--image") for text in images)]
@@ -95,7 +97,6 @@ def find(
         table[key] = root / name
     if not items:
         seen = ", ".join(strange[:3]) or "no image at all"
-        hint = "--image and --mask say what yours are called, such as --mask 'masks/{case}_{rater}.png'"
         wanted = " or ".join((*images, *masks))
         raise DataError("no file fits the patterns", path=root, found=seen, expected=wanted, hint=hint)
     return sorted(items.values(), key=lambda item: natural(item.case)), strange
