@@ -186,6 +186,16 @@ def test_labels_that_are_named_are_fine(tmp_path: Path) -> None:
     assert check(root, words=["--label", "3=core"]).findings == []
 
 
+def test_a_window_of_units_that_pictures_have_not_is_noted(tmp_path: Path) -> None:
+    report = check(_folder(tmp_path / "d"), words=["--intensity", "window:-1000:400"])
+    assert [(one.kind, one.text) for one in report.findings] == [
+        (
+            "decided in reading",
+            "uint8 of a picture has no units: taken as windowed already (5 files, such as p0/image.png)",
+        )
+    ]
+
+
 def test_a_class_without_a_pixel(tmp_path: Path) -> None:
     report = check(_folder(tmp_path / "d"), words=["--label", "1=core", "--label", "2=rim"])
     assert "rim" in _one(report, "a class without a pixel").text

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from rich.console import Console
@@ -58,8 +57,8 @@ class Folder(Importer[Item]):
     def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
 
-        strange: images that fit no pattern. raters: their names. places: notes of where files lie. skipped: files of
-        series left out so far. unmarked: cases that nobody marked, so that no window shows them.
+        strange: images that fit no pattern. raters: their names. said: notes of single files. skipped: files of series
+        left out so far. unmarked: cases that nobody marked, so that no window shows them.
         """
         super().__init__(args)
         self.root = Path(args.root)
@@ -74,7 +73,7 @@ class Folder(Importer[Item]):
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
-        self.places, self._told = Notes(), False
+        self.said = Notes()
         self._resampled: dict[Path, tuple[int, int]] = {}  # mask -> marked voxels before and after
         self.unmarked: list[str] = []
         self.skipped: dict[str, None] = {}
@@ -159,29 +158,24 @@ class Folder(Importer[Item]):
 
     def _windowed(self, image: Volume) -> bool:
         """A picture under a window of units that it cannot have, such as HU, is windowed already: prediction's rule."""
-        if self.rule.kind != "window" or has_units(image.array.dtype, self.rule, scan=not image.is_picture):
-            return False
-        if not self._told:
-            words = f"{image.path}: {image.array.dtype} of a picture has no units: taken as windowed already, as others"
-            print(f"modiff: note: {words}", file=sys.stderr)
-        self._told = True
-        return True
+        return self.rule.kind == "window" and not has_units(image.array.dtype, self.rule, scan=not image.is_picture)
 
-    def __exit__(self, *failure: object) -> None:
+    def __exit__(self, *failure: Any) -> bool | None:
         """Says which files of series, and which cases were left out."""
-        said = list(self.skipped)
+        lines = list(self.skipped)
         if self.unmarked:
             some = ", ".join(self.unmarked[:3]) + ", …" * (len(self.unmarked) > 3)
-            said.append(f"{len(self.unmarked)} cases that nobody marked are left out, having no place to crop: {some}")
-        for text in said:
+            lines.append(f"{len(self.unmarked)} cases that nobody marked are left out, having no place to crop: {some}")
+        for text in lines:
             Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+        return super().__exit__(*failure)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Of the places and the values of all files read."""
+        """Of the files read, their places and their values."""
         count, (before, after) = len(self._resampled), np.sum([*self._resampled.values()] or [(0, 0)], axis=0)
         words = f"resampling made {before} marked voxels of {count} masks into {after} of their images"
-        return (*self.places.lines, *self.labels.foreground.notes, *([words] if count else []))
+        return (*self.said.lines, *self.labels.foreground.notes, *([words] if count else []))
 
     def channels(self, item: Item, count: int) -> tuple[str, ...]:
         """Names of `count` channels in a case's files."""
@@ -215,15 +209,19 @@ class Folder(Importer[Item]):
         first = next(iter(parts.values()))
         self.skipped |= dict.fromkeys(f"{item.case}: {text}" for grid in parts.values() for text in grid.skipped)
         for name, grid in parts.items():
-            self.places.add(grid.notes, grid.path.relative_to(self.root))
+            self.said.add(grid.notes, grid.path.relative_to(self.root))
             if name and len(grid.array) != 1:
                 raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
             if what := difference(first, grid):
                 found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
                 raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)
             if known := remark(first, grid):
-                self.places.add([f"channels with {known}: read voxel by voxel"], grid.path.relative_to(self.root))
-        return replace(first, array=joined([*parts.values()]))
+                self.said.add([f"channels with {known}: read voxel by voxel"], grid.path.relative_to(self.root))
+        made = replace(first, array=joined([*parts.values()]))
+        if self._windowed(made):
+            words = f"{made.array.dtype} of a picture has no units: taken as windowed already"
+            self.said.add([words], made.path.relative_to(self.root))
+        return made
 
     def differences(self, item: Item, image: Volume) -> Iterator[DataError]:
         """How an image differs from the first case's, like which all others must be, and what no rule makes [0,1]."""
@@ -261,12 +259,12 @@ class Folder(Importer[Item]):
         file = path.relative_to(self.root)
         mask = read_image(path, limits=mask_limits(stored, self.limits), mask=True, jpeg=True)
         self.skipped |= dict.fromkeys(f"{item.case}: {text}" for text in mask.skipped)
-        self.places.add(mask.notes, file)
+        self.said.add(mask.notes, file)
         wrong, classes = self.labels.judge(mask, file)
         mask = replace(mask, array=classes[None])
         if difference(stored, mask) is None:  # it is on the voxels of its image, wherever they lie
             if known := remark(stored, mask):
-                self.places.add([f"masks with {known}: read voxel by voxel"], file)
+                self.said.add([f"masks with {known}: read voxel by voxel"], file)
             mask = replace(mask, affine=stored.affine, stated=stored.stated, forms=stored.forms)
         return wrong, mask if mask.affine is None else turn(mask, self.args.plane)
 
