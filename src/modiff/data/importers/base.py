@@ -7,7 +7,6 @@ output, splits and folds, progress, reading ahead, provenance, and that a store 
 from __future__ import annotations
 
 import argparse
-import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from pkgutil import resolve_name
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
+from rich.console import Console
 
 from modiff._version import __version__
 from modiff.data.importers.catalogue import IMPORTERS
@@ -67,6 +67,10 @@ class Importer(ExitStack, Generic[Item]):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
         self.args, self.cut = args, Cut()
+
+    def say(self, text: str) -> None:
+        """A line on standard error, above a progress bar where there is one."""
+        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
     @abstractmethod
     def describe(self) -> StoreInfo:
@@ -136,7 +140,7 @@ def write_store(
         if not getattr(source.args, "allow_cut", False):
             source.cut.check(info.raters, next(iter(info.provenance), ""))
         for line in source.cut.told(info.raters) if remarks else ():
-            print(f"cut off: {line}", file=sys.stderr)
+            source.say(f"cut off: {line}")
         writer.info = replace(info, notes=source.notes)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from rich.console import Console
 
 from modiff.data.importers.base import Case, Importer
 from modiff.data.importers.fitting import Fitting
@@ -162,12 +161,11 @@ class Folder(Importer[Item]):
 
     def __exit__(self, *failure: Any) -> bool | None:
         """Says which files of series, and which cases were left out."""
-        lines = list(self.skipped)
+        for text in self.skipped:
+            self.say(text)
         if self.unmarked:
             some = ", ".join(self.unmarked[:3]) + ", …" * (len(self.unmarked) > 3)
-            lines.append(f"{len(self.unmarked)} cases that nobody marked are left out, having no place to crop: {some}")
-        for text in lines:
-            Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+            self.say(f"{len(self.unmarked)} cases that nobody marked are left out, having no place to crop: {some}")
         return super().__exit__(*failure)
 
     @property

@@ -17,6 +17,8 @@ from modiff.data.store_format import StoreInfo
 class Phantom(Importer[tuple[int, int]]):
     """Simulated lung nodules, each outlined by simulated raters whose true distribution of masks is known."""
 
+    version = f"phantom {VERSION}"
+
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         self.config = PhantomConfig(**{item.name: getattr(args, item.name) for item in fields(PhantomConfig)})
@@ -35,7 +37,7 @@ class Phantom(Importer[tuple[int, int]]):
             spacing=(self.config.spacing, self.config.spacing),
             source=self.config.source,
             licence="none needed: simulated, shows nobody",
-            importer=f"phantom {VERSION}",
+            importer=self.version,
         )
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from modiff.config.data import CropRule
 from modiff.data.importers.base import Case, Importer, check_whole
@@ -53,12 +52,12 @@ class LidcDicom(Importer[Job]):
         check_whole(args.jobs, "--jobs", "a number of patients at a time")
         if args.spacing is not None and not 0.05 <= args.spacing <= 10:
             raise ConfigError("mm per pixel", field="--spacing", found=args.spacing, expected="0.05 to 10")
-        self.rule, self._console = CropRule(spacing=args.spacing), Console(stderr=True)
+        self.rule = CropRule(spacing=args.spacing)
         self._found, unused = find_jobs(
             [Path(path) for path in args.folders], args.xml, self.rule, skip_broken=args.skip_broken
         )
         if unused:
-            self._say(f"{unused} XML files are about no series here")
+            self.say(f"{unused} XML files are about no series here")
         output = Path(args.output)
         self._kept = output.with_name(f".{output.name}.partial")
         self._left_out = self._read_all()
@@ -70,7 +69,7 @@ class LidcDicom(Importer[Job]):
                 continue
             made = self._loaded(job)
             for note in made["notes"].tolist():
-                self._say(f"{job.patient}: {note}")
+                self.say(f"{job.patient}: {note}")
             if len(made["case"]):
                 self.items.append(job)
                 self.used[job.patient] = str(made["sha256"])
@@ -78,15 +77,12 @@ class LidcDicom(Importer[Job]):
         if not self.items:
             raise DataError("no nodule of 3 mm or more was found", path=", ".join(args.folders))
 
-    def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     def _read_all(self) -> set[str]:
         """Reads every patient who is not done and keeps the results; the patients that failed and are left out."""
         jobs, failed = self._found, set()
         todo = [job for job in jobs if self._load(job) is None]
         if len(todo) < len(jobs):
-            self._say(f"{len(jobs) - len(todo)} of {len(jobs)} patients were done before")
+            self.say(f"{len(jobs) - len(todo)} of {len(jobs)} patients were done before")
         results = _results(todo, self.args.jobs or workers())
         quiet = getattr(self.args, "quiet", False)
         for job, finish in tracked(results, "reading patients", len(todo), "patients", quiet=quiet):
@@ -99,7 +95,7 @@ class LidcDicom(Importer[Job]):
                     hint = "--keep-going leaves such patients out"
                     raise DataError(str(error), field=job.patient, hint=hint) from error
                 failed.add(job.patient)
-                self._say(f"{job.patient} is left out: {error}")
+                self.say(f"{job.patient} is left out: {error}")
         return failed
 
     def _path(self, job: Job) -> Path:
@@ -147,7 +143,7 @@ class LidcDicom(Importer[Job]):
         """Says who was left out; what was kept is needed no longer once the store is made."""
         if failure[0] is None:
             if self._left_out:
-                self._say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
+                self.say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
             shutil.rmtree(self._kept, ignore_errors=True)
         return super().__exit__(*failure)
 
