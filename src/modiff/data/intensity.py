@@ -15,6 +15,7 @@ import numpy as np
 from modiff.errors import ConfigError, DataError
 
 RULES = ("unit", "minmax-slice", "window:LOW:HIGH", "percentiles:LOW:HIGH")  # what a source's values are made by
+DARK = 1 / 8  # of full scale: an image without a value above it is dark to a model
 _FULL = 65535  # what is scaled is stored as 16 bits: finer than any display, half the size of floats
 
 
@@ -121,7 +122,7 @@ def convert(image: np.ndarray, rule: IntensityRule, *, units: bool = False) -> t
         return stretch(values, low, high).astype(np.float32), notes
     check_unit(image, kinds="fiub")
     most, notes = float(values.max()), []
-    if scale is not None and most < scale / 8:
+    if scale is not None and most < DARK * scale:
         notes.append(f"values reach only {most:g} of {scale:g}: the image is dark to the model")
     if rule.kind == "window":
         window = f"taken as windowed from {rule.low:g} to {rule.high:g} already"

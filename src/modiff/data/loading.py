@@ -22,6 +22,8 @@ from modiff.io.volume import change_of_axes, permuted, sides_of
 from modiff.rng import seed_for
 from modiff.types import Batch
 
+_ROUNDED = 1.001  # ratio of pixel sizes that are one size: headers round them
+
 
 def to_unit(image: np.ndarray) -> Tensor:
     """float32 in [0,1]: integers by their type's range (uint8 0 to 255, int16 −32768 to 32767), floats as they are."""
@@ -31,9 +33,6 @@ def to_unit(image: np.ndarray) -> Tensor:
     values = np.subtract(image, ends.min, dtype=exact)
     values /= exact(ends.max - ends.min)
     return torch.from_numpy(values.astype(np.float32, copy=False))
-
-
-_SAME_SIZE = 1.001  # ratio of pixel sizes that are the same: headers hold single precision
 
 
 @dataclass
@@ -136,7 +135,7 @@ def place_of(store: Store, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
     each = {None if one is None else one.tobytes(): one for one in axes}  # few differ, and asking takes long
     sides = {"none" if one is None else sides_of(np.pad(one, (0, 1))) or "none" for one in each.values()}
     median = tuple(np.median(sizes, axis=0).tolist()) if len(sizes) else None
-    alike = not len(sizes) or sizes.max() <= sizes.min() * _SAME_SIZE or np.ptp(sizes, axis=0).max() == 0
+    alike = not len(sizes) or sizes.max() <= sizes.min() * _ROUNDED or np.ptp(sizes, axis=0).max() == 0
     ends = None if alike else (float(sizes.min()), float(sizes.max()))
     return {"spacing": median, "spacing_range": ends, "orientation": sides.pop() if len(sides) == 1 else "mixed"}
 

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from modiff.errors import counted
+
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
@@ -84,7 +86,7 @@ class Report:
     @property
     def verdict(self) -> str:
         """One line: usable or not, and how much was found."""
-        counts = [f"{count} {level}{'s' * (count != 1)}" for level in LEVELS if (count := self.count(level))]
+        counts = [counted(count, level) for level in LEVELS if (count := self.count(level))]
         return ("usable" if self.usable else "not usable as it is") + ": " + (", ".join(counts) or "nothing found")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import tempfile
 import zipfile
@@ -20,6 +21,7 @@ from modiff.data.importers.base import run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.importers.folder import Folder
 from modiff.data.importers.layout import Item, two_splits
+from modiff.data.intensity import DARK
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
@@ -30,7 +32,6 @@ from modiff.io.volume import Volume, turn
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
 _KEPT = 12  # thumbnails of a kind of finding that are kept of a temporary store
-_DARK = 1 / 8  # of full scale: prediction calls an image dark below it
 _SPACING = 4.0  # ratio of pixel sizes within one data set from which a unit or a header is suspected
 # What `Folder` says of a case as a whole; anything else is about a file that cannot be read.
 _OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
@@ -90,10 +91,8 @@ def check_store(path: str | Path, *, called: str | None = None, quiet: bool = Tr
     try:
         with Store.open(path) as store:
             patients, raters = len(set(store.patients.tolist())), len(store.info.raters)
-            what = ", ".join(
-                [f"{counted(len(store), 'image')} of {counted(patients, 'patient')}", counted(raters, "rater")]
-            )
-            report = Report(called or str(path), what)
+            images = f"{counted(len(store), 'image')} of {counted(patients, 'patient')}"
+            report = Report(called or str(path), f"{images}, {counted(raters, 'rater')}")
             store.verify()
             report.findings += _content(store, quiet=quiet)
             splits = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
@@ -120,7 +119,7 @@ def _content(store: Store, *, quiet: bool) -> Iterator[Finding]:
                 yield Finding("warning", "marks on padding", "a rater marks where the image is padding", name)
     yield from checks.finish()
     full = float(np.iinfo(store.dtype).max) if store.dtype.kind in "iu" else 1.0
-    if brightest < _DARK * full:
+    if brightest < DARK * full:
         yield Finding("warning", "dark images", f"no value exceeds {brightest:g} of {full:g}: another intensity rule?")
     if len(store.info.raters) == 1:
         yield Finding("note", "one rater", "a single rater's masks say nothing about how raters differ")
@@ -149,9 +148,13 @@ def _check_imported(path: Path, kind: str, words: Sequence[str], *, quiet: bool)
     return report
 
 
+def _options(kind: str, path: Path, store: Path | str, words: Sequence[str]) -> argparse.Namespace:
+    return import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
+
+
 def _refused(path: Path, kind: str, words: Sequence[str], store: Path, *, quiet: bool) -> Finding | None:
     """Imports into `store`; what the import refuses, None where it succeeds."""
-    args = import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
+    args = _options(kind, path, store, words)
     args.quiet |= quiet
     try:
         run_import(kind, args, remarks=False)
@@ -170,15 +173,14 @@ def check_folder(root: Path, words: Sequence[str] = (), *, quiet: bool = True) -
 
     The import has the last word: there is an error where it refuses the folder, and none where it does not.
     """
-    parser = import_parser("folder", "modiff import folder")
     with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
         refused = _refused(root, "folder", words, Path(folder, "checked.h5"), quiet=quiet)
     try:
-        reader = Folder(parser.parse_args([str(root), "-o", "-", *words]), SUFFIXES + JPEG)
+        reader = Folder(_options("folder", root, "-", words), SUFFIXES + JPEG)
     except DataError as error:
         return Report(str(root), "a folder", [refused or Finding("warning", "cannot be read", str(error))])
-    checked, cases, raters = _FolderCheck(reader, quiet=quiet), len(reader.items), len(reader.raters)
-    what = f"a folder, {cases} case{'s' * (cases != 1)}, {raters} rater{'s' * (raters != 1)}"
+    checked = _FolderCheck(reader, quiet=quiet)
+    what = f"a folder, {counted(len(reader.items), 'case')}, {counted(len(reader.raters), 'rater')}"
     if refused is None:
         checked.found = [replace(one, level="warning") if one.level == "error" else one for one in checked.found]
     elif not any(
@@ -208,9 +210,8 @@ class _FolderCheck:
         self.found += [Finding("warning", "marks that are cut off", line) for line in reader.cut.told(reader.raters)]
         self.found += self._together()
         if strange := reader.strange:
-            text = f"{len(strange)} image{'s' * (len(strange) != 1)} left out, fitting no pattern, such as {strange[0]}"
+            text = f"{counted(len(strange), 'image')} left out, fitting no pattern, such as {strange[0]}"
             self.found.append(Finding("note", "files left out", text))
-
         self.found += [Finding("warning", "a slice that cannot be read", text) for text in reader.skipped]
 
     def _add(self, fault: ModiffError, case: str, *, level: Level = "error", who: str = "") -> None:
@@ -276,7 +277,8 @@ class _FolderCheck:
     def _together(self) -> Iterator[Finding]:
         files = [path for item in self.reader.items for path in item.files]
         if jpeg := [path for path in files if path.suffix.lower() in JPEG]:
-            text = f"{len(jpeg)} files, such as {jpeg[0].name}: its compression changes values, and import takes none"
+            why = "its compression changes values, and import takes none"
+            text = f"{counted(len(jpeg), 'file')}, such as {jpeg[0].name}: {why}"
             yield Finding("warning", "JPEG files", text)
         foreground = self.reader.labels.foreground
         if foreground.mixed:

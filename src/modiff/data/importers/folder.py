@@ -227,9 +227,8 @@ class Folder(Importer[Item]):
         first = self._first[1]
         if image.shape[1:] != first.shape[1:] and self.fitting.kind == "none":
             found, expected = ("×".join(map(str, grid.shape[1:])) for grid in (image, first))
-            hint = (
-                f"--size {first.shape[1]}x{first.shape[2]}, or another, crops or pads all to one, --resize scales them."
-            )
+            size = "x".join(map(str, first.shape[1:]))
+            hint = f"--size {size}, or another, crops or pads all to one, --resize scales them."
             yield _unlike("images of different sizes", image, f"{found} pixels", expected, hint)
         known = self.channels(self._first[0], len(first.array))
         if (names := self.channels(item, len(image.array))) != known:
