@@ -188,7 +188,7 @@ def batch_rows(seed: int, index: int, size: int, count: int) -> torch.Tensor:
 def training_batch(
     store: MemoryStore, index: int, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
 ) -> Batch:
-    """This process's share of batch `index` of a run. size: images over all processes. augment: flips and turns."""
+    """This process's part of batch `index` of a run. size: images over all processes. augment: flips and turns."""
     made = store.batch(batch_rows(seed, index, size, len(store))[rank::world])
     return random_dihedral(made, generator(seed, "augment", index, rank)) if augment else made
 

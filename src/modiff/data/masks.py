@@ -106,7 +106,7 @@ def whole(array: np.ndarray) -> np.ndarray:
     near = np.rint(array)
     with np.errstate(invalid="ignore"):
         close = bool((np.abs(array - near) <= ROUNDING + _SINGLE * np.abs(near)).all())
-    return near if close and (near.any() or not array.any()) else array  # 0 and 0.0005 is no empty mask
+    return near if close and (near.any() or not array.any()) else array  # 0 and 0.0005 is not an empty mask
 
 
 def values(array: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ class Store(AbstractContextManager["Store"]):
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
-        """Opens and checks a store; raises DataError when it is missing, no HDF5 file, truncated, damaged or forged."""
+        """Opens and checks a store; raises DataError where it is missing, not HDF5, truncated, damaged or forged."""
         path = Path(path)
         if not path.is_file():
             raise DataError("no such file", path=path, hint="`modiff import --help` says how a store is made.")

@@ -30,7 +30,7 @@ _SMALL = 30  # voxels: smaller outlines overlap by chance when moved
 _IMAGE, _VOLUME, _POOLED = (0.2, 0.6), (0.05, 0.25), (1 / 3, 0.25)
 _FINE = 0.4  # IoU from which a case speaks against any flip, and none is tried
 _SHIFT_TO, _SHIFT_GAIN = 0.85, 0.25  # IoU after a shift, and what it must gain
-_ALONE_GAIN, _ALONE_SHARE = 0.5, 0.01  # one image alone: a larger gain, by an outline of this fraction of the image
+_ALONE_GAIN, _ALONE_FRACTION = 0.5, 0.01  # one image alone: a larger gain, by an outline of this fraction of the image
 _HABIT = 0.3  # fraction of a rater's cases that must be flipped or shifted alike
 _SAME_SHIFT = 1.5  # voxels between shifts that are the same
 _NOW = "as it is"
@@ -185,8 +185,7 @@ class ContentChecks:
         if self._reads.any() and not self._marks.any():
             yield Finding("warning", "no marks", "no rater marks anything in any case")
         for pair, same in self._same.items():
-            share = float(np.mean(same))
-            if len(same) >= _ENOUGH and share > _COPIES:
+            if len(same) >= _ENOUGH and np.mean(same) > _COPIES:
                 who = " and ".join(self.raters[rater] for rater in pair) or "raters"
                 text = f"{who} draw the same outline, to the pixel, {sum(same)} of {len(same)} times that both mark"
                 yield Finding("warning", "raters that are copies", text)
@@ -236,7 +235,7 @@ class Moves:
         if best < _SHIFT_TO or np.abs(shift).max() < 2:
             return
         self._shifts.append(shift)
-        if volume or (best - now >= _ALONE_GAIN and mask.mean() >= _ALONE_SHARE):
+        if volume or (best - now >= _ALONE_GAIN and mask.mean() >= _ALONE_FRACTION):
             text = f"{words} by {now:.2f}, by {best:.2f} when moved by {_steps(shift)}"
             yield Finding("warning", "a shifted rater", text, case)
 

@@ -353,7 +353,7 @@ def surroundings(
     parts = [
         part
         for part in _vessels(rng, grid, patient.vessels) + _blobs(rng, grid, reach + 2.0)
-        # The lesion's own picture must be legible.
+        # Nothing may hide the lesion.
         if len(part) and (np.hypot(part[:, 0] - point[0], part[:, 1] - point[1]) - 2 * part[:, 2]).min() > reach + 1.0
     ]
     parts += attached

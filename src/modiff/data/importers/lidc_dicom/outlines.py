@@ -1,9 +1,9 @@
 """What LIDC's raters outlined: parsed from XML within bounds and without entities, filled, and grouped into nodules.
 
-Layout (LIDC-IDRI's XML documentation): one `readingSession` a radiologist; in it an `unblindedReadNodule` for each
+Layout (LIDC-IDRI's XML documentation): one `readingSession` per radiologist; in it an `unblindedReadNodule` for each
 nodule, with a `roi` for each region on each slice: `imageSOP_UID`, `inclusion` (FALSE for a hole) and the points
 `edgeMap/xCoord, yCoord`, column and row from 0 in the upper left corner. A nodule below 3 mm has one point in place of
-an outline, and a `nonNodule` is no nodule: both are left out here.
+an outline, and a `nonNodule` is not a nodule: both are left out here.
 
 An outline's points are the first pixels *outside* the nodule, not part of it. The XML does not say which outlines mean
 the same physical nodule. The rule of grouping: two raters' outlines may mean one nodule if their filled voxels
@@ -42,7 +42,7 @@ MAX_BYTES = 32 << 20
 MAX_ELEMENTS = 2_000_000
 MAX_DEPTH = 16
 MAX_SESSIONS = 16
-MAX_OUTLINES = 256  # a session; LIDC's raters outlined a few dozen at most
+MAX_OUTLINES = 256  # per session; LIDC's raters outlined a few dozen at most
 MAX_COORDINATE = 65_535
 _LEAST_POINTS = 3  # fewer enclose nothing: the mark of a nodule below 3 mm
 _HEAD_BYTES = 16 << 10
@@ -95,13 +95,13 @@ def series_uid_of(data: bytes) -> str:
 def parse(data: bytes, where: str) -> list[Session]:
     """The sessions of an LIDC XML file; a radiograph's has none. `where` names it in errors.
 
-    Raises DataError for what is not well-formed, has a DTD or entities, is no LIDC message, or is beyond the bounds.
+    Raises DataError for what is not well-formed, not an LIDC message, has a DTD or entities, or is beyond the bounds.
     """
     from defusedxml import ElementTree
 
     if len(data) > MAX_BYTES:
         raise DataError("too large for an LIDC XML", path=where, found=f"{len(data)} bytes", expected=f"≤ {MAX_BYTES}")
-    with guarding(where, "is no well-formed XML, or has a DTD"):  # the parser, or what it was told to forbid
+    with guarding(where, "is not well-formed XML, or has a DTD"):  # the parser, or what it was told to forbid
         root = _root(ElementTree.iterparse(io.BytesIO(data), ("start", "end"), forbid_dtd=True))
         sessions = [_session(session) for session in root.iter("readingSession")]
         most = max(map(len, sessions), default=0)
@@ -141,9 +141,9 @@ def _root(events: Iterable[tuple[str, Element]]) -> Element:
         count += 1
         path.append(element)
         if space.removeprefix("{") not in NAMESPACES:
-            raise DataError("is no LIDC XML", field="namespace", expected=" or ".join(NAMESPACES[:2]))
+            raise DataError("is not an LIDC XML", field="namespace", expected=" or ".join(NAMESPACES[:2]))
         if path[0].tag not in _ROOTS:
-            raise DataError("is no LIDC XML", field="root", found=element.tag[:40], expected=" or ".join(_ROOTS))
+            raise DataError("is not an LIDC XML", field="root", found=element.tag[:40], expected=" or ".join(_ROOTS))
         if count > MAX_ELEMENTS or len(path) > MAX_DEPTH:
             expected = f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
             raise DataError("too much for an LIDC XML", expected=expected)
@@ -166,7 +166,7 @@ def _region(roi: Element) -> Region:
         x, y = edge.findtext("xCoord", "").strip(), edge.findtext("yCoord", "").strip()
         if not (_COORDINATE.fullmatch(x) and _COORDINATE.fullmatch(y) and max(int(x), int(y)) <= MAX_COORDINATE):
             found, expected = f"{x[:12]}, {y[:12]}", f"whole numbers, at most {MAX_COORDINATE}"
-            raise DataError("no place of a pixel", field="edgeMap", found=found, expected=expected)
+            raise DataError("not the place of a pixel", field="edgeMap", found=found, expected=expected)
         points.append((int(x), int(y)))
     return Region(uid, np.array(points, np.int32).reshape(-1, 2), inclusion == "TRUE")
 
@@ -230,8 +230,8 @@ def group(marked: Sequence[Marked], steps: tuple[float, float, float]) -> list[N
     """Nodules in order of their lowest slice, then of their centre. steps: mm between (slices, rows, columns)."""
     pairs = []
     for a, b in combinations(range(len(marked)), 2):
-        (reader, voxels), (other, others) = marked[a], marked[b]
-        if reader != other and (rank := _closeness(voxels, others, steps)) is not None:
+        (rater, voxels), (other, others) = marked[a], marked[b]
+        if rater != other and (rank := _closeness(voxels, others, steps)) is not None:
             pairs.append((rank, a, b))
     nodules = DisjointSet(range(len(marked)))
     for _, a, b in sorted(pairs):

@@ -161,20 +161,20 @@ def _readings(
 def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> list[Nodule]:
     """Physical nodules of a series from what its raters outlined on the slices that are there."""
     marked: list[outlines.Marked] = []
-    for reader, session in enumerate(sessions):
+    for rater, session in enumerate(sessions):
         for outline in session:
             parts = [np.empty((0, 3), np.int32)]
             for place, uid in enumerate(series.sop_uids):
                 if regions := [region for region in outline if region.sop_uid == uid]:
                     filled = outlines.fill(regions, series.shape, str(where))
                     parts.append(np.insert(np.argwhere(filled), 0, place, axis=1).astype(np.int32))
-            marked += [(reader, voxels)] if len(voxels := np.concatenate(parts)) else []
+            marked += [(rater, voxels)] if len(voxels := np.concatenate(parts)) else []
             if sum(len(voxels) for _, voxels in marked) > MAX_VOXELS:
                 raise DataError("outlines fill more than a chest", path=where, expected=f"at most {MAX_VOXELS} voxels")
     return outlines.group(marked, series.steps)
 
 
-def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int) -> Iterator[dict[str, Any]]:
+def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: int) -> Iterator[dict[str, Any]]:
     """A nodule's slices, each with what `import_patient` says of it."""
     rule = job.rule
     spacing = series.planes[0].spacing
@@ -184,19 +184,19 @@ def _crops(job: Job, series: CtSeries, readers: int, nodule: Nodule, number: int
         values = read_slice(series.paths[place])
         if values.shape != series.shape:
             raise DataError("changed while it was read", path=series.paths[place])
-        masks = np.zeros((readers, rule.size, rule.size), bool)
-        outlined = np.zeros((2, readers), np.int64)
-        for reader, voxels in nodule.items():
+        masks = np.zeros((sessions, rule.size, rule.size), bool)
+        outlined = np.zeros((2, sessions), np.int64)
+        for rater, voxels in nodule.items():
             drawn = np.zeros(series.shape, bool)
             drawn[tuple(voxels[voxels[:, 0] == place, 1:].T)] = True
-            masks[reader] = window.mask(drawn)
-            outlined[:, reader] = np.count_nonzero(drawn), np.count_nonzero(drawn & window.shown(series.shape))
+            masks[rater] = window.mask(drawn)
+            outlined[:, rater] = np.count_nonzero(drawn), np.count_nonzero(drawn & window.shown(series.shape))
         yield {
             "case": f"{job.patient}/nodule-{number}/slice-{index}",
             "image": np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8),
             "masks": masks,
             "outlined": outlined,
-            "sessions": readers,
+            "sessions": sessions,
             "affine": moved(affine_of([series.planes[place]]), top, left, window.scale),
             "slice_index": place,
             "valid": window.valid,
@@ -225,7 +225,7 @@ def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list
 class Window:
     """A square of pixels on a slice. places: where its rows and its columns lie, in the slice's pixels.
 
-    inside: which of them the slice has. scale: (rows, columns) of the slice a pixel of the window; 1 is native.
+    inside: which of them the slice has. scale: (rows, columns) of the slice per pixel of the window; 1 is native.
     """
 
     places: Sequence[np.ndarray]
