@@ -56,10 +56,10 @@ def test_a_folder(tmp_path: Path) -> None:
     _refused(tmp_path, "no such file")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_a_truncated_file(small_store: Path, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.99])
+def test_a_truncated_file(small_store: Path, fraction: float) -> None:
     content = small_store.read_bytes()
-    small_store.write_bytes(content[: int(share * len(content))])
+    small_store.write_bytes(content[: int(fraction * len(content))])
     _refused(small_store, "truncated file")
 
 

@@ -14,7 +14,7 @@ from modiff.errors import ConfigError, DataError
 PATIENTS = [f"LIDC-IDRI-{number:04}" for number in range(5000)]
 
 
-def test_shares_are_met_on_average() -> None:
+def test_fractions_are_met_on_average() -> None:
     rule = SplitRule(val=0.1, test=0.25, seed=3)
     places = [split_of(rule, patient) for patient in PATIENTS]
     assert places.count("val") == pytest.approx(500, abs=90)  # four standard deviations of a binomial
@@ -49,10 +49,10 @@ def test_another_seed_splits_otherwise() -> None:
     assert one != other
 
 
-@pytest.mark.parametrize("shares", [(-0.1, 0.2), (0.5, 0.5), (float("nan"), 0.1)])
-def test_shares_that_leave_nothing_to_train_on(shares: tuple[float, float]) -> None:
+@pytest.mark.parametrize("fractions", [(-0.1, 0.2), (0.5, 0.5), (float("nan"), 0.1)])
+def test_fractions_that_leave_nothing_to_train_on(fractions: tuple[float, float]) -> None:
     with pytest.raises(ConfigError, match="shares of val and test"):
-        SplitRule(*shares)
+        SplitRule(*fractions)
 
 
 @given(st.integers(2, 9), st.integers(0, 5), st.randoms())

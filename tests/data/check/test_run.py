@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from store_helpers import make_info
+from store_helpers import lidc_files, make_info, write_folder, write_zip
 
 from modiff.cli import main
 from modiff.config.data import PhantomConfig
@@ -201,10 +202,11 @@ def test_a_class_without_a_pixel(tmp_path: Path) -> None:
     assert "rim" in _one(report, "a class without a pixel").text
 
 
-def test_a_constant_image_is_an_error(tmp_path: Path) -> None:
+def test_a_constant_image_is_a_warning(tmp_path: Path) -> None:
     root = _folder(tmp_path / "d")
     _png(root / "p2" / "image.png", np.full((SIDE, SIDE), 7, np.uint8))
-    assert _one(check(root), "constant image").case == "p2"
+    found = _one(check(root), "constant image")
+    assert (found.level, found.case) == ("warning", "p2")
 
 
 def test_the_same_image_of_two_patients(tmp_path: Path) -> None:
@@ -214,13 +216,14 @@ def test_the_same_image_of_two_patients(tmp_path: Path) -> None:
     assert (found.level, found.case) == ("warning", "p3")
 
 
-def test_the_same_image_in_two_splits_is_an_error(tmp_path: Path) -> None:
+def test_the_same_image_in_two_splits_is_a_warning(tmp_path: Path) -> None:
     root, table = _folder(tmp_path / "d"), tmp_path / "t.csv"
     (root / "p3" / "image.png").write_bytes((root / "p1" / "image.png").read_bytes())
     rows = [f"p{place},{'test' if place > 2 else 'train'}" for place in range(5)]
     table.write_text("\n".join(["case,split", *rows]))
     report = check(root, words=["--table", str(table)])
-    assert "p1" in _one(report, "the same image in two splits").text
+    found = _one(report, "the same image in two splits")
+    assert (found.level, "p1" in found.text) == ("warning", True)
 
 
 def test_a_patient_in_two_splits_is_an_error(tmp_path: Path) -> None:
@@ -374,17 +377,13 @@ def test_nothing_at_the_path_is_refused(tmp_path: Path) -> None:
         check(tmp_path / "missing")
 
 
-def test_a_source_is_checked_by_importing_it(tmp_path: Path, shared: Path) -> None:
-    from store_helpers import lidc_files, write_zip
-
+def test_a_source_is_checked_by_importing_it(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", lidc_files({f"LIDC-IDRI-{place:04d}": 2 for place in range(4)}))
     report = check(path)
     assert report.what.startswith("lidc-slices data, 8 images")
 
 
 def test_what_an_importer_refuses_is_an_error(tmp_path: Path) -> None:
-    from store_helpers import lidc_files, write_folder
-
     files = lidc_files({"LIDC-IDRI-0001": 2})
     del files[next(name for name in files if "mask-2" in name)]
     report = check(write_folder(tmp_path / "d", files))
@@ -453,8 +452,6 @@ def test_the_page_shows_the_case_and_escapes_names(tmp_path: Path) -> None:
 
 
 def test_a_thumbnail_shows_each_outline_in_its_colour() -> None:
-    import io
-
     view = View(_picture(0), np.stack([_blob(), _blob(3, 2)]), ("a", "b"))
     array = np.asarray(Image.open(io.BytesIO(thumbnail(view))).convert("RGB"))
     colours = {tuple(colour) for colour in array.reshape(-1, 3).tolist()}

@@ -219,7 +219,7 @@ def test_a_broken_slice_of_a_series_is_named_or_left_out_when_asked(tmp_path: Pa
     assert "a slice that cannot be read" in capsys.readouterr().out
 
 
-def test_one_file_a_channel(pictures: Path) -> None:
+def test_one_file_per_channel(pictures: Path) -> None:
     for case in ("p1/a", "p2/b"):
         (pictures / case / "image.png").unlink()
         for place, channel in enumerate(("t1", "flair")):

@@ -28,7 +28,7 @@ def _help(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 @pytest.mark.parametrize("name", IMPORTERS)
-def test_the_list_has_a_line_a_source(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_the_list_has_a_line_per_source(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert f"  {name}" in _help(capsys)
     assert IMPORTERS[name].line in _help(capsys)
 
