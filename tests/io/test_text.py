@@ -75,6 +75,16 @@ def test_a_line_that_names_the_separator_is_no_header(tmp_path: Path) -> None:
     assert _read(tmp_path / "t.csv") == [("line 3", {"case": "a", "patient": "p"})]
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_cells_in_quotes_may_stand_before_any_separator(tmp_path: Path, separator: str) -> None:
+    for head in ("case,patient", '"case","patient"'):
+        (tmp_path / "t.csv").write_text(f'{head}\n"a","p"\n'.replace(",", separator))
+        assert _read(tmp_path / "t.csv") == [("line 2", {"case": "a", "patient": "p"})]
+    (tmp_path / "t.csv").write_text('"name","patient"\n"a","p"\n'.replace(",", separator))
+    with pytest.raises(DataError, match="other columns; found name, patient"):
+        _read(tmp_path / "t.csv")
+
+
 def test_a_short_row_has_empty_cells(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("case,patient\na\n")
     assert _read(tmp_path / "t.csv") == [("line 2", {"case": "a", "patient": ""})]

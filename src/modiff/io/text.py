@@ -99,23 +99,32 @@ def read_table(
 
     optional: further columns that are taken, where None all. Cells, and names of columns, have one spelling; empty rows
     are skipped. Commas, semicolons or tabs separate cells, whichever give the columns needed. Raises DataError for
-    other columns, and for rows with more cells than columns.
+    other columns, for rows with more cells than columns, and for quotes that do not end with their cell.
     """
     text = read_text(path, kind=kind)
     if text[:4].lower() == "sep=":  # what some spreadsheets put first
         text = "\n" + text.partition("\n")[2]
     expected = ", ".join(needed) + (f", and any of {', '.join(optional)}" if optional else "")
     heads: list[str] = []
+    broken: DataError | None = None
     for separator in _SEPARATORS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+        lines: list[tuple[str, list[str]]] = []
+        error: DataError | None = None
         try:
-            lines = [(f"line {reader.line_num}", [one_spelling(cell) for cell in row]) for row in reader]
-        except csv.Error as error:
-            raise DataError("cannot be read as CSV", path=path, field=f"line {reader.line_num}", found=error) from None
-        lines = [(place, row) for place, row in lines if any(row)]
-        heads = heads or (lines[0][1] if lines else [])
-        if lines and set(needed) <= set(lines[0][1]):
-            return _rows(path, lines, {*needed, *(lines[0][1] if optional is None else optional)} - {""})
+            for row in reader:
+                if any(cells := [one_spelling(cell) for cell in row]):
+                    lines.append((f"line {reader.line_num}", cells))
+        except csv.Error as found:  # perhaps a quote before another separator
+            error = DataError("cannot be read as CSV", path=path, field=f"line {reader.line_num}", found=found)
+        own = lines[0][1] if lines else []
+        if lines and set(needed) <= set(own):
+            if error is not None:
+                raise error
+            return _rows(path, lines, {*needed, *(own if optional is None else optional)} - {""})
+        heads, broken = heads or own, broken or error
+    if broken is not None and not heads:
+        raise broken
     raise DataError("other columns", path=path, found=", ".join(heads) or "an empty file", expected=expected)
 
 
