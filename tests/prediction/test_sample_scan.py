@@ -343,9 +343,11 @@ class TestPrivacy:
         assert found["identity"]["PatientID"] == PERSON["PatientID"]
         assert found["path"] == str(series)
 
-    def test_the_command_is_kept_without_the_path(self, command, series):
-        command("window", series, "-n", 2, "-o", "out")
+    @pytest.mark.parametrize("name", ["", "image="])
+    def test_the_command_is_kept_without_the_path(self, command, series, name):
+        assert command("window", f"{name}{series}", "-n", 2, "-o", "out") == 0
         assert summary()["command"] == "modiff sample window SERIES -n 2 -o out"
+        assert self.found(Path("out/summary.json").read_text()) == []
 
     def test_warnings_do_not_name_the_folder(self, command, series, capsys):
         command("crops", series, "-n", 1)

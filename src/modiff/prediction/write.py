@@ -22,7 +22,7 @@ from modiff._version import __version__
 from modiff.errors import DataError, counted
 from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
 from modiff.io.files import MANIFEST, output_folder, write_bytes, write_text
-from modiff.io.image import write_png
+from modiff.io.image import named_file, write_png
 from modiff.io.nifti import write_nifti
 from modiff.io.results import ARRAYS, endings, sample_names
 from modiff.io.volume import Volume
@@ -338,8 +338,8 @@ def describe_source(scan: Volume, paths: Sequence[Path], *, identify: bool = Fal
 
 
 def public_command(command: str, scan: Volume, path: Path, *, identify: bool = False) -> str:
-    """The command line without the path of a DICOM series."""
+    """The command line without the path of a DICOM series, alone or as NAME=PATH."""
     if identify or scan.format != "DICOM":
         return command
-    words = ["SERIES" if word == str(path) or Path(word) == path else word for word in shlex.split(command)]
+    words = ["SERIES" if named_file(word)[1] == path else word for word in shlex.split(command)]
     return shlex.join(words)
