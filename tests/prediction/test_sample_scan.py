@@ -293,6 +293,17 @@ class TestDicom:
         assert Path("out/mean.nii.gz").exists()
         assert not list(Path("out").glob("*.dcm"))
 
+    def test_what_was_said_before_drawing_holds_for_a_part_too(self, command, series, capsys):
+        lowest = min(series.iterdir(), key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
+        header = pydicom.dcmread(lowest)
+        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = "1.2.3.4.5"
+        header.save_as(lowest)
+        assert command("window", series, "-n", 1, "--roi", "0:50,0:40,2:6", "-o", "out") == 0
+        (said,) = summary()["warnings"]
+        assert said.startswith("no segmentation objects are written: SOPClassUID")
+        assert capsys.readouterr().err.count(said) == 1
+        assert not list(Path("out").glob("*.dcm"))
+
     def test_a_broken_slice_is_named_and_left_out_when_asked(self, command, series, capsys):
         last = max(series.iterdir(), key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
         last.write_bytes(b"")

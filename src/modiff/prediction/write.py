@@ -129,12 +129,16 @@ def _write_maps(folder: Path, prediction: Prediction) -> None:
 
 def segmentation_notes(scan: Volume) -> list[str]:
     """What is known of a DICOM series' segmentations before anything is drawn: why there will be none, or changes."""
-    if not isinstance(scan, Volume) or scan.format != "DICOM":
+    if scan.format != "DICOM":
         return []
     try:
-        return [f"segmentation objects: {text}" for text in check_seg(scan)]
+        return _changes(scan)
     except DataError as error:
         return [_without(error)]
+
+
+def _changes(scan: Volume) -> list[str]:
+    return [f"segmentation objects: {text}" for text in check_seg(scan)]
 
 
 def _without(error: DataError) -> str:
@@ -145,8 +149,8 @@ def _without(error: DataError) -> str:
 
 def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, fingerprint: str) -> list[str]:
     """Both DICOM objects; in words what was mended for them, or why they are not there."""
-    notes = segmentation_notes(volume)
     try:
+        notes = _changes(volume)  # what the trial refuses is not written, as it was said before drawing
         _write_objects(folder, volume, prediction, fingerprint)
     except DataError as error:
         for name in (PROBABILITY_SEG, HYPOTHESES_SEG):
