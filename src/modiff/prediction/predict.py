@@ -345,16 +345,16 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: what the model saw, and the summary; everything but the maps."""
         plan, seen = self.plan, self.view.seen
-        window = seen.windows[0]
-        height, width = plan.box.shape[1:]
-        size = {"width": window.size[1], "height": window.size[0]}
+        (height, width), window = plan.box.shape[1:], seen.windows[0]
         found: dict[str, Any] = {"image_size": {"width": width, "height": height}}
         if plan.placed:
             found["image_size"]["slices"] = plan.box.shape[0]
             found["box"] = {name: list(span) for name, span in zip("xyz", reversed(plan.box.spans), strict=True)}
-            found["windows"] = {"a_slice": len(seen.windows), **size}
+            found["windows"] = {"a_slice": len(seen.windows), "width": window.size[1], "height": window.size[0]}
         else:
-            found["window"] = {"left": window.left, "top": window.top, **size, "reaches_outside": window.padded}
+            own = plan.windows[0]
+            place = {"left": own.left, "top": own.top, "width": own.size[1], "height": own.size[0]}
+            found["window"] = {**place, "reaches_outside": window.padded}
         if plan is not seen:
             z, y, x = seen.box.shape
             found["model_sees"] = {"width": x, "height": y, "slices": z, "orientation": self.view.frame.orientation}
