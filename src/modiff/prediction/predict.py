@@ -306,8 +306,8 @@ class Prediction:
     """Hypotheses of one image or scan, where they lie and what they say together.
 
     scan: what was read. method: the model's class. samples: as `Predictor.sample` gives them. view: what was looked at.
-    values: what the model saw, on the scan's own grid. case: the name of the random numbers. notes: what differs from
-    the training data.
+    values: what the model saw, on the scan's own grid. case: the name of the random numbers. notes: what a user must
+    know of how the scan was read, and what differs from the training data.
     """
 
     scan: Volume
@@ -373,8 +373,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     """Draws hypotheses of `scan` and summarises them.
 
     What one window shows is seen through it; what is larger, or of which a part is asked for, through windows that
-    slide. progress: as `Predictor.sample` takes it. What differs from the training data
-    stands in `notes`. Raises DataError that names the file, ConfigError.
+    slide. progress: as `Predictor.sample` takes it. Raises DataError that names the file, ConfigError.
     """
     asked = settings
     if not scan.is_picture and asked.spacing is not None:
@@ -397,7 +396,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     notes, trained = (*scan.notes, *predictor.notes), predictor.data.modality
     if trained is not None and scan.modality is not None and scan.modality != trained:
         notes += (f"the scan's modality is {scan.modality}, that of the training data {trained}",)
-    if left_out := len(getattr(scan.source, "skipped", ())):  # not by name, which may be the patient's
+    if left_out := len(scan.skipped):  # not by name, which may be the patient's
         notes = (f"files of the series that cannot be read are left out: {left_out}", *notes)
     return Prediction(
         scan, asked, type(predictor.model).__name__, samples, summary, view, values, predictor.case, notes

@@ -337,7 +337,7 @@ def describe_source(scan: Volume, paths: Sequence[Path], *, identify: bool = Fal
     if identify and scan.format == "DICOM":
         header = scan.source.headers[0]
         found["identity"] = {name: str(header.get(name, "")) for name in _IDENTITY}
-        found |= {"left_out": list(scan.source.skipped)} if scan.source.skipped else {}
+        found |= {"left_out": list(scan.skipped)} if scan.skipped else {}
     return found
 
 
