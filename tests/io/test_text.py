@@ -109,12 +109,12 @@ def test_what_is_no_such_table_is_refused(tmp_path: Path, text: str, words: str)
 
 def test_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"case,patient\na,b\n\xd6lund,p\n")
-    with pytest.raises(DataError, match="line 3: this table of cases is not UTF-8"):
+    with pytest.raises(DataError, match="line 3: is not UTF-8; expected table of cases"):
         _read(tmp_path / "t.csv")
 
 
 def test_a_folder_is_no_table(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no list; found a folder"):
+    with pytest.raises(DataError, match="is not a file; found a folder or a device; expected list"):
         read_text(tmp_path, kind="list")
 
 

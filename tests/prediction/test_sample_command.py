@@ -21,7 +21,7 @@ from modiff.prediction.predict import Predictor
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Path):
-    """Runs the verb with models of known law: `discs`, and `organs` of two classes."""
+    """Runs the verb with models of known distributions: `discs`, and `organs` of two classes."""
 
     def load(cls: type[Predictor], name: str, device: str = "cpu") -> Predictor:
         models = {"discs": (Discs(), data), "organs": (Discs(classes=2), {**data, "classes": ("outer rim", "core")})}

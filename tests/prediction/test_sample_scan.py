@@ -49,7 +49,7 @@ class Second(Local):
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Path):
-    """Runs the verb with models of known law; `pixels` marks what is bright, at every pixel by itself."""
+    """Runs the verb with models of known distributions; `pixels` marks what is bright, at every pixel by itself."""
     models = {
         "pixels": (
             Local(wiggle=0),

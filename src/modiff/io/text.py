@@ -43,14 +43,15 @@ def name_in_zip(entry: ZipInfo) -> str:
 
 
 def read_text(path: str | Path, *, kind: str) -> str:
-    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding."""
+    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding, or where there is no file."""
     path = Path(path)
     try:
         if not path.is_file():
             found = "a folder or a device" if path.exists() else "nothing there"
-            raise DataError(f"is no {kind}", path=path, found=found, expected="a file")
+            raise DataError("is not a file", path=path, found=found, expected=kind)
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise DataError(f"too large for a {kind}", path=path, found=f"{size} bytes", expected=f"up to {MAX_BYTES}")
+            expected = f"{kind}, up to {MAX_BYTES} bytes"
+            raise DataError("the file is too large", path=path, found=f"{size} bytes", expected=expected)
         data = path.read_bytes()
     except OSError as error:
         raise DataError("cannot be read", path=path, found=error.strerror or error) from error
@@ -58,8 +59,8 @@ def read_text(path: str | Path, *, kind: str) -> str:
         return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        hint = 'A spreadsheet\'s "CSV UTF-8" is.'
-        raise DataError(f"this {kind} is not UTF-8", path=path, field=f"line {line}", hint=hint) from None
+        expected, hint = f"{kind} in UTF-8 or UTF-16", 'Save it as UTF-8, in a spreadsheet as "CSV UTF-8"'
+        raise DataError("is not UTF-8", path=path, field=f"line {line}", expected=expected, hint=hint) from None
 
 
 def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan: bool = False) -> Any:
