@@ -200,6 +200,6 @@ def test_another_grid_and_another_name_are_refused(tmp_path):
     volume = Volume(np.zeros((1, 3, 4, 5)), np.eye(4), tmp_path / "x.nii", "NIfTI")
     with pytest.raises(DataError, match="another grid"):
         write_nifti(tmp_path / "map.nii", np.zeros((3, 5, 4)), volume)
-    with pytest.raises(DataError, match="no name of a NIfTI"):
+    with pytest.raises(DataError, match="is not the name of a NIfTI"):
         write_nifti(tmp_path / "map.png", np.zeros((3, 4, 5)), volume)
     assert not list(tmp_path.iterdir())

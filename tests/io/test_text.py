@@ -75,6 +75,16 @@ def test_a_line_that_names_the_separator_is_no_header(tmp_path: Path) -> None:
     assert _read(tmp_path / "t.csv") == [("line 3", {"case": "a", "patient": "p"})]
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_cells_in_quotes_may_stand_before_any_separator(tmp_path: Path, separator: str) -> None:
+    for head in ("case,patient", '"case","patient"'):
+        (tmp_path / "t.csv").write_text(f'{head}\n"a","p"\n'.replace(",", separator))
+        assert _read(tmp_path / "t.csv") == [("line 2", {"case": "a", "patient": "p"})]
+    (tmp_path / "t.csv").write_text('"name","patient"\n"a","p"\n'.replace(",", separator))
+    with pytest.raises(DataError, match="other columns; found name, patient"):
+        _read(tmp_path / "t.csv")
+
+
 def test_a_short_row_has_empty_cells(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("case,patient\na\n")
     assert _read(tmp_path / "t.csv") == [("line 2", {"case": "a", "patient": ""})]
@@ -99,12 +109,12 @@ def test_what_is_no_such_table_is_refused(tmp_path: Path, text: str, words: str)
 
 def test_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"case,patient\na,b\n\xd6lund,p\n")
-    with pytest.raises(DataError, match="line 3: this table of cases is not UTF-8"):
+    with pytest.raises(DataError, match="line 3: is not UTF-8; expected table of cases"):
         _read(tmp_path / "t.csv")
 
 
 def test_a_folder_is_no_table(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no list; found a folder"):
+    with pytest.raises(DataError, match="is not a file; found a folder or a device; expected list"):
         read_text(tmp_path, kind="list")
 
 

@@ -1,4 +1,4 @@
-"""MoDiff itself behind the predictor: the promises hold for the model that is shipped, not only for a known law."""
+"""MoDiff itself behind the predictor: the promises hold for the packaged model, not only for known distributions."""
 
 from __future__ import annotations
 

@@ -15,12 +15,13 @@ from PIL import Image
 from modiff import cli
 from modiff.errors import CheckpointError
 from modiff.io import write_png
+from modiff.io.results import sample_folder
 from modiff.prediction.predict import Predictor
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Path):
-    """Runs the verb with models of known law: `discs`, and `organs` of two classes."""
+    """Runs the verb with models of known distributions: `discs`, and `organs` of two classes."""
 
     def load(cls: type[Predictor], name: str, device: str = "cpu") -> Predictor:
         models = {"discs": (Discs(), data), "organs": (Discs(classes=2), {**data, "classes": ("outer rim", "core")})}
@@ -75,6 +76,19 @@ class TestOutput:
         assert (rows.mean(), columns.mean()) == pytest.approx((90, 120), abs=0.5)
         window = json.loads(Path("out/summary.json").read_text())["window"]
         assert (window["left"], window["top"]) == (118 - 32, 95 - 32)
+
+    def test_the_window_is_told_in_the_images_own_pixels(self, command, monkeypatch):
+        half = Predictor(Discs(), data=spec({"size": (64, 64), "intensity": "unit", "spacing": (1.0, 1.0)}))
+        monkeypatch.setattr(Predictor, "from_path", classmethod(lambda cls, name, device: half))
+        write_png("large.png", np.zeros((100, 120), np.uint8))
+        words = ["half", "large.png", "--spacing", "0.5,0.5", "--resample-to-model", "-n", 1]
+        assert command(*words, "-o", "whole") == command(*words, "--at", "80,60", "-o", "part") == 0
+        window = {"left": 0, "top": 0, "width": 120, "height": 100, "reaches_outside": True}
+        assert json.loads(Path("whole/summary.json").read_text())["window"] == window
+        whole, part = sample_folder(Path("whole")), sample_folder(Path("part"))
+        assert whole is not None
+        assert part is not None
+        assert (whole.part, part.part) == (None, "x 16 to 119")
 
     def test_classes_have_files_by_name(self, command, picture):
         command("organs", picture, "-n", 1, "-o", "out")

@@ -49,7 +49,7 @@ class Second(Local):
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Path):
-    """Runs the verb with models of known law; `pixels` marks what is bright, at every pixel by itself."""
+    """Runs the verb with models of known distributions; `pixels` marks what is bright, at every pixel by itself."""
     models = {
         "pixels": (
             Local(wiggle=0),
@@ -293,6 +293,17 @@ class TestDicom:
         assert Path("out/mean.nii.gz").exists()
         assert not list(Path("out").glob("*.dcm"))
 
+    def test_what_was_said_before_drawing_holds_for_a_part_too(self, command, series, capsys):
+        lowest = min(series.iterdir(), key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
+        header = pydicom.dcmread(lowest)
+        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = "1.2.3.4.5"
+        header.save_as(lowest)
+        assert command("window", series, "-n", 1, "--roi", "0:50,0:40,2:6", "-o", "out") == 0
+        (said,) = summary()["warnings"]
+        assert said.startswith("no segmentation objects are written: SOPClassUID")
+        assert capsys.readouterr().err.count(said) == 1
+        assert not list(Path("out").glob("*.dcm"))
+
     def test_a_broken_slice_is_named_and_left_out_when_asked(self, command, series, capsys):
         last = max(series.iterdir(), key=lambda path: float(pydicom.dcmread(path).ImagePositionPatient[2]))
         last.write_bytes(b"")
@@ -343,9 +354,11 @@ class TestPrivacy:
         assert found["identity"]["PatientID"] == PERSON["PatientID"]
         assert found["path"] == str(series)
 
-    def test_the_command_is_kept_without_the_path(self, command, series):
-        command("window", series, "-n", 2, "-o", "out")
+    @pytest.mark.parametrize("name", ["", "image="])
+    def test_the_command_is_kept_without_the_path(self, command, series, name):
+        assert command("window", f"{name}{series}", "-n", 2, "-o", "out") == 0
         assert summary()["command"] == "modiff sample window SERIES -n 2 -o out"
+        assert self.found(Path("out/summary.json").read_text()) == []
 
     def test_warnings_do_not_name_the_folder(self, command, series, capsys):
         command("crops", series, "-n", 1)

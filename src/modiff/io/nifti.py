@@ -37,9 +37,9 @@ def read_nifti(path: str | Path, *, limits: Limits = LIMITS) -> Volume:
 
     Voxels keep the file's axes: (C,Z,H,W) is its array transposed. Integers stay integers unless the header scales
     them. Spacing in metres or microns becomes mm. Its place is the sform, else the qform; where neither is set there is
-    none. `source` is nibabel's header. Raises DataError for what is missing,
-    damaged, no single-file NIfTI, has a type without one number per voxel, values that are not finite, a geometry that
-    cannot be, or claims more memory than allowed (before any is taken).
+    none. `source` is nibabel's header. Raises DataError for what is missing, is damaged, is not a single-file NIfTI,
+    has a type without one number per voxel, values that are not finite or an impossible geometry, or claims more memory
+    than allowed (before any is taken).
     """
     path = Path(path)
     try:
@@ -153,8 +153,8 @@ def _affine(header: Nifti1Header) -> np.ndarray:
             affine[:3] *= _UNITS_MM[unit]
             spacing = np.linalg.norm(affine[:3, :3], axis=0)
             volume = abs(np.linalg.det(affine[:3, :3])) / np.prod(spacing)
-    except Exception as error:  # a qform that is no rotation raises ValueError, LinAlgError or nibabel's own
-        raise DataError("has a geometry that cannot be", field="affine", found=str(error)[:200]) from error
+    except Exception as error:  # a qform that is not a rotation raises ValueError, LinAlgError or nibabel's own
+        raise DataError("has an impossible geometry", field="affine", found=str(error)[:200]) from error
     low, high = _SPACING_MM
     if not (np.isfinite(affine).all() and spacing.min() >= low and spacing.max() <= high):
         found, expected = " × ".join(f"{value:g}" for value in spacing) + " mm", f"{low:g} to {high:g}"
@@ -209,7 +209,7 @@ def write_nifti(path: str | Path, values: np.ndarray, like: Volume, *, descripti
     """
     path = Path(path)
     if not path.name.endswith(SUFFIXES):
-        raise DataError("is no name of a NIfTI file", path=path, expected=".nii or .nii.gz")
+        raise DataError("is not the name of a NIfTI file", path=path, expected=".nii or .nii.gz")
     if values.shape != like.shape:
         raise DataError("is on another grid", path=path, field="values", found=values.shape, expected=like.shape)
     if values.dtype == bool:

@@ -43,14 +43,15 @@ def name_in_zip(entry: ZipInfo) -> str:
 
 
 def read_text(path: str | Path, *, kind: str) -> str:
-    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding."""
+    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding, or where there is no file."""
     path = Path(path)
     try:
         if not path.is_file():
             found = "a folder or a device" if path.exists() else "nothing there"
-            raise DataError(f"is no {kind}", path=path, found=found, expected="a file")
+            raise DataError("is not a file", path=path, found=found, expected=kind)
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise DataError(f"too large for a {kind}", path=path, found=f"{size} bytes", expected=f"up to {MAX_BYTES}")
+            expected = f"{kind}, up to {MAX_BYTES} bytes"
+            raise DataError("the file is too large", path=path, found=f"{size} bytes", expected=expected)
         data = path.read_bytes()
     except OSError as error:
         raise DataError("cannot be read", path=path, found=error.strerror or error) from error
@@ -58,8 +59,8 @@ def read_text(path: str | Path, *, kind: str) -> str:
         return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        hint = 'A spreadsheet\'s "CSV UTF-8" is.'
-        raise DataError(f"this {kind} is not UTF-8", path=path, field=f"line {line}", hint=hint) from None
+        expected, hint = f"{kind} in UTF-8 or UTF-16", 'Save it as UTF-8, in a spreadsheet as "CSV UTF-8"'
+        raise DataError("is not UTF-8", path=path, field=f"line {line}", expected=expected, hint=hint) from None
 
 
 def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan: bool = False) -> Any:
@@ -99,23 +100,32 @@ def read_table(
 
     optional: further columns that are taken, where None all. Cells, and names of columns, have one spelling; empty rows
     are skipped. Commas, semicolons or tabs separate cells, whichever give the columns needed. Raises DataError for
-    other columns, and for rows with more cells than columns.
+    other columns, for rows with more cells than columns, and for quotes that do not end with their cell.
     """
     text = read_text(path, kind=kind)
     if text[:4].lower() == "sep=":  # what some spreadsheets put first
         text = "\n" + text.partition("\n")[2]
     expected = ", ".join(needed) + (f", and any of {', '.join(optional)}" if optional else "")
     heads: list[str] = []
+    broken: DataError | None = None
     for separator in _SEPARATORS:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+        lines: list[tuple[str, list[str]]] = []
+        error: DataError | None = None
         try:
-            lines = [(f"line {reader.line_num}", [one_spelling(cell) for cell in row]) for row in reader]
-        except csv.Error as error:
-            raise DataError("cannot be read as CSV", path=path, field=f"line {reader.line_num}", found=error) from None
-        lines = [(place, row) for place, row in lines if any(row)]
-        heads = heads or (lines[0][1] if lines else [])
-        if lines and set(needed) <= set(lines[0][1]):
-            return _rows(path, lines, {*needed, *(lines[0][1] if optional is None else optional)} - {""})
+            for row in reader:
+                if any(cells := [one_spelling(cell) for cell in row]):
+                    lines.append((f"line {reader.line_num}", cells))
+        except csv.Error as found:  # perhaps a quote before another separator
+            error = DataError("cannot be read as CSV", path=path, field=f"line {reader.line_num}", found=found)
+        own = lines[0][1] if lines else []
+        if lines and set(needed) <= set(own):
+            if error is not None:
+                raise error
+            return _rows(path, lines, {*needed, *(own if optional is None else optional)} - {""})
+        heads, broken = heads or own, broken or error
+    if broken is not None and not heads:
+        raise broken
     raise DataError("other columns", path=path, found=", ".join(heads) or "an empty file", expected=expected)
 
 

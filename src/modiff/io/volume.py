@@ -50,7 +50,9 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or self.array.size == 0:
-            raise DataError("is no volume", path=self.path, field="array", found=self.array.shape, expected="(C,Z,H,W)")
+            raise DataError(
+                "is not a volume", path=self.path, field="array", found=self.array.shape, expected="(C,Z,H,W)"
+            )
         if self.affine is None:
             return
         affine = np.asarray(self.affine, dtype=np.float64)

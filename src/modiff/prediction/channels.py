@@ -64,7 +64,7 @@ def _check(taken: Mapping[int, int], left: Mapping[int, set[int]], paths: Sequen
     if missing:
         raise DataError("no file for a channel of the model", field=missing, found=found, hint=_HINT)
     if left:
-        raise DataError("is no channel of the model", path=paths[min(left)], expected=_once(names), hint=_HINT)
+        raise DataError("is not a channel of the model", path=paths[min(left)], expected=_once(names), hint=_HINT)
 
 
 def _once(names: Sequence[str]) -> str:

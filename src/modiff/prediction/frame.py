@@ -18,7 +18,7 @@ from modiff.config.evaluation import OVERLAP
 from modiff.errors import ConfigError, DataError
 from modiff.io.volume import Volume, change_of_axes, permuted, plane_of, resize, sides_of
 from modiff.methods.base import Segmenter
-from modiff.prediction.windows import Box, Plan, Span, Window, judges_one_crop, place, plan_windows
+from modiff.prediction.windows import Box, Plan, Span, judges_one_crop, place, plan_windows
 from modiff.types import SAME_SIZE, DataSpec, Samples, marks
 
 Shape = tuple[int, int, int]
@@ -263,9 +263,8 @@ def view_of(
     if frame.same:
         return View(frame, seen, seen)
     box = frame.own_box(seen.box) if roi is None else roi
-    area = Window(box.shape[1:], box.size[1:], box.spans[1][0], box.spans[2][0])
-    weights = np.ones(area.size, np.float32)
-    return View(frame, seen, replace(seen, box=box, at=where, windows=(area,), weights=weights))
+    own = replace(seen, box=box, at=where, weights=np.ones(box.size[1:], np.float32))
+    return View(frame, seen, replace(own, windows=(own.area,)))
 
 
 def _too_large(frame: Frame, data: DataSpec, most: tuple[int, int], *, flat: bool) -> DataError:

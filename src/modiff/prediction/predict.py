@@ -306,8 +306,8 @@ class Prediction:
     """Hypotheses of one image or scan, where they lie and what they say together.
 
     scan: what was read. method: the model's class. samples: as `Predictor.sample` gives them. view: what was looked at.
-    values: what the model saw, on the scan's own grid. case: the name of the random numbers. notes: what differs from
-    the training data.
+    values: what the model saw, on the scan's own grid. case: the name of the random numbers. notes: what a user must
+    know of how the scan was read, and what differs from the training data.
     """
 
     scan: Volume
@@ -345,16 +345,16 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: what the model saw, and the summary; everything but the maps."""
         plan, seen = self.plan, self.view.seen
-        window = seen.windows[0]
-        height, width = plan.box.shape[1:]
-        size = {"width": window.size[1], "height": window.size[0]}
+        (height, width), window = plan.box.shape[1:], seen.windows[0]
         found: dict[str, Any] = {"image_size": {"width": width, "height": height}}
         if plan.placed:
             found["image_size"]["slices"] = plan.box.shape[0]
             found["box"] = {name: list(span) for name, span in zip("xyz", reversed(plan.box.spans), strict=True)}
-            found["windows"] = {"a_slice": len(seen.windows), **size}
+            found["windows"] = {"a_slice": len(seen.windows), "width": window.size[1], "height": window.size[0]}
         else:
-            found["window"] = {"left": window.left, "top": window.top, **size, "reaches_outside": window.padded}
+            own = plan.windows[0]
+            place = {"left": own.left, "top": own.top, "width": own.size[1], "height": own.size[0]}
+            found["window"] = {**place, "reaches_outside": window.padded}
         if plan is not seen:
             z, y, x = seen.box.shape
             found["model_sees"] = {"width": x, "height": y, "slices": z, "orientation": self.view.frame.orientation}
@@ -373,8 +373,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     """Draws hypotheses of `scan` and summarises them.
 
     What one window shows is seen through it; what is larger, or of which a part is asked for, through windows that
-    slide. progress: as `Predictor.sample` takes it. What differs from the training data
-    stands in `notes`. Raises DataError that names the file, ConfigError.
+    slide. progress: as `Predictor.sample` takes it. Raises DataError that names the file, ConfigError.
     """
     asked = settings
     if not scan.is_picture and asked.spacing is not None:
@@ -397,7 +396,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     notes, trained = (*scan.notes, *predictor.notes), predictor.data.modality
     if trained is not None and scan.modality is not None and scan.modality != trained:
         notes += (f"the scan's modality is {scan.modality}, that of the training data {trained}",)
-    if left_out := len(getattr(scan.source, "skipped", ())):  # not by name, which may be the patient's
+    if left_out := len(scan.skipped):  # not by name, which may be the patient's
         notes = (f"files of the series that cannot be read are left out: {left_out}", *notes)
     return Prediction(
         scan, asked, type(predictor.model).__name__, samples, summary, view, values, predictor.case, notes

@@ -33,10 +33,8 @@ def read_array(image: np.ndarray | Tensor, channels: int, names: Sequence[str] =
         scan = (scan[:1] if grey else scan)[:, None]
     if len(scan) != channels:
         hint = "Channels come first: (C,H,W)" if array.shape[-1] == channels else None
-        found, expected = (
-            f"{len(scan)} of shape {array.shape}",
-            ": ".join([f"{channels}", *[", ".join(names)][: len(names)]]),
-        )
+        found, expected = f"{len(scan)} of shape {array.shape}", f"{channels}"
+        expected += f": {', '.join(names)}" if names else ""
         raise DataError("has other channels than the model", field="image", found=found, expected=expected, hint=hint)
     return array, scan
 

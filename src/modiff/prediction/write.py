@@ -22,7 +22,7 @@ from modiff._version import __version__
 from modiff.errors import DataError, counted
 from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
 from modiff.io.files import MANIFEST, output_folder, write_bytes, write_text
-from modiff.io.image import write_png
+from modiff.io.image import named_file, write_png
 from modiff.io.nifti import write_nifti
 from modiff.io.results import ARRAYS, endings, sample_names
 from modiff.io.volume import Volume
@@ -129,12 +129,16 @@ def _write_maps(folder: Path, prediction: Prediction) -> None:
 
 def segmentation_notes(scan: Volume) -> list[str]:
     """What is known of a DICOM series' segmentations before anything is drawn: why there will be none, or changes."""
-    if not isinstance(scan, Volume) or scan.format != "DICOM":
+    if scan.format != "DICOM":
         return []
     try:
-        return [f"segmentation objects: {text}" for text in check_seg(scan)]
+        return _changes(scan)
     except DataError as error:
         return [_without(error)]
+
+
+def _changes(scan: Volume) -> list[str]:
+    return [f"segmentation objects: {text}" for text in check_seg(scan)]
 
 
 def _without(error: DataError) -> str:
@@ -145,8 +149,8 @@ def _without(error: DataError) -> str:
 
 def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, fingerprint: str) -> list[str]:
     """Both DICOM objects; in words what was mended for them, or why they are not there."""
-    notes = segmentation_notes(volume)
     try:
+        notes = _changes(volume)  # what the trial refuses is not written, as it was said before drawing
         _write_objects(folder, volume, prediction, fingerprint)
     except DataError as error:
         for name in (PROBABILITY_SEG, HYPOTHESES_SEG):
@@ -333,13 +337,13 @@ def describe_source(scan: Volume, paths: Sequence[Path], *, identify: bool = Fal
     if identify and scan.format == "DICOM":
         header = scan.source.headers[0]
         found["identity"] = {name: str(header.get(name, "")) for name in _IDENTITY}
-        found |= {"left_out": list(scan.source.skipped)} if scan.source.skipped else {}
+        found |= {"left_out": list(scan.skipped)} if scan.skipped else {}
     return found
 
 
 def public_command(command: str, scan: Volume, path: Path, *, identify: bool = False) -> str:
-    """The command line without the path of a DICOM series."""
+    """The command line without the path of a DICOM series, alone or as NAME=PATH."""
     if identify or scan.format != "DICOM":
         return command
-    words = ["SERIES" if word == str(path) or Path(word) == path else word for word in shlex.split(command)]
+    words = ["SERIES" if named_file(word)[1] == path else word for word in shlex.split(command)]
     return shlex.join(words)

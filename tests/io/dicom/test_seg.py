@@ -196,7 +196,7 @@ class TestHeader:
 class TestRefused:
     def test_another_format(self, tmp_path):
         volume = Volume(np.zeros((1, 5, 8, 9)), np.eye(4), tmp_path / "a.nii", "NIfTI")
-        with pytest.raises(DataError, match="no DICOM series"):
+        with pytest.raises(DataError, match="is not a DICOM series"):
             write_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "x")], volume, first=0, maker=MAKER)
 
     def test_another_grid(self, series, tmp_path):

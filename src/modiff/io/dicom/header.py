@@ -131,7 +131,7 @@ def read_meta(path: Path) -> FileMetaDataset:
 
 
 def read_header(path: Path, limits: Limits = LIMITS) -> Dataset:
-    """All of a file's elements before its pixels; raises DataError for what is no DICOM, damaged or out of bounds."""
+    """All elements before a file's pixels; raises DataError for what is not DICOM, is damaged or is out of bounds."""
     limits.check_file(path)
     with _opened(path) as file:
         return _header(file)
@@ -166,10 +166,10 @@ def numbers(header: Dataset, field: str, count: int, default: tuple[float, ...] 
 
 
 def integer(header: Dataset, field: str, default: int | None = None) -> int:
-    """A whole number of the header; raises DataError where it is none, or missing without a default."""
+    """A whole number of the header; raises DataError where it is not one, or missing without a default."""
     (value,) = numbers(header, field, 1, None if default is None else (float(default),))
     if not value.is_integer():
-        raise DataError("no whole number", field=field)
+        raise DataError("not a whole number", field=field)
     return int(value)
 
 
@@ -232,7 +232,7 @@ def kind_of(path: Path) -> str:
 
 
 def other_kind(kind: str) -> str:
-    """What a file of this SOP class holds that is known to be no image, such as a dose or a report; else empty."""
+    """What a file of this SOP class holds that is known not to be an image, such as a dose or a report; else empty."""
     with quiet():
         uid = UID(kind)
         return "" if uid.name == uid or "Image Storage" in uid.name else uid.name
@@ -252,7 +252,7 @@ def check_image(path: Path, header: Dataset, limits: Limits) -> None:
         if samples != 1 or kind != "MONOCHROME2":
             found = f"{samples} samples per pixel" if samples != 1 else kind[:16] or "nothing"
             dark = "Low values are bright in MONOCHROME1: invert it first" if kind == "MONOCHROME1" else None
-            raise DataError("is no plain grey image", found=found, expected="MONOCHROME2", hint=dark)
+            raise DataError("is not a plain grey image", found=found, expected="MONOCHROME2", hint=dark)
         allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
         if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
             raise DataError("bits that cannot be read", field="BitsAllocated", found=f"{stored} of {allocated}")
@@ -292,7 +292,7 @@ def _header(file: _Bounded) -> Dataset:
     header.file_meta = meta
     if "MediaStorageSOPClassUID" not in meta and (kind := text(header, "SOPClassUID")):
         meta.MediaStorageSOPClassUID = UID(kind)
-    with suppress(Exception):  # a character set that is none: texts are decoded as pydicom does
+    with suppress(Exception):  # not a character set: texts are decoded as pydicom does
         header.set_original_encoding(order[0], order[1], _codecs(header))
     for element in list(header.elements()):
         # A sequence of known length is kept as bytes until it is asked for: then a long one takes seconds and memory.

@@ -143,7 +143,7 @@ def _blamed(error: Exception, header: Dataset) -> str | None:
 def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> tuple[list[Dataset], list[str]]:
     """The source's headers of the slices first … first+z-1, fit for a segmentation, and what was changed in them."""
     if not isinstance(volume.source, DicomSource) or volume.spacing is None:
-        raise DataError("is no DICOM series", path=volume.path, found=volume.format, expected="DICOM")
+        raise DataError("is not a DICOM series", path=volume.path, found=volume.format, expected="DICOM")
     headers = volume.source.headers[first : first + shape[0]]
     if (len(headers), *shape[1:]) != (shape[0], *volume.shape[1:]):
         expected = f"slices within {volume.shape}"

@@ -48,9 +48,9 @@ class DicomSource:
 def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limits: Limits = LIMITS) -> Volume:
     """A series as a volume (1,Z,H,W), slices ordered along their normal, values rescaled (HU for CT).
 
-    path_or_files: a folder whose own files are the series (what is no DICOM image there is left out, but not what is
-    named like a slice), one file (Z = 1), or the files. Values are int16 where they fit, else int32, or float32 where
-    the slope is a fraction. Pixels of PixelPaddingValue take the smallest value of the others. `source` is a
+    path_or_files: a folder whose own files are the series (what is not a DICOM image there is left out, but not what
+    is named like a slice), one file (Z = 1), or the files. Values are int16 where they fit, else int32, or float32
+    where the slope is a fraction. Pixels of PixelPaddingValue take the smallest value of the others. `source` is a
     DicomSource. With `limits.skip_broken` files that cannot be read are left out, and named in it.
     Raises DataError for files that are damaged, empty or cut short, several series, slices that are missing, uneven
     (with the positions), twice or of another size, more than 4,096 files, colour, several frames, and more data than
@@ -210,7 +210,7 @@ def _is_padding(header: Dataset, stored: np.ndarray) -> np.ndarray:
             values = [header[field].value for field in fields if field in header]
             bounds = np.array([int(value) for value in values if isinstance(value, int)]).astype(stored.dtype)
     except Exception:
-        raise DataError("no whole number", field=fields[0]) from None
+        raise DataError("not a whole number", field=fields[0]) from None
     return (stored >= bounds.min()) & (stored <= bounds.max()) if bounds.size else np.zeros(stored.shape, bool)
 
 
@@ -257,13 +257,13 @@ def plane_of(path: Path, header: Dataset) -> Plane:
         lengths = np.linalg.norm(right), np.linalg.norm(down)
         if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(right @ down)) > _SAME_DIRECTION:
             expected = "two unit vectors at right angles"
-            raise DataError("no directions", field="ImageOrientationPatient", found=cosines, expected=expected)
+            raise DataError("not two directions", field="ImageOrientationPatient", found=cosines, expected=expected)
         low, high = _SPACING_MM
         if not low <= min(spacing) <= max(spacing) <= high:
             expected = f"{low:g} to {high:g} mm"
-            raise DataError("no distances", field="PixelSpacing", found=spacing, expected=expected)
+            raise DataError("not distances between pixels", field="PixelSpacing", found=spacing, expected=expected)
         if max(map(abs, position)) > _FAR_MM:
-            raise DataError("no place in a room", field="ImagePositionPatient", found=position)
+            raise DataError("is too far away", field="ImagePositionPatient", found=position)
         fields = ("SpacingBetweenSlices", "SliceThickness")
         stated = (abs(value) for field in fields for value in dicom.numbers(header, field, 1, (0.0,)))
         thickness = next((value for value in stated if low <= value <= high), 1.0)
