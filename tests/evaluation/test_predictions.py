@@ -280,6 +280,13 @@ def test_a_map_twice_names_the_case(tmp_path):
         open_maps(tmp_path)
 
 
+def test_two_files_of_arrays_for_one_case_are_refused(tmp_path, maps):
+    npz_folder(tmp_path, maps)
+    np.savez(tmp_path / "p1" / "a.npz", maps=maps["p1/a"])
+    with pytest.raises(DataError, match=r"a name twice; found p1/a"):
+        open_maps(tmp_path)
+
+
 def test_maps_of_two_sizes_name_the_file_and_case(tmp_path):
     write_png(tmp_path / "a" / "s1.png", np.zeros((2, 2), np.uint8))
     write_png(tmp_path / "a" / "s2.png", np.zeros((2, 3), np.uint8))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -28,6 +28,7 @@ from modiff.io.results import ARRAYS, SampleFolder, sample_folder, sample_names
 from modiff.io.text import is_litter, name_in_zip, one_spelling
 from modiff.io.volume import Volume, difference, remark
 
+T = TypeVar("T")
 FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), what `modiff sample` wrote, an NPZ or HDF5"
 _MAPS = (".png", ".tif", ".tiff", ".npy", ".nii.gz", ".nii")
 _REFUSED = (".jpg", ".jpeg", ".bmp", ".gif", ".dcm", ".pkl", ".pt", ".pth", ".mat")
@@ -224,25 +225,23 @@ class FolderMaps(MapSource):
         self.cases = self._named([*self._files, *self._npz, *self.sampled], ", ".join(others) or "an empty folder")
 
     def _case(self, folder: Path) -> str:
+        """What a folder, or a file without its ending, is called."""
         name = folder.relative_to(self.path).as_posix()
         return one_spelling(self.path.resolve().name if name == "." else name)
 
     def _add_folder(self, folder: Path, files: list[str]) -> None:
         case = self._case(folder)
         if sampled := sample_folder(folder):
-            _check_once(self.path, [case, *self.sampled])
-            self.sampled[case] = sampled
+            self._add(self.sampled, case, sampled)
             return
         if ARRAYS in files:
-            self._npz[case] = folder / ARRAYS
+            self._add(self._npz, case, folder / ARRAYS)
             return
         maps: dict[str, Path] = {}
         for file in files:
             suffix = next((end for end in _MAPS if file.lower().endswith(end)), None)
             if file.lower().endswith(".npz"):
-                self._npz[one_spelling((folder / file).relative_to(self.path).with_suffix("").as_posix())] = (
-                    folder / file
-                )
+                self._add(self._npz, self._case((folder / file).with_suffix("")), folder / file)
             elif file.lower().endswith(_REFUSED):
                 raise DataError("not a format for maps", path=folder / file, expected="PNG, NIfTI, TIFF, NPY or NPZ")
             elif suffix is not None:
@@ -251,10 +250,14 @@ class FolderMaps(MapSource):
                     found = f"{maps[name].name}, {file}"
                     raise DataError(f"the map {name!r} twice", path=self.path, field=case, found=found)
                 maps[name] = folder / file
-        if maps and case in self._files:
-            raise DataError("a name twice", path=self.path, found=case)
         if maps:
-            self._files[case] = maps
+            self._add(self._files, case, maps)
+
+    def _add(self, there: dict[str, T], case: str, found: T) -> None:
+        """Raises DataError for a second case of this name: spelled otherwise, or p1.npz beside p1/samples.npz."""
+        if case in there:
+            raise DataError("a name twice", path=self.path, found=case)
+        there[case] = found
 
     def read(self, case: str) -> RawMaps:
         """The case's maps in the order of their names; they must be of one size and place."""
