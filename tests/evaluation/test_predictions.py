@@ -317,6 +317,13 @@ def test_files_outside_a_cases_folder_are_refused(tmp_path):
         open_maps(tmp_path)
 
 
+@pytest.mark.parametrize("one_case", [False, True])
+def test_a_cases_folder_may_be_called_as_the_folder_it_lies_in(tmp_path, maps, one_case):
+    png_folder(tmp_path / "p1", {"p1": maps["p1/a"], "p2": maps["p1/b"]})
+    with open_maps(tmp_path / "p1", one_case=one_case) as source:
+        assert (source.cases, source.notes) == (("p1", "p2"), ())
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="no cases"):
         open_maps(tmp_path)

@@ -217,7 +217,8 @@ class FolderMaps(MapSource):
             files = sorted(name for name in names if not is_litter(name))
             self._add_folder(Path(folder), files)
             others += files[: 4 - len(others)]
-        own = self._files.get(self._case(path), {})
+        named = self._files.get(self._case(path), {})  # a folder inside this one may have its name
+        own = {name: file for name, file in named.items() if file.parent == path}
         if own and not (one_case and len(self._files) == 1 and not self._npz and not self.sampled):
             raise DataError("files outside a case's folder", path=next(iter(own.values())), expected=FORMATS)
         if own:
