@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 from modiff.data.masks import palette_fault
+from modiff.data.store import SIGNATURE
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarded, located, natural
@@ -307,12 +308,12 @@ def open_maps(path: str | Path, limits: Limits = LIMITS, *, one_case: bool = Fal
         return FolderMaps(path, limits, one_case=one_case)
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(len(SIGNATURE))
     except OSError as error:
         raise DataError("cannot be read", path=path, found=error.strerror, expected=FORMATS) from None
     if start.startswith(b"PK"):
         return NpzMaps(path, limits)
-    if start == b"\x89HDF\r\n\x1a\n":
+    if start == SIGNATURE:
         return Hdf5Maps(path, limits)
     raise DataError("not a set of maps", path=path, expected=FORMATS)
 
