@@ -237,7 +237,7 @@ def test_missing_raters_name_the_case_or_count_as_unread(volumes, capsys):
     (volumes / "raters" / "y" / "r1.nii.gz").unlink()
     words = (volumes / "samples", "--truth", volumes / "raters", "-n", 2, "-o", volumes / "s")
     assert score(*words) == 2
-    assert "y: missing raters; found 1 raters; expected 2" in capsys.readouterr().err
+    assert "y: missing raters; found 1 rater; expected 2" in capsys.readouterr().err
     assert score(*words, "--unread-missing") == 0
     table = scored(volumes / "s", "all")[1]
     assert table.frame["raters"]["y/slice-000"] == 1
