@@ -94,13 +94,10 @@ def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
         marked |= marks(drawn.maps).any(1).cpu()
         if drawn.seconds is not None:
             seconds[str(drawn.steps)] = drawn.seconds
+    names = ("case", "patient", "stratum", "raters", "marked", "values")
     about = (sampled.cases, sampled.patients, strata_of(masks.flatten(2).any(-1), read), read.sum(1).tolist())
-    rows = [
-        {"case": case, "patient": patient, "stratum": stratum, "raters": raters, "values": values, "seconds": seconds}
-        for case, patient, stratum, raters, values in zip(*about, rows_of(columns, len(masks)), strict=True)
-    ]
-    for row, marks_any in zip(rows, marked.tolist(), strict=True):
-        row["marked"] = marks_any
+    every = zip(*about, marked.tolist(), rows_of(columns, len(masks)), strict=True)
+    rows: list[Row] = [dict(zip(names, row, strict=True)) | {"seconds": seconds} for row in every]
     if other:
         for row, case, values in zip(rows, other.case, rows_of(controls, len(masks)), strict=True):
             row["control"] = {"case": case, "values": values}
