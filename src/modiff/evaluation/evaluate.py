@@ -148,9 +148,10 @@ def evaluate_to_folder(
 
 
 def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress) -> Path:
-    """Scores samples in files against every case of the truth and writes <split>.csv and <split>.json to `folder`.
+    """Scores samples in files against the raters in `source.truth` and writes a CSV and a JSON to `folder`.
 
-    Returns the JSON. name: of the method. progress: called with (cases done, cases in all).
+    Returns the JSON. The files are named by `settings.name(split)`. name: of the method. progress: called with (cases
+    done, cases in all).
     Raises DataError that names the case where predictions and truth do not fit, where nobody read any image, and where
     another process works in the folder.
     """
@@ -231,8 +232,10 @@ def split_to_score(loaded: LoadedModel, data: str | Path, split: str, fold: str 
 
 
 def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
-    """How the images differ from those that the model was trained on, or that they may be the same, in words; and
-    whether it has hardly been trained."""
+    """How the images differ from those that the model was trained on, in words.
+
+    Also that they may be the same images, and that the model has hardly been trained.
+    """
     from modiff.methods.run_folder import hardly_trained
 
     found = [*_described_otherwise(loaded.data, images)]
@@ -244,7 +247,7 @@ def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
 
 
 def _described_otherwise(trained: DataSpec, images: MemoryStore) -> Iterator[str]:
-    """What a store says of itself that the model's training data said otherwise; what one does not say is no matter."""
+    """What a store and the model's training data describe differently; what either leaves out is ignored."""
     there = {name: getattr(images.info, name) for name in ("intensity", "prompt", "fit", "modality")}
     there["orientation"] = images.place.get("orientation")
     for field, here in there.items():

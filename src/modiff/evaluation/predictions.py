@@ -1,4 +1,4 @@
-"""Maps that other programs made, case by case: a folder of PNG or NIfTI, NPZ, or HDF5. The same for samples and raters.
+"""Maps in files, case by case: what `modiff sample` wrote, a folder of PNG or NIfTI, NPZ, or HDF5.
 
 A case holds several maps: samples where predictions are read, raters where the ground truth is.
 """
@@ -331,7 +331,7 @@ def check_place(
 
 
 def _read_map(path: Path, limits: Limits) -> Volume:
-    """A map; DataError for a palette of colours whose indices are no classes."""
+    """A map; DataError for a palette of colours whose indices are not classes."""
     one = read_image(path, limits=limits, mask=True)
     if fault := palette_fault(one):
         raise fault

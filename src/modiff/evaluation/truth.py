@@ -176,9 +176,9 @@ class Values:
     """Turns a case's numbers into masks or probabilities, all cases of a set alike, the foreground value map by map.
 
     meaning "masks": class indices 0 to K, or with one class 0 and one other value (`Foreground`); "probabilities":
-    floats in [0,1], or 8 and 16-bit numbers whose maximum is 1; "auto": floats are probabilities unless they hold 0 and
-    one larger number, whole numbers are masks where no other value occurs and probabilities otherwise, and a set in
-    which both occur is refused: it must be said. said: what was decided of files.
+    floats in [0,1], or 8 and 16-bit numbers whose maximum is 1. "auto": floats are probabilities unless they hold 0 and
+    one number above 1, or several classes in one channel; whole numbers are masks where no other value occurs, else
+    probabilities, and a set in which both occur is refused. said: what was decided of files.
     """
 
     def __init__(self, meaning: Meaning, classes: int) -> None:
