@@ -1,4 +1,4 @@
-"""A benchmark's way: what it leaves, how it goes on, and that one failure is one failure."""
+"""A benchmark's way: what it leaves, how it resumes, and that one failure is one failure."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_a_file_where_a_run_should_be_fails_that_run_alone(store, tmp_path):
 
 
 def test_the_time_of_a_start_ends_scoring_too(store, tmp_path, trained):
-    """The clock jumps to its end while samples are drawn: the next start goes on with scoring."""
+    """The clock jumps to its end while samples are drawn: the next start resumes with scoring."""
     work = iter([0.0] * 50)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "evaluate_to_folder", stopped_by_its_progress)

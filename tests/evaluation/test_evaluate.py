@@ -145,8 +145,8 @@ def test_strata_but_all_exclude_each_other_and_cover_the_images():
 def test_strata_follow_from_who_marked():
     split = discs()
     table = evaluate(IidRaters(), split, SMALL, split="test")
-    share = split.masks.any((2, 3)).mean(1)
-    names = np.where(share == 1, "all_marked", np.where(share == 0, "none", "some_empty"))
+    fraction = split.masks.any((2, 3)).mean(1)
+    names = np.where(fraction == 1, "all_marked", np.where(fraction == 0, "none", "some_empty"))
     assert table.frame["stratum"].tolist() == names.tolist()
 
 

@@ -237,7 +237,7 @@ def test_missing_raters_name_the_case_or_count_as_unread(volumes, capsys):
     (volumes / "raters" / "y" / "r1.nii.gz").unlink()
     words = (volumes / "samples", "--truth", volumes / "raters", "-n", 2, "-o", volumes / "s")
     assert score(*words) == 2
-    assert "y: missing raters; found 1 raters; expected 2" in capsys.readouterr().err
+    assert "y: missing raters; found 1 rater; expected 2" in capsys.readouterr().err
     assert score(*words, "--unread-missing") == 0
     table = scored(volumes / "s", "all")[1]
     assert table.frame["raters"]["y/slice-000"] == 1
@@ -278,6 +278,23 @@ def test_weights_of_samples_count(tmp_path, store, split):
             for name, n in (("a", 2), ("b", 4))
         )
         np.testing.assert_allclose(weighted, repeated, atol=1e-9)
+
+
+def test_weights_of_a_case_do_not_change_the_other_cases(tmp_path):
+    """NCC, CI and surface distances are undefined for unequal weights, and for no other case of the same files."""
+    rng = np.random.default_rng(3)
+    for case, weights in {"a": [1, 1, 1], "b": [2, 1, 1], "c": [0.2, 0.2, 0.2]}.items():
+        (tmp_path / "samples" / case).mkdir(parents=True)
+        maps = rng.random((3, 8, 8)) < 0.4
+        np.savez(tmp_path / "samples" / case / "samples.npz", maps=maps.astype(np.float32), weights=weights)
+        for j in range(2):
+            write_png(tmp_path / "raters" / case / f"{j}.png", rng.random((8, 8)) < 0.4)
+    words = ("-n", 3, "--metrics", "all", "--protocol", "standard", "-o", tmp_path / "s")
+    assert score(tmp_path / "samples", "--truth", tmp_path / "raters", *words) == 0
+    table = scored(tmp_path / "s", "all")[1]
+    for metric in ("ncc", "ci", "hd95"):
+        found = table.columns[Quantity("standard", 0.5, 3, None, "model", metric)]
+        assert np.isnan(found).tolist() == [False, True, False], metric
 
 
 def test_a_fixed_subset_of_the_images_can_be_scored(tmp_path, predictions, store):

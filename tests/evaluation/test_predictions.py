@@ -280,6 +280,13 @@ def test_a_map_twice_names_the_case(tmp_path):
         open_maps(tmp_path)
 
 
+def test_two_files_of_arrays_for_one_case_are_refused(tmp_path, maps):
+    npz_folder(tmp_path, maps)
+    np.savez(tmp_path / "p1" / "a.npz", maps=maps["p1/a"])
+    with pytest.raises(DataError, match=r"a name twice; found p1/a"):
+        open_maps(tmp_path)
+
+
 def test_maps_of_two_sizes_name_the_file_and_case(tmp_path):
     write_png(tmp_path / "a" / "s1.png", np.zeros((2, 2), np.uint8))
     write_png(tmp_path / "a" / "s2.png", np.zeros((2, 3), np.uint8))
@@ -308,6 +315,13 @@ def test_files_outside_a_cases_folder_are_refused(tmp_path):
     write_png(tmp_path / "s1.png", np.zeros((2, 2), np.uint8))
     with pytest.raises(DataError, match="outside a case's folder"):
         open_maps(tmp_path)
+
+
+@pytest.mark.parametrize("one_case", [False, True])
+def test_a_cases_folder_may_be_called_as_the_folder_it_lies_in(tmp_path, maps, one_case):
+    png_folder(tmp_path / "p1", {"p1": maps["p1/a"], "p2": maps["p1/b"]})
+    with open_maps(tmp_path / "p1", one_case=one_case) as source:
+        assert (source.cases, source.notes) == (("p1", "p2"), ())
 
 
 def test_an_empty_folder_is_refused(tmp_path):

@@ -227,7 +227,7 @@ def test_a_table_that_a_spreadsheet_saved_again_is_the_same(tmp_path):
     assert one.frame["raters"].tolist() == [2, 3]
 
 
-def test_strata_ask_the_readers_only():
+def test_strata_ask_only_the_raters_who_read_the_image():
     marked = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=torch.bool)
     read = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 0], [0, 0, 0]], dtype=torch.bool)
     assert strata_of(marked, read) == ["all_marked", "some_empty", "none", "all_marked", "unread"]

@@ -61,7 +61,7 @@ def test_columns_of_masks_are_those_of_the_functional_core(batch, maps, scored, 
     binary, masks = protocol.binarise(maps[:, :n]), batch.masks
     insight = F.collective_insight(binary, masks)
     surface = F.surface_distances(binary, masks)
-    shares = F.presence_fractions(binary, masks)
+    fractions = F.presence_fractions(binary, masks)
     expected = {
         "ged": F.ged(binary, masks, estimator=protocol.ged_estimator),
         "hm_iou": F.hm_iou(binary, masks, matching=protocol.matching),
@@ -73,8 +73,8 @@ def test_columns_of_masks_are_those_of_the_functional_core(batch, maps, scored, 
         "ci_agreement": insight.agreement,
         "hd95": surface.hd95,
         "average_surface_distance": surface.average,
-        "presence_samples": shares.samples,
-        "presence_raters": shares.raters,
+        "presence_samples": fractions.samples,
+        "presence_raters": fractions.raters,
     }
     for metric, values in expected.items():
         found = scored[Quantity(name, protocol.threshold, n, None, "model", metric)]
@@ -115,16 +115,16 @@ def test_pooled_errors_are_those_of_the_functional_core(batch, maps, scored):
     (ece,) = select(records, metric="ece", **wanted)
     (presence,) = select(records, metric="presence_ece", **wanted)
     assert ece.value == pytest.approx(float(F.pooled_calibration_error(F.calibration_bins(own, split.masks))), abs=1e-9)
-    shares = F.presence_fractions(binarise(own, None), split.masks)
-    assert presence.value == pytest.approx(float(F.presence_calibration_error(shares)), abs=1e-9)
+    fractions = F.presence_fractions(binarise(own, None), split.masks)
+    assert presence.value == pytest.approx(float(F.presence_calibration_error(fractions)), abs=1e-9)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=1, max_size=30))
 def test_presence_is_pooled_as_the_functional_core_pools_it(counts):
-    shares = np.array(counts) / 10
-    found = pooled({"presence_samples": shares[:, 0], "presence_raters": shares[:, 1]})["presence_ece"]
+    fractions = np.array(counts) / 10
+    found = pooled({"presence_samples": fractions[:, 0], "presence_raters": fractions[:, 1]})["presence_ece"]
     value = pooled_error_interval(found.gaps, ["p"] * len(counts)).value
-    expected = F.presence_calibration_error(F.Presence(*(torch.from_numpy(x) for x in shares.T.copy())))
+    expected = F.presence_calibration_error(F.Presence(*(torch.from_numpy(x) for x in fractions.T.copy())))
     assert value == pytest.approx(float(expected), abs=1e-9)
 
 

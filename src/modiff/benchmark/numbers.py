@@ -86,7 +86,7 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
     for group in (METHODS, ABLATIONS, EDGES, CONTROLS):
         keys = [key for key, facts in state.rows.items() if group in facts.tables and key in by_row]
         if group != METHODS and not any(state.rows[key].tables == (group,) for key in keys):
-            continue  # MoDiff alone is no table of ablations
+            continue  # MoDiff alone is not a table of ablations
         for way in ways if keys else ():
             numbers += _table(group, *way, {key: by_row[key] for key in keys}, state, resamples)
     used, table = {run.name for run in runs}, first.table

@@ -106,7 +106,7 @@ def benchmark(
 
 @dataclass
 class _Start:
-    """One start of a benchmark: the runs to do, those asked for, go from waiting over training and trained to done.
+    """One start of a benchmark: it takes the runs asked for from waiting through training and trained to done.
 
     images: those in memory, of the split of `fold` that is scored. deadline: on the monotonic clock.
     """
@@ -192,7 +192,7 @@ class _Start:
             raise _Stopped
 
     def score(self, run: Run) -> None:
-        """Evaluates the run as all are; rows that an interrupted evaluation of something else left are thrown away."""
+        """Evaluates the run as all others; rows that an evaluation of something else left unfinished are discarded."""
         folder, split = self.folder / run.name, fold_split(run.fold, self.state.settings.split)
         loaded, facts = load_model(folder), self.state.rows[run.row]
         if facts.cost is None:  # what `modiff info` says of this configuration on images of this store
@@ -222,7 +222,7 @@ def train_in_processes(
     """`modiff train` on several devices; returns why the budget is not spent, None where it is.
 
     It is a process of its own, in which Lightning starts the others: in this one DDP would run the rest of the
-    benchmark once a device. Raises CheckpointError where it fails.
+    benchmark once per device. Raises CheckpointError where it fails.
     """
     write_config(folder / SETTINGS, config)
     words = ["train", "--config", folder / SETTINGS, "--data", data, "-o", folder]

@@ -156,7 +156,7 @@ def read_state(folder: str | Path) -> State:
 def merge_state(
     folder: Path, settings: BenchmarkSettings, rows: Sequence[Row], data: dict[str, Any], made: dict[str, Any]
 ) -> State:
-    """The state with what is asked for now: methods and seeds may be added, budget and data may not change.
+    """The state of the folder with the rows and seeds asked for: these may be added, budget and data may not change.
 
     Raises ConfigError where the folder holds a benchmark of another budget, batch size, split or store, and where the
     scoring is another but not all its rows are asked for.

@@ -237,7 +237,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Differences of every pair of methods, in the order given; notes: what a reader should know."""
+    """Differences of every pair of methods, in the order given; notes: what a user should know."""
 
     methods: tuple[Method, ...]
     differences: list[Difference]

@@ -94,13 +94,10 @@ def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
         marked |= marks(drawn.maps).any(1).cpu()
         if drawn.seconds is not None:
             seconds[str(drawn.steps)] = drawn.seconds
+    names = ("case", "patient", "stratum", "raters", "marked", "values")
     about = (sampled.cases, sampled.patients, strata_of(masks.flatten(2).any(-1), read), read.sum(1).tolist())
-    rows = [
-        {"case": case, "patient": patient, "stratum": stratum, "raters": raters, "values": values, "seconds": seconds}
-        for case, patient, stratum, raters, values in zip(*about, rows_of(columns, len(masks)), strict=True)
-    ]
-    for row, marks_any in zip(rows, marked.tolist(), strict=True):
-        row["marked"] = marks_any
+    every = zip(*about, marked.tolist(), rows_of(columns, len(masks)), strict=True)
+    rows: list[Row] = [dict(zip(names, row, strict=True)) | {"seconds": seconds} for row in every]
     if other:
         for row, case, values in zip(rows, other.case, rows_of(controls, len(masks)), strict=True):
             row["control"] = {"case": case, "values": values}
@@ -151,9 +148,10 @@ def evaluate_to_folder(
 
 
 def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progress: Progress) -> Path:
-    """Scores samples in files against every case of the truth and writes <split>.csv and <split>.json to `folder`.
+    """Scores samples in files against the raters in `source.truth` and writes a CSV and a JSON to `folder`.
 
-    Returns the JSON. name: of the method. progress: called with (cases done, cases in all).
+    Returns the JSON. The files are named by `settings.name(split)`. name: of the method. progress: called with (cases
+    done, cases in all).
     Raises DataError that names the case where predictions and truth do not fit, where nobody read any image, and where
     another process works in the folder.
     """
@@ -234,8 +232,10 @@ def split_to_score(loaded: LoadedModel, data: str | Path, split: str, fold: str 
 
 
 def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
-    """How the images differ from those that the model was trained on, or that they may be the same, in words; and
-    whether it has hardly been trained."""
+    """How the images differ from those that the model was trained on, in words.
+
+    Also that they may be the same images, and that the model has hardly been trained.
+    """
     from modiff.methods.run_folder import hardly_trained
 
     found = [*_described_otherwise(loaded.data, images)]
@@ -247,7 +247,7 @@ def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
 
 
 def _described_otherwise(trained: DataSpec, images: MemoryStore) -> Iterator[str]:
-    """What a store says of itself that the model's training data said otherwise; what one does not say is no matter."""
+    """What a store and the model's training data describe differently; what either leaves out is ignored."""
     there = {name: getattr(images.info, name) for name in ("intensity", "prompt", "fit", "modality")}
     there["orientation"] = images.place.get("orientation")
     for field, here in there.items():

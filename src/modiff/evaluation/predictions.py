@@ -1,4 +1,4 @@
-"""Maps that other programs made, case by case: a folder of PNG or NIfTI, NPZ, or HDF5. The same for samples and raters.
+"""Maps in files, case by case: what `modiff sample` wrote, a folder of PNG or NIfTI, NPZ, or HDF5.
 
 A case holds several maps: samples where predictions are read, raters where the ground truth is.
 """
@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
 from modiff.data.masks import palette_fault
+from modiff.data.store import SIGNATURE
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarded, located, natural
@@ -28,6 +29,7 @@ from modiff.io.results import ARRAYS, SampleFolder, sample_folder, sample_names
 from modiff.io.text import is_litter, name_in_zip, one_spelling
 from modiff.io.volume import Volume, difference, remark
 
+T = TypeVar("T")
 FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), what `modiff sample` wrote, an NPZ or HDF5"
 _MAPS = (".png", ".tif", ".tiff", ".npy", ".nii.gz", ".nii")
 _REFUSED = (".jpg", ".jpeg", ".bmp", ".gif", ".dcm", ".pkl", ".pt", ".pth", ".mat")
@@ -216,7 +218,8 @@ class FolderMaps(MapSource):
             files = sorted(name for name in names if not is_litter(name))
             self._add_folder(Path(folder), files)
             others += files[: 4 - len(others)]
-        own = self._files.get(self._case(path), {})
+        named = self._files.get(self._case(path), {})  # a folder inside this one may have its name
+        own = {name: file for name, file in named.items() if file.parent == path}
         if own and not (one_case and len(self._files) == 1 and not self._npz and not self.sampled):
             raise DataError("files outside a case's folder", path=next(iter(own.values())), expected=FORMATS)
         if own:
@@ -224,25 +227,23 @@ class FolderMaps(MapSource):
         self.cases = self._named([*self._files, *self._npz, *self.sampled], ", ".join(others) or "an empty folder")
 
     def _case(self, folder: Path) -> str:
+        """What a folder, or a file without its ending, is called."""
         name = folder.relative_to(self.path).as_posix()
         return one_spelling(self.path.resolve().name if name == "." else name)
 
     def _add_folder(self, folder: Path, files: list[str]) -> None:
         case = self._case(folder)
         if sampled := sample_folder(folder):
-            _check_once(self.path, [case, *self.sampled])
-            self.sampled[case] = sampled
+            self._add(self.sampled, case, sampled)
             return
         if ARRAYS in files:
-            self._npz[case] = folder / ARRAYS
+            self._add(self._npz, case, folder / ARRAYS)
             return
         maps: dict[str, Path] = {}
         for file in files:
             suffix = next((end for end in _MAPS if file.lower().endswith(end)), None)
             if file.lower().endswith(".npz"):
-                self._npz[one_spelling((folder / file).relative_to(self.path).with_suffix("").as_posix())] = (
-                    folder / file
-                )
+                self._add(self._npz, self._case((folder / file).with_suffix("")), folder / file)
             elif file.lower().endswith(_REFUSED):
                 raise DataError("not a format for maps", path=folder / file, expected="PNG, NIfTI, TIFF, NPY or NPZ")
             elif suffix is not None:
@@ -251,10 +252,14 @@ class FolderMaps(MapSource):
                     found = f"{maps[name].name}, {file}"
                     raise DataError(f"the map {name!r} twice", path=self.path, field=case, found=found)
                 maps[name] = folder / file
-        if maps and case in self._files:
-            raise DataError("a name twice", path=self.path, found=case)
         if maps:
-            self._files[case] = maps
+            self._add(self._files, case, maps)
+
+    def _add(self, there: dict[str, T], case: str, found: T) -> None:
+        """Raises DataError for a second case of this name: spelled otherwise, or p1.npz beside p1/samples.npz."""
+        if case in there:
+            raise DataError("a name twice", path=self.path, found=case)
+        there[case] = found
 
     def read(self, case: str) -> RawMaps:
         """The case's maps in the order of their names; they must be of one size and place."""
@@ -303,12 +308,12 @@ def open_maps(path: str | Path, limits: Limits = LIMITS, *, one_case: bool = Fal
         return FolderMaps(path, limits, one_case=one_case)
     try:
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(len(SIGNATURE))
     except OSError as error:
         raise DataError("cannot be read", path=path, found=error.strerror, expected=FORMATS) from None
     if start.startswith(b"PK"):
         return NpzMaps(path, limits)
-    if start == b"\x89HDF\r\n\x1a\n":
+    if start == SIGNATURE:
         return Hdf5Maps(path, limits)
     raise DataError("not a set of maps", path=path, expected=FORMATS)
 
@@ -326,7 +331,7 @@ def check_place(
 
 
 def _read_map(path: Path, limits: Limits) -> Volume:
-    """A map; DataError for a palette of colours whose indices are no classes."""
+    """A map; DataError for a palette of colours whose indices are not classes."""
     one = read_image(path, limits=limits, mask=True)
     if fault := palette_fault(one):
         raise fault

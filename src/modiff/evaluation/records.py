@@ -103,9 +103,9 @@ def _finite(value: Any) -> Any:
 
 
 def write_json(path: str | Path, made: Mapping[str, Any], strata: object, name: str, rows: Iterable[Any]) -> Path:
-    """Writes made, strata (unless None) and, as `name`, dataclasses, one a line; the file is there whole or not at all.
+    """Writes made, strata (unless None) and, as `name`, dataclasses, one per line.
 
-    Numbers that are not finite become null.
+    The file is there whole or not at all. Numbers that are not finite become null.
     """
     lines = ",\n  ".join(json.dumps(_finite(asdict(row)), allow_nan=False) for row in rows)
     how = json.dumps(_finite(made), indent=1, allow_nan=False, ensure_ascii=False).replace("\n", "\n ")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, islice, zip_longest
 from pathlib import PurePath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -181,8 +181,12 @@ class FileSamples:
     def batches(self) -> Iterator[tuple[int, Sampled]]:
         """Images that can be scored together, and how many cases are done with them; a large volume comes in parts."""
         every = chain.from_iterable(map(self._images, range(len(self.rows))))
-        kinds = groupby(every, key=lambda image: (image.maps.shape, image.maps.dtype, image.masks.shape))
-        for (shape, *_), alike in kinds:
+
+        def kind(image: _Image) -> tuple[Any, ...]:
+            weighted = _unequal(image.weights[None]) is not None  # weights change how metrics are computed
+            return image.maps.shape, image.maps.dtype, image.masks.shape, weighted
+
+        for (shape, *_), alike in groupby(every, key=kind):
             while images := list(islice(alike, max(1, _VALUES_AT_ONCE // shape.numel()))):
                 names, patients, done, *tensors = zip(*images, strict=True)
                 maps, masks, read, weights = map(torch.stack, tensors)

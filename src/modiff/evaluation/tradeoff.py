@@ -40,7 +40,7 @@ class Tradeoff:
     """What is drawn: lines of one metric on the same images, and its references.
 
     references: records of the majority vote and, for GED on all images, of the i.i.d. reference. images, patients: of
-    the stratum, whether or not the metric is defined on them. notes: what a reader must know, in words.
+    the stratum, whether or not the metric is defined on them. notes: what a user should know, in words.
     """
 
     lines: tuple[Line, ...]

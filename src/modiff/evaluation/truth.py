@@ -15,7 +15,7 @@ import numpy as np
 
 from modiff.data.masks import ROUNDING, Foreground, Notes, two_valued, values, whole
 from modiff.data.store import SIGNATURE, Store
-from modiff.errors import ConfigError, DataError
+from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation.predictions import MapSource, RawMaps, open_maps
 from modiff.io.files import LIMITS, Limits, guarding
 from modiff.io.text import read_table
@@ -80,13 +80,14 @@ class FileTruth(ExitStack):
         self._raters = max(counts.values())
         few = [case for case, count in counts.items() if count < self._raters]
         if few and not unread_missing:
-            found = f"{counts[few[0]]} raters" + (f", and {len(few) - 1} more cases with too few" if few[1:] else "")
+            more = f", and {counted(len(few) - 1, 'more case')} with too few" if few[1:] else ""
+            found = counted(counts[few[0]], "rater") + more
             hint, expected = "--unread-missing takes them for raters who did not read the case.", self._raters
             raise DataError("missing raters", path=self.path, field=few[0], hint=hint, found=found, expected=expected)
         if patients is not None:
             unknown = [case for case in self.cases if case not in patients]
             if unknown:
-                raise DataError(f"{len(unknown)} cases without a patient", path=self.path, field=unknown[0])
+                raise DataError(f"{counted(len(unknown), 'case')} without a patient", path=self.path, field=unknown[0])
             self.patients = tuple(patients[case] for case in self.cases)
         elif all("/" in case for case in self.cases):
             self.patients = tuple(case.partition("/")[0] for case in self.cases)
@@ -175,9 +176,9 @@ class Values:
     """Turns a case's numbers into masks or probabilities, all cases of a set alike, the foreground value map by map.
 
     meaning "masks": class indices 0 to K, or with one class 0 and one other value (`Foreground`); "probabilities":
-    floats in [0,1], or 8 and 16-bit numbers whose maximum is 1; "auto": floats are probabilities unless they hold 0 and
-    one larger number, whole numbers are masks where no other value occurs and probabilities otherwise, and a set in
-    which both occur is refused: it must be said. said: what was decided of files.
+    floats in [0,1], or 8 and 16-bit numbers whose maximum is 1. "auto": floats are probabilities unless they hold 0 and
+    one number above 1, or several classes in one channel; whole numbers are masks where no other value occurs, else
+    probabilities, and a set in which both occur is refused. said: what was decided of files.
     """
 
     def __init__(self, meaning: Meaning, classes: int) -> None:
