@@ -73,7 +73,7 @@ def main() -> None:
     """Draws the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder of `modiff demo`")
-    parser.add_argument("-o", dest="output", type=Path, default=Path(__file__).parent / "img" / "demo.png")
+    parser.add_argument("-o", dest="output", type=Path, default=Path("docs/img/demo.png"))
     args = parser.parse_args()
     predictor = modiff.Predictor(modiff.load_model(args.run))
     lines: list[list[Cell]] = []

@@ -367,7 +367,7 @@ def floor_picture(samples: Tensor, masks: Tensor) -> Figure:
 def main() -> None:
     """Draws all pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--into", type=Path, default=Path(__file__).parent / "img")
+    parser.add_argument("--into", type=Path, default=Path("docs/img"))
     folder = parser.parse_args().into
     folder.mkdir(parents=True, exist_ok=True)
     one, many = scene(), population(64)
