@@ -25,7 +25,7 @@ GREYS, HUES = 48, 208  # of the PNG's palette: the picture travels with the repo
 def choose(store: modiff.Store) -> list[int]:
     """A test image that every rater marked, and one that some did not mark: of each the one most disagreed about."""
     chosen = []
-    for wanted in (lambda share: share == 1, lambda share: 0.5 <= share < 1):
+    for wanted in (lambda part: part == 1, lambda part: 0.5 <= part < 1):
         scores = {}
         for row in store.rows("test").tolist():
             masks = store.masks(row) > 0

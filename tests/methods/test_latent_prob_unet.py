@@ -146,7 +146,7 @@ def test_z_follows_the_prior() -> None:
     combine = model.combine
     encoding = model.encode(random_batch(1).image)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(combine, "forward", lambda share, z: (seen.append(z), torch.zeros(1, z.shape[1], 1, 1, 1))[1])
+        patch.setattr(combine, "forward", lambda features, z: (seen.append(z), torch.zeros(1, z.shape[1], 1, 1, 1))[1])
         model.sample(encoding, 4000, seeds=torch.tensor([9]))
     z, prior = torch.cat(seen, 1)[0], encoding.latent
     sigma = prior.log_sigma[0].exp()
@@ -172,7 +172,7 @@ def test_more_steps_than_one_are_refused() -> None:
     assert torch.equal(model.sample(image, 2, seeds=seeds, steps=1).maps, model.sample(image, 2, seeds=seeds).maps)
 
 
-def test_readers_other_than_single_are_refused() -> None:
+def test_raters_other_than_single_are_refused() -> None:
     with pytest.raises(ConfigError, match="raters"):
         _model().eval().sample(random_batch(1).image, 2, seeds=torch.tensor([1]), raters="all")
 

@@ -115,7 +115,7 @@ def settings(args: argparse.Namespace, steps: int | None) -> EvaluationSettings:
 
 
 def trained(config: RunConfig, args: argparse.Namespace, folder: Path, deadline: Deadline) -> Path:
-    """Trains, or goes on training, and publishes 16-bit averaged weights to <folder>/model; TimeOver if unfinished."""
+    """Trains, or resumes training, and publishes 16-bit averaged weights to <folder>/model; TimeOver if unfinished."""
     import torch
 
     from modiff.methods.run_folder import publish
@@ -135,7 +135,7 @@ def trained(config: RunConfig, args: argparse.Namespace, folder: Path, deadline:
 
 
 def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int | None, ...], until: Deadline) -> None:
-    """Scores the test split, a file for each number of steps, going on where an earlier start stopped."""
+    """Scores the test split, a file for each number of steps, resuming where an earlier start stopped."""
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import evaluate_to_folder
     from modiff.evaluation.records import read_result
