@@ -12,8 +12,8 @@ from torch.distributions import Independent, Normal, kl_divergence
 from modiff.config.methods import ProbUNetConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
-from modiff.methods import latent
-from modiff.methods.latent import ProbUNet
+from modiff.methods import prob_unet
+from modiff.methods.prob_unet import ProbUNet
 from modiff.methods.registry import build
 from modiff.types import DataSpec
 
@@ -102,9 +102,9 @@ def test_an_image_that_nobody_read_does_not_count() -> None:
 def test_padding_does_not_count_in_the_loss() -> None:
     batch = random_batch(2, size=(13, 18))
     logits_seen = []
-    entropy = latent.pixel_cross_entropy
+    entropy = prob_unet.pixel_cross_entropy
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "pixel_cross_entropy", lambda x, y: logits_seen.append(x.shape) or entropy(x, y))
+        patch.setattr(prob_unet, "pixel_cross_entropy", lambda x, y: logits_seen.append(x.shape) or entropy(x, y))
         _model().training_loss(batch, rng=_rng())
     assert logits_seen == [(2, 1, 13, 18)]
 
