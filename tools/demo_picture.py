@@ -25,7 +25,7 @@ GREYS, HUES = 48, 208  # of the PNG's palette: the picture travels with the repo
 def choose(store: modiff.Store) -> list[int]:
     """A test image that every rater marked, and one that some did not mark: of each the one most disagreed about."""
     chosen = []
-    for wanted in (lambda share: share == 1, lambda share: 0.5 <= share < 1):
+    for wanted in (lambda part: part == 1, lambda part: 0.5 <= part < 1):
         scores = {}
         for row in store.rows("test").tolist():
             masks = store.masks(row) > 0
@@ -73,7 +73,7 @@ def main() -> None:
     """Draws the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder of `modiff demo`")
-    parser.add_argument("-o", dest="output", type=Path, default=Path(__file__).parent / "img" / "demo.png")
+    parser.add_argument("-o", dest="output", type=Path, default=Path("docs/img/demo.png"))
     args = parser.parse_args()
     predictor = modiff.Predictor(modiff.load_model(args.run))
     lines: list[list[Cell]] = []

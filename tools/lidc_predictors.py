@@ -1,7 +1,7 @@
 """Simple predictors that know the raters, scored on a store's test split: what numbers mean before a model is trained.
 
-The same samples an image under both protocols, with 95 % intervals by bootstrap over patients. Writes a table of images
-(CSV) and the records (JSON) as `modiff evaluate` does, and prints Markdown.
+The same samples per image under both protocols, with 95 % intervals by bootstrap over patients. Writes a table of
+images (CSV) and the records (JSON) as `modiff evaluate` does, and prints Markdown.
 
     python tools/lidc_predictors.py --data lidc.h5 [-n 16] [-o FOLDER] [--into docs/metrics.md]
 """
@@ -127,7 +127,7 @@ def cell(records: list[Record]) -> str:
 
 
 def markdown(result: Result, n: int, data: str) -> str:
-    """A table a protocol, and one by stratum."""
+    """A table per protocol, and one by stratum."""
     names = {name: text for name, (text, _) in PREDICTORS.items()} | BESIDE
     counts = result.strata
     size = f"{counts['all']['images']} images of {counts['all']['patients']} patients"
@@ -176,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="the store")
     parser.add_argument("--split", default="test")
-    parser.add_argument("-n", type=int, default=16, help="samples an image")
+    parser.add_argument("-n", type=int, default=16, help="samples per image")
     parser.add_argument("-o", dest="output", type=Path, help="folder for the CSV and the JSON")
     parser.add_argument("--into", type=Path, help="a page whose marked part is replaced by the tables")
     args = parser.parse_args()

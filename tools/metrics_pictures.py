@@ -41,7 +41,7 @@ class Scene:
 
 
 def scene() -> Scene:
-    """The simulated case whose readers who mark differ most, one of them marking nothing."""
+    """The simulated case whose raters who mark differ most, one of them marking nothing."""
 
     def interest(case: PhantomCase) -> float:
         masks = torch.from_numpy(case.masks)[None, :, None]
@@ -125,7 +125,7 @@ def ged_picture(scene: Scene) -> Figure:
 
 
 def matching_picture(scene: Scene) -> Figure:
-    """Who is matched with whom: all samples used by the optimal matching, one a rater by the greedy one."""
+    """Who is matched with whom: all samples used by the optimal matching, one per rater by the greedy one."""
     pairs = F.PairwiseDistances.of(*scene.sets)
     overlap = 1 - pairs.sample_rater[0].numpy()
     size = np.lcm(SAMPLES, RATERS)
@@ -143,8 +143,8 @@ def matching_picture(scene: Scene) -> Figure:
     titles = (f"optimal, lcm = {size} pairs: {values[0]:.3f}", f"greedy, {RATERS} pairs: {values[1]:.3f}")
     for axis, used, title in zip(figure.subplots(1, 2), (optimal, greedy), titles, strict=True):
         for s, r in np.argwhere(used > 0):
-            share = used[s, r] / used.max()
-            axis.plot([0, 1], [s, r * (SAMPLES - 1) / (RATERS - 1)], color="#0072b2", linewidth=0.8 + 2.2 * share)
+            fraction = used[s, r] / used.max()
+            axis.plot([0, 1], [s, r * (SAMPLES - 1) / (RATERS - 1)], color="#0072b2", linewidth=0.8 + 2.2 * fraction)
             y = s + 0.24 * (r * (SAMPLES - 1) / (RATERS - 1) - s)
             axis.text(0.24, y, f"{overlap[s, r]:.2f}", fontsize=7, ha="center", backgroundcolor="w")
         _thumbnails(axis, scene.samples, -0.12, np.arange(SAMPLES), "S")
@@ -320,21 +320,21 @@ def calibration_picture(samples: Tensor, masks: Tensor) -> Figure:
         axes[0].plot(
             x, y, style, color=colour, markersize=4, label=f"{name}: ECE {float(F.pooled_calibration_error(sums)):.4f}"
         )
-        shares = F.presence_fractions(own, masks)
-        bins = F.presence_bins(shares)
+        presence = F.presence_fractions(own, masks)
+        bins = F.presence_bins(presence)
         used = bins[:, 0] > 0
         x, y = (bins[used, k] / bins[used, 0] for k in (1, 2))
-        error = float(F.presence_calibration_error(shares))
+        error = float(F.presence_calibration_error(presence))
         axes[1].plot(x, y, style, color=colour, markersize=4, label=f"{name}: presence ECE {error:.3f}")
     for axis, title in zip(
         axes,
-        ("pixels: p against the share of raters", "images: samples that mark against raters who mark"),
+        ("pixels: p against the fraction of raters", "images: samples that mark against raters who mark"),
         strict=True,
     ):
         axis.plot([0, 1], [0, 1], color="k", linewidth=0.8)
         axis.set_title(title, fontsize=8)
-        axis.set_xlabel("predicted share", fontsize=8)
-        axis.set_ylabel("observed share", fontsize=8)
+        axis.set_xlabel("predicted fraction", fontsize=8)
+        axis.set_ylabel("observed fraction", fontsize=8)
         axis.legend(fontsize=7)
         axis.tick_params(labelsize=7)
     return figure
@@ -367,7 +367,7 @@ def floor_picture(samples: Tensor, masks: Tensor) -> Figure:
 def main() -> None:
     """Draws all pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--into", type=Path, default=Path(__file__).parent / "img")
+    parser.add_argument("--into", type=Path, default=Path("docs/img"))
     folder = parser.parse_args().into
     folder.mkdir(parents=True, exist_ok=True)
     one, many = scene(), population(64)

@@ -1,4 +1,4 @@
-"""Speed and memory of MoDiff: training images a second, and seconds for 16 samples of one 128×128 image.
+"""Speed and memory of MoDiff: training images per second, and seconds for 16 samples of one 128×128 image.
 
 Training goes through `modiff.training.loop.train` on simulated images: a step is batch, loss, backward, clipping,
 optimiser, moving average and log. Each figure is the median over steps (or draws) after warm-up; each configuration
@@ -55,7 +55,7 @@ def configuration(job: Job) -> Any:
 
 
 def training_speed(job: Job, folder: Path) -> list[Record]:
-    """Images a second of each step after warm-up, as the run's own log has them."""
+    """Images per second of each step after warm-up, as the run's own log has them."""
     from modiff.methods.run_folder import LOG
     from modiff.training.loop import train
 
@@ -244,7 +244,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     made.add_argument("--precision", choices=("auto", "32-true", "bf16-mixed"), default="auto", help="of training")
     made.add_argument("--repeats", type=int, default=7, help="steps and draws that are timed (7)")
-    made.add_argument("--batch-size", type=int, help="images a training step (the preset's)")
+    made.add_argument("--batch-size", type=int, help="images per training step (the preset's)")
     made.add_argument("--size", type=int, default=128, help="side of the images in pixels (128)")
     made.add_argument("-n", type=int, default=16, help="samples of the image (16)")
     made.add_argument("--json", type=Path, metavar="FILE", help="also write the records here")

@@ -48,7 +48,7 @@ class CheckpointError(ModiffError):
 
 
 class TrainingError(ModiffError):
-    """Training that cannot go on."""
+    """Training that cannot continue."""
 
 
 class MetricError(ModiffError):

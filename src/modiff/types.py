@@ -135,7 +135,7 @@ def marks(maps: Tensor) -> Tensor:
 class Samples:
     """Hypotheses for B images.
 
-    maps: (B,N,K,H,W) float32 probabilities in [0,1]; binarise outside the model. weights: (B,N), sum 1 an image,
+    maps: (B,N,K,H,W) float32 probabilities in [0,1]; binarise outside the model. weights: (B,N), sum 1 per image,
     uniform unless a method says otherwise. present: (B,N) bool, the hypothesis marks something (`marks`). raters: (B,N)
     int64, whose reading it is, where raters are identifiable; else None. presence: (B,) the model's own probability
     that a rater marks anything, where it has one and samples are single raters'; else None.

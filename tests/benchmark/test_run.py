@@ -172,7 +172,7 @@ def test_a_command_is_finished_when_what_it_asks_for_is(store, finished, tmp_pat
     assert main(["benchmark", "--data", str(store), *words, "--seeds", "1", "-o", str(folder)]) == 0
     said = capsys.readouterr().out
     assert "1 done ->" in said
-    assert "not asked for now: 1 waiting, 2 done" in said
+    assert "in this folder: 1 waiting, 2 done" in said
     assert "resumes" not in said
 
 

@@ -62,6 +62,7 @@ def test_settings_of_a_training_are_read_as_yaml():
             r"training\.batch_size: wrong value; found 'many'; expected a whole number",
         ),
         (("--model.ldf.kernels", "[3"), r"--model\.ldf\.kernels: is not YAML"),
+        (("--model.presence.window", "2026-13-45"), r"--model\.presence\.window: is not YAML"),
     ],
 )
 def test_what_is_no_setting_of_a_training_is_refused(words, match):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,12 @@ def test_a_users_own_number_stays(machine: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(threads, "idle_cores", lambda *_: 0.0)
     threads.limit_threads(environment := {"OMP_NUM_THREADS": "2"})
     assert environment == {"OMP_NUM_THREADS": "2"}
+
+
+def test_threads_are_chosen_before_preset_auto_loads_torch(tmp_path: Path) -> None:
+    seen = (
+        "import sys, modiff.cli as cli; cli.limit_threads = lambda: print('torch' in sys.modules);"
+        " sys.exit(cli.main(['train', '--data', 'missing.h5', '-o', 'run']))"
+    )
+    done = subprocess.run([sys.executable, "-c", seen], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "False\n"), done.stderr

@@ -51,7 +51,7 @@ def test_another_seed_splits_otherwise() -> None:
 
 @pytest.mark.parametrize("fractions", [(-0.1, 0.2), (0.5, 0.5), (float("nan"), 0.1)])
 def test_fractions_that_leave_nothing_to_train_on(fractions: tuple[float, float]) -> None:
-    with pytest.raises(ConfigError, match="shares of val and test"):
+    with pytest.raises(ConfigError, match="fractions of val and test"):
         SplitRule(*fractions)
 
 

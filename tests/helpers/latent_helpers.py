@@ -1,4 +1,4 @@
-"""Small networks and a small problem with two readings an image, shared by the tests of the latent-variable methods."""
+"""A small problem with two readings per image, and what the tests of the latent-variable methods share."""
 
 from __future__ import annotations
 

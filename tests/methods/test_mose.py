@@ -172,7 +172,7 @@ def test_losses_are_averaged_over_a_window_of_images() -> None:
     torch.testing.assert_close(schedule.best, torch.tensor((1.0 * 4 + 4.0 * 8) / 12))
 
 
-def test_a_schedule_restored_in_the_middle_goes_on_as_if_nothing_had_happened() -> None:
+def test_a_schedule_restored_in_the_middle_continues_as_if_nothing_had_happened() -> None:
     whole, losses = _schedule(), torch.rand(60, generator=_rng(4))
     for loss in losses:
         whole.update(loss, 4)
@@ -304,22 +304,22 @@ def test_samples_drawn_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(model.sample(image, 5, seeds=torch.arange(4)).maps, whole)
 
 
-def test_standard_sampling_draws_experts_by_the_gatings_law() -> None:
-    law = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]])
-    who = _model()._experts_of(law, torch.arange(2 * 4000).view(2, 4000))
-    shares = torch.stack([(who == expert).float().mean(1) for expert in range(3)], 1)
-    assert (shares - law).abs().max() < 5 * 0.5 / 4000**0.5
+def test_standard_sampling_draws_experts_by_the_gatings_probabilities() -> None:
+    chance = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]])
+    who = _model()._experts_of(chance, torch.arange(2 * 4000).view(2, 4000))
+    fractions = torch.stack([(who == expert).float().mean(1) for expert in range(3)], 1)
+    assert (fractions - chance).abs().max() < 5 * 0.5 / 4000**0.5
 
 
 def test_compact_sampling_weighs_each_expert_by_its_probability() -> None:
     model, image = _model(replace(SMALL, sampling="compact")).eval(), random_batch(2).image
     encoding = model.encode(image)
     weights = model.sample(encoding, 7, seeds=torch.tensor([1, 2])).weights
-    shares = torch.stack([weights[:, expert::3].sum(1) for expert in range(3)], 1)
-    torch.testing.assert_close(shares, encoding.latent)
+    fractions = torch.stack([weights[:, expert::3].sum(1) for expert in range(3)], 1)
+    torch.testing.assert_close(fractions, encoding.latent)
 
 
-def test_compact_sampling_needs_a_sample_an_expert() -> None:
+def test_compact_sampling_needs_a_sample_per_expert() -> None:
     model = _model(replace(SMALL, sampling="compact")).eval()
     with pytest.raises(ConfigError, match="experts"):
         model.sample(random_batch(1).image, 2, seeds=torch.tensor([1]))
@@ -335,7 +335,7 @@ def test_the_images_work_is_done_once_for_all_samples() -> None:
     assert sorted(calls) == ["gating", "unet"]
 
 
-def test_readers_other_than_single_are_refused() -> None:
+def test_raters_other_than_single_are_refused() -> None:
     with pytest.raises(ConfigError, match="raters"):
         _model().eval().sample(random_batch(1).image, 4, seeds=torch.tensor([1]), raters="all")
 

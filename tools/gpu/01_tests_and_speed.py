@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--tests", nargs="+", default=["tests"], help="files or folders that pytest collects (tests)")
     parser.add_argument("--presets", nargs="+", default=["lidc"], help="whose speed is measured (lidc)")
-    parser.add_argument("--batch-size", type=int, help="images a training step (each preset's)")
+    parser.add_argument("--batch-size", type=int, help="images per training step (each preset's)")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="of the speeds (cuda)")
     args = parser.parse_args()

@@ -2,7 +2,7 @@
 
 DIR/run is the run folder, DIR/model the published weights, DIR/evaluation the scores; DIR/parts holds model, log and
 scores as an archive in parts under 16 MiB, which `parts.py join` puts together. Ends with status 3 when --max-time is
-over before all is done: the same command goes on.
+over before all is done: the same command resumes.
 
     python tools/gpu/02_train_modiff.py --data lidc.h5 -o results/modiff --budget 20m
     python tools/gpu/02_train_modiff.py --data lidc.h5 -o results/large --config tools/gpu/large.yaml
@@ -48,13 +48,13 @@ def main() -> int:
             if args.output.is_dir():
                 print(pack(args.output))
     except stages.TimeOver:
-        print("time over; the same command goes on from here")
+        print("time over; the same command resumes")
         return stages.UNFINISHED
     except ModiffError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         return 130
     print("all done")
     return 0

@@ -2,7 +2,7 @@
 
 DIR/<method> holds each one's run, 16-bit model and scores; DIR/summary.md the scores of all. A method that fails does
 not lose the others (exit status 1). Ends with status 3 when --max-time is over before all is done: the same command
-goes on. `--methods modiff` adds MoDiff under the same budget, with preset lidc.
+resumes. `--methods modiff` adds MoDiff under the same budget, with preset lidc.
 
     python tools/gpu/03_baselines.py --data lidc.h5 -o results/baselines --budget 20m --max-time 3h
 """
@@ -80,13 +80,13 @@ def main() -> int:
                 traceback.print_exc()
                 failed.append(method)
     except stages.TimeOver:
-        print("time over; the same command goes on from here")
+        print("time over; the same command resumes")
         status = stages.UNFINISHED
     except ModiffError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command resumes", file=sys.stderr)
         return 130
     if args.output.is_dir():
         print(write_summary(args.output, args.methods))

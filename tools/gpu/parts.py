@@ -19,7 +19,7 @@ from modiff.errors import CheckpointError
 from modiff.io.files import write_bytes, write_text
 from modiff.methods.run_folder import read_json
 
-LIMIT = 15  # MiB a part: below 16, with room for what a carrier wraps around it
+LIMIT = 15  # MiB per part: below 16, with room for what a carrier wraps around it
 
 
 def split(folder: Path, target: Path, *, limit: int = LIMIT, skip: Iterable[str] = ()) -> Path:

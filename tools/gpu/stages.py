@@ -26,13 +26,10 @@ class Deadline:
     """The end of this start, counted from when the program began."""
 
     def __init__(self, text: str | None) -> None:
-        from modiff.config.run import parse_budget
-        from modiff.errors import ConfigError
+        from modiff.config.run import parse_time
 
-        seconds, images = parse_budget(text) if text else (float("inf"), None)
-        if images is not None:
-            raise ConfigError("is not a time", field="--max-time", found=text, expected="90s, 20m or 2h")
-        self._end = STARTED + (seconds or 0.0)
+        seconds = parse_time(text, field="--max-time")
+        self._end = STARTED + (float("inf") if seconds is None else seconds)
 
     @property
     def left(self) -> float:
@@ -115,10 +112,11 @@ def settings(args: argparse.Namespace, steps: int | None) -> EvaluationSettings:
 
 
 def trained(config: RunConfig, args: argparse.Namespace, folder: Path, deadline: Deadline) -> Path:
-    """Trains, or goes on training, and publishes 16-bit averaged weights to <folder>/model; TimeOver if unfinished."""
+    """Trains, or resumes training, and publishes 16-bit averaged weights to <folder>/model; TimeOver if unfinished."""
     import torch
 
     from modiff.methods.run_folder import publish
+    from modiff.training.budget import INTERRUPTED
     from modiff.training.loop import train
 
     seconds = deadline.left - RESERVE
@@ -130,12 +128,12 @@ def trained(config: RunConfig, args: argparse.Namespace, folder: Path, deadline:
     print(f"{result.reason}: {result.steps:,} steps, {result.images:,} images, {rate:,.0f} images/s", flush=True)
     published = publish(folder / "run", folder / "model", dtype=torch.bfloat16, card={"weights": "16 bit"})
     if not result.finished:
-        raise KeyboardInterrupt if result.reason == "interrupted" else TimeOver
+        raise KeyboardInterrupt if result.reason == INTERRUPTED else TimeOver
     return published
 
 
 def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int | None, ...], until: Deadline) -> None:
-    """Scores the test split, a file for each number of steps, going on where an earlier start stopped."""
+    """Scores the test split, a file for each number of steps, resuming where an earlier start stopped."""
     from modiff.data.loading import load
     from modiff.evaluation.evaluate import evaluate_to_folder
     from modiff.evaluation.records import read_result

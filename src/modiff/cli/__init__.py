@@ -18,7 +18,7 @@ from modiff.cli.threads import limit_threads
 
 VERBS = ("demo", "import", "info", "check", "train", "evaluate", "compare", "benchmark", "sample", "report")
 MODULES = {"import": "import_"}  # of verbs that cannot be the names of modules
-_COMPUTE = ("demo", "train", "evaluate", "benchmark", "sample")
+_COMPUTE = ("demo", "train", "evaluate", "benchmark", "sample", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,9 +58,9 @@ def _run(words: Sequence[str]) -> int:
     verb = import_module(f"modiff.cli.{MODULES.get(words[0], words[0])}")
     try:
         with _terminated_as_interrupted():
+            if words[0] in _COMPUTE and not {"-h", "--help"} & {*words} and "torch" not in sys.modules:
+                limit_threads()  # before the options are read: preset `auto` measures the store, which loads torch
             args = verb.parser(f"modiff {words[0]}").parse_args(words[1:])
-            if words[0] in _COMPUTE and "torch" not in sys.modules:
-                limit_threads()
             return verb.run(args) or 0
     except ModiffError as error:
         print(f"modiff: {error}", file=sys.stderr)

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = {row.folder(*at) for row in rows for at in product(settings.seeds, state.folds)}
     print(f"{state.counted(wanted)} -> {args.output}")
     if others := state.counted(state.runs.keys() - wanted):
-        print(f"of other methods or seeds, not asked for now: {others}")
+        print(f"other methods or seeds in this folder: {others}")
     for name in sorted(wanted):
         if error := state.runs[name].error:
             print(f"{name} failed: {error} ({args.output / name / 'error.txt'})")

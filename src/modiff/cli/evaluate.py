@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 def _is_model(source: str, *, stored: bool) -> bool:
     """Whether it is a run folder or a packaged model, not files of samples; ConfigError where it is neither.
 
-    stored: --data is given, so that a folder that is no run but named like a packaged model is not of samples.
+    stored: --data is given, so that a folder that is not a run but has a packaged model's name is not read as samples.
     """
     from modiff.evaluation.predictions import FORMATS
     from modiff.methods.run_folder import CONFIG, WEIGHTS, packaged_models

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _SETTINGS, _COUNTS = ("preset", "file", "changes"), ("channels", "classes", "raters", "size", "n")
 _OPTIONS = (*_SETTINGS, *_COUNTS, "prompt", "exchangeable")
-_LARGEST = 100_000  # of channels, classes, raters, pixels a side, samples
+_LARGEST = 100_000  # of channels, classes, raters, pixels per side, samples
 
 parser = partial(parser_of, "info")
 

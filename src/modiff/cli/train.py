@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from lightning.fabric.utilities import rank_zero_only
 
     from modiff.methods.run_folder import CARD, hardly_trained, read_json
+    from modiff.training.budget import INTERRUPTED
     from modiff.training.loop import train
 
     say = rank_zero_only(print)  # the first of several processes says it for all
@@ -113,4 +114,4 @@ def run(args: argparse.Namespace) -> int:
         say(f"note: {told}")
     if not result.finished:
         say("the same command resumes from here")
-    return 0 if result.finished or result.reason != "interrupted" else 130
+    return 0 if result.finished or result.reason != INTERRUPTED else 130

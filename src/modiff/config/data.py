@@ -30,7 +30,7 @@ class SplitRule:
     def __post_init__(self) -> None:
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
             found = f"val {self.val}, test {self.test}"
-            raise ConfigError("shares of val and test", found=found, expected="neither negative, sum below 1")
+            raise ConfigError("fractions of val and test", found=found, expected="neither negative, sum below 1")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import IO, Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from modiff.errors import ConfigError, DataError, ModiffError
 
@@ -241,8 +241,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     import yaml
 
     try:
-        with open(path, "rb") as file:  # the reader knows UTF-8 and UTF-16 by their marks
-            data = yaml.safe_load(file)
+        with open(path, "rb") as file:  # PyYAML knows UTF-8 and UTF-16 by their marks
+            data = _plain_data(file)
     except OSError as error:
         raise ConfigError("cannot be read", path=path, found=error.strerror or str(error)) from error
     except yaml.YAMLError as error:
@@ -256,6 +256,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
+def _plain_data(source: str | IO[bytes]) -> Any:
+    """What YAML says; YAMLError also where PyYAML's constructors raise others, as for the date 2026-13-45."""
+    import yaml
+
+    try:
+        return yaml.safe_load(source)
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise yaml.constructor.ConstructorError(problem=str(error)) from error
+
+
 def setting(text: str, *, option: str = "--set ", expected: str = "NAME=VALUE") -> dict[str, Any]:
     """{"model": {"unet": {"base": 32}}} of "model.unet.base=32", the value read as YAML; ConfigError of the option."""
     import yaml
@@ -265,7 +275,7 @@ def setting(text: str, *, option: str = "--set ", expected: str = "NAME=VALUE") 
     if not equals or not all(groups):
         raise ConfigError("is not a setting", field=option.strip(), found=repr(text), expected=expected)
     try:
-        made: Any = yaml.safe_load(value)
+        made: Any = _plain_data(value)
     except yaml.YAMLError as error:
         raise ConfigError("is not YAML", field=f"{option}{address}", found=repr(value)) from error
     for group in reversed(groups):

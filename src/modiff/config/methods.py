@@ -239,7 +239,7 @@ class MoSEConfig:
     cap_window: int = number(10_000, COUNT, "images")
     """images over which the training loss is averaged before it is compared with the best so far (an epoch's)"""
     cap_patience: int = number(10, NOT_NEGATIVE)
-    """windows in a row without improvement that are borne before γ changes"""
+    """windows in a row without improvement before γ changes"""
     beta: float = number(1.0, NOT_NEGATIVE)
     """weight of the KL divergence of the samples' received mass from the experts' probabilities"""
     kl_reduction: Literal["sum", "mean"] = "sum"

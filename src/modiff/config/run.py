@@ -144,7 +144,7 @@ def build_config(
 
 
 def config_from_dict(data: Mapping[str, Any], *, path: str | Path | None = None) -> RunConfig:
-    """The configuration that `to_dict` wrote; ConfigError, for a method that is none with those there are."""
+    """The configuration that `to_dict` wrote; ConfigError naming the methods for an unknown one."""
     method = data.get("method", RunConfig.method)
     if not isinstance(method, str) or method not in MODELS:
         raise ConfigError("no such method", field="method", found=repr(method), expected=f"one of {', '.join(MODELS)}")

@@ -189,7 +189,7 @@ def decoder_nll(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
 
 
 def bound_term(x0: Tensor, x_t: Tensor, x0_predicted: Tensor, v: Tensor, step: Tensor, schedule: Schedule) -> Tensor:
-    """(B,) one term of the variational bound, in bits a value (Ho et al. 2020, Eq. 5; Nichol & Dhariwal 2021, §3.1).
+    """(B,) one term of the variational bound, in bits per value (Ho et al. 2020, Eq. 5; Nichol & Dhariwal 2021, §3.1).
 
     KL(q(x_{k−1} | x_k, x_0) ‖ p(x_{k−1} | x_k)) for a step k > 1, the decoder's −log P(x_0) for k = 1. step: (B,)
     int64 from 1 to T on the CPU. Maps (B,K,H,W); the mean depends on x0_predicted alone (detach it to train v only).

@@ -50,7 +50,7 @@ class Description:
 
 
 def describe(config: RunConfig, data: DataSpec, *, size: int, n: int) -> Description:
-    """Of the configured model with fresh weights for such data. Samples are counted as if every one marked something.
+    """Size and cost of the configured model for such data; samples are counted as if every one marked something.
 
     size: of the images' sides in pixels. n: samples per image.
     """

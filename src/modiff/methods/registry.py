@@ -19,10 +19,10 @@ class Method(NamedTuple):
 
 METHODS = {
     "modiff": Method("MoDiff", "modiff.methods.modiff.model:MoDiff"),
-    "cimd": Method("CIMD", "modiff.methods.pixel_diffusion:CIMD"),
-    "ccdm": Method("CCDM", "modiff.methods.pixel_diffusion:CCDM"),
-    "prob_unet": Method("Probabilistic U-Net", "modiff.methods.latent:ProbUNet"),
-    "cflow": Method("cFlow", "modiff.methods.latent:CFlow"),
+    "cimd": Method("CIMD", "modiff.methods.cimd:CIMD"),
+    "ccdm": Method("CCDM", "modiff.methods.ccdm:CCDM"),
+    "prob_unet": Method("Probabilistic U-Net", "modiff.methods.prob_unet:ProbUNet"),
+    "cflow": Method("cFlow", "modiff.methods.cflow:CFlow"),
     "mose": Method("MoSE", "modiff.methods.mose:MoSE"),
     "unet": Method("U-Net on the majority vote", "modiff.methods.unet:UNet"),
 }

@@ -26,7 +26,7 @@ class PublishedValue:
 
     dataset: "lidc" or "ms_mri". protocol: "standard" or "paper"; protocol_stated is false where it was inferred from
     the numbers. metric: "ged", "hm_iou", "ncc" or "ci" with n samples. parameters: of the network; steps: network
-    evaluations a sample; None where unknown.
+    evaluations per sample; None where unknown.
     """
 
     source: Source

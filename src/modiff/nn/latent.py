@@ -16,7 +16,7 @@ from modiff.nn.unet import Norm, conv_block, initialise
 
 _LOG_2PI = 1.8378770664093453
 _LOG_SIGMA = 8.0  # σ stays within e^±8: beyond, float32's KL overflows and a run is lost
-_LOG_SCALE = 2.0  # log-scales stay within ±2: two exponentials a step, one after another, must not overflow
+_LOG_SCALE = 2.0  # log-scales stay within ±2: a step applies two exponentials, which must not overflow
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a training tells of itself: log.jsonl, and a logger of choice."""
+"""The metrics log of a training: log.jsonl, and an optional logger."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class MetricsLog:
         self.state: dict[str, Any] = {"sums": {}, "count": 0, "images": 0, "seconds": 0.0, "run": None}
 
     def add(self, place: Mapping[str, float], rate: float, terms: Mapping[str, Tensor]) -> None:
-        """Takes note of a step: its step number, images and seconds, learning rate, and the terms of its loss."""
+        """Adds a step: its number, images and seconds, its learning rate, and the terms of its loss."""
         sums = self.state["sums"]  # stay on the device
         for name, value in terms.items():
             sums[name] = sums[name] + value if name in sums else value
@@ -73,7 +73,7 @@ class MetricsLog:
             self.write(place, {**means, "learning_rate": rate, "images_per_second": speed})
 
     def write(self, place: Mapping[str, float], numbers: Mapping[str, float]) -> None:
-        """A line; six digits, and null for what JSON has no number for."""
+        """Writes a line: six digits, and null for what JSON has no number for."""
         plain = {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in numbers.items()}
         if self.path is not None:
             with told(self.path, "cannot be written"), open(self.path, "a", encoding="utf-8") as file:

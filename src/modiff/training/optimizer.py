@@ -35,14 +35,14 @@ class Schedule:
         self.plateau = ReduceLROnPlateau(self.own, factor=config.plateau_factor, patience=config.plateau_patience)
 
     def rate(self, step: int, progress: float) -> float:
-        """Of optimiser step number `step`, counted from 0. progress: fraction of the budget that is spent, 0 to 1."""
+        """Learning rate of step `step`, counted from 0. progress: fraction of the budget that is spent, 0 to 1."""
         rate: float = self.own.param_groups[0]["lr"]
         if self.config.decay == "cosine":
             rate *= _COSINE_END + (1 - _COSINE_END) * 0.5 * (1 + math.cos(math.pi * progress))
         return rate * min(1.0, (step + 1) / max(1, self.config.warmup))
 
     def validated(self, loss: float) -> None:
-        """Takes note of a validation's loss."""
+        """Passes a validation's loss to ReduceLROnPlateau."""
         if self.config.decay == "plateau":
             self.plateau.step(loss)
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from modiff.config.methods import CFlowConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
-from modiff.methods.latent import CFlow
+from modiff.methods.cflow import CFlow
 from modiff.methods.registry import build
 from modiff.nn import latent
 from modiff.nn.latent import GlowFlow, PlanarFlow, planar_step
@@ -238,7 +238,7 @@ def test_sampling_uses_neither_the_posterior_nor_the_flow() -> None:
     assert sorted(calls) == ["prior", "unet"]
 
 
-def test_readers_other_than_single_are_refused() -> None:
+def test_raters_other_than_single_are_refused() -> None:
     with pytest.raises(ConfigError, match="raters"):
         _model().eval().sample(random_batch(1).image, 2, seeds=torch.tensor([1]), raters=[0])
 

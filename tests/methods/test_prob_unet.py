@@ -12,8 +12,8 @@ from torch.distributions import Independent, Normal, kl_divergence
 from modiff.config.methods import ProbUNetConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
-from modiff.methods import latent
-from modiff.methods.latent import ProbUNet
+from modiff.methods import prob_unet
+from modiff.methods.prob_unet import ProbUNet
 from modiff.methods.registry import build
 from modiff.types import DataSpec
 
@@ -102,9 +102,9 @@ def test_an_image_that_nobody_read_does_not_count() -> None:
 def test_padding_does_not_count_in_the_loss() -> None:
     batch = random_batch(2, size=(13, 18))
     logits_seen = []
-    entropy = latent.pixel_cross_entropy
+    entropy = prob_unet.pixel_cross_entropy
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latent, "pixel_cross_entropy", lambda x, y: logits_seen.append(x.shape) or entropy(x, y))
+        patch.setattr(prob_unet, "pixel_cross_entropy", lambda x, y: logits_seen.append(x.shape) or entropy(x, y))
         _model().training_loss(batch, rng=_rng())
     assert logits_seen == [(2, 1, 13, 18)]
 
@@ -146,7 +146,7 @@ def test_z_follows_the_prior() -> None:
     combine = model.combine
     encoding = model.encode(random_batch(1).image)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(combine, "forward", lambda share, z: (seen.append(z), torch.zeros(1, z.shape[1], 1, 1, 1))[1])
+        patch.setattr(combine, "forward", lambda features, z: (seen.append(z), torch.zeros(1, z.shape[1], 1, 1, 1))[1])
         model.sample(encoding, 4000, seeds=torch.tensor([9]))
     z, prior = torch.cat(seen, 1)[0], encoding.latent
     sigma = prior.log_sigma[0].exp()
@@ -172,7 +172,7 @@ def test_more_steps_than_one_are_refused() -> None:
     assert torch.equal(model.sample(image, 2, seeds=seeds, steps=1).maps, model.sample(image, 2, seeds=seeds).maps)
 
 
-def test_readers_other_than_single_are_refused() -> None:
+def test_raters_other_than_single_are_refused() -> None:
     with pytest.raises(ConfigError, match="raters"):
         _model().eval().sample(random_batch(1).image, 2, seeds=torch.tensor([1]), raters="all")
 
