@@ -12,8 +12,12 @@ from torch import Tensor
 
 from modiff.errors import DataError
 
-RaterChoice = Literal["single", "all"] | Sequence[int]
-"""Whose reading a sample is: one rater drawn at random, the consensus of all, or of the raters named by number."""
+RaterChoice = Literal["single", "marking", "all"] | Sequence[int]
+"""Whose reading a sample is: one rater drawn at random, one of those who mark something, the consensus of all, or of
+the raters named by number."""
+Selection = Literal["iid", "stratified", "representative"]
+"""How a set of samples is drawn: independently; with presence spread evenly; or chosen from more, so that it is like
+all of them (`modiff.metrics.representative`)."""
 
 
 SAME_SIZE = 1.1  # ratio of pixel sizes from which things look larger or smaller
@@ -132,13 +136,28 @@ def marks(maps: Tensor) -> Tensor:
 
 
 @dataclass
+class Pool:
+    """The candidates that B images' samples were chosen from, `count` for each image.
+
+    mean: (B,K,…) float64, of their maps. fractions: (B,N), of the candidates that each sample stands for: those to which
+    it is nearest. marking: (B,), of the candidates that mark something.
+    """
+
+    count: int
+    mean: Tensor
+    fractions: Tensor
+    marking: Tensor
+
+
+@dataclass
 class Samples:
     """Hypotheses for B images.
 
     maps: (B,N,K,H,W) float32 probabilities in [0,1]; binarise outside the model. weights: (B,N), sum 1 per image,
     uniform unless a method says otherwise. present: (B,N) bool, the hypothesis marks something (`marks`). raters: (B,N)
     int64, whose reading it is, where raters are identifiable; else None. presence: (B,) the model's own probability
-    that a rater marks anything, where it has one and samples are single raters'; else None.
+    that a rater marks anything, where it has one and samples are single raters'; else None. pool: what they were chosen
+    from, where they are a representative set.
     """
 
     maps: Tensor
@@ -146,6 +165,7 @@ class Samples:
     present: Tensor
     raters: Tensor | None = None
     presence: Tensor | None = None
+    pool: Pool | None = None
 
     @classmethod
     def uniform(cls, maps: Tensor, **more: Tensor | None) -> Samples:
