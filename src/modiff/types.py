@@ -15,9 +15,6 @@ from modiff.errors import DataError
 RaterChoice = Literal["single", "marking", "all"] | Sequence[int]
 """Whose reading a sample is: one rater drawn at random, one of those who mark something, the consensus of all, or of
 the raters named by number."""
-Selection = Literal["iid", "stratified", "representative"]
-"""How a set of samples is drawn: independently; with presence spread evenly; or chosen from more, so that it is like
-all of them (`modiff.metrics.representative`)."""
 
 
 SAME_SIZE = 1.1  # ratio of pixel sizes from which things look larger or smaller
@@ -139,8 +136,8 @@ def marks(maps: Tensor) -> Tensor:
 class Pool:
     """The candidates that B images' samples were chosen from, `count` for each image.
 
-    mean: (B,K,…) float64, of their maps. fractions: (B,N), of the candidates that each sample stands for: those to which
-    it is nearest. marking: (B,), of the candidates that mark something.
+    mean: (B,K,…) float64, of their maps. fractions: (B,N), of the candidates that each sample stands for, being nearest
+    to it. marking: (B,), of the candidates that mark something.
     """
 
     count: int
@@ -168,7 +165,7 @@ class Samples:
     pool: Pool | None = None
 
     @classmethod
-    def uniform(cls, maps: Tensor, **more: Tensor | None) -> Samples:
+    def uniform(cls, maps: Tensor, **more: Any) -> Samples:
         """Samples of equal weight from (B,N,K,H,W) maps."""
         weights = torch.full(maps.shape[:2], 1.0 / maps.shape[1], device=maps.device)
         return cls(maps, weights, marks(maps), **more)

@@ -14,8 +14,8 @@ from modiff.errors import ConfigError, counted
 
 
 def test_a_setting_that_is_not_given_is_left_to_its_default():
-    args = parser("modiff sample").parse_args(["run", "a.png", "--overlap", "0.25", "--stratified"])
-    assert asked(args, SampleConfig) == {"overlap": 0.25, "stratified": True}
+    args = parser("modiff sample").parse_args(["run", "a.png", "--overlap", "0.25", "--select", "iid"])
+    assert asked(args, SampleConfig) == {"overlap": 0.25, "select": "iid"}
 
 
 def test_the_help_of_a_setting_is_its_docstring_and_its_default():

@@ -49,7 +49,7 @@ def edited(path, change):
 
 def test_a_record_has_exactly_the_agreed_keys():
     agreed = """metric predictor protocol n steps threshold split stratum images patients
-                value ci_low ci_high seconds_per_image"""
+                value ci_low ci_high seconds_per_image select"""
     assert sorted(asdict(RECORD)) == sorted(agreed.split())
 
 

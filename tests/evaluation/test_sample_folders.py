@@ -172,3 +172,49 @@ def test_a_run_folder_wants_data_and_an_empty_folder_says_what_it_wants(command,
     Path("empty/notes.txt").write_text("")
     assert command("evaluate", "empty", "--truth", "empty") == 2
     assert "no cases; found notes.txt; expected a folder (a sub-folder per case" in capsys.readouterr().err
+
+
+def test_a_representative_set_is_scored_as_one_and_not_in_part(command, capsys):
+    assert command("sample", "discs", picture("p1.png"), "-n", 4, "-o", "out") == 0
+    samples_as_raters("out", "truth/p1")
+    assert command("evaluate", "out", "--truth", "truth", "-o", "scores") == 0
+    records = read_result(Path("scores/all.json")).results
+    assert {record.select for record in records if record.predictor == "model"} == {"representative"}
+    for words in (["-n", "2"], ["--select", "iid"]):
+        assert command("evaluate", "out", "--truth", "truth", "-o", "other", *words) == 2
+        assert "representative" in capsys.readouterr().err
+
+
+def test_sets_of_different_selections_are_not_mixed(command, capsys):
+    for name, how in (("p1", "iid"), ("p2", "representative")):
+        command("sample", "discs", picture(f"{name}.png"), "-n", 4, "--select", how, "-o", f"pred/{name}")
+        samples_as_raters(f"pred/{name}", f"truth/{name}")
+    assert command("evaluate", "pred", "--truth", "truth", "-o", "scores") == 2
+    assert "sets of different selections; found iid, representative" in capsys.readouterr().err
+
+
+def test_files_of_many_samples_give_both_selections(command):
+    command("sample", "discs", picture("p1.png"), "-n", 16, "--select", "iid", "-o", "out")
+    samples_as_raters("out", "truth/p1")
+    words = ["-n", 4, "--select", "iid", "representative"]
+    assert command("evaluate", "out", "--truth", "truth", "-o", "scores", *words) == 0
+    records = read_result(Path("scores/all.json")).results
+    found = {r.select: r.value for r in records if (r.predictor, r.metric, r.protocol) == ("model", "ged", "standard")}
+    assert found["representative"] < found["iid"]
+
+
+def test_samples_of_raters_who_mark_are_scored_against_them(command, capsys):
+    command("sample", "discs", picture("p1.png"), "-n", 6, "--raters", "marking", "--select", "iid", "-o", "out")
+    samples_as_raters("out", "truth/p1")
+    assert command("evaluate", "out", "--truth", "truth", "-o", "scores") == 2
+    assert "--given marks" in capsys.readouterr().err
+    assert command("evaluate", "out", "--truth", "truth", "-o", "scores", "--given", "marks") == 0
+    records = read_result(Path("scores/all-given-marks.json")).results
+    assert {record.protocol for record in records} == {"standard-marks", "paper-marks"}
+
+
+def test_files_given_marks_count_their_marking_samples_only(command):
+    command("sample", "discs", picture("p1.png"), "-n", 16, "--select", "iid", "-o", "out")
+    samples_as_raters("out", "truth/p1")
+    assert command("evaluate", "out", "--truth", "truth", "-o", "scores", "-n", 4, "--given", "marks") == 0
+    assert read_result(Path("scores/all-given-marks.json")).strata["all"]["images"] == 1

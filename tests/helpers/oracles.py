@@ -70,6 +70,11 @@ class Split:
     read: np.ndarray
     asked: list[list[int]] = field(default_factory=list)
 
+    @property
+    def packed(self) -> np.ndarray:
+        """(n,R,1,bytes) as `MemoryStore` has them."""
+        return np.packbits(self.masks.reshape(*self.masks.shape[:2], 1, -1), axis=-1)
+
     def batch(self, rows: Sequence[int]) -> Batch:
         self.asked.append(list(rows))
         masks = torch.from_numpy(self.masks[list(rows)])

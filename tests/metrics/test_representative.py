@@ -29,7 +29,8 @@ def distances_of(masks: torch.Tensor) -> np.ndarray:
     found = np.zeros((len(flat), len(flat)))
     for i, a in enumerate(flat):
         for j, b in enumerate(flat):
-            found[i, j] = np.mean([1 - (p & q).sum() / (p | q).sum() if (p | q).any() else 0 for p, q in zip(a, b)])
+            both = zip(a, b, strict=True)
+            found[i, j] = np.mean([1 - (p & q).sum() / (p | q).sum() if (p | q).any() else 0 for p, q in both])
     return found
 
 

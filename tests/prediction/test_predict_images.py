@@ -76,7 +76,7 @@ class TestSamples:
     def test_stratified_samples_are_asked_of_methods_that_have_them(self, predictor, model, image, monkeypatch):
         predictor.set_image(image)
         with pytest.raises(ConfigError, match="Discs"):
-            predictor.sample(2, stratified=True)
+            predictor.sample(2, select="stratified")
         plain, asked = model.sample, []
 
         def sample(encoding: Any, n: int, *, stratified: bool = False, **others: Any) -> Any:
@@ -85,7 +85,7 @@ class TestSamples:
 
         monkeypatch.setattr(model, "sample", sample)
         monkeypatch.setattr(type(model), "draws_stratified", True)
-        predictor.sample(2, stratified=True)
+        predictor.sample(2, select="stratified")
         assert asked == [True]
 
     def test_the_model_is_in_evaluation_mode(self, model, data):

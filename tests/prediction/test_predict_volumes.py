@@ -42,7 +42,7 @@ class Drawn:
 
 def draw(model: Any, array: np.ndarray, n: int = 4, *, data: dict[str, Any] | None = None, **options: Any) -> Drawn:
     predictor = Predictor(model, data=spec({**DATA, **(data or {})}))
-    drawing = {key: options.pop(key) for key in ("seed", "steps", "raters", "stratified") if key in options}
+    drawing = {key: options.pop(key) for key in ("seed", "steps", "raters", "select", "candidates") if key in options}
     if "at" not in options:
         options.setdefault("roi", Box.whole(array.shape[1:]))
     with warnings.catch_warnings():

@@ -46,7 +46,7 @@ def test_the_summary_takes_its_own_probability_of_presence(modiff_predictor):
 
 
 def test_stratified_presence_is_close_to_its_probability(modiff_predictor):
-    samples = modiff_predictor.sample(16, stratified=True)
+    samples = modiff_predictor.sample(16, select="stratified")
     assert samples.presence is not None
     assert abs(float(samples.maps.flatten(2).any(-1).double().mean()) - float(samples.presence[0])) <= 2 / 16
 

@@ -18,7 +18,8 @@ from series_files import write_series
 from modiff import Predictor
 
 DRAWN = ("overlay.png", "slices.png")  # figures: their look may change
-WINDOW = ["--intensity", "window:-1000:400"]
+IID = ["--select", "iid"]
+WINDOW = ["--intensity", "window:-1000:400", *IID]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def folder(path: Path) -> dict[str, Any]:
 def test_the_samples_of_a_picture(modiff, scan: np.ndarray, tmp_path: Path) -> None:
     grey = ((scan[0].astype(np.float64) + 1000) / 1400 * 255).clip(0, 255).round().astype(np.uint8)
     Image.fromarray(grey).save(tmp_path / "image.png")
-    modiff("sample", "lidc", tmp_path / "image.png", "-n", 4, "--at", "40,34", "-o", tmp_path / "out")
+    modiff("sample", "lidc", tmp_path / "image.png", "-n", 4, "--at", "40,34", *IID, "-o", tmp_path / "out")
     check("sample-png", folder(tmp_path / "out"))
 
 
@@ -87,7 +88,7 @@ def test_the_samples_of_an_array(scan: np.ndarray) -> None:
         "two": {"raters": [0, 2]},
         "steps": {"steps": 3},
         "seed": {"seed": 1},
-        "stratified": {"stratified": True},
+        "stratified": {"select": "stratified"},
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

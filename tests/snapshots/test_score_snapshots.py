@@ -31,7 +31,8 @@ def result(folder: Path, split: str = "test") -> dict[str, Any]:
 
 def records(results: list[dict[str, Any]]) -> dict[str, Any]:
     """Each number under what it is of; the names of the rest, which all records have, stand once."""
-    rest = [name for name in results[0] if name not in IDENTITY]
+    rest = [name for name in results[0] if name not in (*IDENTITY, "select")]
+    assert {record["select"] for record in results} == {"iid"}
     assert all([*record] == [*results[0]] for record in results)
     numbers = {"|".join(str(record[key]) for key in IDENTITY): [record[name] for name in rest] for record in results}
     assert len(numbers) == len(results)

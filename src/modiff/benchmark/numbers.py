@@ -18,7 +18,7 @@ import pandas as pd
 
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
 from modiff.benchmark.state import COSTS, Run, State, Status, evaluation_of
-from modiff.config.evaluation import RESAMPLES
+from modiff.config.evaluation import IID, RESAMPLES
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Floats, differences_from, mean_interval
 from modiff.evaluation.compare import Method, pool, read_methods
@@ -133,7 +133,7 @@ def _table(
         (metric, n)
         for n in state.settings.ns
         for metric in columns_of(state.settings.metrics)
-        if all(((protocol, threshold, n), metric) in method.columns for method in every)
+        if all(((protocol, threshold, n, IID), metric) in method.columns for method in every)
     ]
 
     def about(kind: str, row: str, title: str, column: tuple[str, int], values: Floats) -> Facts:
@@ -146,7 +146,9 @@ def _table(
 
     values, compared = {}, {}
     for metric, n in columns:
-        by_row = {key: np.stack([one.columns[(protocol, threshold, n), metric] for one in rows[key]]) for key in rows}
+        by_row = {
+            key: np.stack([one.columns[(protocol, threshold, n, IID), metric] for one in rows[key]]) for key in rows
+        }
         means = {key: mean_of_seeds(own) for key, own in by_row.items()}
         values[metric, n], compared[metric, n] = by_row, _compared(metric, means, first.patients, resamples)
     for key, methods in rows.items():

@@ -25,7 +25,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.stratum not in STRATA:
         raise ConfigError("no such stratum", field="--stratum", found=args.stratum, expected=", ".join(STRATA))
-    wanted = {name: given for name in ("protocol", "n", "threshold") if (given := getattr(args, name)) is not None}
+    wanted = {
+        name: given for name in ("protocol", "n", "threshold", "select") if (given := getattr(args, name)) is not None
+    }
     with alone(args.output):
         return _seconds(args, wanted) if args.seconds else _differences(args, wanted)
 

@@ -89,9 +89,10 @@ def _of_model(args: argparse.Namespace) -> Path | None:
 
 
 def _of_files(args: argparse.Namespace) -> Path:
+    from modiff.config.evaluation import IID
     from modiff.evaluation.evaluate import evaluate_files
     from modiff.evaluation.predictions import open_maps
-    from modiff.evaluation.source import FileSamples
+    from modiff.evaluation.source import FileSamples, selection_of
     from modiff.evaluation.truth import Values, open_truth
     from modiff.io.files import Limits
     from modiff.io.progress import progress_bar
@@ -107,7 +108,9 @@ def _of_files(args: argparse.Namespace) -> Path:
     bar = progress_bar("scoring", "cases", quiet="quiet" in given)
     with truth, open_maps(args.source, limits) as samples, bar as progress:
         drawn = [samples.count(case) for case in samples.sampled]  # all that `modiff sample` drew, unless -n says less
-        settings = _settings(args, one_rater=True, **({"ns": (min(drawn),)} if drawn else {}))
+        fixed: dict[str, Any] = {"ns": (min(drawn),)} if drawn else {}
+        fixed |= {"select": (selection_of(samples) or IID,)}
+        settings = _settings(args, one_rater=True, **fixed)
         values = Values(given.get("values", "auto"), truth.classes)
         source = FileSamples(samples, truth, values, settings, allow_missing="allow_missing" in given)
         folder = args.output or path.with_name(f"{stem}-scores")

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import asked, parser_of
 from modiff.config.evaluation import SampleConfig
-from modiff.errors import ConfigError, counted
+from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction, Predictor
-    from modiff.prediction.summary import Summary
 
 parser = partial(parser_of, "sample")
 
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        _show(prediction.summary, args.output)
+        _show(prediction, args.output)
     return 0
 
 
@@ -73,7 +72,7 @@ def _sample(
     if folder is None:
         content |= prediction.to_dict()
     else:
-        title = f"{Path(called(scan)).name}   model {args.model}, {counted(settings.n, 'sample')}, seed {settings.seed}"
+        title = f"{Path(called(scan)).name}   model {args.model}, {prediction.drawn}, seed {settings.seed}"
         content = write_results(folder, prediction, about=content, title=title)
     return prediction, content, early
 
@@ -107,15 +106,16 @@ def _about(
     }
 
 
-def _show(summary: Summary, output: Path | None) -> None:
+def _show(prediction: Prediction, output: Path | None) -> None:
     """Prints the distinct hypotheses of an image or scan, presence, agreement and areas or volumes."""
     from rich.console import Console
     from rich.table import Table
 
     from modiff.prediction.summary import percent
 
-    console = Console(highlight=False, markup=False)
-    table = Table(title=f"Distinct hypotheses of {counted(len(summary.weights), 'sample')}", title_justify="left")
+    console, summary = Console(highlight=False, markup=False), prediction.summary
+    console.print(f"Distinct hypotheses of {prediction.drawn}", soft_wrap=True)
+    table = Table()
     for name in ("probability", "marks, median (5 %–95 %)", "samples"):
         table.add_column(name, justify="right")
     for hypothesis in summary.hypotheses:
@@ -123,10 +123,12 @@ def _show(summary: Summary, output: Path | None) -> None:
     if summary.unseen is not None:
         table.add_row(percent(summary.unseen[0]), summary.unseen[1], "0")
     console.print(table)
-    source = "fraction of samples"
+    drawn = "samples" if summary.candidates is None else "candidates"
+    source = f"fraction of {drawn}"
     if summary.presence_from == "model":
-        source = f"model's own; {percent(summary.marking)} of samples do"
-    console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})")
+        source = f"model's own; {percent(summary.marking)} of {drawn} do"
+    if prediction.settings.raters != "marking":
+        console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})")
     if summary.agreement is not None:
         console.print(f"Agreement of two samples (mean IoU): {summary.agreement:.2f}")
     what = "Area" if summary.voxel_mm3 is None else "Volume"
@@ -142,14 +144,14 @@ def _show(summary: Summary, output: Path | None) -> None:
 _LISTS: dict[str, tuple[type[int] | type[float], tuple[int, ...], str]] = {
     "at": (int, (2, 3), "whole numbers, such as 120,85 or 120,85,40"),
     "spacing": (float, (2,), "two numbers, such as 0.7,0.7"),
-    "raters": (int, (), "single, all or a list such as 0,2"),
+    "raters": (int, (), "single, marking, all or a list such as 0,2"),
 }
 
 
 def _numbers(args: argparse.Namespace, name: str) -> Any:
     """The numbers of an option, or its word where it is none; ConfigError for another form or count."""
     text, (kind, counts, expected) = getattr(args, name), _LISTS[name]
-    if text is None or (name == "raters" and text in ("single", "all")):
+    if text is None or (name == "raters" and text in ("single", "marking", "all")):
         return text
     try:
         values = tuple(kind(part) for part in text.split(","))

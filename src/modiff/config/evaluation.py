@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from modiff.config.fields import ANY, COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, check, number
 from modiff.config.run import parse_budget
 from modiff.errors import ConfigError
 
+Selection = Literal["iid", "stratified", "representative"]
+"""How a set of samples is drawn: independently; with presence spread evenly; or chosen from more, so that it is like
+all of them (`modiff.metrics.representative`)."""
+IID, STRATIFIED, REPRESENTATIVE = SELECTIONS = get_args(Selection)
 RESAMPLES = 2000  # of a bootstrap
 SAMPLES = 16  # hypotheses per image
+CANDIDATES = 4  # drawn for each sample of a representative set
 OVERLAP = 0.5  # fraction of a window that its neighbour sees too
 DISTINCT = 0.9  # pixels, see docs/sample.md
 _THRESHOLDS = Range(low=0, high=1, above=True, empty=True)
@@ -26,8 +32,11 @@ class SampleConfig:
     """seed of the random numbers"""
     steps: int | None = number(None, COUNT)
     """steps of the sampler; by default the model's own"""
-    stratified: bool = False
-    """spread whether raters mark anything evenly over the samples instead of drawing it for each by itself"""
+    select: Selection = "representative"
+    """which samples: iid, each drawn by itself; stratified, whether raters mark anything is spread evenly over them;
+    representative, those of several times as many that are together most like them all"""
+    candidates: int | None = number(None, COUNT, "samples")
+    """drawn to choose a representative set from; by default 4 per sample, fewer where memory ends"""
     slices: int = number(0, NOT_NEGATIVE)
     """with --at: N neighbours of slice Z on either side"""
     roi: str | None = None
@@ -52,6 +61,11 @@ class EvaluationConfig:
 
     ns: tuple[int, ...] = number((16, 32), COUNT, "samples")
     """samples per image; the largest is drawn once and the smaller ones are its first samples"""
+    select: tuple[str, ...] = (IID,)
+    """which samples, each a set of numbers of its own: iid; stratified, with presence spread evenly; representative,
+    chosen from 4 times as many"""
+    given: Literal["nothing", "marks"] = "nothing"
+    """marks: score the outlines of raters who mark something against those who did, where at least two do"""
     steps: tuple[int | None, ...] = number((None,), COUNT)
     """steps of the sampler, one evaluation each; by default the model's own"""
     protocols: tuple[str, ...] = ("standard", "paper")
@@ -72,7 +86,7 @@ class EvaluationConfig:
     """also score each rater's mask against the other raters (predictor "one_rater")"""
 
     def __post_init__(self) -> None:
-        for name in ("ns", "steps", "protocols", "metrics"):
+        for name in ("ns", "select", "steps", "protocols", "metrics"):
             if not getattr(self, name):
                 raise ConfigError("needs a value", field=name, found="none")
         check(self)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from modiff.config.evaluation import RESAMPLES
+from modiff.config.evaluation import IID, RESAMPLES
 from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation import words
 from modiff.evaluation.bootstrap import LEVEL, mean_interval, pooled_difference
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 60  # of a panel
 MODEL = "model"
-Way = tuple[str, float, int]  # protocol, threshold, n
-_FLAGS = {"protocol": "--protocol", "n": "-n", "threshold": "--threshold"}
+Way = tuple[str, float, int, str]  # protocol, threshold, n, selection
+_FLAGS = {"protocol": "--protocol", "n": "-n", "threshold": "--threshold", "select": "--select"}
 # What must be the same in two results: its name, its value, and how an error says it.
 Facts = Iterable[tuple[str, object, str]]
 
@@ -56,10 +56,10 @@ class Method:
     def columns(self) -> dict[tuple[Way, str], Any]:
         """(images,) by how it was scored and metric, or a `PooledError` where the metric is one."""
         own = {q: found for q, found in self.table.measured.items() if (q.predictor, q.steps) == (MODEL, self.steps)}
-        return {((q.protocol, q.threshold, q.n), q.metric): found for q, found in own.items()}
+        return {((q.protocol, q.threshold, q.n, q.select), q.metric): found for q, found in own.items()}
 
     def ways(self) -> set[Way]:
-        """The protocols, thresholds and n that it was scored under."""
+        """The protocols, thresholds, n and selections that it was scored under."""
         return {way for way, _ in self.columns}
 
     def facts(self) -> Facts:
@@ -71,9 +71,10 @@ class Method:
         rows = sorted(frame[["patient", "stratum", "raters"]].itertuples(name=None))
         yield "patients, raters or strata", rows, "other rows"
         for field, values in (
-            ("protocol", {protocol for protocol, _, _ in ways}),
-            ("n", {n for _, _, n in ways}),
-            ("threshold", {f"{protocol} {threshold:g}" for protocol, threshold, _ in ways}),
+            ("protocol", {protocol for protocol, *_ in ways}),
+            ("select", {select for *_, select in ways}),
+            ("n", {n for _, _, n, _ in ways}),
+            ("threshold", {f"{protocol} {threshold:g}" for protocol, threshold, *_ in ways}),
         ):
             yield field, values, _list(values)
 
@@ -88,7 +89,7 @@ def read_results(path: str | Path) -> tuple[Result, ImageTable]:
         found, expected = f"{len(table)} images", f"{known} as {path.name} says"
         raise DataError("not of this result", path=beside, found=found, expected=expected)
 
-    which = attrgetter("metric", "predictor", "protocol", "threshold", "n", "steps", "stratum")
+    which = attrgetter("metric", "predictor", "protocol", "threshold", "n", "steps", "stratum", "select")
     told = {which(record): record.value for record in result.results}
     for record in table.records(resamples=1):
         values = (record.value, told.get(which(record), record.value))
@@ -129,7 +130,7 @@ def read_methods(
     """The methods of some results: one each, or one for each number of sampler steps where a result has several.
 
     names: one per path; by default what the results call their models, or their files where these are the same.
-    wanted: of the protocol, n and threshold, those that are compared; by default all.
+    wanted: of the protocol, n, threshold and select, those that are compared; by default all.
     Raises DataError for what is not a result, and where the results are not of the same thing, saying what differs.
     """
     files = [find_result(path, split) for path in paths]
@@ -168,7 +169,9 @@ def _methods(
     left = [q for q in model if any(getattr(q, field) not in values for field, values in wanted.items())]
     every = sorted({quantity.steps for quantity in set(model) - set(left)}, key=lambda steps: steps or 0)
     if not every:
-        parts = [f"{field} {_list({getattr(q, field) for q in model})}" for field in ("protocol", "n", "threshold")]
+        parts = [
+            f"{field} {_list({getattr(q, field) for q in model})}" for field in ("protocol", "n", "threshold", "select")
+        ]
         raise DataError("nothing of what is to be compared", path=file, found="; ".join(parts))
     table = replace(table, frame=table.frame.drop(columns=left))
     names = [f"{label}, {counted(steps, 'step')}" if steps is not None and len(every) > 1 else label for steps in every]
@@ -222,6 +225,7 @@ class Difference:
     protocol: str
     threshold: float
     n: int
+    select: str
     split: str
     stratum: str
     images: int
@@ -247,7 +251,7 @@ class Comparison:
 def compare(
     methods: Sequence[Method], metrics: Iterable[str] | None = None, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Comparison:
-    """Every pair of methods, every protocol, threshold and n, every stratum.
+    """Every pair of methods, every protocol, threshold, n and selection, every stratum.
 
     metrics: names of `registry.METRICS`, or "all"; by default GED and HM-IoU.
     Raises ConfigError for fewer than two methods or a metric that not all of them have.
@@ -340,6 +344,7 @@ def differences_frame(comparison: Comparison, a: str, b: str, stratum: str = "al
             "protocol": row.protocol,
             "threshold": words.masks_by(row.metric, row.protocol, row.threshold),
             "n": row.n,
+            "selection": row.select,
             "split": row.split,
             "stratum": words.STRATA[row.stratum],
             "images": row.images,
@@ -351,7 +356,8 @@ def differences_frame(comparison: Comparison, a: str, b: str, stratum: str = "al
             "better": row.better or (words.NONE if row.ci_low is None else "not shown"),
         }
         cells.append(cell)
-    return pd.DataFrame(cells, index=[f"{row.protocol} {row.threshold} {row.n}" for row in rows])
+    frame = pd.DataFrame(cells, index=[f"{row.protocol} {row.threshold} {row.n} {row.select}" for row in rows])
+    return frame.drop(columns="selection") if all(row.select == IID for row in rows) and rows else frame
 
 
 def figure_of(comparison: Comparison, stratum: str = "all") -> Figure:
@@ -364,7 +370,8 @@ def figure_of(comparison: Comparison, stratum: str = "all") -> Figure:
         for row in shown:
             how = words.masks_by(metric, row.protocol, row.threshold)
             setting = row.protocol if how == words.NONE else f"{row.protocol}, {how}"
-            labels.append(f"{row.a} − {row.b}\n{setting}, n = {row.n}")
+            drawn = "" if row.select == IID else f", {row.select}"
+            labels.append(f"{row.a} − {row.b}\n{setting}, n = {row.n}{drawn}")
         partly = any(row.undefined for row in shown)
         defined = f" (defined on {min(row.images for row in shown)})" if partly else ""
         side = "→" if words.HIGHER_IS_BETTER[metric] else "←"

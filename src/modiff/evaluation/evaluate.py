@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from modiff.config.evaluation import IID
 from modiff.data.loading import turned
 from modiff.data.splits import USUAL, fold_of, fold_split
 from modiff.data.store import Store
 from modiff.devices import device_name
-from modiff.errors import ConfigError, DataError
+from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
 from modiff.evaluation.records import EMPTY, ImageTable, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
-from modiff.evaluation.source import FileSamples, ModelSamples, Sampled, short_of
+from modiff.evaluation.source import FileSamples, ModelSamples, Sampled, left_out, rows_to_score, short_of
 from modiff.io.files import alone, located
 from modiff.types import SAME_SIZE, DataSpec, marks
 
@@ -83,25 +85,46 @@ def evaluate(
 
 def _score(sampled: Sampled, settings: EvaluationSettings) -> list[Row]:
     """Finished rows of one batch of images."""
-    masks, read, other = sampled.masks, sampled.read, sampled.control
+    masks, other = sampled.masks, sampled.control
+    strata, read = strata_of(masks.flatten(2).any(-1), sampled.read), _who_count(masks, sampled.read, settings)
+    few = torch.zeros(len(masks), dtype=torch.bool)
     columns, seconds, marked = score_references(masks, read, settings), {}, torch.zeros(len(masks), dtype=torch.bool)
     controls: Columns = {}
     for drawn in sampled.draws:
-        score = partial(score_samples, drawn.maps, settings=settings, steps=drawn.steps, weights=drawn.weights)
+        score = partial(
+            score_samples,
+            drawn.maps,
+            settings=settings,
+            steps=drawn.steps,
+            weights=drawn.weights,
+            select=drawn.select,
+            ns=drawn.ns,
+        )
         columns |= score(masks, read)
         if other:
-            controls |= score(other.masks, other.read, predictor="shuffled")
+            theirs = _who_count(other.masks, other.read, settings)
+            controls |= score(other.masks, theirs, predictor="shuffled")
         marked |= marks(drawn.maps).any(1).cpu()
+        if drawn.few is not None:
+            few |= drawn.few.cpu()
         if drawn.seconds is not None:
-            seconds[str(drawn.steps)] = drawn.seconds
+            seconds[str(drawn.steps) if drawn.select == IID else f"{drawn.steps} {drawn.select}"] = drawn.seconds
     names = ("case", "patient", "stratum", "raters", "marked", "values")
-    about = (sampled.cases, sampled.patients, strata_of(masks.flatten(2).any(-1), read), read.sum(1).tolist())
+    about = (sampled.cases, sampled.patients, strata, read.sum(1).tolist())
     every = zip(*about, marked.tolist(), rows_of(columns, len(masks)), strict=True)
     rows: list[Row] = [dict(zip(names, row, strict=True)) | {"seconds": seconds} for row in every]
+    if settings.given_marks:
+        for row, short in zip(rows, few.tolist(), strict=True):
+            row["few"] = short
     if other:
         for row, case, values in zip(rows, other.case, rows_of(controls, len(masks)), strict=True):
             row["control"] = {"case": case, "values": values}
     return rows
+
+
+def _who_count(masks: Tensor, read: Tensor, settings: EvaluationSettings) -> Tensor:
+    """(B,R) whose masks samples are scored against: those who read the image, or of them those who marked something."""
+    return read & masks.flatten(2).any(-1) if settings.given_marks else read
 
 
 def evaluate_to_folder(
@@ -138,7 +161,8 @@ def evaluate_to_folder(
         table = evaluate(loaded.model, images, settings, split=split, device=device, resume=resume, **how)
 
         def write() -> Path:
-            every = said + short_of(settings.limit, len(images.cases))
+            count = len(rows_to_score(images, replace(settings, limit=None)))
+            every = said + short_of(settings.limit, count) + left_out(settings, len(images.cases) - count)
             where = device_name(device)
             written = _write(table, settings, target, every, device=where, store=store, model=model)
             resume.discard()
@@ -165,12 +189,15 @@ def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progre
         with located(source.predictions.path):
             table = assemble(truth.split, rows)
         if not len(table):
-            raise DataError("nobody read any of these images", path=truth.path)
+            what = "two raters marked" if settings.given_marks else "somebody read"
+            raise DataError(f"no image that {what}", path=truth.path)
         samples = str(source.predictions.path.resolve())
         model = {"name": name, "fingerprint": source.fingerprint(), "samples": samples}
         store = {"path": str(truth.path.resolve()), "fingerprint": truth.fingerprint()}
-        target = Path(folder) / f"{settings.name(truth.split)}.json"
-        said = [*truth.notes, *source.notes]
+        # The folder is of these samples: there are no others that their result could replace.
+        named = settings if source.chosen is None else replace(settings, select=(IID,))
+        target = Path(folder) / f"{named.name(truth.split)}.json"
+        said = [*truth.notes, *source.notes, *left_out(settings, source.left_out)]
         return _write(table, settings, target, said, device=device_name("cpu"), store=store, model=model)
 
 
@@ -183,12 +210,17 @@ def _write(
     made |= {"seed": settings.seed, "split": table.split} | ({} if fold is None else {"fold": fold})
     made |= {
         "settings": settings.to_dict(),
-        "notes": [*notes, *([] if table.marked else [EMPTY])],
+        "notes": [*notes, *([] if table.marked else [EMPTY]), *_few(table)],
         "unread": table.unread,
     }
     write_csv(table, target.with_suffix(".csv"))
     records = table.records(seed=settings.seed, resamples=settings.resamples)
     return write_result(Result(made, table.counts(), records), target)
+
+
+def _few(table: ImageTable) -> list[str]:
+    found = f"fewer than n of all samples that were drawn mark anything on {counted(table.few, 'image')}"
+    return [f"{found}: those that do are repeated"] if table.few else []
 
 
 def as_trained(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> MemoryStore:

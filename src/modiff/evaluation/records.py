@@ -20,12 +20,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modiff.config.evaluation import RESAMPLES
+from modiff.config.evaluation import IID, RESAMPLES, SELECTIONS
 from modiff.config.fields import typed
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
 from modiff.io.files import located, write_text
 from modiff.io.text import read_json_text, read_table
+from modiff.metrics.protocols import GIVEN_MARKS
 from modiff.metrics.registry import GAP, NAMES, PooledError, pooled, rank
 
 SCHEMA = 1
@@ -34,7 +35,7 @@ STRATA = ("all", "all_marked", "some_empty", "none")
 UNREAD = "unread"  # the stratum of images that nobody read
 EMPTY = "no sample marks anything on any image"  # a note of a result
 DIFFERENCE = "_minus_"  # "ged_minus_majority_vote": the predictor's GED less the other's, image by image
-Seconds = dict[tuple[int | None, int], float]
+Seconds = dict[tuple[int | None, int, str], float]
 _IMAGE = ("case", "patient", "stratum", "raters")  # what a row says of its image, before its values
 
 
@@ -46,7 +47,8 @@ class Record:
     images. n: samples per image. steps: of the sampler, None where the predictor takes none. threshold: at which
     probabilities became masks (0.5: the most probable class, ties to the background). images, patients: those on which
     the metric is defined, which the value is a mean over. value: None where it is defined on no image.
-    ci_low, ci_high: bootstrap over patients, None under five of them. seconds_per_image: to draw the n samples.
+    ci_low, ci_high: bootstrap over patients, None under five of them. seconds_per_image: to draw the n samples. select:
+    which samples (`Selection`); references, which are not drawn, have "iid".
     """
 
     metric: str
@@ -63,6 +65,7 @@ class Record:
     ci_low: float | None
     ci_high: float | None
     seconds_per_image: float | None
+    select: str = IID
 
 
 @dataclass(frozen=True)
@@ -152,13 +155,14 @@ def read_result(path: str | Path) -> Result:
             raise DataError("not counts of a stratum", path=path, field=f"strata.{stratum}", found=counts)
     records = []
     for i, row in enumerate(results):
-        record = typed(Record, row, "not a record", path=path, field=f"results[{i}]")
+        record = typed(Record, row, "not a record", path=path, field=f"results[{i}]", optional={"select"})
         for name in ("n", "images", "patients"):
             if (count := getattr(record, name)) < 0:
                 raise DataError("is negative", path=path, field=f"results[{i}].{name}", found=count)
-        if record.stratum not in STRATA:
-            where, expected = f"results[{i}].stratum", ", ".join(STRATA)
-            raise DataError("unknown stratum", path=path, field=where, found=record.stratum, expected=expected)
+        for name, value, known in (("stratum", record.stratum, STRATA), ("select", record.select, SELECTIONS)):
+            if value not in known:
+                where, expected = f"results[{i}].{name}", ", ".join(known)
+                raise DataError(f"unknown {name}", path=path, field=where, found=value, expected=expected)
         records.append(record)
     return Result(made, strata, records)
 
@@ -182,12 +186,14 @@ class Quantity:
     steps: int | None
     predictor: str
     metric: str
+    select: str = IID
 
     @property
     def name(self) -> str:
         """The column's name, e.g. "ged|model|standard|n=16|steps=10|threshold=0.5"."""
         steps = "" if self.steps is None else f"|steps={self.steps}"
-        return f"{self.metric}|{self.predictor}|{self.protocol}|n={self.n}{steps}|threshold={float(self.threshold)!r}"
+        found = f"{self.metric}|{self.predictor}|{self.protocol}|n={self.n}{steps}|threshold={float(self.threshold)!r}"
+        return found if self.select == IID else f"{found}|select={self.select}"
 
     @classmethod
     def parse(cls, name: str) -> Quantity:
@@ -196,7 +202,8 @@ class Quantity:
             metric, predictor, protocol, *pairs = name.split("|")
             given = dict(pair.split("=", 1) for pair in pairs)
             steps = int(given["steps"]) if "steps" in given else None
-            return cls(protocol, float(given["threshold"]), int(given["n"]), steps, predictor, metric)
+            select = SELECTIONS[SELECTIONS.index(given.get("select", IID))]
+            return cls(protocol, float(given["threshold"]), int(given["n"]), steps, predictor, metric, select)
         except (ValueError, KeyError):
             raise DataError("not a column of values", field=name, expected="metric|predictor|protocol|n=…") from None
 
@@ -205,10 +212,11 @@ class Quantity:
 class ImageTable:
     """One row per image, which nobody changes.
 
-    frame: indexed by case; patient, stratum, raters (how many read the image), then a column of float64 per `Quantity`,
-    NaN where undefined. stratum: "all_marked" (every rater who read it marked something), "some_empty", "none" (nobody
-    did). seconds: by steps and n, the mean time to draw n samples of an image. unread: images left out, as nobody read
-    them. marked: whether any sample marks anything, where rows were scored; a file does not say.
+    frame: indexed by case; patient, stratum, raters (how many it is scored against), then a column of float64 per
+    `Quantity`, NaN where undefined. stratum: "all_marked" (every rater who read it marked something), "some_empty",
+    "none" (nobody did). seconds: by steps, n and selection, the mean time to draw n samples of an image. unread: images
+    left out, as nobody read them. marked: whether any sample marks anything, where rows were scored; a file does not
+    say. few: images of which fewer than n samples mark anything, where only such samples count.
     """
 
     split: str
@@ -216,6 +224,7 @@ class ImageTable:
     seconds: Seconds = field(default_factory=dict)
     unread: int = 0
     marked: bool = True
+    few: int = 0
 
     @classmethod
     def of(cls, split: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> ImageTable:
@@ -269,7 +278,8 @@ class ImageTable:
     def records(self, *, seed: int = 0, resamples: int = RESAMPLES) -> list[Record]:
         """The records of every quantity and stratum, and of the paired differences from the references.
 
-        The i.i.d. reference describes images that were not chosen by their marks: it has the stratum "all" only.
+        The i.i.d. reference describes images that were not chosen by their marks: it has the stratum "all" only, but of
+        protocols given that a rater marks, whose strata are not chosen by the outlines that are compared.
         """
         measured = self.measured | _differences(self)
         strata = {name: rows for name in STRATA if (rows := self.rows(name)).any()}
@@ -279,9 +289,9 @@ class ImageTable:
             one = measured[quantity]
             reference = quantity.predictor == REFERENCE or quantity.metric.endswith(DIFFERENCE + REFERENCE)
             drawn = quantity.predictor == "model" and DIFFERENCE not in quantity.metric
-            seconds = self.seconds.get((quantity.steps, quantity.n)) if drawn else None
+            seconds = self.seconds.get((quantity.steps, quantity.n, quantity.select)) if drawn else None
             for name, rows in strata.items():
-                if reference and name != "all":
+                if reference and name != "all" and not quantity.protocol.endswith(GIVEN_MARKS):
                     continue
                 if isinstance(one, PooledError):
                     interval = pooled_error_interval(one.gaps[rows], owners[name], classes=one.classes, **how)
@@ -311,8 +321,8 @@ def _differences(table: ImageTable) -> dict[Quantity, NDArray[np.float64] | Pool
         if quantity.predictor in BESIDE or NAMES.get(quantity.metric, ("", None))[1] is None:
             continue
         for other in (BASELINE, REFERENCE):
-            beside = table.columns.get(replace(quantity, steps=None, predictor=other))
-            if beside is not None:
+            beside = table.columns.get(replace(quantity, steps=None, predictor=other, select=IID))
+            if beside is not None and (other == BASELINE or quantity.select == IID):
                 found[replace(quantity, metric=f"{quantity.metric}{DIFFERENCE}{other}")] = values - beside
     return found
 
@@ -324,7 +334,9 @@ def _reading_order(quantity: Quantity) -> tuple[object, ...]:
     metric, difference, _ = quantity.metric.partition(DIFFERENCE)
     steps = -1 if quantity.steps is None else quantity.steps
     protocol = (quantity.protocol != "standard", quantity.protocol)
-    return (protocol, quantity.threshold, quantity.n, bool(difference), rank(metric), quantity.metric, predictor, steps)
+    drawn = SELECTIONS.index(quantity.select)
+    what = bool(difference), rank(metric), quantity.metric, predictor, drawn
+    return (protocol, quantity.threshold, quantity.n, *what, steps)
 
 
 def write_csv(table: ImageTable, path: str | Path) -> Path:
@@ -359,7 +371,7 @@ def read_csv(path: str | Path, split: str) -> ImageTable:
 def assemble(split: str, rows: Sequence[Mapping[str, Any]], seconds: Seconds | None = None) -> ImageTable:
     """A table from rows {"case", "patient", "stratum", "raters", "values": {column name: value or None}}.
 
-    "marked": whether a sample of the row marks anything.
+    "marked": whether a sample of the row marks anything. "few": whether fewer than n do, where only such count.
     "control": {"case", "values"}: further values of another case, found while this one was worked on. Images that
     nobody read have nothing to be scored against and are left out.
     """
@@ -370,4 +382,5 @@ def assemble(split: str, rows: Sequence[Mapping[str, Any]], seconds: Seconds | N
     cells = ({**row, **row["values"], **extra.get(row["case"], {})} for row in rows)
     table = ImageTable.of(split, header, ([row.get(name) for name in header] for row in cells))
     marked = any(row.get("marked", True) for row in rows)
-    return replace(table, seconds=seconds or {}, unread=len(every) - len(rows), marked=marked)
+    few = sum(row.get("few", False) for row in rows)
+    return replace(table, seconds=seconds or {}, unread=len(every) - len(rows), marked=marked, few=few)

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modiff.config.evaluation import EvaluationConfig
+from modiff.config.evaluation import CANDIDATES, IID, REPRESENTATIVE, SELECTIONS, STRATIFIED, EvaluationConfig
 from modiff.config.fields import to_dict
 from modiff.errors import ConfigError
 from modiff.evaluation.records import BASELINE, ONE_RATER, REFERENCE, Quantity
 from modiff.metrics.functional import PairwiseDistances, iid_reference, majority_vote
-from modiff.metrics.protocols import PROTOCOLS, Protocol, SampleSet, Values
+from modiff.metrics.protocols import GIVEN_MARKS, PROTOCOLS, Protocol, SampleSet, Values, protocol
 from modiff.metrics.registry import METRICS, chosen, values
 
 Columns = dict[Quantity, Tensor]
@@ -33,19 +33,36 @@ class EvaluationSettings(EvaluationConfig):
         in_order = {
             "metrics": chosen(self.metrics),
             "ns": sorted(set(self.ns)),
+            "select": sorted(set(self.select), key=[*SELECTIONS, *self.select].index),
             "thresholds": sorted(set(self.thresholds)),
             "steps": dict.fromkeys(self.steps),
             "protocols": dict.fromkeys(self.protocols),
         }
         for name, given in in_order.items():
             object.__setattr__(self, name, tuple(given))
-        for protocol in self.protocols:
-            if protocol not in PROTOCOLS:
-                raise ConfigError("no such protocol", field="protocol", found=protocol, expected=" or ".join(PROTOCOLS))
+        for name in self.protocols:
+            if name not in PROTOCOLS:
+                raise ConfigError("no such protocol", field="protocol", found=name, expected=" or ".join(PROTOCOLS))
+        for selection in self.select:
+            if selection not in SELECTIONS:
+                expected = ", ".join(SELECTIONS)
+                raise ConfigError("no such selection", field="select", found=selection, expected=expected)
+        if self.given_marks and STRATIFIED in self.select:
+            raise ConfigError("presence is not drawn given marks", field="select", found=STRATIFIED)
 
-    def thresholds_of(self, protocol: str) -> tuple[float, ...]:
+    @property
+    def given_marks(self) -> bool:
+        """Whether only raters who mark something count."""
+        return self.given == "marks"
+
+    @property
+    def largest(self) -> int:
+        """How many samples of an image are drawn, of which sets are the first or are chosen."""
+        return max(self.ns) * (CANDIDATES if REPRESENTATIVE in self.select else 1)
+
+    def thresholds_of(self, name: str) -> tuple[float, ...]:
         """The protocol's own threshold and those asked for."""
-        return tuple(sorted({PROTOCOLS[protocol].threshold, *self.thresholds}))
+        return tuple(sorted({PROTOCOLS[name].threshold, *self.thresholds}))
 
     def name(self, split: str) -> str:
         """The stem of the result's files: the split, and whatever else decides which samples of which images count.
@@ -56,6 +73,10 @@ class EvaluationSettings(EvaluationConfig):
         parts = [split]
         if self.steps != (None,):
             parts.append("steps" + "-".join("default" if step is None else str(step) for step in self.steps))
+        if IID not in self.select:
+            parts.append("-".join(self.select))
+        if self.given_marks:
+            parts.append("given-marks")
         if self.limit is not None:
             parts.append(f"limit{self.limit}")
         if self.seed != 0:
@@ -65,7 +86,7 @@ class EvaluationSettings(EvaluationConfig):
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, thresholds by protocol."""
         plain = to_dict(self)
-        thresholds = {protocol: list(self.thresholds_of(protocol)) for protocol in self.protocols}
+        thresholds = {name: list(self.thresholds_of(name)) for name in self.protocols}
         return {"n": plain.pop("ns")} | plain | {"thresholds": thresholds}
 
 
@@ -78,17 +99,20 @@ def score_samples(
     steps: int | None = None,
     predictor: str = "model",
     weights: Tensor | None = None,
+    select: str = IID,
+    ns: Sequence[int] | None = None,
 ) -> Columns:
     """The metrics asked for of the first n samples, for each n, protocol and threshold: (B,) float64 per quantity.
 
     maps: (B,N,K,H,W) probabilities or masks, N at least the largest n. masks: (B,R,K,H,W). read: (B,R).
-    weights: (B,N), where samples differ in theirs. Overlaps are counted once for each way to binarise.
+    weights: (B,N), where samples differ in theirs. select: which samples they are. ns: by default those of the
+    settings. Overlaps are counted once for each way to binarise.
     """
-    samples = SampleSet(maps[:, : max(settings.ns)], masks, read, weights)
+    samples = SampleSet(maps[:, : max(ns or settings.ns)], masks, read, weights)
     return {
-        Quantity(protocol.name, threshold, n, steps, predictor, column): found
-        for protocol, threshold, n in _ways(settings)
-        for column, found in _columns(samples, settings.metrics, protocol, threshold, n).items()
+        Quantity(way.name, threshold, n, steps, predictor, column, select): found
+        for way, threshold, n in _ways(settings, ns)
+        for column, found in _columns(samples, settings.metrics, way, threshold, n).items()
     }
 
 
@@ -112,17 +136,17 @@ def score_references(masks: Tensor, read: Tensor, settings: EvaluationSettings) 
     # The mean over raters of fractions that are 0 or 1 is no rater's fraction: presence cannot be averaged.
     of_one = [metric for metric in settings.metrics if metric != "presence"]
     columns: Columns = {}
-    for protocol, threshold, n in _ways(settings):
+    for way, threshold, n in _ways(settings):
         few = min(n, raters)
-        found = {BASELINE: _columns(majority, settings.metrics, protocol, threshold, few)}
+        found = {BASELINE: _columns(majority, settings.metrics, way, threshold, few)}
         if others:
-            parts = [_columns(own, of_one, protocol, threshold, few) for own in others]
+            parts = [_columns(own, of_one, way, threshold, few) for own in others]
             by_name = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
             found[ONE_RATER] = {name: torch.where(use, each, 0.0).sum(0) / use.sum(0) for name, each in by_name.items()}
         if "ged" in settings.metrics:
-            found[REFERENCE] = {"ged": iid_reference(pairs, n, estimator=protocol.ged_estimator)}
+            found[REFERENCE] = {"ged": iid_reference(pairs, n, estimator=way.ged_estimator)}
         columns |= {
-            Quantity(protocol.name, threshold, n, None, predictor, metric): values.double()
+            Quantity(way.name, threshold, n, None, predictor, metric): values.double()
             for predictor, of_metrics in found.items()
             for metric, values in of_metrics.items()
         }
@@ -135,10 +159,11 @@ def rows_of(columns: Columns, count: int) -> list[dict[str, float]]:
     return [{name: found[i] for name, found in listed.items()} for i in range(count)]
 
 
-def _ways(settings: EvaluationSettings) -> Iterator[tuple[Protocol, float, int]]:
+def _ways(settings: EvaluationSettings, ns: Sequence[int] | None = None) -> Iterator[tuple[Protocol, float, int]]:
     """Every protocol, threshold and n that is scored."""
     for name in settings.protocols:
-        yield from product((PROTOCOLS[name],), settings.thresholds_of(name), settings.ns)
+        own = protocol(f"{name}{GIVEN_MARKS}" if settings.given_marks else name)
+        yield from product((own,), settings.thresholds_of(name), ns or settings.ns)
 
 
 def _columns(samples: SampleSet, metrics: Sequence[str], protocol: Protocol, threshold: float, n: int) -> Values:

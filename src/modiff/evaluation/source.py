@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.errors import ConfigError, DataError
+from modiff.config.evaluation import CANDIDATES, IID, REPRESENTATIVE, STRATIFIED
+from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation.distributed import Row
 from modiff.evaluation.predictions import MapSource, check_place
 from modiff.evaluation.records import STRATA, strata_of
@@ -28,30 +29,38 @@ from modiff.evaluation.truth import StoreTruth, Truth, Values
 from modiff.io.image import SUFFIXES
 from modiff.io.results import SampleFolder
 from modiff.io.text import one_spelling
+from modiff.methods.marking import draw_marking, first_marking
+from modiff.metrics.representative import representative
 from modiff.rng import seed_for, seeds_for
-from modiff.types import Batch
+from modiff.types import Batch, Samples, marks
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
     from modiff.data.store_format import StoreInfo
     from modiff.methods.base import Segmenter
-    from modiff.types import Samples
 
 # Samples that are drawn at once: 1 GiB or so of activations on a CPU at 128×128, and enough to keep a GPU busy.
 SAMPLES_AT_ONCE = {"cpu": 128, "cuda": 1024}
 _VALUES_AT_ONCE = 1 << 24  # 64 MiB of float32 maps from files
 _TIMED, _TIMED_SECONDS = 32, 60.0  # images and seconds that the time of a smaller n is measured on
+LEAST_MARKS = 2  # raters who mark an image, where only such count
 _COLOUR_CHANNELS = ("red", "green", "blue")
 
 
 @dataclass
 class Drawn:
-    """Samples of B images in one way. maps: (B,N,K,H,W). weights: (B,N) where they differ. seconds: per image."""
+    """Samples of B images in one way. maps: (B,N,K,H,W). weights: (B,N) where they differ. seconds: per image.
+
+    ns: the n that they are of, by default those of the settings. few: (B,) fewer than N differ: no more mark anything.
+    """
 
     maps: Tensor
     weights: Tensor | None
     steps: int | None = None
     seconds: float | None = None
+    select: str = IID
+    ns: tuple[int, ...] | None = None
+    few: Tensor | None = None
 
 
 @dataclass
@@ -82,8 +91,12 @@ class ModelSamples:
             raise DataError("case names repeat: rows could not be told apart", field="case")
         self.model, self.images, self.settings, self.device = model, images, settings, device
         most = SAMPLES_AT_ONCE["cuda" if device.type == "cuda" else "cpu"]
-        self.batch_size = at_once or max(1, most // max(settings.ns))
-        self.rows = subset(images.cases, settings.limit)
+        if STRATIFIED in settings.select:
+            model.check_request(steps=None, raters="single", stratified=True)
+        self.batch_size = at_once or max(1, most // settings.largest)
+        self.rows = rows_to_score(images, settings)
+        if not self.rows:
+            raise DataError("no image that two raters marked", field="split")
         # Recorded and asked for: the model's default is recorded by its number.
         self.steps = {model.default_steps if steps is None else steps: steps for steps in settings.steps}
         self._other: dict[int, int] = {}
@@ -102,19 +115,34 @@ class ModelSamples:
             yield Sampled(batch.case, patients, batch.masks, batch.read, self._draws(batch), other)
 
     def _draws(self, batch: Batch) -> Iterator[Drawn]:
-        for recorded, steps in self.steps.items():
-            samples, taken = draw(self.model, batch, max(self.settings.ns), self.settings.seed, steps)
-            yield Drawn(samples.maps, _unequal(samples.weights), recorded, taken / len(batch))
+        """The largest n of samples, and candidates with stratified presence, from which the other selections come.
 
-    def seconds(self, rows: Sequence[Row]) -> dict[tuple[int | None, int], float]:
-        """Seconds to draw n samples of an image: the largest n as measured on all, smaller ones on the first."""
-        found: dict[tuple[int | None, int], float] = {}
+        Where the method does not draw presence, these are one and the same draw.
+        """
+        asked, largest = self.settings, max(self.settings.ns)
+        alone = not self.model.draws_stratified or asked.given_marks
+        for recorded, steps in self.steps.items():
+            how: dict[str, Any] = {"seed": asked.seed, "steps": steps, "given_marks": asked.given_marks}
+            for stratified in (False,) if alone or asked.select == (IID,) else (False, True):
+                own = [name for name in asked.select if alone or (name != IID) == stratified]
+                if own:
+                    count = asked.largest if REPRESENTATIVE in own else largest
+                    drawn = draw(self.model, batch, count, stratified=stratified, **how)
+                    yield from _sets(*drawn, asked, own, recorded)
+
+    def seconds(self, rows: Sequence[Row]) -> dict[tuple[int | None, int, str], float]:
+        """Seconds to draw n samples of an image: the largest n as measured on all, smaller ones on the first.
+
+        Of sets that are chosen from the samples of others, only the largest n of a representative set is timed.
+        """
+        found: dict[tuple[int | None, int, str], float] = {}
         *smaller, largest = self.settings.ns
         for recorded, steps in self.steps.items():
-            times = [row["seconds"][str(recorded)] for row in rows]
-            found[recorded, largest] = math.fsum(times) / len(times)
-            for n in smaller:
-                found[recorded, n] = self._time(n, steps)
+            for key, select in ((str(recorded), IID), (f"{recorded} {REPRESENTATIVE}", REPRESENTATIVE)):
+                if times := [row["seconds"][key] for row in rows if key in row["seconds"]]:
+                    found[recorded, largest, select] = math.fsum(times) / len(times)
+            for n in smaller if (recorded, largest, IID) in found else ():
+                found[recorded, n, IID] = self._time(n, steps)
         return found
 
     def _time(self, n: int, steps: int | None) -> float:
@@ -124,14 +152,34 @@ class ModelSamples:
             if taken > _TIMED_SECONDS:
                 break
             batch = self.images.batch(self.rows[start : start + self.batch_size]).to(self.device)
-            taken += draw(self.model, batch, n, self.settings.seed, steps)[1]
+            taken += draw(
+                self.model, batch, n, self.settings.seed, steps, given_marks=self.settings.given_marks
+            ).seconds
             timed += len(batch)
         return taken / timed
 
 
+class Draw(NamedTuple):
+    """Samples of each image of a batch, the seconds that took, encoding included, and (B,) how many differ where those
+    that mark nothing were drawn anew."""
+
+    samples: Samples
+    seconds: float
+    found: Tensor | None
+
+
 @torch.inference_mode()
-def draw(model: Segmenter, batch: Batch, n: int, seed: int, steps: int | None) -> tuple[Samples, float]:
-    """n samples of each image of a batch and the seconds that took, encoding included."""
+def draw(
+    model: Segmenter,
+    batch: Batch,
+    n: int,
+    seed: int,
+    steps: int | None,
+    *,
+    stratified: bool = False,
+    given_marks: bool = False,
+) -> Draw:
+    """n samples of each image of a batch. given_marks: of raters who mark something."""
     device = batch.image.device
 
     def now() -> float:
@@ -139,16 +187,55 @@ def draw(model: Segmenter, batch: Batch, n: int, seed: int, steps: int | None) -
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    seeds, start = seeds_for(seed, batch.case, device=device), now()
-    samples = model.sample(model.encode(batch.image), n, seeds=seeds, steps=steps)
-    return samples, now() - start
+    how: dict[str, Any] = {"seeds": seeds_for(seed, batch.case, device=device), "steps": steps}
+    how |= {"stratified": True} if stratified else {}
+    start, found = now(), None
+    encoding = model.encode(batch.image)
+    if not given_marks:
+        samples = model.sample(encoding, n, **how)
+    else:
+        most = model.most_present(encoding)
+        sure = encoding if most is None else model.given_marks(encoding, most)
+        samples, found = draw_marking(lambda count: model.sample(sure, count, **how), n)
+    return Draw(samples, now() - start, found)
+
+
+def _sets(
+    samples: Samples,
+    seconds: float | None,
+    found: Tensor | None,
+    settings: EvaluationSettings,
+    selections: Sequence[str],
+    steps: int | None = None,
+) -> Iterator[Drawn]:
+    """The sets of the selections, from the same samples: the first n, or the n of the first 4n that are chosen.
+
+    found: (B,) how many samples differ, where there may be too few that mark anything.
+    """
+    largest, batch = max(settings.ns), len(samples.maps)
+    maps, weights = samples.maps, samples.weights
+    few = None if found is None else found < maps.shape[1]
+    for select in selections:
+        if select != REPRESENTATIVE:
+            taken = None if seconds is None or maps.shape[1] > largest or select != IID else seconds / batch
+            short = None if found is None else found < largest
+            yield Drawn(maps[:, :largest], _unequal(weights[:, :largest]), steps, taken, select, None, short)
+            continue
+        for n in settings.ns:
+            first = min(CANDIDATES * n, maps.shape[1])
+            start = time.perf_counter()
+            kept = representative(Samples(maps[:, :first], weights[:, :first], samples.present[:, :first]), n)
+            chosen = time.perf_counter() - start
+            taken = None if seconds is None or n < largest else (seconds + chosen) / batch
+            yield Drawn(kept.maps, None, steps, taken, select, (n,), few)
 
 
 class FileSamples:
     """Samples in files against the raters of the same cases; the slices of a volume are images of their own.
 
     values: how the numbers of the files are read. allow_missing: cases without samples are left out, and a note says
-    how many; else they are refused. Raises DataError where the cases do not fit.
+    how many; else they are refused. chosen: which samples the files hold, where each was not drawn by itself.
+    Raises DataError where the cases do not fit, ConfigError for another selection than that of the files.
     """
 
     def __init__(
@@ -156,6 +243,14 @@ class FileSamples:
     ) -> None:
         self.predictions, self.truth, self.settings, self.values = predictions, truth, settings, values
         self._digest = hashlib.sha256()
+        self.left_out = 0  # images so far that fewer than two raters marked, where only those who do count
+        self.chosen = selection_of(predictions)
+        if self.chosen is not None and settings.select != (self.chosen,):
+            found, expected = ", ".join(settings.select), f"{self.chosen}, as the samples are"
+            raise ConfigError("cannot be chosen any more", field="select", found=found, expected=expected)
+        if any(one.given_marks for one in predictions.sampled.values()) and not settings.given_marks:
+            hint = "--given marks scores them"
+            raise DataError("samples given that a rater marks", path=predictions.path, field="raters", hint=hint)
         self._theirs, self._about = paired(predictions, truth)
         rows = subset(truth.cases, settings.limit)
         missing = [truth.cases[row] for row in rows if truth.cases[row] not in self._theirs]
@@ -190,16 +285,31 @@ class FileSamples:
             while images := list(islice(alike, max(1, _VALUES_AT_ONCE // shape.numel()))):
                 names, patients, done, *tensors = zip(*images, strict=True)
                 maps, masks, read, weights = map(torch.stack, tensors)
-                yield done[-1], Sampled(names, patients, masks, read, [Drawn(maps, _unequal(weights))])
+                yield done[-1], Sampled(names, patients, masks, read, self._drawn(maps, weights))
+
+    def _drawn(self, maps: Tensor, weights: Tensor) -> Iterator[Drawn]:
+        """The sets that are scored, of all samples or of those that mark something."""
+        asked, found = self.settings, None
+        if self.chosen is not None and not asked.given_marks:
+            yield Drawn(maps, _unequal(weights), select=self.chosen)
+            return
+        present = marks(maps) if asked.given_marks else torch.ones_like(weights, dtype=torch.bool)
+        samples = Samples(maps, weights, present)
+        if asked.given_marks:
+            samples, found = first_marking(samples, min(max(maps.shape[1], *asked.ns), asked.largest))
+        yield from _sets(samples, None, found, asked, asked.select)
 
     def _images(self, place: int) -> Iterator[_Image]:
         """The slices of a case, with the largest n of maps by the fixed draw."""
-        row, largest = self.rows[place], max(self.settings.ns)
+        row, largest, given = self.rows[place], max(self.settings.ns), self.settings.given_marks
         case = self.truth.cases[row]
         raw, (masks, read, grid) = self.predictions.read(self._theirs[case]), self.truth.read(row)
         if len(raw.names) < largest:
             hint, found = "-n says how many are scored.", len(raw.names)
             raise DataError("too few samples", path=raw.where, field=case, found=found, expected=largest, hint=hint)
+        if self.chosen == REPRESENTATIVE and len(raw.names) != largest:
+            part = f"{largest} of {len(raw.names)}"
+            raise DataError("not a representative set", path=raw.where, field=case, found=part, expected="all of them")
         maps = self.values.read(raw)
         ours, theirs = (shape[:1] + shape[3:] for shape in (maps.shape, masks.shape))
         if ours != theirs:
@@ -209,14 +319,28 @@ class FileSamples:
             self.values.said.add([text], file)
         self._digest.update(f"{case}\x1f{maps.shape}\x1f{maps.dtype}\x1f".encode())
         self._digest.update(np.packbits(maps).tobytes() if maps.dtype == bool else maps.tobytes())
-        order = draw_order(self.settings.seed, case, raw.names)[:largest]
+        order = draw_order(self.settings.seed, case, raw.names)[: None if given else self.settings.largest]
         weights = np.ones(len(raw.names)) if raw.weights is None else raw.weights
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights[order].sum() > 0):
             raise DataError("weights out of range", path=raw.where, field=case, expected="0 or more, not all 0")
         for z, arrays in enumerate(zip(maps[:, order], masks, read, strict=True)):
+            if given and (masks[z].any((1, 2, 3)) & read[z]).sum() < LEAST_MARKS:
+                self.left_out += 1
+                continue
             name = case if len(maps) == 1 else f"{case}/slice-{z:03d}"
             tensors = (torch.from_numpy(array) for array in (*arrays, weights[order]))
             yield _Image(name, self.truth.patients[row], place + (z + 1 == len(maps)), *tensors)
+
+
+def selection_of(predictions: MapSource) -> str | None:
+    """Which samples of more `modiff sample` wrote, None where each was drawn by itself; DataError for several."""
+    found = {one.select for one in predictions.sampled.values()}
+    if found and len(predictions.sampled) < len(predictions.cases):
+        found.add(IID)
+    if len(found) > 1:
+        what, hint = "sets of different selections", "Score them apart"
+        raise DataError(what, path=predictions.path, field="select", found=", ".join(sorted(found)), hint=hint)
+    return None if found <= {IID} else found.pop()
 
 
 def paired(predictions: MapSource, truth: Truth) -> tuple[dict[str, str], list[str]]:
@@ -300,6 +424,20 @@ def subset(cases: Sequence[str], limit: int | None) -> list[int]:
     """
     rows = range(len(cases))
     return sorted(sorted(rows, key=lambda row: (seed_for("subset", cases[row]), cases[row]))[:limit])
+
+
+def rows_to_score(images: MemoryStore, settings: EvaluationSettings) -> list[int]:
+    """Rows of the images that are scored: the fixed subset, of those that two raters marked where only such count."""
+    rows = np.arange(len(images.cases))
+    if settings.given_marks:
+        rows = rows[(images.packed.any((2, 3)) & images.read).sum(1) >= LEAST_MARKS]
+    return [int(rows[i]) for i in subset([images.cases[row] for row in rows], settings.limit)]
+
+
+def left_out(settings: EvaluationSettings, count: int) -> list[str]:
+    """In words, how many images fewer than two raters marked, where only those who do count."""
+    found = f"left out: {counted(count, 'image')} that fewer than two raters marked"
+    return [found] if settings.given_marks and count else []
 
 
 def short_of(limit: int | None, count: int) -> list[str]:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from modiff.config.evaluation import IID
 from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation import words
 from modiff.evaluation.compare import MODEL, Facts, check_alike, distinct
 from modiff.evaluation.records import BASELINE, REFERENCE, STRATA, Record, is_label, read_result, select
-from modiff.metrics.protocols import PROTOCOLS
+from modiff.metrics.protocols import GIVEN_MARKS, PROTOCOLS
 from modiff.viz.charts import draw_tradeoff
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Tradeoff:
 
 
 class _Source:
-    """A file. given: its name, where the user gave one. asked: metric, protocol, threshold, n and stratum.
+    """A file. given: its name, where the user gave one. asked: metric, protocol, threshold, n, stratum and select.
 
     points: the model's records of what is asked that can be drawn, at least one; notes: what cannot be. beside: the
     references with a value.
@@ -87,8 +88,9 @@ class _Source:
             raise DataError("no seconds per image", path=path, field="seconds_per_image", hint=hint)
         lacks = ((one, "value" if one.value is None else "seconds") for one in found if one not in self.points)
         self.notes = [f"{path}: {_steps(record)} left out, no {what}" for record, what in lacks]
-        beside = (record for name in (BASELINE, REFERENCE) for record in select(results, predictor=name, **asked))
-        self.beside = [record for record in beside if record.value is not None]
+        beside = asked | {"select": IID}  # the references are not drawn
+        every = (record for name in (BASELINE, REFERENCE) for record in select(results, predictor=name, **beside))
+        self.beside = [record for record in every if record.value is not None]
 
     @property
     def device(self) -> str:
@@ -123,6 +125,7 @@ def tradeoff_of(
     n: int = 16,
     protocol: str = "standard",
     threshold: float | None = None,
+    select: str = IID,
     stratum: str = "all",
     names: Sequence[str] | None = None,
 ) -> Tradeoff:
@@ -134,7 +137,8 @@ def tradeoff_of(
     Raises DataError for a file that is not an evaluation, has not what is asked or no seconds, or is of other images
     than the first; ConfigError for a protocol, stratum or names that do not fit.
     """
-    for field, value, known in (("protocol", protocol, PROTOCOLS), ("stratum", stratum, STRATA)):
+    convention = protocol.removesuffix(GIVEN_MARKS)
+    for field, value, known in (("protocol", convention, PROTOCOLS), ("stratum", stratum, STRATA)):
         if value not in known:
             raise ConfigError(f"no such {field}", field=field, found=value, expected=", ".join(known))
     if names is not None and len(names) != len(paths):
@@ -142,8 +146,8 @@ def tradeoff_of(
     for name in names or ():
         if not is_label(name):
             raise ConfigError("not a name", field="names", found=repr(name), expected="a line of text")
-    at = PROTOCOLS[protocol].threshold if threshold is None else threshold
-    asked = {"metric": metric, "protocol": protocol, "threshold": at, "n": n, "stratum": stratum}
+    at = PROTOCOLS[convention].threshold if threshold is None else threshold
+    asked = {"metric": metric, "protocol": protocol, "threshold": at, "n": n, "stratum": stratum, "select": select}
     sources = [_Source(Path(path), names[i] if names else None, asked) for i, path in enumerate(paths)]
     first = sources[0]
     groups: dict[tuple[str, str, str | None], list[_Source]] = {}
@@ -200,6 +204,7 @@ def caption_of(tradeoff: Tradeoff) -> str:
     """What the numbers depend on, in one line: metric, protocol, n, threshold, images, devices, and any notes."""
     of = tradeoff.of
     parts = [words.with_direction(of.metric), f"{of.protocol} protocol", f"n = {of.n}", words.threshold(of)]
+    parts += [] if of.select == IID else [of.select]
     where = f"split {of.split}, {words.STRATA[of.stratum]}: {counted(tradeoff.images, 'image')}"
     where += f" of {counted(tradeoff.patients, 'patient')}"
     # A stratum's images are not timed apart.

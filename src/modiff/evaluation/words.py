@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from modiff.evaluation.records import BASELINE, BESIDE, DIFFERENCE, Record, Result, select
-from modiff.metrics.protocols import PROTOCOLS
+from modiff.config.evaluation import IID
+from modiff.evaluation.records import BASELINE, BESIDE, DIFFERENCE, REFERENCE, Record, Result, select
+from modiff.metrics.protocols import GIVEN_MARKS, PROTOCOLS, protocol
 from modiff.metrics.registry import NAMES, WITHOUT_THRESHOLD
 
 if TYPE_CHECKING:
@@ -40,13 +41,19 @@ CONVENTIONS = {
     "standard": "GED with self-pairs (V), HM-IoU by optimal matching",
     "paper": "GED without self-pairs (U, can be negative), HM-IoU by greedy matching",
 }
+CONVENTIONS |= {
+    f"{name}{GIVEN_MARKS}": f"{said}; given that a rater marks: samples that mark against the raters who marked"
+    for name, said in CONVENTIONS.items()
+}
 FEW = "under 5 patients"  # in place of an interval
 
 _WIDTH = 100  # where output goes to a file: lines are not to be cut at 80
-_LEFT = ("stratum", "metric", "predictor", "protocol", "threshold", "split", "a − b", "better")
+_LEFT = ("stratum", "metric", "predictor", "protocol", "selection", "threshold", "split", "a − b", "better")
 _WRAPPED = ("metric", "predictor", "stratum", "better", "a − b")  # texts: their words may stand below each other
 # How a title says what is the same in every row.
-_SHARED = dict.fromkeys(("a − b", "predictor", "metric", "protocol", "n", "threshold", "split", "stratum"), "{}")
+_SHARED = dict.fromkeys(
+    ("a − b", "predictor", "metric", "protocol", "n", "selection", "threshold", "split", "stratum"), "{}"
+)
 _SHARED |= {"protocol": "{} protocol", "n": "n = {}", "split": "split {}", "undefined": "undefined on {} of them"}
 
 
@@ -60,6 +67,7 @@ def predictor(record: Record) -> str:
     """E.g. "model", or "model − majority vote (oracle)" for a paired difference."""
     other = record.metric.partition(DIFFERENCE)[2]
     name = PREDICTORS.get(record.predictor, record.predictor)
+    name += "" if record.select == IID else f", {record.select}"
     return f"{name} − {PREDICTORS.get(other, other)}" if other else name
 
 
@@ -75,11 +83,12 @@ def threshold(record: Record) -> str:
     return masks_by(record.metric.partition(DIFFERENCE)[0], record.protocol, record.threshold)
 
 
-def masks_by(metric: str, protocol: str, threshold: float) -> str:
+def masks_by(metric: str, way: str, threshold: float) -> str:
     """How probabilities became the masks that a metric is of: "argmax", "p ≥ 0.9"; "–" where it takes none."""
     if metric in WITHOUT_THRESHOLD:
         return NONE
-    return PROTOCOLS[protocol].threshold_text(threshold) if protocol in PROTOCOLS else f"p ≥ {threshold:g}"
+    known = way.removesuffix(GIVEN_MARKS) in PROTOCOLS
+    return protocol(way).threshold_text(threshold) if known else f"p ≥ {threshold:g}"
 
 
 def decimals(metric: str) -> int:
@@ -217,7 +226,9 @@ def results_table(result: Result) -> Group:
         for record in select(result.results, stratum="all")
         if not (record.predictor == "shuffled" and record.metric.endswith("iid_reference"))
     ]
-    model = [record for record in result.results if of_model(record)]
+    # The i.i.d. reference is there where it holds within strata too.
+    own = select(result.results, predictor=("model", REFERENCE))
+    model = [record for record in own if not is_difference(record)]
     strata = [record for stratum in list(STRATA)[1:] for record in select(model, stratum=stratum)]
     ways = dict.fromkeys((record.protocol, record.threshold) for record in result.results)
     parts = [select(records, protocol=way[0], threshold=way[1]) for records in (everywhere, strata) for way in ways]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from modiff.config.evaluation import IID, SELECTIONS, STRATIFIED
 from modiff.errors import DataError
 from modiff.io.files import MANIFEST
 from modiff.io.text import read_json_text
@@ -37,6 +38,7 @@ def sample_names(count: int) -> list[str]:
 class SampleFolder:
     """The samples in a folder of results. files: (N,K) of masks, or the one NPZ of an image. weights: (N,).
 
+    select: which samples they are. given_marks: of raters who mark something.
     scan: the path of the image or scan they are of; None where the results do not name it. part: in words, what of the
     scan was looked at where that is not all of it.
     """
@@ -46,6 +48,8 @@ class SampleFolder:
     weights: np.ndarray
     scan: str | None
     part: str | None
+    select: str = IID
+    given_marks: bool = False
 
     @property
     def arrays(self) -> Path | None:
@@ -75,7 +79,10 @@ def sample_folder(folder: Path) -> SampleFolder | None:
     if not (len(weights) and len(weights) == summary["n"]):
         raise DataError("one weight per sample", path=path, field="samples", found=len(weights), expected=summary["n"])
     files = tuple(tuple(folder / name for name in names) for names in wanted)
-    return SampleFolder(folder, files, weights, scan or None, part)
+    select = summary.get("select", STRATIFIED if summary.get("stratified") is True else IID)
+    if select not in SELECTIONS:
+        raise DataError("no such selection", path=path, field="select", found=select, expected=", ".join(SELECTIONS))
+    return SampleFolder(folder, files, weights, scan or None, part, select, summary.get("raters") == "marking")
 
 
 def _part(summary: dict[str, Any]) -> str | None:

@@ -27,7 +27,7 @@ class Segmenter(nn.Module, ABC):
     Attributes: data: what it was built for; channels C, classes K (foreground) and raters R are its counts. stride:
     images are padded to multiples of this. default_steps: network evaluations per sample where `steps` is not given.
     stepwise: it samples in steps, whose number `sample` takes. draws_panels: it takes other `raters` than "single".
-    draws_stratified: it takes `stratified`. places_noise: it takes `origin`. on_drawn: where set, is told during
+    places_noise: it takes `origin`. on_drawn: where set, is told during
     `sample` how many more samples are finished, by methods whose samples take time.
     """
 
@@ -35,9 +35,13 @@ class Segmenter(nn.Module, ABC):
     default_steps: int = 1
     stepwise: ClassVar[bool] = False
     draws_panels: ClassVar[bool] = False
-    draws_stratified: ClassVar[bool] = False
     places_noise: ClassVar[bool] = False
     on_drawn: Callable[[int], None] | None = None
+
+    @property
+    def draws_stratified(self) -> bool:
+        """Whether presence is drawn before anything else, and can be `stratified`."""
+        return False
 
     def __init__(self, data: DataSpec) -> None:
         super().__init__()
@@ -101,4 +105,16 @@ class Segmenter(nn.Module, ABC):
 
     def surely_present(self, encoding: Any) -> Any:
         """The encoding with every rater sure to mark something, for methods that draw presence first."""
+        return encoding
+
+    def most_present(self, encoding: Any) -> Tensor | None:
+        """(B,) the largest probability of a rater to mark something; None where presence is not drawn first."""
+        return None
+
+    def given_marks(self, encoding: Any, most: Tensor) -> Any:
+        """The encoding with each probability of a rater to mark something divided by `most` (B,), or one for all.
+
+        With the largest of an image's windows it is conditional on a mark in one of them, for raters who are as likely
+        as the likeliest; others may still mark nothing and are to be drawn anew, which keeps their proportions.
+        """
         return encoding

@@ -163,6 +163,28 @@ class DenoisingSegmenter(Segmenter):
             sure[:, :-1] = 0.0
         return replace(encoding, presence=sure)
 
+    @property
+    def draws_stratified(self) -> bool:
+        """With a presence head."""
+        return self.presence_head is not None
+
+    def most_present(self, encoding: Encoding) -> Tensor | None:
+        """(B,) of the likeliest rater."""
+        if encoding.presence is None:
+            return None
+        return marking_probability(encoding.presence, exchangeable=self.exchangeable).amax(1)
+
+    def given_marks(self, encoding: Encoding, most: Tensor) -> Encoding:
+        """With presence divided by `most`."""
+        if encoding.presence is None:
+            return encoding
+        each = marking_probability(encoding.presence, exchangeable=self.exchangeable)
+        each = torch.where(most[:, None] > 0, each / most[:, None], 1.0).clamp_max(1)
+        if self.exchangeable:  # one rater of R marks with probability E[k]/R: all do, or none
+            none = torch.zeros_like(encoding.presence[:, 1:-1])
+            each = torch.cat([1 - each[:, :1], none, each[:, :1]], 1)
+        return replace(encoding, presence=each)
+
     def encode(self, image: Tensor) -> Encoding:
         """(B,C,H,W) images -> distribution of presence, windows and their features."""
         centre, padded = image_centre(image), windows.pad_to_multiple(image, self.stride, edge=True)

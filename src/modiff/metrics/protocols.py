@@ -7,7 +7,7 @@ them: masks, overlaps and boundaries are computed once for all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -57,7 +57,8 @@ class Protocol:
 
     name: "standard" or "paper". ged_estimator: "v" counts pairs of an element with itself, "u" does not.
     matching: of HM-IoU. ncc: over pixels or over row profiles. threshold: the default, as printed. argmax_at_half: a
-    threshold of 0.5 means the argmax (p > 0.5, ties are background), not p >= 0.5.
+    threshold of 0.5 means the argmax (p > 0.5, ties are background), not p >= 0.5. given_marks: only raters who mark
+    something count, and samples are of such raters.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Protocol:
     ncc: NccKind
     threshold: float
     argmax_at_half: bool
+    given_marks: bool = False
 
     def binarise(self, samples: Tensor, threshold: float | None = None) -> Tensor:
         """(B,N,K,H,W) probabilities -> bool masks at `threshold`, by default the protocol's own."""
@@ -86,11 +88,15 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
+GIVEN_MARKS = "-marks"  # ends the name of a protocol whose numbers are given that a rater marks
+
+
 def protocol(name: str) -> Protocol:
-    """The protocol of that name; raises MetricError for another."""
-    if name not in PROTOCOLS:
+    """The protocol of that name, or one of them given that a rater marks (standard-marks); MetricError for another."""
+    own = name.removesuffix(GIVEN_MARKS)
+    if own not in PROTOCOLS:
         raise MetricError("no such protocol", field="protocol", found=name, expected=" or ".join(PROTOCOLS))
-    return PROTOCOLS[name]
+    return PROTOCOLS[own] if own == name else replace(PROTOCOLS[own], name=name, given_marks=True)
 
 
 class View:

@@ -3,7 +3,7 @@
 n independent draws carry a sampling error that is not the model's. Of N > n candidates those n are kept, with equal
 weights, whose energy distance to all candidates is least: herding, then swaps. Source: Mak and Joseph, "Support points"
 (Annals of Statistics 2018); the distance is that of GED. Weights that lower the energy distance further were measured:
-they do not lower GED to the raters, and NCC, CI and surface distances have no weighted form.
+they do not lower GED to the raters (docs/metrics.md), and NCC, CI and surface distances have no weighted form.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from modiff.metrics.functional import PairwiseDistances
 from modiff.metrics.protocols import binarise
 from modiff.types import Pool, Samples
 
-CANDIDATES = 4  # drawn for each sample that is kept
 _STARTS = 16  # first points of the herding, from each of which swaps begin
 _GAIN = 1e-12  # what a swap must lower the distance by: rounding is not a gain
 Floats = NDArray[np.float64]

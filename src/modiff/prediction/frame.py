@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from modiff.config.evaluation import OVERLAP
@@ -220,13 +221,19 @@ class View:
         """Samples (`merge`) of what the model sees -> of the scan."""
         if self.frame.same:
             return samples
-        maps, seen, own = samples.maps.numpy(), self.seen.box, self.own.box
-        if self.own.image:  # in the whole frame, 0 where no window looks
-            made = self.frame.back(maps[:, :, :, None], Box.whole(self.frame.shape), own)
-            found = torch.from_numpy(own.put_back(made, dimensions=2)[:, :, :, 0])
-        else:
-            found = torch.from_numpy(self.frame.back(maps, seen, own))
-        return replace(samples, maps=found, present=torch.stack([marks(one.flatten(2, -2)) for one in found]))
+        found, pool = self._back(samples.maps), samples.pool
+        if pool is not None:
+            pool = replace(pool, mean=self._back(pool.mean[:, None])[:, 0])
+        present = torch.stack([marks(one.flatten(2, -2)) for one in found])
+        return replace(samples, maps=found, present=present, pool=pool)
+
+    def _back(self, maps: Tensor) -> Tensor:
+        seen, own = self.seen.box, self.own.box
+        if not self.own.image:
+            return torch.from_numpy(self.frame.back(maps.numpy(), seen, own))
+        # In the whole frame, 0 where no window looks.
+        made = self.frame.back(maps.numpy()[:, :, :, None], Box.whole(self.frame.shape), own)
+        return torch.from_numpy(own.put_back(made, dimensions=2)[:, :, :, 0])
 
 
 def view_of(

@@ -22,13 +22,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.config.evaluation import DISTINCT, OVERLAP, SAMPLES, SampleConfig
+from modiff.config.evaluation import (
+    CANDIDATES,
+    DISTINCT,
+    IID,
+    OVERLAP,
+    REPRESENTATIVE,
+    SAMPLES,
+    SELECTIONS,
+    STRATIFIED,
+    SampleConfig,
+    Selection,
+)
 from modiff.config.fields import check
 from modiff.devices import choose_device
-from modiff.errors import ConfigError, DataError
+from modiff.errors import ConfigError, DataError, counted
 from modiff.io.files import located
 from modiff.io.volume import Volume
 from modiff.methods.base import Segmenter
+from modiff.methods.marking import MOST_DRAWN, draw_marking
+from modiff.metrics.representative import representative
 from modiff.prediction.frame import View, differences, frame_of, view_of
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.values import Values, read_array
@@ -52,7 +65,8 @@ class PredictionWarning(UserWarning):
 class Predictor:
     """Hypotheses for one image or volume at a time: `set_image`, `sample` as often as needed, `summary`, `reset`.
 
-    A sample is a function of (weights, image, seed, index): the first n of 2n samples are the n samples.
+    A sample is a function of (weights, image, seed, index): the first n of 2n samples are the n samples, unless they
+    are a representative set, which is chosen anew for each n.
     """
 
     def __init__(
@@ -148,25 +162,64 @@ class Predictor:
         seed: int = 0,
         steps: int | None = None,
         raters: RaterChoice = "single",
-        stratified: bool = False,
+        select: Selection = IID,
+        candidates: int | None = None,
         progress: Progress | None = None,
     ) -> Samples:
         """n hypotheses, on the CPU: of an image maps (1,N,K,h,w) in its own frame, of a volume (1,N,K,z,h,w) within the
         box that is looked at; 0 where no window looks.
 
-        raters: "single" (each sample is one rater's), "all" (the panel's consensus), or a list of raters. stratified:
-        presence from a low-discrepancy sequence, which a few samples represent better than independent draws. progress:
-        called with samples done and in all, over all windows. Raises DataError before `set_image`, ConfigError for
-        settings that are out of range or that the method does not have.
+        raters: "single" (each sample is one rater's), "marking" (one of the raters who mark something in what is looked
+        at), "all" (the panel's consensus), or a list of raters. select: "iid"; "stratified", presence from a
+        low-discrepancy sequence; "representative", those of several `candidates` (4 per sample, fewer where memory
+        ends) that are together most like all of them, which `Samples.pool` describes; candidates are stratified where
+        the method draws presence. progress: called with samples done and in all, over all windows. Warns where too few
+        samples mark anything. Raises DataError before `set_image`, ConfigError for settings that are out of range or
+        that the method does not have.
         """
         view, values = self.view, self._values
         if view is None or values is None:
             raise DataError("no image is set", hint="Call set_image first")
-        plan = view.seen
-        check_settings(self.model, n, steps, raters, stratified)
+        check_settings(self.model, n, steps, raters, select, candidates)
         self._check_memory(n, view)
+        count = n
+        if select == REPRESENTATIVE:
+            count = max(n, min(candidates or CANDIDATES * n, MAX_MAPS // self._bytes(view)))
+        marking = isinstance(raters, str) and raters == "marking"
+        options: dict[str, Any] = {"steps": steps, "raters": "single" if marking else raters}
+        options["stratified"] = select != IID and self.model.draws_stratified
+
+        def draw(count: int) -> Samples:
+            return self._draw(count, view, values, seed, progress, marking=marking, **options)
+
+        if marking:
+            drawn, found = draw_marking(draw, count)
+            drawn = replace(drawn, presence=None)
+            if (few := int(found)) < count:
+                tried = f"{few} of {MOST_DRAWN * count} samples mark anything"
+                self._warn([f"{tried}: {'they are repeated' if few else 'it is not known what a rater would mark'}"])
+        else:
+            drawn = draw(count)
+        if select == REPRESENTATIVE:
+            drawn = representative(drawn, n, pool=True)
+        self.samples = view.on_own_grid(drawn)
+        self._warn(values.notes)  # some show in single windows only
+        return self.samples
+
+    def _draw(
+        self,
+        n: int,
+        view: View,
+        values: Values,
+        seed: int,
+        progress: Progress | None,
+        *,
+        marking: bool,
+        **options: Any,
+    ) -> Samples:
+        """The first n samples of what the model sees. marking: given that a rater marks something there."""
+        plan = view.seen
         jobs = plan.jobs
-        options: dict[str, Any] = {"steps": steps, "raters": raters, "stratified": stratified}
         room = _AT_ONCE // (n * self.model.classes * math.prod(plan.windows[0].size))
         at_once = min(max(1, room), len(jobs))
         parts = [jobs[first : first + at_once] for first in range(0, len(jobs), at_once)]
@@ -177,6 +230,11 @@ class Predictor:
                 with torch.inference_mode():
                     self._encoded = {at_once: self.model.join_slices(list(encodings))}
             encodings = iter(self._encoded[at_once])
+        if marking and self.model.draws_stratified:
+            every = list(encodings)
+            chances = [chance for one in every if (chance := self.model.most_present(one)) is not None]
+            most = torch.cat(chances).max()[None]
+            encodings = (self.model.given_marks(one, most) for one in every)
 
         def drawn() -> Iterator[tuple[list[Job], Samples]]:
             seeds, origin, done = seeds_for(seed, [self.case], self.device), None, 0
@@ -190,9 +248,7 @@ class Predictor:
                 if progress is not None:
                     progress(done, n * len(jobs))
 
-        self.samples = view.on_own_grid(merge(plan, n, self.model.classes, drawn()))
-        self._warn(values.notes)  # some show in single windows only
-        return self.samples
+        return merge(plan, n, self.model.classes, drawn())
 
     def summary(
         self,
@@ -232,9 +288,13 @@ class Predictor:
         for note in fresh:
             warnings.warn(note, PredictionWarning, stacklevel=3)
 
-    def _check_memory(self, n: int, view: View) -> None:
+    def _bytes(self, view: View) -> int:
+        """Of one sample's maps."""
         boxes = [(plan.box.shape[1:] if plan.image else plan.box.size) for plan in (view.seen, view.own)]
-        size = 4 * n * self.model.classes * max(map(math.prod, boxes))
+        return 4 * self.model.classes * max(map(math.prod, boxes))
+
+    def _check_memory(self, n: int, view: View) -> None:
+        size = n * self._bytes(view)
         if size > MAX_MAPS:
             found, expected = f"{n} samples, {size >> 20} MiB of maps", f"at most {MAX_MAPS >> 20} MiB"
             hint = "Give fewer samples, or a part of the scan with --roi or --at"
@@ -257,21 +317,30 @@ def _counted(model: Segmenter, progress: Progress | None, done: int, total: int)
         model.on_drawn = None
 
 
-def check_settings(model: Segmenter, n: int, steps: int | None, raters: RaterChoice, stratified: bool) -> None:
-    """Raises ConfigError for settings of `model.sample` that are out of range or that the method does not have."""
+def check_settings(
+    model: Segmenter, n: int, steps: int | None, raters: RaterChoice, select: str, candidates: int | None
+) -> None:
+    """Raises ConfigError for settings of `Predictor.sample` that are out of range or that the method does not have."""
     named = () if isinstance(raters, str) else raters
     counts = [("n", n, 1), ("steps", 1 if steps is None else steps, 1), *(("raters", rater, 0) for rater in named)]
+    counts += [] if candidates is None else [("candidates", candidates, n)]
     for field, value, least in counts:
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
             expected = f"a whole number ≥ {least}"
             raise ConfigError("is out of range", field=field, found=repr(value), expected=expected)
     if isinstance(raters, str):
-        if raters not in ("single", "all"):
-            raise ConfigError("no such choice", field="raters", found=repr(raters), expected="single, all or a list")
+        if raters not in ("single", "marking", "all"):
+            expected = "single, marking, all or a list"
+            raise ConfigError("no such choice", field="raters", found=repr(raters), expected=expected)
     elif not raters or len(set(raters)) != len(raters) or max(raters) >= model.raters:
         expected = f"of 0 to {model.raters - 1}, once each"
         raise ConfigError("no such subset", field="raters", found=list(raters), expected=expected)
-    model.check_request(steps=steps, raters=raters, stratified=stratified)
+    if select not in SELECTIONS:
+        raise ConfigError("no such selection", field="select", found=repr(select), expected=", ".join(SELECTIONS))
+    if candidates is not None and select != REPRESENTATIVE:
+        raise ConfigError("are of representative sets", field="candidates", found=candidates, expected="none")
+    own: RaterChoice = "single" if isinstance(raters, str) and raters == "marking" else raters
+    model.check_request(steps=steps, raters=own, stratified=select == STRATIFIED)
 
 
 def content_hash(image: np.ndarray) -> str:
@@ -298,7 +367,7 @@ class Settings(SampleConfig):
     def drawing(self) -> dict[str, Any]:
         """How samples are drawn, as plain data."""
         raters = self.raters if isinstance(self.raters, str) else ",".join(map(str, self.raters))
-        return {"seed": self.seed, "steps": self.steps, "raters": raters, "stratified": self.stratified}
+        return {"seed": self.seed, "steps": self.steps, "raters": raters, "select": self.select}
 
 
 @dataclass(frozen=True)
@@ -324,6 +393,16 @@ class Prediction:
     def plan(self) -> Plan:
         """What was looked at, in the scan's own columns, rows and slices."""
         return self.view.own
+
+    @property
+    def drawn(self) -> str:
+        """What the samples are, in words."""
+        text, asked = counted(len(self.summary.weights), "sample"), self.settings
+        if self.summary.candidates is not None:
+            text += f" representative of {self.summary.candidates}"
+        elif asked.select == STRATIFIED:
+            text += " of stratified presence"
+        return text + (", given that a rater marks" if asked.raters == "marking" else "")
 
     @property
     def key_slice(self) -> int:
@@ -378,7 +457,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     asked = settings
     if not scan.is_picture and asked.spacing is not None:
         raise ConfigError("the scan brings its own", field="--spacing", found=",".join(map(str, asked.spacing)))
-    check_settings(predictor.model, asked.n, asked.steps, asked.raters, asked.stratified)
+    check_settings(predictor.model, asked.n, asked.steps, asked.raters, asked.select, asked.candidates)
     check(SampleConfig(threshold=asked.threshold, distinct=asked.distinct), "--")  # needed only after drawing
     with located(called(scan)), warnings.catch_warnings(action="ignore", category=PredictionWarning):
         roi = None if asked.roi is None else Box.parse(asked.roi, scan.shape)
@@ -386,7 +465,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
         array = scan.array[:, 0] if scan.is_picture else scan.array
         spacing = asked.spacing or scan.spacing
         predictor.set_image(array, roi=roi, spacing=spacing, affine=scan.affine, slide=True, **where)
-        how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "stratified")}
+        how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "select", "candidates")}
         samples = predictor.sample(asked.n, progress=progress, **how)
     counting: dict[str, Any] = {"threshold": asked.threshold, "distinct": asked.distinct}
     summary = predictor.summary(**counting, voxel_mm3=scan.voxel_mm3)

@@ -29,7 +29,9 @@ class Summary:
     mean: (K,…) weighted mean of the probability maps. consensus: (K,…) bool, the mean map's argmax (K = 1: > 0.5).
     entropy: (…) bits per pixel of the mean map over the K classes and the background. agreement: weighted mean IoU of
     two different samples, of those classes that either marks (1 where both mark nothing); None for one sample.
-    masks: (N,K,…) bool, the samples by argmax or `threshold`. weights: (N,). presence: probability that a rater marks
+    masks: (N,K,…) bool, the samples by argmax or `threshold`. weights: (N,). candidates: how many a representative set
+    was chosen from, else None. Of such a set mean, consensus, entropy and presence are those of all candidates, and
+    weights the fractions of them that each sample stands for. presence: probability that a rater marks
     anything, from the model's own head or from the fraction of samples that mark something, as `presence_from` says.
     hypotheses: from the most to the least probable; "nothing there" is one, of 1 − presence; those that mark something
     share presence by their samples. distinct: as `summarise` takes it.
@@ -51,6 +53,13 @@ class Summary:
     distinct: float
     spacing: tuple[float, ...] | None
     voxel_mm3: float | None = None
+    candidates: int | None = None
+
+    @property
+    def set_weights(self) -> np.ndarray:
+        """(N,) of the samples as a set that is scored: equal ones of a representative set."""
+        count = len(self.weights)
+        return self.weights if self.candidates is None else np.full(count, 1 / count)
 
     @cached_property
     def areas(self) -> np.ndarray:
@@ -109,13 +118,17 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: everything but the maps."""
-        size = "area_px"
+        size, count = "area_px", len(self.weights)
+        stands_for: list[dict[str, float]] = [{}] * count
+        if self.candidates is not None:
+            stands_for = [{"stands_for": fraction} for fraction in self.weights.tolist()]
         scale: dict[str, Any] = {"spacing_mm": self.spacing and list(self.spacing)}
         if self.voxel_mm3 is not None:
             spacing = dict(zip(("slice", "row", "column"), self.spacing or (), strict=True))
             size, scale = "volume_mm3", {"spacing_mm": spacing, "voxel_mm3": self.voxel_mm3}
         return {
-            "n": len(self.weights),
+            "n": count,
+            **({} if self.candidates is None else {"candidates": self.candidates}),
             "threshold": "argmax" if self.threshold is None else self.threshold,
             **scale,
             "presence": {"probability": self.presence, "from": self.presence_from, "of_samples": self.marking},
@@ -135,8 +148,8 @@ class Summary:
             ],
             "classes": {name: self._describe_class(kind) for kind, name in enumerate(self.classes)},
             "samples": [
-                {"weight": float(weight), size: self._sizes(counts)[size]}
-                for weight, counts in zip(self.weights, self.areas, strict=True)
+                {"weight": float(weight), **own, size: self._sizes(counts)[size]}
+                for weight, own, counts in zip(self.set_weights, stands_for, self.areas, strict=True)
             ],
         }
 
@@ -242,19 +255,26 @@ def summarise(
         voxel_mm3 = math.prod(spacing or ())
     if classes is None:
         classes = [f"class {kind}" for kind in range(1, maps.shape[1] + 1)] if maps.shape[1] > 1 else ["foreground"]
-    weights = samples.weights[item].detach().cpu().double()
+    pool = samples.pool
+    weights = (samples.weights if pool is None else pool.fractions)[item].detach().cpu().double()
     if not torch.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
         raise DataError("are not weights", field="weights", found=weights.tolist(), expected="≥ 0 with a sum above 0")
     weights = weights / weights.sum()
     maps = maps.flatten(2, -2)  # slices one below the other: what follows does not ask where a voxel lies
-    mean = torch.zeros(maps.shape[1:], dtype=torch.float64)
-    for sample, weight in zip(maps, weights.tolist(), strict=True):  # one by one, as large images fill the memory
-        mean.add_(sample, alpha=weight)
+    if pool is None:
+        mean = torch.zeros(maps.shape[1:], dtype=torch.float64)
+        for sample, weight in zip(maps, weights.tolist(), strict=True):  # one by one, as large images fill the memory
+            mean.add_(sample, alpha=weight)
+    else:
+        mean = pool.mean[item].detach().cpu().double().flatten(1, -2)
     mean.clamp_(0, 1)
     flat = binarise(maps[None], threshold)[0]
     overlaps, pairs = Overlaps.of(flat), np.outer(weights.numpy(), weights.numpy())
     np.fill_diagonal(pairs, 0)
     own = None if samples.presence is None else min(max(float(samples.presence[item]), 0.0), 1.0)
+    marking = float(weights[flat.flatten(1).any(1)].sum())
+    if pool is not None and threshold is None:
+        marking = float(pool.marking[item])
 
     def shaped(values: Tensor) -> np.ndarray:
         return values.numpy().reshape(*values.shape[:-2], *frame)
@@ -269,14 +289,15 @@ def summarise(
         agreement=float((pairs * overlaps.mean).sum() / pairs.sum()) if pairs.sum() > 0 else None,
         masks=masks,
         weights=weights.numpy(),
-        presence=float(weights[flat.flatten(1).any(1)].sum()) if own is None else own,
+        presence=marking if own is None else own,
         presence_from="samples" if own is None else "model",
-        hypotheses=found if own is None else _sharing(found, own),
+        hypotheses=found if own is None and pool is None else _sharing(found, marking if own is None else own),
         classes=tuple(map(str, classes)),
         threshold=threshold,
         distinct=distinct,
         spacing=None if spacing is None else tuple(map(float, spacing)),
         voxel_mm3=voxel_mm3,
+        candidates=None if pool is None else pool.count,
     )
 
 

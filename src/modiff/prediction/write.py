@@ -89,7 +89,7 @@ def write_results(folder: Path, prediction: Prediction, *, about: Mapping[str, A
     else:
         samples, summary = prediction.samples, prediction.summary
         arrays: dict[str, Any] = {"maps": samples.maps[0].numpy(), "present": samples.present[0].numpy()}
-        arrays |= {"weights": summary.weights, "mean": summary.mean, "entropy": summary.entropy}
+        arrays |= {"weights": summary.set_weights, "mean": summary.mean, "entropy": summary.entropy}
         if samples.raters is not None:
             arrays["raters"] = samples.raters[0].numpy()
         np.savez_compressed(folder / ARRAYS, **arrays)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modiff.benchmark.tables import CaseFigure, Cell, Row, Table, case_cells, head
+from modiff.config.evaluation import IID, SELECTIONS
 from modiff.config.fields import to_dict
 from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
@@ -18,6 +19,7 @@ from modiff.evaluation import words
 from modiff.evaluation.evaluate import FOLDER, as_trained
 from modiff.evaluation.records import (
     BASELINE,
+    BESIDE,
     DIFFERENCE,
     STRATA,
     ImageTable,
@@ -50,7 +52,7 @@ COLUMNS = 8
 # What the page's legend explains.
 COLOURS = {"rater": figures.RATER, "sample": figures.SAMPLE, "levels": figures.LEVELS}
 Results = dict[Path, Result]
-Setting = tuple[str, float, int | None]  # protocol, threshold, steps of the model
+Setting = tuple[str, float, int | None, str]  # protocol, threshold, steps of the model, selection
 _PAIRS = (("model", "iid_reference"), ("model", "majority_vote"), ("shuffled", "majority_vote"))
 
 
@@ -120,7 +122,8 @@ def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
 def _scores(name: str, result: Result) -> dict[str, Any]:
     """What the page shows of an evaluation."""
     timed = [record for record in result.results if record.seconds_per_image is not None]
-    seconds = sorted({(record.steps or 0, record.n): record.seconds_per_image for record in timed}.items())
+    found = {(record.steps or 0, record.n, record.select): record.seconds_per_image for record in timed}
+    seconds = sorted(found.items())
     return {
         "name": name,
         "made": result.made,
@@ -128,8 +131,10 @@ def _scores(name: str, result: Result) -> dict[str, Any]:
         "notes": _list(result.made.get("notes")),
         "tables": tables_of(result),
         "seconds": [
-            f"{took:.3g} s for {counted(n, 'sample')}" + f" at {counted(s, 'step')}" * (s > 0)
-            for (s, n), took in seconds
+            f"{took:.3g} s for {counted(n, 'sample')}"
+            + f" at {counted(s, 'step')}" * (s > 0)
+            + f", {drawn}" * (drawn != IID)
+            for (s, n, drawn), took in seconds
         ],
     }
 
@@ -140,18 +145,26 @@ def tables_of(result: Result) -> list[Table]:
 
 
 def settings_of(result: Result) -> list[Setting]:
-    """The protocols, thresholds and steps that the model was scored under, standard first."""
-    found = {(r.protocol, r.threshold, r.steps) for r in result.results if r.predictor == "model"}
-    return sorted(found, key=lambda s: (s[0] != "standard", s[0], s[1], s[2] or 0))
+    """The protocols, thresholds, steps and selections that the model was scored under, i.i.d. and standard first."""
+    found = {(r.protocol, r.threshold, r.steps, r.select) for r in result.results if r.predictor == "model"}
+    return sorted(found, key=lambda s: (SELECTIONS.index(s[3]), s[0] != "standard", s[0], s[1], s[2] or 0))
+
+
+def _records(result: Result, setting: Setting) -> list[Record]:
+    """Those of a setting, and the references, which are not drawn."""
+    protocol, threshold, steps, drawn = setting
+    records = select(result.results, protocol=protocol, threshold=threshold, steps=(steps, None))
+    return [record for record in records if record.select == drawn or record.predictor in BESIDE]
 
 
 def _tables(result: Result, setting: Setting) -> Iterator[Table]:
-    protocol, threshold, steps = setting
-    records = select(result.results, protocol=protocol, threshold=threshold, steps=(steps, None))
+    protocol, _, steps, drawn = setting
+    records = _records(result, setting)
     model = select(records, predictor="model", stratum="all")
     if not model:
         return
     how = words.threshold(model[0]) + ("" if steps is None else f", {counted(steps, 'step')}")
+    how += "" if drawn == IID else f"; {drawn} samples"
     measured = {(r.metric, r.n) for r in records if r.predictor == "model" and DIFFERENCE not in r.metric}
     columns = sorted(measured, key=lambda c: (rank(c[0]), c))
     heads = tuple(head(column) for column in columns)
@@ -186,8 +199,8 @@ def sentence(result: Result) -> str | None:
     settings = settings_of(result)
     if not settings:
         return None
-    protocol, threshold, steps = settings[0]
-    records = select(result.results, protocol=protocol, threshold=threshold, stratum="all", steps=(steps, None))
+    protocol, _, steps, drawn = settings[0]
+    records = select(_records(result, settings[0]), stratum="all")
     model = next(iter(select(records, predictor="model", metric=FIRST, steps=steps)), None)
     if model is None:
         return None
@@ -196,8 +209,9 @@ def sentence(result: Result) -> str | None:
     if not main:
         return None
     values = " and ".join(f"{words.metric(own)} is {words.value(own)}{_bracket(own)}" for own in main)
+    of = "" if drawn == IID else f" {drawn} samples"
     said = [
-        f"With n = {model.n} ({protocol} protocol, {words.threshold(model)}) {values} on "
+        f"With n = {model.n}{of} ({protocol} protocol, {words.threshold(model)}) {values} on "
         f"{counted(model.images, 'image')} of split {model.split}."
     ]
     reference, apart = found.get(("iid_reference", "ged")), found.get(("model", f"ged{DIFFERENCE}iid_reference"))
@@ -285,7 +299,7 @@ def case_figures(
     made = []
     for row in rows:
         batch = images.batch([row])
-        samples, _ = draw(model, batch.to(device), SAMPLES, seed, steps)
+        samples = draw(model, batch.to(device), SAMPLES, seed, steps).samples
         summary = summarise(samples, classes=info.classes)
         marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
         said = f"{marked} of {counted(read, 'rater')} marked something, {drawn} of {len(summary.masks)} samples do."
@@ -309,7 +323,7 @@ def cells_of(batch: Batch, summary: Summary, info: StoreInfo) -> list[list[figur
 def _case_scores(table: ImageTable) -> dict[str, str]:
     """How each case scores, in words, from the table of images."""
     quantities = [q for q in table.columns if (q.predictor, q.metric, q.protocol) == ("model", "ged", "standard")]
-    quantity = min(quantities, key=lambda q: (q.threshold != 0.5, q.n), default=None)
+    quantity = min(quantities, key=lambda q: (q.select != IID, q.threshold != 0.5, q.n), default=None)
     if quantity is None:
         return {}
     values = zip(table.cases, table.columns[quantity].tolist(), strict=True)

@@ -29,7 +29,7 @@ _RIM = 0.1  # mean label at the window's border from which on an image is denois
 class MoDiff(DenoisingSegmenter):
     """Gaussian (or categorical) diffusion of p_r, the mean mask of a subset r of the raters who marked something."""
 
-    draws_panels, draws_stratified = True, True
+    draws_panels = True
     config: MoDiffConfig
     unet: UNet
 
