@@ -56,7 +56,7 @@ def test_hypotheses_of_a_scan_fit(capsys):
     for i in range(9):
         maps[0, i, 0, :, 2 : 4 + 4 * i, 2 : 4 + 4 * i] = 1
     samples = Samples.uniform(maps, presence=torch.tensor([0.79]))
-    sample._show(summarise(samples, spacing=(5, 1, 1), classes=["white matter lesion"]), None)
+    sample._show(summarise(samples, spacing=(5, 1, 1), classes=["white matter lesion"]), None, "9 samples")
     found = lines(capsys)
     assert any("21 %" in line and "nothing there" in line and "0" in line.split() for line in found)
     assert any(line.startswith("Probability that a rater marks anything: 79 % (model's own") for line in found)

@@ -201,6 +201,10 @@ def test_files_of_many_samples_give_both_selections(command):
     records = read_result(Path("scores/all.json")).results
     found = {r.select: r.value for r in records if (r.predictor, r.metric, r.protocol) == ("model", "ged", "standard")}
     assert found["representative"] < found["iid"]
+    assert not [note for note in scores("scores")[1]["notes"] if "representative" in note]
+    words = ["-n", 8, "--select", "iid", "representative"]
+    assert command("evaluate", "out", "--truth", "truth", "-o", "few", *words) == 0
+    assert "representative sets are chosen from 16 samples, not 4 n" in scores("few")[1]["notes"]
 
 
 def test_samples_of_raters_who_mark_are_scored_against_them(command, capsys):

@@ -374,7 +374,7 @@ def draw_cases(
     drawn: dict[str, np.ndarray] = {}
     for run in runs:
         say(f"samples of {run.name}")
-        maps = draw(load_model(folder / run.name).model, batch, samples, 0, None).samples.maps
+        maps = draw(load_model(folder / run.name).model, batch, samples, 0, None)[0].maps
         drawn[state.rows[run.row].title] = PROTOCOLS["standard"].binarise(maps).numpy()
     below, classes = f"{samples} samples of each method", images.info.classes
     if len(classes) > 1:

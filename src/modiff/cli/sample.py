@@ -18,6 +18,7 @@ from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from modiff.prediction.predict import Prediction, Predictor
+    from modiff.prediction.summary import Summary
 
 parser = partial(parser_of, "sample")
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
     else:
-        _show(prediction, args.output)
+        _show(prediction.summary, args.output, prediction.drawn, given_marks=args.raters == "marking")
     return 0
 
 
@@ -106,15 +107,15 @@ def _about(
     }
 
 
-def _show(prediction: Prediction, output: Path | None) -> None:
+def _show(summary: Summary, output: Path | None, drawn: str, *, given_marks: bool = False) -> None:
     """Prints the distinct hypotheses of an image or scan, presence, agreement and areas or volumes."""
     from rich.console import Console
     from rich.table import Table
 
     from modiff.prediction.summary import percent
 
-    console, summary = Console(highlight=False, markup=False), prediction.summary
-    console.print(f"Distinct hypotheses of {prediction.drawn}", soft_wrap=True)
+    console = Console(highlight=False, markup=False)
+    console.print(f"Distinct hypotheses of {drawn}", soft_wrap=True)
     table = Table()
     for name in ("probability", "marks, median (5 %–95 %)", "samples"):
         table.add_column(name, justify="right")
@@ -123,11 +124,11 @@ def _show(prediction: Prediction, output: Path | None) -> None:
     if summary.unseen is not None:
         table.add_row(percent(summary.unseen[0]), summary.unseen[1], "0")
     console.print(table)
-    drawn = "samples" if summary.candidates is None else "candidates"
-    source = f"fraction of {drawn}"
+    counted_in = "samples" if summary.candidates is None else "candidates"
+    source = f"fraction of {counted_in}"
     if summary.presence_from == "model":
-        source = f"model's own; {percent(summary.marking)} of {drawn} do"
-    if prediction.settings.raters != "marking":
+        source = f"model's own; {percent(summary.marking)} of {counted_in} do"
+    if not given_marks:
         console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})")
     if summary.agreement is not None:
         console.print(f"Agreement of two samples (mean IoU): {summary.agreement:.2f}")

@@ -18,7 +18,7 @@ from modiff.config.fields import to_dict
 from modiff.errors import ConfigError
 from modiff.evaluation.records import BASELINE, ONE_RATER, REFERENCE, Quantity
 from modiff.metrics.functional import PairwiseDistances, iid_reference, majority_vote
-from modiff.metrics.protocols import GIVEN_MARKS, PROTOCOLS, Protocol, SampleSet, Values, protocol
+from modiff.metrics.protocols import PROTOCOLS, Protocol, SampleSet, Values
 from modiff.metrics.registry import METRICS, chosen, values
 
 Columns = dict[Quantity, Tensor]
@@ -162,7 +162,7 @@ def rows_of(columns: Columns, count: int) -> list[dict[str, float]]:
 def _ways(settings: EvaluationSettings, ns: Sequence[int] | None = None) -> Iterator[tuple[Protocol, float, int]]:
     """Every protocol, threshold and n that is scored."""
     for name in settings.protocols:
-        own = protocol(f"{name}{GIVEN_MARKS}" if settings.given_marks else name)
+        own = PROTOCOLS[name].of_marks() if settings.given_marks else PROTOCOLS[name]
         yield from product((own,), settings.thresholds_of(name), ns or settings.ns)
 
 

@@ -127,7 +127,7 @@ class ModelSamples:
                 own = [name for name in asked.select if alone or (name != IID) == stratified]
                 if own:
                     count = asked.largest if REPRESENTATIVE in own else largest
-                    drawn = draw(self.model, batch, count, stratified=stratified, **how)
+                    drawn = _draw(self.model, batch, count, stratified=stratified, **how)
                     yield from _sets(*drawn, asked, own, recorded)
 
     def seconds(self, rows: Sequence[Row]) -> dict[tuple[int | None, int, str], float]:
@@ -152,14 +152,19 @@ class ModelSamples:
             if taken > _TIMED_SECONDS:
                 break
             batch = self.images.batch(self.rows[start : start + self.batch_size]).to(self.device)
-            taken += draw(
+            taken += _draw(
                 self.model, batch, n, self.settings.seed, steps, given_marks=self.settings.given_marks
             ).seconds
             timed += len(batch)
         return taken / timed
 
 
-class Draw(NamedTuple):
+def draw(model: Segmenter, batch: Batch, n: int, seed: int, steps: int | None) -> tuple[Samples, float]:
+    """n i.i.d. samples of each image of a batch and the seconds that took, encoding included."""
+    return _draw(model, batch, n, seed, steps)[:2]
+
+
+class _Draw(NamedTuple):
     """Samples of each image of a batch, the seconds that took, encoding included, and (B,) how many differ where those
     that mark nothing were drawn anew."""
 
@@ -169,7 +174,7 @@ class Draw(NamedTuple):
 
 
 @torch.inference_mode()
-def draw(
+def _draw(
     model: Segmenter,
     batch: Batch,
     n: int,
@@ -178,7 +183,7 @@ def draw(
     *,
     stratified: bool = False,
     given_marks: bool = False,
-) -> Draw:
+) -> _Draw:
     """n samples of each image of a batch. given_marks: of raters who mark something."""
     device = batch.image.device
 
@@ -197,7 +202,7 @@ def draw(
         most = model.most_present(encoding)
         sure = encoding if most is None else model.given_marks(encoding, most)
         samples, found = draw_marking(lambda count: model.sample(sure, count, **how), n)
-    return Draw(samples, now() - start, found)
+    return _Draw(samples, now() - start, found)
 
 
 def _sets(
@@ -243,6 +248,7 @@ class FileSamples:
     ) -> None:
         self.predictions, self.truth, self.settings, self.values = predictions, truth, settings, values
         self._digest = hashlib.sha256()
+        self._fewest: int | None = None  # candidates for representative sets, where they are fewer than wanted
         self.left_out = 0  # images so far that fewer than two raters marked, where only those who do count
         self.chosen = selection_of(predictions)
         if self.chosen is not None and settings.select != (self.chosen,):
@@ -267,7 +273,12 @@ class FileSamples:
     @property
     def notes(self) -> list[str]:
         """What is to be known of the samples that were read so far."""
-        return [*self._about, *(f"samples' files: {note}" for note in self.values.notes)]
+        short = (
+            []
+            if self._fewest is None
+            else [f"representative sets are chosen from {self._fewest} samples, not {CANDIDATES} n"]
+        )
+        return [*self._about, *short, *(f"samples' files: {note}" for note in self.values.notes)]
 
     def fingerprint(self) -> str:
         """A hash of the samples that were read so far, in order."""
@@ -310,6 +321,8 @@ class FileSamples:
         if self.chosen == REPRESENTATIVE and len(raw.names) != largest:
             part = f"{largest} of {len(raw.names)}"
             raise DataError("not a representative set", path=raw.where, field=case, found=part, expected="all of them")
+        if REPRESENTATIVE in self.settings.select and self.chosen is None and len(raw.names) < self.settings.largest:
+            self._fewest = min(len(raw.names), self._fewest or len(raw.names))
         maps = self.values.read(raw)
         ours, theirs = (shape[:1] + shape[3:] for shape in (maps.shape, masks.shape))
         if ours != theirs:

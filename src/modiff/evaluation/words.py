@@ -10,7 +10,7 @@ import pandas as pd
 
 from modiff.config.evaluation import IID
 from modiff.evaluation.records import BASELINE, BESIDE, DIFFERENCE, REFERENCE, Record, Result, select
-from modiff.metrics.protocols import GIVEN_MARKS, PROTOCOLS, protocol
+from modiff.metrics.protocols import GIVEN_MARKS, PROTOCOLS
 from modiff.metrics.registry import NAMES, WITHOUT_THRESHOLD
 
 if TYPE_CHECKING:
@@ -83,12 +83,12 @@ def threshold(record: Record) -> str:
     return masks_by(record.metric.partition(DIFFERENCE)[0], record.protocol, record.threshold)
 
 
-def masks_by(metric: str, way: str, threshold: float) -> str:
+def masks_by(metric: str, protocol: str, threshold: float) -> str:
     """How probabilities became the masks that a metric is of: "argmax", "p ≥ 0.9"; "–" where it takes none."""
     if metric in WITHOUT_THRESHOLD:
         return NONE
-    known = way.removesuffix(GIVEN_MARKS) in PROTOCOLS
-    return protocol(way).threshold_text(threshold) if known else f"p ≥ {threshold:g}"
+    known = PROTOCOLS.get(protocol.removesuffix(GIVEN_MARKS))
+    return f"p ≥ {threshold:g}" if known is None else known.threshold_text(threshold)
 
 
 def decimals(metric: str) -> int:

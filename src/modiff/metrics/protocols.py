@@ -21,6 +21,7 @@ from modiff.metrics.functional.ops import check_probabilities
 from modiff.metrics.functional.sets import Estimator, Matching
 
 T = TypeVar("T")
+GIVEN_MARKS = "-marks"  # ends a protocol's name where only raters who mark something count, and samples are of such
 Values = dict[str, Tensor]
 
 
@@ -57,8 +58,7 @@ class Protocol:
 
     name: "standard" or "paper". ged_estimator: "v" counts pairs of an element with itself, "u" does not.
     matching: of HM-IoU. ncc: over pixels or over row profiles. threshold: the default, as printed. argmax_at_half: a
-    threshold of 0.5 means the argmax (p > 0.5, ties are background), not p >= 0.5. given_marks: only raters who mark
-    something count, and samples are of such raters.
+    threshold of 0.5 means the argmax (p > 0.5, ties are background), not p >= 0.5.
     """
 
     name: str
@@ -67,7 +67,10 @@ class Protocol:
     ncc: NccKind
     threshold: float
     argmax_at_half: bool
-    given_marks: bool = False
+
+    def of_marks(self) -> Protocol:
+        """The same conventions by the name that they have where only raters who mark something count."""
+        return replace(self, name=f"{self.name}{GIVEN_MARKS}")
 
     def binarise(self, samples: Tensor, threshold: float | None = None) -> Tensor:
         """(B,N,K,H,W) probabilities -> bool masks at `threshold`, by default the protocol's own."""
@@ -88,15 +91,11 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-GIVEN_MARKS = "-marks"  # ends the name of a protocol whose numbers are given that a rater marks
-
-
 def protocol(name: str) -> Protocol:
-    """The protocol of that name, or one of them given that a rater marks (standard-marks); MetricError for another."""
-    own = name.removesuffix(GIVEN_MARKS)
-    if own not in PROTOCOLS:
+    """The protocol of that name; raises MetricError for another."""
+    if name not in PROTOCOLS:
         raise MetricError("no such protocol", field="protocol", found=name, expected=" or ".join(PROTOCOLS))
-    return PROTOCOLS[own] if own == name else replace(PROTOCOLS[own], name=name, given_marks=True)
+    return PROTOCOLS[name]
 
 
 class View:

@@ -18,6 +18,7 @@ from modiff.metrics.protocols import binarise
 from modiff.types import Pool, Samples
 
 _STARTS = 16  # first points of the herding, from each of which swaps begin
+_SWAPS = 1 << 24  # looked at together, at most: 128 MiB
 _GAIN = 1e-12  # what a swap must lower the distance by: rounding is not a gain
 Floats = NDArray[np.float64]
 
@@ -39,7 +40,8 @@ def support_points(distances: Floats, n: int, *, weights: Floats | None = None) 
     rows = np.column_stack([weights, np.sort(distances, 1)])
     order = np.lexsort(rows.T[::-1])
     distances, cross = distances[np.ix_(order, order)], distances[np.ix_(order, order)] @ weights[order]
-    first = np.unique(np.linspace(0, count - 1, min(count, _STARTS)).astype(int))
+    starts = max(1, min(count, _STARTS, _SWAPS // (n * (count - n) + 1)))
+    first = np.unique(np.linspace(0, count - 1, starts).astype(int))
     kept = _swapped(distances, cross, _herded(distances, cross, n, first))
     energy = 2 * (kept @ cross) / n - np.einsum("ki,ij,kj->k", kept, distances, kept, optimize=True) / n**2
     best = int(np.flatnonzero(energy <= energy.min() + _GAIN)[0])

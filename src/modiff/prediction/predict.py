@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from modiff.methods.run_folder import LoadedModel
 
 MAX_MAPS = 4 << 30  # bytes of maps that are held
+MOST_CANDIDATES = 1024  # drawn by default: the sampling error of so many is small
 _AT_ONCE = 16 << 20  # values of maps made in one call of the model
 Progress = Callable[[int, int], None]  # is told how many samples are drawn in all windows, and of how many
 
@@ -184,7 +185,7 @@ class Predictor:
         self._check_memory(n, view)
         count = n
         if select == REPRESENTATIVE:
-            count = max(n, min(candidates or CANDIDATES * n, MAX_MAPS // self._bytes(view)))
+            count = max(n, min(candidates or min(CANDIDATES * n, MOST_CANDIDATES), MAX_MAPS // self._bytes(view)))
         marking = isinstance(raters, str) and raters == "marking"
         options: dict[str, Any] = {"steps": steps, "raters": "single" if marking else raters}
         options["stratified"] = select != IID and self.model.draws_stratified

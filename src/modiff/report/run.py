@@ -299,7 +299,7 @@ def case_figures(
     made = []
     for row in rows:
         batch = images.batch([row])
-        samples = draw(model, batch.to(device), SAMPLES, seed, steps).samples
+        samples, _ = draw(model, batch.to(device), SAMPLES, seed, steps)
         summary = summarise(samples, classes=info.classes)
         marked, read, drawn = int(batch.marked.sum()), int(batch.read.sum()), int(summary.masks.any((1, 2, 3)).sum())
         said = f"{marked} of {counted(read, 'rater')} marked something, {drawn} of {len(summary.masks)} samples do."
