@@ -35,7 +35,7 @@ STRATA = ("all", "all_marked", "some_empty", "none")
 UNREAD = "unread"  # the stratum of images that nobody read
 EMPTY = "no sample marks anything on any image"  # a note of a result
 DIFFERENCE = "_minus_"  # "ged_minus_majority_vote": the predictor's GED less the other's, image by image
-Seconds = dict[tuple[int | None, int, str], float]
+Seconds = dict[tuple[int | None, int] | tuple[int | None, int, str], float]
 _IMAGE = ("case", "patient", "stratum", "raters")  # what a row says of its image, before its values
 
 
@@ -195,6 +195,11 @@ class Quantity:
         found = f"{self.metric}|{self.predictor}|{self.protocol}|n={self.n}{steps}|threshold={float(self.threshold)!r}"
         return found if self.select == IID else f"{found}|select={self.select}"
 
+    @property
+    def timed(self) -> tuple[int | None, int] | tuple[int | None, int, str]:
+        """What its seconds are found by: steps and n, and the selection of other than i.i.d. samples."""
+        return (self.steps, self.n) if self.select == IID else (self.steps, self.n, self.select)
+
     @classmethod
     def parse(cls, name: str) -> Quantity:
         """The quantity of a column's name; raises DataError for one that is not a column of values."""
@@ -214,7 +219,7 @@ class ImageTable:
 
     frame: indexed by case; patient, stratum, raters (how many it is scored against), then a column of float64 per
     `Quantity`, NaN where undefined. stratum: "all_marked" (every rater who read it marked something), "some_empty",
-    "none" (nobody did). seconds: by steps, n and selection, the mean time to draw n samples of an image. unread: images
+    "none" (nobody did). seconds: by `Quantity.timed`, the mean time to draw n samples of an image. unread: images
     left out, as nobody read them. marked: whether any sample marks anything, where rows were scored; a file does not
     say. few: images of which fewer than n samples mark anything, where only such samples count.
     """
@@ -289,7 +294,7 @@ class ImageTable:
             one = measured[quantity]
             reference = quantity.predictor == REFERENCE or quantity.metric.endswith(DIFFERENCE + REFERENCE)
             drawn = quantity.predictor == "model" and DIFFERENCE not in quantity.metric
-            seconds = self.seconds.get((quantity.steps, quantity.n, quantity.select)) if drawn else None
+            seconds = self.seconds.get(quantity.timed) if drawn else None
             for name, rows in strata.items():
                 if reference and name != "all" and not quantity.protocol.endswith(GIVEN_MARKS):
                     continue

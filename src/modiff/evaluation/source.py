@@ -23,7 +23,7 @@ from modiff.config.evaluation import CANDIDATES, IID, REPRESENTATIVE, STRATIFIED
 from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation.distributed import Row
 from modiff.evaluation.predictions import MapSource, check_place
-from modiff.evaluation.records import STRATA, strata_of
+from modiff.evaluation.records import STRATA, Seconds, strata_of
 from modiff.evaluation.scoring import EvaluationSettings
 from modiff.evaluation.truth import StoreTruth, Truth, Values
 from modiff.io.image import SUFFIXES
@@ -130,19 +130,22 @@ class ModelSamples:
                     drawn = _draw(self.model, batch, count, stratified=stratified, **how)
                     yield from _sets(*drawn, asked, own, recorded)
 
-    def seconds(self, rows: Sequence[Row]) -> dict[tuple[int | None, int, str], float]:
+    def seconds(self, rows: Sequence[Row]) -> Seconds:
         """Seconds to draw n samples of an image: the largest n as measured on all, smaller ones on the first.
 
         Of sets that are chosen from the samples of others, only the largest n of a representative set is timed.
         """
-        found: dict[tuple[int | None, int, str], float] = {}
+        found: Seconds = {}
         *smaller, largest = self.settings.ns
         for recorded, steps in self.steps.items():
-            for key, select in ((str(recorded), IID), (f"{recorded} {REPRESENTATIVE}", REPRESENTATIVE)):
-                if times := [row["seconds"][key] for row in rows if key in row["seconds"]]:
-                    found[recorded, largest, select] = math.fsum(times) / len(times)
-            for n in smaller if (recorded, largest, IID) in found else ():
-                found[recorded, n, IID] = self._time(n, steps)
+            chosen = f"{recorded} {REPRESENTATIVE}"
+            if times := [row["seconds"][chosen] for row in rows if chosen in row["seconds"]]:
+                found[recorded, largest, REPRESENTATIVE] = math.fsum(times) / len(times)
+            if IID in self.settings.select:
+                times = [row["seconds"][str(recorded)] for row in rows if str(recorded) in row["seconds"]]
+                alone = [] if times else [largest]  # where it was drawn as part of more it is timed by itself
+                found |= {(recorded, largest): math.fsum(times) / len(times)} if times else {}
+                found |= {(recorded, n): self._time(n, steps) for n in (*smaller, *alone)}
         return found
 
     def _time(self, n: int, steps: int | None) -> float:
