@@ -43,7 +43,7 @@ def name_in_zip(entry: ZipInfo) -> str:
 
 
 def read_text(path: str | Path, *, kind: str) -> str:
-    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding, or where there is no file."""
+    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding or where none is."""
     path = Path(path)
     try:
         if not path.is_file():
