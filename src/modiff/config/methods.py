@@ -252,6 +252,20 @@ class MoSEConfig:
 
 
 @dataclass(frozen=True)
+class SSNConfig:
+    """Stochastic segmentation network (Monteiro et al., NeurIPS 2020)."""
+
+    channels: tuple[int, ...] = number((32, 64, 128, 192, 192, 192, 192), COUNT, "channels")
+    """channels of each level of the U-Net; each level halves the resolution"""
+    rank: int = number(10, COUNT)
+    """rank of the covariance's factor (paper: 10)"""
+    draws: int = number(20, Range(low=2))
+    """draws per image by which the likelihood is estimated in training, an even number (paper: 20)"""
+    intensity: Literal["unit", "centred", "zscore"] = "zscore"
+    """what the network sees of values in [0,1]: the values, the values - 0.5, or each image's z-scores"""
+
+
+@dataclass(frozen=True)
 class GuidedUNetConfig:
     """The U-Net of guided diffusion (Dhariwal & Nichol 2021), which CCDM and CIMD share."""
 
@@ -294,6 +308,26 @@ class CCDMConfig:
     """how fewer steps than the chain has are spaced in time"""
     output: Literal["confidence", "majority"] = "confidence"
     """what the last step gives: the predicted probabilities, or the likeliest class as 0 and 1 (paper: majority)"""
+    prompt: bool = False
+    """tell the network the position relative to the prompt, as MoDiff does (a control)"""
+    presence: PresenceConfig = field(default_factory=_IMPLICIT)
+    """mode hurdle: MoDiff's presence head decides whether a rater marks anything (a control)"""
+    map_ce_weight: float = number(20.0, NOT_NEGATIVE)
+    """weight of the mean cross-entropy per pixel beside soft Dice in the map loss of that head"""
+
+
+@dataclass(frozen=True)
+class MedFMConfig:
+    """MedFM, flow matching of a rater's mask (Nguyen et al., UNSURE 2025)."""
+
+    unet: GuidedUNetConfig = field(default_factory=_CCDM_UNET)
+    sampling_steps: int = number(10, COUNT)
+    """number of network evaluations per sample, by default: steps of Euler's method"""
+    drop: float = number(0.1, FRACTION)
+    """fraction of training labels that the network learns without seeing the image, for guidance"""
+    guidance: float = number(0.0, NOT_NEGATIVE)
+    """w of classifier-free guidance: (1 + w) times the velocity given the image, minus w times that without. Above 0
+    it takes two evaluations per step and makes samples alike"""
     prompt: bool = False
     """tell the network the position relative to the prompt, as MoDiff does (a control)"""
     presence: PresenceConfig = field(default_factory=_IMPLICIT)

@@ -17,10 +17,12 @@ from modiff.config.methods import (
     CCDMConfig,
     CFlowConfig,
     CIMDConfig,
+    MedFMConfig,
     MoDiffConfig,
     MoSEConfig,
     PlainUNetConfig,
     ProbUNetConfig,
+    SSNConfig,
 )
 from modiff.errors import ConfigError
 
@@ -33,6 +35,8 @@ MODELS: dict[str, type[Any]] = {
     "prob_unet": ProbUNetConfig,
     "cflow": CFlowConfig,
     "mose": MoSEConfig,
+    "ssn": SSNConfig,
+    "medfm": MedFMConfig,
     "unet": PlainUNetConfig,
 }
 """method -> the frozen dataclass of its settings"""

@@ -24,6 +24,8 @@ METHODS = {
     "prob_unet": Method("Probabilistic U-Net", "modiff.methods.prob_unet:ProbUNet"),
     "cflow": Method("cFlow", "modiff.methods.cflow:CFlow"),
     "mose": Method("MoSE", "modiff.methods.mose:MoSE"),
+    "ssn": Method("SSN", "modiff.methods.ssn:SSN"),
+    "medfm": Method("MedFM", "modiff.methods.medfm:MedFM"),
     "unet": Method("U-Net on the majority vote", "modiff.methods.unet:UNet"),
 }
 
