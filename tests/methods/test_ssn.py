@@ -19,7 +19,9 @@ from modiff.types import DataSpec
 
 def _model(*, channels: int = 1, classes: int = 1, raters: int = 2, **changes) -> SSN:
     torch.manual_seed(0)
-    config = build_config(method="ssn", changes={"model": {"channels": [8, 12], "rank": 3, **changes}}).model
+    config = build_config(
+        method="ssn", changes={"model": {"channels": [8, 12], "rank": 3, "mean_steps": 0, **changes}}
+    ).model
     return build("ssn", config, DataSpec.of(channels=channels, classes=classes, raters=raters))
 
 
@@ -115,6 +117,7 @@ def test_windows_of_one_seed_see_the_same_noise_where_they_overlap() -> None:
     with torch.no_grad():
         model.factor.weight.zero_()
         model.factor.bias.zero_()  # the noise of single pixels is left
+        model.log_variance.bias.zero_()
     seeds, origin = torch.tensor([4, 4]), torch.tensor([[0, 0], [6, 3]])
     one, other = model.sample(flat, 2, seeds=seeds, origin=origin).maps
     overlap = one[..., 8:14, 5:14]
@@ -141,6 +144,19 @@ def test_it_draws_each_opinion_about_as_often_as_its_raters() -> None:
     train(model, batch, steps=800, rate=1e-2)
     shares = opinion_shares(model.eval(), batch)
     torch.testing.assert_close(shares.mean(0), torch.tensor([0.25, 0.25, 0.5, 0.0]), atol=0.15, rtol=0)
+
+
+def test_the_mean_is_trained_alone_at_first() -> None:
+    model, batch = _model(raters=1, mean_steps=2), random_batch(raters=1)
+    batch.read[:] = True
+    model.train()
+    losses = [model.training_loss(batch, rng=_rng()) for _ in range(3)]
+    assert [float(terms["loss"].detach() - terms["mean_cross_entropy"]) == 0 for terms in losses] == [True, True, False]
+    losses[0]["loss"].backward()
+    assert not model.factor.weight.grad.any()
+    assert model.mean.weight.grad.any()
+    model.eval()
+    assert model.training_loss(batch, rng=_rng())["loss"] != losses[0]["loss"]
 
 
 def test_an_odd_number_of_draws_is_refused() -> None:

@@ -261,6 +261,8 @@ class SSNConfig:
     """rank of the covariance's factor (paper: 10)"""
     draws: int = number(20, Range(low=2))
     """draws per image by which the likelihood is estimated in training, an even number (paper: 20)"""
+    mean_steps: int = number(5000, NOT_NEGATIVE, "steps")
+    """first steps of training, in which the mean is trained alone, by its cross-entropy"""
     intensity: Literal["unit", "centred", "zscore"] = "zscore"
     """what the network sees of values in [0,1]: the values, the values - 0.5, or each image's z-scores"""
 

@@ -23,6 +23,7 @@ from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
 _RANK, _PIXELS = 1, 2  # streams of a sample's seed
 _LEAST_VARIANCE = 1e-5
+_FIRST_LOG_VARIANCE, _FIRST_FACTOR = -4.0, 0.1  # of fresh weights: nearly deterministic
 _LOG_VARIANCE = 10.0  # stays within e^±10: beyond, a step's gradients overflow
 
 
@@ -46,11 +47,13 @@ class SSN(Segmenter):
 
     p(y|x) = E[Π p(y_i|η_i)], the logits η of all pixels jointly Gaussian with a covariance of low rank plus a diagonal.
     Each step sees one random rater's masks per image. The loss is the paper's Monte Carlo estimate of −log p(y|x); its
-    draws come in pairs, η and 2μ − η, as in the released code. Network: the U-Net of the Probabilistic U-Net with batch
-    normalisation, and a 1×1 convolution each for mean, log-variance and factor.
+    draws come in pairs, η and 2μ − η, as in the released code. The mean is trained alone at first: that half of all
+    draws mark everything costs the likelihood no more than log 2, and training seldom leaves such a state. Network: the
+    U-Net of the Probabilistic U-Net with batch normalisation, a 1×1 convolution each for mean, log-variance and factor.
     """
 
     places_noise = True
+    taken: Tensor
 
     def __init__(self, config: SSNConfig, data: DataSpec) -> None:
         super().__init__(data)
@@ -62,16 +65,29 @@ class SSN(Segmenter):
         self.stride, width, outputs = self.unet.stride, config.channels[0], self.classes + 1
         self.mean, self.log_variance = nn.Conv2d(width, outputs, 1), nn.Conv2d(width, outputs, 1)
         self.factor = nn.Conv2d(width, config.rank * outputs, 1)
+        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))  # steps of training
+        self.log_variance.bias = nn.Parameter(torch.full((outputs,), _FIRST_LOG_VARIANCE))
+        with torch.no_grad():
+            for part in self.factor.parameters():
+                part.mul_(_FIRST_FACTOR)
         channels_last(self)
 
     def training_loss(self, batch: Batch, *, rng: Generator) -> dict[str, Tensor]:
         """−log of the mean over draws of Π_i p(y_i|η_i), batch mean; images that nobody read do not count.
 
-        Raises ConfigError for a batch of one image.
+        In the first steps of training the cross-entropy of the mean. Raises ConfigError for a batch of one image.
         """
         check_batch(batch, training=self.training)
         label, known = draw_rater(batch, rng)
         found = self.encode(batch.image)
+        entropy = mean_of_known(pixel_cross_entropy(found.mean, label), known)
+        if self.training:
+            self.taken += 1
+            if self.taken <= self.config.mean_steps:
+                rest = (
+                    found.sigma.sum() + found.factor.sum()
+                )  # every weight has a gradient, which several processes need
+                return {"loss": entropy + 0 * rest, "mean_cross_entropy": entropy.detach()}
         shape = (len(batch), self.config.draws // 2)
         noise = [
             torch.randn(size, generator=rng, device=rng.device).to(label.device)
@@ -82,7 +98,6 @@ class SSN(Segmenter):
         labels = label[:, None].expand(-1, logits.shape[1], -1, -1, -1)
         log_p = -pixel_cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1)).unflatten(0, logits.shape[:2])
         loss = mean_of_known(math.log(logits.shape[1]) - log_p.logsumexp(1), known)
-        entropy = mean_of_known(pixel_cross_entropy(found.mean, label), known)
         return {"loss": loss, "mean_cross_entropy": entropy.detach()}
 
     def encode(self, image: Tensor) -> LogitDistribution:
