@@ -209,3 +209,8 @@ def test_content_that_was_changed_fails_verification(small_store: Path) -> None:
         file["read"][0, 0] = 0
     with Store.open(small_store) as store, pytest.raises(DataError, match="content was changed"):
         store.verify()
+
+
+def test_a_folder_is_not_called_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is a folder, not a store.*modiff import"):
+        Store.open(tmp_path)

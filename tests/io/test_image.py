@@ -65,6 +65,16 @@ def test_tiff_whose_white_is_zero_is_inverted(tmp_path, array):
     np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0, 0], np.iinfo(array.dtype).max - array)
 
 
+def test_a_mask_whose_white_is_zero_says_what_is_read_as_marked(tmp_path):
+    mask = np.tri(6, dtype=bool)
+    tifffile.imwrite(tmp_path / "mask.tif", mask)  # booleans: white is zero
+    volume = read_image(tmp_path / "mask.tif", mask=True)
+    np.testing.assert_array_equal(volume.array[0, 0] != 0, ~mask)  # as viewers show it
+    assert volume.notes == ("0 is white in it: values are read as viewers show them",)
+    tifffile.imwrite(tmp_path / "mask.tif", mask, photometric="minisblack")
+    assert read_image(tmp_path / "mask.tif", mask=True).notes == ()
+
+
 def test_colour_comes_channels_first(tmp_path):
     colours = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     Image.fromarray(colours).save(tmp_path / "image.png")

@@ -1,7 +1,8 @@
 """The command line of a verb, from its page in `verbs/`: usage, texts, and groups of options.
 
-`absent: true` of a page: an option that is not given is not in the namespace. An option has what
-`ArgumentParser.add_argument` takes (type: int, float or Path; without help it is not shown), and besides
+`absent: true` of a page: an option that is not given is not in the namespace. `rest: NAME`: what stands behind -- is
+not parsed and becomes a list of that name. An option has what `ArgumentParser.add_argument` takes (type: int, float or
+Path; without help it is not shown), and besides
 
 - of: a field of the page's `config`, a dataclass in `modiff.config`, from which it has kind, default and help. Where it
   is not given it is not in the namespace: the default stands in one place.
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module, resources
@@ -24,12 +26,26 @@ from modiff.errors import ConfigError
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": Path}
 
 
+class _Parser(Parser):
+    rest: str | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.rest is None:
+            return super().parse_known_args(args, namespace)
+        words = list(sys.argv[1:] if args is None else args)
+        cut = words.index("--") if "--" in words else len(words)
+        found, strange = super().parse_known_args(words[:cut], namespace)
+        setattr(found, self.rest, words[cut + 1 :])
+        return found, strange
+
+
 def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
     """The parser of a verb. words: what stands in braces in its page; {prog} is the command."""
     page = page_of(verb, **words, prog=prog)
     texts: dict[str, Any] = {name: page.get(name) for name in ("usage", "description", "epilog")}
     absent = argparse.SUPPRESS if page.get("absent") else None
-    made = Parser(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
+    made = _Parser(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
+    made.rest = page.get("rest")
     module, _, name = page.get("config", "").rpartition(".")
     config = getattr(import_module(f"modiff.config.{module}"), name) if name else None
     for title, options in page["options"].items():

@@ -81,7 +81,8 @@ class Store(AbstractContextManager["Store"]):
         """Opens and checks a store; raises DataError where it is missing, not HDF5, truncated, damaged or forged."""
         path = Path(path)
         if not path.is_file():
-            raise DataError("no such file", path=path, hint="`modiff import --help` says how a store is made.")
+            what = "is a folder, not a store" if path.is_dir() else "no such file"
+            raise DataError(what, path=path, hint="`modiff import --help` says how a store is made.")
         with told(path, "cannot be read"), path.open("rb") as handle:
             start = handle.read(len(SIGNATURE))
         if start != SIGNATURE:

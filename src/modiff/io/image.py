@@ -68,7 +68,7 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
             from modiff.io.dicom.series import read_dicom_series
 
             return read_dicom_series(path, limits=limits)
-        colours: dict[int, str] = {}
+        colours, said = dict[int, str](), tuple[str, ...]()
         marked = start[344:348] in _NIFTI_MARKS or start[4:8] in _NIFTI_MARKS
         if marked or start.startswith(b"\x1f\x8b") or path.name.lower().endswith((".nii", ".nii.gz")):
             from modiff.io.nifti import read_nifti
@@ -81,7 +81,7 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
             if kind == "PNG" and start[24:25] == b"\x10" and start[25:26] != b"\0":
                 # Pillow reads such colour as 8 bits without a word.
                 raise DataError("has 16 bits per colour", expected="8-bit RGB, or 16-bit grey")
-            array, colours = _read_pillow(path, kind, limits, file_bytes, mask)
+            array, colours, said = _read_pillow(path, kind, limits, file_bytes, mask)
         else:
             found = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
             expected = "PNG, TIFF, NPY, NIfTI or DICOM"
@@ -89,7 +89,7 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError("has values that are not finite", found="NaN or infinity")
         array = array[None] if mask and kind == "NPY" else array[:, None]
-        array, said = np.ascontiguousarray(array), ("the indices of its palette are read",) if colours else ()
+        array = np.ascontiguousarray(array)
         return Volume(array, None, path, kind, {path.name: sha256_of(path)}, notes=said, palette=colours)
 
 
@@ -211,8 +211,9 @@ def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Itera
 
 def _read_pillow(
     path: Path, kind: str, limits: Limits, file_bytes: int, mask: bool
-) -> tuple[np.ndarray, dict[int, str]]:
-    """(C,H,W), and the colours of a mask's values where these are indices of a palette."""
+) -> tuple[np.ndarray, dict[int, str], tuple[str, ...]]:
+    """(C,H,W), the colours of a mask's values where these are indices of a palette, and what a user must know of a mask
+    that is read otherwise than as plain numbers."""
     pixel_bytes = _BYTES | ({"1": 1} if mask else {})
     with picture(path, kind) as image:
         tags = getattr(image, "tag_v2", {})
@@ -225,23 +226,30 @@ def _read_pillow(
         if image.mode in ("RGB", "RGBA") and np.max(tags.get(_TIFF_BITS, 8)) > 8:
             raise DataError("has more than 8 bits per colour", expected="8-bit RGB, or 16-bit grey")
         limits.check_declared(path, image.size[::-1], pixel_bytes[image.mode], file_bytes)
-        inverted = image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+        deep = image.mode.startswith("I;16")
+        inverted = tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO and (deep or image.mode in ("1", "L"))
         image.load()
         indices = np.asarray(image) if image.mode == "P" else None
         array = np.asarray(image if indices is None else image.convert("RGBA"))
     array = array.astype(np.uint8 if array.dtype == bool else array.dtype.newbyteorder("="), copy=False)
-    if inverted:  # Pillow inverts 8-bit pictures of this kind and leaves 16-bit ones
+    if inverted and deep:  # Pillow inverts pictures of this kind with up to 8 bits and leaves 16-bit ones
         array = np.iinfo(array.dtype).max - array
+    # Of such masks the program that wrote them may have meant the opposite: tifffile's booleans, ImageJ's inverted LUT.
+    said = ("0 is white in it: values are read as viewers show them",) if inverted and mask else ()
     if array.ndim == 2:
-        return array[None], {}
+        return array[None], {}, said
     if array.shape[2] in (2, 4):  # an alpha channel that hides nothing is dropped
         if (array[..., -1] != 255).any():
             raise DataError("is partly transparent", expected="opaque grey or RGB")
         array = array[..., :-1]
     if indices is not None and (array == array[..., :1]).all():
-        return array[None, ..., 0], {}
+        return array[None, ..., 0], {}, said
     if indices is not None and mask:
         used, first = np.unique(indices, return_index=True)
         colours = array.reshape(-1, 3)[first]
-        return indices[None], {int(i): "#" + bytes(colour).hex() for i, colour in zip(used, colours, strict=True)}
-    return np.moveaxis(array, 2, 0), {}
+        return (
+            indices[None],
+            {int(i): "#" + bytes(colour).hex() for i, colour in zip(used, colours, strict=True)},
+            ("the indices of its palette are read",),
+        )
+    return np.moveaxis(array, 2, 0), {}, said

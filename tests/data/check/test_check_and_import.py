@@ -121,3 +121,14 @@ def test_an_archive_of_own_data_is_to_be_unpacked(tmp_path: Path, capsys: pytest
         archive.writestr("images/a.png", b"")
     assert main(["check", str(tmp_path / "d.zip")]) == 2
     assert "is a file; expected a folder. Unpack an archive first." in capsys.readouterr().out
+
+
+def test_options_of_check_may_stand_on_either_side_of_the_path(tmp_path: Path) -> None:
+    folder = tmp_path / "d" / "p0"
+    folder.mkdir(parents=True)
+    for name in ("image", "rater-a"):
+        Image.fromarray(np.tri(16, dtype=np.uint8)).save(folder / f"{name}.png")
+    root, page, rest = str(tmp_path / "d"), str(tmp_path / "page.html"), ["--", "--intensity", "minmax-slice"]
+    assert main(["check", root, "--html", page, "--quiet", *rest]) == 0
+    assert main(["check", "--quiet", root, *rest]) == 0
+    assert main(["check", root, "--quiet", "--"]) == 0
