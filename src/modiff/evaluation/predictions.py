@@ -274,7 +274,7 @@ class FolderMaps(MapSource):
             files = tuple((self._files[case][name],) for name in names)
         maps = [[_read_map(path, self._limits) for path in paths] for paths in files]
         every = [one for classes in maps for one in classes]
-        notes = [(text, one.path.relative_to(self.path).as_posix()) for one in every for text in one.notes]
+        notes = [(str(note), one.path.relative_to(self.path).as_posix()) for one in every for note in one.notes]
         words = f"the first map of case {case}"
         for one in every:
             found, expected = ("×".join(map(str, each.array.shape)) for each in (one, every[0]))

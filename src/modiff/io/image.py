@@ -15,7 +15,7 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
-from modiff.io.volume import Volume, difference, joined, remark
+from modiff.io.volume import Note, Volume, difference, joined, remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -89,7 +89,7 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError("has values that are not finite", found="NaN or infinity")
         array = array[None] if mask and kind == "NPY" else array[:, None]
-        array, said = np.ascontiguousarray(array), ("the indices of its palette are read",) if colours else ()
+        array, said = np.ascontiguousarray(array), (Note("the indices of its palette are read"),) if colours else ()
         return Volume(array, None, path, kind, {path.name: sha256_of(path)}, notes=said, palette=colours)
 
 
@@ -102,7 +102,7 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
     if len(paths) == 1:
         return read_image(paths[0], limits=limits)
     volumes: list[Volume] = []
-    notes: dict[str, None] = {}
+    notes: dict[Note, None] = {}
     for path in paths:
         scan = read_image(path, limits=limits)
         with located(path):
@@ -114,7 +114,7 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
                 raise DataError("is on another grid than the first", found=what)
             notes |= dict.fromkeys(scan.notes)
             if known := remark(volumes[0], scan):
-                notes[f"a channel has {known}: read voxel by voxel"] = None
+                notes[Note(f"a channel has {known}: read voxel by voxel")] = None
     digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
     return replace(volumes[0], array=joined(volumes), sha256=digests, notes=tuple(notes))
 

@@ -95,6 +95,7 @@ def check_store(path: str | Path, *, called: str | None = None, quiet: bool = Tr
             report = Report(called or str(path), f"{images}, {counted(raters, 'rater')}")
             store.verify()
             report.findings += _content(store, quiet=quiet)
+            report.findings += [Finding("note", "decided in reading", note) for note in store.info.notes]
             splits = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
             if called is None and (text := lacking(splits)):  # else nobody asked for these splits
                 report.findings.append(Finding("note", "an empty split", text))
@@ -157,7 +158,7 @@ def _refused(path: Path, kind: str, words: Sequence[str], store: Path, *, quiet:
     args = _options(kind, path, store, words)
     args.quiet |= quiet
     try:
-        run_import(kind, args, remarks=False)
+        run_import(kind, args)
     except DataError as error:
         text = str(error)
         if error.path is not None and Path(error.path).is_relative_to(store.parent):
@@ -209,10 +210,7 @@ class _FolderCheck:
         self.found += checks.finish()
         self.found += [Finding("warning", "marks that are cut off", line) for line in reader.cut.told(reader.raters)]
         self.found += self._together()
-        if strange := reader.strange:
-            text = f"{counted(len(strange), 'image')} left out, fitting no pattern, such as {strange[0]}"
-            self.found.append(Finding("note", "files left out", text))
-        self.found += [Finding("warning", "a slice that cannot be read", text) for text in reader.skipped]
+        self.found += [Finding("warning", "left out", line) for line in reader.left_out.lines]
 
     def _add(self, fault: ModiffError, case: str, *, level: Level = "error", who: str = "") -> None:
         """What the importer would refuse, in its words; the report names the case in place of the file."""
@@ -256,7 +254,7 @@ class _FolderCheck:
                 else:
                     masks[slot] = mask
         with self._told(item):
-            reader.fitting.count(reader.cut, masks, reader.fitting.places(item.case, masks, image, stored))
+            reader.places(item, masks, image, stored)
         if read.any():
             self.found += checks.add(item.case, item.patient, item.split, image.array, masks, read)
         busiest = int(masks.any(0).sum((1, 2)).argmax())
@@ -286,7 +284,7 @@ class _FolderCheck:
         elif foreground.only == 255 and not foreground.guessed:
             yield Finding("note", "mask values 0 and 255", "255 is read as foreground")
         for note in self.reader.notes:
-            if note != foreground.mixed:
+            if note not in (foreground.mixed, *self.reader.left_out.lines):
                 yield Finding("note", "decided in reading", note)
         typical = np.median(list(self._spacings.values()) or [(1.0, 1.0)], axis=0)
         for case, spacing in self._spacings.items():
