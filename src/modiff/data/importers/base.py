@@ -23,7 +23,7 @@ from rich.console import Console
 from modiff._version import __version__
 from modiff.data.importers.catalogue import IMPORTERS
 from modiff.data.importers.fitting import Cut
-from modiff.data.importers.sources import free_name
+from modiff.data.importers.sources import as_folder, free_name
 from modiff.data.masks import Notes
 from modiff.data.splits import SplitRule, assign, make_folds, read_splits
 from modiff.data.store import StoreWriter, check_free
@@ -72,6 +72,8 @@ class Importer(ExitStack, Generic[Item]):
         super().__init__()
         self.args, self.cut = args, Cut()
         self.said, self.left_out = Notes(what=self.parts), Notes(named=_NAMED, what=self.parts)
+        if inner := args.archive.inner if "archive" in args else None:
+            self.said.add([f"names begin below its one folder, {inner}"], args.archive.archive.name)
 
     def say(self, text: str) -> None:
         """A line on standard error, above a progress bar where there is one."""
@@ -113,6 +115,9 @@ def run_import(name: str, args: argparse.Namespace, make: Callable[..., Importer
     check_free(path, overwrite=args.overwrite)
     with ExitStack() as claimed:
         place = claimed.enter_context(replacing(path))  # nobody else reads for hours what could not be written
+        if "root" in args:
+            root = claimed.enter_context(as_folder(args.root, getattr(args, "max_bytes", None)))
+            args = argparse.Namespace(**{"archive": root, **vars(args), "root": root.path})
         with (make or resolve_name(f"{__package__}.{IMPORTERS[name].importer}"))(args) as source:
             source.push(claimed.pop_all())  # the store is there before the source takes leave of what it kept
             how = {"overwrite": args.overwrite, "progress": not getattr(args, "quiet", False), "place": place}
@@ -136,7 +141,8 @@ def write_store(
     """
     info = source.describe()
     used = dict(info.provenance)
-    for given in (getattr(source.args, option, None) for option in ("table", "splits")):
+    archive = getattr(source.args, "archive", None)
+    for given in (archive and archive.archive, *(getattr(source.args, option, None) for option in ("table", "splits"))):
         if given:
             used[free_name(Path(given).name, used)] = sha256_of(given)
     info = replace(info, importer=f"{info.importer} (modiff {__version__})", provenance=used)

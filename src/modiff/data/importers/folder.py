@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
@@ -63,9 +62,6 @@ class Folder(Importer[Item]):
         self.fitting, self.rule = Fitting(args), IntensityRule.for_import(args.intensity)
         self.labels = Labels(args.label, args.foreground)
         self.limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
-        if self.root.is_file():
-            hint = "Unpack an archive first." if zipfile.is_zipfile(self.root) else None
-            raise DataError("is a file", path=self.root, expected="a folder", hint=hint)
         patterns = args.image or IMAGES, args.mask or MASKS
         self.items, strange = find(self.root, *patterns, suffixes, self.layout_hint)
         for name in strange:
@@ -203,7 +199,7 @@ class Folder(Importer[Item]):
         if not item.channels:
             mask, found = next(iter(item.masks.values())), f"only masks of {', '.join(item.masks)}"
             raise DataError("masks without an image", path=mask, field=item.case, found=found)
-        parts = {name: read_image(path, limits=self.limits, jpeg=True) for name, path in sorted(item.channels.items())}
+        parts = {name: self.opened(item, path, self.limits) for name, path in sorted(item.channels.items())}
         first = next(iter(parts.values()))
         for name, grid in parts.items():
             self._note(grid)
@@ -219,6 +215,10 @@ class Folder(Importer[Item]):
             words = f"{made.array.dtype} of a picture has no units: taken as windowed already"
             self.said.add([words], made.path.relative_to(self.root))
         return made
+
+    def opened(self, item: Item, path: Path, limits: Limits, *, mask: bool = False) -> Volume:
+        """One of a case's files as it is."""
+        return read_image(path, limits=limits, mask=mask, jpeg=True)
 
     def differences(self, item: Item, image: Volume) -> Iterator[DataError]:
         """How an image differs from the first case's, like which all others must be, and what no rule makes [0,1]."""
@@ -253,7 +253,7 @@ class Folder(Importer[Item]):
         """
         path = item.masks[name]
         file = path.relative_to(self.root)
-        mask = read_image(path, limits=mask_limits(stored, self.limits), mask=True, jpeg=True)
+        mask = self.opened(item, path, mask_limits(stored, self.limits), mask=True)
         self._note(mask)
         wrong, classes = self.labels.judge(mask, file)
         mask = replace(mask, array=classes[None])

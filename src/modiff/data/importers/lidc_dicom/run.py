@@ -178,7 +178,8 @@ def find_jobs(
     roots: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise DataError("no such folder", path=folder, expected="a folder with patients' folders")
+            what, hint = ("is a file", "Unpack an archive first.") if folder.is_file() else ("no such folder", None)
+            raise DataError(what, path=folder, expected="a folder with patients' folders", hint=hint)
         for path, who in patients_of(folder).items():
             roots.setdefault(who, folder)
             found[who].append(path)
