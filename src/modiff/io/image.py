@@ -1,4 +1,4 @@
-"""Whatever a user points at as a volume; pictures themselves: PNG, TIFF, BMP, GIF, NPY in, JPEG where need be, PNG out."""
+"""Whatever a user points at as a volume; pictures themselves: PNG, TIFF, BMP, GIF, NPY in, JPEG if need be, PNG out."""
 
 from __future__ import annotations
 

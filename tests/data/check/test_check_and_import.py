@@ -183,6 +183,9 @@ def test_an_archive_gives_what_its_folder_gives(
         assert other.info.provenance["d.zip"] == sha256_of(archive)
         names = ("names begin below its one folder, cells (d.zip)",)
         assert other.info.notes == (names if wrapped else ()) + one.info.notes
+        assert other.fold_numbers() == [0, 1, 2]
+        held_out = [other.cases[other.rows(f"fold{fold}-test")].tolist() for fold in range(3)]
+        assert sorted(case for fold in held_out for case in fold) == sorted(other.cases.tolist())
     assert said[0] == said[1] or wrapped
     assert not [*Path(tempfile.gettempdir()).glob("modiff-unpacked-*/d/cells")]
 
@@ -230,3 +233,36 @@ def test_an_archive_that_does_not_fit_on_the_disk_is_refused_before(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     assert main(["import", "folder", archive, "-o", str(tmp_path / "s.h5")]) == 2
     assert "more than fits on the disk" in capsys.readouterr().err
+
+
+def test_bu_bil_goes_from_its_zip_to_a_store_and_what_is_wrong_with_it_is_found(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(shared / "data" / "bu-bil" / "dataset1.zip")
+    words = ["--image", "RawImages/{case}", "--mask", "ExpertsAnnotations/{rater}/seg_{case}"]
+    assert main(["check", path, "--quiet", "--", *words]) == 2
+    said = capsys.readouterr().out
+    for found in (
+        "error: images of different sizes",
+        "Person5_Amira: 3 values about 0 and 255",
+        "warning: inverted mask (346)",
+        "Person2_Amira and Person2_ImageJ draw the same outline, to the pixel, 35 of 35 times",
+        "error: missing masks (4)",
+        "(4 files, such as ExpertsAnnotations/Person3_Amira/Seg_B18.png)",
+    ):
+        assert found in said
+    words[-1] = "ExpertsAnnotations/{rater}_Amira/*eg_{case}"
+    words += ["--label", "0=cell", "--label", "24=", "--label", "255=", "--resize", "64x80", "--folds", "5"]
+    assert main(["import", "folder", path, "-o", str(tmp_path / "s.h5"), "--quiet", *words]) == 0
+    with Store.open(tmp_path / "s.h5") as store:
+        assert (len(store), store.fold_numbers()) == (35, [0, 1, 2, 3, 4])
+        assert store.info.raters == tuple(f"Person{number}" for number in range(1, 6))
+        assert not store.info.exchangeable_raters
+        assert store.read.all()
+        areas = [(store.masks(row) > 0).mean((1, 2)) for row in range(35)]
+    with zipfile.ZipFile(path) as archive:
+        for area, case in zip(areas[:3], ("B01", "B02", "B03"), strict=True):
+            for fraction, number in zip(area, range(1, 6), strict=True):
+                name = f"BU-BIL_Dataset1/ExpertsAnnotations/Person{number}_Amira/seg_{case}.png"
+                with archive.open(name) as file, Image.open(file) as mask:
+                    assert fraction == pytest.approx((np.asarray(mask) == 0).mean(), rel=0.05)
