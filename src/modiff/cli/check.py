@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import parser_of
@@ -26,7 +25,9 @@ class _Parser(Parser):
         return parsed
 
 
-parser = partial(parser_of, "check", kind=_Parser)
+def parser(prog: str) -> argparse.ArgumentParser:
+    """All arguments."""
+    return parser_of("check", prog, _Parser)
 
 
 def run(args: argparse.Namespace) -> int:

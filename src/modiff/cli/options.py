@@ -24,7 +24,7 @@ from modiff.errors import ConfigError
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": Path}
 
 
-def parser_of(verb: str, prog: str, *, kind: type[Parser] = Parser, **words: str) -> argparse.ArgumentParser:
+def parser_of(verb: str, prog: str, kind: type[Parser] = Parser, /, **words: str) -> argparse.ArgumentParser:
     """The parser of a verb. words: what stands in braces in its page; {prog} is the command."""
     page = page_of(verb, **words, prog=prog)
     texts: dict[str, Any] = {name: page.get(name) for name in ("usage", "description", "epilog")}

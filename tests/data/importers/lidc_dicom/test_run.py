@@ -223,14 +223,17 @@ def test_outlines_on_slices_that_are_not_there_are_told(tmp_path: Path, capsys: 
     write_patient(tmp_path / "d", 1, [xml(1, FOUR)], slices=range(3))
     with made(tmp_path / "s.h5", tmp_path / "d") as store:
         assert len(store) == 2
-    assert "LIDC-IDRI-0001: 4 of 9 outlined regions lie on slices that are not in the folder" in capsys.readouterr().err
+    assert (
+        "note: 4 of 9 outlined regions lie on slices that are not in the folder (LIDC-IDRI-0001)"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_patient_without_nodules_is_told(lidc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_patient(lidc, 3, [xml(3, [[], [], [], []])])
     with made(tmp_path / "s.h5", lidc) as store:
         assert "LIDC-IDRI-0003" not in store.patients
-    assert "LIDC-IDRI-0003: no nodule of 3 mm or more" in capsys.readouterr().err
+    assert "note: no nodule of 3 mm or more (LIDC-IDRI-0003)" in capsys.readouterr().out
 
 
 def test_folders_of_other_names_are_patients_where_none_is_named_as_lidcs(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ class LidcDicom(Importer[Job]):
                 self.used[job.patient] = str(made["sha256"])
                 self.raters = max(self.raters, int(made["sessions"].max()))
         if not self.items:
-            raise DataError("no nodule of 3 mm or more was found", path=", ".join(args.folders))
+            found = "; ".join(self.notes) or None
+            raise DataError("no nodule of 3 mm or more was found", path=", ".join(args.folders), found=found)
 
     def _read_all(self) -> set[str]:
         """Reads every patient who is not done and keeps the results; the patients that failed and are left out."""
