@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import parser_of
+from modiff.config.fields import Parser
 
 if TYPE_CHECKING:
     from modiff.data.check.findings import Report
 
 
-parser = partial(parser_of, "check")
+class _Parser(Parser):
+    """Takes what follows -- as the source's options, wherever the other arguments stand."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        words = list(args or [])
+        end = words.index("--") if "--" in words else len(words)
+        parsed = super().parse_args(words[:end], namespace)
+        parsed.words = words[end + 1 :]
+        return parsed
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """All arguments."""
+    return parser_of("check", prog, _Parser)
 
 
 def run(args: argparse.Namespace) -> int:

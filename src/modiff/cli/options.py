@@ -12,7 +12,6 @@ Path; without help it is not shown), and besides
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module, resources
@@ -26,26 +25,12 @@ from modiff.errors import ConfigError
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": Path}
 
 
-class _Parser(Parser):
-    rest: str | None = None
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if self.rest is None:
-            return super().parse_known_args(args, namespace)
-        words = list(sys.argv[1:] if args is None else args)
-        cut = words.index("--") if "--" in words else len(words)
-        found, strange = super().parse_known_args(words[:cut], namespace)
-        setattr(found, self.rest, words[cut + 1 :])
-        return found, strange
-
-
-def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
+def parser_of(verb: str, prog: str, kind: type[Parser] = Parser, /, **words: str) -> argparse.ArgumentParser:
     """The parser of a verb. words: what stands in braces in its page; {prog} is the command."""
     page = page_of(verb, **words, prog=prog)
     texts: dict[str, Any] = {name: page.get(name) for name in ("usage", "description", "epilog")}
     absent = argparse.SUPPRESS if page.get("absent") else None
-    made = _Parser(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
-    made.rest = page.get("rest")
+    made = kind(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
     module, _, name = page.get("config", "").rpartition(".")
     config = getattr(import_module(f"modiff.config.{module}"), name) if name else None
     for title, options in page["options"].items():

@@ -62,10 +62,10 @@ def _sample(
 
     settings = Settings(**given, **asked(args, SampleConfig))
     predictor = Predictor.from_path(args.model, device=args.device)
-    skipped = scan.skipped
+    left_out = [str(note) for note in scan.notes if note.file]
     scan, paths, guessed = arranged(scan, files, predictor.data.channels)
     early = [] if folder is None else segmentation_notes(scan)
-    _warn(called(scan), [*skipped, *early])
+    _warn(called(scan), [*left_out, *early])
     with progress_bar("drawing", "samples", quiet=args.quiet) as progress:
         prediction = predict(scan, predictor, settings, progress=progress)
     prediction = replace(prediction, notes=(*guessed, *prediction.notes))

@@ -159,9 +159,10 @@ class MoDiffConfig:
     crop: int = number(0, NOT_NEGATIVE, "pixels")
     """side in pixels of the random squares that the denoiser is trained on; 0: the whole image"""
     crop_jitter: int = number(8, NOT_NEGATIVE, "pixels")
-    """largest shift of a training square from the prompt, pixels; without a prompt squares lie anywhere"""
+    """largest shift of a training square from the prompt, or from a marked pixel"""
     crop_anywhere: float = number(0.1, FRACTION)
-    """fraction of training squares that lie anywhere in the image"""
+    """fraction of training squares that lie anywhere in the image; the others lie around the prompt. Without a prompt
+    half of the others lie around a random marked pixel, and half anywhere too"""
 
 
 @dataclass(frozen=True)

@@ -237,14 +237,21 @@ def _encode(image: np.ndarray, masks: np.ndarray, described: list[Any]) -> tuple
 class StoreWriter:
     """Context manager that makes a store at `path`; on an exception nothing stays there.
 
-    folds: patient -> fold number, for cross-validation. Raises DataError when `path` exists and `overwrite` is false,
-    for cases that do not fit together, for a case twice and for a patient in two splits.
+    folds: patient -> fold number, for cross-validation. place: where the file is made, from `replacing(path)` where the
+    caller has entered it. Raises DataError when `path` exists and `overwrite` is false, for cases that do not fit
+    together, for a case twice and for a patient in two splits.
     """
 
     def __init__(
-        self, path: str | Path, info: StoreInfo, *, overwrite: bool = False, folds: Mapping[str, int] | None = None
+        self,
+        path: str | Path,
+        info: StoreInfo,
+        *,
+        overwrite: bool = False,
+        folds: Mapping[str, int] | None = None,
+        place: Path | None = None,
     ) -> None:
-        self.path, self.info = Path(path), info
+        self.path, self.info, self._place = Path(path), info, place
         self._overwrite, self._folds = overwrite, dict(folds or {})
         self._file: h5py.File = None  # until the block begins
         self._tables: dict[str, list[Any]] = {name: [] for name in (*layout.NAMES, "read", *layout.GEOMETRY)}
@@ -256,7 +263,7 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         check_free(self.path, overwrite=self._overwrite)
         with ExitStack() as opened:
-            self._temporary = opened.enter_context(replacing(self.path))
+            self._temporary = self._place or opened.enter_context(replacing(self.path))
             # Since 1.10 HDF5 can checksum its own metadata, which is how a damaged file is noticed.
             self._file = opened.enter_context(h5py.File(self._temporary, "w", libver=("v110", "v110")))
             self._pool = opened.enter_context(ThreadPoolExecutor(workers()))

@@ -32,6 +32,7 @@ MAX_ITEM_BYTES = {"i": 4, "u": 4, "f": 8}
 MAX_SLICE_BYTES = 1 << 30
 MAX_ATTRIBUTE_BYTES = 1 << 16
 MAX_NAME_BYTES = 1024
+_MAX_NOTE = 4096  # bytes of a note
 
 # Tables of where each case lies, and what stands in them for a case of which it is not known: NaN or below 0.
 GEOMETRY = {
@@ -137,10 +138,17 @@ def write_info(file: h5py.File, info: StoreInfo) -> None:
     if info.spacing is not None:
         file.attrs["spacing"] = np.array(info.spacing, dtype=np.float64)
     if info.notes:
-        file.attrs["notes"] = text_array(info.notes)
+        file.attrs["notes"] = text_array(_as_fit(info.notes))
     if info.provenance:
         pairs = [part for pair in info.provenance.items() for part in pair]
         file.create_dataset("provenance", data=text_array(pairs).reshape(-1, 2))
+
+
+def _as_fit(notes: tuple[str, ...]) -> list[str]:
+    """Notes as an attribute holds them: the first of more."""
+    made = [note.encode()[:_MAX_NOTE].decode(errors="ignore") for note in notes]
+    most = MAX_ATTRIBUTE_BYTES // max(len(note.encode()) for note in made)
+    return made if len(made) <= most else [*made[: most - 1], f"and {len(made) - most + 1} more notes"]
 
 
 def attribute(file: h5py.File, name: str, kinds: str, ndim: int) -> Any:

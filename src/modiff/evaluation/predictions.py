@@ -31,8 +31,8 @@ from modiff.io.volume import Volume, difference, remark
 
 T = TypeVar("T")
 FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), what `modiff sample` wrote, an NPZ or HDF5"
-_MAPS = (".png", ".tif", ".tiff", ".npy", ".nii.gz", ".nii")
-_REFUSED = (".jpg", ".jpeg", ".bmp", ".gif", ".dcm", ".pkl", ".pt", ".pth", ".mat")
+_MAPS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".npy", ".nii.gz", ".nii")
+_REFUSED = (".jpg", ".jpeg", ".dcm", ".pkl", ".pt", ".pth", ".mat")
 _SAMPLES, _CASES, _WEIGHTS = "samples", "case", "weights"
 _OWN = ("maps", "samples", "masks")  # what the array of a file that holds one case may be called
 
@@ -245,7 +245,9 @@ class FolderMaps(MapSource):
             if file.lower().endswith(".npz"):
                 self._add(self._npz, self._case((folder / file).with_suffix("")), folder / file)
             elif file.lower().endswith(_REFUSED):
-                raise DataError("not a format for maps", path=folder / file, expected="PNG, NIfTI, TIFF, NPY or NPZ")
+                raise DataError(
+                    "not a format for maps", path=folder / file, expected="PNG, TIFF, BMP, GIF, NIfTI, NPY or NPZ"
+                )
             elif suffix is not None:
                 name = one_spelling(file[: -len(suffix)])
                 if name in maps:
@@ -274,7 +276,7 @@ class FolderMaps(MapSource):
             files = tuple((self._files[case][name],) for name in names)
         maps = [[_read_map(path, self._limits) for path in paths] for paths in files]
         every = [one for classes in maps for one in classes]
-        notes = [(text, one.path.relative_to(self.path).as_posix()) for one in every for text in one.notes]
+        notes = [(str(note), one.path.relative_to(self.path).as_posix()) for one in every for note in one.notes]
         words = f"the first map of case {case}"
         for one in every:
             found, expected = ("×".join(map(str, each.array.shape)) for each in (one, every[0]))

@@ -15,6 +15,7 @@ import numpy as np
 
 from modiff.data.masks import ROUNDING, Foreground, Notes, two_valued, values, whole
 from modiff.data.store import SIGNATURE, Store
+from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation.predictions import MapSource, RawMaps, open_maps
 from modiff.io.files import LIMITS, Limits, guarding
@@ -35,13 +36,11 @@ class StoreTruth(ExitStack):
     patients: one per case. notes: what is to be known of them.
     """
 
-    notes: tuple[str, ...] = ()
-
     def __init__(self, path: str | Path, split: str) -> None:
         super().__init__()
         self.path, self.split, self._store = Path(path), split, self.enter_context(Store.open(path))
         self._rows = self._store.rows(split)
-        self.classes = len(self._store.info.classes)
+        self.classes, self.notes = len(self._store.info.classes), of_store(self._store.info)
         tables = (self._store.cases, self._store.patients)
         self.cases, self.patients = (tuple(names[self._rows].tolist()) for names in tables)
 
@@ -57,6 +56,11 @@ class StoreTruth(ExitStack):
     def fingerprint(self) -> str:
         """The content's, which the store has."""
         return self._store.fingerprint()
+
+
+def of_store(info: StoreInfo) -> tuple[str, ...]:
+    """What a store's notes say, for what is made of it."""
+    return tuple(f"the store: {note}" for note in info.notes)
 
 
 class FileTruth(ExitStack):

@@ -1,4 +1,4 @@
-"""Whatever a user points at as a volume; 2-D files themselves: PNG, TIFF and NPY in, JPEG where need be, PNG out."""
+"""Whatever a user points at as a volume; pictures themselves: PNG, TIFF, BMP, GIF, NPY in, JPEG if need be, PNG out."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
-from modiff.io.volume import Volume, difference, joined, remark
+from modiff.io.volume import Note, Volume, difference, joined, remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy", ".dcm")
+SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".bmp", ".gif", ".npy", ".dcm")
 JPEG = (".jpg", ".jpeg")  # which changes values: only for sources that have nothing else
 # Bytes a pixel takes in those of Pillow's modes that are grey or colour pictures; a palette is resolved to colour.
 _BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}
 _COLOUR = 24  # grey levels by which JPEG's colour planes of a grey image may differ
 _JPEG_LIMITS = Limits(max_side=8192)
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_STARTS = {  # of the pictures that Pillow reads
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
+    **dict.fromkeys((b"GIF87a", b"GIF89a"), "GIF"),
+    b"BM": "BMP",
+}
 _BARE_DICOM = (b"\x02\0", b"\x08\0", b"\0\x08")  # groups 2 and 8, where the preamble is missing
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
@@ -35,21 +40,19 @@ _OTHERS = {  # how files begin that are often taken for images
     b"\xff\xd8\xff": "JPEG, whose compression changes values",
     b"PK": "a zip file",
     b"\x89HDF": "HDF5",
-    b"BM": "BMP",
-    b"GIF8": "GIF",
 }
 
 
 def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False, jpeg: bool = False) -> Volume:
     """Reads what a user may point at within `limits`, recognised by its first bytes; a gzip file is NIfTI.
 
-    A picture: PNG or TIFF, grey (8, 16 or 32 bits, float), RGB, or with a palette, which is read as it is seen: grey
-    where all its colours are; NPY, an array (H,W) or (C,H,W). A scan: a NIfTI file, a DICOM file, a folder with a DICOM
-    series. mask: a picture may also have one bit per pixel, an array booleans; indices of a palette of colours are its
-    values (`Volume.palette`); and the first of an array's three axes are its slices. jpeg: it may also be a grey JPEG,
-    by its name. Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask
-    where an image is meant, has transparency or values that are not finite, or claims more memory than allowed (before
-    any is taken).
+    A picture: PNG, TIFF, BMP or GIF, grey (8, 16 or 32 bits, float), RGB, or with a palette, which is read as it is
+    seen: grey where all its colours are; NPY, an array (H,W) or (C,H,W). A scan: a NIfTI file, a DICOM file, a folder
+    with a DICOM series. mask: a picture may also have one bit per pixel, an array booleans; indices of a palette of
+    colours are its values (`Volume.palette`); and the first of an array's three axes are its slices. jpeg: it may also
+    be a grey JPEG, by its name. Raises DataError for what is missing, is not an image, is damaged, has several pages,
+    is a one-bit mask where an image is meant, has transparency or values that are not finite, or claims more memory
+    than allowed (before any is taken).
     """
     path, start, file_bytes = Path(path), b"", 0
     if jpeg and path.suffix.lower() in JPEG:
@@ -76,21 +79,22 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
             return read_nifti(path, limits=limits)
         if start.startswith(b"\x93NUMPY"):
             kind, array = "NPY", _read_npy(path, limits, file_bytes, mask)
-        elif start.startswith((b"\x89PNG\r\n\x1a\n", *_TIFF_STARTS)):
-            kind = "PNG" if start[:1] == b"\x89" else "TIFF"
+        elif kind := next((kind for begin, kind in _STARTS.items() if start.startswith(begin)), ""):
             if kind == "PNG" and start[24:25] == b"\x10" and start[25:26] != b"\0":
                 # Pillow reads such colour as 8 bits without a word.
                 raise DataError("has 16 bits per colour", expected="8-bit RGB, or 16-bit grey")
             array, colours, said = _read_pillow(path, kind, limits, file_bytes, mask)
         else:
             found = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
-            expected = "PNG, TIFF, NPY, NIfTI or DICOM"
+            expected = "PNG, TIFF, BMP, GIF, NPY, NIfTI or DICOM"
             raise DataError("is not an image that can be read", found=found, expected=expected)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError("has values that are not finite", found="NaN or infinity")
         array = array[None] if mask and kind == "NPY" else array[:, None]
         array = np.ascontiguousarray(array)
-        return Volume(array, None, path, kind, {path.name: sha256_of(path)}, notes=said, palette=colours)
+        return Volume(
+            array, None, path, kind, {path.name: sha256_of(path)}, notes=tuple(map(Note, said)), palette=colours
+        )
 
 
 def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Volume:
@@ -102,7 +106,7 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
     if len(paths) == 1:
         return read_image(paths[0], limits=limits)
     volumes: list[Volume] = []
-    notes: dict[str, None] = {}
+    notes: dict[Note, None] = {}
     for path in paths:
         scan = read_image(path, limits=limits)
         with located(path):
@@ -114,7 +118,7 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
                 raise DataError("is on another grid than the first", found=what)
             notes |= dict.fromkeys(scan.notes)
             if known := remark(volumes[0], scan):
-                notes[f"a channel has {known}: read voxel by voxel"] = None
+                notes[Note(f"a channel has {known}: read voxel by voxel")] = None
     digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
     return replace(volumes[0], array=joined(volumes), sha256=digests, notes=tuple(notes))
 

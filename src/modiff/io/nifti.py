@@ -17,7 +17,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, located, plain, sha256_of, write_bytes
-from modiff.io.volume import Volume, corners_apart
+from modiff.io.volume import Note, Volume, corners_apart
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -55,14 +55,14 @@ def read_nifti(path: str | Path, *, limits: Limits = LIMITS) -> Volume:
                 result = np.dtype(np.float32 if dtype.itemsize <= 2 or result == np.float32 else np.float64)
             limits.check_declared(path, shape, max(dtype.itemsize, result.itemsize), file_bytes)
             affine = _affine(header)
-            forms, notes = _forms(header, affine), tuple[str, ...]()
+            forms, notes = _forms(header, affine), tuple[Note, ...]()
             if "qform" in forms and corners_apart(affine, forms["qform"] @ affine, shape[2::-1]):
-                notes = ("sform and qform differ: the sform is used",)
+                notes = (Note("sform and qform differ: the sform is used"),)
             values = _values(stream, header, shape, (dtype, result), scaling)
         volume = Volume(values, affine, path, "NIfTI", {path.name: sha256_of(path)}, header, forms=forms, notes=notes)
         if forms:
             return volume
-        note = "no geometry: neither sform nor qform is set"
+        note = Note("no geometry: neither sform nor qform is set")
         return replace(volume, affine=None, stated=volume.spacing, notes=(note,))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError("is a damaged gzip file", path=path, found=plain(error)) from error

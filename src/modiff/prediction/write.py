@@ -337,7 +337,8 @@ def describe_source(scan: Volume, paths: Sequence[Path], *, identify: bool = Fal
     if identify and scan.format == "DICOM":
         header = scan.source.headers[0]
         found["identity"] = {name: str(header.get(name, "")) for name in _IDENTITY}
-        found |= {"left_out": list(scan.skipped)} if scan.skipped else {}
+        left_out = [str(note) for note in scan.notes if note.file]
+        found |= {"left_out": left_out} if left_out else {}
     return found
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
+import tempfile
 import unicodedata
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from modiff.errors import DataError
-from modiff.io.files import Limits, guarding, sha256_of, told
+from modiff.io.files import MIB, Limits, guarding, sha256_of, told
 from modiff.io.text import is_litter, name_in_zip
 
 T = TypeVar("T")
@@ -68,6 +71,8 @@ class Source(ExitStack):
                 raise DataError(fault, path=self.path, found=repr(name))
             if not (name.endswith("/") or is_litter(name)):
                 entries.append((name, entry))
+        if len(entries) > MAX_FILES:
+            raise DataError("too many files", path=self.path, expected=f"at most {MAX_FILES}")
         # What the directory says of compressed sizes may lie; the archive's own size does not.
         size = min(sum(entry.compress_size for _, entry in entries), self.path.stat().st_size)
         LIMITS.check_ratio(self.path, sum(entry.file_size for _, entry in entries), size)
@@ -86,6 +91,27 @@ class Source(ExitStack):
             raise DataError("truncated", path=where, found=len(data), expected=f"{entry.file_size} bytes")
         return data
 
+    def unpack(self, folder: Path, limits: Limits) -> None:
+        """Puts an archive's files below a folder; raises DataError for a damaged or too large one, and a full disk."""
+        archive = self._zip
+        assert archive is not None
+        for name, entry in self._entries.items():
+            limits.check_size(Path(self.where(name)), entry.file_size, entry.compress_size)
+        total, free = sum(entry.file_size for entry in self._entries.values()), shutil.disk_usage(folder).free
+        if total > free:
+            hint = "TMPDIR names another place to unpack in."
+            found, expected = f"{total} bytes", f"at most {free}, which {folder.parent} has free"
+            raise DataError("more than fits on the disk", path=self.path, found=found, expected=expected, hint=hint)
+        for name, entry in self._entries.items():
+            where = self.where(name)
+            with told(where, "cannot be unpacked"), ExitStack() as opened:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                to = opened.enter_context((folder / name).open("xb"))
+                with guarding(where, "damaged in the archive"):
+                    packed = opened.enter_context(archive.open(entry))
+                while part := _part(packed, where):
+                    to.write(part)
+
     def sha256(self) -> str:
         """SHA-256 of the archive, or of the list of a folder's files with their SHA-256."""
         if self._zip is not None:
@@ -95,6 +121,58 @@ class Source(ExitStack):
     def where(self, name: str) -> str:
         """How an error names a file of this source."""
         return str(self.path / name) if self._zip is None else f"{self.path}!{name}"
+
+
+def _part(packed: IO[bytes], where: str) -> bytes:
+    with guarding(where, "damaged in the archive"):
+        return packed.read(MIB)
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where a source's files lie. path: the folder. archive: the zip that they are unpacked from, into `top`."""
+
+    path: Path
+    archive: Path | None = None
+    top: Path = Path()
+
+    @property
+    def inner(self) -> str | None:
+        """The one folder that all of an archive's files lie in, which is then the root."""
+        return None if self.archive is None or self.path == self.top else self.path.name
+
+    def called(self, text: str) -> str:
+        """What a text says of unpacked files, by their names in the archive."""
+        return text if self.archive is None else text.replace(f"{self.top}/", f"{self.archive}!")
+
+
+@contextmanager
+def as_folder(path: str | Path, max_bytes: int | None = None) -> Iterator[Root]:
+    """A folder, or a zip archive's files unpacked in a temporary one while the block lasts.
+
+    An archive is checked as `Source` does. Where all its files lie in one folder, that is the root. max_bytes: of
+    `Limits.asked`, for each file. Errors from inside the block name files as the archive does. Raises DataError.
+    """
+    path = Path(path)
+    if path.is_dir() or not path.exists():
+        yield Root(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="modiff-unpacked-") as made:
+        top = Path(made).resolve() / path.stem
+        with Source(path) as source:
+            top.mkdir()
+            source.unpack(top, Limits.asked(max_bytes))
+        within = {name.partition("/")[0] for name in source.names}
+        inner = top / within.pop() if len(within) == 1 else top
+        root = Root(inner if inner.is_dir() else top, path, top)
+        try:
+            yield root
+        except DataError as error:
+            if error.path is None or not (file := Path(error.path)).is_relative_to(top):
+                raise
+            where = path if file == top else root.called(str(file))
+            said = {name: getattr(error, name) for name in ("field", "found", "expected", "hint")}
+            raise DataError(error.message, path=where, **said) from error
 
 
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:

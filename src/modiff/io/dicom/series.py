@@ -20,7 +20,7 @@ from modiff.errors import DataError
 from modiff.io.dicom import header as dicom
 from modiff.io.files import LIMITS, Limits, located, sha256_of, told
 from modiff.io.text import is_litter
-from modiff.io.volume import Volume
+from modiff.io.volume import Note, Volume
 
 MAX_FILES = 4096
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
@@ -42,7 +42,6 @@ class DicomSource:
     """
 
     headers: tuple[Dataset, ...] = field(repr=False)
-    skipped: tuple[str, ...] = ()  # files that were left out, and why, in words
 
 
 def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limits: Limits = LIMITS) -> Volume:
@@ -51,16 +50,16 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
     path_or_files: a folder whose own files are the series (what is not a DICOM image there is left out, but not what
     is named like a slice), one file (Z = 1), or the files. Values are int16 where they fit, else int32, or float32
     where the slope is a fraction. Pixels of PixelPaddingValue take the smallest value of the others. `source` is a
-    DicomSource. With `limits.skip_broken` files that cannot be read are left out, and named in it.
+    DicomSource. With `limits.skip_broken` files that cannot be read are left out, and named in the notes.
     Raises DataError for files that are damaged, empty or cut short, several series, slices that are missing, uneven
     (with the positions), twice or of another size, more than 4,096 files, colour, several frames, and more data than
     `limits` allow.
     """
     path, files = _files(path_or_files)
     with located(path):
-        headers, skipped = read_headers(files, limits)
+        headers, notes = read_headers(files, limits)
         if not headers:
-            raise DataError("no slice can be read", found=f"{len(skipped)} that cannot: {skipped[0]}")
+            raise DataError("no slice can be read", found=f"{len(notes)} that cannot: {notes[0]}")
         files = list(headers)
         _check_one_series(headers.values())
         shape = (len(files), int(headers[files[0]].Rows), int(headers[files[0]].Columns))
@@ -70,10 +69,10 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
         check_even(planes)
         with _one_of_many(len(files)):
             array, read = _read_slices(files, limits)
-        source = DicomSource(tuple(map(_decodable, read)), tuple(skipped))
+        source = DicomSource(tuple(map(_decodable, read)))
         digests = {file.name: sha256_of(file) for file in files}
         modality = dicom.text(headers[files[0]], "Modality") or None
-        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, modality)
+        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, modality, notes=tuple(notes))
 
 
 def read_slice(path: str | Path) -> np.ndarray:
@@ -81,12 +80,12 @@ def read_slice(path: str | Path) -> np.ndarray:
     return _read_slices([Path(path)], LIMITS)[0][0]
 
 
-def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Dataset], list[str]]:
-    """The headers of slices; with `limits.skip_broken` also, in words, which files cannot be read and why.
+def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Dataset], list[Note]]:
+    """The headers of slices; with `limits.skip_broken` also which files cannot be read and why.
 
     Raises DataError for the first that cannot be read where it is not to be left out.
     """
-    headers, skipped, files = dict[Path, Dataset](), list[str](), list(files)
+    headers, notes, files = dict[Path, Dataset](), list[Note](), list(files)
     for file in files:
         try:
             with _one_of_many(len(files)):
@@ -98,8 +97,9 @@ def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Data
         except DataError as error:
             if not limits.skip_broken or len(files) == 1:
                 raise
-            skipped.append(f"{file.name} is left out: {': '.join(filter(None, (error.field, error.message)))}")
-    return headers, skipped
+            why = ": ".join(filter(None, (error.field, error.message)))
+            notes.append(Note(f"cannot be read and is left out: {why}", file.name))
+    return headers, notes
 
 
 @contextmanager
