@@ -21,8 +21,9 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import distributed
 
-from modiff.errors import CheckpointError, ModiffError
+from modiff.errors import CheckpointError, DataError, ModiffError
 from modiff.io.files import alone, told
+from modiff.plain import parse_json
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -149,8 +150,8 @@ class PartialRows:
 def _whole_lines(path: Path) -> list[Row]:
     """What a program that was killed in the middle of a line left whole."""
     try:
-        rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-    except ValueError:
+        rows = [parse_json(line.decode(), nan=True) for line in path.read_bytes().split(b"\n")[:-1]]
+    except (DataError, UnicodeDecodeError):
         rows = [None]
     if not all(isinstance(row, dict) for row in rows):
         hint = "Add --restart to begin again."
