@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 from yaml.constructor import ConstructorError
 
-from modiff.errors import DataError
+from modiff.errors import DataError, shown
 
 MAX_BYTES = 64 << 20  # of a file of text
 MAX_JSON = 32 << 20  # characters
@@ -101,7 +101,7 @@ _DECODERS = {
 def _check_values(data: Any, *, nan: bool) -> None:
     """ValueError for values too deep, and for numbers that are infinite as floats, unless `nan`."""
     level = [data]
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 1):
         if not nan and any(type(value) is float and not math.isfinite(value) for value in level):
             raise ValueError("a number that is too large")
         inside = [value for value in level if isinstance(value, dict | list)]
@@ -122,6 +122,14 @@ class _Loader(_Base):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._seen: set[int] = set()
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """A node's value; ConstructorError where PyYAML raises others, as for !!int abc and the date 2026-13-45."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+            problem = f"{shown(node.value)}, which is not {node.tag.rpartition(':')[2]}"
+            raise ConstructorError(problem=problem, problem_mark=node.start_mark) from error
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Takes merged mappings in. It is called before anything else touches a mapping, and perhaps again."""
@@ -148,11 +156,11 @@ def parse_yaml(text: str) -> Any:
         _check_nodes(text)
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        mark, found = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        found = str(error)  # of PyYAML's constructors
+        mark, found = getattr(error, "problem_mark", None), getattr(error, "problem", None) or ""
+    except ValueError as error:  # also of UTF-8 that a command line does not have
+        found = str(error)
     field = f"line {mark.line + 1}, column {mark.column + 1}" if mark else None
-    raise DataError("is not YAML", field=field, found=found or "other characters than text")
+    raise DataError("is not YAML", field=field, found=found.removeprefix("found ") or "other characters than text")
 
 
 def _check_nodes(text: str) -> None:

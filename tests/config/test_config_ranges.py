@@ -97,7 +97,9 @@ def test_the_message_names_field_value_range_and_unit():
 
 
 def test_numbers_of_a_tuple_are_checked_one_by_one():
-    with pytest.raises(ConfigError, match=r"model\.ldf\.kernels: .* found \[3, 4\]; expected 1 to 16 values, each from 1 to 127, odd"):
+    with pytest.raises(
+        ConfigError, match=r"model\.ldf\.kernels: .* found \[3, 4\]; expected 1 to 16 values, each from 1 to 127, odd"
+    ):
         check_ranges(build_config(changes={"model": {"ldf": {"kernels": [3, 4]}}}))
 
 

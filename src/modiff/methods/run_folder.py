@@ -21,6 +21,7 @@ from torch import Tensor
 
 from modiff.config.fields import flatten, read_yaml, to_dict, typed
 from modiff.config.run import RunConfig, check_ranges, config_from_dict
+from modiff.data.intensity import IntensityRule
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, ConfigError, DataError, counted
 from modiff.io.files import sha256_of, write_bytes, write_text
@@ -75,7 +76,10 @@ def read_data(path: Path) -> DataSpec:
     """The data description of a run or published folder; CheckpointError where it is not one."""
     usual = [field.name for field in fields(DataSpec) if field.default is not MISSING]
     try:
-        return typed(DataSpec, read_json(path), "other names", path=path, field="data", optional=usual)
+        found = typed(DataSpec, read_json(path), "other names", path=path, field="data", optional=usual)
+        if found.intensity is not None:
+            IntensityRule.parse(found.intensity)
+        return found
     except DataError as error:
         what = f"does not describe the training data: {error.field}: {error.message}"
         raise CheckpointError(what, path=path, found=error.found, expected=error.expected) from error
