@@ -162,7 +162,7 @@ def _changed(folder: Path, **changes: object) -> None:
 def test_a_configuration_beyond_its_ranges_or_its_weights_is_refused_before_a_network_is_made(published, change):
     _changed(published, **change)
     start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises((ConfigError, CheckpointError), match="config.yaml") as refused:
+    with pytest.raises((ConfigError, CheckpointError), match=r"config\.yaml") as refused:
         load_model(published)
     assert time.process_time() - start < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # KiB
