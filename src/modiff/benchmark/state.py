@@ -10,17 +10,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from modiff.benchmark.plan import EVERYONE, BenchmarkSettings, Row, preset_of
 from modiff.config.fields import typed
 from modiff.data.splits import fold_split
-from modiff.errors import ConfigError, DataError
+from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import SCHEMA, read_json, read_result
 from modiff.io.files import write_text
 from modiff.methods.run_folder import WEIGHTS
+from modiff.methods.weights import read_header
 
 STATE = "benchmark.json"
 _FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
@@ -228,9 +227,8 @@ def revise(folder: Path, run: Run, state: State) -> str | None:
     except DataError as error:
         why = str(error)
     try:
-        with safe_open(folder / run.name / WEIGHTS, framework="pt"):
-            pass
-    except (OSError, SafetensorError):
+        read_header(folder / run.name / WEIGHTS)
+    except CheckpointError:
         why, status = why or "its weights are gone or damaged", Status.WAITING
     if why is not None:
         run.status = status

@@ -1,8 +1,7 @@
 """The command line of a verb, from its page in `verbs/`: usage, texts, and groups of options.
 
-`absent: true` of a page: an option that is not given is not in the namespace. `rest: NAME`: what stands behind -- is
-not parsed and becomes a list of that name. An option has what `ArgumentParser.add_argument` takes (type: int, float or
-Path; without help it is not shown), and besides
+`absent: true` of a page: an option that is not given is not in the namespace. An option has what
+`ArgumentParser.add_argument` takes (type: int, float or Path; without help it is not shown), and besides
 
 - of: a field of the page's `config`, a dataclass in `modiff.config`, from which it has kind, default and help. Where it
   is not given it is not in the namespace: the default stands in one place.
@@ -21,6 +20,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from modiff.config.fields import HelpFormatter, Parser, help_texts
 from modiff.errors import ConfigError
+from modiff.plain import parse_yaml
 
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": Path}
 
@@ -48,7 +48,6 @@ def parser_of(verb: str, prog: str, kind: type[Parser] = Parser, /, **words: str
 
 def page_of(verb: str, **words: str) -> dict[str, Any]:
     """A verb's page as plain data, its texts with the words that stand in braces."""
-    import yaml
 
     def filled(value: Any) -> Any:
         if isinstance(value, dict):
@@ -58,7 +57,7 @@ def page_of(verb: str, **words: str) -> dict[str, Any]:
         return value
 
     text = (resources.files("modiff.cli") / "verbs" / f"{verb}.yaml").read_text(encoding="utf-8")
-    page: dict[str, Any] = filled(yaml.safe_load(text))
+    page: dict[str, Any] = filled(parse_yaml(text))
     return page
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import math
 import os
 import re
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from modiff.errors import ConfigError, DataError
+from modiff.plain import parse_json, read_text
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -308,8 +308,8 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
 def _move_into(temporary: Path, path: Path) -> None:
     """The summary goes first and comes back last, so that an interrupted replacement is not taken for a result."""
     try:
-        named = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        named = parse_json(read_text(path / MANIFEST, kind="a summary"))["files"]
+    except (DataError, KeyError, TypeError):
         named = []
     (path / MANIFEST).unlink(missing_ok=True)
     for name in named if isinstance(named, list) else []:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
-import json
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zipfile import ZipInfo
 
 from modiff.errors import DataError
+from modiff.plain import MAX_BYTES, MAX_JSON, parse_json, read_text
 
-MAX_BYTES = 64 << 20
+MAX_LINE = 1 << 20  # bytes of a line of a log
+_BAD_LINES = 100
 _SEPARATORS = ",;\t"
 _SAYS_UTF8 = 0x800  # flag of a file in a zip archive
 _LITTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def one_spelling(name: str) -> str:
@@ -42,55 +40,35 @@ def name_in_zip(entry: ZipInfo) -> str:
     return name.replace("\\", "/")
 
 
-def read_text(path: str | Path, *, kind: str) -> str:
-    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding or where none is."""
-    path = Path(path)
-    try:
-        if not path.is_file():
-            found = "a folder or a device" if path.exists() else "nothing there"
-            raise DataError("is not a file", path=path, found=found, expected=kind)
-        if (size := path.stat().st_size) > MAX_BYTES:
-            expected = f"{kind}, up to {MAX_BYTES} bytes"
-            raise DataError("the file is too large", path=path, found=f"{size} bytes", expected=expected)
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError("cannot be read", path=path, found=error.strerror or error) from error
-    try:
-        return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        expected, hint = f"{kind} in UTF-8 or UTF-16", 'Save it as UTF-8, in a spreadsheet as "CSV UTF-8"'
-        raise DataError("is not UTF-8", path=path, field=f"line {line}", expected=expected, hint=hint) from None
-
-
 def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan: bool = False) -> Any:
     """The content of a JSON file; DataError, which calls it `kind` and ends in `hint`, where it is none.
 
-    nan: NaN and infinity, which JSON does not have, are let pass. A name twice in one object is refused.
+    nan: as for `parse_json`.
     """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            raise ValueError(f"the name {Counter(name for name, _ in pairs).most_common(1)[0][0]!r} twice")
-        return made
-
-    def constant(name: str) -> float:
-        if not nan:
-            raise ValueError(f"{name}, which JSON does not have")
-        return float(name)
-
-    field, text = None, read_text(path, kind=kind)
+    text = read_text(path, kind=kind, most=MAX_JSON)
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=constant)
-    except RecursionError:
-        found = "too many brackets within brackets"
-    except json.JSONDecodeError as error:
-        field, there = f"line {error.lineno}, column {error.colno}", text[error.pos :].strip()[:20]
-        found = repr(there) if there else "the end of the file" if text.strip() else "an empty file"
-    except ValueError as error:
-        found = str(error)
-    raise DataError("cannot be read as JSON", path=path, field=field, found=found, expected=kind, hint=hint)
+        return parse_json(text, nan=nan)
+    except DataError as error:
+        where: Any = {"path": path, "field": error.field, "found": error.found}
+        raise DataError(error.message, **where, expected=kind, hint=hint) from None
+
+
+def json_lines(path: str | Path, *, most: int = MAX_BYTES) -> Iterator[tuple[str, Any]]:
+    """Each line of a log that is JSON, and what it says; others, such as a torn one, are left out.
+
+    It ends after `most` bytes, and after 100 lines that are not JSON: then it is something else.
+    """
+    if not Path(path).is_file():
+        return
+    bad = 0
+    with open(path, "rb") as file:
+        while bad < _BAD_LINES and file.tell() < most and (line := file.readline(MAX_LINE)):
+            text = line.decode("utf-8", "replace").strip()
+            try:
+                if text:
+                    yield text, parse_json(text, nan=True)
+            except DataError:
+                bad += 1
 
 
 def read_table(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -15,18 +16,19 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from modiff.config.fields import flatten, read_yaml, to_dict, typed
-from modiff.config.run import RunConfig, config_from_dict
+from modiff.config.run import RunConfig, check_ranges, config_from_dict
+from modiff.data.intensity import IntensityRule
 from modiff.data.loading import MemoryStore
-from modiff.errors import CheckpointError, DataError, counted
-from modiff.io.files import plain, sha256_of, write_bytes, write_text
-from modiff.io.text import read_json_text
+from modiff.errors import CheckpointError, ConfigError, DataError, counted
+from modiff.io.files import sha256_of, write_bytes, write_text
+from modiff.io.text import json_lines, read_json_text
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
+from modiff.methods.weights import count, load_weights, read_header
 from modiff.types import DataSpec
 
 CONFIG, DATA, LOG, CHECKPOINT = "config.yaml", "data.json", "log.jsonl", "training.ckpt"
@@ -45,8 +47,20 @@ def write_config(path: Path, config: RunConfig) -> None:
 
 
 def read_config(path: Path) -> RunConfig:
-    """The configuration of a run or published folder; ConfigError where it is not one."""
-    return config_from_dict(read_yaml(path), path=path)
+    """The configuration of a run or published folder; ConfigError where it is not one, or is out of range."""
+    config = config_from_dict(read_yaml(path), path=path)
+    with _about(path):
+        check_ranges(config)
+    return config
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """A ConfigError from inside the block is about a run's configuration."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error.at(path) from error
 
 
 def describe_data(store: MemoryStore, path: str | Path, *, fold: int | None = None) -> DataSpec:
@@ -60,14 +74,38 @@ def describe_data(store: MemoryStore, path: str | Path, *, fold: int | None = No
 
 def read_data(path: Path) -> DataSpec:
     """The data description of a run or published folder; CheckpointError where it is not one."""
-    optional = {field.name: field.default is not MISSING for field in fields(DataSpec)}
-    data = {name: value for name, value in read_json(path).items() if name in optional}  # a later version may say more
-    usual = [name for name, left_out in optional.items() if left_out]
+    usual = [field.name for field in fields(DataSpec) if field.default is not MISSING]
     try:
-        return typed(DataSpec, data, "lacks names", path=path, field="data", optional=usual)
+        found = typed(DataSpec, read_json(path), "other names", path=path, field="data", optional=usual)
+        if found.intensity is not None:
+            IntensityRule.parse(found.intensity)
+        return found
     except DataError as error:
         what = f"does not describe the training data: {error.field}: {error.message}"
         raise CheckpointError(what, path=path, found=error.found, expected=error.expected) from error
+
+
+@dataclass(frozen=True)
+class Card:
+    """What of a card.json is relied on; the rest is for people. All of it is left out where it is not known."""
+
+    images_seen: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    validation_loss: float | None = None
+    validation_loss_other_images: float | None = None
+
+
+def read_card(path: Path, *, needed: Collection[str] = ()) -> dict[str, Any]:
+    """A model's card; CheckpointError where what is needed is missing, or is not what it should be."""
+    card, names = read_json(path), {field.name for field in fields(Card)}
+    known = {name: card[name] for name in names & card.keys()}
+    try:
+        typed(Card, known, "lacks names", path=path, field="card", optional=names - {*needed})
+    except DataError as error:
+        found, expected = error.found, error.expected
+        raise CheckpointError(error.message, path=path, field=error.field, found=found, expected=expected) from error
+    return card
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -116,16 +154,14 @@ def check_resumable(
 
 def truncate_log(path: Path, step: int) -> None:
     """Drops the lines of steps after the checkpoint that a run resumes from, and a torn last line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            break
-    write_text(path, "".join(f"{line}\n" for line in kept))
+    if path.exists():
+        lines = json_lines(path, most=1 << 32)
+        kept = [
+            text
+            for text, row in lines
+            if isinstance(row, dict) and type(row.get("step")) is int and row["step"] <= step
+        ]
+        write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 @dataclass
@@ -189,27 +225,12 @@ def load_model(path_or_name: str | Path) -> LoadedModel:
         hint = "Train first: modiff train" if (folder / CONFIG).exists() else None
         raise CheckpointError("holds no weights", path=folder, expected=WEIGHTS, hint=hint)
     config, data = read_config(folder / CONFIG), read_data(folder / DATA)
-    model = build(config.method, config.model, data)
     path = folder / WEIGHTS
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        what, hint = "is not a safetensors file, or a damaged one", "Copy the file again, or train again"
-        raise CheckpointError(what, path=path, found=plain(error), hint=hint) from error
-    expected = model.state_dict()
-    for name, value in expected.items():
-        if name not in state:
-            raise CheckpointError("lacks a tensor that the configuration asks for", path=path, field=name)
-        if state[name].shape != value.shape:
-            found, wanted = tuple(state[name].shape), tuple(value.shape)
-            raise CheckpointError("has a tensor of another shape", path=path, field=name, found=found, expected=wanted)
-        if value.is_floating_point() and not torch.isfinite(state[name]).all():
-            raise CheckpointError("has values that are not finite", path=path, field=name)
-    if surplus := sorted(state.keys() - expected.keys()):
-        names = ", ".join(surplus[:3])
-        raise CheckpointError("has tensors that the configuration does not know", path=path, found=names)
-    model.load_state_dict({name: state[name].to(expected[name].dtype) for name in expected})
-    card = read_json(folder / CARD) if (folder / CARD).exists() else {}
+    header = read_header(path)
+    card = read_card(folder / CARD) if (folder / CARD).exists() else {}
+    with _about(folder / CONFIG):  # twice as many as there are still say which tensor is missing
+        model = build(config.method, config.model, data, most=2 * count(header))
+    load_weights(model, path, header)
     return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, sha256_of(path))
 
 
