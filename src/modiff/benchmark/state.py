@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -15,12 +14,13 @@ from safetensors import SafetensorError, safe_open
 from modiff.benchmark.plan import EVERYONE, BenchmarkSettings, Row, preset_of
 from modiff.config.fields import typed
 from modiff.data.splits import fold_split
-from modiff.errors import ConfigError, DataError
+from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import SCHEMA, read_json, read_result
+from modiff.io.checksum import json_text
 from modiff.io.files import write_text
-from modiff.methods.run_folder import WEIGHTS
+from modiff.methods.run_folder import WEIGHTS, check_weights
 
 STATE = "benchmark.json"
 _FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
@@ -125,7 +125,7 @@ def write_state(state: State, folder: Path) -> None:
             for run in state.runs.values()
         ],
     }
-    write_text(folder / STATE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / STATE, json_text(content, indent=1, ensure_ascii=False))
 
 
 def read_state(folder: str | Path) -> State:
@@ -228,9 +228,10 @@ def revise(folder: Path, run: Run, state: State) -> str | None:
     except DataError as error:
         why = str(error)
     try:
+        check_weights(folder / run.name / WEIGHTS)
         with safe_open(folder / run.name / WEIGHTS, framework="pt"):
             pass
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, CheckpointError):
         why, status = why or "its weights are gone or damaged", Status.WAITING
     if why is not None:
         run.status = status

@@ -10,7 +10,6 @@ whoever resumes reads them all.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -21,11 +20,13 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import distributed
 
-from modiff.errors import CheckpointError, ModiffError
-from modiff.io.files import alone, told
+from modiff.errors import CheckpointError, DataError, ModiffError
+from modiff.io.checksum import json_text, read_lines
+from modiff.io.files import alone, files_in, told
 
 T = TypeVar("T")
 Row = dict[str, Any]
+_NUMBERS = {int, float, type(None)}
 
 
 def count() -> int:
@@ -99,14 +100,16 @@ class PartialRows:
 
     def files(self) -> list[Path]:
         """The partial files of all processes, of this start and of earlier ones."""
-        there = self.target.parent.glob(f"{glob.escape(self.target.stem)}.partial-*.jsonl")
-        return sorted(path for path in there if path.is_file())
+        there = files_in(self.target.parent, ".jsonl")
+        return [path for path in there if path.name.startswith(f"{self.target.stem}.partial-")]
 
     def read(self) -> list[Row]:
         """The finished rows of all processes; CheckpointError for those of another model, data set or setting."""
         rows: list[Row] = []
         for path in self.files():
-            first, *more = _whole_lines(path) or [{"identity": self.identity}]
+            with _refused(path):
+                first, *more = read_lines(path) or [{"identity": self.identity}]
+                _check_rows(first, more)
             there = dict.fromkeys(self.identity) | first.get("identity", {})
             differ = [
                 f"{key} ({_short(there[key])} there, {_short(self.identity.get(key))} here)"
@@ -138,7 +141,7 @@ class PartialRows:
 
             def append(rows: list[Row]) -> None:
                 with told(path, "cannot be written"):  # NaN where undefined, which Python reads
-                    file.write("".join(json.dumps(row) + "\n" for row in rows))
+                    file.write("".join(map(json_text, rows)))
                     file.flush()
 
             if not whole:
@@ -146,16 +149,35 @@ class PartialRows:
             yield append
 
 
-def _whole_lines(path: Path) -> list[Row]:
-    """What a program that was killed in the middle of a line left whole."""
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
     try:
-        rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-    except ValueError:
-        rows = [None]
-    if not all(isinstance(row, dict) for row in rows):
-        hint = "Add --restart to begin again."
-        raise CheckpointError("rows of an unfinished evaluation that cannot be read", path=path, hint=hint)
-    return rows
+        yield
+    except DataError as error:
+        what, hint = f"rows of an unfinished evaluation: {error.message}", "Add --restart to begin again."
+        raise CheckpointError(what, path=path, field=error.field, found=error.found, hint=hint) from error
+
+
+def _check_rows(first: Row, rows: list[Row]) -> None:
+    """DataError for what an evaluation does not write, whatever its checksum says."""
+    names = {
+        "case": str,
+        "patient": str,
+        "stratum": str,
+        "raters": int,
+        "marked": bool,
+        "values": dict,
+        "seconds": dict,
+    }
+    if not isinstance(first.get("identity"), dict):
+        raise DataError("do not say what they are of", field="line 1")
+    for number, row in enumerate(rows, 2):
+        control = row.get("control", {"case": "", "values": {}})
+        parts = [row.get("values"), row.get("seconds"), isinstance(control, dict) and control.get("values")]
+        good = all(isinstance(row.get(name), kind) for name, kind in names.items())
+        good &= all(isinstance(part, dict) and set(map(type, part.values())) <= _NUMBERS for part in parts)
+        if not good or not isinstance(control.get("case"), str):
+            raise DataError("not a row", field=f"line {number}", expected=", ".join(names))
 
 
 def _short(value: Any) -> str:

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any
 from zipfile import ZipInfo
 
 from modiff.errors import DataError
+from modiff.io import checksum
 
 MAX_BYTES = 64 << 20
 _SEPARATORS = ",;\t"
@@ -43,7 +45,7 @@ def name_in_zip(entry: ZipInfo) -> str:
 
 
 def read_text(path: str | Path, *, kind: str) -> str:
-    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding, or where there is no file."""
+    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding, or no file."""
     path = Path(path)
     try:
         if not path.is_file():
@@ -66,7 +68,8 @@ def read_text(path: str | Path, *, kind: str) -> str:
 def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan: bool = False) -> Any:
     """The content of a JSON file; DataError, which calls it `kind` and ends in `hint`, where it is none.
 
-    nan: NaN and infinity, which JSON does not have, are let pass. A name twice in one object is refused.
+    nan: NaN and infinity, which JSON does not have, are let pass. A name twice in one object is refused, and content
+    that does not fit the checksum that it holds.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -82,7 +85,11 @@ def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan:
 
     field, text = None, read_text(path, kind=kind)
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=constant)
+        content = json.loads(text, object_pairs_hook=once, parse_constant=constant)
+        if isinstance(content, dict) and re.fullmatch("[0-9a-f]{16}", str(content.get(checksum.NAME))):
+            checksum.check(text.encode(), path)
+            del content[checksum.NAME]
+        return content
     except RecursionError:
         found = "too many brackets within brackets"
     except json.JSONDecodeError as error:

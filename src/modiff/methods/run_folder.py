@@ -5,6 +5,7 @@ What is published of a model is such a folder without log and checkpoint. Nothin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ from modiff.config.fields import flatten, read_yaml, to_dict, typed
 from modiff.config.run import RunConfig, config_from_dict
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, DataError, counted
-from modiff.io.files import plain, sha256_of, write_bytes, write_text
+from modiff.io import checksum
+from modiff.io.files import plain, write_bytes, write_text
 from modiff.io.text import read_json_text
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
@@ -41,12 +43,15 @@ _FREE = ("training.budget", "training.save_every", "training.log_every", "traine
 
 def write_config(path: Path, config: RunConfig) -> None:
     """The configuration as YAML."""
-    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+    text = checksum.COMMENT + yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    write_bytes(path, checksum.stamped(text.encode()))
 
 
 def read_config(path: Path) -> RunConfig:
-    """The configuration of a run or published folder; ConfigError where it is not one."""
-    return config_from_dict(read_yaml(path), path=path)
+    """The configuration of a run or published folder; ConfigError where it is not one, DataError where damaged."""
+    config = config_from_dict(read_yaml(path), path=path)
+    checksum.check(path.read_bytes(), path)
+    return config
 
 
 def describe_data(store: MemoryStore, path: str | Path, *, fold: int | None = None) -> DataSpec:
@@ -84,7 +89,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """A JSON object that people can read."""
-    write_text(path, json.dumps(data, indent=1) + "\n")
+    write_text(path, checksum.json_text(data, indent=1))
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
@@ -115,17 +120,13 @@ def check_resumable(
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drops the lines of steps after the checkpoint that a run resumes from, and a torn last line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            break
-    write_text(path, "".join(f"{line}\n" for line in kept))
+    """Drops the lines of steps after the checkpoint that a run resumes from, and a torn last line.
+
+    Raises DataError for a damaged line.
+    """
+    if path.exists():
+        rows = (row for row in checksum.read_lines(path) if isinstance(row.get("step"), int) and row["step"] <= step)
+        write_text(path, "".join(map(checksum.json_text, rows)))
 
 
 @dataclass
@@ -196,6 +197,7 @@ def load_model(path_or_name: str | Path) -> LoadedModel:
     except (SafetensorError, OSError, ValueError) as error:
         what, hint = "is not a safetensors file, or a damaged one", "Copy the file again, or train again"
         raise CheckpointError(what, path=path, found=plain(error), hint=hint) from error
+    fingerprint = check_weights(path)
     expected = model.state_dict()
     for name, value in expected.items():
         if name not in state:
@@ -210,7 +212,7 @@ def load_model(path_or_name: str | Path) -> LoadedModel:
         raise CheckpointError("has tensors that the configuration does not know", path=path, found=names)
     model.load_state_dict({name: state[name].to(expected[name].dtype) for name in expected})
     card = read_json(folder / CARD) if (folder / CARD).exists() else {}
-    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, sha256_of(path))
+    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, fingerprint)
 
 
 def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -219,7 +221,25 @@ def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = t
         name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in state.items()
     }
-    write_bytes(path, save(made, metadata={"format": "pt"}))
+    data = save(made)
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = {"__metadata__": {"format": "pt", **checksum.BLANK}, **json.loads(data[8:start])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    write_bytes(path, checksum.stamped(len(text).to_bytes(8, "little") + text + data[start:]))
+
+
+def check_weights(path: Path) -> str:
+    """The SHA-256 of a weights file; CheckpointError where it cannot be read or does not fit the checksum it holds."""
+    try:
+        data = path.read_bytes()
+        checksum.check(data, path)
+    except OSError as error:
+        raise CheckpointError("cannot be read", path=path, found=error.strerror) from error
+    except DataError as error:
+        hint = "Copy the file again, or train again"
+        raise CheckpointError(error.message, path=path, found=error.found, hint=hint) from error
+    return hashlib.sha256(data).hexdigest()
 
 
 def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bfloat16, card: dict[str, Any]) -> Path:

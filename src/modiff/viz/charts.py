@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modiff.io.checksum import read_lines
 from modiff.viz.figures import COLOURS, encoded, legend, new_figure
 
 if TYPE_CHECKING:
@@ -71,16 +70,14 @@ class Chart:
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
-    """The finite numbers of each line; lines that are not JSON objects, such as a torn last one, are left out."""
+    """The finite numbers of each line; a torn last line is left out. Raises DataError for a damaged one."""
     path = Path(path)
     if not path.is_file() or path.stat().st_size > MAX_BYTES:
         return []
     rows = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, RecursionError):
-            if isinstance(row := json.loads(text), dict):
-                numbers = {name: value for name, value in row.items() if type(value) in (int, float)}  # no bools
-                rows.append({name: float(value) for name, value in numbers.items() if abs(value) < 1e300})
+    for row in read_lines(path):
+        numbers = {name: value for name, value in row.items() if type(value) in (int, float)}  # no bools
+        rows.append({name: float(value) for name, value in numbers.items() if abs(value) < 1e300})
     return rows
 
 

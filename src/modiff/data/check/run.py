@@ -21,13 +21,13 @@ from modiff.data.importers.base import run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.importers.folder import Folder
 from modiff.data.importers.layout import Item, two_splits
+from modiff.data.importers.sources import walk
 from modiff.data.intensity import DARK
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.progress import tracked
-from modiff.io.text import is_litter
 from modiff.io.volume import Volume, turn
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
@@ -50,6 +50,8 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
     try:
         kind = kind or detect(path)
     except DataError as error:
+        if path.is_dir():
+            return Report(str(path), "a folder", [Finding("error", "a folder that cannot be read", str(error))])
         return Report(str(path), "a file", [Finding("error", error.message, error.details)])
     if kind == "store":
         return check_store(path, quiet=quiet)
@@ -61,8 +63,8 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
 def detect(path: Path) -> str:
     """`store`, `folder` or the importer that reads such a file or folder; DataError for another file."""
     if path.is_dir():
-        every = (file.relative_to(path).as_posix() for file in path.rglob("*"))
-        names = list(islice((f"/{name}" for name in every if not is_litter(name)), _LOOK_AT))
+        files = (file.relative_to(path).as_posix() for _, _, files in walk(path) for file in files)
+        names = [f"/{name}" for name in islice(files, _LOOK_AT)]
         for kind, entry in IMPORTERS.items():
             if entry.signs and all(any(re.search(sign, name) for name in names) for sign in entry.signs):
                 return kind
