@@ -100,9 +100,9 @@ def read_results(path: str | Path) -> tuple[Result, ImageTable]:
             found, expected = f"a mean of {mean:.6g}", f"{said:.6g} as {path.name} says"
             raise DataError("not of this result", path=beside, field=field, found=found, expected=expected)
     own = sha256_of(beside)
-    if (said := result.text("csv_sha256") or own) != own:  # older results do not say
+    if (kept := result.text("csv_sha256") or own) != own:  # older results do not say
         hint = f"If you changed it on purpose, remove made.csv_sha256 and the {NAME} in {path.name}"
-        raise DataError("is damaged", path=beside, field="SHA-256", found=own, expected=said, hint=hint)
+        raise DataError("is damaged", path=beside, field="SHA-256", found=own, expected=kept, hint=hint)
     return result, table
 
 

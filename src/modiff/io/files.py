@@ -182,12 +182,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         with told(path, "cannot be written"):
             temporary.chmod(mode)
-            _to_disk(temporary)
+            to_disk(temporary)
             os.replace(temporary, path)
-            _to_disk(path.parent)
+            to_disk(path.parent)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Waits until a file, or a folder's names, are on the disk; a file system that cannot do it for folders may not."""
     folder = path.is_dir()
     if folder and os.name != "posix":
@@ -260,12 +260,12 @@ def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         yield temporary
         with told(path, "cannot be written"):
             for file in (*temporary.iterdir(), temporary):
-                _to_disk(file)
+                to_disk(file)
             if path.is_dir() and any(path.iterdir()):
                 _move_into(temporary, path)
             else:
                 os.replace(temporary, path)
-            _to_disk(path.parent)
+            to_disk(path.parent)
 
 
 def check_file_output(path: str | Path) -> None:

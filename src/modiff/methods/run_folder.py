@@ -25,7 +25,7 @@ from modiff.config.run import RunConfig, config_from_dict
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, DataError, counted
 from modiff.io import checksum
-from modiff.io.files import plain, write_bytes, write_text
+from modiff.io.files import plain, to_disk, told, write_bytes, write_text
 from modiff.io.text import read_json_text
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
@@ -126,7 +126,31 @@ def truncate_log(path: Path, step: int) -> None:
     """
     if path.exists():
         rows = (row for row in checksum.read_lines(path) if isinstance(row.get("step"), int) and row["step"] <= step)
-        write_text(path, "".join(map(checksum.json_text, rows)))
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def log_sum(folder: Path) -> dict[str, Any]:
+    """What the card says of the log so far, which is on the disk then: its `bytes` and their `sha256`."""
+    path = folder / LOG
+    if not path.exists():
+        return {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+    with told(path, "cannot be written"):
+        to_disk(path)
+        data = path.read_bytes()
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def check_log(folder: Path) -> None:
+    """CheckpointError where the log is not as the card says; what was added since, and older cards, are not asked."""
+    path, card = folder / LOG, folder / CARD
+    said = read_json(card).get("log") if path.exists() and card.exists() else None
+    if not isinstance(said, dict) or not isinstance(said.get("bytes"), int):
+        return
+    with told(path, "cannot be read"):
+        found = hashlib.sha256(path.read_bytes()[: said["bytes"]]).hexdigest()
+    if found != said.get("sha256"):
+        what, hint = f"content that does not fit its SHA-256 in {CARD}", "Delete it to go on without"
+        raise CheckpointError("is damaged", path=path, found=what, hint=hint)
 
 
 @dataclass
@@ -248,5 +272,6 @@ def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bflo
     save_weights(loaded.model.state_dict(), target / WEIGHTS, dtype=dtype)
     write_config(target / CONFIG, loaded.config)
     write_json(target / DATA, {key: value for key, value in loaded.data.to_dict().items() if key != "path"})
-    write_json(target / CARD, loaded.card | card)
+    kept = {key: value for key, value in loaded.card.items() if key != "log"}
+    write_json(target / CARD, kept | card)
     return target

@@ -29,7 +29,7 @@ from modiff.evaluation.records import (
 )
 from modiff.evaluation.source import choose, draw, pictured, strata
 from modiff.io.files import check_file_output, files_in, write_text
-from modiff.methods.run_folder import LOG, WEIGHTS, LoadedModel, hardly_trained, load_model
+from modiff.methods.run_folder import LOG, WEIGHTS, LoadedModel, check_log, hardly_trained, load_model
 from modiff.metrics.registry import FIRST, rank
 from modiff.prediction.summary import Summary, summarise
 from modiff.types import Batch
@@ -86,7 +86,7 @@ def write_report(
         finding=next(filter(None, map(sentence, results.values())), None),
         scores=[_scores(path.stem, result) for path, result in results.items()],
         log=LOG,
-        charts=charts(read_log(folder / LOG)),
+        charts=charts(_log(folder)),
         cases=_cases(loaded, results, data, split, device),
         colours=COLOURS,
         oracle=words.ORACLE,
@@ -115,6 +115,11 @@ def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
             expected = f"weights, {FOLDER}/ or {LOG}"
             raise CheckpointError("not a run folder", path=folder, expected=expected) from error
     return loaded, problem, results
+
+
+def _log(folder: Path) -> list[dict[str, float]]:
+    check_log(folder)
+    return read_log(folder / LOG)
 
 
 def _scores(name: str, result: Result) -> dict[str, Any]:

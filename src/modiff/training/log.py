@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,6 @@ from lightning.pytorch.loggers import MLFlowLogger
 from torch import Tensor
 
 from modiff.errors import ConfigError
-from modiff.io.checksum import json_text
 from modiff.io.files import told
 
 
@@ -77,7 +77,7 @@ class MetricsLog:
         plain = {name: float(f"{value:.6g}") if math.isfinite(value) else None for name, value in numbers.items()}
         if self.path is not None:
             with told(self.path, "cannot be written"), open(self.path, "a", encoding="utf-8") as file:
-                file.write(json_text({**place, "seconds": round(place["seconds"], 3), **plain}))
+                file.write(json.dumps({**place, "seconds": round(place["seconds"], 3), **plain}) + "\n")
         if self.logger is not None:
             self.logger.log_metrics(dict(numbers), step=int(place["step"]))
             self.state["run"] = self.logger.version
