@@ -12,7 +12,8 @@ import yaml
 from modiff.config.fields import read_yaml, setting
 from modiff.config.run import build_config, parse_budget
 from modiff.errors import ConfigError, DataError, ModiffError, shown
-from modiff.io.text import json_lines, read_json_text
+from modiff.io.checksum import read_lines
+from modiff.io.text import read_json_text
 from modiff.plain import MAX_DEPTH, MAX_JSON, MAX_YAML, parse_json, parse_yaml
 
 TEN = ",".join("x" * 10)
@@ -147,14 +148,16 @@ def test_settings_that_are_no_file_or_too_large_are_refused(tmp_path: Path) -> N
         setting("seed=!!int abc")
 
 
-def test_a_log_is_read_line_by_line_and_what_is_no_log_not_to_its_end(tmp_path: Path) -> None:
+def test_a_log_is_read_to_its_last_whole_line_and_what_is_no_log_not_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    path.write_bytes(b'{"step": 1}\n{"step": 2, "torn\n\n{"step": 3}\n' + b"[" * 100_000 + b"\n{}")
-    assert [row for _, row in json_lines(path)] == [{"step": 1}, {"step": 3}, {}]
-    path.write_bytes(b"x\n" * 3_000_000)
-    start = time.process_time()
-    assert list(json_lines(path)) == []
-    assert time.process_time() - start < 0.5
+    path.write_bytes(b'{"step": 1}\n{"step": 3}\n{"step": 4, "torn')
+    assert read_lines(path) == [{"step": 1}, {"step": 3}]
+    for bad in (b"[" * 100_000 + b"\n{}\n", b"x\n" * 3_000_000):
+        path.write_bytes(b'{"step": 1}\n' + bad)
+        start = time.process_time()
+        with pytest.raises(DataError, match="line 2: is damaged"):
+            read_lines(path)
+        assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
+import random
+import re
 import resource
 import time
 from dataclasses import replace
@@ -15,9 +17,18 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from modiff import cli
-from modiff.errors import CheckpointError, ConfigError
+from modiff.errors import CheckpointError, ConfigError, ModiffError
 from modiff.methods.registry import build
-from modiff.methods.run_folder import hardly_trained, load_model, publish, read_card
+from modiff.methods.run_folder import (
+    check_log,
+    hardly_trained,
+    load_model,
+    log_sum,
+    model_folder,
+    publish,
+    read_card,
+    write_json,
+)
 from modiff.training.loop import train
 from modiff.types import DataSpec
 
@@ -79,7 +90,7 @@ def test_weights_cut_short_are_said_to_be_so_in_plain_words(published, bytes_lef
 )
 def test_a_description_of_the_data_that_cannot_be_is_named(published, change):
     path = published / "data.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change | {"checksum": None}))
     with pytest.raises(
         CheckpointError, match=f"data.json: does not describe the training data: .*{next(iter(change))}"
     ):
@@ -285,3 +296,65 @@ def test_a_folder_without_weights_does_not_hide_a_packaged_model(trained, tmp_pa
     assert "-o: a packaged model has no folder to write to" in capsys.readouterr().err
     publish(trained, tmp_path / "lidc", card={})  # with weights the folder is meant
     assert load_model("lidc").folder == Path("lidc")
+
+
+def test_no_flipped_bit_of_the_weights_is_loaded(published):
+    path = published / "weights.safetensors"
+    data, expected, rng = path.read_bytes(), load_model(published).model.state_dict(), random.Random(0)
+    named = set()
+    for bit in [*rng.sample(range(8 * 200), 20), *rng.sample(range(8 * len(data)), 20)]:
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = load_model(published).model.state_dict()
+        except CheckpointError as error:
+            named.add(str(path) in str(error))
+        else:  # a digit of the checksum, or its name, is none any more
+            assert bit < 8 * 80
+            assert same(found, expected)
+    assert named == {True}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "data.json", "card.json"])
+def test_a_run_folders_text_that_was_changed_is_refused(published, name):
+    path = published / name
+    text = path.read_text()
+    digit = re.search("[1-9]", text.partition("\n")[2])
+    at = digit.start() + text.index("\n") + 1
+    path.write_text(f"{text[:at]}0{text[at + 1 :]}")
+    with pytest.raises(ModiffError, match=f"{name}"):
+        load_model(published)
+
+
+def test_a_folder_without_checksums_is_loaded(published):
+    expected = load_model(published).model.state_dict()
+    save_file(load_file(published / "weights.safetensors"), published / "weights.safetensors")
+    for name in ("config.yaml", "data.json", "card.json"):
+        lines = [line for line in (published / name).read_text().splitlines() if "checksum" not in line]
+        text = "\n".join(lines).replace(",\n}", "\n}")
+        (published / name).write_text(text)
+    assert same(load_model(published).model.state_dict(), expected)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], value) for name, value in other.items())
+
+
+def test_the_packaged_model_has_checksums():
+    folder = model_folder("lidc")
+    assert (folder / "config.yaml").read_text().startswith("# checksum: ")
+    for name in ("data.json", "card.json", "weights.safetensors"):
+        assert b'"checksum":' in (folder / name).read_bytes()
+
+
+def test_a_log_that_does_not_fit_the_card_is_refused(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "train/loss": 2.5}\n')
+    write_json(tmp_path / "card.json", {"log": log_sum(tmp_path)})
+    with log.open("a") as file:
+        file.write('{"step": 2, "train/loss": 1.5}\n')  # of steps after the save
+    check_log(tmp_path)
+    log.write_text(log.read_text().replace("2.5", "0.5"))
+    with pytest.raises(CheckpointError, match=r"log\.jsonl: is damaged"):
+        check_log(tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -17,9 +16,10 @@ from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import SCHEMA, read_json, read_result
+from modiff.io.checksum import json_text
 from modiff.io.files import write_text
 from modiff.methods.run_folder import WEIGHTS
-from modiff.methods.weights import read_header
+from modiff.methods.weights import check_weights, read_header
 
 STATE = "benchmark.json"
 _FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
@@ -124,7 +124,7 @@ def write_state(state: State, folder: Path) -> None:
             for run in state.runs.values()
         ],
     }
-    write_text(folder / STATE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / STATE, json_text(content, indent=1, ensure_ascii=False))
 
 
 def read_state(folder: str | Path) -> State:
@@ -227,6 +227,7 @@ def revise(folder: Path, run: Run, state: State) -> str | None:
     except DataError as error:
         why = str(error)
     try:
+        check_weights(folder / run.name / WEIGHTS)
         read_header(folder / run.name / WEIGHTS)
     except CheckpointError:
         why, status = why or "its weights are gone or damaged", Status.WAITING

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -25,6 +24,7 @@ parser = partial(parser_of, "sample")
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
+    from modiff.io.checksum import json_text
     from modiff.io.files import output_folder
 
     at, spacing, raters = (_numbers(args, name) for name in _LISTS)
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     _warn(called(prediction.scan), [note for note in content["warnings"] if note not in early])
     if args.json:
-        print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+        print(json_text(content, indent=1, ensure_ascii=False, allow_nan=False), end="")  # as in summary.json
     else:
         _show(prediction.summary, args.output)
     return 0

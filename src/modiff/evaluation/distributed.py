@@ -10,7 +10,6 @@ whoever resumes reads them all.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -24,12 +23,13 @@ from torch import distributed
 
 from modiff.config.fields import typed
 from modiff.errors import CheckpointError, DataError, ModiffError
-from modiff.io.files import alone, told
-from modiff.plain import parse_json
+from modiff.io.checksum import json_text, read_lines
+from modiff.io.files import alone, files_in, told
 
 _UNREADABLE, _AGAIN = "rows of an unfinished evaluation that cannot be read", "Add --restart to begin again."
 T = TypeVar("T")
 Row = dict[str, Any]
+_NUMBERS = {int, float, type(None)}
 
 
 def count() -> int:
@@ -103,14 +103,15 @@ class PartialRows:
 
     def files(self) -> list[Path]:
         """The partial files of all processes, of this start and of earlier ones."""
-        there = self.target.parent.glob(f"{glob.escape(self.target.stem)}.partial-*.jsonl")
-        return sorted(path for path in there if path.is_file())
+        there = files_in(self.target.parent, ".jsonl")
+        return [path for path in there if path.name.startswith(f"{self.target.stem}.partial-")]
 
     def read(self) -> list[Row]:
         """The finished rows of all processes; CheckpointError for those of another model, data set or setting."""
         rows: list[Row] = []
         for path in self.files():
-            first, *more = _whole_lines(path) or [{"identity": self.identity}]
+            with _refused(path):
+                first, *more = read_lines(path) or [{"identity": self.identity}]
             own = first.get("identity")
             there = dict.fromkeys(self.identity) | (own if isinstance(own, dict) else {})
             differ = [
@@ -143,7 +144,7 @@ class PartialRows:
 
             def append(rows: list[Row]) -> None:
                 with told(path, "cannot be written"):  # NaN where undefined, which Python reads
-                    file.write("".join(json.dumps(row) + "\n" for row in rows))
+                    file.write("".join(map(json_text, rows)))
                     file.flush()
 
             if not whole:
@@ -182,15 +183,13 @@ def _checked(row: Row, path: Path) -> Row:
     return row
 
 
-def _whole_lines(path: Path) -> list[Row]:
-    """What a program that was killed in the middle of a line left whole."""
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
     try:
-        rows = [parse_json(line.decode(), nan=True) for line in path.read_bytes().split(b"\n")[:-1]]
-    except (DataError, UnicodeDecodeError):
-        rows = [None]
-    if not all(isinstance(row, dict) for row in rows):
-        raise CheckpointError(_UNREADABLE, path=path, hint=_AGAIN)
-    return rows
+        yield
+    except DataError as error:
+        what = f"rows of an unfinished evaluation: {error.message}"
+        raise CheckpointError(what, path=path, field=error.field, found=error.found, hint=_AGAIN) from error
 
 
 def _short(value: Any) -> str:

@@ -23,7 +23,7 @@ from modiff.data.masks import palette_fault
 from modiff.data.store import SIGNATURE
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, Limits, guarded, located, natural
+from modiff.io.files import LIMITS, Limits, guarded, located, natural, unreadable
 from modiff.io.image import npy_header, read_image, read_npy
 from modiff.io.results import ARRAYS, SampleFolder, sample_folder, sample_names
 from modiff.io.text import is_litter, name_in_zip, one_spelling
@@ -213,7 +213,7 @@ class FolderMaps(MapSource):
         self._files: dict[str, dict[str, Path]] = {}
         self._npz: dict[str, Path] = {}
         others: list[str] = []
-        for folder, subfolders, names in os.walk(path):
+        for folder, subfolders, names in os.walk(path, onerror=unreadable):
             subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
             files = sorted(name for name in names if not is_litter(name))
             self._add_folder(Path(folder), files)

@@ -24,7 +24,8 @@ from modiff.config.evaluation import RESAMPLES
 from modiff.config.fields import typed
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
-from modiff.io.files import located, write_text
+from modiff.io.checksum import BLANK, stamped
+from modiff.io.files import located, write_bytes, write_text
 from modiff.io.text import read_json_text, read_table
 from modiff.metrics.registry import GAP, NAMES, PooledError, pooled, rank
 
@@ -110,7 +111,9 @@ def write_json(path: str | Path, made: Mapping[str, Any], strata: object, name: 
     lines = ",\n  ".join(json.dumps(_finite(asdict(row)), allow_nan=False) for row in rows)
     how = json.dumps(_finite(made), indent=1, allow_nan=False, ensure_ascii=False).replace("\n", "\n ")
     counts = "" if strata is None else f' "strata": {json.dumps(strata)},\n'
-    return write_text(path, f'{{\n "schema": {SCHEMA},\n "made": {how},\n{counts} "{name}": [\n  {lines}\n ]\n}}\n')
+    own = json.dumps(BLANK)[1:-1]
+    text = f'{{\n "schema": {SCHEMA},\n "made": {how},\n{counts} "{name}": [\n  {lines}\n ],\n {own}\n}}\n'
+    return write_bytes(path, stamped(text.encode()))
 
 
 def write_result(result: Result, path: str | Path) -> Path:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.errors import ConfigError, DataError
+from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.distributed import Row
 from modiff.evaluation.predictions import MapSource, check_place
 from modiff.evaluation.records import STRATA, strata_of
@@ -111,7 +111,10 @@ class ModelSamples:
         found: dict[tuple[int | None, int], float] = {}
         *smaller, largest = self.settings.ns
         for recorded, steps in self.steps.items():
-            times = [row["seconds"][str(recorded)] for row in rows]
+            times = [row["seconds"].get(str(recorded)) for row in rows]
+            if None in times:
+                hint = "Add --restart to begin again."
+                raise CheckpointError("rows of an unfinished evaluation that say no time", field="seconds", hint=hint)
             found[recorded, largest] = math.fsum(times) / len(times)
             for n in smaller:
                 found[recorded, n] = self._time(n, steps)

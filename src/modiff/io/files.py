@@ -182,12 +182,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         with told(path, "cannot be written"):
             temporary.chmod(mode)
-            _to_disk(temporary)
+            to_disk(temporary)
             os.replace(temporary, path)
-            _to_disk(path.parent)
+            to_disk(path.parent)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Waits until a file, or a folder's names, are on the disk; a file system that cannot do it for folders may not."""
     folder = path.is_dir()
     if folder and os.name != "posix":
@@ -217,7 +217,7 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
 
 def sha256_of(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
+    with told(path, "cannot be read"), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -260,12 +260,12 @@ def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         yield temporary
         with told(path, "cannot be written"):
             for file in (*temporary.iterdir(), temporary):
-                _to_disk(file)
+                to_disk(file)
             if path.is_dir() and any(path.iterdir()):
                 _move_into(temporary, path)
             else:
                 os.replace(temporary, path)
-            _to_disk(path.parent)
+            to_disk(path.parent)
 
 
 def check_file_output(path: str | Path) -> None:
@@ -319,6 +319,21 @@ def _move_into(temporary: Path, path: Path) -> None:
             (path / name).unlink()
     for file in sorted(temporary.iterdir(), key=lambda file: file.name == MANIFEST):
         os.replace(file, path / file.name)
+
+
+def unreadable(error: OSError) -> None:
+    """For `os.walk`, which would pass over a folder that it cannot read: raises a DataError that names the folder."""
+    raise DataError("cannot be read", path=error.filename, found=reason_of(error)) from error
+
+
+def files_in(folder: Path, ending: str = "") -> list[Path]:
+    """The files right in a folder whose names end so, in order; none where there is no such folder.
+
+    Raises DataError where it cannot be read.
+    """
+    with told(folder, "cannot be read"):
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [path for path in there if path.name.endswith(ending) and path.is_file()]
 
 
 def workers() -> int:

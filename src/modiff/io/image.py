@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
+from modiff.io.files import LIMITS, MIB, Limits, guarding, located, sha256_of, told, write_bytes
 from modiff.io.volume import Note, Volume, difference, joined, remark
 
 if TYPE_CHECKING:
@@ -210,7 +212,24 @@ def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Itera
     Image.init()
     with guard, quiet, ExitStack() as opened:
         stream = file or opened.enter_context(Path(path).open("rb"))
+        if kind == "PNG":
+            _check_png(stream)
         yield opened.enter_context(Image.OPEN[kind][0](stream, str(path)))
+
+
+def _check_png(stream: IO[bytes]) -> None:
+    """Raises where a chunk of pixels does not fit its CRC, which Pillow does not look at."""
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8:
+        left, found = int.from_bytes(head[:4]), zlib.crc32(head[4:])
+        if head[4:] != b"IDAT":
+            stream.seek(left + 4, os.SEEK_CUR)
+            continue
+        while left and (piece := stream.read(min(left, MIB))):
+            left, found = left - len(piece), zlib.crc32(piece, found)
+        if not left and stream.read(4) != found.to_bytes(4):  # Pillow says where one is cut off
+            raise zlib.error("CRC of a chunk")
+    stream.seek(0)
 
 
 def _read_pillow(

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zipfile import ZipInfo
 
 from modiff.errors import DataError
-from modiff.plain import MAX_BYTES, MAX_JSON, parse_json, read_text
+from modiff.io import checksum
+from modiff.plain import MAX_JSON, parse_json, read_text
 
-MAX_LINE = 1 << 20  # bytes of a line of a log
-_BAD_LINES = 100
 _SEPARATORS = ",;\t"
 _SAYS_UTF8 = 0x800  # flag of a file in a zip archive
 _LITTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
@@ -43,32 +43,18 @@ def name_in_zip(entry: ZipInfo) -> str:
 def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan: bool = False) -> Any:
     """The content of a JSON file; DataError, which calls it `kind` and ends in `hint`, where it is none.
 
-    nan: as for `parse_json`.
+    nan: as for `parse_json`. Content that does not fit the checksum that it holds is refused.
     """
     text = read_text(path, kind=kind, most=MAX_JSON)
     try:
-        return parse_json(text, nan=nan)
+        content = parse_json(text, nan=nan)
     except DataError as error:
         where: Any = {"path": path, "field": error.field, "found": error.found}
         raise DataError(error.message, **where, expected=kind, hint=hint) from None
-
-
-def json_lines(path: str | Path, *, most: int = MAX_BYTES) -> Iterator[tuple[str, Any]]:
-    """Each line of a log that is JSON, and what it says; others, such as a torn one, are left out.
-
-    It ends after `most` bytes, and after 100 lines that are not JSON: then it is something else.
-    """
-    if not Path(path).is_file():
-        return
-    bad = 0
-    with open(path, "rb") as file:
-        while bad < _BAD_LINES and file.tell() < most and (line := file.readline(MAX_LINE)):
-            text = line.decode("utf-8", "replace").strip()
-            try:
-                if text:
-                    yield text, parse_json(text, nan=True)
-            except DataError:
-                bad += 1
+    if isinstance(content, dict) and re.fullmatch("[0-9a-f]{16}", str(content.get(checksum.NAME))):
+        checksum.check(text.encode(), path)
+        del content[checksum.NAME]
+    return content
 
 
 def read_table(

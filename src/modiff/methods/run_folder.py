@@ -5,6 +5,7 @@ What is published of a model is such a folder without log and checkpoint. Nothin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Collection, Iterator, Mapping
@@ -24,11 +25,12 @@ from modiff.config.run import RunConfig, check_ranges, config_from_dict
 from modiff.data.intensity import IntensityRule
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, ConfigError, DataError, counted
-from modiff.io.files import sha256_of, write_bytes, write_text
-from modiff.io.text import json_lines, read_json_text
+from modiff.io import checksum
+from modiff.io.files import to_disk, told, write_bytes, write_text
+from modiff.io.text import read_json_text
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
-from modiff.methods.weights import count, load_weights, read_header
+from modiff.methods.weights import check_weights, count, load_weights, read_header
 from modiff.types import DataSpec
 
 CONFIG, DATA, LOG, CHECKPOINT = "config.yaml", "data.json", "log.jsonl", "training.ckpt"
@@ -43,12 +45,17 @@ _FREE = ("training.budget", "training.save_every", "training.log_every", "traine
 
 def write_config(path: Path, config: RunConfig) -> None:
     """The configuration as YAML."""
-    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+    text = checksum.COMMENT + yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    write_bytes(path, checksum.stamped(text.encode()))
 
 
 def read_config(path: Path) -> RunConfig:
-    """The configuration of a run or published folder; ConfigError where it is not one, or is out of range."""
+    """The configuration of a run or published folder; ConfigError where it is not one or out of range.
+
+    DataError where it does not fit its checksum.
+    """
     config = config_from_dict(read_yaml(path), path=path)
+    checksum.check(path.read_bytes(), path)
     with _about(path):
         check_ranges(config)
     return config
@@ -122,7 +129,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """A JSON object that people can read."""
-    write_text(path, json.dumps(data, indent=1) + "\n")
+    write_text(path, checksum.json_text(data, indent=1))
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
@@ -153,15 +160,37 @@ def check_resumable(
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drops the lines of steps after the checkpoint that a run resumes from, and a torn last line."""
+    """Drops the lines of steps after the checkpoint that a run resumes from, and a torn last line.
+
+    Raises DataError for a damaged line.
+    """
     if path.exists():
-        lines = json_lines(path, most=1 << 32)
-        kept = [
-            text
-            for text, row in lines
-            if isinstance(row, dict) and type(row.get("step")) is int and row["step"] <= step
-        ]
-        write_text(path, "".join(f"{line}\n" for line in kept))
+        rows = (row for row in checksum.read_lines(path) if isinstance(row.get("step"), int) and row["step"] <= step)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def log_sum(folder: Path) -> dict[str, Any]:
+    """What the card says of the log so far, which is on the disk then: its `bytes` and their `sha256`."""
+    path = folder / LOG
+    if not path.exists():
+        return {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+    with told(path, "cannot be written"):
+        to_disk(path)
+        data = path.read_bytes()
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def check_log(folder: Path) -> None:
+    """CheckpointError where the log is not as the card says; what was added since, and older cards, are not asked."""
+    path, card = folder / LOG, folder / CARD
+    said = read_json(card).get("log") if path.exists() and card.exists() else None
+    if not isinstance(said, dict) or not isinstance(said.get("bytes"), int):
+        return
+    with told(path, "cannot be read"):
+        found = hashlib.sha256(path.read_bytes()[: said["bytes"]]).hexdigest()
+    if found != said.get("sha256"):
+        what, hint = f"content that does not fit its SHA-256 in {CARD}", "Delete it to go on without"
+        raise CheckpointError("is damaged", path=path, found=what, hint=hint)
 
 
 @dataclass
@@ -226,12 +255,12 @@ def load_model(path_or_name: str | Path) -> LoadedModel:
         raise CheckpointError("holds no weights", path=folder, expected=WEIGHTS, hint=hint)
     config, data = read_config(folder / CONFIG), read_data(folder / DATA)
     path = folder / WEIGHTS
-    header = read_header(path)
+    header, fingerprint = read_header(path), check_weights(path)
     card = read_card(folder / CARD) if (folder / CARD).exists() else {}
     with _about(folder / CONFIG):  # twice as many as there are still say which tensor is missing
         model = build(config.method, config.model, data, most=2 * count(header))
     load_weights(model, path, header)
-    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, sha256_of(path))
+    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, fingerprint)
 
 
 def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -240,7 +269,12 @@ def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = t
         name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in state.items()
     }
-    write_bytes(path, save(made, metadata={"format": "pt"}))
+    data = save(made)
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = {"__metadata__": {"format": "pt", **checksum.BLANK}, **json.loads(data[8:start])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    write_bytes(path, checksum.stamped(len(text).to_bytes(8, "little") + text + data[start:]))
 
 
 def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bfloat16, card: dict[str, Any]) -> Path:
@@ -249,5 +283,6 @@ def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bflo
     save_weights(loaded.model.state_dict(), target / WEIGHTS, dtype=dtype)
     write_config(target / CONFIG, loaded.config)
     write_json(target / DATA, {key: value for key, value in loaded.data.to_dict().items() if key != "path"})
-    write_json(target / CARD, loaded.card | card)
+    kept = {key: value for key, value in loaded.card.items() if key != "log"}
+    write_json(target / CARD, kept | card)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from modiff.errors import CheckpointError, DataError
+from modiff.io import checksum
 from modiff.io.files import plain
 from modiff.plain import parse_json
 
@@ -69,6 +71,18 @@ def _damaged(path: Path, found: str) -> CheckpointError:
 def count(header: dict[str, Stored]) -> int:
     """How many numbers a file holds."""
     return sum(math.prod(one.shape) for one in header.values())
+
+
+def check_weights(path: Path) -> str:
+    """The SHA-256 of a weights file; CheckpointError where it cannot be read or does not fit the checksum it holds."""
+    try:
+        data = path.read_bytes()
+        checksum.check(data, path)
+    except OSError as error:
+        raise CheckpointError("cannot be read", path=path, found=error.strerror) from error
+    except DataError as error:
+        raise CheckpointError(error.message, path=path, found=error.found, hint=_HINT) from error
+    return hashlib.sha256(data).hexdigest()
 
 
 def load_weights(model: nn.Module, path: Path, header: dict[str, Stored]) -> None:

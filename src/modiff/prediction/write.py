@@ -8,7 +8,6 @@ printed or written says more than "DICOM series". Only segmentations carry the p
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from modiff._version import __version__
 from modiff.errors import DataError, counted
+from modiff.io.checksum import json_text
 from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
 from modiff.io.files import MANIFEST, output_folder, write_bytes, write_text
 from modiff.io.image import named_file, write_png
@@ -95,7 +95,7 @@ def write_results(folder: Path, prediction: Prediction, *, about: Mapping[str, A
         np.savez_compressed(folder / ARRAYS, **arrays)
     write_bytes(folder / "overlay.png", key_figure(prediction, title=title))
     content["files"] = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
-    write_text(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / MANIFEST, json_text(content, indent=1, ensure_ascii=False, allow_nan=False))
     return content
 
 

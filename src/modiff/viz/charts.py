@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modiff.io.text import json_lines
+from modiff.io.checksum import read_lines
 from modiff.viz.figures import COLOURS, encoded, legend, new_figure
 
 if TYPE_CHECKING:
@@ -70,14 +70,14 @@ class Chart:
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
-    """The finite numbers of each line; lines that are not JSON objects, such as a torn last one, are left out."""
-    if not Path(path).is_file() or Path(path).stat().st_size > MAX_BYTES:
+    """The finite numbers of each line; a torn last line is left out. Raises DataError for a damaged one."""
+    path = Path(path)
+    if not path.is_file() or path.stat().st_size > MAX_BYTES:
         return []
     rows = []
-    for _, row in json_lines(path):
-        if isinstance(row, dict):
-            numbers = {name: value for name, value in row.items() if type(value) in (int, float)}  # no bools
-            rows.append({name: float(value) for name, value in numbers.items() if abs(value) < 1e300})
+    for row in read_lines(path):
+        numbers = {name: value for name, value in row.items() if type(value) in (int, float)}  # no bools
+        rows.append({name: float(value) for name, value in numbers.items() if abs(value) < 1e300})
     return rows
 
 

@@ -20,7 +20,7 @@ from modiff.data.importers.base import Case, Importer, run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.importers.folder import Folder
 from modiff.data.importers.layout import Item, two_splits
-from modiff.data.importers.sources import Source, as_folder
+from modiff.data.importers.sources import Source, as_folder, walk
 from modiff.data.intensity import DARK
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
@@ -28,7 +28,6 @@ from modiff.errors import ConfigError, DataError, ModiffError, counted
 from modiff.io.files import Limits
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.progress import tracked
-from modiff.io.text import is_litter
 from modiff.io.volume import Volume, turn
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
@@ -51,6 +50,8 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
     try:
         kind = kind or detect(path)
     except DataError as error:
+        if path.is_dir():
+            return Report(str(path), "a folder", [Finding("error", "a folder that cannot be read", str(error))])
         return Report(str(path), "a file", [Finding("error", error.message, error.details)])
     if kind == "store":
         return check_store(path, quiet=quiet)
@@ -62,8 +63,9 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
 def detect(path: Path) -> str:
     """`store`, `folder` or the importer that reads such a file or folder; DataError for another file."""
     if path.is_dir():
-        every = (file.relative_to(path).as_posix() for file in path.rglob("*"))
-        return _kind_of(f"/{name}" for name in every if not is_litter(name))
+        return _kind_of(
+            f"/{(there / name).relative_to(path).as_posix()}" for there, _, names in walk(path) for name in names
+        )
     with path.open("rb") as handle:
         start = handle.read(8)
     if start.startswith(b"PK"):

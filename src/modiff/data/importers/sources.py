@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TypeVar
 
 from modiff.errors import DataError
-from modiff.io.files import MIB, Limits, guarding, sha256_of, told
+from modiff.io.files import MIB, Limits, files_in, guarding, sha256_of, told, unreadable
 from modiff.io.text import is_litter, name_in_zip
 
 T = TypeVar("T")
@@ -178,20 +178,20 @@ def as_folder(path: str | Path, max_bytes: int | None = None) -> Iterator[Root]:
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:
     """Each folder below `root`, the names of its folders (which may be edited) and its `wanted` files, in order.
 
-    What systems put beside people's files (`is_litter`) is left out. Raises DataError where there is no folder, too
-    much in it, or a link to such a file leads out of it.
+    What systems put beside people's files (`is_litter`) is left out. Raises DataError where there is no folder, one
+    that cannot be read, too much in it, or a link to such a file leads out of it.
     """
     if not root.is_dir():
         raise DataError("no such folder", path=root)
     inside, files_seen = root.resolve(), 0
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not is_litter(name))
         files = [Path(folder, name) for name in sorted(names) if wanted(name) and not is_litter(name)]
         files_seen += len(names)
         if files_seen > MAX_FILES:
             raise DataError("too many files", path=root, expected=f"at most {MAX_FILES}")
         for file in files:
-            if file.is_symlink() and not file.resolve().is_relative_to(inside):
+            if os.path.islink(file) and not file.resolve().is_relative_to(inside):
                 raise DataError("a link that leads out of the folder", path=file, found=file.resolve())
         yield Path(folder), folders, files
 
@@ -219,7 +219,7 @@ def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     def own(path: Path) -> str:
         if not path.is_dir():
             return sha256_of(path)
-        files = (file for file in sorted(path.iterdir()) if file.is_file() and not is_litter(file.name))
+        files = (file for file in files_in(path) if not is_litter(file.name))
         return digest_of((file.name, sha256_of(file)) for file in files)
 
     return {root.resolve().name: digest_of((path.relative_to(root).as_posix(), own(path)) for path in sorted(paths))}
