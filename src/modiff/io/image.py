@@ -15,6 +15,7 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
+from modiff.io.pictures import check_container
 from modiff.io.volume import Volume, difference, joined, remark
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _JPEG_LIMITS = Limits(max_side=8192)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BARE_DICOM = (b"\x02\0", b"\x08\0", b"\0\x08")  # groups 2 and 8, where the preamble is missing
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
+_PART, _NPY_HEADER = 16 << 20, 1 << 16  # bytes read at a time; that tell an array's shape and type
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 Header = tuple[tuple[int, ...], bool, np.dtype]  # of an NPY file: shape, whether columns come first, number type
 _OTHERS = {  # how files begin that are often taken for images
@@ -158,26 +160,37 @@ def write_png(path: str | Path, array: np.ndarray) -> Path:
     return write_bytes(path, png_bytes(array))
 
 
-def read_npy(path: Path, file: IO[bytes], header: Header | None = None, *, field: str | None = None) -> np.ndarray:
-    """The numbers of an NPY file, or of a member of an NPZ (`field`); nothing is unpickled.
+def read_npy(
+    path: Path, file: IO[bytes], held: int, header: Header | None = None, *, field: str | None = None
+) -> np.ndarray:
+    """The numbers of an NPY file, or of a member of an NPZ (`field`), of `held` bytes; nothing is unpickled.
 
     header: what `npy_header` found, where it was read already. Raises DataError for what is damaged or is not an array
     of numbers.
     """
     shape, columns_first, dtype = header or npy_header(path, file, field=field)
-    data, needed = file.read(), math.prod(shape) * dtype.itemsize
-    if len(data) != needed:
+    needed, filled = math.prod(shape) * dtype.itemsize, 0
+    if 0 <= needed <= held and min(shape, default=0) >= 0:
+        flat = np.empty(needed, np.uint8)
+        while part := file.read(min(needed - filled, _PART)):
+            flat[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
+            filled += len(part)
+    if filled != needed or file.read(1):
         what, expected = "is cut short or has bytes to spare", f"{needed} bytes"
-        raise DataError(what, path=path, field=field, found=len(data), expected=expected)
-    flat = np.frombuffer(data, dtype)
-    return flat.reshape(shape, order="F" if columns_first else "C").astype(dtype.newbyteorder("="))
+        found = f"{filled} bytes" if filled < needed <= held else f"{held} bytes with its header"
+        raise DataError(what, path=path, field=field, found=found, expected=expected)
+    array = flat.view(dtype).reshape(shape, order="F" if columns_first else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def npy_header(path: Path, file: IO[bytes], *, field: str | None = None) -> Header:
     """Shape, whether columns come first, and number type of an NPY file or of a member of an NPZ (`field`)."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with guarding(path, "is not a readable NPY file", field=field):
-        shape, columns_first, dtype = headers[np.lib.format.read_magic(file)](file)
+        version = np.lib.format.read_magic(file)
+        length = file.read(2 * version[0])
+        text = file.read(min(int.from_bytes(length, "little"), _NPY_HEADER))
+        shape, columns_first, dtype = headers[version](io.BytesIO(length + text))
     if dtype.hasobject or dtype.kind not in "biuf":
         raise DataError("is not an array of numbers", path=path, field=field, found=dtype, expected="integer or float")
     return shape, columns_first, dtype
@@ -191,7 +204,7 @@ def _read_npy(path: Path, limits: Limits, file_bytes: int, mask: bool) -> np.nda
         if len(shape) not in (2, 3):
             raise DataError("is not a 2-D image", field="shape", found=shape, expected="(H,W) or (C,H,W)")
         limits.check_declared(path, shape, dtype.itemsize, file_bytes)
-        array = read_npy(path, file, header)
+        array = read_npy(path, file, file_bytes, header)
     array = array.astype(np.uint8) if array.dtype == bool else array
     return array[None] if array.ndim == 2 else array
 
@@ -206,6 +219,7 @@ def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Itera
     Image.init()
     with guard, quiet, ExitStack() as opened:
         stream = file or opened.enter_context(Path(path).open("rb"))
+        check_container(kind, stream)
         yield opened.enter_context(Image.OPEN[kind][0](stream, str(path)))
 
 

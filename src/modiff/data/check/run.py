@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,6 +24,8 @@ from modiff.data.intensity import DARK
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
+from modiff.io.archive import Archive
+from modiff.io.files import regular
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.progress import tracked
 from modiff.io.text import is_litter
@@ -67,10 +68,11 @@ def detect(path: Path) -> str:
             if entry.signs and all(any(re.search(sign, name) for name in names) for sign in entry.signs):
                 return kind
         return "folder"
+    regular(path)
     with path.open("rb") as handle:
         start = handle.read(8)
     if start.startswith(b"PK"):
-        with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+        with suppress(DataError), Archive(path) as archive:
             if not any(re.search(IMPORTERS["lidc-slices"].signs[0], name) for name in archive.namelist()):
                 return "folder"  # which says that it is to be unpacked
         return "lidc-slices"
