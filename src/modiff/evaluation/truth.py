@@ -6,7 +6,7 @@ And what the numbers of a file mean (`Values`): masks or probabilities.
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +17,8 @@ from modiff.data.masks import ROUNDING, Foreground, Notes, two_valued, values, w
 from modiff.data.store import SIGNATURE, Store
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError, counted
-from modiff.evaluation.predictions import MapSource, RawMaps, open_maps
-from modiff.io.files import LIMITS, Limits, guarding
+from modiff.evaluation.predictions import FORMATS, MapSource, RawMaps, open_maps
+from modiff.io.files import LIMITS, Limits, guarding, regular, told
 from modiff.io.text import read_table
 from modiff.io.volume import Volume
 
@@ -169,7 +169,11 @@ def open_truth(
 
 def _is_store(path: str | Path) -> bool:
     """Whether a file says of itself that it is a store."""
-    with suppress(OSError), Path(path).open("rb") as start:
+    path = Path(path)
+    if path.is_dir():
+        return False
+    regular(path, FORMATS)
+    with told(path, "cannot be read"), path.open("rb") as start:
         if start.read(len(SIGNATURE)) == SIGNATURE:
             with guarding(path), h5py.File(path, "r", locking="best-effort") as file:
                 return "format" in file.attrs and "image" in file

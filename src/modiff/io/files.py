@@ -346,6 +346,33 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
+def regular(path: Path, expected: str | None = None) -> int:
+    """The size in bytes of a file that may be opened; DataError where there is none.
+
+    A fifo, a socket or a device is none: opening it may wait for ever, and reading it may have no end.
+    """
+    with told(path, "cannot be read"):
+        if path.is_dir():
+            raise DataError("is a folder", path=path, expected=expected or "a file")
+        if not path.is_file():
+            what = "is not a regular file" if path.exists() else "no such file"
+            raise DataError(what, path=path, expected=expected)
+        return path.stat().st_size
+
+
+def check_inside(path: Path, root: Path) -> None:
+    """Raises DataError for a link that leads out of the folder `root`, which is resolved, or nowhere.
+
+    The rule for all that is found in a folder, not for what a user names.
+    """
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, before Python 3.13
+        raise DataError("a link that leads nowhere", path=path) from error
+    if not target.is_relative_to(root):
+        raise DataError("a link that leads out of the folder", path=path, found=target)
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds on a file from outside, checked on its header or directory alone."""
@@ -372,11 +399,7 @@ class Limits:
 
     def check_file(self, path: Path) -> int:
         """The file's size in bytes; raises DataError where there is none to read or it exceeds `max_bytes`."""
-        if path.is_dir():
-            raise DataError("is a folder", path=path, expected="an image file")
-        if not path.is_file():
-            raise DataError("no such file", path=path)
-        size = path.stat().st_size
+        size = regular(path, expected="an image file")
         if size == 0:
             raise DataError("the file is empty", path=path, expected="an image file")
         if size > self.max_bytes:

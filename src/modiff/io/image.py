@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -16,7 +14,8 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, MIB, Limits, guarding, located, sha256_of, told, write_bytes
+from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
+from modiff.io.pictures import check_container
 from modiff.io.volume import Note, Volume, difference, joined, remark
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ _STARTS = {  # of the pictures that Pillow reads
 }
 _BARE_DICOM = (b"\x02\0", b"\x08\0", b"\0\x08")  # groups 2 and 8, where the preamble is missing
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
+_PART, _NPY_HEADER = 16 << 20, 1 << 16  # bytes read at a time; that tell an array's shape and type
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 Header = tuple[tuple[int, ...], bool, np.dtype]  # of an NPY file: shape, whether columns come first, number type
 _OTHERS = {  # how files begin that are often taken for images
@@ -164,26 +164,37 @@ def write_png(path: str | Path, array: np.ndarray) -> Path:
     return write_bytes(path, png_bytes(array))
 
 
-def read_npy(path: Path, file: IO[bytes], header: Header | None = None, *, field: str | None = None) -> np.ndarray:
-    """The numbers of an NPY file, or of a member of an NPZ (`field`); nothing is unpickled.
+def read_npy(
+    path: Path, file: IO[bytes], held: int, header: Header | None = None, *, field: str | None = None
+) -> np.ndarray:
+    """The numbers of an NPY file, or of a member of an NPZ (`field`), of `held` bytes; nothing is unpickled.
 
     header: what `npy_header` found, where it was read already. Raises DataError for what is damaged or is not an array
     of numbers.
     """
     shape, columns_first, dtype = header or npy_header(path, file, field=field)
-    data, needed = file.read(), math.prod(shape) * dtype.itemsize
-    if len(data) != needed:
+    needed, filled = math.prod(shape) * dtype.itemsize, 0
+    if 0 <= needed <= held and min(shape, default=0) >= 0:
+        flat = np.empty(needed, np.uint8)
+        while part := file.read(min(needed - filled, _PART)):
+            flat[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
+            filled += len(part)
+    if filled != needed or file.read(1):
         what, expected = "is cut short or has bytes to spare", f"{needed} bytes"
-        raise DataError(what, path=path, field=field, found=len(data), expected=expected)
-    flat = np.frombuffer(data, dtype)
-    return flat.reshape(shape, order="F" if columns_first else "C").astype(dtype.newbyteorder("="))
+        found = f"{filled} bytes" if filled < needed <= held else f"{held} bytes with its header"
+        raise DataError(what, path=path, field=field, found=found, expected=expected)
+    array = flat.view(dtype).reshape(shape, order="F" if columns_first else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def npy_header(path: Path, file: IO[bytes], *, field: str | None = None) -> Header:
     """Shape, whether columns come first, and number type of an NPY file or of a member of an NPZ (`field`)."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with guarding(path, "is not a readable NPY file", field=field):
-        shape, columns_first, dtype = headers[np.lib.format.read_magic(file)](file)
+        version = np.lib.format.read_magic(file)
+        length = file.read(2 * version[0])
+        text = file.read(min(int.from_bytes(length, "little"), _NPY_HEADER))
+        shape, columns_first, dtype = headers[version](io.BytesIO(length + text))
     if dtype.hasobject or dtype.kind not in "biuf":
         raise DataError("is not an array of numbers", path=path, field=field, found=dtype, expected="integer or float")
     return shape, columns_first, dtype
@@ -197,7 +208,7 @@ def _read_npy(path: Path, limits: Limits, file_bytes: int, mask: bool) -> np.nda
         if len(shape) not in (2, 3):
             raise DataError("is not a 2-D image", field="shape", found=shape, expected="(H,W) or (C,H,W)")
         limits.check_declared(path, shape, dtype.itemsize, file_bytes)
-        array = read_npy(path, file, header)
+        array = read_npy(path, file, file_bytes, header)
     array = array.astype(np.uint8) if array.dtype == bool else array
     return array[None] if array.ndim == 2 else array
 
@@ -212,24 +223,8 @@ def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Itera
     Image.init()
     with guard, quiet, ExitStack() as opened:
         stream = file or opened.enter_context(Path(path).open("rb"))
-        if kind == "PNG":
-            _check_png(stream)
+        check_container(kind, stream)
         yield opened.enter_context(Image.OPEN[kind][0](stream, str(path)))
-
-
-def _check_png(stream: IO[bytes]) -> None:
-    """Raises where a chunk of pixels does not fit its CRC, which Pillow does not look at."""
-    stream.seek(8)
-    while len(head := stream.read(8)) == 8:
-        left, found = int.from_bytes(head[:4]), zlib.crc32(head[4:])
-        if head[4:] != b"IDAT":
-            stream.seek(left + 4, os.SEEK_CUR)
-            continue
-        while left and (piece := stream.read(min(left, MIB))):
-            left, found = left - len(piece), zlib.crc32(piece, found)
-        if not left and stream.read(4) != found.to_bytes(4):  # Pillow says where one is cut off
-            raise zlib.error("CRC of a chunk")
-    stream.seek(0)
 
 
 def _read_pillow(

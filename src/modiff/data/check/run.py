@@ -25,7 +25,7 @@ from modiff.data.intensity import DARK
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
-from modiff.io.files import Limits
+from modiff.io.files import Limits, regular
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.progress import tracked
 from modiff.io.volume import Volume, turn
@@ -66,6 +66,7 @@ def detect(path: Path) -> str:
         return _kind_of(
             f"/{(there / name).relative_to(path).as_posix()}" for there, _, names in walk(path) for name in names
         )
+    regular(path)
     with path.open("rb") as handle:
         start = handle.read(8)
     if start.startswith(b"PK"):

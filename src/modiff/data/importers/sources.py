@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TypeVar
 
 from modiff.errors import DataError
-from modiff.io.files import MIB, Limits, files_in, guarding, sha256_of, told, unreadable
+from modiff.io.archive import Archive
+from modiff.io.files import MIB, Limits, check_inside, files_in, guarding, regular, sha256_of, told, unreadable
 from modiff.io.text import is_litter, name_in_zip
 
 T = TypeVar("T")
@@ -42,10 +43,7 @@ class Source(ExitStack):
             self.files = self._named(found)
             self.names = sorted(self.files)
             return
-        if not self.path.exists():
-            raise DataError("no such file or folder", path=path)
-        with guarding(path, "not a zip archive, or a truncated one"):
-            archive = self._zip = self.enter_context(zipfile.ZipFile(path))
+        archive = self._zip = self.enter_context(Archive(self.path))
         self._entries = self._named(self._checked(archive))
         self.names = sorted(self._entries)
 
@@ -85,11 +83,7 @@ class Source(ExitStack):
         entry, where = self._entries[name], self.where(name)
         if entry.file_size > LIMITS.max_bytes:
             raise DataError("file too large", path=where, found=f"{entry.file_size} bytes")
-        with guarding(where, "damaged in the archive"), self._zip.open(entry) as handle:
-            data = handle.read(entry.file_size + 1)
-        if len(data) != entry.file_size:
-            raise DataError("truncated", path=where, found=len(data), expected=f"{entry.file_size} bytes")
-        return data
+        return self._zip.content(entry, where)
 
     def unpack(self, folder: Path, limits: Limits) -> None:
         """Puts an archive's files below a folder; raises DataError for a damaged or too large one, and a full disk."""
@@ -107,6 +101,7 @@ class Source(ExitStack):
             with told(where, "cannot be unpacked"), ExitStack() as opened:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 to = opened.enter_context((folder / name).open("xb"))
+                archive.check_method(entry, where)
                 with guarding(where, "damaged in the archive"):
                     packed = opened.enter_context(archive.open(entry))
                 while part := _part(packed, where):
@@ -178,8 +173,9 @@ def as_folder(path: str | Path, max_bytes: int | None = None) -> Iterator[Root]:
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:
     """Each folder below `root`, the names of its folders (which may be edited) and its `wanted` files, in order.
 
-    What systems put beside people's files (`is_litter`) is left out. Raises DataError where there is no folder, one
-    that cannot be read, too much in it, or a link to such a file leads out of it.
+    What systems put beside people's files (`is_litter`) is left out, and links to folders inside are not followed: what
+    they lead to is read where it lies. Raises DataError where there is no folder, one that cannot be read, too much in
+    it, a link that leads out of it, and for such a file that is a device or the like.
     """
     if not root.is_dir():
         raise DataError("no such folder", path=root)
@@ -191,19 +187,20 @@ def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Itera
         if files_seen > MAX_FILES:
             raise DataError("too many files", path=root, expected=f"at most {MAX_FILES}")
         for file in files:
-            if os.path.islink(file) and not file.resolve().is_relative_to(inside):
-                raise DataError("a link that leads out of the folder", path=file, found=file.resolve())
+            if not stat.S_ISREG(os.lstat(file).st_mode):
+                check_inside(file, inside)
+                regular(file)
+        for name in folders:
+            if os.path.islink(path := Path(folder, name)):
+                check_inside(path, inside)
         yield Path(folder), folders, files
 
 
 def read_bytes(path: Path) -> bytes:
     """A regular file's content; raises DataError where it cannot be read or is larger than 256 MiB."""
     with told(path, "cannot be read"):
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError("not a regular file", path=path)
-        if status.st_size > LIMITS.max_bytes:
-            found, expected = f"{status.st_size} bytes", f"at most {LIMITS.max_bytes}"
+        if (size := regular(path)) > LIMITS.max_bytes:
+            found, expected = f"{size} bytes", f"at most {LIMITS.max_bytes}"
             raise DataError("file too large", path=path, found=found, expected=expected)
         return path.read_bytes()
 

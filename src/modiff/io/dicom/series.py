@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 
 from modiff.errors import DataError
 from modiff.io.dicom import header as dicom
-from modiff.io.files import LIMITS, Limits, located, sha256_of, told
+from modiff.io.files import LIMITS, Limits, check_inside, located, regular, sha256_of, told
 from modiff.io.text import is_litter
 from modiff.io.volume import Note, Volume
 
@@ -30,6 +30,7 @@ _SAME_PLACE_MM = 1e-3
 _EVEN = 0.1
 _SPACING_MM = (1e-3, 1e3)
 _FAR_MM = 1e5
+_ROWS = 256  # that are rescaled at a time
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -150,6 +151,12 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
         if len(files) > MAX_FILES:
             raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
         if folder:  # reports and plans may lie beside slices
+            inside = path.resolve()
+            for file in files:
+                if file.is_symlink():
+                    check_inside(file, inside)
+                if not file.is_dir():
+                    regular(file)
             slices = slices_among(file for file in files if file.is_file())
             files = sorted(file for file in slices if not dicom.other_kind(dicom.kind_of(file)))
     if not files:
@@ -191,11 +198,18 @@ def _rescaled(header: Dataset, stored: np.ndarray) -> np.ndarray:
     if slope == 0:
         raise DataError("makes all values the same", field="RescaleSlope", found=slope)
     if not (slope.is_integer() and intercept.is_integer()):
-        return (stored * slope + intercept).astype(np.float32)
+        made = np.empty(stored.shape, np.float32)
+        for start in range(0, len(stored), _ROWS):  # for memory
+            made[start : start + _ROWS] = stored[start : start + _ROWS] * slope + intercept
+        return made
     low, high = sorted(int(value) * int(slope) + int(intercept) for value in (stored.min(), stored.max()))
     for kind in (np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(kind)
+            made = stored.astype(kind)  # wraps around, and back where the result fits
+            factor, shift = np.array([int(slope) & 0xFFFFFFFF, int(intercept) & 0xFFFFFFFF], np.uint32).astype(kind)
+            made *= factor
+            made += shift
+            return made
     raise DataError("values beyond 32 bits", field="RescaleSlope", found=f"{low} to {high}")
 
 
