@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+
+_ODD = re.compile(r"[^ -~]")
 
 
 def counted(number: int, noun: str, form: str = "") -> str:
@@ -10,6 +15,21 @@ def counted(number: int, noun: str, form: str = "") -> str:
     ending = "es" if noun.endswith("s") else "s"
     plural = f"{noun[:-2]}es" if noun.endswith("is") else f"{noun}{ending}"
     return f"{number:{form}} {noun if number == 1 else plural}"
+
+
+def printable(text: str, *, keep: str = "", escape: Callable[[str], str] = lambda letter: ascii(letter)[1:-1]) -> str:
+    """Text without what steers a terminal, turns the writing direction or is not Unicode: the one rule for all output.
+
+    Names are other people's text. Control and formatting characters, and the lone surrogates that stand for bytes of a
+    file name that are not UTF-8, become escapes as Python has them: \\x1b, \\u202e, \\udcff. keep: what stays.
+    """
+
+    def shown(match: re.Match[str]) -> str:
+        letter = match[0]
+        stays = letter.isprintable() or letter in keep or unicodedata.category(letter) == "Zs"
+        return letter if stays else escape(letter)
+
+    return text if text.isprintable() else _ODD.sub(shown, text)
 
 
 class ModiffError(Exception):
@@ -32,7 +52,7 @@ class ModiffError(Exception):
         self.details = ". ".join(part for part in (facts, hint) if part)  # what the line says after the message
         where = "".join(f"{part}: " for part in (path, field) if part is not None)
         text = f"{where}{message}{f'; {facts}' if facts else ''}{'' if hint is None else f'. {hint}'}"
-        super().__init__(" ".join(text.split()))
+        super().__init__(printable(" ".join(text.split())))
 
 
 class DataError(ModiffError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -20,6 +19,7 @@ from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import SCHEMA, read_json, read_result
 from modiff.io.files import write_text
+from modiff.io.text import json_text
 from modiff.methods.run_folder import WEIGHTS
 
 STATE = "benchmark.json"
@@ -125,7 +125,7 @@ def write_state(state: State, folder: Path) -> None:
             for run in state.runs.values()
         ],
     }
-    write_text(folder / STATE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / STATE, json_text(content, indent=1) + "\n")
 
 
 def read_state(folder: str | Path) -> State:

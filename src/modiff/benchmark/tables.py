@@ -21,10 +21,11 @@ from modiff.benchmark.state import Run, State, Status, read_state
 from modiff.config.evaluation import RESAMPLES
 from modiff.data.loading import MemoryStore, load
 from modiff.data.splits import fold_split
-from modiff.errors import DataError, ModiffError, counted
+from modiff.errors import DataError, ModiffError, counted, printable
 from modiff.evaluation import words
 from modiff.evaluation.source import choose, draw, pictured, strata, subset
 from modiff.io.files import alone, write_bytes, write_text
+from modiff.io.text import csv_text
 from modiff.methods.run_folder import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.types import Batch
@@ -168,7 +169,7 @@ def _drawn(
 
 def as_csv(numbers: Numbers) -> str:
     """Every number of every table in a line of its own; empty where it does not apply."""
-    return numbers.numbers.to_csv(index=False, lineterminator="\n")
+    return csv_text(numbers.numbers)
 
 
 def markdown(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseFigure] | None = None) -> str:
@@ -181,7 +182,7 @@ def markdown_text(text: object) -> str:
     """Text that Markdown shows as it is, in one line: neither markup, HTML nor the end of a table's cell."""
     if isinstance(text, Markup):
         return text
-    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = printable(" ".join(str(text).split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", line)
 
 

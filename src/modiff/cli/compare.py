@@ -73,5 +73,5 @@ def _print(tables: Sequence[Group], notes: tuple[str, ...], *files: Path) -> int
         console.print(table)
     print_notes(notes)
     for file in files:
-        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
+        console.print(str(file), soft_wrap=True)
     return 0

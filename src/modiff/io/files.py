@@ -203,8 +203,11 @@ def _to_disk(path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Writes UTF-8 text, line ends as they are: the file holds what it held before or all of `text`."""
-    return write_bytes(path, text.encode())
+    """Writes UTF-8 text, line ends as they are: the file holds what it held before or all of `text`.
+
+    Lone surrogates, of which UTF-8 has none, become escapes.
+    """
+    return write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: str | Path, data: bytes) -> Path:

@@ -6,20 +6,28 @@ import codecs
 import csv
 import io
 import json
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import ZipInfo
 
-from modiff.errors import DataError
+from modiff.errors import DataError, printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_BYTES = 64 << 20
 _SEPARATORS = ",;\t"
 _SAYS_UTF8 = 0x800  # flag of a file in a zip archive
 _LITTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
+# How a cell begins that a spreadsheet computes, or one with apostrophes before it; and what a cell is quoted for, a
+# semicolon only where such a cell would begin behind it in countries that separate cells by it.
+_FORMULA = re.compile(r"'*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_QUOTED = re.compile(rf'[,"\t]|;\s*{_FORMULA.pattern}')
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -43,7 +51,7 @@ def name_in_zip(entry: ZipInfo) -> str:
 
 
 def read_text(path: str | Path, *, kind: str) -> str:
-    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding, or where there is no file."""
+    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding, or without a file."""
     path = Path(path)
     try:
         if not path.is_file():
@@ -93,6 +101,30 @@ def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan:
     raise DataError("cannot be read as JSON", path=path, field=field, found=found, expected=kind, hint=hint)
 
 
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """JSON that is read back as it was, its letters as they are but for those that `printable` escapes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return printable(text, keep="\n", escape=lambda letter: json.dumps(letter)[1:-1])
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV, `printable`, a line per row. What is not there is an empty cell.
+
+    Text that a spreadsheet would compute has an apostrophe before it, which `read_table` takes away; numbers are as
+    they are.
+    """
+    rows: Iterable[Iterable[object]] = frame.astype(object).where(frame.notna(), "").itertuples(index=False, name=None)
+    return "".join(f"{','.join(map(_cell, row))}\n" for row in (frame.columns, *rows))
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, str):
+        return str(value)
+    text = f"'{printable(value)}" if _FORMULA.match(value) else printable(value)
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"' if _QUOTED.search(text) else text
+
+
 def read_table(
     path: str | Path, needed: Sequence[str], optional: Sequence[str] | None = (), *, kind: str
 ) -> list[tuple[str, dict[str, str]]]:
@@ -114,7 +146,7 @@ def read_table(
         error: DataError | None = None
         try:
             for row in reader:
-                if any(cells := [one_spelling(cell) for cell in row]):
+                if any(cells := [_uncelled(one_spelling(cell)) for cell in row]):
                     lines.append((f"line {reader.line_num}", cells))
         except csv.Error as found:  # perhaps a quote before another separator
             error = DataError("cannot be read as CSV", path=path, field=f"line {reader.line_num}", found=found)
@@ -127,6 +159,11 @@ def read_table(
     if broken is not None and not heads:
         raise broken
     raise DataError("other columns", path=path, found=", ".join(heads) or "an empty file", expected=expected)
+
+
+def _uncelled(cell: str) -> str:
+    """A cell without the apostrophe that keeps a spreadsheet from computing it."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _rows(path: str | Path, lines: list[tuple[str, list[str]]], wanted: set[str]) -> list[tuple[str, dict[str, str]]]:

@@ -32,9 +32,9 @@ def one_slice(folder: Path, **values: Any) -> Path:
 def segmented(path: Path) -> tuple[pydicom.Dataset, list[str]]:
     """The segmentation of a series of one slice, as pydicom reads it, and what was said."""
     volume = read_dicom_series(path)
-    said, target = check_seg(volume), path.with_name("seg.dcm")
+    said, target = check_seg(volume, full=True), path.with_name("seg.dcm")
     whole = Segment(np.ones(volume.shape, bool), "all", "nodule")
-    write_seg(target, [whole], volume, first=0, maker=Maker("m", "1"))
+    write_seg(target, [whole], volume, first=0, maker=Maker("m", "1"), full=True)
     return pydicom.dcmread(target), said
 
 
