@@ -24,7 +24,7 @@ from modiff.data.splits import fold_split
 from modiff.errors import DataError, ModiffError, counted, printable
 from modiff.evaluation import words
 from modiff.evaluation.source import choose, draw, pictured, strata, subset
-from modiff.io.files import alone, write_bytes, write_text
+from modiff.io.files import alone, replacing_all, write_bytes, write_text
 from modiff.io.text import csv_text
 from modiff.methods.run_folder import load_model
 from modiff.metrics.protocols import PROTOCOLS
@@ -137,16 +137,17 @@ def _written(
     numbers = read_numbers(folder, state, resamples=resamples)
     drawn, note = _drawn(folder, state, data, cases, samples, say) if cases > 0 else ([], None)
     figures = {f"{FIGURE}-{i}.png": figure for i, figure in enumerate(drawn, 1)}
+    tables = tables_of(numbers)
+    files = tuple(target / name for name in (MARKDOWN, CSV, PAGE, *figures))
+    with replacing_all(*files) as (text, plain, page, *drawings):
+        for file, figure in zip(drawings, figures.values(), strict=True):
+            write_bytes(file, figure.image)
+        write_text(text, markdown(numbers, tables, figures))
+        write_text(plain, as_csv(numbers))
+        write_text(page, render("tables.html.j2", **_content(numbers, tables, figures)))
     for stale in target.glob(f"{FIGURE}-*.png"):  # of an earlier call that drew more cases
         if stale.name not in figures and re.fullmatch(rf"{FIGURE}-\d+\.png", stale.name):
             stale.unlink()
-    for name, figure in figures.items():
-        write_bytes(target / name, figure.image)
-    tables = tables_of(numbers)
-    write_text(target / MARKDOWN, markdown(numbers, tables, figures))
-    write_text(target / CSV, as_csv(numbers))
-    write_text(target / PAGE, render("tables.html.j2", **_content(numbers, tables, figures)))
-    files = tuple(target / name for name in (MARKDOWN, CSV, PAGE, *figures))
     return WrittenTables(tables, numbers.left_out, files, note)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import parser_of
 
@@ -12,7 +12,20 @@ if TYPE_CHECKING:
     from modiff.data.check.findings import Report
 
 
-parser = partial(parser_of, "check")
+class _Parser(argparse.ArgumentParser):
+    """What stands behind `--` are the source's options, as they are; argparse takes them only right behind PATH."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        words = list(args or [])
+        end = words.index("--") if "--" in words else len(words)
+        parsed = parser_of("check", self.prog).parse_args(words[:end], namespace)
+        parsed.words = words[end + 1 :]
+        return parsed
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The verb's options."""
+    return _Parser(prog=prog)
 
 
 def run(args: argparse.Namespace) -> int:

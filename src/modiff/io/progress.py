@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from modiff.errors import printable
 from modiff.terminal import console, safe_output
 
 Show = Callable[[float, float], None]
@@ -32,6 +33,7 @@ def progress_bar(
     if quiet:
         yield lambda done, total: None
     elif sys.stderr.isatty():
+        text, unit = printable(text), printable(unit)  # before the width of columns is measured
         shown = "{task.completed:,.0f}/{task.total:,.0f} " + unit if unit else "{task.percentage:.0f} %"
         said, counts, notes = (
             TextColumn(of, markup=False) for of in ("{task.description}", shown, "{task.fields[note]}")
@@ -45,7 +47,7 @@ def progress_bar(
                 nonlocal due
                 if (now := time.monotonic()) >= due or done >= total:
                     due = now + 0.5
-                    bar.update(task, completed=done, total=total, note=note() if note else "")
+                    bar.update(task, completed=done, total=total, note=printable(note()) if note else "")
 
             yield show
     else:

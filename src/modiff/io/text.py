@@ -24,16 +24,15 @@ MAX_BYTES = 64 << 20
 _SEPARATORS = ",;\t"
 _SAYS_UTF8 = 0x800  # flag of a file in a zip archive
 _LITTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
-# How a cell begins that a spreadsheet computes, or one with apostrophes before it; and what a cell is quoted for, a
-# semicolon only where such a cell would begin behind it in countries that separate cells by it.
-_FORMULA = re.compile(r"'*[=+\-@\uff1d\uff0b\uff0d\uff20]")
-_QUOTED = re.compile(rf'[,"\t]|;\s*{_FORMULA.pattern}')
+# Where a cell begins that a spreadsheet computes, be cells parted by commas or semicolons; and such a place, quoted.
+_COMPUTED = re.compile(r"(^|;\s*)(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_QUOTED = re.compile(_COMPUTED.pattern.replace("(?=", "'(?="))
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def one_spelling(name: str) -> str:
-    """A name without surrounding blanks, its accents composed (Unicode NFC): some file systems take them apart."""
-    return unicodedata.normalize("NFC", name.strip())
+    """A name without blanks around it, `printable`, accents composed (Unicode NFC): some systems take them apart."""
+    return unicodedata.normalize("NFC", printable(name.strip()))
 
 
 def is_litter(path: str) -> bool:
@@ -120,9 +119,8 @@ def csv_text(frame: pd.DataFrame) -> str:
 def _cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
-    text = f"'{printable(value)}" if _FORMULA.match(value) else printable(value)
-    doubled = text.replace('"', '""')
-    return f'"{doubled}"' if _QUOTED.search(text) else text
+    text = _COMPUTED.sub(r"\1'", printable(value)).replace('"', '""')
+    return f'"{text}"' if "," in text or '"' in text else text
 
 
 def read_table(
@@ -146,7 +144,7 @@ def read_table(
         error: DataError | None = None
         try:
             for row in reader:
-                if any(cells := [_uncelled(one_spelling(cell)) for cell in row]):
+                if any(cells := [_QUOTED.sub(r"\1", one_spelling(cell)) for cell in row]):
                     lines.append((f"line {reader.line_num}", cells))
         except csv.Error as found:  # perhaps a quote before another separator
             error = DataError("cannot be read as CSV", path=path, field=f"line {reader.line_num}", found=found)
@@ -159,11 +157,6 @@ def read_table(
     if broken is not None and not heads:
         raise broken
     raise DataError("other columns", path=path, found=", ".join(heads) or "an empty file", expected=expected)
-
-
-def _uncelled(cell: str) -> str:
-    """A cell without the apostrophe that keeps a spreadsheet from computing it."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _rows(path: str | Path, lines: list[tuple[str, list[str]]], wanted: set[str]) -> list[tuple[str, dict[str, str]]]:

@@ -20,7 +20,7 @@ import numpy as np
 from modiff._version import __version__
 from modiff.errors import DataError, counted
 from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
-from modiff.io.files import MANIFEST, output_folder, write_bytes, write_text
+from modiff.io.files import MANIFEST, output_folder, told, write_bytes, write_text
 from modiff.io.image import named_file, write_png
 from modiff.io.nifti import write_nifti
 from modiff.io.results import ARRAYS, endings, sample_names
@@ -101,7 +101,8 @@ def write_results(
         arrays |= {"weights": summary.weights, "mean": summary.mean, "entropy": summary.entropy}
         if samples.raters is not None:
             arrays["raters"] = samples.raters[0].numpy()
-        np.savez_compressed(folder / ARRAYS, **arrays)
+        with told(folder / ARRAYS, "cannot be written"):
+            np.savez_compressed(folder / ARRAYS, **arrays)
     write_bytes(folder / "overlay.png", key_figure(prediction, title=title))
     content["files"] = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
     write_text(folder / MANIFEST, json_text(content, indent=1) + "\n")

@@ -250,7 +250,7 @@ HELD = {"DA": "20010203", "TM": "010203", "AS": "042Y", "DS": "71", "CS": "YES",
 
 
 def told_everything(path):
-    """Writes a series whose headers have every element that the standard knows of patient, study, series and scanner."""
+    """Writes a series whose headers have all that the standard knows of patient, study, series and scanner."""
     names = set()
     for module in ("general-series", "general-equipment", "general-image", *_modules("Patient"), *_modules("Study")):
         names |= {item["keyword"] for item in get_module_attribute_map()[module] if not item["path"]}
