@@ -1,8 +1,8 @@
 """Headers of a series made fit for objects that refer to it: elements that do not fit their type, and character sets.
 
 Anonymisers and old scanners leave values that the standard does not allow. What it says how to read is read so (PS3.5
-6.2), what it allows to be empty is left empty, identifiers are copied as they are, and the rest is left out. Names,
-dates and identifiers are never told; codes, ages, times and numbers are.
+6.2), what it allows to be empty is left empty, identifiers are copied as they are, and the rest is left out. No
+value is told.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ _LENGTHS = {"DS": 16, "IS": 12, "LO": 64, "PN": 64, "SH": 16, "UI": 64}  # at mo
 _ESCAPES = re.compile(r"\x1b\$?[()\-][A-Z]|\x1b\$[@B]")  # from set to set; pydicom leaves some in a text
 _SEXES = {"M", "F", "O", ""}
 _OLD = {"DA": (r"\d{4}\.\d\d\.\d\d", "."), "TM": (r"\d\d:\d\d(:\d\d(\.\d+)?)?", ":")}  # of ACR-NEMA 300
-_TOLD = ("AS", "CS", "DS", "IS", "TM")  # types whose values name nobody
 
 
 def mended(header: Dataset, *, full: bool = False) -> tuple[Dataset, list[str]]:
@@ -89,17 +88,16 @@ def _fit(header: Dataset, element: DataElement) -> str | None:
     values = element.value if element.VM > 1 else [text]
     if kind == "SQ" or all(_fits(name, kind, str(value)) for value in values):
         return None
-    told = f" {text!r}" if kind in _TOLD and re.fullmatch(r"[\w.:/+\- ]{1,16}", text) else ""
     if kind in _OLD and re.fullmatch(_OLD[kind][0], text) and _fits(name, kind, text.replace(_OLD[kind][1], "")):
         put(header, name, text.replace(_OLD[kind][1], ""))
-        return f"{name}{told} is written as DICOM has it now"
+        return f"{name} is written as DICOM has it now"
     if kind in ("LO", "PN", "SH", "UI"):  # identifiers and names: a viewer must find the same
         return f"{name} does not fit its type {kind}: it is copied as it is"
     if name in MAY_BE_EMPTY:
         put(header, name, None)
-        return f"{name}{told} does not fit its type {kind}: it is left empty"
+        return f"{name} does not fit its type {kind}: it is left empty"
     del header[element.tag]
-    return f"{name}{told} does not fit its type {kind}: it is left out"
+    return f"{name} does not fit its type {kind}: it is left out"
 
 
 def _fits(name: str, kind: str, text: str) -> bool:
