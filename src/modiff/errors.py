@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any, Self
@@ -57,11 +59,29 @@ def _words(value: object) -> str:
     return _cut(shown(value) if plain else str(value), _MOST)
 
 
+_ODD = re.compile(r"[^ -~]")
+
+
 def counted(number: int, noun: str, form: str = "") -> str:
     """ "1 step", "2 steps", "3 hypotheses"; form: of the number, such as "," between thousands."""
     ending = "es" if noun.endswith("s") else "s"
     plural = f"{noun[:-2]}es" if noun.endswith("is") else f"{noun}{ending}"
     return f"{number:{form}} {noun if number == 1 else plural}"
+
+
+def printable(text: str, *, keep: str = "", escape: Callable[[str], str] = lambda letter: ascii(letter)[1:-1]) -> str:
+    """Text without what steers a terminal, turns the writing direction or is not Unicode: the one rule for all output.
+
+    Names are other people's text. Control and formatting characters, and the lone surrogates that stand for bytes of a
+    file name that are not UTF-8, become escapes as Python has them: \\x1b, \\u202e, \\udcff. keep: what stays.
+    """
+
+    def shown(match: re.Match[str]) -> str:
+        letter = match[0]
+        stays = letter.isprintable() or letter in keep or unicodedata.category(letter) == "Zs"
+        return letter if stays else escape(letter)
+
+    return text if text.isprintable() else _ODD.sub(shown, text)
 
 
 class ModiffError(Exception):
@@ -88,7 +108,7 @@ class ModiffError(Exception):
         text = (
             f"{where}{_cut(message, _MOST_WORDS)}{f'; {facts}' if facts else ''}{'' if hint is None else f'. {hint}'}"
         )
-        super().__init__(" ".join(text.split()))
+        super().__init__(printable(" ".join(text.split())))
 
     def at(self, path: str | Path) -> Self:
         """The same error about a file."""

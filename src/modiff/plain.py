@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 from yaml.constructor import ConstructorError
 
-from modiff.errors import DataError, shown
+from modiff.errors import DataError, printable, shown
 
 MAX_BYTES = 64 << 20  # of a file of text
 MAX_JSON = 32 << 20  # characters
@@ -109,6 +109,15 @@ def _check_values(data: Any, *, nan: bool) -> None:
             return
         level = [item for value in inside for item in (value.values() if isinstance(value, dict) else value)]
     raise RecursionError
+
+
+def json_text(value: object, *, indent: int | None = None, nan: bool = False) -> str:
+    """JSON that is read back as it was, its letters as they are but for those that `printable` escapes.
+
+    nan: NaN and infinity are let pass, which raise ValueError otherwise.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=nan)
+    return printable(text, keep="\n", escape=lambda letter: json.dumps(letter)[1:-1])
 
 
 # YAML

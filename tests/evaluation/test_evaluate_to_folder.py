@@ -23,7 +23,7 @@ from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import evaluate_to_folder
 from modiff.evaluation.records import EMPTY, read_csv, read_result, select
 from modiff.evaluation.scoring import EvaluationSettings
-from modiff.io.checksum import json_text, read_lines
+from modiff.io.checksum import read_lines, stamped_json
 from modiff.types import Samples
 
 SMALL = EvaluationSettings(ns=(2, 4), resamples=100)
@@ -299,7 +299,7 @@ def test_rows_that_an_evaluation_does_not_write_are_refused(store, tmp_path, cha
         evaluated(store, tmp_path, Interrupted(2))
     part = tmp_path / "test.partial-0.jsonl"
     first, *rows = read_lines(part)
-    part.write_text("".join(map(json_text, [first, *rows[:-1], rows[-1] | change])))
+    part.write_text("".join(map(stamped_json, [first, *rows[:-1], rows[-1] | change])))
     with pytest.raises(CheckpointError, match=r"line \d+: rows of an unfinished evaluation: not a row.*--restart"):
         evaluated(store, tmp_path)
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from modiff.errors import DataError
-from modiff.io.checksum import COMMENT, check, json_text, read_lines, stamped
+from modiff.io.checksum import COMMENT, check, read_lines, stamped, stamped_json
 from modiff.io.text import read_json_text
 
 CONTENT = {"a": [1, 2.5, None], "b": {"checksum": "no", "text": 'a "checksum": "0123456789abcdef" inside'}}
@@ -23,13 +23,13 @@ def flipped(data, bit):
 @pytest.mark.parametrize("indent", [None, 1])
 def test_json_is_read_without_its_checksum(tmp_path, indent):
     path = tmp_path / "x.json"
-    path.write_text(json_text(CONTENT, indent=indent))
+    path.write_text(stamped_json(CONTENT, indent=indent))
     assert read_json_text(path, kind="x") == CONTENT
     assert json.loads(path.read_text()).keys() == {*CONTENT, "checksum"}
 
 
 def test_no_flipped_bit_of_json_changes_what_is_read(tmp_path):
-    path, data = tmp_path / "x.json", json_text(CONTENT, indent=1).encode()
+    path, data = tmp_path / "x.json", stamped_json(CONTENT, indent=1).encode()
     refused = 0
     for bit in range(8 * len(data)):
         path.write_bytes(flipped(data, bit))
@@ -44,7 +44,7 @@ def test_no_flipped_bit_of_json_changes_what_is_read(tmp_path):
 
 def test_a_flipped_bit_of_a_line_is_named_and_a_torn_last_one_left_out(tmp_path):
     path, rows = tmp_path / "x.jsonl", [{"step": number, "loss": 1 / number} for number in range(1, 4)]
-    data = "".join(map(json_text, rows)).encode()
+    data = "".join(map(stamped_json, rows)).encode()
     path.write_bytes(data[:-5])
     assert read_lines(path) == rows[:2]
     rng, named = random.Random(0), set()

@@ -16,7 +16,7 @@ from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import SCHEMA, read_json, read_result
-from modiff.io.checksum import json_text
+from modiff.io.checksum import stamped_json
 from modiff.io.files import write_text
 from modiff.methods.run_folder import WEIGHTS
 from modiff.methods.weights import check_weights, read_header
@@ -124,7 +124,7 @@ def write_state(state: State, folder: Path) -> None:
             for run in state.runs.values()
         ],
     }
-    write_text(folder / STATE, json_text(content, indent=1, ensure_ascii=False))
+    write_text(folder / STATE, stamped_json(content, indent=1))
 
 
 def read_state(folder: str | Path) -> State:

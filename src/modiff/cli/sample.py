@@ -24,7 +24,7 @@ parser = partial(parser_of, "sample")
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
-    from modiff.io.checksum import json_text
+    from modiff.io.checksum import stamped_json
     from modiff.io.files import output_folder
 
     at, spacing, raters = (_numbers(args, name) for name in _LISTS)
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     _warn(called(prediction.scan), [note for note in content["warnings"] if note not in early])
     if args.json:
-        print(json_text(content, indent=1, ensure_ascii=False, allow_nan=False), end="")  # as in summary.json
+        print(stamped_json(content, indent=1), end="")  # as in summary.json
     else:
         _show(prediction.summary, args.output)
     return 0
@@ -64,7 +64,7 @@ def _sample(
     predictor = Predictor.from_path(args.model, device=args.device)
     left_out = [str(note) for note in scan.notes if note.file]
     scan, paths, guessed = arranged(scan, files, predictor.data.channels)
-    early = [] if folder is None else segmentation_notes(scan)
+    early = [] if folder is None else segmentation_notes(scan, full_header=args.seg_full_header)
     _warn(called(scan), [*left_out, *early])
     with progress_bar("drawing", "samples", quiet=args.quiet) as progress:
         prediction = predict(scan, predictor, settings, progress=progress)
@@ -74,7 +74,7 @@ def _sample(
         content |= prediction.to_dict()
     else:
         title = f"{Path(called(scan)).name}   model {args.model}, {counted(settings.n, 'sample')}, seed {settings.seed}"
-        content = write_results(folder, prediction, about=content, title=title)
+        content = write_results(folder, prediction, about=content, title=title, full_header=args.seg_full_header)
     return prediction, content, early
 
 
@@ -109,12 +109,12 @@ def _about(
 
 def _show(summary: Summary, output: Path | None) -> None:
     """Prints the distinct hypotheses of an image or scan, presence, agreement and areas or volumes."""
-    from rich.console import Console
     from rich.table import Table
 
     from modiff.prediction.summary import percent
+    from modiff.terminal import console as terminal
 
-    console = Console(highlight=False, markup=False)
+    console = terminal()
     table = Table(title=f"Distinct hypotheses of {counted(len(summary.weights), 'sample')}", title_justify="left")
     for name in ("probability", "marks, median (5 %–95 %)", "samples"):
         table.add_column(name, justify="right")

@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from modiff.errors import DataError
+from modiff.errors import DataError, printable
 
 FORMAT = "modiff-store"
 SCHEMA = 1
@@ -110,7 +110,8 @@ class StoreInfo:
             check_name(self.modality, "modality")
         if len(self.classes) > 255:
             raise DataError("too many classes", field="classes", found=len(self.classes), expected="at most 255")
-        object.__setattr__(self, "provenance", dict(self.provenance))
+        object.__setattr__(self, "provenance", {printable(name): sha for name, sha in self.provenance.items()})
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
         if self.spacing is not None:
             spacing = tuple(map(float, self.spacing))
             if len(spacing) != 2 or not all(0 < value < float("inf") for value in spacing):

@@ -23,7 +23,7 @@ from torch import distributed
 
 from modiff.config.fields import typed
 from modiff.errors import CheckpointError, DataError, ModiffError
-from modiff.io.checksum import json_text, read_lines
+from modiff.io.checksum import read_lines, stamped_json
 from modiff.io.files import alone, files_in, told
 
 _UNREADABLE, _AGAIN = "rows of an unfinished evaluation that cannot be read", "Add --restart to begin again."
@@ -144,7 +144,7 @@ class PartialRows:
 
             def append(rows: list[Row]) -> None:
                 with told(path, "cannot be written"):  # NaN where undefined, which Python reads
-                    file.write("".join(map(json_text, rows)))
+                    file.write("".join(stamped_json(row, nan=True) for row in rows))
                     file.flush()
 
             if not whole:

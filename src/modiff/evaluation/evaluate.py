@@ -28,7 +28,7 @@ from modiff.evaluation.records import EMPTY, ImageTable, Result, assemble, strat
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled, short_of
 from modiff.evaluation.truth import of_store
-from modiff.io.files import alone, located, sha256_of
+from modiff.io.files import alone, located, replacing_all, sha256_of
 from modiff.types import SAME_SIZE, DataSpec, marks
 
 if TYPE_CHECKING:
@@ -187,9 +187,11 @@ def _write(
         "notes": [*notes, *([] if table.marked else [EMPTY])],
         "unread": table.unread,
     }
-    made["csv_sha256"] = sha256_of(write_csv(table, target.with_suffix(".csv")))
     records = table.records(seed=settings.seed, resamples=settings.resamples)
-    return write_result(Result(made, table.counts(), records), target)
+    with replacing_all(target, target.with_suffix(".csv")) as (result, images):
+        made["csv_sha256"] = sha256_of(write_csv(table, images))
+        write_result(Result(made, table.counts(), records), result)
+    return target
 
 
 def as_trained(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> MemoryStore:

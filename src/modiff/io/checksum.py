@@ -8,7 +8,6 @@ its first line. What holds none, of people or of earlier versions, is taken as i
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from modiff.errors import DataError
 from modiff.io.files import told
-from modiff.plain import parse_json
+from modiff.plain import json_text, parse_json
 
 NAME = "checksum"
 BLANK = {NAME: "0" * 16}  # the member, before the rest is known
@@ -53,9 +52,9 @@ def _sum(data: bytes) -> tuple[int, int, bytes] | None:
     return start, end, sha.hexdigest()[: end - start].encode()
 
 
-def json_text(content: Mapping[str, Any], **how: Any) -> str:
-    """A JSON object with its checksum and a line's end; `how` is as of `json.dumps`."""
-    return stamped((json.dumps({**content, **BLANK}, **how) + "\n").encode()).decode()
+def stamped_json(content: Mapping[str, Any], *, indent: int | None = None, nan: bool = False) -> str:
+    """A JSON object with its checksum and a line's end; indent and nan as of `json_text`."""
+    return stamped((json_text({**content, **BLANK}, indent=indent, nan=nan) + "\n").encode()).decode()
 
 
 def read_lines(path: str | Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -179,12 +179,37 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with told(path, "cannot be written"):
             temporary.touch()
             mode = temporary.stat().st_mode  # as the umask has it; other writers may let only the owner read
-        yield temporary
+        with _called(path, temporary):
+            yield temporary
         with told(path, "cannot be written"):
             temporary.chmod(mode)
             to_disk(temporary)
             os.replace(temporary, path)
             to_disk(path.parent)
+
+
+@contextmanager
+def _called(path: Path, temporary: Path) -> Iterator[None]:
+    """Errors of the block about what is made at `temporary` are about `path`, where it would have been."""
+    try:
+        yield
+    except DataError as error:
+        if error.path is None or not Path(error.path).is_relative_to(temporary):
+            raise
+        place, found, expected = path / Path(error.path).relative_to(temporary), error.found, error.expected
+        raise DataError(
+            error.message, path=place, field=error.field, found=found, expected=expected, hint=error.hint
+        ) from error
+
+
+@contextmanager
+def replacing_all(*paths: Path) -> Iterator[list[Path]]:
+    """`replacing` for files that belong together: where one cannot be written, none takes its place.
+
+    The last takes its place first.
+    """
+    with ExitStack() as opened:
+        yield [opened.enter_context(replacing(path)) for path in paths]
 
 
 def to_disk(path: Path) -> None:
@@ -203,8 +228,11 @@ def to_disk(path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Writes UTF-8 text, line ends as they are: the file holds what it held before or all of `text`."""
-    return write_bytes(path, text.encode())
+    """Writes UTF-8 text, line ends as they are: the file holds what it held before or all of `text`.
+
+    Lone surrogates, of which UTF-8 has none, become escapes.
+    """
+    return write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: str | Path, data: bytes) -> Path:
@@ -257,7 +285,8 @@ def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         check_output(path, overwrite=overwrite)  # another process may have ended meanwhile
         with told(path, "cannot be written"):
             temporary.mkdir()
-        yield temporary
+        with _called(path, temporary):
+            yield temporary
         with told(path, "cannot be written"):
             for file in (*temporary.iterdir(), temporary):
                 to_disk(file)

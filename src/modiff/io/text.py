@@ -6,24 +6,30 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import ZipInfo
 
-from modiff.errors import DataError
+from modiff.errors import DataError, printable
 from modiff.io import checksum
 from modiff.plain import MAX_JSON, parse_json, read_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SEPARATORS = ",;\t"
 _SAYS_UTF8 = 0x800  # flag of a file in a zip archive
 _LITTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
+# Where a cell begins that a spreadsheet computes, be cells parted by commas or semicolons; and such a place, quoted.
+_COMPUTED = re.compile(r"(^|;\s*)(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_QUOTED = re.compile(_COMPUTED.pattern.replace("(?=", "'(?="))
 
 
 def one_spelling(name: str) -> str:
-    """A name without surrounding blanks, its accents composed (Unicode NFC): some file systems take them apart."""
-    return unicodedata.normalize("NFC", name.strip())
+    """A name without blanks around it, `printable`, accents composed (Unicode NFC): some systems take them apart."""
+    return unicodedata.normalize("NFC", printable(name.strip()))
 
 
 def is_litter(path: str) -> bool:
@@ -57,6 +63,23 @@ def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan:
     return content
 
 
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV, `printable`, a line per row. What is not there is an empty cell.
+
+    Text that a spreadsheet would compute has an apostrophe before it, which `read_table` takes away; numbers are as
+    they are.
+    """
+    rows: Iterable[Iterable[object]] = frame.astype(object).where(frame.notna(), "").itertuples(index=False, name=None)
+    return "".join(f"{','.join(map(_cell, row))}\n" for row in (frame.columns, *rows))
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, str):
+        return str(value)
+    text = _COMPUTED.sub(r"\1'", printable(value)).replace('"', '""')
+    return f'"{text}"' if "," in text or '"' in text else text
+
+
 def read_table(
     path: str | Path, needed: Sequence[str], optional: Sequence[str] | None = (), *, kind: str
 ) -> list[tuple[str, dict[str, str]]]:
@@ -78,7 +101,7 @@ def read_table(
         error: DataError | None = None
         try:
             for row in reader:
-                if any(cells := [one_spelling(cell) for cell in row]):
+                if any(cells := [_QUOTED.sub(r"\1", one_spelling(cell)) for cell in row]):
                     lines.append((f"line {reader.line_num}", cells))
         except csv.Error as found:  # perhaps a quote before another separator
             error = DataError("cannot be read as CSV", path=path, field=f"line {reader.line_num}", found=found)

@@ -129,7 +129,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """A JSON object that people can read."""
-    write_text(path, checksum.json_text(data, indent=1))
+    write_text(path, checksum.stamped_json(data, indent=1, nan=True))
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modiff.errors import printable
 from modiff.io.checksum import read_lines
 from modiff.viz.figures import COLOURS, encoded, legend, new_figure
 
@@ -146,7 +147,7 @@ def draw_differences(panels: Mapping[str, pd.DataFrame], title: str) -> Figure:
         axis.set_visible(False)
     left: list[str] = []
     for i, (axis, (metric, rows)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
-        places, labels = np.arange(len(rows)), list(rows["label"])
+        places, labels = np.arange(len(rows)), list(map(printable, rows["label"]))
         colours = rows["side"].map(_SIDE_COLOURS).tolist()
         axis.hlines(places, rows["ci_low"].astype(float), rows["ci_high"].astype(float), colours, linewidth=2)
         axis.scatter(rows["difference"].astype(float), places, s=25, c=colours, zorder=3)
@@ -178,7 +179,9 @@ def draw_tradeoff(
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    names = [textwrap.fill(name, 60) for name in curves]
+    # It is laid out before `encoded` sees the texts.
+    title, across, up, caption = map(printable, (title, across, up, caption))
+    names = [textwrap.fill(printable(name), 60) for name in curves]
     said = textwrap.wrap(caption, 118)
     columns = max(1, min(3, 84 // (max(map(len, [*names, *levels])) + 6)))
     rows = -(-len([*names, *levels]) // columns) + sum(name.count("\n") for name in names)
@@ -198,8 +201,8 @@ def draw_tradeoff(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(y=0.12)
-    axes.set_ylabel(up, fontsize=9)
-    axes.set_xlabel(across, fontsize=9)
+    axes.set_ylabel(up, fontsize=9, parse_math=False)
+    axes.set_xlabel(across, fontsize=9, parse_math=False)
     _frame(axes, "both")
     legend(axes, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, fontsize=8)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)

@@ -18,6 +18,7 @@ from pydicom.data import get_testdata_files
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_rescale
 from pydicom.uid import UID
+from series_files import write_series
 
 from modiff.errors import DataError
 from modiff.io.dicom import header as dicom_file
@@ -323,3 +324,17 @@ def test_elements_that_make_no_value_do_not_stand_in_the_way(tmp_path: Path) -> 
     headers = read_dicom_series(tmp_path / "a.dcm").source.headers
     assert list(headers[0].iterall())
     assert re.match("SECRET", str(headers[0].PatientName))  # the source keeps what results must carry
+
+
+@pytest.mark.parametrize("name", ["PhotometricInterpretation", "Modality"])
+def test_a_value_of_the_header_is_not_repeated(tmp_path, name):
+    path = write_series(tmp_path / "series", np.zeros((1, 8, 9))) / "000.dcm"
+    header = pydicom.dcmread(path)
+    setattr(header, name, "CANARYVALUE")
+    header.save_as(path)
+    if name == "Modality":
+        assert read_dicom_series(path).modality is None
+        return
+    with pytest.raises(DataError, match="is not a plain grey image; found another value") as caught:
+        read_dicom_series(path)
+    assert "CANARY" not in str(caught.value)

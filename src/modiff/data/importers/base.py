@@ -18,7 +18,6 @@ from pkgutil import resolve_name
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-from rich.console import Console
 
 from modiff._version import __version__
 from modiff.data.importers.catalogue import IMPORTERS
@@ -31,6 +30,7 @@ from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError
 from modiff.io.files import replacing, sha256_of, workers
 from modiff.io.progress import tracked
+from modiff.terminal import console
 
 _AHEAD = 256  # items that threads read ahead
 _NAMED = 20  # files left out that a note names
@@ -77,7 +77,7 @@ class Importer(ExitStack, Generic[Item]):
 
     def say(self, text: str) -> None:
         """A line on standard error, above a progress bar where there is one."""
-        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+        console(stderr=True).print(text, soft_wrap=True)
 
     @abstractmethod
     def describe(self) -> StoreInfo:

@@ -16,7 +16,7 @@ from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeVar
 
-from modiff.errors import DataError
+from modiff.errors import DataError, printable
 from modiff.io.archive import Archive
 from modiff.io.files import MIB, Limits, check_inside, files_in, guarding, regular, sha256_of, told, unreadable
 from modiff.io.text import is_litter, name_in_zip
@@ -61,6 +61,7 @@ class Source(ExitStack):
             pure = PurePosixPath(name)
             escapes = pure.is_absolute() or ".." in pure.parts or any(character in name for character in ":\0")
             faults = {
+                "a name with characters that cannot be printed": printable(name) != name,
                 "a name that escapes the archive": escapes,
                 "links in archives are not followed": stat.S_ISLNK(entry.external_attr >> 16),
                 "the archive is encrypted": bool(entry.flag_bits & 0x1),
@@ -187,6 +188,9 @@ def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Itera
         if files_seen > MAX_FILES:
             raise DataError("too many files", path=root, expected=f"at most {MAX_FILES}")
         for file in files:
+            if printable(name := str(file.relative_to(root))) != name:
+                what, hint = "a name with characters that cannot be printed, or bytes that are not UTF-8", "Rename it"
+                raise DataError(what, path=file, hint=hint)
             if not stat.S_ISREG(os.lstat(file).st_mode):
                 check_inside(file, inside)
                 regular(file)

@@ -43,6 +43,18 @@ _PIXELS = 0x7FE00010
 STANDALONE = {name for name in python_encoding if name not in ("", "ISO_IR 6") and "2022" not in name}
 _GUESSED = ("", "ISO_IR 6", "ISO 2022 IR 6", "ISO_IR 192")  # of texts that may be in another set than declared
 _FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")  # of the first elements of groups 2 and 8
+# Of PhotometricInterpretation (PS3.3 C.7.6.3.1.2): what else stands there may be anything, and is not repeated.
+_COLOURS = (
+    "MONOCHROME1",
+    "PALETTE COLOR",
+    "RGB",
+    "YBR_FULL",
+    "YBR_FULL_422",
+    "YBR_ICT",
+    "YBR_RCT",
+    "YBR_PARTIAL_420",
+    "XYB",
+)
 _SEVEN_BIT = ("ISO 2022 IR 87", "ISO 2022 IR 159")  # nothing but escape sequences tells their texts from ASCII
 TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # types that a character set is for
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXELS)  # floats, doubles, whole numbers
@@ -253,7 +265,7 @@ def check_image(path: Path, header: Dataset, limits: Limits) -> None:
             raise DataError("is a multi-frame object", found=f"{frames} frames", expected="one", hint=hint)
         kind = text(header, "PhotometricInterpretation")
         if samples != 1 or kind != "MONOCHROME2":
-            found = f"{samples} samples per pixel" if samples != 1 else kind[:16] or "nothing"
+            found = f"{samples} samples per pixel" if samples != 1 else kind if kind in _COLOURS else "another value"
             dark = "Low values are bright in MONOCHROME1: invert it first" if kind == "MONOCHROME1" else None
             raise DataError("is not a plain grey image", found=found, expected="MONOCHROME2", hint=dark)
         allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")

@@ -24,6 +24,7 @@ from modiff.io.volume import Note, Volume
 
 MAX_FILES = 4096
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+_MODALITY = re.compile("[A-Z]{2,8}")  # as all terms of PS3.3 C.7.3.1.1.1 are; another value may be anything
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits
 _SAME_PLACE_MM = 1e-3
 # Positions rounded to 0.1 mm move a slice of 0.6 mm by 8 % of the step; a missing slice moves it by 100 %.
@@ -72,8 +73,9 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
             array, read = _read_slices(files, limits)
         source = DicomSource(tuple(map(_decodable, read)))
         digests = {file.name: sha256_of(file) for file in files}
-        modality = dicom.text(headers[files[0]], "Modality") or None
-        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, modality, notes=tuple(notes))
+        modality = dicom.text(headers[files[0]], "Modality")
+        known = modality if _MODALITY.fullmatch(modality) else None
+        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, known, notes=tuple(notes))
 
 
 def read_slice(path: str | Path) -> np.ndarray:
