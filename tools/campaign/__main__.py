@@ -61,6 +61,7 @@ class Campaign:
     world: World
     folder: Path
     seed: int
+    match: str = ""
 
     def attempt(self, row: Row, name: str, target: Target, number: int, *, shown: bool = True) -> None:
         """One try, counted."""
@@ -99,6 +100,7 @@ class Campaign:
     def kind(self, row: Row, seconds: float | None) -> None:
         """All targets once, then those with chance again until `seconds` are over; None: the quick subset."""
         found, began = _targets(row.kind, self.world), time.monotonic()
+        found = {name: target for name, target in found.items() if self.match in name}
         if seconds is None:
             for name, target in found.items():
                 for number in range(target.quick):
@@ -126,6 +128,7 @@ def _preload() -> None:
     """Imports all of modiff, and what its verbs import late, so that forked processes need not."""
     import modiff
 
+    os.environ["PYTHONPATH"] = str(Path(modiff.__file__).parents[1])  # of processes that are started anew
     for module in pkgutil.walk_packages(modiff.__path__, "modiff."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -149,6 +152,7 @@ def main(argv: list[str] | None = None) -> int:
     made = argparse.ArgumentParser("python -m tools.campaign", description=__doc__)
     made.add_argument("--minutes", type=float, default=60, help="for all kinds together (%(default)s)")
     made.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="only these (all)")
+    made.add_argument("--match", metavar="TEXT", default="", help="only targets with this in their names")
     made.add_argument("--quick", action="store_true", help="the subset that `make test` has, under a minute")
     made.add_argument("--seed", type=int, default=0, help="of all tries (%(default)s)")
     made.add_argument("--only", metavar="TRY", help="repeat one try, such as fuzz/import-zip:slices.zip/17")
@@ -157,15 +161,13 @@ def main(argv: list[str] | None = None) -> int:
     args = made.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"  # a pool of threads does not survive a fork
     os.environ["MPLBACKEND"] = "agg"
-    root = str(Path(__file__).parents[2] / "src")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     folder = (args.folder or Path(tempfile.mkdtemp(prefix="campaign-"))).resolve()
     began = time.monotonic()
     _preload()
 
     from tools.campaign.scenes import World
 
-    campaign = Campaign(World(folder / "world"), folder, args.seed)
+    campaign = Campaign(World(folder / "world"), folder, args.seed, args.match)
     print(f"ready after {time.monotonic() - began:.0f} s; {folder}", flush=True)
     if args.only:
         kind, _, rest = args.only.partition("/")

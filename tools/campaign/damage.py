@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from random import Random
+from typing import Any
 
 from tools.campaign.run import Target, Try
 from tools.campaign.scenes import World
@@ -36,5 +38,11 @@ def _flip(world: World, name: str, victim: str, attempt: Try, rng: Random) -> No
         except ValueError as error:
             result = {"made": error}
         differs = clean.differs(result, [victim] if kept else [])
-        attempt.check(not differs, f"bit {bit}: another result in silence: {', '.join(differs[:4])}")
+        silent = _mentions(result, path.name) <= _mentions(clean.result, path.name)
+        attempt.check(not (differs and silent), f"bit {bit}: another result in silence: {', '.join(differs[:4])}")
     attempt.check_clean()
+
+
+def _mentions(result: Mapping[str, Any], name: str) -> int:
+    """How often a result speaks of a file: a page may say what is wrong in place of a figure."""
+    return sum(str(content).count(name) for content in result.values() if not isinstance(content, bytes))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 MEMORY, CPU = 700.0, 2.0  # MiB and seconds that a hostile input may take above the program's own start
-PATIENCE = 60.0  # seconds after which a command hangs
+PATIENCE = 40.0  # seconds without any work after which a command hangs
 LINE = 1200  # characters of a message, paths included
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _LEFT = re.compile(r"\.modiff-tmp$|\.tmp$|^\.tmp|^tmp[a-z0-9_]{8}$")
@@ -126,19 +126,21 @@ class Child:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def wait(self, seconds: float = PATIENCE, usual: float | None = None) -> Outcome:
-        """How it ends; ended by force after `seconds`, or, with `usual`, once it takes far more than it may."""
-        over, pause = None, 0.001
+    def wait(self, usual: float | None = None) -> Outcome:
+        """How it ends; by force where it hangs, or, with `usual`, once it takes far more than it may."""
+        over, pause, worked, busy = None, 0.001, time.monotonic(), 0.0
+        most = 100.0 if usual is None else 3 * CPU + 2 * usual
         while True:
             pid, status, used = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 break
-            gone = time.monotonic() - self.began
-            if gone > seconds:
+            if (spent := _spent(self.pid)) != busy:
+                busy, worked = spent, time.monotonic()
+            if time.monotonic() - worked > PATIENCE:
                 over = "time"
             elif usual is not None and _resident(self.pid) > self.start + 2 * MEMORY:
                 over = "memory"
-            elif usual is not None and _spent(self.pid) > 3 * CPU + 2 * usual:
+            elif spent > most:
                 over = "CPU"
             if over:
                 os.killpg(self.pid, signal.SIGKILL)
@@ -220,7 +222,7 @@ class Try:
         fresh: bool = False,
     ) -> Outcome:
         """Runs a command to its end and notes its faults."""
-        outcome = Child(words, self.place, prepare, fresh=fresh).wait(usual=usual)
+        outcome = Child(words, self.place, prepare, fresh=fresh).wait(usual)
         self.note(outcome, allowed, usual)
         return outcome
 

@@ -36,7 +36,7 @@ TINY = {
 }
 # Where, when and how long: no part of a result.
 _VOLATILE = {"path", "command", "commit", "date", "versions", "device", "seconds", "seconds_per_image"}
-_VOLATILE |= {"images_per_second", "processes", "samples", "name"}
+_VOLATILE |= {"images_per_second", "processes", "samples", "name", "checksum"}
 _TIMES = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|\+[\d:]+)?)?|\d[\d.,]*(?:e-?\d+)?\s?(?:s|ms|min|h|seconds)\b")
 
 
@@ -120,7 +120,7 @@ class World:
         self.scenes = _scenes(folder)
 
     def _do(self, *words: str, allowed: tuple[int, ...] = (0,), prepare: Callable[[], object] = lambda: None) -> None:
-        outcome = Child(words, self.folder, prepare).wait(300)
+        outcome = Child(words, self.folder, prepare).wait()
         if outcome.status not in allowed:
             raise RuntimeError(f"{' '.join(words)}: {outcome}")
 
@@ -297,11 +297,16 @@ def _of_runs(root: Path, run: dict[str, Path], store: dict[str, Path], model: tu
     return {
         "info": Scene(store, ("info", "store.h5", "--json"), own=("store.h5",)),
         "info-run": Scene(run, ("info", "run", "--json"), own=("run/config.yaml", "run/data.json")),
+        "sheet": Scene(store, ("info", "store.h5", "--contact-sheet", "sheet.png"), ("sheet.png",)),
+        "page": Scene(
+            {"own": root / "png"}, ("check", "own", "--html", "page.html", "--quiet"), ("page.html",),
+            foreign=("own/b/*",),
+        ),
         "check": Scene(store, ("check", "store.h5", "--json", "--quiet"), own=("store.h5",)),
         "train": Scene(store | tiny, (*train, "--config", "tiny.yaml"), ("run",), ("store.h5",), ("tiny.yaml",)),
         "resume": Scene(
             store | half, (*train, "--config", "run/config.yaml", "--training.budget", "48img"), ("run",),
-            ("run/training.ckpt", "run/config.yaml", "run/data.json"), ("run/log.jsonl",),
+            ("run/training.ckpt", "run/config.yaml", "run/data.json", "run/log.jsonl"),
         ),
         "evaluate": Scene(store | run, _EVALUATE, ("run/evaluation",), ("store.h5", *model)),
         "evaluate-on": Scene(store | run | {rows: root / "partial.jsonl"}, _EVALUATE_ON, ("run/evaluation",), (rows,)),
@@ -312,7 +317,7 @@ def _of_runs(root: Path, run: dict[str, Path], store: dict[str, Path], model: tu
         ),
         "report": Scene(
             store | run, ("report", "run", "--data", "store.h5"), ("run/report.html",),
-            (*scored, *model, "store.h5"), ("run/log.jsonl",),
+            (*scored, *model, "store.h5", "run/log.jsonl"),
         ),
         "compare": Scene(
             {"a": root / "run", "b": root / "run"},

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +39,7 @@ VERBS = (
     "import-lidc",
     "import-hdf5",
 )
-VERBS += ("score-npz", "compare", "benchmark-new", "tables", "report")
+VERBS += ("score-npz", "compare", "benchmark-new", "tables", "report", "page", "sheet")
 _NEW = ("sample", "import-png", "import-zip", "import-lidc", "import-hdf5")  # what is there already is refused
 Prepare = Callable[[], object]
 _NOTHING: Prepare = lambda: None  # noqa: E731
@@ -166,6 +167,10 @@ def places(world: World) -> dict[str, Target]:
         )
         found[f"full:{name}"] = Target(partial(_full, world, name), quick=int(name in ("sample", "import-png")))
         found[f"read-only:{name}"] = Target(partial(_read_only, world, name), once=True)
+        found[f"handles:{name}"] = Target(partial(_few_handles, world, name))
+        found[f"no TMPDIR:{name}"] = Target(partial(_no_temporary, world, name), once=True)
+        for kind in ("file", "folder", "link"):
+            found[f"a {kind} there:{name}"] = Target(partial(_occupied, world, name, kind), once=True)
     for kind in ("full", "closed"):
         found[f"output-{kind}"] = Target(partial(_no_output, world, kind), once=True, quick=1)
     return found
@@ -177,7 +182,7 @@ def _refused(world: World, name: str, attempt: Try, prepare: Prepare, what: str)
     statuses = (0, 1, 2) if scene.words[0] == "benchmark" else (0, 2)
     outcome = attempt.run(scene.words, statuses, prepare)
     attempt.wrong[:] = [fault if fault.startswith(what) else f"{what}: {fault}" for fault in attempt.wrong]
-    if name in _NEW and outcome.status == 2:
+    if name in _NEW and outcome.status == 2 and not what.endswith(" there"):
         attempt.check(not any((attempt.place / made).exists() for made in scene.makes), f"{what}: half-written")
     attempt.check_clean()
 
@@ -206,6 +211,35 @@ def _limited(world: World, name: str, attempt: Try, rng: Random) -> None:
         world, name, attempt, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)), f"files ≤ {size} bytes"
     )
     _again(world, name, attempt, f"after a limit of {size} bytes")
+
+
+def _few_handles(world: World, name: str, attempt: Try, rng: Random) -> None:
+    world.lay(name, attempt)
+    count = rng.randint(8, 64)
+    what = f"{count} open files"
+    _refused(world, name, attempt, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (count, count)), what)
+    _again(world, name, attempt, f"after {what}")
+
+
+def _no_temporary(world: World, name: str, attempt: Try, rng: Random) -> None:
+    """The system's place for temporary files is gone: nothing is made there."""
+    scene = world.lay(name, attempt)
+
+    def prepare() -> None:
+        os.environ["TMPDIR"] = tempfile.tempdir = "/nowhere"
+
+    _same(world, name, attempt, attempt.run(scene.words, (0,), prepare), "no TMPDIR")
+
+
+def _occupied(world: World, name: str, kind: str, attempt: Try, rng: Random) -> None:
+    """Something else has the place of what is to be made: it is refused, or stays where it can."""
+    scene = world.lay(name, attempt)
+    place = attempt.place / scene.makes[0]
+    if place.exists():  # a folder that the command works in
+        return
+    {"file": lambda: place.write_text("mine"), "folder": place.mkdir, "link": lambda: place.symlink_to(place)}[kind]()
+    _refused(world, name, attempt, _NOTHING, f"a {kind} is there")
+    attempt.check(place.is_symlink() or place.exists(), f"a {kind} was there and is gone")
 
 
 @contextmanager
@@ -363,7 +397,7 @@ def _several(world: World, more: tuple[str, ...], attempt: Try, rng: Random) -> 
     which = rng.choice(_members(child) or [child.pid])
     with suppress(ProcessLookupError):
         os.kill(which, signal.SIGKILL)
-    outcome = child.wait(120)
+    outcome = child.wait()
     attempt.outcomes.append(outcome)
     attempt.check(not outcome.over, f"process {which - child.pid} of the group killed: the first goes on for ever")
     attempt.check(not child.survivors(30), f"process {which - child.pid} of the group killed: others live on")
