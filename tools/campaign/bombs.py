@@ -21,6 +21,7 @@ from random import Random
 import h5py
 import pydicom
 from pydicom.uid import RLELossless
+from tools.campaign.formats import unsealed
 from tools.campaign.run import Target, Try, apart
 from tools.campaign.scenes import World
 
@@ -57,13 +58,13 @@ def _setting(line: str, value: str) -> Bomb:
     """Another value, as YAML has it, of the first setting of a name."""
     return _put(
         lambda data: re.sub(
-            rf"(?m)^(\s*){line}:.*(?:\n\1\s*-.*)*", rf"\g<1>{line}: {value}", data.decode(), count=1
+            rf"(?m)^(\s*){line}:.*(?:\n\1\s*-.*)*", rf"\g<1>{line}: {value}", unsealed(data).decode(), count=1
         ).encode()
     )
 
 
 def _field(name: str, value: object) -> Bomb:
-    return _put(lambda data: json.dumps(json.loads(data) | {name: value}).encode())
+    return _put(lambda data: json.dumps(json.loads(unsealed(data)) | {name: value}).encode())
 
 
 def _zeros(size: int, form: int = 15, head: bytes = b"") -> bytes:
@@ -139,7 +140,7 @@ def _tensors(data: bytes) -> bytes:
 
 def _dtype(data: bytes) -> bytes:
     size = struct.unpack("<Q", data[:8])[0]
-    head = json.loads(data[8 : 8 + size])
+    head = json.loads(unsealed(data[8 : 8 + size]))
     name = next(name for name in head if name != "__metadata__" and len(head[name]["shape"]) == 4)
     one = head[name]
     one["dtype"], one["shape"] = "F8_E4M3", [*one["shape"][:3], one["shape"][3] * 4]

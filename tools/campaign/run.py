@@ -92,10 +92,8 @@ class Child:
         code = 1
         try:
             os.setsid()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(130))  # before and after the command's own
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python has it
             with open(os.devnull) as nothing:
                 os.dup2(nothing.fileno(), 0)
             for number, file in enumerate(self.files, 1):
@@ -105,10 +103,13 @@ class Child:
             sys.argv = ["modiff", *self.words]
             prepare()
             if self.fresh:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 os.execv(sys.executable, [sys.executable, "-m", "modiff", *self.words])
             from modiff.cli import main
 
             code = main(self.words)
+        except KeyboardInterrupt:
+            code = 130  # before or after the command
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
         except BaseException:

@@ -109,8 +109,7 @@ def _at_instant(world: World, name: str, fresh: bool, attempt: Try, rng: Random)
     scene, number = world.lay(name, attempt), rng.choice(SIGNALS)
     seconds = rng.random() * (world.clean(name).seconds + 15 * fresh)
     child = Child(scene.words, attempt.place, fresh=fresh)
-    with suppress(TimeoutError):
-        _sleep(child, seconds)
+    _sleep(child, seconds)
     child.signal(number)
     _ended(attempt, child, number, early=fresh)
     _again(world, name, attempt, f"signal {number} after {seconds:.2f} s")
@@ -336,8 +335,8 @@ def _no_locks(world: World, name: str, number: int, attempt: Try, rng: Random) -
         raise OSError(number, os.strerror(number))
 
     def prepare() -> None:
-        fcntl.flock = refuse  # type: ignore[assignment]
-        fcntl.lockf = refuse  # type: ignore[assignment]
+        fcntl.flock = refuse
+        fcntl.lockf = refuse
 
     outcome = attempt.run(scene.words, (0,), prepare)
     _same(world, name, attempt, outcome, errno.errorcode[number])
