@@ -212,7 +212,9 @@ def canaries(world: World) -> dict[str, Target]:
         for element in ("all", *_BROKEN):
             values = dict.fromkeys(_ABOUT, CANARY) if element == "all" else {element: CANARY}
             action = partial(_patient, world, name, folder, values)
-            found[f"patient:{name}:{element}"] = Target(action, once=True, quick=int(element in ("all", _BROKEN[0])))
+            found[f"patient:{name}:{element}"] = Target(
+                action, once=True, quick=int(element == "all" or (name, element) == ("import-dcm", _BROKEN[0]))
+            )
     for name, victim, make in _CODE:
         found[f"code:{name}:{victim}"] = Target(partial(_code, world, name, victim, make), once=True, quick=1)
     return found
@@ -330,7 +332,7 @@ def _take() -> None:
 
 
 def _burn() -> None:
-    while time.process_time() < 100 and sum(os.times()[:2]) < 3.0:
+    while time.process_time() < 100 and sum(os.times()[:2]) < 2.3:
         pass
 
 
@@ -356,8 +358,8 @@ def _plant(world: World, name: str, attempt: Try, rng: Random) -> None:
     inner = Try(attempt.place)
     scene = world.lay("import-png", inner)
     child = Child(scene.words, inner.place, prepare)
-    outcome: Outcome = child.wait(0.5)
-    inner.note(outcome, (0, 2), 0.5)
+    outcome: Outcome = child.wait(0.0)
+    inner.note(outcome, (0, 2), 0.0)
     inner.check(not child.survivors(0.2), "left a process running")
     if outcome.status == 0:
         inner.check(not world.clean("import-png").differs(scene.result(inner.place, outcome)), "another result")

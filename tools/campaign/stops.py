@@ -78,7 +78,7 @@ class Events:
 
 def kills(world: World) -> dict[str, Target]:
     """By file event and by instant; a few in an interpreter of its own, from its first moment on."""
-    quick = {"sample": 2, "evaluate-on": 1, "import-png": 2, "import-lidc": 1, "train": 1}
+    quick = {"sample": 1, "evaluate-on": 1, "import-png": 2, "train": 1}
     found = {f"event:{name}": Target(partial(_at_event, world, name), quick=quick.get(name, 0)) for name in VERBS}
     found |= {f"instant:{name}": Target(partial(_at_instant, world, name, False)) for name in VERBS}
     fresh = ("train", "sample", "import-lidc")
@@ -159,12 +159,10 @@ def places(world: World) -> dict[str, Target]:
     """Disks that are full, fail, are read-only, or take files up to a size; standard output that is full or closed."""
     found = {}
     for name in VERBS:
-        once = int(name in ("sample", "import-png", "train"))
+        once = int(name in ("import-png", "evaluate-on"))
         found[f"fails:{name}"] = Target(partial(_fails, world, name), quick=once)
-        found[f"limit:{name}"] = Target(
-            partial(_limited, world, name), quick=int(name in ("import-zip", "evaluate-on"))
-        )
-        found[f"full:{name}"] = Target(partial(_full, world, name), quick=int(name in ("sample", "import-png")))
+        found[f"limit:{name}"] = Target(partial(_limited, world, name), quick=int(name == "import-zip"))
+        found[f"full:{name}"] = Target(partial(_full, world, name), quick=int(name == "import-png"))
         found[f"read-only:{name}"] = Target(partial(_read_only, world, name), once=True)
         found[f"handles:{name}"] = Target(partial(_few_handles, world, name))
         found[f"no TMPDIR:{name}"] = Target(partial(_no_temporary, world, name), once=True)
@@ -296,7 +294,7 @@ def _no_output(world: World, kind: str, attempt: Try, rng: Random) -> None:
 
 def pairs(world: World) -> dict[str, Target]:
     """Two processes at a time with the same command."""
-    quick = {"sample": 1, "import-png": 2, "import-lidc": 1, "evaluate": 1}
+    quick = {"sample": 1, "import-png": 1}
     return {name: Target(partial(_pair, world, name), quick=quick.get(name, 0)) for name in VERBS}
 
 
