@@ -35,7 +35,7 @@ def targets(world: World) -> dict[str, Target]:
     for scene, victim, bombs in _PLACES:
         for name, bomb in bombs.items():
             action = partial(_explode, world, scene, victim, bomb)
-            found[f"{scene}:{victim}:{name}"] = Target(action, once=True, quick=int(name in _QUICK))
+            found[f"{scene}:{victim}:{name}"] = Target(action, once=True, quick=int((victim, name) in _QUICK))
     return found
 
 
@@ -450,4 +450,8 @@ _PLACES: tuple[tuple[str, str, dict[str, Bomb]], ...] = (
     ("import-jpg", "cimd/training/1/label0_.jpg", _ODD),
     ("import-isbi", "isbi/training02_01_t2_pp.nii", _ODD),
 )
-_QUICK = ("aliases", "base 4096", "brackets", "8-bit floats", "a fifo", "LZMA, bad properties", "empty members behind")
+_QUICK = (
+    *(("run/config.yaml", "aliases"), ("run/config.yaml", "base 4096"), ("run/data.json", "brackets")),
+    *(("run/log.jsonl", "brackets"), ("run/weights.safetensors", "8-bit floats"), ("image.png", "a fifo")),
+    *(("slices.zip", "LZMA, bad properties"), ("own/b/image.nii.gz", "empty members behind")),
+)

@@ -25,7 +25,7 @@ from random import Random
 import torch
 from safetensors.torch import load_file
 from tools.campaign.run import Child, Outcome, Target, Try
-from tools.campaign.scenes import World, written
+from tools.campaign.scenes import FILE_EVENTS, World, written
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VERBS = (
@@ -64,7 +64,7 @@ class Events:
         own = os.getpid()
 
         def hook(name: str, args: tuple[object, ...]) -> None:
-            if name.startswith(("o", "s")) and os.getpid() == own and written(name, args) and self._inside(args[0]):
+            if name in FILE_EVENTS and os.getpid() == own and written(name, args) and self._inside(args[0]):
                 self.shared[:8] = (self.count + 1).to_bytes(8, "little")
                 if self.at and self.count >= self.at:
                     self.act(name)
