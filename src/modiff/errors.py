@@ -2,7 +2,64 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any, Self
+
+_MOST = 200  # characters of what was found that a message shows
+_MOST_WORDS = 1000  # of any other part of it, some of which name what was found too
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, up to what a message shows: no more of it is written out, however large it is."""
+    text = ""
+    for part in _written(value):
+        text += part
+        if len(text) > _MOST:
+            break
+    return _cut(text, _MOST)
+
+
+def _written(value: object) -> Iterator[str]:
+    if isinstance(value, str | bytes):
+        yield repr(value[: _MOST + 1])
+    elif isinstance(value, date):
+        yield str(value)
+    elif type(value) is int and value.bit_length() > 4 * _MOST:  # writing it would take long, or be refused
+        yield f"a number of about {value.bit_length() * 3 // 10} digits"
+    elif isinstance(value, dict) and type(value) is dict:
+        yield from _joined("{", value.items(), "}")
+    elif isinstance(value, list | tuple) and type(value) in (list, tuple):
+        before, after = "[]" if isinstance(value, list) else ("(", ",)" if len(value) == 1 else ")")
+        yield from _joined(before, ((item,) for item in value), after)
+    else:
+        yield repr(value)
+
+
+def _joined(before: str, items: Iterable[tuple[object, ...]], after: str) -> Iterator[str]:
+    yield before
+    for place, item in enumerate(items):
+        yield ", " if place else ""
+        for position, part in enumerate(item):
+            yield ": " if position else ""
+            yield from _written(part)
+    yield after
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _words(value: object) -> str:
+    """What was found, as a message shows it: texts and names of files bare, plain data as Python writes them."""
+    plain = type(value) in (dict, list, tuple, int)
+    return _cut(shown(value) if plain else str(value), _MOST)
+
+
+_ODD = re.compile(r"[^ -~]")
 
 
 def counted(number: int, noun: str, form: str = "") -> str:
@@ -10,6 +67,21 @@ def counted(number: int, noun: str, form: str = "") -> str:
     ending = "es" if noun.endswith("s") else "s"
     plural = f"{noun[:-2]}es" if noun.endswith("is") else f"{noun}{ending}"
     return f"{number:{form}} {noun if number == 1 else plural}"
+
+
+def printable(text: str, *, keep: str = "", escape: Callable[[str], str] = lambda letter: ascii(letter)[1:-1]) -> str:
+    """Text without what steers a terminal, turns the writing direction or is not Unicode: the one rule for all output.
+
+    Names are other people's text. Control and formatting characters, and the lone surrogates that stand for bytes of a
+    file name that are not UTF-8, become escapes as Python has them: \\x1b, \\u202e, \\udcff. keep: what stays.
+    """
+
+    def shown(match: re.Match[str]) -> str:
+        letter = match[0]
+        stays = letter.isprintable() or letter in keep or unicodedata.category(letter) == "Zs"
+        return letter if stays else escape(letter)
+
+    return text if text.isprintable() else _ODD.sub(shown, text)
 
 
 class ModiffError(Exception):
@@ -27,12 +99,21 @@ class ModiffError(Exception):
     ) -> None:
         self.message, self.path, self.field = message, path, field
         self.found, self.expected, self.hint = found, expected, hint
-        known = {"found": found, "expected": expected}
-        facts = "; ".join(f"{word} {value}" for word, value in known.items() if value is not None)
+        known = {"found": None if found is None else _words(found), "expected": expected}
+        facts = "; ".join(f"{word} {_cut(str(part), _MOST_WORDS)}" for word, part in known.items() if part is not None)
         self.details = ". ".join(part for part in (facts, hint) if part)  # what the line says after the message
-        where = "".join(f"{part}: " for part in (path, field) if part is not None)
-        text = f"{where}{message}{f'; {facts}' if facts else ''}{'' if hint is None else f'. {hint}'}"
-        super().__init__(" ".join(text.split()))
+        where = "".join(
+            f"{part}: " for part in (path, None if field is None else _cut(field, _MOST)) if part is not None
+        )
+        text = (
+            f"{where}{_cut(message, _MOST_WORDS)}{f'; {facts}' if facts else ''}{'' if hint is None else f'. {hint}'}"
+        )
+        super().__init__(printable(" ".join(text.split())))
+
+    def at(self, path: str | Path) -> Self:
+        """The same error about a file."""
+        more: dict[str, Any] = {"found": self.found, "expected": self.expected, "hint": self.hint}
+        return type(self)(self.message, path=path, field=self.field, **more)
 
 
 class DataError(ModiffError):

@@ -17,6 +17,8 @@ RaterChoice = Literal["single", "marking", "all"] | Sequence[int]
 the raters named by number."""
 
 
+_MOST_NAMES, _MOST_EXCHANGEABLE = 1024, 255  # a presence head has a table of (R+1)³ numbers of exchangeable raters
+_MOST_PIXELS = 1 << 26  # of an image: 8192×8192
 SAME_SIZE = 1.1  # ratio of pixel sizes from which things look larger or smaller
 _LATER = ("fold", "spacing_range", "orientation", "fit", "modality")  # left out where they are not known
 _SIDES = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
@@ -57,14 +59,22 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         for name in ("channels", "classes", "raters"):
-            if not getattr(self, name):
+            names, most = getattr(self, name), _MOST_EXCHANGEABLE if self.exchangeable_raters else _MOST_NAMES
+            if not names:
                 raise DataError("is empty", field=name, expected="one name or more")
+            if len(names) > (most if name == "raters" else _MOST_NAMES):
+                raise DataError("are too many", field=name, found=len(names), expected=f"at most {most}")
         if self.sides is not None and sorted("LPS"[_SIDES[side]] for side in self.sides if side in _SIDES) != [*"LPS"]:
             raise DataError("no such orientation", field="orientation", found=self.orientation, expected="such as LPS")
         for name in ("size", "spacing", "spacing_range"):
             pair = getattr(self, name)
             if pair is not None and (len(pair) != 2 or not all(0 < value < math.inf for value in pair)):
                 raise DataError("is out of range", field=name, found=pair, expected="two numbers above 0")
+        if self.size is not None and math.prod(self.size) > _MOST_PIXELS:
+            raise DataError("is out of range", field="size", found=self.size, expected=f"at most {_MOST_PIXELS} pixels")
+        for name in ("images", "fold"):
+            if (getattr(self, name) or 0) < 0:
+                raise DataError("is negative", field=name, found=getattr(self, name))
 
     @property
     def prompted(self) -> bool:

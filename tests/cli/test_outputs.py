@@ -17,7 +17,8 @@ from PIL import Image
 from small_training import MODEL
 
 from modiff import cli
-from modiff.io.files import alone, output_folder
+from modiff.errors import DataError
+from modiff.io.files import alone, output_folder, replacing_all, write_text
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +187,22 @@ def test_a_store_that_another_program_writes(made, tmp_path, capsys):
         assert cli.main(["check", str(store)]) == 2
         assert "in use by another program" in capsys.readouterr().out
         other.communicate()
+
+
+def test_a_figure_stays_away_where_its_numbers_cannot_be_written(tmp_path):
+    def both() -> None:
+        with replacing_all(tmp_path / "a.json", tmp_path / "a.png") as (record, figure):
+            figure.write_text("drawn")
+            with files_up_to(1000):
+                write_text(record, "x" * 2000)
+
+    with pytest.raises(DataError, match=rf"^{tmp_path}/a\.json: cannot be written"):
+        both()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("before", ["", "--html {out}", "--json", "--as folder --show 1"])
+def test_options_of_a_source_stand_behind_all_of_check(made, tmp_path, before):
+    words = ["check", str(made / "raters"), *before.format(out=tmp_path / "page").split()]
+    assert cli.main([*words, "--", "--image", "{case}/0", "--mask", "{case}/{rater}"]) in (0, 2)
+    assert (tmp_path / "page").exists() == ("--html" in before)

@@ -74,9 +74,9 @@ def test_the_lidc_preset_has_both_of_the_papers_modules_on():
         ("training: 3", "training: is a group of settings"),
         ("model: {diffusion: {prediction: noise}}", "'eps' or 'v' or 'x0'"),
         ("- 1\n- 2", "not a mapping"),
-        ("a: [", "line 1, column 5: is not YAML"),
-        ("seed: 2026-13-45", "is not YAML; found month must be in"),
-        ("seed: !!bool x", "is not YAML"),
+        ("a: [", "line 2, column 1: is not YAML"),
+        ("seed: 2026-13-45", "line 1, column 7: is not YAML; found '2026-13-45', which is not timestamp"),
+        ("seed: !!bool x", "is not YAML; found 'x', which is not bool"),
         ("model: !!python/object/apply:os.system ['true']", "is not YAML"),
     ],
 )

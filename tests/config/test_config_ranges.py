@@ -93,11 +93,13 @@ def test_a_file_cannot_hold_what_is_not_finite(tmp_path):
 def test_the_message_names_field_value_range_and_unit():
     with pytest.raises(ConfigError) as caught:
         check_ranges(build_config(changes={"training": {"batch_size": 0}, "model": {"unet": {"base": 16}}}))
-    assert str(caught.value) == "training.batch_size: is out of range; found 0; expected 1 or more images"
+    assert str(caught.value) == "training.batch_size: is out of range; found 0; expected from 1 to 65536 images"
 
 
 def test_numbers_of_a_tuple_are_checked_one_by_one():
-    with pytest.raises(ConfigError, match=r"model\.ldf\.kernels: .* found \[3, 4\]; expected one or more values"):
+    with pytest.raises(
+        ConfigError, match=r"model\.ldf\.kernels: .* found \[3, 4\]; expected 1 to 16 values, each from 1 to 127, odd"
+    ):
         check_ranges(build_config(changes={"model": {"ldf": {"kernels": [3, 4]}}}))
 
 

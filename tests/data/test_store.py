@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ from store_helpers import make_info
 
 from modiff.config.data import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
+from modiff.data.loading import load
 from modiff.data.store import Store, StoreWriter
 from modiff.errors import DataError
 
@@ -207,5 +209,59 @@ def test_the_fingerprint_does_not_depend_on_compression(small_store: Path, monke
 def test_content_that_was_changed_fails_verification(small_store: Path) -> None:
     with h5py.File(small_store, "r+") as file:
         file["read"][0, 0] = 0
+        del file.attrs["checksum"]  # as in stores of 0.1
     with Store.open(small_store) as store, pytest.raises(DataError, match="content was changed"):
+        store.verify()
+
+
+def test_a_folder_is_not_called_missing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is a folder, not a store.*modiff import"):
+        Store.open(tmp_path)
+
+
+TABLES = ("case", "patient", "split", "read", "affine", "item_spacing", "valid", "slice_index")
+TABLES += ("provenance", "fold", "fold_patient", "adler32")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_flipped_bit_of_a_table_is_refused(small_store: Path, name: str) -> None:
+    with h5py.File(small_store) as file:
+        if name not in file:
+            pytest.skip("a table that this store has not")
+        offset, size = file[name].id.get_offset(), file[name].id.get_storage_size()
+    data = small_store.read_bytes()
+    for bit in random.Random(name).sample(range(8 * size), min(40, 8 * size)):
+        damaged = bytearray(data)
+        damaged[offset + bit // 8] ^= 1 << bit % 8
+        small_store.write_bytes(damaged)
+        with pytest.raises(DataError) as caught:
+            Store.open(small_store)
+        assert str(caught.value).startswith(str(small_store))
+
+
+@pytest.mark.parametrize(
+    "change", [{"licence": np.bytes_("CC0")}, {"source": np.bytes_("x")}, {"notes": np.array([b"y"])}], ids=str
+)
+def test_an_attribute_that_was_changed_is_refused(small_store: Path, change: dict[str, object]) -> None:
+    with h5py.File(small_store, "r+") as file:
+        file.attrs.update(change)
+    with pytest.raises(DataError, match="damaged, or changed since it was written"):
+        Store.open(small_store)
+
+
+@pytest.mark.parametrize("name", ["image", "masks"])
+def test_a_slice_that_was_replaced_is_refused_where_it_is_read(small_store: Path, name: str) -> None:
+    with h5py.File(small_store, "r+") as file:
+        file[name][2] = 1 - np.minimum(file[name][2], 1)
+    with pytest.raises(DataError, match=r"p2/slice-2: damaged, or changed since it was written"):
+        load(small_store)
+
+
+def test_a_store_without_checksums_is_read_and_has_the_same_fingerprint(small_store: Path) -> None:
+    with Store.open(small_store) as store:
+        before = store.fingerprint()
+    with h5py.File(small_store, "r+") as file:  # as 0.1 wrote it
+        del file["adler32"], file.attrs["checksum"]
+    assert load(small_store).fingerprint == before
+    with Store.open(small_store) as store:
         store.verify()

@@ -85,6 +85,12 @@ def test_other_pixels_are_noted(store: Any, side: float, told: bool) -> None:
     assert any("pixels of" in note for note in notes(loaded(spacing=[side, side]), store(), "test")) == told
 
 
+def test_what_a_store_lacks_is_noted(store: Any) -> None:
+    assert notes(loaded(), store(notes=("cut off: ann loses 2 of 9 marked pixels",)), "test") == [
+        "the store: cut off: ann loses 2 of 9 marked pixels"
+    ]
+
+
 def test_another_modality_or_fit_is_noted(store: Any) -> None:
     found = notes(loaded(modality="CT", fit="crop"), store(modality="MR", fit="resize"), "test")
     assert [note.partition("of ")[2] for note in found] == [

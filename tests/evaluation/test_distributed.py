@@ -9,6 +9,7 @@ import torch.multiprocessing as mp
 import two_processes
 from oracles import Soft, discs
 
+from modiff.errors import CheckpointError
 from modiff.evaluation import distributed as processes
 from modiff.evaluation.evaluate import evaluate
 
@@ -45,3 +46,31 @@ def test_the_work_is_shared(both):
 
 def test_alone_a_process_has_everything():
     assert (processes.rank(), processes.count(), processes.gather([1, 2, 3])) == (0, 1, [1, 2, 3])
+
+
+ROW = {"case": "a", "patient": "p", "stratum": "none", "raters": 4, "values": {"ged": 0.5, "ci": None}, "seconds": {}}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(json.dumps({key: value for key, value in ROW.items() if key != name}) for name in ROW),
+        *(json.dumps(ROW | {name: [1]}) for name in ROW),
+        json.dumps(ROW | {"values": {"ged": "0.5"}}),
+        json.dumps(ROW | {"control": {"case": "b"}}),
+        json.dumps(ROW | {"more": 1}),
+        "[" * 100_000 + "]" * 100_000,
+        '{"case": "a", "case": "b"}',
+        "[]",
+        "9" * 5000,
+    ],
+)
+def test_rows_that_are_not_as_they_were_written_are_refused(tmp_path, line):
+    kept = processes.PartialRows(tmp_path / "test.json", {"seed": 1})
+    path = tmp_path / "test.partial-0.jsonl"
+    begun = json.dumps({"identity": {"seed": 1}}) + "\n" + json.dumps(ROW) + "\n"
+    path.write_text(begun + json.dumps(ROW | {"case": "b", "values": {"ged": float("nan")}}) + "\n")
+    assert [row["case"] for row in kept.read()] == ["a", "b"]
+    path.write_text(begun + line + "\n")
+    with pytest.raises(CheckpointError, match=r"partial-0\.jsonl.*that cannot be read.*--restart"):
+        kept.read()

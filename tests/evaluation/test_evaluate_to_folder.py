@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,9 +19,11 @@ from modiff.data.loading import load
 from modiff.data.store import StoreWriter
 from modiff.data.store_format import StoreInfo
 from modiff.errors import CheckpointError, DataError
+from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import evaluate_to_folder
 from modiff.evaluation.records import EMPTY, read_csv, read_result, select
 from modiff.evaluation.scoring import EvaluationSettings
+from modiff.io.checksum import read_lines, stamped_json
 from modiff.types import Samples
 
 SMALL = EvaluationSettings(ns=(2, 4), resamples=100)
@@ -270,3 +274,41 @@ def test_samples_that_are_all_empty_are_told_of(store, tmp_path, value):
 
     written = evaluated(store, tmp_path, model=Constant())
     assert (EMPTY in read_result(written).made["notes"]) is (value == 0)
+
+
+def test_no_flipped_bit_of_unfinished_rows_gives_another_table(store, tmp_path):
+    whole = evaluated(store, tmp_path / "whole").with_suffix(".csv").read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(store, tmp_path / "kept", Interrupted(2))
+    data, rng = (tmp_path / "kept" / "test.partial-0.jsonl").read_bytes(), random.Random(0)
+    for number in range(20):
+        bit, folder = rng.randrange(8 * len(data)), tmp_path / str(number)
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        folder.mkdir()
+        (folder / "test.partial-0.jsonl").write_bytes(damaged)
+        with suppress(CheckpointError):
+            assert evaluated(store, folder).with_suffix(".csv").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "change", [{"values": [1]}, {"case": None}, {"seconds": {"5": "x"}}, {"control": {"case": "a"}}]
+)
+def test_rows_that_an_evaluation_does_not_write_are_refused(store, tmp_path, change):
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(store, tmp_path, Interrupted(2))
+    part = tmp_path / "test.partial-0.jsonl"
+    first, *rows = read_lines(part)
+    part.write_text("".join(map(stamped_json, [first, *rows[:-1], rows[-1] | change])))
+    with pytest.raises(CheckpointError, match=r"line \d+: rows of an unfinished evaluation: not a row.*--restart"):
+        evaluated(store, tmp_path)
+
+
+def test_a_table_that_was_changed_is_refused(store, tmp_path):
+    written = evaluated(store, tmp_path)
+    table = written.with_suffix(".csv")
+    head, row, rest = table.read_text().split("\n", 2)
+    case, patient, more = row.split(",", 2)
+    table.write_text(f"{head}\n{case},{patient}0,{more}\n{rest}")  # another patient: no mean differs
+    with pytest.raises(DataError, match=r"test\.csv: SHA-256: is damaged"):
+        read_results(written)

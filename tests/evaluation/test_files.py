@@ -91,7 +91,7 @@ def test_scores_are_those_of_the_evaluation_of_the_same_samples(tmp_path, store,
 def test_the_files_are_of_one_form_with_those_of_an_evaluation(tmp_path, predictions, store):
     score(predictions, "--truth", store, "-n", 4, "-o", tmp_path / "s")
     content = json.loads((tmp_path / "s" / "test.json").read_text())
-    assert set(content) == {"schema", "made", "strata", "results"}
+    assert set(content) == {"schema", "made", "strata", "results", "checksum"}
     made = content["made"]
     assert {"command", "commit", "versions", "device", "store", "model", "date", "seed", "split", "settings"} <= set(
         made

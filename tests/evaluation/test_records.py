@@ -42,6 +42,7 @@ def written(tmp_path):
 
 def edited(path, change):
     content = json.loads(path.read_text())
+    del content["checksum"]
     change(content)
     path.write_text(json.dumps(content))
     return path

@@ -1,4 +1,4 @@
-"""Small CCDM and CIMD networks and batches whose true distribution is known."""
+"""Small CCDM, CIMD and MedFM networks and batches whose true distribution is known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ TINY = {
 def small(method: str, *, channels: int = 1, classes: int = 1, raters: int = 2, **changes: Any) -> Segmenter:
     """A narrow network with fixed weights."""
     torch.manual_seed(0)
-    config = build_config(method=method, changes={"model": {**TINY, **changes}}).model
+    settings = {name: value for name, value in TINY.items() if name != "steps" or method != "medfm"}  # it has no chain
+    config = build_config(method=method, changes={"model": {**settings, **changes}}).model
     return build(method, config, DataSpec.of(channels=channels, classes=classes, raters=raters))
 
 

@@ -29,7 +29,7 @@ DIGITS, EXACT = 10, 1e-9
 SMALLEST = 1e-7  # what is below it in both is rounding
 # Where, when and how long; and sentences, whose words may be improved.
 VOLATILE = {"path", "command", "commit", "date", "versions", "device", "notes", "card"}
-VOLATILE |= {"seconds", "seconds_per_image", "images_per_second"}
+VOLATILE |= {"seconds", "seconds_per_image", "images_per_second", "checksum", "csv_sha256"}  # of times and places too
 
 
 @cache

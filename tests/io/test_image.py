@@ -36,6 +36,12 @@ def forged_png(width: int, height: int, *, depth: int = 8, colour: int = 0, data
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
+def forged_bmp(width: int, height: int) -> bytes:
+    """An 8-bit BMP whose header says what it likes."""
+    form = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 0, 0, 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", 99, 0, 0, 54 + 1024) + form + bytes(4 * 256) + bytes(99)
+
+
 def npy(header: str, data: bytes = b"") -> bytes:
     text = header.encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
@@ -65,6 +71,16 @@ def test_tiff_whose_white_is_zero_is_inverted(tmp_path, array):
     np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0, 0], np.iinfo(array.dtype).max - array)
 
 
+def test_a_mask_whose_white_is_zero_says_what_is_read_as_marked(tmp_path):
+    mask = np.tri(6, dtype=bool)
+    tifffile.imwrite(tmp_path / "mask.tif", mask)  # booleans: white is zero
+    volume = read_image(tmp_path / "mask.tif", mask=True)
+    np.testing.assert_array_equal(volume.array[0, 0] != 0, ~mask)  # as viewers show it
+    assert volume.notes == ("0 is white in it: values are read as viewers show them",)
+    tifffile.imwrite(tmp_path / "mask.tif", mask, photometric="minisblack")
+    assert read_image(tmp_path / "mask.tif", mask=True).notes == ()
+
+
 def test_colour_comes_channels_first(tmp_path):
     colours = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
     Image.fromarray(colours).save(tmp_path / "image.png")
@@ -77,7 +93,7 @@ def test_an_opaque_alpha_channel_is_dropped(tmp_path):
 
 
 @pytest.mark.parametrize("mask", [False, True])
-@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "gif"])
 def test_a_palette_of_greys_is_read_as_it_is_seen(tmp_path, suffix, mask):
     image = Image.fromarray(GREY8).convert("RGB").quantize(256)
     image.save(tmp_path / f"image.{suffix}")
@@ -85,7 +101,22 @@ def test_a_palette_of_greys_is_read_as_it_is_seen(tmp_path, suffix, mask):
     np.testing.assert_array_equal(read_image(tmp_path / f"image.{suffix}", mask=mask).array, GREY8[None, None])
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("suffix", ["bmp", "gif"])
+@pytest.mark.parametrize("mask", [False, True])
+def test_grey_values_survive_bmp_and_gif(tmp_path, suffix, mask):
+    Image.fromarray(GREY8).save(tmp_path / f"image.{suffix}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"image.{suffix}", mask=mask).array, GREY8[None, None])
+    Image.fromarray(GREY8 > 100).save(tmp_path / f"mask.{suffix}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"mask.{suffix}", mask=True).array[0, 0] > 0, GREY8 > 100)
+
+
+def test_colour_of_a_bmp_survives(tmp_path):
+    colours = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    Image.fromarray(colours).save(tmp_path / "image.bmp")
+    np.testing.assert_array_equal(read_image(tmp_path / "image.bmp").array[:, 0], colours.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp", "gif"])
 def test_a_palette_of_colours_is_colours_or_a_masks_indices(tmp_path, suffix):
     indices = np.arange(35, dtype=np.uint8).reshape(5, 7) % 3
     image = Image.fromarray(indices, "P")
@@ -168,6 +199,12 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     pages = io.BytesIO()
     tifffile.imwrite(pages, np.zeros((3, 8, 8), np.uint8), photometric="minisblack")
     add("several pages", pages.getvalue(), "several pages")
+    moving = io.BytesIO()
+    Image.fromarray(GREY8).save(moving, "GIF", save_all=True, append_images=[Image.fromarray(255 - GREY8)])
+    add("moving gif", moving.getvalue(), "several pages")
+    add("cut gif", moving.getvalue()[:20], "not a readable GIF")
+    add("forged bmp", forged_bmp(23_100, 23_100), "more data than the file can hold")
+    add("enormous bmp", forged_bmp(60_000, 60_000), "declares more data than allowed")
     colour = io.BytesIO()
     tifffile.imwrite(colour, np.zeros((8, 8, 3), np.uint16), photometric="rgb")
     add("deep colour tiff", colour.getvalue(), "8 bits per colour|not a readable TIFF")
@@ -181,7 +218,7 @@ BROKEN = [
     *("jpeg", "empty file", "text", "truncated", "header only", "bomb", "enormous", "endless side"),
     *("16-bit colour", "one bit", "gzip", "dicom", "pickled array", "array of text", "vector", "no pixels"),
     *("short array", "lying array", "negative shape", "code as header", "several pages", "deep colour tiff"),
-    "see-through",
+    *("see-through", "moving gif", "cut gif", "forged bmp", "enormous bmp"),
 ]
 
 
@@ -213,11 +250,11 @@ def test_a_stated_limit_holds(tmp_path):
         read_image(tmp_path / "image.png", limits=Limits(max_bytes=34))
 
 
-@pytest.mark.parametrize("kind", ["png", "tif", "npy"])
+@pytest.mark.parametrize("kind", ["png", "tif", "npy", "bmp", "gif"])
 def test_damaged_bytes_give_an_image_or_a_data_error(tmp_path, kind):
     """A few hundred flipped bytes: whatever the decoder makes of them, nothing else comes out."""
     source = tmp_path / f"whole.{kind}"
-    array = np.random.default_rng(1).integers(0, 65535, (9, 11), dtype=np.uint16)
+    array = np.random.default_rng(1).integers(0, 255, (9, 11), dtype=np.uint8 if kind in ("bmp", "gif") else np.uint16)
     np.save(source, array) if kind == "npy" else Image.fromarray(array).save(source)
     whole = source.read_bytes()
     rng = np.random.default_rng(2)

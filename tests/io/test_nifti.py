@@ -259,6 +259,24 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         read_nifti(_save(tmp_path / "a.nii", array))
 
 
+@pytest.mark.parametrize("place", ["before", "between", "behind"])
+def test_thousands_of_gzip_members_are_refused(tmp_path: Path, place: str) -> None:
+    data, empty = _save(tmp_path / "a.nii", _array()).read_bytes(), gzip.compress(b"") * 5000
+    parts = [gzip.compress(data[:400]), gzip.compress(data[400:])]
+    parts.insert(("before", "between", "behind").index(place), empty)
+    (tmp_path / "b.nii.gz").write_bytes(b"".join(parts))
+    with pytest.raises(DataError, match="too many gzip members"):
+        read_nifti(tmp_path / "b.nii.gz")
+
+
+def test_members_of_64_kib_as_bgzip_writes_them_and_zeros_behind_are_read(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 9, (200, 200, 20)).astype(np.uint8)
+    data = _save(tmp_path / "a.nii", array).read_bytes()
+    blocks = [gzip.compress(data[at : at + 65_280]) for at in range(0, len(data), 65_280)]
+    (tmp_path / "b.nii.gz").write_bytes(b"".join(blocks) + bytes(100_000))
+    np.testing.assert_array_equal(read_nifti(tmp_path / "b.nii.gz").array[0].T, array)
+
+
 def test_what_follows_a_gzip_member_and_is_none_is_refused(tmp_path: Path) -> None:
     path = _save(tmp_path / "a.nii.gz", _array())
     path.write_bytes(path.read_bytes() + b"trailing")

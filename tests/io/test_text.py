@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import unicodedata
 from pathlib import Path
 from zipfile import ZipInfo
 
+import pandas as pd
 import pytest
 
-from modiff.errors import DataError
-from modiff.io.text import is_litter, name_in_zip, one_spelling, read_json_text, read_table, read_text
+from modiff.errors import DataError, printable
+from modiff.io.text import (
+    csv_text,
+    is_litter,
+    name_in_zip,
+    one_spelling,
+    read_json_text,
+    read_table,
+    read_text,
+)
+from modiff.plain import json_text
 
 NAME = unicodedata.normalize("NFC", "Ölund, p3")
 ROWS = [("line 2", {"case": NAME, "patient": "p3"}), ("line 3", {"case": "b", "patient": "p4"})]
@@ -132,3 +145,39 @@ def test_what_is_no_json_is_one_line(tmp_path: Path, text: str) -> None:
 
 def test_one_spelling_of_names() -> None:
     assert one_spelling("  O\u0308lund ") == "Ölund"
+
+
+FORMULAS = ["=1+1", "@SUM(1)", "+1", "-2+3", "\uff1d1", "'=1", "''-1", "a;=1", "a, b", 'a "b"', "=1,2"]
+PLAIN_NAMES = ["p-1", "'a", "3=2", "Ölund", "-", "ab;c"]
+
+
+@pytest.mark.parametrize("name", FORMULAS + PLAIN_NAMES)
+def test_a_name_in_a_table_is_no_formula_and_is_read_as_it_was(tmp_path, name):
+    text = csv_text(pd.DataFrame({"case": [name], name: ["b"], "value": [-0.5]}))
+    (heads, cells) = csv.reader(io.StringIO(text))
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in (*heads, *cells[:2]))
+    assert cells[2] == "-0.5"
+    for row in csv.reader(io.StringIO(text), delimiter=";"):  # as a spreadsheet splits it in many countries
+        assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row[1:])
+    (tmp_path / "table.csv").write_text(text, encoding="utf-8")
+    ((_, row),) = read_table(tmp_path / "table.csv", ["case", name], kind="table")
+    assert row == {"case": name, name: "b"}
+
+
+def test_a_table_has_one_line_per_row_and_nothing_that_steers_a_terminal():
+    frame = pd.DataFrame({"case": ["a\nb", "\x1b[31m\udcff"], "n": [1, 2], "value": [0.25, None]})
+    assert csv_text(frame) == "case,n,value\na\\nb,1,0.25\n\\x1b[31m\\udcff,2,\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["\x1b[31m", "\x9b", "\u202e", "\udcff", "\U000e0041", "a\nb", "Ölund – 山田\u3000太郎"]
+)
+def test_json_is_read_back_as_it_was_and_steers_nothing(name):
+    text = json_text({name: [name]}, indent=1)
+    assert json.loads(text) == {name: [name]}
+    assert text.encode()
+    assert printable(text, keep="\n") == text
+
+
+def test_one_spelling_is_printable():
+    assert one_spelling(" a\x1b\udcff ") == "a\\x1b\\udcff" == one_spelling(one_spelling(" a\x1b\udcff "))

@@ -1,4 +1,4 @@
-"""What holds of CCDM and CIMD alike: samples, steps, shapes, gradients, and MoDiff's ideas as options."""
+"""What holds of CCDM, CIMD and MedFM alike: samples, steps, shapes, gradients, and MoDiff's ideas as options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from modiff.nn.windows import NoiseField
 from modiff.rng import normal
 from modiff.types import Batch, DataSpec
 
-METHODS = ["ccdm", "cimd"]
+CHAINS = ["ccdm", "cimd"]
+METHODS = [*CHAINS, "medfm"]
 HURDLE = {"mode": "hurdle", "base": 8, "multipliers": [1, 2]}
 
 
@@ -84,7 +85,7 @@ def test_a_sample_takes_as_many_evaluations_as_asked(method, steps):
     assert len(image_work) == 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CHAINS)
 def test_more_steps_than_the_chain_has_are_refused(method):
     with pytest.raises(ConfigError, match="20"):
         lively(method).sample(torch.rand(1, 1, 16, 16), 1, seeds=torch.arange(1), steps=21)

@@ -89,6 +89,17 @@ def test_one_channel_is_one_file_of_any_name(files: Any, words: tuple[str, ...])
     assert order(files(*words), ("flair",)) == ([0], [])
 
 
+def test_a_file_of_several_channels_is_taken_in_its_order_with_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 2, 2), np.uint8), np.eye(4)), path)
+    scan, given = read_channels([path]), [(None, path)]
+    (note,) = arranged(scan, given, ("flair", "t1"))[2]
+    assert "in its order, as flair, t1" in note
+    assert arranged(scan, given, ("channel 1", "channel 2"))[2] == []
+    with pytest.raises(DataError, match="several channels in the file of one"):
+        arranged(scan, [("flair", path)], ("flair", "t1"))
+
+
 def test_a_file_whose_name_has_an_equals_sign_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a=b.nii").touch()

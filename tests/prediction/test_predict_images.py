@@ -14,7 +14,9 @@ from discs import Discs
 
 from modiff.errors import ConfigError, DataError
 from modiff.prediction.predict import PredictionWarning, Predictor, content_hash
+from modiff.prediction.windows import plan_windows
 from modiff.rng import seeds_for
+from modiff.types import DataSpec
 
 
 def quiet(predictor: Predictor, image: Any, **options: Any) -> Predictor:
@@ -257,3 +259,10 @@ def test_summary_uses_the_last_samples(predictor, image):
     np.testing.assert_allclose(mean, samples.maps[0].mean(0).numpy(), atol=1e-6)
     assert predictor.summary(threshold=0.99).masks.sum() < predictor.summary().masks.sum()
     assert replace(predictor.summary(), spacing=(2.0, 3.0)).pixel_area == 6
+
+
+@pytest.mark.parametrize("prompt", ["centre", "none"])
+def test_an_image_far_smaller_than_the_training_images_is_not_padded_to_their_size(model, prompt):
+    data = DataSpec.of(size=(8192, 8192), prompt=prompt)
+    with pytest.raises(DataError, match=r"far smaller than .*; found 40×30; expected 8192×8192"):
+        plan_windows(model, data, (1, 30, 40))

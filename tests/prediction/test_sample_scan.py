@@ -310,7 +310,7 @@ class TestDicom:
         assert command("window", series, "-n", 1, "-o", "out") == 2
         assert f"{last}: the file is empty" in capsys.readouterr().err
         assert command("window", series, "-n", 1, "-o", "out", "--skip-broken") == 0
-        said = f"{last.name} is left out: the file is empty"
+        said = f"{last.name} cannot be read and is left out: the file is empty"
         assert said in capsys.readouterr().err
         assert summary()["warnings"][0] == "files of the series that cannot be read are left out: 1"
         assert last.name not in Path("out/summary.json").read_text()  # it may be the patient's

@@ -23,9 +23,11 @@ NARROW = {
     "cflow": ["--model.channels", "[8,8,8,8]"],
     "unet": ["--model.channels", "[8,8,8]"],
     "mose": ["--model.channels", LEVELS],
+    "ssn": ["--model.channels", "[8,8,8]"],
+    "medfm": ["--model.unet.base", "8", "--model.unet.groups", "4", "--model.unet.head_width", "8"],
 }
 PRESETS = {"lidc": "modiff", "paper": "modiff", "quick": "modiff"} | {
-    name: name for name in ("cimd", "ccdm", "prob_unet", "cflow", "mose", "unet")
+    name: name for name in ("cimd", "ccdm", "prob_unet", "cflow", "mose", "ssn", "medfm", "unet")
 }
 SHORT = ["--training.batch_size", "4", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
 LOGGED = ["--training.decay", "constant", "--training.log_every", "1", "--training.validate_every", "2"]

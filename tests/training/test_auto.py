@@ -51,6 +51,12 @@ def test_the_best_known_settings_are_found_for_lesion_crops():
     assert found.training.learning_rate == lidc.training.learning_rate
 
 
+def test_large_images_without_a_prompt_are_seen_in_squares_with_marks_anywhere_in_them():
+    found = chosen(whole((811, 1024), 136.0))
+    assert (found["model.crop"], found["model.crop_jitter"], found["model.unet.stem"]) == (256, 64, 8)
+    assert chosen(whole((64, 80), 11.0))["model.crop"] == 0
+
+
 def test_marks_are_measured_in_training_images_only(tmp_path):
     mask = np.zeros((64, 64), bool)
     mask[24:40, 30:34] = True  # 16 by 4, and 8 to either side of the middle

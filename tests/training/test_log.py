@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from modiff.errors import ConfigError
+from modiff.io.checksum import read_lines
 from modiff.training import log
 from modiff.training.log import MetricsLog, check_logger, open_logger
 
@@ -18,7 +17,7 @@ def place(step):
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return read_lines(path)
 
 
 def test_a_line_is_the_mean_of_the_steps_since_the_last(tmp_path):

@@ -110,6 +110,8 @@ SMALL = {
         "unet": {"base": 8, "multipliers": [1, 2], "attention": [2], "blocks": 1, "groups": 2},
         "latent_widths": [8, 8],
     },
+    "ssn": {"channels": [8, 8]},
+    "medfm": {"unet": {"base": 8, "multipliers": [1, 2], "attention": [2], "blocks": 1, "head_width": 0, "groups": 2}},
 }
 
 

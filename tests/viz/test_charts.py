@@ -9,13 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modiff.errors import DataError
 from modiff.viz.charts import MAX_POINTS, Chart, charts, draw_chart, read_log
 
 
 def test_only_finite_numbers_of_whole_lines_are_read(tmp_path):
     path = tmp_path / "log.jsonl"
-    path.write_text('{"step": 1, "a": 2.5, "b": "x", "c": NaN, "d": true, "e": null}\n[1]\nnonsense\n{"step": 2')
+    path.write_text('{"step": 1, "a": 2.5, "b": "x", "c": NaN, "d": true, "e": null}\n{"step": 2')
     assert read_log(path) == [{"step": 1.0, "a": 2.5}]
+
+
+@pytest.mark.parametrize("line", ["[1]", "nonsense", '{"step": 2, "a": 1.5, "checksum": "0123456789abcdef"}'])
+def test_a_damaged_line_is_named(tmp_path, line):
+    path = tmp_path / "log.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(DataError, match=r"log\.jsonl: line 2: is damaged"):
+        read_log(path)
 
 
 def test_a_log_that_is_not_there_has_no_lines(tmp_path):

@@ -39,7 +39,7 @@ from modiff.methods.run_folder import (
     check_resumable,
     describe_data,
     load_model,
-    read_json,
+    read_card,
     write_config,
 )
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 SETTINGS = "benchmark.yaml"  # of a run folder: of a training in a process of its own
 ERROR = "error.txt"  # of a run folder: the traceback of the last failure
+_FACTS = ("images_seen", "steps", "seconds")  # of a card
 Say = Callable[[str], None]
 Bar = Callable[[str], "AbstractContextManager[Progress]"]
 
@@ -182,7 +183,7 @@ class _Start:
         else:
             result = train(config, self.data, folder, fold=run.fold, max_seconds=limit, quiet=self.quiet)
             reason, stop = None if result.finished else result.reason, result.signalled
-        card = read_json(folder / CARD)
+        card = read_card(folder / CARD, needed=_FACTS)
         run.images, run.steps, run.seconds = card["images_seen"], card["steps"], card["seconds"]
         if reason is None:
             run.status, run.made = Status.TRAINED, self.state.made
@@ -234,7 +235,7 @@ def train_in_processes(
     if code:
         raise CheckpointError("training ended with an error, printed above", path=folder, found=f"exit status {code}")
     seconds, images = parse_budget(config.training.budget)
-    card = read_json(folder / CARD)
+    card = read_card(folder / CARD, needed=_FACTS)
     # The card has tenths of seconds.
     spent = card["seconds"] >= (seconds or 0.0) - 0.1 if images is None else card["images_seen"] >= images
     return None if spent else "time of this start over"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -10,17 +9,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from modiff.benchmark.plan import EVERYONE, BenchmarkSettings, Row, preset_of
 from modiff.config.fields import typed
 from modiff.data.splits import fold_split
-from modiff.errors import ConfigError, DataError
+from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import SCHEMA, read_json, read_result
+from modiff.io.checksum import stamped_json
 from modiff.io.files import write_text
 from modiff.methods.run_folder import WEIGHTS
+from modiff.methods.weights import check_weights, read_header
 
 STATE = "benchmark.json"
 _FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
@@ -125,7 +124,7 @@ def write_state(state: State, folder: Path) -> None:
             for run in state.runs.values()
         ],
     }
-    write_text(folder / STATE, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / STATE, stamped_json(content, indent=1))
 
 
 def read_state(folder: str | Path) -> State:
@@ -228,9 +227,9 @@ def revise(folder: Path, run: Run, state: State) -> str | None:
     except DataError as error:
         why = str(error)
     try:
-        with safe_open(folder / run.name / WEIGHTS, framework="pt"):
-            pass
-    except (OSError, SafetensorError):
+        check_weights(folder / run.name / WEIGHTS)
+        read_header(folder / run.name / WEIGHTS)
+    except CheckpointError:
         why, status = why or "its weights are gone or damaged", Status.WAITING
     if why is not None:
         run.status = status

@@ -21,10 +21,11 @@ from modiff.benchmark.state import Run, State, Status, read_state
 from modiff.config.evaluation import RESAMPLES
 from modiff.data.loading import MemoryStore, load
 from modiff.data.splits import fold_split
-from modiff.errors import DataError, ModiffError, counted
+from modiff.errors import DataError, ModiffError, counted, printable
 from modiff.evaluation import words
 from modiff.evaluation.source import choose, draw, pictured, strata, subset
-from modiff.io.files import alone, write_bytes, write_text
+from modiff.io.files import alone, replacing_all, write_bytes, write_text
+from modiff.io.text import csv_text
 from modiff.methods.run_folder import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.types import Batch
@@ -136,16 +137,17 @@ def _written(
     numbers = read_numbers(folder, state, resamples=resamples)
     drawn, note = _drawn(folder, state, data, cases, samples, say) if cases > 0 else ([], None)
     figures = {f"{FIGURE}-{i}.png": figure for i, figure in enumerate(drawn, 1)}
+    tables = tables_of(numbers)
+    files = tuple(target / name for name in (MARKDOWN, CSV, PAGE, *figures))
+    with replacing_all(*files) as (text, plain, page, *drawings):
+        for file, figure in zip(drawings, figures.values(), strict=True):
+            write_bytes(file, figure.image)
+        write_text(text, markdown(numbers, tables, figures))
+        write_text(plain, as_csv(numbers))
+        write_text(page, render("tables.html.j2", **_content(numbers, tables, figures)))
     for stale in target.glob(f"{FIGURE}-*.png"):  # of an earlier call that drew more cases
         if stale.name not in figures and re.fullmatch(rf"{FIGURE}-\d+\.png", stale.name):
             stale.unlink()
-    for name, figure in figures.items():
-        write_bytes(target / name, figure.image)
-    tables = tables_of(numbers)
-    write_text(target / MARKDOWN, markdown(numbers, tables, figures))
-    write_text(target / CSV, as_csv(numbers))
-    write_text(target / PAGE, render("tables.html.j2", **_content(numbers, tables, figures)))
-    files = tuple(target / name for name in (MARKDOWN, CSV, PAGE, *figures))
     return WrittenTables(tables, numbers.left_out, files, note)
 
 
@@ -168,7 +170,7 @@ def _drawn(
 
 def as_csv(numbers: Numbers) -> str:
     """Every number of every table in a line of its own; empty where it does not apply."""
-    return numbers.numbers.to_csv(index=False, lineterminator="\n")
+    return csv_text(numbers.numbers)
 
 
 def markdown(numbers: Numbers, tables: Sequence[Table], figures: dict[str, CaseFigure] | None = None) -> str:
@@ -181,7 +183,7 @@ def markdown_text(text: object) -> str:
     """Text that Markdown shows as it is, in one line: neither markup, HTML nor the end of a table's cell."""
     if isinstance(text, Markup):
         return text
-    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = printable(" ".join(str(text).split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _SPECIAL.sub(r"\\\1", line)
 
 

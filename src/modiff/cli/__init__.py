@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module, resources
 
 from modiff.cli.threads import limit_threads
+from modiff.terminal import safe_output
 
 VERBS = ("demo", "import", "info", "check", "train", "evaluate", "compare", "benchmark", "sample", "report")
 MODULES = {"import": "import_"}  # of verbs that cannot be the names of modules
@@ -26,9 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     1 also where nobody reads what it prints any more, as Python has it.
     """
+    with safe_output():
+        return _answered(list(sys.argv[1:] if argv is None else argv))
+
+
+def _answered(words: Sequence[str]) -> int:
     try:
         try:
-            return _run(list(sys.argv[1:] if argv is None else argv))
+            return _run(words)
         finally:
             sys.stdout.flush()  # what cannot be written shows here, not when Python ends
     except OSError as error:  # what no reader or writer has put into words of its own

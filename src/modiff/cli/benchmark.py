@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -33,20 +34,19 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name, None) is None:
             raise ConfigError("is needed to train", field=f"--{name}", found="nothing")
 
-    from rich.console import Console
-
     from modiff.benchmark.plan import rows_of
     from modiff.benchmark.run import benchmark
     from modiff.io.progress import progress_bar
+    from modiff.terminal import console
 
     rows = rows_of(args.methods, ablations=args.ablations, edges=args.edges, controls=args.controls)
     settings = _settings(args)
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    log = console(stderr=True)
 
     def bar(name: str) -> AbstractContextManager[Progress]:
         return progress_bar(f"{name}: samples", "images", quiet=args.quiet)
 
-    say, limit = console.print, parse_time(args.max_time, field="--max-time")
+    say, limit = partial(log.print, soft_wrap=True), parse_time(args.max_time, field="--max-time")
     state = benchmark(rows, settings, args.data, args.output, max_seconds=limit, say=say, bar=bar, quiet=args.quiet)
     wanted = {row.folder(*at) for row in rows for at in product(settings.seeds, state.folds)}
     print(f"{state.counted(wanted)} -> {args.output}")

@@ -36,17 +36,20 @@ def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
     from modiff.evaluation import provenance
     from modiff.evaluation.compare import compare, differences_frame, figure_of, read_methods, write_comparison
     from modiff.evaluation.words import text_table
+    from modiff.io.files import replacing_all
     from modiff.viz.figures import save
 
     methods = read_methods(args.results, args.names, split=args.split, wanted=wanted)
     comparison = compare(methods, args.metrics, seed=args.seed)
     made = provenance.made() | {"seed": args.seed}
-    figure = save(figure_of(comparison, args.stratum), args.output / f"comparison.{args.format}")
-    written = write_comparison(comparison, args.output / "comparison.json", made=made)
+    files = args.output / "comparison.json", args.output / f"comparison.{args.format}"
+    with replacing_all(*files) as (record, figure):
+        save(figure_of(comparison, args.stratum), figure)
+        write_comparison(comparison, record, made=made)
     pairs = combinations([method.name for method in methods], 2)
     frames = {pair: differences_frame(comparison, *pair, args.stratum) for pair in pairs}
     tables = [text_table(rows, heads=dict(zip("ab", pair, strict=True))) for pair, rows in frames.items() if len(rows)]
-    return _print(tables, comparison.notes, written, figure)
+    return _print(tables, comparison.notes, *files)
 
 
 def _seconds(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
@@ -75,5 +78,5 @@ def _print(tables: Sequence[Group], notes: tuple[str, ...], *files: Path) -> int
         console.print(table)
     print_notes(notes)
     for file in files:
-        console.print(str(file), markup=False, highlight=False, soft_wrap=True)
+        console.print(str(file), soft_wrap=True)
     return 0

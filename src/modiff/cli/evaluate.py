@@ -125,4 +125,4 @@ def _show(written: Path) -> None:
     console, result = wide_console(), read_result(written)
     console.print(results_table(result))
     print_notes(result.made["notes"], console)
-    console.print(f"{written}\n{written.with_suffix('.csv')}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{written}\n{written.with_suffix('.csv')}", soft_wrap=True)

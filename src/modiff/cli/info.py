@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial, reduce
@@ -36,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.data.splits import lacking
     from modiff.data.store import Store
     from modiff.io.files import check_file_output
+    from modiff.plain import json_text
 
     if len(args.what) > 1 or _is_model(args.what[0]):
         return _methods(args)
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
             contact_sheet(store, args.contact_sheet, count=args.cases, seed=args.seed, split=args.split)
     if args.json:
-        print(json.dumps(described, indent=2, ensure_ascii=False))
+        print(json_text(described, indent=2))
     else:
         _show(described)
         if empty:
@@ -66,20 +66,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(about: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    # Names are other people's text: square brackets in them are not markup.
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(_facts(about))
-    console.print(_splits(about))
+    from modiff.terminal import console
+
+    terminal = console()
+    terminal.print(_facts(about))
+    terminal.print(_splits(about))
     if raters := about["splits"][-1].get("raters"):  # over all splits, where raters are persons
         table = _table("By rater", "rater", "images read", "marks", "area, pixels: median (5–95 %)")
         for one in raters:
             table.add_row(
                 Text(one["rater"], overflow="fold"), str(one["read"]), _percent(one["marks"]), _area(one["area_pixels"])
             )
-        console.print(table)
+        terminal.print(table)
 
 
 def _facts(about: dict[str, Any]) -> Table:
@@ -176,13 +176,15 @@ def _is_model(name: str) -> bool:
 
 def _methods(args: argparse.Namespace) -> int:
     """Prints what each method costs."""
+    from modiff.plain import json_text
+
     options = {name: getattr(args, name) for name in _OPTIONS if name in args}
     for field in _COUNTS:
         if not 1 <= (found := options.get(field, 1)) <= _LARGEST:
             raise ConfigError("impossible number", field=field, found=found, expected=f"from 1 to {_LARGEST:,}")
     described = [_describe(name, options) for name in args.what]
     if args.json:
-        print(json.dumps([asdict(one) for one in described], indent=2))
+        print(json_text([asdict(one) for one in described], indent=2))
     else:
         _show_methods(described)
     return 0
@@ -240,7 +242,7 @@ def _show_methods(described: list[Description]) -> None:
     console = wide_console()
     images = f"Images of {first.channels}×{first.size}×{first.size}" if alike else "Each method, its preset, its images"
     images += f", {counted(first.n, 'sample')} each" + (f", preset {first.preset}" if alike and first.preset else "")
-    console.print(images, soft_wrap=True, highlight=False)
+    console.print(images, soft_wrap=True)
     widths = [max(len(texts[i]) for texts in rows.values()) + 1 for i in range(len(described))]
     shown, least = 0, max(map(len, rows)) + 1
     while shown < len(described):
@@ -255,7 +257,7 @@ def _show_methods(described: list[Description]) -> None:
             own = texts[shown:end]
             if any(own):
                 table.add_row(heading, *own, style=None if heading.strip() else "bold")
-        console.print(table, highlight=False)
+        console.print(table)
         shown = end
 
 

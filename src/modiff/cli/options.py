@@ -20,16 +20,17 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from modiff.config.fields import HelpFormatter, Parser, help_texts
 from modiff.errors import ConfigError
+from modiff.plain import parse_yaml
 
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": Path}
 
 
-def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
+def parser_of(verb: str, prog: str, kind: type[Parser] = Parser, /, **words: str) -> argparse.ArgumentParser:
     """The parser of a verb. words: what stands in braces in its page; {prog} is the command."""
     page = page_of(verb, **words, prog=prog)
     texts: dict[str, Any] = {name: page.get(name) for name in ("usage", "description", "epilog")}
     absent = argparse.SUPPRESS if page.get("absent") else None
-    made = Parser(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
+    made = kind(prog, formatter_class=HelpFormatter, argument_default=absent, **texts)
     module, _, name = page.get("config", "").rpartition(".")
     config = getattr(import_module(f"modiff.config.{module}"), name) if name else None
     for title, options in page["options"].items():
@@ -47,7 +48,6 @@ def parser_of(verb: str, prog: str, **words: str) -> argparse.ArgumentParser:
 
 def page_of(verb: str, **words: str) -> dict[str, Any]:
     """A verb's page as plain data, its texts with the words that stand in braces."""
-    import yaml
 
     def filled(value: Any) -> Any:
         if isinstance(value, dict):
@@ -57,7 +57,7 @@ def page_of(verb: str, **words: str) -> dict[str, Any]:
         return value
 
     text = (resources.files("modiff.cli") / "verbs" / f"{verb}.yaml").read_text(encoding="utf-8")
-    page: dict[str, Any] = filled(yaml.safe_load(text))
+    page: dict[str, Any] = filled(parse_yaml(text))
     return page
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -25,6 +24,7 @@ parser = partial(parser_of, "sample")
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
+    from modiff.io.checksum import stamped_json
     from modiff.io.files import output_folder
 
     at, spacing, raters = (_numbers(args, name) for name in _LISTS)
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     _warn(called(prediction.scan), [note for note in content["warnings"] if note not in early])
     if args.json:
-        print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+        print(stamped_json(content, indent=1), end="")  # as in summary.json
     else:
         _show(prediction.summary, args.output, prediction.drawn, given_marks=args.raters == "marking")
     return 0
@@ -62,10 +62,10 @@ def _sample(
 
     settings = Settings(**given, **asked(args, SampleConfig))
     predictor = Predictor.from_path(args.model, device=args.device)
-    skipped = scan.skipped
+    left_out = [str(note) for note in scan.notes if note.file]
     scan, paths, guessed = arranged(scan, files, predictor.data.channels)
-    early = [] if folder is None else segmentation_notes(scan)
-    _warn(called(scan), [*skipped, *early])
+    early = [] if folder is None else segmentation_notes(scan, full_header=args.seg_full_header)
+    _warn(called(scan), [*left_out, *early])
     with progress_bar("drawing", "samples", quiet=args.quiet) as progress:
         prediction = predict(scan, predictor, settings, progress=progress)
     prediction = replace(prediction, notes=(*guessed, *prediction.notes))
@@ -74,7 +74,7 @@ def _sample(
         content |= prediction.to_dict()
     else:
         title = f"{Path(called(scan)).name}   model {args.model}, {prediction.drawn}, seed {settings.seed}"
-        content = write_results(folder, prediction, about=content, title=title)
+        content = write_results(folder, prediction, about=content, title=title, full_header=args.seg_full_header)
     return prediction, content, early
 
 
@@ -109,12 +109,12 @@ def _about(
 
 def _show(summary: Summary, output: Path | None, drawn: str, *, given_marks: bool = False) -> None:
     """Prints the distinct hypotheses of an image or scan, presence, agreement and areas or volumes."""
-    from rich.console import Console
     from rich.table import Table
 
     from modiff.prediction.summary import percent
+    from modiff.terminal import console as terminal
 
-    console = Console(highlight=False, markup=False)
+    console = terminal()
     console.print(f"Distinct hypotheses of {drawn}", soft_wrap=True)
     table = Table()
     for name in ("probability", "marks, median (5 %–95 %)", "samples"):

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains and says how it ended."""
     from lightning.fabric.utilities import rank_zero_only
 
-    from modiff.methods.run_folder import CARD, hardly_trained, read_json
+    from modiff.methods.run_folder import CARD, hardly_trained, read_card
     from modiff.training.budget import INTERRUPTED
     from modiff.training.loop import train
 
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
         f"{result.reason}: {counted(result.steps, 'step', ',')}, {counted(result.images, 'image', ',')}, "
         f"{result.seconds / 60:.1f} min{validation} -> {result.folder}"
     )
-    if result.finished and (told := hardly_trained(read_json(result.folder / CARD))):
+    if result.finished and (told := hardly_trained(read_card(result.folder / CARD))):
         say(f"note: {told}")
     if not result.finished:
         say("the same command resumes from here")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 
 from modiff.config.fields import ANY, COUNT, FRACTION, POSITIVE, Range, check, number
 from modiff.errors import ConfigError, DataError
+from modiff.plain import parse_json
 
 FARTHEST = 14.0  # mm, no outline reaches farther from its lesion's centre
 MOST_OFF_CENTRE = 1.4  # mm, of a lesion's centre from the image's middle, in each direction
@@ -87,6 +88,6 @@ class PhantomConfig:
     def from_source(cls, source: str) -> PhantomConfig:
         """The reverse of `source`; DataError for other words, ConfigError for values that cannot be simulated."""
         try:
-            return cls(**json.loads(source.removeprefix(_SOURCE)))
-        except (ValueError, TypeError) as error:
+            return cls(**parse_json(source.removeprefix(_SOURCE)))
+        except (DataError, TypeError) as error:
             raise DataError("not a phantom's configuration", field="source", found=source) from error

@@ -16,14 +16,16 @@ import textwrap
 from argparse import ArgumentParser
 from argparse import HelpFormatter as Plain
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import IO, Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from modiff.errors import ConfigError, DataError, ModiffError
+from modiff.errors import ConfigError, DataError, ModiffError, shown
+from modiff.plain import MAX_DIGITS, MAX_YAML, parse_yaml, read_text
 
 WIDTH = 100  # columns of help, at most
 _PLAIN = (  # what argparse says, and what we say
@@ -45,7 +47,8 @@ _hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 class Range:
     """The finite numbers that a setting may have; of a tuple, each of its items.
 
-    above, below: the end itself is left out. odd: odd numbers only. empty: a tuple may have no items.
+    above, below: the end itself is left out. odd: odd numbers only. empty: a tuple may have no items. most: of its
+    items.
     """
 
     low: float = -math.inf
@@ -54,13 +57,15 @@ class Range:
     below: bool = False
     odd: bool = False
     empty: bool = False
+    most: int | None = None
 
     def allows(self, value: object) -> bool:
         """Whether a number, or every item of a tuple, is finite and within the range; None, not set, is allowed."""
         if value is None:
             return True
         if isinstance(value, tuple):
-            return (self.empty or bool(value)) and all(self.allows(item) for item in value)
+            fits = (not self.empty) <= len(value) <= (self.most or len(value))
+            return fits and all(self.allows(item) for item in value)
         if not isinstance(value, int | float) or not _finite(value):
             return False
         low = value > self.low if self.above else value >= self.low
@@ -80,6 +85,7 @@ class Range:
             words = f"more than {self.low:g}" if self.above else f"{self.low:g} or more"
         words += ", odd" if self.odd else ""
         count = "any number of values" if self.empty else "one or more values"
+        count = f"{'up' if self.empty else '1'} to {self.most} values" if self.most else count
         return f"{count}, each {words}" if several else words
 
 
@@ -106,7 +112,7 @@ def check(config: object, prefix: str = "") -> None:
         if is_dataclass(value):
             check(value, f"{name}.")
         elif get_origin(hints[item.name]) is Literal and not _fits(value, hints[item.name])[0]:
-            raise ConfigError("wrong value", field=name, found=repr(value), expected=_hint_text(hints[item.name]))
+            raise ConfigError("wrong value", field=name, found=shown(value), expected=_hint_text(hints[item.name]))
         elif within is not None and not within.allows(value):
             unit = f" {item.metadata['unit']}" if item.metadata["unit"] else ""
             expected = within.text(several=isinstance(value, tuple)) + unit
@@ -176,8 +182,10 @@ def _fits(value: Any, kind: Any) -> tuple[bool, Any]:
     if kind in (int, float) and isinstance(value, bool):
         return False, value
     # YAML 1.1 reads 1e-3, without a point, and 1.5e3, without a sign, as text.
-    if kind is float and (isinstance(value, int) or (isinstance(value, str) and _NUMBER.fullmatch(value))):
-        return True, float(value)
+    if kind is float and (isinstance(value, int) or (isinstance(value, str) and _NUMBER.fullmatch(value[:MAX_DIGITS]))):
+        with suppress(OverflowError):
+            return True, float(value)
+        return False, value
     return isinstance(value, origin or kind), value
 
 
@@ -200,7 +208,7 @@ def _fitted(value: Any, kind: Any, error: type[ModiffError], path: str | Path | 
     """Plain data as the type hint has it; `error` where it does not fit or is not finite."""
     good, made = _fits(value, kind)
     if not good:
-        raise error("wrong value", path=path, field=field, found=repr(value)[:60], expected=_hint_text(kind))
+        raise error("wrong value", path=path, field=field, found=shown(value), expected=_hint_text(kind))
     if not _finite(made):
         raise error("is out of range", path=path, field=field, found=value, expected="a finite number")
     return made
@@ -220,7 +228,7 @@ def update(config: Any, changes: Mapping[str, Any], *, path: str | Path | None =
         elif isinstance(value, Mapping):
             new[key] = update(current, value, path=path, prefix=f"{name}.")
         else:
-            raise ConfigError("is a group of settings", path=path, field=name, found=repr(value))
+            raise ConfigError("is a group of settings", path=path, field=name, found=shown(value))
     return replace(config, **new)
 
 
@@ -230,25 +238,22 @@ def typed(kind: type[_T], data: Any, message: str, *, path: Path, field: str, op
     message: what the data are not, where their names are wrong.
     """
     hints = _hints(kind)
-    if not isinstance(data, dict) or not hints.keys() - set(optional) <= data.keys() <= hints.keys():
-        found = ", ".join(map(str, data)) if isinstance(data, dict) else type(data).__name__
+    if not isinstance(data, dict):
+        raise DataError(message, path=path, field=field, found=type(data).__name__, expected=", ".join(hints))
+    unknown, missing = data.keys() - hints.keys(), hints.keys() - set(optional) - data.keys()
+    if unknown or missing:
+        found = ", ".join(islice(map(str, sorted(unknown) or data), 20))
         raise DataError(message, path=path, field=field, found=found, expected=", ".join(hints))
     return kind(**{name: _fitted(item, hints[name], DataError, path, f"{field}.{name}") for name, item in data.items()})
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file as plain data; ConfigError if it is not a mapping."""
-    import yaml
-
     try:
-        with open(path, "rb") as file:  # PyYAML knows UTF-8 and UTF-16 by their marks
-            data = _plain_data(file)
-    except OSError as error:
-        raise ConfigError("cannot be read", path=path, found=error.strerror or str(error)) from error
-    except yaml.YAMLError as error:
-        mark, found = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else None
-        raise ConfigError("is not YAML", path=path, field=where, found=found or "other characters than text") from error
+        data = parse_yaml(read_text(path, kind="settings in YAML", most=4 * MAX_YAML))
+    except DataError as error:
+        found, expected = error.found, error.expected
+        raise ConfigError(error.message, path=path, field=error.field, found=found, expected=expected) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -256,28 +261,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
-def _plain_data(source: str | IO[bytes]) -> Any:
-    """What YAML says; YAMLError also where PyYAML's constructors raise others, as for the date 2026-13-45."""
-    import yaml
-
-    try:
-        return yaml.safe_load(source)
-    except (ValueError, LookupError, AttributeError, RecursionError) as error:
-        raise yaml.constructor.ConstructorError(problem=str(error)) from error
-
-
 def setting(text: str, *, option: str = "--set ", expected: str = "NAME=VALUE") -> dict[str, Any]:
     """{"model": {"unet": {"base": 32}}} of "model.unet.base=32", the value read as YAML; ConfigError of the option."""
-    import yaml
-
     address, equals, value = text.partition("=")
     groups = address.split(".")
     if not equals or not all(groups):
-        raise ConfigError("is not a setting", field=option.strip(), found=repr(text), expected=expected)
+        raise ConfigError("is not a setting", field=option.strip(), found=shown(text), expected=expected)
     try:
-        made: Any = _plain_data(value)
-    except yaml.YAMLError as error:
-        raise ConfigError("is not YAML", field=f"{option}{address}", found=repr(value)) from error
+        made: Any = parse_yaml(value)
+    except DataError as error:
+        raise ConfigError(error.message, field=f"{option}{address}", found=shown(value)) from error
     for group in reversed(groups):
         made = {group: made}
     return cast(dict[str, Any], made)

@@ -12,6 +12,18 @@ from typing import Literal
 
 from modiff.config.fields import COUNT, FRACTION, NOT_NEGATIVE, POSITIVE, Range, number
 
+# Networks are made by these numbers, also those of a stranger's run folder: none is larger than any use of it.
+_STEPS = Range(low=1, high=10_000)
+_WIDTH = Range(low=1, high=1024)
+_WIDTHS = Range(low=1, high=1024, most=10)  # of levels
+_MULTIPLIERS = Range(low=1, high=64, most=10)
+_BLOCKS = Range(low=1, high=32)
+_HEADS = Range(low=1, high=256)
+_PATCH = Range(low=1, high=16)
+_PIXELS = Range(low=0, high=65_535)
+_FACTORS = Range(low=1, high=8192, most=16, empty=True)
+_LATENT = Range(low=1, high=64)
+_DEPTH = Range(low=2, high=16)
 PRESENCE_HIDDEN = 128  # width of the presence head's hidden layer
 PRESENCE_DROPOUT = 1.5, 0.5  # of its dense layers: so many times `presence.dropout`, at most the second
 
@@ -22,7 +34,7 @@ class DiffusionConfig:
 
     kind: Literal["gaussian", "categorical"] = "gaussian"
     """gaussian: x0 = 2p - 1 diffuses; categorical: CCDM's uniform kernel with a soft x0 (ablation)"""
-    steps: int = number(250, COUNT)
+    steps: int = number(250, _STEPS)
     """T, the number of steps of the discrete chain (paper §4.1)"""
     schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
     """noise schedule; linear is the usual one rescaled by 1000/T"""
@@ -39,7 +51,7 @@ class DiffusionConfig:
     """weight of the soft Dice loss, in the same two"""
     sampler: Literal["ancestral", "ddim", "dpm++"] = "ancestral"
     """how samples are drawn"""
-    sampling_steps: int = number(250, COUNT)
+    sampling_steps: int = number(250, _STEPS)
     """number of network evaluations per sample, by default"""
     spacing: Literal["uniform", "trailing", "quadratic"] = "uniform"
     """how the steps are spaced in time"""
@@ -55,7 +67,7 @@ class LDFConfig:
     """false: the identity in its place (ablation "MCA only")"""
     filter: Literal["ldf", "canny", "gaussian", "roberts", "prewitt", "sobel"] = "ldf"
     """the filter in the LDF's three places: ldf, or a fixed edge filter with the same losses (paper Table 4)"""
-    kernels: tuple[int, ...] = number((3, 5, 7), Range(low=1, odd=True))
+    kernels: tuple[int, ...] = number((3, 5, 7), Range(low=1, high=127, odd=True, most=16))
     """sizes of the depthwise convolutions in the frequency plane"""
     order: Literal["parallel", "sequential"] = "parallel"
     """the convolutions are summed, or follow one another"""
@@ -76,13 +88,13 @@ class MCAConfig:
     roles: Literal["image_queries", "label_queries"] = "image_queries"
     """image_queries: queries from the image, keys and values from the label (Eq. 1); label_queries: all three from the
     label (Eq. 2), so that the image enters by f(B) alone"""
-    dim: int = number(64, COUNT, "channels")
+    dim: int = number(64, _WIDTH, "channels")
     """D, width of queries, keys, values and of f(B)"""
-    heads: int = number(4, COUNT)
+    heads: int = number(4, _HEADS)
     """heads of the self-attention in Eq. 4"""
-    condition_channels: int = number(8, COUNT, "channels")
+    condition_channels: int = number(8, _WIDTH, "channels")
     """channels of g^B(O^B) at full resolution (Eq. 5)"""
-    query_stride: int = number(8, COUNT)
+    query_stride: int = number(8, Range(low=1, high=65_535))
     """every how many queries L_MCA looks at; made coprime to the grid's width, so that all columns are met"""
     weight: float = number(0.5, NOT_NEGATIVE)
     """λ2 of Eq. 8"""
@@ -94,17 +106,17 @@ class PresenceConfig:
 
     mode: Literal["hurdle", "implicit"] = "hurdle"
     """hurdle: a head predicts how many raters mark something; implicit: the denoiser draws empty masks itself"""
-    base: int = number(24, COUNT, "channels")
+    base: int = number(24, _WIDTH, "channels")
     """channels of the head's first level"""
-    multipliers: tuple[int, ...] = number((1, 2, 4, 6), COUNT)
+    multipliers: tuple[int, ...] = number((1, 2, 4, 6), _MULTIPLIERS)
     """channels of its levels, as multiples of base; each level halves the resolution"""
-    stem: int = number(2, COUNT, "pixels")
+    stem: int = number(2, _PATCH, "pixels")
     """side of the patches that its first layer takes"""
     dropout: float = number(0.2, FRACTION)
     """fraction of dropped channels in its blocks"""
-    window: int = number(64, NOT_NEGATIVE, "pixels")
+    window: int = number(64, _PIXELS, "pixels")
     """side in pixels of the square around the prompt that it looks at; 0, or data without a prompt: the whole image"""
-    jitter: int = number(3, NOT_NEGATIVE, "pixels")
+    jitter: int = number(3, _PIXELS, "pixels")
     """largest random shift of that square in training, pixels"""
     intensity_augmentation: float = number(1.0, NOT_NEGATIVE)
     """strength of random gamma, contrast, brightness and noise on what the head sees; 0 for none"""
@@ -126,19 +138,19 @@ class PresenceConfig:
 class UNetConfig:
     """The denoiser's backbone."""
 
-    base: int = number(32, COUNT, "channels")
+    base: int = number(32, _WIDTH, "channels")
     """channels of the first level"""
-    multipliers: tuple[int, ...] = number((1, 2, 2, 4, 5), COUNT)
+    multipliers: tuple[int, ...] = number((1, 2, 2, 4, 5), _MULTIPLIERS)
     """channels of each level as multiples of base; each level halves the resolution"""
-    blocks: int = number(2, COUNT)
+    blocks: int = number(2, _BLOCKS)
     """residual blocks per level"""
-    attention: tuple[int, ...] = number((8, 16), Range(low=1, empty=True))
+    attention: tuple[int, ...] = number((8, 16), _FACTORS)
     """down-sampling factors, relative to the image, at which there is self-attention"""
-    heads: int = number(4, COUNT)
+    heads: int = number(4, _HEADS)
     """attention heads"""
     dropout: float = number(0.0, FRACTION)
     """fraction of dropped channels in the residual blocks"""
-    stem: int = number(1, COUNT, "pixels")
+    stem: int = number(1, _PATCH, "pixels")
     """side of the patches that the first layer takes and the last layer gives (space to depth)"""
 
 
@@ -153,22 +165,23 @@ class MoDiffConfig:
     unet: UNetConfig = field(default_factory=UNetConfig)
     prompt: bool = True
     """tell the denoiser the position relative to the prompt, where the data has one"""
-    window: int = number(0, NOT_NEGATIVE, "pixels")
+    window: int = number(0, _PIXELS, "pixels")
     """side in pixels of the square around the prompt that is denoised when sampling, everything outside being
     background; an image whose predicted label map reaches the square's border is denoised whole. 0: always whole"""
-    crop: int = number(0, NOT_NEGATIVE, "pixels")
+    crop: int = number(0, _PIXELS, "pixels")
     """side in pixels of the random squares that the denoiser is trained on; 0: the whole image"""
-    crop_jitter: int = number(8, NOT_NEGATIVE, "pixels")
-    """largest shift of a training square from the prompt, pixels; without a prompt squares lie anywhere"""
+    crop_jitter: int = number(8, _PIXELS, "pixels")
+    """largest shift of a training square from the prompt, or from a marked pixel"""
     crop_anywhere: float = number(0.1, FRACTION)
-    """fraction of training squares that lie anywhere in the image"""
+    """fraction of training squares that lie anywhere in the image; the others lie around the prompt. Without a prompt
+    half of the others lie around a random marked pixel, and half anywhere too"""
 
 
 @dataclass(frozen=True)
 class PlainUNetConfig:
     """A deterministic U-Net on the raters' majority vote: what one answer scores."""
 
-    channels: tuple[int, ...] = number((32, 64, 128, 192), COUNT, "channels")
+    channels: tuple[int, ...] = number((32, 64, 128, 192), _WIDTHS, "channels")
     """channels of each level; each level halves the resolution"""
     intensity: Literal["unit", "centred", "zscore"] = "zscore"
     """what the network sees of values in [0,1]: the values, the values - 0.5, or each image's z-scores"""
@@ -178,14 +191,14 @@ class PlainUNetConfig:
 class ProbUNetConfig:
     """Probabilistic U-Net (Kohl et al., NeurIPS 2018)."""
 
-    channels: tuple[int, ...] = number((32, 64, 128, 192, 192, 192, 192), COUNT, "channels")
+    channels: tuple[int, ...] = number((32, 64, 128, 192, 192, 192, 192), _WIDTHS, "channels")
     """channels of each level of the U-Net, the prior and the posterior; each level halves the resolution. The widely
     used four-level version has 32, 64, 128, 192"""
-    prior_channels: tuple[int, ...] = number((), Range(low=1, empty=True), "channels")
+    prior_channels: tuple[int, ...] = number((), Range(low=1, high=1024, most=10, empty=True), "channels")
     """channels of the prior's and the posterior's encoders where they differ from the U-Net's; empty: the same"""
-    latent_dim: int = number(6, COUNT)
+    latent_dim: int = number(6, _LATENT)
     """dimensions of z"""
-    combine_depth: int = number(4, Range(low=2))
+    combine_depth: int = number(4, _DEPTH)
     """1×1 convolutions of f_comb, the last of which gives the logits"""
     beta: float = number(1.0, NOT_NEGATIVE)
     """weight of the KL divergence against the cross-entropy summed over an image's pixels"""
@@ -203,16 +216,16 @@ class ProbUNetConfig:
 class CFlowConfig(ProbUNetConfig):
     """cFlow: a Probabilistic U-Net whose posterior is a normalising flow (Selvan et al., 2020)."""
 
-    channels: tuple[int, ...] = number((32, 64, 128, 256), COUNT, "channels")
+    channels: tuple[int, ...] = number((32, 64, 128, 256), _WIDTHS, "channels")
     """channels of each level of the U-Net, the prior and the posterior; each level halves the resolution"""
-    latent_dim: int = number(6, COUNT)
+    latent_dim: int = number(6, _LATENT)
     """dimensions of z; even for glow, which splits it into halves"""
     norm_penalty: float = number(0.0, NOT_NEGATIVE)
     """weight of the released implementation's penalty: the sum of un-squared norms of the parameters of posterior,
     prior and f_comb (1e-5 there, without f_comb)"""
     posterior: Literal["planar", "glow", "gauss"] = "planar"
     """the flow from z_0 to z_K; gauss: none, which leaves a Probabilistic U-Net with batch normalisation"""
-    flow_steps: int = number(4, COUNT)
+    flow_steps: int = number(4, _BLOCKS)
     """K, the number of flow steps"""
     kl_point: Literal["z0", "zK"] = "z0"
     """where log q_0 is taken in the flow's KL; zK: the released implementation's mistake"""
@@ -222,15 +235,15 @@ class CFlowConfig(ProbUNetConfig):
 class MoSEConfig:
     """Mixture of Stochastic Experts (Gao et al., ICLR 2023)."""
 
-    channels: tuple[int, ...] = number((32, 64, 128, 192, 192, 192, 192), COUNT, "channels")
+    channels: tuple[int, ...] = number((32, 64, 128, 192, 192, 192, 192), _WIDTHS, "channels")
     """channels of each level of the U-Net; each level halves the resolution"""
-    experts: int = number(4, COUNT)
+    experts: int = number(4, _HEADS)
     """number of experts, each a Gaussian in the latent space"""
-    latent_dim: int = number(1, COUNT)
+    latent_dim: int = number(1, _LATENT)
     """dimensions of an expert's latent space"""
-    samples_per_expert: int = number(4, COUNT)
+    samples_per_expert: int = number(4, _HEADS)
     """samples an expert draws for an image in training"""
-    combine_depth: int = number(3, Range(low=2))
+    combine_depth: int = number(3, _DEPTH)
     """1×1 convolutions with batch normalisation between the fused features and the logits"""
     cap_start: float = number(0.5, Range(low=0, high=1, above=True))
     """γ, the largest fraction of the raters' mass that one sample may take, at first; 1: each rater to its nearest"""
@@ -252,24 +265,40 @@ class MoSEConfig:
 
 
 @dataclass(frozen=True)
+class SSNConfig:
+    """Stochastic segmentation network (Monteiro et al., NeurIPS 2020)."""
+
+    channels: tuple[int, ...] = number((32, 64, 128, 192, 192, 192, 192), COUNT, "channels")
+    """channels of each level of the U-Net; each level halves the resolution"""
+    rank: int = number(10, COUNT)
+    """rank of the covariance's factor (paper: 10)"""
+    draws: int = number(20, Range(low=2))
+    """draws per image by which the likelihood is estimated in training, an even number (paper: 20)"""
+    mean_steps: int = number(5000, NOT_NEGATIVE, "steps")
+    """first steps of training, in which the mean is trained alone, by its cross-entropy"""
+    intensity: Literal["unit", "centred", "zscore"] = "zscore"
+    """what the network sees of values in [0,1]: the values, the values - 0.5, or each image's z-scores"""
+
+
+@dataclass(frozen=True)
 class GuidedUNetConfig:
     """The U-Net of guided diffusion (Dhariwal & Nichol 2021), which CCDM and CIMD share."""
 
-    base: int = number(128, COUNT, "channels")
+    base: int = number(128, _WIDTH, "channels")
     """channels of the first level"""
-    multipliers: tuple[int, ...] = number((1, 1, 2, 3, 4), COUNT)
+    multipliers: tuple[int, ...] = number((1, 1, 2, 3, 4), _MULTIPLIERS)
     """channels of each level as multiples of base; each level halves the resolution"""
-    blocks: int = number(2, COUNT)
+    blocks: int = number(2, _BLOCKS)
     """residual blocks per level"""
-    attention: tuple[int, ...] = number((8,), Range(low=1, empty=True))
+    attention: tuple[int, ...] = number((8,), _FACTORS)
     """down-sampling factors, relative to the image, at which there is self-attention"""
-    head_width: int = number(0, NOT_NEGATIVE, "channels")
+    head_width: int = number(0, Range(low=0, high=65_536), "channels")
     """channels of an attention head; 0: one head"""
-    groups: int = number(32, COUNT)
+    groups: int = number(32, _WIDTH)
     """groups of each group norm, or as many of them as divide a level's channels; fewer suit a narrower network"""
     dropout: float = number(0.0, FRACTION)
     """fraction of dropped values in the residual blocks"""
-    stem: int = number(1, COUNT, "pixels")
+    stem: int = number(1, _PATCH, "pixels")
     """side of the patches that the first layer takes and the last layer gives; above 1 is MoDiff's stem (a control)"""
 
 
@@ -282,13 +311,13 @@ class CCDMConfig:
     """CCDM, the conditional categorical diffusion model (Zbinden et al., ICCV 2023)."""
 
     unet: GuidedUNetConfig = field(default_factory=_CCDM_UNET)
-    steps: int = number(250, COUNT)
+    steps: int = number(250, _STEPS)
     """T, the number of steps of the chain (paper §4.1)"""
     schedule: Literal["cosine", "linear", "sigmoid"] = "cosine"
     """noise schedule (paper §4.1: cosine)"""
     sampler: Literal["ancestral", "ddim"] = "ancestral"
     """ancestral: the posterior, exact on any times; ddim: the step that flips the fewest pixels (multinomial DDIM)"""
-    sampling_steps: int = number(250, COUNT)
+    sampling_steps: int = number(250, _STEPS)
     """number of network evaluations per sample, by default (paper: all of the chain)"""
     spacing: Literal["uniform", "trailing", "quadratic"] = "trailing"
     """how fewer steps than the chain has are spaced in time"""
@@ -303,20 +332,40 @@ class CCDMConfig:
 
 
 @dataclass(frozen=True)
+class MedFMConfig:
+    """MedFM, flow matching of a rater's mask (Nguyen et al., UNSURE 2025)."""
+
+    unet: GuidedUNetConfig = field(default_factory=_CCDM_UNET)
+    sampling_steps: int = number(10, COUNT)
+    """number of network evaluations per sample, by default: steps of Euler's method"""
+    drop: float = number(0.1, FRACTION)
+    """fraction of training labels that the network learns without seeing the image, for guidance"""
+    guidance: float = number(0.0, NOT_NEGATIVE)
+    """w of classifier-free guidance: (1 + w) times the velocity given the image, minus w times that without. Above 0
+    it takes two evaluations per step and makes samples alike"""
+    prompt: bool = False
+    """tell the network the position relative to the prompt, as MoDiff does (a control)"""
+    presence: PresenceConfig = field(default_factory=_IMPLICIT)
+    """mode hurdle: MoDiff's presence head decides whether a rater marks anything (a control)"""
+    map_ce_weight: float = number(20.0, NOT_NEGATIVE)
+    """weight of the mean cross-entropy per pixel beside soft Dice in the map loss of that head"""
+
+
+@dataclass(frozen=True)
 class CIMDConfig:
     """CIMD, collectively intelligent medical diffusion (Rahman et al., CVPR 2023)."""
 
     unet: GuidedUNetConfig = field(default_factory=GuidedUNetConfig)
-    steps: int = number(1000, COUNT)
+    steps: int = number(1000, _STEPS)
     """T, the number of steps of the chain"""
     schedule: Literal["cosine", "linear", "sigmoid"] = "linear"
     """noise schedule; linear is β from 1e-4 to 0.02, rescaled by 1000/T"""
     behaviour: Literal["paper", "released"] = "paper"
     """paper: the prior and posterior networks are trained; released: they keep their initial weights, as in the
     released code, whose optimiser never sees them"""
-    latent: int = number(6, COUNT)
+    latent: int = number(6, _LATENT)
     """dimensions of z"""
-    latent_widths: tuple[int, ...] = number((32, 64, 128, 192), COUNT, "channels")
+    latent_widths: tuple[int, ...] = number((32, 64, 128, 192), _WIDTHS, "channels")
     """channels of the levels of the prior and posterior networks"""
     vlb_weight: float = number(1.0, NOT_NEGATIVE)
     """weight of the variational bound, in bits per pixel, which trains the variance"""
@@ -324,7 +373,7 @@ class CIMDConfig:
     """λ, weight of KL(posterior ‖ prior)"""
     sampler: Literal["ancestral", "ddim"] = "ancestral"
     """ancestral: with the learned variance; ddim: without noise, for few steps"""
-    sampling_steps: int = number(1000, COUNT)
+    sampling_steps: int = number(1000, _STEPS)
     """number of network evaluations per sample, by default (paper: all of the chain)"""
     spacing: Literal["uniform", "trailing", "quadratic"] = "trailing"
     """how fewer steps than the chain has are spaced in time"""

@@ -17,14 +17,17 @@ from modiff.config.methods import (
     CCDMConfig,
     CFlowConfig,
     CIMDConfig,
+    MedFMConfig,
     MoDiffConfig,
     MoSEConfig,
     PlainUNetConfig,
     ProbUNetConfig,
+    SSNConfig,
 )
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, shown
 
 _PRESETS = Path(__file__).parent / "presets"
+_LONGEST = 1e12  # of a budget, whatever its unit
 AUTO = "auto"  # the preset whose settings depend on the data
 MODELS: dict[str, type[Any]] = {
     "modiff": MoDiffConfig,
@@ -33,6 +36,8 @@ MODELS: dict[str, type[Any]] = {
     "prob_unet": ProbUNetConfig,
     "cflow": CFlowConfig,
     "mose": MoSEConfig,
+    "ssn": SSNConfig,
+    "medfm": MedFMConfig,
     "unet": PlainUNetConfig,
 }
 """method -> the frozen dataclass of its settings"""
@@ -44,7 +49,7 @@ class TrainingConfig:
 
     budget: str = "20m"
     """how long in all: minutes (20m), hours (2h), seconds (90s) or images seen (50000img)"""
-    batch_size: int = number(32, COUNT, "images")
+    batch_size: int = number(32, Range(low=1, high=65_536), "images")
     """images per optimiser step, over all devices"""
     learning_rate: float = number(1e-4, POSITIVE)
     """Adam's step size (paper §4.1)"""
@@ -80,9 +85,9 @@ class TrainerConfig:
 
     accelerator: str = "auto"
     """what to run on, also as --device: cpu, cuda (or gpu), cuda:1, mps; auto: a GPU (CUDA) if there is one"""
-    devices: int = number(1, COUNT)
+    devices: int = number(1, Range(low=1, high=64))
     """devices on this machine; more than one is DDP"""
-    num_nodes: int = number(1, COUNT)
+    num_nodes: int = number(1, Range(low=1, high=1024))
     """machines"""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bfloat16 where the device computes with it natively, else float32"""
@@ -115,7 +120,7 @@ def read_preset(name: str) -> dict[str, Any]:
     """A packaged preset as plain data; ConfigError naming the presets there are."""
     known = presets()
     if not isinstance(name, str) or name not in known:
-        raise ConfigError("no such preset", field="preset", found=repr(name), expected=f"one of {', '.join(known)}")
+        raise ConfigError("no such preset", field="preset", found=shown(name), expected=f"one of {', '.join(known)}")
     return read_yaml(_PRESETS / f"{name}.yaml")
 
 
@@ -147,8 +152,11 @@ def config_from_dict(data: Mapping[str, Any], *, path: str | Path | None = None)
     """The configuration that `to_dict` wrote; ConfigError naming the methods for an unknown one."""
     method = data.get("method", RunConfig.method)
     if not isinstance(method, str) or method not in MODELS:
-        raise ConfigError("no such method", field="method", found=repr(method), expected=f"one of {', '.join(MODELS)}")
-    return _over(RunConfig(method=method, preset=data.get("preset"), model=MODELS[method]()), data, path)
+        expected = f"one of {', '.join(MODELS)}"
+        raise ConfigError("no such method", path=path, field="method", found=shown(method), expected=expected)
+    if not isinstance(preset := data.get("preset"), str | None):
+        raise ConfigError("wrong value", path=path, field="preset", found=shown(preset), expected="text or null")
+    return _over(RunConfig(method=method, preset=preset, model=MODELS[method]()), data, path)
 
 
 def _over(config: RunConfig, data: Mapping[str, Any], path: str | Path | None) -> RunConfig:
@@ -160,7 +168,7 @@ def _over(config: RunConfig, data: Mapping[str, Any], path: str | Path | None) -
 def parse_budget(text: str) -> tuple[float | None, int | None]:
     """(seconds, images): "90s", "20m", "2h" or "50000img"; the other of the two is None."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|img)", text.strip())
-    if not match or float(match[1]) <= 0:
+    if not match or not 0 < float(match[1]) < _LONGEST:
         expected = "20m, 2h, 90s or 50000img"
         raise ConfigError("is not a budget", field="training.budget", found=repr(text), expected=expected)
     number, unit = float(match[1]), match[2]

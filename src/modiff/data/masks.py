@@ -22,10 +22,14 @@ _FEW = 16  # distinct whole values up to which they are labels, not grey values
 
 
 class Notes:
-    """What was decided of files that a user must know of. Raises nothing: it only gathers."""
+    """What was decided of files that a user must know of. Raises nothing: it only gathers.
 
-    def __init__(self) -> None:
+    named: files of one text up to which all are named; of more the first alone. what: they are called.
+    """
+
+    def __init__(self, *, named: int = 1, what: str = "file") -> None:
         self._files: dict[str, dict[str, None]] = {}
+        self._named, self._what = named, what
 
     def add(self, texts: Iterable[str], file: object) -> None:
         """Each text is true of a file."""
@@ -34,8 +38,11 @@ class Notes:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """A line per text, with the number of files and the first of them."""
-        return tuple(f"{text} ({_named(files)})" for text, files in self._files.items())
+        """A line per text, with the number of files and the first of them, or all."""
+        return tuple(f"{text} ({self._names(files)})" for text, files in self._files.items())
+
+    def _names(self, files: Mapping[str, None]) -> str:
+        return ", ".join(files) if len(files) <= self._named else _named(files, self._what)
 
 
 class Foreground:
@@ -94,9 +101,9 @@ class Foreground:
         return f"masks of 0 and {value:g} in {_named(self.seen[value])}"
 
 
-def _named(files: Mapping[str, None]) -> str:
+def _named(files: Mapping[str, None], what: str = "file") -> str:
     first = next(iter(files))
-    return first if len(files) == 1 else f"{len(files)} files, such as {first}"
+    return first if len(files) == 1 else f"{len(files)} {what}s, such as {first}"
 
 
 def whole(array: np.ndarray) -> np.ndarray:

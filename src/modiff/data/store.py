@@ -21,6 +21,7 @@ from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
 from modiff.io.files import Limits, check_file_output, guarded, guarding, located, replacing, told, workers
 
+_CHANGED = "damaged, or changed since it was written"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -74,14 +75,20 @@ class Store(AbstractContextManager["Store"]):
             if name in file:
                 table = layout.table_of(file, name, table.dtype.kind, table.shape)
             self._geometry.append(table)
+        self._adler = layout.table_of(file, layout.ADLER, "u", (count, 2)) if layout.ADLER in file else None
         self._check_names()
+        if layout.CHECKSUM in file.attrs:
+            expected = bytes(layout.attribute(file, layout.CHECKSUM, "S", 0)).decode()
+            if (found := layout.checksum(file)) != expected:
+                raise DataError(_CHANGED, field="tables", found=found, expected=expected, hint="Import the data again.")
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
         """Opens and checks a store; raises DataError where it is missing, not HDF5, truncated, damaged or forged."""
         path = Path(path)
         if not path.is_file():
-            raise DataError("no such file", path=path, hint="`modiff import --help` says how a store is made.")
+            what = "is a folder, not a store" if path.is_dir() else "no such file"
+            raise DataError(what, path=path, hint="`modiff import --help` says how a store is made.")
         with told(path, "cannot be read"), path.open("rb") as handle:
             start = handle.read(len(SIGNATURE))
         if start != SIGNATURE:
@@ -204,6 +211,10 @@ class Store(AbstractContextManager["Store"]):
             layout.check_floats(found)
             if data is self._masks and found.max() > (classes := len(self.info.classes)):
                 raise DataError("a class that there is not", found=found.max(), expected=f"0 to {classes}")
+            if self._adler is not None:  # of the slice, at the end of its zlib stream
+                own, expected = int.from_bytes(chunk[-4:]), int(self._adler[row, int(data is self._masks)])
+                if own != expected:
+                    raise DataError(_CHANGED, found=f"Adler-32 {own:08x}", expected=f"{expected:08x}")
             return found
 
     def _check_names(self) -> None:
@@ -236,26 +247,34 @@ def _encode(image: np.ndarray, masks: np.ndarray, described: list[Any]) -> tuple
 class StoreWriter:
     """Context manager that makes a store at `path`; on an exception nothing stays there.
 
-    folds: patient -> fold number, for cross-validation. Raises DataError when `path` exists and `overwrite` is false,
-    for cases that do not fit together, for a case twice and for a patient in two splits.
+    folds: patient -> fold number, for cross-validation. place: where the file is made, from `replacing(path)` where the
+    caller has entered it. Raises DataError when `path` exists and `overwrite` is false, for cases that do not fit
+    together, for a case twice and for a patient in two splits.
     """
 
     def __init__(
-        self, path: str | Path, info: StoreInfo, *, overwrite: bool = False, folds: Mapping[str, int] | None = None
+        self,
+        path: str | Path,
+        info: StoreInfo,
+        *,
+        overwrite: bool = False,
+        folds: Mapping[str, int] | None = None,
+        place: Path | None = None,
     ) -> None:
-        self.path, self.info = Path(path), info
+        self.path, self.info, self._place = Path(path), info, place
         self._overwrite, self._folds = overwrite, dict(folds or {})
         self._file: h5py.File = None  # until the block begins
         self._tables: dict[str, list[Any]] = {name: [] for name in (*layout.NAMES, "read", *layout.GEOMETRY)}
         self._cases, self._splits = set[str](), dict[str, str]()
         self._fingerprint = layout.fingerprint(info, self._folds)
         self._pending: list[Future[tuple[bytes, bytes, bytes]]] = []
+        self._adler: list[tuple[int, int]] = []
         self._stored = 0
 
     def __enter__(self) -> StoreWriter:
         check_free(self.path, overwrite=self._overwrite)
         with ExitStack() as opened:
-            self._temporary = opened.enter_context(replacing(self.path))
+            self._temporary = self._place or opened.enter_context(replacing(self.path))
             # Since 1.10 HDF5 can checksum its own metadata, which is how a damaged file is noticed.
             self._file = opened.enter_context(h5py.File(self._temporary, "w", libver=("v110", "v110")))
             self._pool = opened.enter_context(ThreadPoolExecutor(workers()))
@@ -367,6 +386,7 @@ class StoreWriter:
             self._file["image"].id.write_direct_chunk((self._stored, 0, 0, 0), image)
             self._file["masks"].id.write_direct_chunk((self._stored, 0, 0, 0), masks)
             self._fingerprint.update(digest)
+            self._adler.append((int.from_bytes(image[-4:]), int.from_bytes(masks[-4:])))
             self._stored += 1
 
     def _finish(self) -> None:
@@ -387,7 +407,9 @@ class StoreWriter:
                 raise DataError("patients without a fold", path=self.path, field="folds", found=", ".join(missing[:5]))
             file.create_dataset("fold_patient", data=layout.text_array(list(self._folds)))
             file.create_dataset("fold", data=np.array(list(self._folds.values()), dtype=np.int64))
+        file.create_dataset(layout.ADLER, data=np.array(self._adler, dtype=np.uint32))
         file.attrs["fingerprint"] = np.bytes_(self._fingerprint.hexdigest())
+        file.attrs[layout.CHECKSUM] = np.bytes_(layout.checksum(file))
         file.close()
         Store.open(self._temporary).close()
         with open(self._temporary, "rb") as handle:

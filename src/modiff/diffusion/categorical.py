@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from modiff import rng
-from modiff.diffusion.process import START, STEP, Field, Noise, Predict, Process, reverse
+from modiff.diffusion.process import START, STEP, Diffusion, Field, Noise, Predict, reverse
 from modiff.diffusion.schedule import Schedule, expand
 
 CategoricalSampler = Literal["ancestral", "ddim"]
@@ -122,7 +122,7 @@ def _one_hot(index: Tensor, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class CategoricalProcess(Process):
+class CategoricalProcess(Diffusion):
     """x_0 is (B,1+K,H,W), the background first; a prediction is the belief P(x_0 | x_t), of x_0's shape.
 
     `loss` needs t as steps of the chain. sampler, output: of `sample`.

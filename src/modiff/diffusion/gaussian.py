@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from modiff.diffusion.process import START, STEP, Field, Noise, Predict, Process, reverse
+from modiff.diffusion.process import START, STEP, Diffusion, Field, Noise, Predict, reverse
 from modiff.diffusion.schedule import Schedule, expand
 from modiff.rng import normal
 
@@ -116,7 +116,7 @@ def sample(
 
 
 @dataclass(frozen=True)
-class GaussianProcess(Process):
+class GaussianProcess(Diffusion):
     """x_t = α·x_0 + σ·ε with x_0 = 2·labels − 1. prediction: what the network gives; sampler: of `sample`."""
 
     prediction: Prediction = "eps"

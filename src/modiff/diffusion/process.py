@@ -44,23 +44,18 @@ def reverse(
     return x
 
 
-@dataclass(frozen=True)
 class Process(ABC):
-    """A forward diffusion of label maps, and the way back from noise.
+    """A forward process from label maps to noise, and the way back.
 
     Labels are (B,K,H,W) probabilities of the foreground classes in [0,1]; x_0 and x_t are the process's own maps. Times
-    t are (B,) or 0-dim in [0,1], or (B,) int64 steps of the chain, which are read in float64.
-
-    schedule: the noise over time. classes: K. spacing: how sampling steps are spaced in time.
+    t are (B,) or 0-dim in [0,1], or (B,) int64 steps of a chain, which are read in float64. classes: K.
     """
 
-    schedule: Schedule
     classes: int
-    spacing: Spacing = "uniform"
 
+    @abstractmethod
     def times(self, steps: int) -> Tensor:
-        """(steps+1,) times that a sampler visits; ConfigError for a number that the chain does not allow."""
-        return time_steps(steps, steps_total=self.schedule.steps, spacing=self.spacing)
+        """(steps+1,) times that a sampler visits; ConfigError for a number that the process does not allow."""
 
     @abstractmethod
     def from_labels(self, labels: Tensor) -> Tensor:
@@ -96,3 +91,15 @@ class Process(ABC):
 
         predict(x_t, t) -> a prediction, as `loss` takes it; t is 0-dim.
         """
+
+
+@dataclass(frozen=True)
+class Diffusion(Process):
+    """A process of the noise that a schedule gives over time. spacing: how sampling steps are spaced in time."""
+
+    schedule: Schedule
+    classes: int
+    spacing: Spacing = "uniform"
+
+    def times(self, steps: int) -> Tensor:
+        return time_steps(steps, steps_total=self.schedule.steps, spacing=self.spacing)

@@ -24,6 +24,8 @@ from modiff.evaluation import words
 from modiff.evaluation.bootstrap import LEVEL, mean_interval, pooled_difference
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import STRATA, ImageTable, Result, read_csv, read_result, write_json
+from modiff.io.checksum import NAME
+from modiff.io.files import files_in, sha256_of
 from modiff.metrics.registry import FIRST, METRICS, POOLED, chosen, rank
 from modiff.viz.charts import draw_differences
 
@@ -98,6 +100,10 @@ def read_results(path: str | Path) -> tuple[Result, ImageTable]:
             field = f"{record.metric} of {record.predictor}, {record.protocol}, n={record.n}, {record.stratum}"
             found, expected = f"a mean of {mean:.6g}", f"{said:.6g} as {path.name} says"
             raise DataError("not of this result", path=beside, field=field, found=found, expected=expected)
+    own = sha256_of(beside)
+    if (kept := result.text("csv_sha256") or own) != own:  # older results do not say
+        hint = f"If you changed it on purpose, remove made.csv_sha256 and the {NAME} in {path.name}"
+        raise DataError("is damaged", path=beside, field="SHA-256", found=own, expected=kept, hint=hint)
     return result, table
 
 
@@ -109,8 +115,8 @@ def find_result(path: str | Path, split: str | None = None) -> Path:
     path = Path(path)
     if not path.is_dir():
         return path
-    there = [folder for folder in (path, path / FOLDER) if folder.is_dir()]
-    found = sorted(file for folder in there for file in folder.glob("*.json") if file.with_suffix(".csv").is_file())
+    there = [file for folder in (path, path / FOLDER) for file in files_in(folder, ".json")]
+    found = sorted(file for file in there if file.with_suffix(".csv").is_file())
     named = [file for file in found if file.stem == (split or "test")]
     if len(named) == 1 or (len(found) == 1 and split is None):
         return (named or found)[0]

@@ -10,22 +10,26 @@ whoever resumes reads them all.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import distributed
 
-from modiff.errors import CheckpointError, ModiffError
-from modiff.io.files import alone, told
+from modiff.config.fields import typed
+from modiff.errors import CheckpointError, DataError, ModiffError
+from modiff.io.checksum import read_lines, stamped_json
+from modiff.io.files import alone, files_in, told
 
+_UNREADABLE, _AGAIN = "rows of an unfinished evaluation that cannot be read", "Add --restart to begin again."
 T = TypeVar("T")
 Row = dict[str, Any]
+_NUMBERS = {int, float, type(None)}
 
 
 def count() -> int:
@@ -99,15 +103,17 @@ class PartialRows:
 
     def files(self) -> list[Path]:
         """The partial files of all processes, of this start and of earlier ones."""
-        there = self.target.parent.glob(f"{glob.escape(self.target.stem)}.partial-*.jsonl")
-        return sorted(path for path in there if path.is_file())
+        there = files_in(self.target.parent, ".jsonl")
+        return [path for path in there if path.name.startswith(f"{self.target.stem}.partial-")]
 
     def read(self) -> list[Row]:
         """The finished rows of all processes; CheckpointError for those of another model, data set or setting."""
         rows: list[Row] = []
         for path in self.files():
-            first, *more = _whole_lines(path) or [{"identity": self.identity}]
-            there = dict.fromkeys(self.identity) | first.get("identity", {})
+            with _refused(path):
+                first, *more = read_lines(path) or [{"identity": self.identity}]
+            own = first.get("identity")
+            there = dict.fromkeys(self.identity) | (own if isinstance(own, dict) else {})
             differ = [
                 f"{key} ({_short(there[key])} there, {_short(self.identity.get(key))} here)"
                 for key in sorted(there)
@@ -117,7 +123,7 @@ class PartialRows:
                 what = f"rows of an unfinished evaluation that differs in {', '.join(differ)}"
                 hint = "Finish that one with its own command, or add --restart to throw its rows away."
                 raise CheckpointError(what, path=path, hint=hint)
-            rows += more
+            rows += [_checked(row, path) for row in more]
         return rows
 
     def discard(self) -> None:
@@ -138,7 +144,7 @@ class PartialRows:
 
             def append(rows: list[Row]) -> None:
                 with told(path, "cannot be written"):  # NaN where undefined, which Python reads
-                    file.write("".join(json.dumps(row) + "\n" for row in rows))
+                    file.write("".join(stamped_json(row, nan=True) for row in rows))
                     file.flush()
 
             if not whole:
@@ -146,16 +152,44 @@ class PartialRows:
             yield append
 
 
-def _whole_lines(path: Path) -> list[Row]:
-    """What a program that was killed in the middle of a line left whole."""
+@dataclass(frozen=True)
+class _Finished:
+    """What a finished row is, as `evaluate` makes it; marked and control are not in all files."""
+
+    case: str
+    patient: str
+    stratum: str
+    raters: int
+    values: dict[str, Any]
+    seconds: dict[str, Any]
+    marked: bool = True
+    control: dict[str, Any] | None = None
+
+
+def _checked(row: Row, path: Path) -> Row:
+    """The row; CheckpointError where it lacks a name, or a value is another type."""
     try:
-        rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-    except ValueError:
-        rows = [None]
-    if not all(isinstance(row, dict) for row in rows):
-        hint = "Add --restart to begin again."
-        raise CheckpointError("rows of an unfinished evaluation that cannot be read", path=path, hint=hint)
-    return rows
+        made = typed(_Finished, row, "other names", path=path, field="row", optional=("marked", "control"))
+    except DataError as error:
+        found, expected, where = error.found, error.expected, error.field
+        raise CheckpointError(
+            _UNREADABLE, path=path, field=where, found=found, expected=expected, hint=_AGAIN
+        ) from error
+    other = made.control or {"case": "", "values": {}}
+    good = isinstance(other.get("case"), str) and isinstance(other.get("values"), dict)
+    numbers = [*made.values.values(), *made.seconds.values(), *(other["values"].values() if good else ())]
+    if not good or any(value is not None and type(value) not in (int, float) for value in numbers):
+        raise CheckpointError(_UNREADABLE, path=path, field=f"row of {made.case}", hint=_AGAIN)
+    return row
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        what = f"rows of an unfinished evaluation: {error.message}"
+        raise CheckpointError(what, path=path, field=error.field, found=error.found, hint=_AGAIN) from error
 
 
 def _short(value: Any) -> str:

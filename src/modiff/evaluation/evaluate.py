@@ -29,7 +29,8 @@ from modiff.evaluation.distributed import PartialRows, Row
 from modiff.evaluation.records import EMPTY, ImageTable, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import FileSamples, ModelSamples, Sampled, left_out, rows_to_score, short_of
-from modiff.io.files import alone, located
+from modiff.evaluation.truth import of_store
+from modiff.io.files import alone, located, replacing_all, sha256_of
 from modiff.types import SAME_SIZE, DataSpec, marks
 
 if TYPE_CHECKING:
@@ -213,9 +214,11 @@ def _write(
         "notes": [*notes, *([] if table.marked else [EMPTY]), *_few(table)],
         "unread": table.unread,
     }
-    write_csv(table, target.with_suffix(".csv"))
     records = table.records(seed=settings.seed, resamples=settings.resamples)
-    return write_result(Result(made, table.counts(), records), target)
+    with replacing_all(target, target.with_suffix(".csv")) as (result, images):
+        made["csv_sha256"] = sha256_of(write_csv(table, images))
+        write_result(Result(made, table.counts(), records), result)
+    return target
 
 
 def _few(table: ImageTable) -> list[str]:
@@ -275,7 +278,8 @@ def notes(loaded: LoadedModel, images: MemoryStore, split: str) -> list[str]:
     if own != scored and images.fingerprint == loaded.data.fingerprint:
         trained = "the store's own split train" if own is None else f"all folds but {own}"
         found.append(f"the model was trained on {trained}: it may have seen images of {split}")
-    return [*found, *filter(None, [hardly_trained(loaded.card)])]
+    found += filter(None, [hardly_trained(loaded.card)])
+    return [*found, *of_store(images.info)]
 
 
 def _described_otherwise(trained: DataSpec, images: MemoryStore) -> Iterator[str]:
@@ -290,7 +294,10 @@ def _described_otherwise(trained: DataSpec, images: MemoryStore) -> Iterator[str
         ratios = [mm / before for mm, before in zip(spacing, trained.spacing, strict=True)]
         if max(*ratios, *(1 / ratio for ratio in ratios)) > SAME_SIZE:
             before, here = ("×".join(f"{mm:.3g}" for mm in pair) for pair in (trained.spacing, spacing))
-            yield f"the model was trained on pixels of {before} mm, those of this store have {here} mm"
+            yield (
+                f"the model was trained on pixels of {before} mm, those of this store have {here} mm: it is scored "
+                "as it is; `modiff sample --resample-to-model` resamples, and `modiff evaluate` scores what that writes"
+            )
     before, here = trained.channels, images.info.channels
     if before != here and len(before) == len(here):
         how = "put in its order" if set(before) == set(here) else "taken in the order they have"

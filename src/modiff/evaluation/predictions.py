@@ -6,33 +6,34 @@ A case holds several maps: samples where predictions are read, raters where the 
 from __future__ import annotations
 
 import math
-import os
-import zipfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import h5py
 import numpy as np
 
+from modiff.data.importers.sources import walk
 from modiff.data.masks import palette_fault
 from modiff.data.store import SIGNATURE
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, Limits, guarded, located, natural
-from modiff.io.image import npy_header, read_image, read_npy
+from modiff.io.archive import Archive
+from modiff.io.files import LIMITS, Limits, guarded, guarding, located, natural, regular, told
+from modiff.io.hdf5 import datasets, names, rows
+from modiff.io.image import Header, npy_header, read_image, read_npy
 from modiff.io.results import ARRAYS, SampleFolder, sample_folder, sample_names
 from modiff.io.text import is_litter, name_in_zip, one_spelling
 from modiff.io.volume import Volume, difference, remark
 
 T = TypeVar("T")
 FORMATS = "a folder (a sub-folder per case, a PNG or NIfTI file per map), what `modiff sample` wrote, an NPZ or HDF5"
-_MAPS = (".png", ".tif", ".tiff", ".npy", ".nii.gz", ".nii")
-_REFUSED = (".jpg", ".jpeg", ".bmp", ".gif", ".dcm", ".pkl", ".pt", ".pth", ".mat")
+_MAPS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".npy", ".nii.gz", ".nii")
+_REFUSED = (".jpg", ".jpeg", ".dcm", ".pkl", ".pt", ".pth", ".mat")
 _SAMPLES, _CASES, _WEIGHTS = "samples", "case", "weights"
 _OWN = ("maps", "samples", "masks")  # what the array of a file that holds one case may be called
 
@@ -106,7 +107,7 @@ class NpzMaps(MapSource):
     def __init__(self, path: Path, limits: Limits = LIMITS, case: str | None = None) -> None:
         super().__init__()
         self.path, self._limits = path, limits
-        self._zip = self.enter_context(guarded(path, lambda: zipfile.ZipFile(path)))
+        self._zip = self.enter_context(Archive(path))
         every = [(one_spelling(name_in_zip(info)), info) for info in self._zip.infolist()]
         members = [(name.removesuffix(".npy"), info) for name, info in every if name.endswith(".npy")]
         self._infos = {name: info for name, info in members if not is_litter(name)}
@@ -127,28 +128,28 @@ class NpzMaps(MapSource):
 
     def read(self, case: str) -> RawMaps:
         """The case's array; its maps are called by their numbers."""
-        maps = RawMaps.numbered(case, self.path, self._member(self._arrays[case], read_npy))
+        maps = RawMaps.numbered(case, self.path, self._array(self._arrays[case]))
         if self._weighted:
-            maps.weights = self._member(_WEIGHTS, read_npy).astype(np.float64).reshape(-1)
-            if len(maps.weights) != len(maps.array):
-                found, expected = len(maps.weights), len(maps.array)
+            found, expected = math.prod(self._header(_WEIGHTS)[0]), len(maps.array)
+            if found != expected:
                 raise DataError("one weight per sample", path=self.path, field=_WEIGHTS, found=found, expected=expected)
+            maps.weights = self._array(_WEIGHTS).astype(np.float64).reshape(-1)
         return maps
 
     def count(self, case: str) -> int:
         """The first side of the array, by its header."""
-        return next(iter(self._member(self._arrays[case], npy_header)[0]), 0)
+        return next(iter(self._header(self._arrays[case])[0]), 0)
 
-    def _member(self, name: str, read: Callable[..., Any]) -> Any:
-        """What `read` finds in an array's file."""
+    def _header(self, name: str) -> Header:
+        info = self._infos[name]
+        with self._zip.opened(info, self.path, name) as file:
+            return npy_header(self.path, file, field=name)
+
+    def _array(self, name: str) -> np.ndarray:
         info = self._infos[name]
         self._limits.check_size(self.path, info.file_size, info.compress_size, field=name)
-
-        def opened() -> Any:
-            with self._zip.open(info) as file:
-                return read(self.path, file, field=name)
-
-        return guarded(self.path, opened)
+        with self._zip.opened(info, self.path, name) as file:
+            return read_npy(self.path, file, info.file_size, field=name)
 
 
 class Hdf5Maps(MapSource):
@@ -165,25 +166,17 @@ class Hdf5Maps(MapSource):
         self.cases = self._named(list(self._data))
 
     def _find(self) -> dict[str, tuple[h5py.Dataset, int | None]]:
-        found: dict[str, h5py.Dataset] = {}
-
-        def visit(name: str, item: object) -> None:
-            if isinstance(item, h5py.Dataset):
-                found[name] = item
-
-        self._file.visititems(visit)  # hard links only, each object once
-        for name, data in found.items():
-            if data.external or data.is_virtual:
-                raise DataError("data stored in other files is not followed", path=self.path, field=name)
+        found = datasets(self._file)
         if _SAMPLES not in found or _CASES not in found:
             _check_once(self.path, list(map(one_spelling, found)))
             return {one_spelling(name): (data, None) for name, data in found.items()}
         cases, samples = found[_CASES], found[_SAMPLES]
         if cases.ndim != 1 or samples.shape[:1] != cases.shape:
             raise DataError("one name per case", path=self.path, field=_CASES, found=f"{cases.shape}, {samples.shape}")
-        names = [one_spelling(name.decode() if isinstance(name, bytes) else str(name)) for name in cases[...]]
-        _check_once(self.path, names)
-        return {name: (samples, row) for row, name in enumerate(names)}
+        with located(self.path, _CASES):
+            called = list(map(one_spelling, names(cases)))
+        _check_once(self.path, called)
+        return {name: (samples, row) for row, name in enumerate(called)}
 
     def read(self, case: str) -> RawMaps:
         """The case's maps; they are called by their numbers."""
@@ -192,7 +185,9 @@ class Hdf5Maps(MapSource):
             raise DataError("not an array of numbers", path=self.path, field=case, found=data.dtype)
         size = math.prod(data.shape if row is None else data.shape[1:]) * data.dtype.itemsize
         self._limits.check_size(self.path, size, self.path.stat().st_size, field=case)
-        return RawMaps.numbered(case, self.path, guarded(self.path, lambda: data[... if row is None else row]))
+        with guarding(self.path, field=case):
+            array = rows(data) if row is None else rows(data, row, row + 1)[0]
+        return RawMaps.numbered(case, self.path, array)
 
     def count(self, case: str) -> int:
         """The side of the samples."""
@@ -213,10 +208,9 @@ class FolderMaps(MapSource):
         self._files: dict[str, dict[str, Path]] = {}
         self._npz: dict[str, Path] = {}
         others: list[str] = []
-        for folder, subfolders, names in os.walk(path):
-            subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
-            files = sorted(name for name in names if not is_litter(name))
-            self._add_folder(Path(folder), files)
+        for folder, _, paths in walk(path):
+            files = [file.name for file in paths]
+            self._add_folder(folder, files)
             others += files[: 4 - len(others)]
         named = self._files.get(self._case(path), {})  # a folder inside this one may have its name
         own = {name: file for name, file in named.items() if file.parent == path}
@@ -245,7 +239,9 @@ class FolderMaps(MapSource):
             if file.lower().endswith(".npz"):
                 self._add(self._npz, self._case((folder / file).with_suffix("")), folder / file)
             elif file.lower().endswith(_REFUSED):
-                raise DataError("not a format for maps", path=folder / file, expected="PNG, NIfTI, TIFF, NPY or NPZ")
+                raise DataError(
+                    "not a format for maps", path=folder / file, expected="PNG, TIFF, BMP, GIF, NIfTI, NPY or NPZ"
+                )
             elif suffix is not None:
                 name = one_spelling(file[: -len(suffix)])
                 if name in maps:
@@ -274,7 +270,7 @@ class FolderMaps(MapSource):
             files = tuple((self._files[case][name],) for name in names)
         maps = [[_read_map(path, self._limits) for path in paths] for paths in files]
         every = [one for classes in maps for one in classes]
-        notes = [(text, one.path.relative_to(self.path).as_posix()) for one in every for text in one.notes]
+        notes = [(str(note), one.path.relative_to(self.path).as_posix()) for one in every for note in one.notes]
         words = f"the first map of case {case}"
         for one in every:
             found, expected = ("×".join(map(str, each.array.shape)) for each in (one, every[0]))
@@ -306,11 +302,9 @@ def open_maps(path: str | Path, limits: Limits = LIMITS, *, one_case: bool = Fal
     path = Path(path)
     if path.is_dir():
         return FolderMaps(path, limits, one_case=one_case)
-    try:
-        with path.open("rb") as file:
-            start = file.read(len(SIGNATURE))
-    except OSError as error:
-        raise DataError("cannot be read", path=path, found=error.strerror, expected=FORMATS) from None
+    regular(path, FORMATS)
+    with told(path, "cannot be read"), path.open("rb") as file:
+        start = file.read(len(SIGNATURE))
     if start.startswith(b"PK"):
         return NpzMaps(path, limits)
     if start == SIGNATURE:

@@ -7,7 +7,6 @@ files that another program made) fills an `ImageTable` and gets the same CSV, st
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -24,10 +23,12 @@ from modiff.config.evaluation import IID, RESAMPLES, SELECTIONS
 from modiff.config.fields import typed
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
-from modiff.io.files import located, write_text
-from modiff.io.text import read_json_text, read_table
+from modiff.io.checksum import BLANK, stamped
+from modiff.io.files import located, write_bytes, write_text
+from modiff.io.text import csv_text, read_json_text, read_table
 from modiff.metrics.protocols import GIVEN_MARKS
 from modiff.metrics.registry import GAP, NAMES, PooledError, pooled, rank
+from modiff.plain import json_text
 
 SCHEMA = 1
 BESIDE = BASELINE, ONE_RATER, REFERENCE = "majority_vote", "one_rater", "iid_reference"
@@ -110,10 +111,12 @@ def write_json(path: str | Path, made: Mapping[str, Any], strata: object, name: 
 
     The file is there whole or not at all. Numbers that are not finite become null.
     """
-    lines = ",\n  ".join(json.dumps(_finite(asdict(row)), allow_nan=False) for row in rows)
-    how = json.dumps(_finite(made), indent=1, allow_nan=False, ensure_ascii=False).replace("\n", "\n ")
-    counts = "" if strata is None else f' "strata": {json.dumps(strata)},\n'
-    return write_text(path, f'{{\n "schema": {SCHEMA},\n "made": {how},\n{counts} "{name}": [\n  {lines}\n ]\n}}\n')
+    lines = ",\n  ".join(json_text(_finite(asdict(row))) for row in rows)
+    how = json_text(_finite(made), indent=1).replace("\n", "\n ")
+    counts = "" if strata is None else f' "strata": {json_text(strata)},\n'
+    own = json_text(BLANK)[1:-1]
+    text = f'{{\n "schema": {SCHEMA},\n "made": {how},\n{counts} "{name}": [\n  {lines}\n ],\n {own}\n}}\n'
+    return write_bytes(path, stamped(text.encode()))
 
 
 def write_result(result: Result, path: str | Path) -> Path:
@@ -349,7 +352,7 @@ def write_csv(table: ImageTable, path: str | Path) -> Path:
     quantities = sorted(table.columns, key=_reading_order)
     frame = table.frame[[*_IMAGE[1:], *quantities]]
     frame = frame.set_axis([*_IMAGE[1:], *(quantity.name for quantity in quantities)], axis=1)
-    return write_text(path, frame.to_csv(lineterminator="\n"))
+    return write_text(path, csv_text(frame.copy().reset_index()))
 
 
 def read_csv(path: str | Path, split: str) -> ImageTable:

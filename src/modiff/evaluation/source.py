@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from modiff.config.evaluation import CANDIDATES, IID, REPRESENTATIVE, STRATIFIED
-from modiff.errors import ConfigError, DataError, counted
+from modiff.errors import CheckpointError, ConfigError, DataError, counted
 from modiff.evaluation.distributed import Row
 from modiff.evaluation.predictions import MapSource, check_place
 from modiff.evaluation.records import STRATA, Seconds, strata_of
@@ -139,6 +139,10 @@ class ModelSamples:
         *smaller, largest = self.settings.ns
         for recorded, steps in self.steps.items():
             chosen = f"{recorded} {REPRESENTATIVE}"
+            timed = {IID, REPRESENTATIVE} & {*self.settings.select}
+            if timed and any(not {chosen, str(recorded)} & row["seconds"].keys() for row in rows):
+                hint = "Add --restart to begin again."
+                raise CheckpointError("rows of an unfinished evaluation that say no time", field="seconds", hint=hint)
             if times := [row["seconds"][chosen] for row in rows if chosen in row["seconds"]]:
                 found[recorded, largest, REPRESENTATIVE] = math.fsum(times) / len(times)
             if IID in self.settings.select:

@@ -6,7 +6,7 @@ And what the numbers of a file mean (`Values`): masks or probabilities.
 from __future__ import annotations
 
 import hashlib
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +15,10 @@ import numpy as np
 
 from modiff.data.masks import ROUNDING, Foreground, Notes, two_valued, values, whole
 from modiff.data.store import SIGNATURE, Store
+from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError, counted
-from modiff.evaluation.predictions import MapSource, RawMaps, open_maps
-from modiff.io.files import LIMITS, Limits, guarding
+from modiff.evaluation.predictions import FORMATS, MapSource, RawMaps, open_maps
+from modiff.io.files import LIMITS, Limits, guarding, regular, told
 from modiff.io.text import read_table
 from modiff.io.volume import Volume
 
@@ -35,13 +36,11 @@ class StoreTruth(ExitStack):
     patients: one per case. notes: what is to be known of them.
     """
 
-    notes: tuple[str, ...] = ()
-
     def __init__(self, path: str | Path, split: str) -> None:
         super().__init__()
         self.path, self.split, self._store = Path(path), split, self.enter_context(Store.open(path))
         self._rows = self._store.rows(split)
-        self.classes = len(self._store.info.classes)
+        self.classes, self.notes = len(self._store.info.classes), of_store(self._store.info)
         tables = (self._store.cases, self._store.patients)
         self.cases, self.patients = (tuple(names[self._rows].tolist()) for names in tables)
 
@@ -57,6 +56,11 @@ class StoreTruth(ExitStack):
     def fingerprint(self) -> str:
         """The content's, which the store has."""
         return self._store.fingerprint()
+
+
+def of_store(info: StoreInfo) -> tuple[str, ...]:
+    """What a store's notes say, for what is made of it."""
+    return tuple(f"the store: {note}" for note in info.notes)
 
 
 class FileTruth(ExitStack):
@@ -165,7 +169,11 @@ def open_truth(
 
 def _is_store(path: str | Path) -> bool:
     """Whether a file says of itself that it is a store."""
-    with suppress(OSError), Path(path).open("rb") as start:
+    path = Path(path)
+    if path.is_dir():
+        return False
+    regular(path, FORMATS)
+    with told(path, "cannot be read"), path.open("rb") as start:
         if start.read(len(SIGNATURE)) == SIGNATURE:
             with guarding(path), h5py.File(path, "r", locking="best-effort") as file:
                 return "format" in file.attrs and "image" in file

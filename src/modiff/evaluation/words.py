@@ -12,6 +12,7 @@ from modiff.config.evaluation import IID
 from modiff.evaluation.records import BASELINE, BESIDE, DIFFERENCE, REFERENCE, Record, Result, select
 from modiff.metrics.protocols import GIVEN_MARKS, PROTOCOLS
 from modiff.metrics.registry import NAMES, WITHOUT_THRESHOLD
+from modiff.terminal import console
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -238,15 +239,11 @@ def results_table(result: Result) -> Group:
 
 def wide_console() -> Console:
     """A console that does not cut tables where standard output is a file or a pipe."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    return console(width=None if sys.stdout.isatty() else _WIDTH)
 
 
-def print_notes(notes: Sequence[str], console: Console | None = None) -> None:
+def print_notes(notes: Sequence[str], terminal: Console | None = None) -> None:
     """What a user should know, by default on standard error."""
-    from rich.console import Console
-
-    console = console or Console(stderr=True)
+    terminal = terminal or console(stderr=True)
     for note in notes:
-        console.print(f"Note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        terminal.print(f"Note: {note}", style="yellow", soft_wrap=True)

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import math
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from modiff.errors import ConfigError, DataError
+from modiff.plain import parse_json, read_text
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -179,15 +179,40 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with told(path, "cannot be written"):
             temporary.touch()
             mode = temporary.stat().st_mode  # as the umask has it; other writers may let only the owner read
-        yield temporary
+        with _called(path, temporary):
+            yield temporary
         with told(path, "cannot be written"):
             temporary.chmod(mode)
-            _to_disk(temporary)
+            to_disk(temporary)
             os.replace(temporary, path)
-            _to_disk(path.parent)
+            to_disk(path.parent)
 
 
-def _to_disk(path: Path) -> None:
+@contextmanager
+def _called(path: Path, temporary: Path) -> Iterator[None]:
+    """Errors of the block about what is made at `temporary` are about `path`, where it would have been."""
+    try:
+        yield
+    except DataError as error:
+        if error.path is None or not Path(error.path).is_relative_to(temporary):
+            raise
+        place, found, expected = path / Path(error.path).relative_to(temporary), error.found, error.expected
+        raise DataError(
+            error.message, path=place, field=error.field, found=found, expected=expected, hint=error.hint
+        ) from error
+
+
+@contextmanager
+def replacing_all(*paths: Path) -> Iterator[list[Path]]:
+    """`replacing` for files that belong together: where one cannot be written, none takes its place.
+
+    The last takes its place first.
+    """
+    with ExitStack() as opened:
+        yield [opened.enter_context(replacing(path)) for path in paths]
+
+
+def to_disk(path: Path) -> None:
     """Waits until a file, or a folder's names, are on the disk; a file system that cannot do it for folders may not."""
     folder = path.is_dir()
     if folder and os.name != "posix":
@@ -203,8 +228,11 @@ def _to_disk(path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Writes UTF-8 text, line ends as they are: the file holds what it held before or all of `text`."""
-    return write_bytes(path, text.encode())
+    """Writes UTF-8 text, line ends as they are: the file holds what it held before or all of `text`.
+
+    Lone surrogates, of which UTF-8 has none, become escapes.
+    """
+    return write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: str | Path, data: bytes) -> Path:
@@ -217,7 +245,7 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
 
 def sha256_of(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
+    with told(path, "cannot be read"), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -257,15 +285,16 @@ def output_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path
         check_output(path, overwrite=overwrite)  # another process may have ended meanwhile
         with told(path, "cannot be written"):
             temporary.mkdir()
-        yield temporary
+        with _called(path, temporary):
+            yield temporary
         with told(path, "cannot be written"):
             for file in (*temporary.iterdir(), temporary):
-                _to_disk(file)
+                to_disk(file)
             if path.is_dir() and any(path.iterdir()):
                 _move_into(temporary, path)
             else:
                 os.replace(temporary, path)
-            _to_disk(path.parent)
+            to_disk(path.parent)
 
 
 def check_file_output(path: str | Path) -> None:
@@ -308,8 +337,8 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
 def _move_into(temporary: Path, path: Path) -> None:
     """The summary goes first and comes back last, so that an interrupted replacement is not taken for a result."""
     try:
-        named = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        named = parse_json(read_text(path / MANIFEST, kind="a summary"))["files"]
+    except (DataError, KeyError, TypeError):
         named = []
     (path / MANIFEST).unlink(missing_ok=True)
     for name in named if isinstance(named, list) else []:
@@ -321,6 +350,21 @@ def _move_into(temporary: Path, path: Path) -> None:
         os.replace(file, path / file.name)
 
 
+def unreadable(error: OSError) -> None:
+    """For `os.walk`, which would pass over a folder that it cannot read: raises a DataError that names the folder."""
+    raise DataError("cannot be read", path=error.filename, found=reason_of(error)) from error
+
+
+def files_in(folder: Path, ending: str = "") -> list[Path]:
+    """The files right in a folder whose names end so, in order; none where there is no such folder.
+
+    Raises DataError where it cannot be read.
+    """
+    with told(folder, "cannot be read"):
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [path for path in there if path.name.endswith(ending) and path.is_file()]
+
+
 def workers() -> int:
     """Threads that are worth having for compression and decoding here."""
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -329,6 +373,33 @@ def workers() -> int:
 def _make(folder: Path) -> None:
     with told(folder, "cannot make the folder"):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def regular(path: Path, expected: str | None = None) -> int:
+    """The size in bytes of a file that may be opened; DataError where there is none.
+
+    A fifo, a socket or a device is none: opening it may wait for ever, and reading it may have no end.
+    """
+    with told(path, "cannot be read"):
+        if path.is_dir():
+            raise DataError("is a folder", path=path, expected=expected or "a file")
+        if not path.is_file():
+            what = "is not a regular file" if path.exists() else "no such file"
+            raise DataError(what, path=path, expected=expected)
+        return path.stat().st_size
+
+
+def check_inside(path: Path, root: Path) -> None:
+    """Raises DataError for a link that leads out of the folder `root`, which is resolved, or nowhere.
+
+    The rule for all that is found in a folder, not for what a user names.
+    """
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, before Python 3.13
+        raise DataError("a link that leads nowhere", path=path) from error
+    if not target.is_relative_to(root):
+        raise DataError("a link that leads out of the folder", path=path, found=target)
 
 
 @dataclass(frozen=True)
@@ -357,11 +428,7 @@ class Limits:
 
     def check_file(self, path: Path) -> int:
         """The file's size in bytes; raises DataError where there is none to read or it exceeds `max_bytes`."""
-        if path.is_dir():
-            raise DataError("is a folder", path=path, expected="an image file")
-        if not path.is_file():
-            raise DataError("no such file", path=path)
-        size = path.stat().st_size
+        size = regular(path, expected="an image file")
         if size == 0:
             raise DataError("the file is empty", path=path, expected="an image file")
         if size > self.max_bytes:

@@ -1,4 +1,4 @@
-"""Whatever a user points at as a volume; 2-D files themselves: PNG, TIFF and NPY in, JPEG where need be, PNG out."""
+"""Whatever a user points at as a volume; pictures themselves: PNG, TIFF, BMP, GIF, NPY in, JPEG if need be, PNG out."""
 
 from __future__ import annotations
 
@@ -15,41 +15,46 @@ import numpy as np
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
-from modiff.io.volume import Volume, difference, joined, remark
+from modiff.io.pictures import check_container
+from modiff.io.volume import Note, Volume, difference, joined, remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".npy", ".dcm")
+SUFFIXES = (".nii.gz", ".nii", ".png", ".tif", ".tiff", ".bmp", ".gif", ".npy", ".dcm")
 JPEG = (".jpg", ".jpeg")  # which changes values: only for sources that have nothing else
 # Bytes a pixel takes in those of Pillow's modes that are grey or colour pictures; a palette is resolved to colour.
 _BYTES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "P": 4, "I;16": 2, "I;16B": 2, "I;16L": 2, "I": 4, "F": 4}
 _COLOUR = 24  # grey levels by which JPEG's colour planes of a grey image may differ
 _JPEG_LIMITS = Limits(max_side=8192)
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_STARTS = {  # of the pictures that Pillow reads
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
+    **dict.fromkeys((b"GIF87a", b"GIF89a"), "GIF"),
+    b"BM": "BMP",
+}
 _BARE_DICOM = (b"\x02\0", b"\x08\0", b"\0\x08")  # groups 2 and 8, where the preamble is missing
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
+_PART, _NPY_HEADER = 16 << 20, 1 << 16  # bytes read at a time; that tell an array's shape and type
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 Header = tuple[tuple[int, ...], bool, np.dtype]  # of an NPY file: shape, whether columns come first, number type
 _OTHERS = {  # how files begin that are often taken for images
     b"\xff\xd8\xff": "JPEG, whose compression changes values",
     b"PK": "a zip file",
     b"\x89HDF": "HDF5",
-    b"BM": "BMP",
-    b"GIF8": "GIF",
 }
 
 
 def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False, jpeg: bool = False) -> Volume:
     """Reads what a user may point at within `limits`, recognised by its first bytes; a gzip file is NIfTI.
 
-    A picture: PNG or TIFF, grey (8, 16 or 32 bits, float), RGB, or with a palette, which is read as it is seen: grey
-    where all its colours are; NPY, an array (H,W) or (C,H,W). A scan: a NIfTI file, a DICOM file, a folder with a DICOM
-    series. mask: a picture may also have one bit per pixel, an array booleans; indices of a palette of colours are its
-    values (`Volume.palette`); and the first of an array's three axes are its slices. jpeg: it may also be a grey JPEG,
-    by its name. Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask
-    where an image is meant, has transparency or values that are not finite, or claims more memory than allowed (before
-    any is taken).
+    A picture: PNG, TIFF, BMP or GIF, grey (8, 16 or 32 bits, float), RGB, or with a palette, which is read as it is
+    seen: grey where all its colours are; NPY, an array (H,W) or (C,H,W). A scan: a NIfTI file, a DICOM file, a folder
+    with a DICOM series. mask: a picture may also have one bit per pixel, an array booleans; indices of a palette of
+    colours are its values (`Volume.palette`); and the first of an array's three axes are its slices. jpeg: it may also
+    be a grey JPEG, by its name. Raises DataError for what is missing, is not an image, is damaged, has several pages,
+    is a one-bit mask where an image is meant, has transparency or values that are not finite, or claims more memory
+    than allowed (before any is taken).
     """
     path, start, file_bytes = Path(path), b"", 0
     if jpeg and path.suffix.lower() in JPEG:
@@ -68,7 +73,7 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
             from modiff.io.dicom.series import read_dicom_series
 
             return read_dicom_series(path, limits=limits)
-        colours: dict[int, str] = {}
+        colours, said = dict[int, str](), tuple[str, ...]()
         marked = start[344:348] in _NIFTI_MARKS or start[4:8] in _NIFTI_MARKS
         if marked or start.startswith(b"\x1f\x8b") or path.name.lower().endswith((".nii", ".nii.gz")):
             from modiff.io.nifti import read_nifti
@@ -76,21 +81,22 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
             return read_nifti(path, limits=limits)
         if start.startswith(b"\x93NUMPY"):
             kind, array = "NPY", _read_npy(path, limits, file_bytes, mask)
-        elif start.startswith((b"\x89PNG\r\n\x1a\n", *_TIFF_STARTS)):
-            kind = "PNG" if start[:1] == b"\x89" else "TIFF"
+        elif kind := next((kind for begin, kind in _STARTS.items() if start.startswith(begin)), ""):
             if kind == "PNG" and start[24:25] == b"\x10" and start[25:26] != b"\0":
                 # Pillow reads such colour as 8 bits without a word.
                 raise DataError("has 16 bits per colour", expected="8-bit RGB, or 16-bit grey")
-            array, colours = _read_pillow(path, kind, limits, file_bytes, mask)
+            array, colours, said = _read_pillow(path, kind, limits, file_bytes, mask)
         else:
             found = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
-            expected = "PNG, TIFF, NPY, NIfTI or DICOM"
+            expected = "PNG, TIFF, BMP, GIF, NPY, NIfTI or DICOM"
             raise DataError("is not an image that can be read", found=found, expected=expected)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError("has values that are not finite", found="NaN or infinity")
         array = array[None] if mask and kind == "NPY" else array[:, None]
-        array, said = np.ascontiguousarray(array), ("the indices of its palette are read",) if colours else ()
-        return Volume(array, None, path, kind, {path.name: sha256_of(path)}, notes=said, palette=colours)
+        array = np.ascontiguousarray(array)
+        return Volume(
+            array, None, path, kind, {path.name: sha256_of(path)}, notes=tuple(map(Note, said)), palette=colours
+        )
 
 
 def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Volume:
@@ -102,7 +108,7 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
     if len(paths) == 1:
         return read_image(paths[0], limits=limits)
     volumes: list[Volume] = []
-    notes: dict[str, None] = {}
+    notes: dict[Note, None] = {}
     for path in paths:
         scan = read_image(path, limits=limits)
         with located(path):
@@ -114,7 +120,7 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Vo
                 raise DataError("is on another grid than the first", found=what)
             notes |= dict.fromkeys(scan.notes)
             if known := remark(volumes[0], scan):
-                notes[f"a channel has {known}: read voxel by voxel"] = None
+                notes[Note(f"a channel has {known}: read voxel by voxel")] = None
     digests = {f"{i} {name}": digest for i, volume in enumerate(volumes) for name, digest in volume.sha256.items()}
     return replace(volumes[0], array=joined(volumes), sha256=digests, notes=tuple(notes))
 
@@ -158,26 +164,37 @@ def write_png(path: str | Path, array: np.ndarray) -> Path:
     return write_bytes(path, png_bytes(array))
 
 
-def read_npy(path: Path, file: IO[bytes], header: Header | None = None, *, field: str | None = None) -> np.ndarray:
-    """The numbers of an NPY file, or of a member of an NPZ (`field`); nothing is unpickled.
+def read_npy(
+    path: Path, file: IO[bytes], held: int, header: Header | None = None, *, field: str | None = None
+) -> np.ndarray:
+    """The numbers of an NPY file, or of a member of an NPZ (`field`), of `held` bytes; nothing is unpickled.
 
     header: what `npy_header` found, where it was read already. Raises DataError for what is damaged or is not an array
     of numbers.
     """
     shape, columns_first, dtype = header or npy_header(path, file, field=field)
-    data, needed = file.read(), math.prod(shape) * dtype.itemsize
-    if len(data) != needed:
+    needed, filled = math.prod(shape) * dtype.itemsize, 0
+    if 0 <= needed <= held and min(shape, default=0) >= 0:
+        flat = np.empty(needed, np.uint8)
+        while part := file.read(min(needed - filled, _PART)):
+            flat[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
+            filled += len(part)
+    if filled != needed or file.read(1):
         what, expected = "is cut short or has bytes to spare", f"{needed} bytes"
-        raise DataError(what, path=path, field=field, found=len(data), expected=expected)
-    flat = np.frombuffer(data, dtype)
-    return flat.reshape(shape, order="F" if columns_first else "C").astype(dtype.newbyteorder("="))
+        found = f"{filled} bytes" if filled < needed <= held else f"{held} bytes with its header"
+        raise DataError(what, path=path, field=field, found=found, expected=expected)
+    array = flat.view(dtype).reshape(shape, order="F" if columns_first else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def npy_header(path: Path, file: IO[bytes], *, field: str | None = None) -> Header:
     """Shape, whether columns come first, and number type of an NPY file or of a member of an NPZ (`field`)."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     with guarding(path, "is not a readable NPY file", field=field):
-        shape, columns_first, dtype = headers[np.lib.format.read_magic(file)](file)
+        version = np.lib.format.read_magic(file)
+        length = file.read(2 * version[0])
+        text = file.read(min(int.from_bytes(length, "little"), _NPY_HEADER))
+        shape, columns_first, dtype = headers[version](io.BytesIO(length + text))
     if dtype.hasobject or dtype.kind not in "biuf":
         raise DataError("is not an array of numbers", path=path, field=field, found=dtype, expected="integer or float")
     return shape, columns_first, dtype
@@ -191,7 +208,7 @@ def _read_npy(path: Path, limits: Limits, file_bytes: int, mask: bool) -> np.nda
         if len(shape) not in (2, 3):
             raise DataError("is not a 2-D image", field="shape", found=shape, expected="(H,W) or (C,H,W)")
         limits.check_declared(path, shape, dtype.itemsize, file_bytes)
-        array = read_npy(path, file, header)
+        array = read_npy(path, file, file_bytes, header)
     array = array.astype(np.uint8) if array.dtype == bool else array
     return array[None] if array.ndim == 2 else array
 
@@ -206,13 +223,15 @@ def picture(path: str | Path, kind: str, file: IO[bytes] | None = None) -> Itera
     Image.init()
     with guard, quiet, ExitStack() as opened:
         stream = file or opened.enter_context(Path(path).open("rb"))
+        check_container(kind, stream)
         yield opened.enter_context(Image.OPEN[kind][0](stream, str(path)))
 
 
 def _read_pillow(
     path: Path, kind: str, limits: Limits, file_bytes: int, mask: bool
-) -> tuple[np.ndarray, dict[int, str]]:
-    """(C,H,W), and the colours of a mask's values where these are indices of a palette."""
+) -> tuple[np.ndarray, dict[int, str], tuple[str, ...]]:
+    """(C,H,W), the colours of a mask's values where these are indices of a palette, and what a user must know of a mask
+    that is read otherwise than as plain numbers."""
     pixel_bytes = _BYTES | ({"1": 1} if mask else {})
     with picture(path, kind) as image:
         tags = getattr(image, "tag_v2", {})
@@ -225,23 +244,30 @@ def _read_pillow(
         if image.mode in ("RGB", "RGBA") and np.max(tags.get(_TIFF_BITS, 8)) > 8:
             raise DataError("has more than 8 bits per colour", expected="8-bit RGB, or 16-bit grey")
         limits.check_declared(path, image.size[::-1], pixel_bytes[image.mode], file_bytes)
-        inverted = image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO
+        deep = image.mode.startswith("I;16")
+        inverted = tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO and (deep or image.mode in ("1", "L"))
         image.load()
         indices = np.asarray(image) if image.mode == "P" else None
         array = np.asarray(image if indices is None else image.convert("RGBA"))
     array = array.astype(np.uint8 if array.dtype == bool else array.dtype.newbyteorder("="), copy=False)
-    if inverted:  # Pillow inverts 8-bit pictures of this kind and leaves 16-bit ones
+    if inverted and deep:  # Pillow inverts pictures of this kind with up to 8 bits and leaves 16-bit ones
         array = np.iinfo(array.dtype).max - array
+    # Of such masks the program that wrote them may have meant the opposite: tifffile's booleans, ImageJ's inverted LUT.
+    said = ("0 is white in it: values are read as viewers show them",) if inverted and mask else ()
     if array.ndim == 2:
-        return array[None], {}
+        return array[None], {}, said
     if array.shape[2] in (2, 4):  # an alpha channel that hides nothing is dropped
         if (array[..., -1] != 255).any():
             raise DataError("is partly transparent", expected="opaque grey or RGB")
         array = array[..., :-1]
     if indices is not None and (array == array[..., :1]).all():
-        return array[None, ..., 0], {}
+        return array[None, ..., 0], {}, said
     if indices is not None and mask:
         used, first = np.unique(indices, return_index=True)
         colours = array.reshape(-1, 3)[first]
-        return indices[None], {int(i): "#" + bytes(colour).hex() for i, colour in zip(used, colours, strict=True)}
-    return np.moveaxis(array, 2, 0), {}
+        return (
+            indices[None],
+            {int(i): "#" + bytes(colour).hex() for i, colour in zip(used, colours, strict=True)},
+            ("the indices of its palette are read",),
+        )
+    return np.moveaxis(array, 2, 0), {}, said

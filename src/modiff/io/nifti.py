@@ -17,7 +17,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, located, plain, sha256_of, write_bytes
-from modiff.io.volume import Volume, corners_apart
+from modiff.io.volume import Note, Volume, corners_apart
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -25,6 +25,11 @@ _UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown, metre, millimetre,
 _SPACING_MM = (1e-4, 1e3)  # from microscopy to scouts: beyond it the header is damaged or in other units
 _OFFSET_MAX = 1 << 24  # where voxels may begin: extensions of 16 MiB before them are beyond reason
 _TRAILING_MAX = 1 << 16  # bytes after the last voxel that are let pass: some writers pad
+_GZIP, _FEED = 31, 1 << 14  # zlib's number for the format; compressed bytes at a time
+_MEMBERS, _MEMBER_BYTES = (
+    1000,
+    1 << 14,
+)  # members of a gzip file, and one more per so many bytes: BGZF has 64 KiB in each
 _GZIP_LEVEL = 4  # masks and maps are mostly zeros
 _CLEARED = (  # what of a header speaks of its voxels' values or of the person, not of where they lie
     *("db_name", "aux_file", "descrip", "data_type", "intent_name", "intent_code", "intent_p1", "intent_p2"),
@@ -45,41 +50,68 @@ def read_nifti(path: str | Path, *, limits: Limits = LIMITS) -> Volume:
     try:
         file_bytes = limits.check_file(path)
         with located(path), path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            stream = gzip.GzipFile(fileobj=file) if packed else file
-            header = _header(stream.read(540))
+            header = _header(_content(file, 540))
             shape, dtype, scaling = _shape(header), _dtype(header), _scaling(header)
             result = dtype.newbyteorder("=")
             if scaling is not None:  # single precision holds what came from up to 16 bits
                 result = np.dtype(np.float32 if dtype.itemsize <= 2 or result == np.float32 else np.float64)
             limits.check_declared(path, shape, max(dtype.itemsize, result.itemsize), file_bytes)
             affine = _affine(header)
-            forms, notes = _forms(header, affine), tuple[str, ...]()
+            forms, notes = _forms(header, affine), tuple[Note, ...]()
             if "qform" in forms and corners_apart(affine, forms["qform"] @ affine, shape[2::-1]):
-                notes = ("sform and qform differ: the sform is used",)
-            values = _values(stream, header, shape, (dtype, result), scaling)
+                notes = (Note("sform and qform differ: the sform is used"),)
+            values = _values(file, header, shape, (dtype, result), scaling)
         volume = Volume(values, affine, path, "NIfTI", {path.name: sha256_of(path)}, header, forms=forms, notes=notes)
         if forms:
             return volume
-        note = "no geometry: neither sform nor qform is set"
+        note = Note("no geometry: neither sform nor qform is set")
         return replace(volume, affine=None, stated=volume.spacing, notes=(note,))
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (EOFError, zlib.error) as error:
         raise DataError("is a damaged gzip file", path=path, found=plain(error)) from error
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})", path=path) from error
 
 
-def _header(head: bytes) -> Nifti1Header:
+def _content(file: BinaryIO, count: int) -> bytes | bytearray:
+    """The first `count` bytes of a file, or of what a gzip file inflates to; fewer where it holds fewer.
+
+    Python's own reader takes seconds for a file of many small members, for a long name in a header, and for zeros
+    behind the last member. Raises DataError for the first, zlib.error and EOFError for a damaged file.
+    """
+    file.seek(0)
+    packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    if not packed:
+        return file.read(count)
+    made, data, filled, members, stream = bytearray(count), b"", 0, 1, zlib.decompressobj(_GZIP)
+    while filled < count:
+        if stream.eof and (data := data.lstrip(b"\0")):  # some writers pad
+            members, stream = members + 1, zlib.decompressobj(_GZIP)
+            if members > _MEMBERS + count // _MEMBER_BYTES:
+                raise DataError("has too many gzip members", found=f"more than {members - 1}", expected="one")
+        if not data:
+            if data := file.read(_FEED):
+                continue
+            if not stream.eof:
+                raise EOFError("the file ends before the end of the stream")
+            break
+        part = stream.decompress(data, count - filled)
+        made[filled : filled + len(part)] = part
+        filled, data = filled + len(part), stream.unused_data if stream.eof else stream.unconsumed_tail
+    del made[filled:]
+    return made
+
+
+def _header(head: bytes | bytearray) -> Nifti1Header:
     """nibabel's header, unchecked: it would repair odd ones and so hide what is wrong with them."""
     sizes = {kind.sizeof_hdr: kind for kind in (Nifti1Header, Nifti2Header)}
     kinds = {struct.pack(f"{order}i", size): (kind, order) for size, kind in sizes.items() for order in "<>"}
-    kind, order = kinds.get(head[:4], (None, ""))
+    kind, order = kinds.get(bytes(head[:4]), (None, ""))
     if kind is None:
         raise DataError("is not NIfTI", field="sizeof_hdr", found=head[:4].hex(), expected="348 or 540")
     if len(head) < kind.sizeof_hdr:
         raise DataError("is too short for NIfTI", found=f"{len(head)} bytes", expected=kind.sizeof_hdr)
-    header = kind(head[: kind.sizeof_hdr], order, check=False)
+    header = kind(bytes(head[: kind.sizeof_hdr]), order, check=False)
     magic = header["magic"].item()
     if magic != kind.single_magic:
         what = "is half of a two-file NIfTI" if magic == kind.pair_magic else "is not NIfTI"
@@ -165,7 +197,7 @@ def _affine(header: Nifti1Header) -> np.ndarray:
 
 
 def _values(
-    stream: BinaryIO | gzip.GzipFile,
+    file: BinaryIO,
     header: Nifti1Header,
     shape: tuple[int, ...],
     dtypes: tuple[np.dtype, np.dtype],
@@ -179,8 +211,7 @@ def _values(
     if not header.sizeof_hdr <= offset <= _OFFSET_MAX or not offset.is_integer():
         raise DataError("voxels begin where they cannot", field="vox_offset", found=offset)
     end = int(offset) + math.prod(shape) * dtypes[0].itemsize
-    stream.seek(0)
-    raw = stream.read(end + _TRAILING_MAX + 1)  # whatever the stream inflates to
+    raw = _content(file, end + _TRAILING_MAX + 1)
     if not end <= len(raw) <= end + _TRAILING_MAX:
         found = "more" if len(raw) > end else f"{len(raw)} bytes"
         raise DataError("has another size than its header says", found=found, expected=f"{end} bytes")
@@ -188,7 +219,8 @@ def _values(
     if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         raise DataError("has values that are not finite", found="NaN or infinity")
     if scaling is None:
-        return np.array(stored, dtype=dtypes[1])
+        own = stored.flags.aligned and stored.flags.writeable
+        return stored.astype(dtypes[1], copy=not own)
     slope, inter = map(np.float64, scaling)
     made = np.empty(stored.shape, dtypes[1])
     with np.errstate(over="ignore"):

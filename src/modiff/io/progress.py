@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from modiff.errors import printable
+from modiff.terminal import console, safe_output
 
 Show = Callable[[float, float], None]
 """Is told how much is done, and of how much."""
@@ -31,18 +33,21 @@ def progress_bar(
     if quiet:
         yield lambda done, total: None
     elif sys.stderr.isatty():
+        text, unit = printable(text), printable(unit)  # before the width of columns is measured
         shown = "{task.completed:,.0f}/{task.total:,.0f} " + unit if unit else "{task.percentage:.0f} %"
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn(shown), TextColumn("{task.fields[note]}"))
-        times = (TimeElapsedColumn(), TextColumn("/"), TimeRemainingColumn())
-        console = Console(stderr=True, markup=False)
-        with Progress(*columns, *times, console=console, refresh_per_second=2) as bar:
+        said, counts, notes = (
+            TextColumn(of, markup=False) for of in ("{task.description}", shown, "{task.fields[note]}")
+        )
+        columns = (said, BarColumn(), counts, notes, TimeElapsedColumn(), TextColumn("/"), TimeRemainingColumn())
+        # While the bar is shown rich prints for others, and would take their control characters for its own.
+        with Progress(*columns, console=console(stderr=True), refresh_per_second=2) as bar, safe_output():
             task, due = bar.add_task(text, total=1, note=""), 0.0
 
             def show(done: float, total: float) -> None:
                 nonlocal due
                 if (now := time.monotonic()) >= due or done >= total:
                     due = now + 0.5
-                    bar.update(task, completed=done, total=total, note=note() if note else "")
+                    bar.update(task, completed=done, total=total, note=printable(note()) if note else "")
 
             yield show
     else:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
-import json
+import re
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import ZipInfo
 
-from modiff.errors import DataError
+from modiff.errors import DataError, printable
+from modiff.io import checksum
+from modiff.plain import MAX_JSON, parse_json, read_text
 
-MAX_BYTES = 64 << 20
+if TYPE_CHECKING:
+    import pandas as pd
+
 _SEPARATORS = ",;\t"
 _SAYS_UTF8 = 0x800  # flag of a file in a zip archive
 _LITTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Where a cell begins that a spreadsheet computes, be cells parted by commas or semicolons; and such a place, quoted.
+_COMPUTED = re.compile(r"(^|;\s*)(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_QUOTED = re.compile(_COMPUTED.pattern.replace("(?=", "'(?="))
 
 
 def one_spelling(name: str) -> str:
-    """A name without surrounding blanks, its accents composed (Unicode NFC): some file systems take them apart."""
-    return unicodedata.normalize("NFC", name.strip())
+    """A name without blanks around it, `printable`, accents composed (Unicode NFC): some systems take them apart."""
+    return unicodedata.normalize("NFC", printable(name.strip()))
 
 
 def is_litter(path: str) -> bool:
@@ -42,55 +46,38 @@ def name_in_zip(entry: ZipInfo) -> str:
     return name.replace("\\", "/")
 
 
-def read_text(path: str | Path, *, kind: str) -> str:
-    """A file's text, UTF-8 or UTF-16; DataError, which calls it `kind`, for another encoding, or where there is no file."""
-    path = Path(path)
-    try:
-        if not path.is_file():
-            found = "a folder or a device" if path.exists() else "nothing there"
-            raise DataError("is not a file", path=path, found=found, expected=kind)
-        if (size := path.stat().st_size) > MAX_BYTES:
-            expected = f"{kind}, up to {MAX_BYTES} bytes"
-            raise DataError("the file is too large", path=path, found=f"{size} bytes", expected=expected)
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError("cannot be read", path=path, found=error.strerror or error) from error
-    try:
-        return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        expected, hint = f"{kind} in UTF-8 or UTF-16", 'Save it as UTF-8, in a spreadsheet as "CSV UTF-8"'
-        raise DataError("is not UTF-8", path=path, field=f"line {line}", expected=expected, hint=hint) from None
-
-
 def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan: bool = False) -> Any:
     """The content of a JSON file; DataError, which calls it `kind` and ends in `hint`, where it is none.
 
-    nan: NaN and infinity, which JSON does not have, are let pass. A name twice in one object is refused.
+    nan: as for `parse_json`. Content that does not fit the checksum that it holds is refused.
     """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
-            raise ValueError(f"the name {Counter(name for name, _ in pairs).most_common(1)[0][0]!r} twice")
-        return made
-
-    def constant(name: str) -> float:
-        if not nan:
-            raise ValueError(f"{name}, which JSON does not have")
-        return float(name)
-
-    field, text = None, read_text(path, kind=kind)
+    text = read_text(path, kind=kind, most=MAX_JSON)
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=constant)
-    except RecursionError:
-        found = "too many brackets within brackets"
-    except json.JSONDecodeError as error:
-        field, there = f"line {error.lineno}, column {error.colno}", text[error.pos :].strip()[:20]
-        found = repr(there) if there else "the end of the file" if text.strip() else "an empty file"
-    except ValueError as error:
-        found = str(error)
-    raise DataError("cannot be read as JSON", path=path, field=field, found=found, expected=kind, hint=hint)
+        content = parse_json(text, nan=nan)
+    except DataError as error:
+        where: Any = {"path": path, "field": error.field, "found": error.found}
+        raise DataError(error.message, **where, expected=kind, hint=hint) from None
+    if isinstance(content, dict) and re.fullmatch("[0-9a-f]{16}", str(content.get(checksum.NAME))):
+        checksum.check(text.encode(), path)
+        del content[checksum.NAME]
+    return content
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV, `printable`, a line per row. What is not there is an empty cell.
+
+    Text that a spreadsheet would compute has an apostrophe before it, which `read_table` takes away; numbers are as
+    they are.
+    """
+    rows: Iterable[Iterable[object]] = frame.astype(object).where(frame.notna(), "").itertuples(index=False, name=None)
+    return "".join(f"{','.join(map(_cell, row))}\n" for row in (frame.columns, *rows))
+
+
+def _cell(value: object) -> str:
+    if not isinstance(value, str):
+        return str(value)
+    text = _COMPUTED.sub(r"\1'", printable(value)).replace('"', '""')
+    return f'"{text}"' if "," in text or '"' in text else text
 
 
 def read_table(
@@ -114,7 +101,7 @@ def read_table(
         error: DataError | None = None
         try:
             for row in reader:
-                if any(cells := [one_spelling(cell) for cell in row]):
+                if any(cells := [_QUOTED.sub(r"\1", one_spelling(cell)) for cell in row]):
                     lines.append((f"line {reader.line_num}", cells))
         except csv.Error as found:  # perhaps a quote before another separator
             error = DataError("cannot be read as CSV", path=path, field=f"line {reader.line_num}", found=found)

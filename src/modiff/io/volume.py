@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,19 @@ PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
 _AXES = {side: axis for axis, sides in enumerate(("LR", "AP", "IS")) for side in sides}
 _LOST = 0.01  # fraction of a mask's marks that resampling may lose
 _TOLERANCE = 0.02  # voxels by which the corners of two grids that are the same may differ: float32 headers
+
+
+class Note(NamedTuple):
+    """What a user must know of how a scan was read. file: which of its files is meant, where it is not about all.
+
+    The name of a series' file may be its patient's: it goes into no result that is not asked to name the patient.
+    """
+
+    text: str
+    file: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file} {self.text}".lstrip()
 
 
 @dataclass(frozen=True)
@@ -32,8 +45,8 @@ class Volume:
     CT. Raises DataError where array and affine do not fit together.
 
     stated: mm along (Z,H,W) where a header gives sizes but no place. forms: the places that a header gives (NIfTI's
-    sform and qform), the one that is `affine` first, each as (4,4) from the mm of `affine` to its own. notes: what a
-    user must know of how the file was read. palette: colours of a mask whose values are indices of colours.
+    sform and qform), the one that is `affine` first, each as (4,4) from the mm of `affine` to its own. palette: colours
+    of a mask whose values are indices of colours.
     """
 
     array: np.ndarray
@@ -45,7 +58,7 @@ class Volume:
     modality: str | None = None
     stated: tuple[float, float, float] | None = None
     forms: Mapping[str, np.ndarray] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     palette: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -61,11 +74,6 @@ class Volume:
             found, expected = affine.tolist(), "an invertible (4,4)"
             raise DataError("no usable geometry", path=self.path, field="affine", found=found, expected=expected)
         object.__setattr__(self, "affine", affine)
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """Which files of a series were left out, in words."""
-        return getattr(self.source, "skipped", ())
 
     @property
     def is_picture(self) -> bool:

@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from modiff.errors import ConfigError
 from modiff.rng import sample_seeds
 from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
+MOST_PARAMETERS = 160_000_000  # of a network, 610 MiB; CIMD has 88 million
+MOST_STRIDE = 512  # pixels: images are padded to multiples of a network's
 _MOST_BYTES = 1 << 27  # of the image features of samples that are computed together: bounds memory whatever n is
 
 
 def at_once(*features: Tensor) -> int:
     """How many samples to compute together, each of which takes such `features`; 16 of CCDM's at 128×128."""
     return max(1, _MOST_BYTES // max(1, sum(4 * part.numel() for part in features)))
+
+
+@contextmanager
+def at_most(parameters: int | None) -> Iterator[None]:
+    """ConfigError as soon as the networks that are made inside have more parameters, before memory is taken for them.
+
+    parameters: where fewer than MOST_PARAMETERS are expected.
+    """
+    most, total = min(parameters or MOST_PARAMETERS, MOST_PARAMETERS), 0
+    what, expected = "makes a network that is too large", f"at most {most:,} parameters"
+
+    def add(module: nn.Module, name: str, value: nn.Parameter | None) -> None:
+        nonlocal total
+        total += 0 if value is None else value.numel()  # registered, but not written yet: it takes no memory so far
+        if total > most:
+            raise ConfigError(what, field="model", found=f"{total:,} or more", expected=expected)
+
+    handle = register_module_parameter_registration_hook(add)
+    try:
+        yield
+    except RuntimeError as error:  # of torch, for one layer that is larger than the memory
+        if "alloc" not in str(error) and "overflow" not in str(error):
+            raise
+        found = "more than fits into memory"
+        raise ConfigError(what, field="model", found=found, expected=expected) from error
+    finally:
+        handle.remove()
+
+
+def check_stride(model: Segmenter) -> None:
+    """ConfigError for a network that pads small images to huge ones."""
+    if model.stride > MOST_STRIDE:
+        what, expected = "pads images to too large a multiple of pixels", f"at most {MOST_STRIDE}"
+        raise ConfigError(what, field="model", found=model.stride, expected=expected)
 
 
 class Segmenter(nn.Module, ABC):

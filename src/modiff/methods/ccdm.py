@@ -25,7 +25,7 @@ class CCDM(PixelDiffusion):
     def __init__(self, config: CCDMConfig, data: DataSpec) -> None:
         classes, schedule = len(data.classes), Schedule(config.schedule, steps=config.steps)
         process = CategoricalProcess(schedule, classes, config.spacing, config.sampler, config.output)
-        super().__init__(config, data, process, inputs=classes + 1, outputs=classes + 1)
+        super().__init__(config, data, process, inputs=classes + 1, outputs=classes + 1, scale=config.steps)
 
     def _predict(self, x_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
         """(M,1+K,H,W) float32 belief about x_0, the background first."""

@@ -35,7 +35,7 @@ class CIMD(PixelDiffusion):
     def __init__(self, config: CIMDConfig, data: DataSpec) -> None:
         classes, schedule = len(data.classes), Schedule(config.schedule, steps=config.steps)
         process = LearnedVarianceProcess(schedule, classes, config.spacing, sampler=config.sampler)
-        super().__init__(config, data, process, inputs=classes, outputs=2 * classes)
+        super().__init__(config, data, process, inputs=classes, outputs=2 * classes, scale=config.steps)
         # L_simple, the variational bound, and the latents' divergence.
         self.term_weights = {"simple": 1.0, "vlb": config.vlb_weight, "kl": config.kl_weight}
         of = self.channels + self.classes, config.latent_widths, config.latent

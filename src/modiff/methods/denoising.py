@@ -1,4 +1,4 @@
-"""The frame of the methods that denoise label maps, MoDiff, CCDM and CIMD: training and sampling round a `Process`."""
+"""The frame of the methods that denoise label maps (MoDiff, CCDM, CIMD, MedFM): training, sampling by a `Process`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from modiff.config.methods import CCDMConfig, CIMDConfig, MoDiffConfig
+from modiff.config.methods import CCDMConfig, CIMDConfig, MedFMConfig, MoDiffConfig
 from modiff.config.run import check_model
 from modiff.diffusion.process import Process
 from modiff.methods.base import Segmenter, at_once
@@ -77,12 +77,12 @@ class DenoisingSegmenter(Segmenter):
 
     stepwise = True
     places_noise = True
-    config: MoDiffConfig | CCDMConfig | CIMDConfig
+    config: MoDiffConfig | CCDMConfig | CIMDConfig | MedFMConfig
     process: Process
     unet: UNet | GuidedUNet
     single_fraction: float = 1.0
 
-    def __init__(self, config: MoDiffConfig | CCDMConfig | CIMDConfig, data: DataSpec) -> None:
+    def __init__(self, config: MoDiffConfig | CCDMConfig | CIMDConfig | MedFMConfig, data: DataSpec) -> None:
         super().__init__(data)
         check_model(config)
         self.config, self.exchangeable = config, data.exchangeable_raters

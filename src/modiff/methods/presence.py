@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from math import comb
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -27,11 +28,16 @@ _MOST_MARKERS = 62  # of one image: a subset of them is an int64
 
 def rater_subsets(raters: int, read: int) -> Tensor:
     """(R+1, R+1): P(k' of the `read` who read mark | k of all R would), hypergeometric: raters are exchangeable."""
+    ways, k = _binomials(raters), np.arange(raters + 1)
+    left = read - k  # of those who read, who do not mark
+    chance = ways[:, k] * ways[::-1][:, left.clip(0)] / ways[raters, read]
+    return torch.tensor(np.where(left >= 0, chance, 0.0), dtype=torch.float32)
 
-    def chance(k: int, seen: int) -> float:
-        return 0.0 if seen > read else comb(k, seen) * comb(raters - k, read - seen) / comb(raters, read)
 
-    return torch.tensor([[chance(k, seen) for seen in range(raters + 1)] for k in range(raters + 1)])
+@lru_cache(maxsize=4)
+def _binomials(most: int) -> np.ndarray:
+    """(n+1, n+1) of n choose k."""
+    return np.array([[float(comb(n, k)) for k in range(most + 1)] for n in range(most + 1)])
 
 
 def log_likelihood(logits: Tensor, marked: Tensor, read: Tensor, *, tables: Tensor | None) -> Tensor:

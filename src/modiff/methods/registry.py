@@ -5,6 +5,8 @@ from __future__ import annotations
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from modiff.config.run import check_model
+
 if TYPE_CHECKING:
     from modiff.methods.base import Segmenter
     from modiff.types import DataSpec
@@ -24,11 +26,22 @@ METHODS = {
     "prob_unet": Method("Probabilistic U-Net", "modiff.methods.prob_unet:ProbUNet"),
     "cflow": Method("cFlow", "modiff.methods.cflow:CFlow"),
     "mose": Method("MoSE", "modiff.methods.mose:MoSE"),
+    "ssn": Method("SSN", "modiff.methods.ssn:SSN"),
+    "medfm": Method("MedFM", "modiff.methods.medfm:MedFM"),
     "unet": Method("U-Net on the majority vote", "modiff.methods.unet:UNet"),
 }
 
 
-def build(method: str, config: Any, data: DataSpec) -> Segmenter:
-    """A method's network with fresh weights for such data; ConfigError for settings out of range."""
-    made: Segmenter = resolve_name(METHODS[method].model)(config, data)
+def build(method: str, config: Any, data: DataSpec, *, most: int | None = None) -> Segmenter:
+    """A method's network with fresh weights for such data.
+
+    most: parameters, where fewer than the usual bound are expected. Raises ConfigError for settings out of range, and
+    for a network that is too large, before memory is taken for it.
+    """
+    from modiff.methods.base import at_most, check_stride
+
+    check_model(config)
+    with at_most(most):
+        made: Segmenter = resolve_name(METHODS[method].model)(config, data)
+    check_stride(made)
     return made

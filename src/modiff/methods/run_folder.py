@@ -5,9 +5,11 @@ What is published of a model is such a folder without log and checkpoint. Nothin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
@@ -15,18 +17,20 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from modiff.config.fields import flatten, read_yaml, to_dict, typed
-from modiff.config.run import RunConfig, config_from_dict
+from modiff.config.run import RunConfig, check_ranges, config_from_dict
+from modiff.data.intensity import IntensityRule
 from modiff.data.loading import MemoryStore
-from modiff.errors import CheckpointError, DataError, counted
-from modiff.io.files import plain, sha256_of, write_bytes, write_text
+from modiff.errors import CheckpointError, ConfigError, DataError, counted
+from modiff.io import checksum
+from modiff.io.files import to_disk, told, write_bytes, write_text
 from modiff.io.text import read_json_text
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
+from modiff.methods.weights import check_weights, count, load_weights, read_header
 from modiff.types import DataSpec
 
 CONFIG, DATA, LOG, CHECKPOINT = "config.yaml", "data.json", "log.jsonl", "training.ckpt"
@@ -41,12 +45,29 @@ _FREE = ("training.budget", "training.save_every", "training.log_every", "traine
 
 def write_config(path: Path, config: RunConfig) -> None:
     """The configuration as YAML."""
-    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
+    text = checksum.COMMENT + yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
+    write_bytes(path, checksum.stamped(text.encode()))
 
 
 def read_config(path: Path) -> RunConfig:
-    """The configuration of a run or published folder; ConfigError where it is not one."""
-    return config_from_dict(read_yaml(path), path=path)
+    """The configuration of a run or published folder; ConfigError where it is not one or out of range.
+
+    DataError where it does not fit its checksum.
+    """
+    config = config_from_dict(read_yaml(path), path=path)
+    checksum.check(path.read_bytes(), path)
+    with _about(path):
+        check_ranges(config)
+    return config
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """A ConfigError from inside the block is about a run's configuration."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error.at(path) from error
 
 
 def describe_data(store: MemoryStore, path: str | Path, *, fold: int | None = None) -> DataSpec:
@@ -60,14 +81,38 @@ def describe_data(store: MemoryStore, path: str | Path, *, fold: int | None = No
 
 def read_data(path: Path) -> DataSpec:
     """The data description of a run or published folder; CheckpointError where it is not one."""
-    optional = {field.name: field.default is not MISSING for field in fields(DataSpec)}
-    data = {name: value for name, value in read_json(path).items() if name in optional}  # a later version may say more
-    usual = [name for name, left_out in optional.items() if left_out]
+    usual = [field.name for field in fields(DataSpec) if field.default is not MISSING]
     try:
-        return typed(DataSpec, data, "lacks names", path=path, field="data", optional=usual)
+        found = typed(DataSpec, read_json(path), "other names", path=path, field="data", optional=usual)
+        if found.intensity is not None:
+            IntensityRule.parse(found.intensity)
+        return found
     except DataError as error:
         what = f"does not describe the training data: {error.field}: {error.message}"
         raise CheckpointError(what, path=path, found=error.found, expected=error.expected) from error
+
+
+@dataclass(frozen=True)
+class Card:
+    """What of a card.json is relied on; the rest is for people. All of it is left out where it is not known."""
+
+    images_seen: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    validation_loss: float | None = None
+    validation_loss_other_images: float | None = None
+
+
+def read_card(path: Path, *, needed: Collection[str] = ()) -> dict[str, Any]:
+    """A model's card; CheckpointError where what is needed is missing, or is not what it should be."""
+    card, names = read_json(path), {field.name for field in fields(Card)}
+    known = {name: card[name] for name in names & card.keys()}
+    try:
+        typed(Card, known, "lacks names", path=path, field="card", optional=names - {*needed})
+    except DataError as error:
+        found, expected = error.found, error.expected
+        raise CheckpointError(error.message, path=path, field=error.field, found=found, expected=expected) from error
+    return card
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -84,7 +129,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """A JSON object that people can read."""
-    write_text(path, json.dumps(data, indent=1) + "\n")
+    write_text(path, checksum.stamped_json(data, indent=1, nan=True))
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
@@ -115,17 +160,37 @@ def check_resumable(
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Drops the lines of steps after the checkpoint that a run resumes from, and a torn last line."""
+    """Drops the lines of steps after the checkpoint that a run resumes from, and a torn last line.
+
+    Raises DataError for a damaged line.
+    """
+    if path.exists():
+        rows = (row for row in checksum.read_lines(path) if isinstance(row.get("step"), int) and row["step"] <= step)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def log_sum(folder: Path) -> dict[str, Any]:
+    """What the card says of the log so far, which is on the disk then: its `bytes` and their `sha256`."""
+    path = folder / LOG
     if not path.exists():
+        return {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+    with told(path, "cannot be written"):
+        to_disk(path)
+        data = path.read_bytes()
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def check_log(folder: Path) -> None:
+    """CheckpointError where the log is not as the card says; what was added since, and older cards, are not asked."""
+    path, card = folder / LOG, folder / CARD
+    said = read_json(card).get("log") if path.exists() and card.exists() else None
+    if not isinstance(said, dict) or not isinstance(said.get("bytes"), int):
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            break
-    write_text(path, "".join(f"{line}\n" for line in kept))
+    with told(path, "cannot be read"):
+        found = hashlib.sha256(path.read_bytes()[: said["bytes"]]).hexdigest()
+    if found != said.get("sha256"):
+        what, hint = f"content that does not fit its SHA-256 in {CARD}", "Delete it to go on without"
+        raise CheckpointError("is damaged", path=path, found=what, hint=hint)
 
 
 @dataclass
@@ -189,28 +254,13 @@ def load_model(path_or_name: str | Path) -> LoadedModel:
         hint = "Train first: modiff train" if (folder / CONFIG).exists() else None
         raise CheckpointError("holds no weights", path=folder, expected=WEIGHTS, hint=hint)
     config, data = read_config(folder / CONFIG), read_data(folder / DATA)
-    model = build(config.method, config.model, data)
     path = folder / WEIGHTS
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        what, hint = "is not a safetensors file, or a damaged one", "Copy the file again, or train again"
-        raise CheckpointError(what, path=path, found=plain(error), hint=hint) from error
-    expected = model.state_dict()
-    for name, value in expected.items():
-        if name not in state:
-            raise CheckpointError("lacks a tensor that the configuration asks for", path=path, field=name)
-        if state[name].shape != value.shape:
-            found, wanted = tuple(state[name].shape), tuple(value.shape)
-            raise CheckpointError("has a tensor of another shape", path=path, field=name, found=found, expected=wanted)
-        if value.is_floating_point() and not torch.isfinite(state[name]).all():
-            raise CheckpointError("has values that are not finite", path=path, field=name)
-    if surplus := sorted(state.keys() - expected.keys()):
-        names = ", ".join(surplus[:3])
-        raise CheckpointError("has tensors that the configuration does not know", path=path, found=names)
-    model.load_state_dict({name: state[name].to(expected[name].dtype) for name in expected})
-    card = read_json(folder / CARD) if (folder / CARD).exists() else {}
-    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, sha256_of(path))
+    header, fingerprint = read_header(path), check_weights(path)
+    card = read_card(folder / CARD) if (folder / CARD).exists() else {}
+    with _about(folder / CONFIG):  # twice as many as there are still say which tensor is missing
+        model = build(config.method, config.model, data, most=2 * count(header))
+    load_weights(model, path, header)
+    return LoadedModel(model.eval(), config, data, card, str(path_or_name), folder, fingerprint)
 
 
 def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = torch.float32) -> None:
@@ -219,7 +269,12 @@ def save_weights(state: dict[str, Tensor], path: Path, *, dtype: torch.dtype = t
         name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in state.items()
     }
-    write_bytes(path, save(made, metadata={"format": "pt"}))
+    data = save(made)
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = {"__metadata__": {"format": "pt", **checksum.BLANK}, **json.loads(data[8:start])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    write_bytes(path, checksum.stamped(len(text).to_bytes(8, "little") + text + data[start:]))
 
 
 def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bfloat16, card: dict[str, Any]) -> Path:
@@ -228,5 +283,6 @@ def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bflo
     save_weights(loaded.model.state_dict(), target / WEIGHTS, dtype=dtype)
     write_config(target / CONFIG, loaded.config)
     write_json(target / DATA, {key: value for key, value in loaded.data.to_dict().items() if key != "path"})
-    write_json(target / CARD, loaded.card | card)
+    kept = {key: value for key, value in loaded.card.items() if key != "log"}
+    write_json(target / CARD, kept | card)
     return target

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 from modiff.errors import MetricError
+from modiff.plain import parse_json
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PublishedValue:
 
 @cache
 def _all() -> tuple[PublishedValue, ...]:
-    table = json.loads(files("modiff.metrics").joinpath("published.json").read_text(encoding="utf-8"))
+    table = parse_json(files("modiff.metrics").joinpath("published.json").read_text(encoding="utf-8"))
     sources = {name: Source(**fields) for name, fields in table["sources"].items()}
     return tuple(PublishedValue(**{**record, "source": sources[record["source"]]}) for record in table["records"])
 

@@ -110,6 +110,16 @@ def random_corner(
     return torch.where(far, free, near).to(images.device)
 
 
+def marked_pixel(label: Tensor, rng: torch.Generator) -> Tensor:
+    """(B,2) row and column of a random pixel that is marked in (B,K,H,W), each as likely; any pixel where none is."""
+    chance = torch.rand(len(label), generator=rng, device=rng.device).to(label.device)
+    found = []
+    for one, number in zip(label.amax(1) > 0, chance, strict=True):
+        places = (one if one.any() else torch.ones_like(one)).nonzero()
+        found.append(places[(number * len(places)).long().clamp_max(len(places) - 1)])
+    return torch.stack(found).to(torch.float32)
+
+
 def paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor | None) -> None:
     """Writes windows (M,K,h,w) into (B,N,K,H,W) maps at `row`, `index` and their corners (M,2); the rest stays.
 

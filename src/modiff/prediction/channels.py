@@ -23,8 +23,10 @@ def arranged(
     channel, and where names fit in several ways.
     """
     paths, given, taken = [path for _, path in files], [name for name, _ in files], dict[int, int]()
-    if len(scan.array) != len(files) or (len(files) == 1 == len(names) and given == [None]):
-        return scan, paths, []  # the channels within one file
+    if len(files) == 1 == len(names) == len(scan.array) and given == [None]:
+        return scan, paths, []
+    if len(scan.array) != len(files):  # the channels within one file
+        return scan, paths, _within(scan, given, names)
     places = {name.casefold(): place for place, name in enumerate(names)}
     for place, name in enumerate(given):
         if name is not None:
@@ -53,6 +55,16 @@ def arranged(
     _check(taken, fits, paths, names)
     order = [taken[channel] for channel in range(len(names))]
     return replace(scan, array=scan.array[order]), [paths[file] for file in order], notes
+
+
+def _within(scan: Volume, given: Sequence[str | None], names: Sequence[str]) -> list[str]:
+    """What is guessed of files that hold several channels each, which nothing names."""
+    if named := [name for name in given if name is not None]:
+        found = f"{named[0]}= a file of several"
+        raise DataError("several channels in the file of one", field="IMAGE", found=found, expected="one channel")
+    if len(scan.array) != len(names) or all(re.fullmatch(r"channel \d+", name) for name in names):
+        return []  # another number is refused by the model; files of several channels had no names in training either
+    return [f"nothing says which channels the file holds: they are taken in its order, as {', '.join(names)}"]
 
 
 def _check(taken: Mapping[int, int], left: Mapping[int, set[int]], paths: Sequence[Path], names: Sequence[str]) -> None:

@@ -473,10 +473,11 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     view, values = predictor.view, predictor.values
     assert view is not None
     assert values is not None
-    notes, trained = (*scan.notes, *predictor.notes), predictor.data.modality
+    said = [note.text for note in scan.notes if not note.file]
+    notes, trained = (*said, *predictor.notes), predictor.data.modality
     if trained is not None and scan.modality is not None and scan.modality != trained:
         notes += (f"the scan's modality is {scan.modality}, that of the training data {trained}",)
-    if left_out := len(scan.skipped):  # not by name, which may be the patient's
+    if left_out := len(scan.notes) - len(said):  # not by name, which may be the patient's
         notes = (f"files of the series that cannot be read are left out: {left_out}", *notes)
     return Prediction(
         scan, asked, type(predictor.model).__name__, samples, summary, view, values, predictor.case, notes

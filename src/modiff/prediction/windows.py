@@ -3,6 +3,7 @@ maps are merged into one."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ Span = tuple[int, int]  # first, end
 
 _SPAN = re.compile(r"\s*(\d+)\s*:\s*(\d+)\s*")
 _LEAST = 1e-3
+_FAR_SMALLER, _SMALL = 16, 512 * 512  # an image has a 16th of a crop's pixels, if the crop is of more than so many
 _SIGMA = 0.125  # of the Gaussian that weighs a window's pixels, in window sides: MONAI's and nnU-Net's choice
 
 
@@ -252,6 +254,9 @@ def plan_windows(
     Raises DataError for places outside, ConfigError for settings that contradict each other.
     """
     size = data.size or shape[1:]
+    if math.prod(size) > max(_SMALL, _FAR_SMALLER * math.prod(shape[1:])):  # it would be padded to what takes memory
+        seen, own = (f"{width}×{height}" for height, width in (shape[1:], size))
+        raise DataError("is far smaller than what the model was trained on", field="size", found=seen, expected=own)
     if at is None and roi is None and judges_one_crop(shape, data):
         corner = [(whole - part) // 2 for whole, part in zip(shape[1:], size, strict=True)]
         middle = Window(shape[1:], size, corner[0], corner[1])

@@ -8,7 +8,6 @@ printed or written says more than "DICOM series". Only segmentations carry the p
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,9 @@ import numpy as np
 
 from modiff._version import __version__
 from modiff.errors import DataError, counted
+from modiff.io.checksum import stamped_json
 from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
-from modiff.io.files import MANIFEST, output_folder, write_bytes, write_text
+from modiff.io.files import MANIFEST, output_folder, told, write_bytes, write_text
 from modiff.io.image import named_file, write_png
 from modiff.io.nifti import write_nifti
 from modiff.io.results import ARRAYS, endings, sample_names
@@ -58,7 +58,13 @@ _LEAST, _LEAST_OF_SCAN = 32, 48  # pixels of a close-up, at least
 
 
 def write_prediction(
-    path: str | Path, prediction: Prediction, *, about: Mapping[str, Any], title: str = "", overwrite: bool = False
+    path: str | Path,
+    prediction: Prediction,
+    *,
+    about: Mapping[str, Any],
+    title: str = "",
+    overwrite: bool = False,
+    full_header: bool = False,
 ) -> dict[str, Any]:
     """Writes a prediction into the folder `path`; returns summary.json's content: `about`, the summary, the files.
 
@@ -70,21 +76,24 @@ def write_prediction(
     DICOM series also probability.seg.dcm (FRACTIONAL) and hypotheses.seg.dcm (BINARY, a segment per distinct
     hypothesis). overlay.png: the image, or the slice with most marked. slices.png: up to 24 slices of a scan.
 
-    about: how it was made; "model" with its "fingerprint" is named in DICOM objects. The folder appears whole or not at
+    about: how it was made; "model" with its "fingerprint" is named in DICOM objects. full_header: they also have what
+    the standard allows but does not ask for of patient, study and scanner. The folder appears whole or not at
     all. What keeps DICOM objects from being written, or was mended for them, is a warning: the other files are there.
     Raises DataError where it has files and `overwrite` is false.
     """
     with output_folder(path, overwrite=overwrite) as folder:
-        return write_results(folder, prediction, about=about, title=title)
+        return write_results(folder, prediction, about=about, title=title, full_header=full_header)
 
 
-def write_results(folder: Path, prediction: Prediction, *, about: Mapping[str, Any], title: str = "") -> dict[str, Any]:
+def write_results(
+    folder: Path, prediction: Prediction, *, about: Mapping[str, Any], title: str = "", full_header: bool = False
+) -> dict[str, Any]:
     """The files of `write_prediction`, into an empty folder that an `output_folder` block has opened."""
     scan, content = prediction.scan, {**about, **prediction.to_dict()}
     _write_maps(folder, prediction)
     if not scan.is_picture:
         if scan.format == "DICOM":
-            content["warnings"] += _write_segmentations(folder, scan, prediction, about["model"]["fingerprint"])
+            content["warnings"] += _write_segmentations(folder, prediction, about["model"]["fingerprint"], full_header)
         write_bytes(folder / "slices.png", slices_figure(prediction))
     else:
         samples, summary = prediction.samples, prediction.summary
@@ -92,10 +101,11 @@ def write_results(folder: Path, prediction: Prediction, *, about: Mapping[str, A
         arrays |= {"weights": summary.set_weights, "mean": summary.mean, "entropy": summary.entropy}
         if samples.raters is not None:
             arrays["raters"] = samples.raters[0].numpy()
-        np.savez_compressed(folder / ARRAYS, **arrays)
+        with told(folder / ARRAYS, "cannot be written"):
+            np.savez_compressed(folder / ARRAYS, **arrays)
     write_bytes(folder / "overlay.png", key_figure(prediction, title=title))
     content["files"] = sorted([*(file.name for file in folder.iterdir()), MANIFEST])
-    write_text(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / MANIFEST, stamped_json(content, indent=1))
     return content
 
 
@@ -127,18 +137,18 @@ def _write_maps(folder: Path, prediction: Prediction) -> None:
         write(name, masks, "one sample")
 
 
-def segmentation_notes(scan: Volume) -> list[str]:
+def segmentation_notes(scan: Volume, *, full_header: bool = False) -> list[str]:
     """What is known of a DICOM series' segmentations before anything is drawn: why there will be none, or changes."""
     if scan.format != "DICOM":
         return []
     try:
-        return _changes(scan)
+        return _changes(scan, full_header)
     except DataError as error:
         return [_without(error)]
 
 
-def _changes(scan: Volume) -> list[str]:
-    return [f"segmentation objects: {text}" for text in check_seg(scan)]
+def _changes(scan: Volume, full: bool) -> list[str]:
+    return [f"segmentation objects: {text}" for text in check_seg(scan, full=full)]
 
 
 def _without(error: DataError) -> str:
@@ -147,11 +157,11 @@ def _without(error: DataError) -> str:
     return f"no segmentation objects are written: {reason}"
 
 
-def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, fingerprint: str) -> list[str]:
+def _write_segmentations(folder: Path, prediction: Prediction, fingerprint: str, full: bool) -> list[str]:
     """Both DICOM objects; in words what was mended for them, or why they are not there."""
     try:
-        notes = _changes(volume)  # what the trial refuses is not written, as it was said before drawing
-        _write_objects(folder, volume, prediction, fingerprint)
+        notes = _changes(prediction.scan, full)  # what the trial refuses is not written, as it was said before drawing
+        _write_objects(folder, prediction, fingerprint, full)
     except DataError as error:
         for name in (PROBABILITY_SEG, HYPOTHESES_SEG):
             (folder / name).unlink(missing_ok=True)
@@ -159,7 +169,7 @@ def _write_segmentations(folder: Path, volume: Volume, prediction: Prediction, f
     return notes
 
 
-def _write_objects(folder: Path, volume: Volume, prediction: Prediction, fingerprint: str) -> None:
+def _write_objects(folder: Path, prediction: Prediction, fingerprint: str, full: bool) -> None:
     """A segment per class and hypothesis that marks something, in its colour in figures, lighter for later classes."""
     serial, box, summary = fingerprint[:16], prediction.plan.box, prediction.summary
     parameters = {name: str(value) for name, value in prediction.settings.drawing().items()}
@@ -167,7 +177,7 @@ def _write_objects(folder: Path, volume: Volume, prediction: Prediction, fingerp
     first, names = box.spans[0][0], summary.classes
     maps = box.put_back(summary.mean, dimensions=2)
     means = [Segment(maps[i], name, name, "probability", rgb(i)) for i, name in enumerate(names)]
-    write_seg(folder / PROBABILITY_SEG, means, volume, first=first, maker=maker)
+    write_seg(folder / PROBABILITY_SEG, means, prediction.scan, first=first, maker=maker, full=full)
     segments, numbered = [], list(enumerate(summary.hypotheses, 1))
     marking = [(number, hypothesis) for number, hypothesis in numbered if not hypothesis.nothing]
     for place, (number, hypothesis) in enumerate(marking or numbered[:1]):
@@ -178,7 +188,7 @@ def _write_objects(folder: Path, volume: Volume, prediction: Prediction, fingerp
         for kind, name in enumerate(names if marking else names[:1]):
             title = f"{label}, {name}" if marking and len(names) > 1 else label
             segments.append(Segment(masks[kind], title, name, words, rgb(place, white=kind / len(names))))
-    write_seg(folder / HYPOTHESES_SEG, segments, volume, first=first, maker=maker)
+    write_seg(folder / HYPOTHESES_SEG, segments, prediction.scan, first=first, maker=maker, full=full)
 
 
 def key_figure(prediction: Prediction, *, title: str = "") -> bytes:
@@ -337,7 +347,8 @@ def describe_source(scan: Volume, paths: Sequence[Path], *, identify: bool = Fal
     if identify and scan.format == "DICOM":
         header = scan.source.headers[0]
         found["identity"] = {name: str(header.get(name, "")) for name in _IDENTITY}
-        found |= {"left_out": list(scan.skipped)} if scan.skipped else {}
+        left_out = [str(note) for note in scan.notes if note.file]
+        found |= {"left_out": left_out} if left_out else {}
     return found
 
 

@@ -16,6 +16,7 @@ from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
 from modiff.errors import CheckpointError, DataError, ModiffError, counted
 from modiff.evaluation import words
+from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import FOLDER, as_trained
 from modiff.evaluation.records import (
     BASELINE,
@@ -25,13 +26,12 @@ from modiff.evaluation.records import (
     ImageTable,
     Record,
     Result,
-    read_csv,
     read_result,
     select,
 )
 from modiff.evaluation.source import choose, draw, pictured, strata
-from modiff.io.files import check_file_output, write_text
-from modiff.methods.run_folder import LOG, WEIGHTS, LoadedModel, hardly_trained, load_model
+from modiff.io.files import check_file_output, files_in, write_text
+from modiff.methods.run_folder import LOG, WEIGHTS, LoadedModel, check_log, hardly_trained, load_model
 from modiff.metrics.registry import FIRST, rank
 from modiff.prediction.summary import Summary, summarise
 from modiff.types import Batch
@@ -88,7 +88,7 @@ def write_report(
         finding=next(filter(None, map(sentence, results.values())), None),
         scores=[_scores(path.stem, result) for path, result in results.items()],
         log=LOG,
-        charts=charts(read_log(folder / LOG)),
+        charts=charts(_log(folder)),
         cases=_cases(loaded, results, data, split, device),
         colours=COLOURS,
         oracle=words.ORACLE,
@@ -104,7 +104,7 @@ def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
     if not folder.is_dir():
         raise CheckpointError("no such run folder", path=folder, hint="`modiff train` makes one.")
     # The main results have no suffix in their names.
-    paths = sorted((folder / FOLDER).glob("*.json"), key=lambda path: (len(path.stem), path.stem))
+    paths = sorted(files_in(folder / FOLDER, ".json"), key=lambda path: (len(path.stem), path.stem))
     results = {path: read_result(path) for path in paths}
     loaded, problem = None, ""
     try:
@@ -117,6 +117,11 @@ def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
             expected = f"weights, {FOLDER}/ or {LOG}"
             raise CheckpointError("not a run folder", path=folder, expected=expected) from error
     return loaded, problem, results
+
+
+def _log(folder: Path) -> list[dict[str, float]]:
+    check_log(folder)
+    return read_log(folder / LOG)
 
 
 def _scores(name: str, result: Result) -> dict[str, Any]:
@@ -284,7 +289,7 @@ def _cases(
         "window": window,
         "changed": changed,
         "figures": shown,
-        "scores": _case_scores(read_csv(table, split)) if table and table.is_file() else {},
+        "scores": _case_scores(read_results(path)[1]) if path and table and table.is_file() else {},
     }
 
 

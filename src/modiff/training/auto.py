@@ -83,7 +83,7 @@ def choose(facts: Facts) -> list[Choice]:
     stem, why_stem = _patch(facts, crop or side, windowed=crop > 0)
     if not crop and side > _WHOLE * stem:
         crop = max(64, 32 * stem)
-        why_crop = f"random squares: steps on {side} pixels are slow; samples are drawn of whole images"
+        why_crop = f"random squares, half about marks: {side} pixels are slow, `import --resize` makes fewer"
     seen = crop or side
     patches = -(-seen // stem)
     base = 48 if patches <= 16 and (facts.images >= _LARGE or facts.classes > 1) else 32
@@ -97,7 +97,11 @@ def choose(facts: Facts) -> list[Choice]:
     found = [
         ("model.window", window, why_window),
         ("model.crop", crop, why_crop),
-        ("model.crop_jitter", max(1, crop // 16), "a sixteenth of the square"),
+        (
+            "model.crop_jitter",
+            max(1, crop // (16 if window else 4)),
+            f"a {'sixteenth' if window else 'quarter'} of the square",
+        ),
         ("model.unet.stem", stem, why_stem),
         ("model.unet.attention", [4 * stem], "at the coarsest of three levels"),
         ("model.unet.base", base, f"{many}, {patches} patches a side"),

@@ -222,6 +222,7 @@ class Run:
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "validation_loss": self.validation,
             "validation_loss_other_images": self.blind,
+            "log": files.log_sum(self.folder),
             "device": device_name(self.fabric.device),
             "versions": {"modiff": __version__, "torch": torch.__version__},
             "date": datetime.now(UTC).date().isoformat(),
@@ -283,7 +284,10 @@ def _begin(config: RunConfig, described: DataSpec, folder: Path, *, first: bool)
     if first:  # only after all checks: a refused start must not leave a config.yaml that makes the next one fail
         files.write_config(folder / files.CONFIG, config)
         files.write_json(folder / files.DATA, described.to_dict())
+        files.check_log(folder)
         files.truncate_log(folder / files.LOG, saved["step"] if saved is not None else -1)
+        if (folder / files.CARD).exists():  # perhaps of a later step than the checkpoint
+            files.write_json(folder / files.CARD, files.read_json(folder / files.CARD) | {"log": files.log_sum(folder)})
     return saved
 
 

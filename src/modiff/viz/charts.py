@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -14,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from modiff.errors import printable
+from modiff.io.checksum import read_lines
 from modiff.viz.figures import COLOURS, encoded, legend, new_figure
 
 if TYPE_CHECKING:
@@ -71,16 +71,14 @@ class Chart:
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
-    """The finite numbers of each line; lines that are not JSON objects, such as a torn last one, are left out."""
+    """The finite numbers of each line; a torn last line is left out. Raises DataError for a damaged one."""
     path = Path(path)
     if not path.is_file() or path.stat().st_size > MAX_BYTES:
         return []
     rows = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, RecursionError):
-            if isinstance(row := json.loads(text), dict):
-                numbers = {name: value for name, value in row.items() if type(value) in (int, float)}  # no bools
-                rows.append({name: float(value) for name, value in numbers.items() if abs(value) < 1e300})
+    for row in read_lines(path):
+        numbers = {name: value for name, value in row.items() if type(value) in (int, float)}  # no bools
+        rows.append({name: float(value) for name, value in numbers.items() if abs(value) < 1e300})
     return rows
 
 
@@ -149,7 +147,7 @@ def draw_differences(panels: Mapping[str, pd.DataFrame], title: str) -> Figure:
         axis.set_visible(False)
     left: list[str] = []
     for i, (axis, (metric, rows)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
-        places, labels = np.arange(len(rows)), list(rows["label"])
+        places, labels = np.arange(len(rows)), list(map(printable, rows["label"]))
         colours = rows["side"].map(_SIDE_COLOURS).tolist()
         axis.hlines(places, rows["ci_low"].astype(float), rows["ci_high"].astype(float), colours, linewidth=2)
         axis.scatter(rows["difference"].astype(float), places, s=25, c=colours, zorder=3)
@@ -181,7 +179,9 @@ def draw_tradeoff(
     """
     from matplotlib.ticker import LogLocator, NullLocator
 
-    names = [textwrap.fill(name, 60) for name in curves]
+    # It is laid out before `encoded` sees the texts.
+    title, across, up, caption = map(printable, (title, across, up, caption))
+    names = [textwrap.fill(printable(name), 60) for name in curves]
     said = textwrap.wrap(caption, 118)
     columns = max(1, min(3, 84 // (max(map(len, [*names, *levels])) + 6)))
     rows = -(-len([*names, *levels]) // columns) + sum(name.count("\n") for name in names)
@@ -201,8 +201,8 @@ def draw_tradeoff(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(y=0.12)
-    axes.set_ylabel(up, fontsize=9)
-    axes.set_xlabel(across, fontsize=9)
+    axes.set_ylabel(up, fontsize=9, parse_math=False)
+    axes.set_xlabel(across, fontsize=9, parse_math=False)
     _frame(axes, "both")
     legend(axes, loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=columns, fontsize=8)
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, printable
 from modiff.io.files import write_bytes
 
 if TYPE_CHECKING:
@@ -76,9 +76,17 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 
 
 def encoded(figure: Figure, kind: str = "png", *, dpi: float = 110) -> bytes:
-    """The figure as "png", "svg" (text as text) or "pdf"; the same figure gives the same bytes, on one matplotlib."""
-    from matplotlib import rc_context
+    """The figure as "png", "svg" (text as text) or "pdf"; the same figure gives the same bytes, on one matplotlib.
 
+    All its texts are plain: no formulas, and `printable`.
+    """
+    from matplotlib import rc_context
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(False)
+        text.set_text(printable(text.get_text(), keep="\n"))
     buffer = io.BytesIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "modiff", "pdf.fonttype": 42}):
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=_UNDATED[kind])

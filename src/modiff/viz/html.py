@@ -1,4 +1,7 @@
-"""Pages from templates: every value is escaped, and a page may neither run scripts nor fetch anything from outside."""
+"""Pages from templates: every value is escaped and printable.
+
+A page may neither run scripts nor fetch anything from outside.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from modiff.errors import printable
+
 
 @cache
 def environment() -> Environment:
@@ -22,6 +27,7 @@ def environment() -> Environment:
     made = Environment(
         loader=PackageLoader("modiff.viz", "templates"),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -36,6 +42,10 @@ def environment() -> Environment:
         made.filters[name] = lambda data, kind=kind: f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
     made.filters["text"] = as_text
     return made
+
+
+def _shown(value: Any) -> Any:
+    return printable(value, keep="\n") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def render(template: str, **content: object) -> str:

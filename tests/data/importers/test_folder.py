@@ -214,9 +214,15 @@ def test_a_broken_slice_of_a_series_is_named_or_left_out_when_asked(tmp_path: Pa
     assert "003.dcm: the file is empty" in capsys.readouterr().out
     with _import(tmp_path / "d", *words, "--skip-broken") as store:
         assert len(store) == SHAPE[0] - 1
-    assert "p: 003.dcm is left out: the file is empty" in capsys.readouterr().err
+        said = "cannot be read and is left out: the file is empty (p/image/003.dcm)"
+        assert store.info.notes[0] == said
+        path = str(store.path)
+    assert f"note: {said}\n" in capsys.readouterr().out
     assert main(["check", str(tmp_path / "d"), "--", *words, "--skip-broken"]) == 0
-    assert "a slice that cannot be read" in capsys.readouterr().out
+    assert f"warning: left out\n  {said}\n" in capsys.readouterr().out
+    for words in (["info", path], ["check", path]):
+        assert main(words) == 0
+        assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_one_file_per_channel(pictures: Path) -> None:

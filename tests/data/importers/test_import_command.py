@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,14 @@ from pkgutil import resolve_name
 import numpy as np
 import pytest
 from PIL import Image
+from store_helpers import make_info
 
 from modiff.cli import main
-from modiff.data.importers.base import Importer
+from modiff.data.importers.base import Importer, run_import
 from modiff.data.importers.catalogue import IMPORTERS
+from modiff.data.store import Store, StoreWriter
+from modiff.errors import DataError
+from modiff.io.files import replacing
 
 
 def _importer(name: str) -> type[Importer]:
@@ -99,3 +104,27 @@ def test_fewer_patients_than_splits_are_told_of(
 
 def test_a_fraction_of_0_leaves_its_split_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing is in test: training" in _say(capsys, tmp_path, 6, "--test", "0")
+
+
+def _made(args: argparse.Namespace) -> Importer:
+    raise FileNotFoundError("no source")
+
+
+@pytest.mark.parametrize("name", IMPORTERS)
+def test_a_second_import_into_one_store_is_refused_before_it_reads(tmp_path: Path, name: str) -> None:
+    args = argparse.Namespace(output=tmp_path / "s.h5", overwrite=True)
+    with replacing(tmp_path / "s.h5"), pytest.raises(DataError, match="another process writes this"):
+        run_import(name, args, make=_made)
+    with pytest.raises(FileNotFoundError, match="no source"):
+        run_import(name, args, make=_made)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.h5"]  # the first one's
+
+
+def test_a_store_keeps_the_first_of_more_notes_than_it_can_hold(tmp_path: Path) -> None:
+    info = make_info(notes=tuple(f"note {number} {'x' * 5000}" for number in range(40)))
+    with StoreWriter(tmp_path / "s.h5", info) as writer:
+        image, masks = np.zeros((2, 8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8)
+        writer.add(image, masks, np.ones(3, bool), case="p/a", patient="p", split="train")
+    with Store.open(tmp_path / "s.h5") as store:
+        assert store.info.notes[0].startswith("note 0 x")
+        assert store.info.notes[-1] == "and 25 more notes"

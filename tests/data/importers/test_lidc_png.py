@@ -373,4 +373,6 @@ def test_a_centre_that_cuts_marks_off_is_told_and_refused(
     assert f"loses 6 of {6 * pixels} marked pixels" in capsys.readouterr().err
     assert not (tmp_path / "s.h5").exists()
     assert _import(tmp_path / "s.h5", archive, splits=splits, more=(*more, "--allow-cut")) == 0
-    assert f"cut off: radiologist 1 loses 6 of {6 * pixels}" in capsys.readouterr().err
+    assert f"note: cut off: radiologist 1 loses 6 of {6 * pixels}" in capsys.readouterr().out
+    assert main(["check", str(archive), "--", *more, "--splits", str(splits), "--allow-cut"]) == 0
+    assert f"cut off: radiologist 1 loses 6 of {6 * pixels}" in capsys.readouterr().out

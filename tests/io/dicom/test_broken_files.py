@@ -56,8 +56,8 @@ def test_a_broken_slice_is_named_and_left_out_when_asked(folder, kind):
     assert "--skip-broken" in str(caught.value)
     volume = read_image(folder, limits=SKIPPING)
     assert volume.shape == (SHAPE[0] - 1, *SHAPE[1:])
-    (said,) = volume.source.skipped
-    assert said.startswith(f"{LAST} is left out: ")
+    (said,) = volume.notes
+    assert str(said).startswith(f"{LAST} cannot be read and is left out: ")
 
 
 @pytest.mark.parametrize("name", ["IM4", "4.dcm", "003.dcm.part", "1.2.840.4", "x.IMA"])

@@ -18,11 +18,13 @@ from pydicom.data import get_testdata_files
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_rescale
 from pydicom.uid import UID
+from series_files import write_series
 
 from modiff.errors import DataError
 from modiff.io.dicom import header as dicom_file
 from modiff.io.dicom import series as dicom
-from modiff.io.dicom.header import codestream_size, read_with_pixels
+from modiff.io.dicom.frame import codestream_of, unpack_rle
+from modiff.io.dicom.header import read_with_pixels
 from modiff.io.dicom.series import read_dicom_series
 from modiff.io.files import Limits
 
@@ -221,7 +223,8 @@ def test_pixels_cut_short_are_refused(tmp_path: Path) -> None:
 
 
 def jpeg2000(height: int, width: int) -> bytes:
-    return b"\xff\x4f\xff\x51" + struct.pack(">HHLLLL", 41, 0, width + 3, height + 2, 3, 2) + bytes(30)
+    sizes = struct.pack(">HHLLLL", 41, 0, width + 3, height + 2, 3, 2)
+    return b"\xff\x4f\xff\x51" + sizes + bytes(16) + b"\0\1" + bytes(30)
 
 
 def test_a_compressed_picture_larger_than_the_header_says_is_refused(tmp_path: Path) -> None:
@@ -237,9 +240,69 @@ def test_the_size_of_compressed_pictures_is_read_from_their_own_header() -> None
 
     buffer = io.BytesIO()
     Image.new("L", (13, 7)).save(buffer, "JPEG")
-    assert codestream_size(buffer.getvalue()) == (7, 13)
-    assert codestream_size(jpeg2000(7, 13)) == (7, 13)
-    assert codestream_size(b"\0" * 64) is None
+    assert codestream_of(buffer.getvalue())[1] == (7, 13)
+    assert codestream_of(jpeg2000(7, 13))[1] == (7, 13)
+    boxed = struct.pack(">I4s4s", 12, b"jP  ", b"\r\n\x87\n") + struct.pack(">I4s", 24, b"free") + jpeg2000(1, 1)[:16]
+    assert codestream_of(boxed + b"\0\0\0\0jp2c" + jpeg2000(7, 13)) == (jpeg2000(7, 13), (7, 13))
+
+
+@pytest.mark.parametrize("kind", ["none", "no header", "two headers", "three components", "no codestream"])
+def test_a_stream_whose_size_is_not_known_is_not_decoded(kind: str) -> None:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB" if kind == "three components" else "L", (13, 7)).save(buffer, "JPEG")
+    data = buffer.getvalue()
+    at = data.index(b"\xff\xc0")
+    header = data[at : at + 13]
+    streams = {
+        "none": bytes(64),
+        "no header": data.replace(header, b""),
+        "two headers": data[:at] + header + data[at:],
+        "three components": data,
+        "no codestream": struct.pack(">I4s4s", 12, b"jP  ", b"\r\n\x87\n") + jpeg2000(7, 13),
+    }
+    with pytest.raises(DataError, match="PixelData: pixels"):
+        codestream_of(streams[kind])
+
+
+def rle(*segments: bytes) -> bytes:
+    starts = [64 + sum(map(len, segments[:place])) for place in range(len(segments))]
+    return struct.pack("<16L", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
+
+
+def test_rle_is_unpacked_as_pydicom_does(tmp_path: Path) -> None:
+    from pydicom.pixels.encoders.native import _encode_segment
+
+    values = np.random.default_rng(0).integers(0, 4, (40, 50)).astype(np.uint16) * 257
+    values[3:9] = 0
+    planes = [(values >> 8).astype(np.uint8), (values & 255).astype(np.uint8)]
+    frame = rle(*(_encode_segment(plane.tobytes(), columns=50) for plane in planes))
+    np.testing.assert_array_equal(unpack_rle(frame, (40, 50), values.dtype), values)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        rle(b"\x81\x00" * 200_000),  # 128 bytes from two, for a picture of 32×32
+        rle(b"\x00\x05" * 200_000),
+        rle(b"\x81\x00" * 7),
+        rle(b"\x80" * 200_000),
+        rle(b"\x81\x00" * 8, b"\x81\x00" * 8),
+        rle(),
+        rle(b"\x81\x00" * 8)[:64],
+        b"",
+        struct.pack("<16L", 1, 0xFFFFFFFF, *[0] * 14) + b"\x81\x00" * 8,
+    ],
+    ids=["more", "literals", "fewer", "nothing", "two segments", "none", "empty", "no frame", "outside"],
+)
+def test_rle_that_holds_another_size_is_refused_within_the_pictures_memory(frame: bytes) -> None:
+    tracemalloc.start()
+    with pytest.raises(DataError, match="RLE"):
+        unpack_rle(frame, (32, 32), np.dtype(np.uint8))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(frame) + (1 << 17)
 
 
 def test_a_folder_or_nothing_for_a_file_is_refused(tmp_path: Path) -> None:
@@ -261,3 +324,17 @@ def test_elements_that_make_no_value_do_not_stand_in_the_way(tmp_path: Path) -> 
     headers = read_dicom_series(tmp_path / "a.dcm").source.headers
     assert list(headers[0].iterall())
     assert re.match("SECRET", str(headers[0].PatientName))  # the source keeps what results must carry
+
+
+@pytest.mark.parametrize("name", ["PhotometricInterpretation", "Modality"])
+def test_a_value_of_the_header_is_not_repeated(tmp_path, name):
+    path = write_series(tmp_path / "series", np.zeros((1, 8, 9))) / "000.dcm"
+    header = pydicom.dcmread(path)
+    setattr(header, name, "CANARYVALUE")
+    header.save_as(path)
+    if name == "Modality":
+        assert read_dicom_series(path).modality is None
+        return
+    with pytest.raises(DataError, match="is not a plain grey image; found another value") as caught:
+        read_dicom_series(path)
+    assert "CANARY" not in str(caught.value)

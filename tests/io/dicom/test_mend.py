@@ -32,9 +32,9 @@ def one_slice(folder: Path, **values: Any) -> Path:
 def segmented(path: Path) -> tuple[pydicom.Dataset, list[str]]:
     """The segmentation of a series of one slice, as pydicom reads it, and what was said."""
     volume = read_dicom_series(path)
-    said, target = check_seg(volume), path.with_name("seg.dcm")
+    said, target = check_seg(volume, full=True), path.with_name("seg.dcm")
     whole = Segment(np.ones(volume.shape, bool), "all", "nodule")
-    write_seg(target, [whole], volume, first=0, maker=Maker("m", "1"))
+    write_seg(target, [whole], volume, first=0, maker=Maker("m", "1"), full=True)
     return pydicom.dcmread(target), said
 
 
@@ -107,35 +107,34 @@ def test_a_character_set_that_is_right_stays(tmp_path, declared, name):
     assert (found.get("SpecificCharacterSet"), str(found.PatientName), said) == (declared, name, [])
 
 
-MENDED = {  # element and value -> value in the segmentation (None: it is left out), and whether the value is told
-    ("PatientSex", "U"): ("", True),
-    ("PatientSex", "m"): ("", True),
-    ("PatientSex", "Anonymized"): ("", True),
-    ("PatientBirthDate", "00000000"): ("", False),
-    ("PatientBirthDate", "1950"): ("", False),
-    ("PatientBirthDate", "1950-01-01"): ("", False),
-    ("PatientBirthDate", "19500231"): ("", False),
-    ("StudyDate", "2020.01.31"): ("20200131", False),  # PS3.5 6.2: of ACR-NEMA 300
-    ("StudyTime", "12:30:05.25"): ("123005.25", True),
-    ("StudyTime", "99"): ("", True),
-    ("StudyTime", "anonymous"): ("", True),
-    ("PatientAge", "60"): (None, True),
-    ("PatientWeight", "12345678901234567890"): (None, False),
-    ("AccessionNumber", "A" * 40): ("A" * 40, False),
-    ("PatientName", "X" * 80): ("X" * 80, False),
-    ("StudyInstanceUID", "anonymous-study-1"): ("anonymous-study-1", False),
-    ("FrameOfReferenceUID", "1.2.0003.4"): ("1.2.0003.4", False),
+MENDED = {  # element and value -> value in the segmentation (None: it is left out)
+    ("PatientSex", "U"): "",
+    ("PatientSex", "m"): "",
+    ("PatientSex", "Anonymized"): "",
+    ("PatientBirthDate", "00000000"): "",
+    ("PatientBirthDate", "1950"): "",
+    ("PatientBirthDate", "1950-01-01"): "",
+    ("PatientBirthDate", "19500231"): "",
+    ("StudyDate", "2020.01.31"): "20200131",  # PS3.5 6.2: of ACR-NEMA 300
+    ("StudyTime", "12:30:05.25"): "123005.25",
+    ("StudyTime", "99"): "",
+    ("StudyTime", "anonymous"): "",
+    ("PatientAge", "60"): None,
+    ("PatientWeight", "12345678901234567890"): None,
+    ("AccessionNumber", "A" * 40): "A" * 40,
+    ("PatientName", "X" * 80): "X" * 80,
+    ("StudyInstanceUID", "anonymous-study-1"): "anonymous-study-1",
+    ("FrameOfReferenceUID", "1.2.0003.4"): "1.2.0003.4",
 }
 
 
 @pytest.mark.parametrize(("name", "value"), MENDED)
 def test_values_that_do_not_fit_their_type(tmp_path, name, value):
     found, said = segmented(one_slice(tmp_path, **{name: value}))
-    expected, told = MENDED[name, value]
-    assert found.get(name) == expected
+    assert found.get(name) == MENDED[name, value]
     (line,) = said
     assert line.startswith(f"{name} ")
-    assert (repr(value) in line) == told
+    assert value.lower() not in line.removeprefix(name).lower() or len(value) == 1
 
 
 @pytest.mark.parametrize("value", ["", None])

@@ -6,6 +6,8 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map
+from pydicom.datadict import dictionary_VR
 from series_files import AXIAL, PERSON, write_series
 
 from modiff.errors import DataError
@@ -241,3 +243,68 @@ def test_a_real_series_keeps_its_place(shared, tmp_path):
     mask[3:6, 300:320, 330:335], mask[3, 300:303, 330:350] = True, True
     write_seg(tmp_path / "seg.dcm", [Segment(mask, "one", "nodule")], volume, first=0, maker=MAKER)
     assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(volume, mask)
+
+
+TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")
+HELD = {"DA": "20010203", "TM": "010203", "AS": "042Y", "DS": "71", "CS": "YES", "UI": "1.2.3"}
+
+
+def told_everything(path):
+    """Writes a series whose headers have all that the standard knows of patient, study, series and scanner."""
+    names = set()
+    for module in ("general-series", "general-equipment", "general-image", *_modules("Patient"), *_modules("Study")):
+        names |= {item["keyword"] for item in get_module_attribute_map()[module] if not item["path"]}
+    write_series(path, scan())
+    for file in path.iterdir():
+        header = pydicom.dcmread(file)
+        for name in names - set(header.dir()) | {"PatientComments", "InstitutionName"}:
+            if (kind := dictionary_VR(name)) in TEXTS or kind in HELD:
+                setattr(header, name, HELD.get(kind, f"CANARY{name}"[:16]))
+        if "PatientSpeciesDescription" in header:
+            del header.PatientSpeciesDescription  # a person
+        header.save_as(file)
+    return read_dicom_series(path)
+
+
+def _modules(owner):
+    return [module["key"] for module in get_iod_module_map()["segmentation"] if module["ie"] == owner]
+
+
+def test_of_patient_and_study_a_segmentation_has_what_the_standard_asks_for(tmp_path):
+    volume = told_everything(tmp_path / "series")
+    one = [Segment(volume.array[0] > 0, "one", "nodule")]
+    write_seg(tmp_path / "seg.dcm", one, volume, first=0, maker=MAKER)
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    wanted = {"patient": ("1", "2"), "general-study": ("1", "2")}  # the modules of PS3.3 A.51 that are mandatory
+    for module in (*_modules("Patient"), *_modules("Study")):
+        for item in get_module_attribute_map()[module]:
+            if not item["path"]:
+                assert (item["keyword"] in seg) == (item["type"] in wanted.get(module, ())), item["keyword"]
+    assert (seg.PatientName, seg.PatientID, seg.AccessionNumber) == ("Doe^Jane", "HIDDEN-4711", "A-815")
+    assert b"CANARY" not in (tmp_path / "seg.dcm").read_bytes()
+    (equipment,) = seg.ContributingEquipmentSequence
+    assert equipment.Manufacturer.startswith("Highdicom")
+
+
+def test_the_whole_header_is_carried_where_it_is_wanted(tmp_path):
+    volume = told_everything(tmp_path / "series")
+    one = [Segment(volume.array[0] > 0, "one", "nodule")]
+    write_seg(tmp_path / "seg.dcm", one, volume, first=0, maker=MAKER, full=True)
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert seg.PatientComments == "CANARYPatientCom"
+    assert seg.NameOfPhysiciansReadingStudy == "CANARYNameOfPhys"
+    assert seg.ContributingEquipmentSequence[0].InstitutionName == "CANARYInstitutio"
+
+
+def test_of_an_animal_the_species_is_said(tmp_path):
+    write_series(tmp_path / "series", scan())
+    for file in (tmp_path / "series").iterdir():
+        header = pydicom.dcmread(file)
+        header.PatientSpeciesDescription, header.ResponsiblePerson, header.PatientComments = "Cat", "Roe^Rick", "C"
+        header.save_as(file)
+    volume = read_dicom_series(tmp_path / "series")
+    one = [Segment(volume.array[0] > 0, "one", "nodule")]
+    write_seg(tmp_path / "seg.dcm", one, volume, first=0, maker=MAKER)
+    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert (seg.PatientSpeciesDescription, seg.ResponsiblePerson) == ("Cat", "Roe^Rick")
+    assert "PatientComments" not in seg

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,17 +16,18 @@ import h5py
 import numpy as np
 
 from modiff.data.check.findings import ContentChecks, Finding, Level, Report, View
-from modiff.data.importers.base import run_import
+from modiff.data.importers.base import Case, Importer, run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.importers.folder import Folder
 from modiff.data.importers.layout import Item, two_splits
+from modiff.data.importers.sources import Source, as_folder, walk
 from modiff.data.intensity import DARK
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
+from modiff.io.files import Limits, regular
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.progress import tracked
-from modiff.io.text import is_litter
 from modiff.io.volume import Volume, turn
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
@@ -50,6 +50,8 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
     try:
         kind = kind or detect(path)
     except DataError as error:
+        if path.is_dir():
+            return Report(str(path), "a folder", [Finding("error", "a folder that cannot be read", str(error))])
         return Report(str(path), "a file", [Finding("error", error.message, error.details)])
     if kind == "store":
         return check_store(path, quiet=quiet)
@@ -61,19 +63,15 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
 def detect(path: Path) -> str:
     """`store`, `folder` or the importer that reads such a file or folder; DataError for another file."""
     if path.is_dir():
-        every = (file.relative_to(path).as_posix() for file in path.rglob("*"))
-        names = list(islice((f"/{name}" for name in every if not is_litter(name)), _LOOK_AT))
-        for kind, entry in IMPORTERS.items():
-            if entry.signs and all(any(re.search(sign, name) for name in names) for sign in entry.signs):
-                return kind
-        return "folder"
+        return _kind_of(
+            f"/{(there / name).relative_to(path).as_posix()}" for there, _, names in walk(path) for name in names
+        )
+    regular(path)
     with path.open("rb") as handle:
         start = handle.read(8)
     if start.startswith(b"PK"):
-        with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
-            if not any(re.search(IMPORTERS["lidc-slices"].signs[0], name) for name in archive.namelist()):
-                return "folder"  # which says that it is to be unpacked
-        return "lidc-slices"
+        with Source(path) as archive:
+            return _kind_of(f"/{name}" for name in archive.names)
     if start == SIGNATURE:
         with suppress(Exception), h5py.File(path, "r") as file:  # Store.open says what is wrong with a damaged one
             return "store" if "format" in file.attrs or "train" not in file else "lidc-hdf5"
@@ -85,6 +83,15 @@ def detect(path: Path) -> str:
     return "store" if start == SIGNATURE else kinds[path.suffix.lower()]
 
 
+def _kind_of(files: Iterable[str]) -> str:
+    """The importer whose signs the names of files fit."""
+    names = list(islice(files, _LOOK_AT))
+    for kind, entry in IMPORTERS.items():
+        if entry.signs and all(any(re.search(sign, name) for name in names) for sign in entry.signs):
+            return kind
+    return "folder"
+
+
 def check_store(path: str | Path, *, called: str | None = None, quiet: bool = True) -> Report:
     """Checks a store: its integrity, and all that its content shows. called: what the report calls the data."""
     path = Path(path)
@@ -93,8 +100,10 @@ def check_store(path: str | Path, *, called: str | None = None, quiet: bool = Tr
             patients, raters = len(set(store.patients.tolist())), len(store.info.raters)
             images = f"{counted(len(store), 'image')} of {counted(patients, 'patient')}"
             report = Report(called or str(path), f"{images}, {counted(raters, 'rater')}")
-            store.verify()
+            if called is None:  # else it has just been written
+                store.verify()
             report.findings += _content(store, quiet=quiet)
+            report.findings += [Finding("note", "decided in reading", note) for note in store.info.notes]
             splits = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))
             if called is None and (text := lacking(splits)):  # else nobody asked for these splits
                 report.findings.append(Finding("note", "an empty split", text))
@@ -139,7 +148,7 @@ def _check_imported(path: Path, kind: str, words: Sequence[str], *, quiet: bool)
         raise ConfigError("no such source", field="--as", found=kind, expected=expected)
     with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
         store = Path(folder, "checked.h5")
-        if refused := _refused(path, kind, words, store, quiet=quiet):
+        if refused := _refused(kind, _options(kind, path, store, words, quiet=quiet)):
             return Report(str(path), f"{kind} data", [refused])
         report = check_store(store, called=str(path), quiet=quiet)
         report.what = f"{kind} data, {report.what}"
@@ -148,16 +157,17 @@ def _check_imported(path: Path, kind: str, words: Sequence[str], *, quiet: bool)
     return report
 
 
-def _options(kind: str, path: Path, store: Path | str, words: Sequence[str]) -> argparse.Namespace:
-    return import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
-
-
-def _refused(path: Path, kind: str, words: Sequence[str], store: Path, *, quiet: bool) -> Finding | None:
-    """Imports into `store`; what the import refuses, None where it succeeds."""
-    args = _options(kind, path, store, words)
+def _options(kind: str, path: Path, store: Path | str, words: Sequence[str], *, quiet: bool) -> argparse.Namespace:
+    args = import_parser(kind, f"modiff import {kind}").parse_args([str(path), "-o", str(store), *words])
     args.quiet |= quiet
+    return args
+
+
+def _refused(kind: str, args: argparse.Namespace, make: Callable[..., Importer] | None = None) -> Finding | None:
+    """What the import refuses, None where it succeeds."""
+    store = Path(args.output)
     try:
-        run_import(kind, args, remarks=False)
+        run_import(kind, args, make)
     except DataError as error:
         text = str(error)
         if error.path is not None and Path(error.path).is_relative_to(store.parent):
@@ -169,17 +179,34 @@ def _refused(path: Path, kind: str, words: Sequence[str], store: Path, *, quiet:
 
 
 def check_folder(root: Path, words: Sequence[str] = (), *, quiet: bool = True) -> Report:
-    """Checks a folder case by case: all that `modiff import folder` refuses, and more. words: its options.
+    """Checks a folder, or a zip archive of one, case by case: all that `modiff import folder` refuses, and more.
 
-    The import has the last word: there is an error where it refuses the folder, and none where it does not.
+    words: its options. The import has the last word: there is an error where it refuses the folder, and none where it
+    does not. Each file is read once, for both.
     """
     with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
-        refused = _refused(root, "folder", words, Path(folder, "checked.h5"), quiet=quiet)
+        args = _options("folder", root, Path(folder, "checked.h5"), words, quiet=quiet)
+        try:
+            with as_folder(root, args.max_bytes) as place:
+                args.root, args.archive = place.path, place
+                report = _check_folder(args)
+        except DataError as error:  # an archive that cannot be unpacked
+            return Report(str(root), "a file", [Finding("error", "cannot be imported", str(error))])
+    report.path = str(root)
+    report.findings = [replace(one, text=place.called(one.text)) for one in report.findings]
+    return report
+
+
+def _check_folder(args: argparse.Namespace) -> Report:
+    files = _Files()
     try:
-        reader = Folder(_options("folder", root, "-", words), SUFFIXES + JPEG)
+        reader = _Reader(args, SUFFIXES + JPEG, files=files)
     except DataError as error:
-        return Report(str(root), "a folder", [refused or Finding("warning", "cannot be read", str(error))])
-    checked = _FolderCheck(reader, quiet=quiet)
+        refused = _refused("folder", args)
+        return Report("", "a folder", [refused or Finding("warning", "cannot be read", str(error))])
+    checked = _FolderCheck(reader)
+    refused = _refused("folder", args, partial(_Reader, files=files, heard=checked.until))
+    checked.finish()
     what = f"a folder, {counted(len(reader.items), 'case')}, {counted(len(reader.raters), 'rater')}"
     if refused is None:
         checked.found = [replace(one, level="warning") if one.level == "error" else one for one in checked.found]
@@ -187,32 +214,81 @@ def check_folder(root: Path, words: Sequence[str] = (), *, quiet: bool = True) -
         one.level == "error" and (one.kind in refused.text or one.text in refused.text) for one in checked.found
     ):
         checked.found.append(refused)
-    return Report(str(root), what, checked.found, checked.views.get)
+    return Report("", what, checked.found, checked.views.get)
+
+
+@dataclass
+class _Files:
+    """The files of the case at hand."""
+
+    case: str = ""
+    volumes: dict[tuple[Path, bool], Volume] = field(default_factory=dict)
+
+
+class _Reader(Folder):
+    """Reads each file of a case once for all that share `files`. heard: is told of each case that the import read."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        suffixes: tuple[str, ...] = SUFFIXES,
+        *,
+        files: _Files,
+        heard: Callable[[str], None] = lambda case: None,
+    ) -> None:
+        super().__init__(args, suffixes)
+        self._files, self._heard = files, heard
+
+    def opened(self, item: Item, path: Path, limits: Limits, *, mask: bool = False) -> Volume:
+        """One of a case's files as it is, kept until another case is read."""
+        if self._files.case != item.case:
+            self._files.case = item.case
+            self._files.volumes.clear()
+        if (path, mask) not in self._files.volumes:
+            self._files.volumes[path, mask] = super().opened(item, path, limits, mask=mask)
+        return self._files.volumes[path, mask]
+
+    def read(self, item: Item) -> Iterator[Case]:
+        """The slices of a case; then it is told of."""
+        yield from super().read(item)
+        self._heard(item.case)
 
 
 class _FolderCheck:
     """Goes through the cases once; keeps thumbnails of those that something was found in."""
 
-    def __init__(self, reader: Folder, *, quiet: bool) -> None:
+    def __init__(self, reader: Folder) -> None:
         self.reader, self.found = reader, list[Finding]()
         self.views: dict[str, View] = {}
         self._spacings: dict[str, tuple[float, float]] = {}
         exchangeable, classes = reader.args.exchangeable, reader.labels.classes
-        checks = ContentChecks(reader.raters, exchangeable=exchangeable, classes=classes)
+        self._checks = ContentChecks(reader.raters, exchangeable=exchangeable, classes=classes)
+        self._left = list(reader.items)
         for fault in two_splits(reader.items, reader.args.table or reader.root):
             self._add(fault, str(fault.field))
-        for item in tracked(reader.items, "checking", len(reader.items), "cases", quiet=quiet):
+
+    def until(self, case: str) -> None:
+        """Checks the cases up to one."""
+        places = (place for place, item in enumerate(self._left) if item.case == case)
+        self._each(next(places, -1) + 1)
+
+    def finish(self) -> None:
+        """Checks the other cases, and all together."""
+        self._each(len(self._left))
+        self.found += self._checks.finish()
+        self.found += [
+            Finding("warning", "marks that are cut off", line) for line in self.reader.cut.told(self.reader.raters)
+        ]
+        self.found += self._together()
+        self.found += [Finding("warning", "left out", line) for line in self.reader.left_out.lines]
+
+    def _each(self, count: int) -> None:
+        some, self._left = self._left[:count], self._left[count:]
+        for item in tracked(some, "checking", count, "cases", quiet=self.reader.args.quiet or bool(self._left)):
             before = len(self.found)
-            self._case(item, checks)
+            self._case(item)
             if len(self.found) == before:
                 self.views.pop(item.case, None)
-        self.found += checks.finish()
-        self.found += [Finding("warning", "marks that are cut off", line) for line in reader.cut.told(reader.raters)]
-        self.found += self._together()
-        if strange := reader.strange:
-            text = f"{counted(len(strange), 'image')} left out, fitting no pattern, such as {strange[0]}"
-            self.found.append(Finding("note", "files left out", text))
-        self.found += [Finding("warning", "a slice that cannot be read", text) for text in reader.skipped]
 
     def _add(self, fault: ModiffError, case: str, *, level: Level = "error", who: str = "") -> None:
         """What the importer would refuse, in its words; the report names the case in place of the file."""
@@ -230,7 +306,7 @@ class _FolderCheck:
             else:
                 self._add(error, item.case)
 
-    def _case(self, item: Item, checks: ContentChecks) -> None:
+    def _case(self, item: Item) -> None:
         reader = self.reader
         image = read = None
         with self._told(item, "an image that cannot be read"):
@@ -256,9 +332,9 @@ class _FolderCheck:
                 else:
                     masks[slot] = mask
         with self._told(item):
-            reader.fitting.count(reader.cut, masks, reader.fitting.places(item.case, masks, image, stored))
+            reader.places(item, masks, image, stored)
         if read.any():
-            self.found += checks.add(item.case, item.patient, item.split, image.array, masks, read)
+            self.found += self._checks.add(item.case, item.patient, item.split, image.array, masks, read)
         busiest = int(masks.any(0).sum((1, 2)).argmax())
         self.views[item.case] = View(_small(image.array[0, busiest]), _small(masks[:, busiest]), reader.raters)
 
@@ -286,7 +362,7 @@ class _FolderCheck:
         elif foreground.only == 255 and not foreground.guessed:
             yield Finding("note", "mask values 0 and 255", "255 is read as foreground")
         for note in self.reader.notes:
-            if note != foreground.mixed:
+            if note not in (foreground.mixed, *self.reader.left_out.lines):
                 yield Finding("note", "decided in reading", note)
         typical = np.median(list(self._spacings.values()) or [(1.0, 1.0)], axis=0)
         for case, spacing in self._spacings.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -18,20 +18,22 @@ from pkgutil import resolve_name
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-from rich.console import Console
 
 from modiff._version import __version__
 from modiff.data.importers.catalogue import IMPORTERS
 from modiff.data.importers.fitting import Cut
-from modiff.data.importers.sources import free_name
+from modiff.data.importers.sources import as_folder, free_name
+from modiff.data.masks import Notes
 from modiff.data.splits import SplitRule, assign, make_folds, read_splits
 from modiff.data.store import StoreWriter, check_free
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError
-from modiff.io.files import sha256_of, workers
+from modiff.io.files import replacing, sha256_of, workers
 from modiff.io.progress import tracked
+from modiff.terminal import console
 
 _AHEAD = 256  # items that threads read ahead
+_NAMED = 20  # files left out that a note names
 
 Item = TypeVar("Item")
 
@@ -56,21 +58,26 @@ class Importer(ExitStack, Generic[Item]):
 
     What its command says and takes stands in `catalogue`. items: what is read one after the other (files of a case,
     volumes, patients), in the store's order. What a source opens is closed with it by `enter_context`. cut: counts the
-    marks that lie outside what goes into the store.
+    marks that lie outside what goes into the store. said: what was decided of single files. left_out: what of the
+    source is not in the store, and why.
     """
 
     version: ClassVar[str]  # of the importer, for the store's record
     threads: ClassVar[bool] = False  # whether items may be read several at a time
+    parts: ClassVar[str] = "file"  # what notes are about
 
     items: Sequence[Item]
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
         self.args, self.cut = args, Cut()
+        self.said, self.left_out = Notes(what=self.parts), Notes(named=_NAMED, what=self.parts)
+        if inner := args.archive.inner if "archive" in args else None:
+            self.said.add([f"names begin below its one folder, {inner}"], args.archive.archive.name)
 
     def say(self, text: str) -> None:
         """A line on standard error, above a progress bar where there is one."""
-        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+        console(stderr=True).print(text, soft_wrap=True)
 
     @abstractmethod
     def describe(self) -> StoreInfo:
@@ -87,17 +94,17 @@ class Importer(ExitStack, Generic[Item]):
     @property
     def notes(self) -> tuple[str, ...]:
         """What was decided in reading that a user must know of; whole once all items are read."""
-        return ()
+        return (*self.left_out.lines, *self.said.lines)
 
     @abstractmethod
     def read(self, item: Item) -> Iterable[Case]:
         """The cases of one item; raises DataError for what cannot be trusted."""
 
 
-def run_import(name: str, args: argparse.Namespace, *, remarks: bool = True) -> Path:
+def run_import(name: str, args: argparse.Namespace, make: Callable[..., Importer] | None = None) -> Path:
     """Makes the store that `args` of `import_parser` describe and returns its path; raises DataError, ConfigError.
 
-    remarks: on standard error, of what the store lacks.
+    make: the source from `args`, where it is not the importer of that name itself.
     """
     path, usual = Path(args.output), SplitRule()
     if getattr(args, "splits", None):  # read before anything else: what is wrong with it shows at once
@@ -106,9 +113,15 @@ def run_import(name: str, args: argparse.Namespace, *, remarks: bool = True) -> 
         val, test = getattr(args, "val", usual.val), getattr(args, "test", usual.test)
         rule = SplitRule(val, test, getattr(args, "split_seed", usual.seed))
     check_free(path, overwrite=args.overwrite)
-    with resolve_name(f"{__package__}.{IMPORTERS[name].importer}")(args) as source:
-        how = {"overwrite": args.overwrite, "progress": not getattr(args, "quiet", False), "remarks": remarks}
-        write_store(source, path, rule, folds=getattr(args, "folds", None), **how)
+    with ExitStack() as claimed:
+        place = claimed.enter_context(replacing(path))  # nobody else reads for hours what could not be written
+        if "root" in args:
+            root = claimed.enter_context(as_folder(args.root, getattr(args, "max_bytes", None)))
+            args = argparse.Namespace(**{"archive": root, **vars(args), "root": root.path})
+        with (make or resolve_name(f"{__package__}.{IMPORTERS[name].importer}"))(args) as source:
+            source.push(claimed.pop_all())  # the store is there before the source takes leave of what it kept
+            how = {"overwrite": args.overwrite, "progress": not getattr(args, "quiet", False), "place": place}
+            write_store(source, path, rule, folds=getattr(args, "folds", None), **how)
     return path
 
 
@@ -120,28 +133,31 @@ def write_store(
     folds: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
-    remarks: bool = True,
+    place: Path | None = None,
 ) -> None:
-    """Writes all cases of a source; rule: who is in which split where the source does not say. Raises DataError."""
+    """Writes all cases of a source; rule: who is in which split where the source does not say. Raises DataError.
+
+    place: as `StoreWriter` takes it.
+    """
     info = source.describe()
     used = dict(info.provenance)
-    for given in (getattr(source.args, option, None) for option in ("table", "splits")):
+    archive = getattr(source.args, "archive", None)
+    for given in (archive and archive.archive, *(getattr(source.args, option, None) for option in ("table", "splits"))):
         if given:
             used[free_name(Path(given).name, used)] = sha256_of(given)
     info = replace(info, importer=f"{info.importer} (modiff {__version__})", provenance=used)
     splits = source.splits(rule)
     dealt = make_folds(splits, folds, getattr(source.args, "split_seed", 0)) if folds else None
     everyone = np.ones(len(info.raters), bool)
-    with StoreWriter(path, info, overwrite=overwrite, folds=dealt) as writer:
+    with StoreWriter(path, info, overwrite=overwrite, folds=dealt, place=place) as writer:
         for cases in tracked(_read(source), "importing", len(source.items), "parts", quiet=not progress):
             for one in cases:
                 read, split = everyone if one.read is None else one.read, splits[one.patient]
                 writer.add(one.image, one.masks, read, case=one.case, patient=one.patient, split=split, **one.place)
         if not getattr(source.args, "allow_cut", False):
             source.cut.check(info.raters, next(iter(info.provenance), ""))
-        for line in source.cut.told(info.raters) if remarks else ():
-            source.say(f"cut off: {line}")
-        writer.info = replace(info, notes=source.notes)
+        cut = (f"cut off: {line}" for line in source.cut.told(info.raters))
+        writer.info = replace(info, notes=(*source.notes, *cut))
 
 
 def _read(source: Importer) -> Iterator[Iterable[Case]]:

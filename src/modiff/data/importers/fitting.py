@@ -18,6 +18,7 @@ from modiff.io.text import read_table
 from modiff.io.volume import Volume, resize, window
 
 _ALLOWED = 0.01  # fraction of a rater's marked pixels that may be cut off without --allow-cut
+_LARGEST = 1 << 14  # pixels per side: a slice of them takes 1 GiB
 _STEP = 8  # pixels that sides of windows are a multiple of: networks halve an image three times
 Point = tuple[float, float, float | None]  # x, y, z: column, row, slice of the image as stored
 
@@ -153,9 +154,8 @@ class Fitting:
             if not corners or not marked.any():
                 continue
             before = marked.sum((1, 2))
-            if self.kind == "resize":  # a mark grows or shrinks with its image, but may fall between new pixels
-                grid = Volume(marked[:, None], None, Path(), "PNG")
-                cut.add(before, before * resize(grid, self.size, mask=True).array.any((1, 2, 3)))
+            if self.kind == "resize":
+                cut.add(before, np.array([_left(mask, self.size) for mask in marked]))
                 continue
             shown = np.zeros(marked.shape[1:], bool)
             for top, left in corners:
@@ -163,13 +163,27 @@ class Fitting:
             cut.add(before, (marked & shown).sum((1, 2)))
 
 
+def _left(mask: np.ndarray, size: tuple[int, int]) -> int:
+    """Pixels of the connected parts of a mask (H,W) of which resizing leaves something.
+
+    Each grows or shrinks with its image, but may fall between new pixels.
+    """
+    from scipy.ndimage import label
+
+    parts, _ = label(mask, np.ones((3, 3)))
+    kept = np.unique(resize(Volume(parts[None, None], None, Path(), "PNG"), size, mask=True).array)
+    return int(np.isin(parts, kept[kept > 0]).sum())
+
+
 def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | None:
     """(H,W) from 128x128; ConfigError for another form."""
     if text is None:
         return None
     height, x, width = text.lower().partition("x")
-    if not (x and height.isdecimal() and width.isdecimal() and min(int(height), int(width)) > 0):
-        raise ConfigError("is not a size", field=option, found=repr(text), expected="HxW, such as 128x128")
+    sides = [int(side) if side.isdecimal() else 0 for side in (height, width)]
+    if not (x and min(sides) > 0 and max(sides) <= _LARGEST):
+        expected = f"HxW, such as 128x128, up to {_LARGEST} pixels per side"
+        raise ConfigError("is not a size", field=option, found=repr(text), expected=expected)
     return int(height), int(width)
 
 

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import argparse
 import math
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from modiff.data.importers.base import Case, Importer
-from modiff.data.importers.fitting import Fitting
+from modiff.data.importers.fitting import Fitting, Place
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
 from modiff.data.importers.sources import digest_below
 from modiff.data.intensity import IntensityRule, check_unit, has_units, store_values, stretch
-from modiff.data.masks import Labels, Notes
+from modiff.data.masks import Labels
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError
@@ -56,26 +55,21 @@ class Folder(Importer[Item]):
     def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
 
-        strange: images that fit no pattern. raters: their names. said: notes of single files. skipped: files of series
-        left out so far. unmarked: cases that nobody marked, so that no window shows them.
+        raters: their names.
         """
         super().__init__(args)
         self.root = Path(args.root)
         self.fitting, self.rule = Fitting(args), IntensityRule.for_import(args.intensity)
         self.labels = Labels(args.label, args.foreground)
         self.limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
-        if self.root.is_file():
-            hint = "Unpack an archive first." if zipfile.is_zipfile(self.root) else None
-            raise DataError("is a file", path=self.root, expected="a folder", hint=hint)
         patterns = args.image or IMAGES, args.mask or MASKS
-        self.items, self.strange = find(self.root, *patterns, suffixes, self.layout_hint)
+        self.items, strange = find(self.root, *patterns, suffixes, self.layout_hint)
+        for name in strange:
+            self.said.add(["fits no pattern and is left out"], name)
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
-        self.said = Notes()
         self._resampled: dict[Path, tuple[int, int]] = {}  # mask -> marked voxels before and after
-        self.unmarked: list[str] = []
-        self.skipped: dict[str, None] = {}
         self._first: tuple[Item, Volume] | None = None
 
     def describe(self) -> StoreInfo:
@@ -134,10 +128,7 @@ class Folder(Importer[Item]):
         """The slices of a case's image or volume, or windows of them, with every rater's mask."""
         read = self.readers(item)
         stored, image, masks = self._volume(item)
-        places = self.fitting.places(item.case, masks, image, stored)
-        self.fitting.count(self.cut, masks, places)
-        if not places:
-            self.unmarked.append(item.case)
+        places = self.places(item, masks, image, stored)
         ready = self.rule.kind == "unit" or self._windowed(image)
         ends = None if ready else self.rule.bounds(image.array)
         flat = image.shape[0] == 1
@@ -159,21 +150,26 @@ class Folder(Importer[Item]):
         """A picture under a window of units that it cannot have, such as HU, is windowed already: prediction's rule."""
         return self.rule.kind == "window" and not has_units(image.array.dtype, self.rule, scan=not image.is_picture)
 
-    def __exit__(self, *failure: Any) -> bool | None:
-        """Says which files of series, and which cases were left out."""
-        for text in self.skipped:
-            self.say(text)
-        if self.unmarked:
-            some = ", ".join(self.unmarked[:3]) + ", …" * (len(self.unmarked) > 3)
-            self.say(f"{len(self.unmarked)} cases that nobody marked are left out, having no place to crop: {some}")
-        return super().__exit__(*failure)
+    def places(self, item: Item, masks: np.ndarray, image: Volume, stored: Volume) -> list[Place]:
+        """The windows of a case (`Fitting.places`); takes note of what they cut off, and of a case that has none."""
+        places = self.fitting.places(item.case, masks, image, stored)
+        self.fitting.count(self.cut, masks, places)
+        if not places:
+            self.left_out.add(["is marked by nobody, has no place to crop and is left out"], item.case)
+        return places
+
+    def _note(self, volume: Volume) -> None:
+        """Takes note of what is to be known of a file, or of the files of a series."""
+        name = volume.path.relative_to(self.root).as_posix()
+        for text, file in volume.notes:
+            (self.left_out if file else self.said).add([text], f"{name}/{file}".rstrip("/"))
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Of the files read, their places and their values."""
         count, (before, after) = len(self._resampled), np.sum([*self._resampled.values()] or [(0, 0)], axis=0)
         words = f"resampling made {before} marked voxels of {count} masks into {after} of their images"
-        return (*self.said.lines, *self.labels.foreground.notes, *([words] if count else []))
+        return (*super().notes, *self.labels.foreground.notes, *([words] if count else []))
 
     def channels(self, item: Item, count: int) -> tuple[str, ...]:
         """Names of `count` channels in a case's files."""
@@ -203,11 +199,10 @@ class Folder(Importer[Item]):
         if not item.channels:
             mask, found = next(iter(item.masks.values())), f"only masks of {', '.join(item.masks)}"
             raise DataError("masks without an image", path=mask, field=item.case, found=found)
-        parts = {name: read_image(path, limits=self.limits, jpeg=True) for name, path in sorted(item.channels.items())}
+        parts = {name: self.opened(item, path, self.limits) for name, path in sorted(item.channels.items())}
         first = next(iter(parts.values()))
-        self.skipped |= dict.fromkeys(f"{item.case}: {text}" for grid in parts.values() for text in grid.skipped)
         for name, grid in parts.items():
-            self.said.add(grid.notes, grid.path.relative_to(self.root))
+            self._note(grid)
             if name and len(grid.array) != 1:
                 raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
             if what := difference(first, grid):
@@ -220,6 +215,10 @@ class Folder(Importer[Item]):
             words = f"{made.array.dtype} of a picture has no units: taken as windowed already"
             self.said.add([words], made.path.relative_to(self.root))
         return made
+
+    def opened(self, item: Item, path: Path, limits: Limits, *, mask: bool = False) -> Volume:
+        """One of a case's files as it is."""
+        return read_image(path, limits=limits, mask=mask, jpeg=True)
 
     def differences(self, item: Item, image: Volume) -> Iterator[DataError]:
         """How an image differs from the first case's, like which all others must be, and what no rule makes [0,1]."""
@@ -254,9 +253,8 @@ class Folder(Importer[Item]):
         """
         path = item.masks[name]
         file = path.relative_to(self.root)
-        mask = read_image(path, limits=mask_limits(stored, self.limits), mask=True, jpeg=True)
-        self.skipped |= dict.fromkeys(f"{item.case}: {text}" for text in mask.skipped)
-        self.said.add(mask.notes, file)
+        mask = self.opened(item, path, mask_limits(stored, self.limits), mask=True)
+        self._note(mask)
         wrong, classes = self.labels.judge(mask, file)
         mask = replace(mask, array=classes[None])
         if difference(stored, mask) is None:  # it is on the voxels of its image, wherever they lie

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from modiff.data.importers.sources import walk
 from modiff.errors import ConfigError, DataError
-from modiff.io.files import natural
+from modiff.io.files import files_in, natural
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.text import is_litter, one_spelling, read_table
 
@@ -108,7 +108,7 @@ def _candidates(root: Path, patterns: list[Match], suffixes: tuple[str, ...]) ->
         for name in folders.copy():
             path = (folder / name).relative_to(root).as_posix()
             if any(match(path, path) for match in patterns) and any(
-                entry.is_file() and not is_litter(entry.name) for entry in (folder / name).iterdir()
+                not is_litter(entry.name) for entry in files_in(folder / name)
             ):
                 folders.remove(name)
                 yield path, path

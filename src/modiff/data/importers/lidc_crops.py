@@ -16,12 +16,13 @@ import h5py
 import numpy as np
 
 from modiff.data.importers.base import Case, Importer, check_whole
-from modiff.data.importers.sources import Source, free_name
+from modiff.data.importers.sources import MAX_FILES, Source, free_name
 from modiff.data.importers.unpickle import as_array, read_pickle
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo, dataset, filters
 from modiff.errors import DataError
 from modiff.io.files import Limits, guarded, located, natural, sha256_of
+from modiff.io.hdf5 import rows
 from modiff.io.image import picture
 
 _PNG_SOURCE = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
@@ -259,7 +260,9 @@ class LidcHdf5(Importer[tuple[str, int]]):
         """A block of rows of a group, from the row that the item names."""
         split, start = item
         *tables, uids, axis = self.groups[split]
-        images, labels = guarded(self.path, lambda: [table[start : start + _BLOCK] for table in tables])
+        images, labels = guarded(
+            self.path, lambda: [rows(table, start, min(start + _BLOCK, len(uids))) for table in tables]
+        )
         for row, (image, label) in enumerate(zip(images, np.moveaxis(labels, axis, 1), strict=True), start):
             with located(self.path, f"{split} {row}"):
                 made = _image(image, -0.5)
@@ -286,9 +289,11 @@ def _group(file: h5py.File, split: str) -> tuple[h5py.Dataset, h5py.Dataset, np.
     if not axes or labels.ndim != 4 or labels.dtype.kind not in "iufb":
         expected = f"({count}, 4, {height}, {width}) or ({count}, {height}, {width}, 4)"
         raise DataError("another layout", field=f"{split}/labels", found=labels.shape, expected=expected)
+    if count > MAX_FILES:
+        raise DataError("too many slices", field=f"{split}/images", found=count, expected=f"at most {MAX_FILES}")
     if uids.shape != (count,) or uids.dtype.kind not in "iu":
         raise DataError("another layout", field=f"{split}/uids", found=f"{uids.dtype} {uids.shape}", expected=count)
-    return images, labels, uids[...], axes[0]
+    return images, labels, rows(uids), axes[0]
 
 
 def _dataset(file: h5py.File, name: str) -> h5py.Dataset:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
+import tempfile
 import unicodedata
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import IO, TypeVar
 
-from modiff.errors import DataError
-from modiff.io.files import Limits, guarding, sha256_of, told
+from modiff.errors import DataError, printable
+from modiff.io.archive import Archive
+from modiff.io.files import MIB, Limits, check_inside, files_in, guarding, regular, sha256_of, told, unreadable
 from modiff.io.text import is_litter, name_in_zip
 
 T = TypeVar("T")
@@ -39,10 +43,7 @@ class Source(ExitStack):
             self.files = self._named(found)
             self.names = sorted(self.files)
             return
-        if not self.path.exists():
-            raise DataError("no such file or folder", path=path)
-        with guarding(path, "not a zip archive, or a truncated one"):
-            archive = self._zip = self.enter_context(zipfile.ZipFile(path))
+        archive = self._zip = self.enter_context(Archive(self.path))
         self._entries = self._named(self._checked(archive))
         self.names = sorted(self._entries)
 
@@ -60,6 +61,7 @@ class Source(ExitStack):
             pure = PurePosixPath(name)
             escapes = pure.is_absolute() or ".." in pure.parts or any(character in name for character in ":\0")
             faults = {
+                "a name with characters that cannot be printed": printable(name) != name,
                 "a name that escapes the archive": escapes,
                 "links in archives are not followed": stat.S_ISLNK(entry.external_attr >> 16),
                 "the archive is encrypted": bool(entry.flag_bits & 0x1),
@@ -68,6 +70,8 @@ class Source(ExitStack):
                 raise DataError(fault, path=self.path, found=repr(name))
             if not (name.endswith("/") or is_litter(name)):
                 entries.append((name, entry))
+        if len(entries) > MAX_FILES:
+            raise DataError("too many files", path=self.path, expected=f"at most {MAX_FILES}")
         # What the directory says of compressed sizes may lie; the archive's own size does not.
         size = min(sum(entry.compress_size for _, entry in entries), self.path.stat().st_size)
         LIMITS.check_ratio(self.path, sum(entry.file_size for _, entry in entries), size)
@@ -80,11 +84,29 @@ class Source(ExitStack):
         entry, where = self._entries[name], self.where(name)
         if entry.file_size > LIMITS.max_bytes:
             raise DataError("file too large", path=where, found=f"{entry.file_size} bytes")
-        with guarding(where, "damaged in the archive"), self._zip.open(entry) as handle:
-            data = handle.read(entry.file_size + 1)
-        if len(data) != entry.file_size:
-            raise DataError("truncated", path=where, found=len(data), expected=f"{entry.file_size} bytes")
-        return data
+        return self._zip.content(entry, where)
+
+    def unpack(self, folder: Path, limits: Limits) -> None:
+        """Puts an archive's files below a folder; raises DataError for a damaged or too large one, and a full disk."""
+        archive = self._zip
+        assert archive is not None
+        for name, entry in self._entries.items():
+            limits.check_size(Path(self.where(name)), entry.file_size, entry.compress_size)
+        total, free = sum(entry.file_size for entry in self._entries.values()), shutil.disk_usage(folder).free
+        if total > free:
+            hint = "TMPDIR names another place to unpack in."
+            found, expected = f"{total} bytes", f"at most {free}, which {folder.parent} has free"
+            raise DataError("more than fits on the disk", path=self.path, found=found, expected=expected, hint=hint)
+        for name, entry in self._entries.items():
+            where = self.where(name)
+            with told(where, "cannot be unpacked"), ExitStack() as opened:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                to = opened.enter_context((folder / name).open("xb"))
+                archive.check_method(entry, where)
+                with guarding(where, "damaged in the archive"):
+                    packed = opened.enter_context(archive.open(entry))
+                while part := _part(packed, where):
+                    to.write(part)
 
     def sha256(self) -> str:
         """SHA-256 of the archive, or of the list of a folder's files with their SHA-256."""
@@ -97,35 +119,92 @@ class Source(ExitStack):
         return str(self.path / name) if self._zip is None else f"{self.path}!{name}"
 
 
+def _part(packed: IO[bytes], where: str) -> bytes:
+    with guarding(where, "damaged in the archive"):
+        return packed.read(MIB)
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where a source's files lie. path: the folder. archive: the zip that they are unpacked from, into `top`."""
+
+    path: Path
+    archive: Path | None = None
+    top: Path = Path()
+
+    @property
+    def inner(self) -> str | None:
+        """The one folder that all of an archive's files lie in, which is then the root."""
+        return None if self.archive is None or self.path == self.top else self.path.name
+
+    def called(self, text: str) -> str:
+        """What a text says of unpacked files, by their names in the archive."""
+        return text if self.archive is None else text.replace(f"{self.top}/", f"{self.archive}!")
+
+
+@contextmanager
+def as_folder(path: str | Path, max_bytes: int | None = None) -> Iterator[Root]:
+    """A folder, or a zip archive's files unpacked in a temporary one while the block lasts.
+
+    An archive is checked as `Source` does. Where all its files lie in one folder, that is the root. max_bytes: of
+    `Limits.asked`, for each file. Errors from inside the block name files as the archive does. Raises DataError.
+    """
+    path = Path(path)
+    if path.is_dir() or not path.exists():
+        yield Root(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="modiff-unpacked-") as made:
+        top = Path(made).resolve() / path.stem
+        with Source(path) as source:
+            top.mkdir()
+            source.unpack(top, Limits.asked(max_bytes))
+        within = {name.partition("/")[0] for name in source.names}
+        inner = top / within.pop() if len(within) == 1 else top
+        root = Root(inner if inner.is_dir() else top, path, top)
+        try:
+            yield root
+        except DataError as error:
+            if error.path is None or not (file := Path(error.path)).is_relative_to(top):
+                raise
+            where = path if file == top else root.called(str(file))
+            said = {name: getattr(error, name) for name in ("field", "found", "expected", "hint")}
+            raise DataError(error.message, path=where, **said) from error
+
+
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:
     """Each folder below `root`, the names of its folders (which may be edited) and its `wanted` files, in order.
 
-    What systems put beside people's files (`is_litter`) is left out. Raises DataError where there is no folder, too
-    much in it, or a link to such a file leads out of it.
+    What systems put beside people's files (`is_litter`) is left out, and links to folders inside are not followed: what
+    they lead to is read where it lies. Raises DataError where there is no folder, one that cannot be read, too much in
+    it, a link that leads out of it, and for such a file that is a device or the like.
     """
     if not root.is_dir():
         raise DataError("no such folder", path=root)
     inside, files_seen = root.resolve(), 0
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not is_litter(name))
         files = [Path(folder, name) for name in sorted(names) if wanted(name) and not is_litter(name)]
         files_seen += len(names)
         if files_seen > MAX_FILES:
             raise DataError("too many files", path=root, expected=f"at most {MAX_FILES}")
         for file in files:
-            if file.is_symlink() and not file.resolve().is_relative_to(inside):
-                raise DataError("a link that leads out of the folder", path=file, found=file.resolve())
+            if printable(name := str(file.relative_to(root))) != name:
+                what, hint = "a name with characters that cannot be printed, or bytes that are not UTF-8", "Rename it"
+                raise DataError(what, path=file, hint=hint)
+            if not stat.S_ISREG(os.lstat(file).st_mode):
+                check_inside(file, inside)
+                regular(file)
+        for name in folders:
+            if os.path.islink(path := Path(folder, name)):
+                check_inside(path, inside)
         yield Path(folder), folders, files
 
 
 def read_bytes(path: Path) -> bytes:
     """A regular file's content; raises DataError where it cannot be read or is larger than 256 MiB."""
     with told(path, "cannot be read"):
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError("not a regular file", path=path)
-        if status.st_size > LIMITS.max_bytes:
-            found, expected = f"{status.st_size} bytes", f"at most {LIMITS.max_bytes}"
+        if (size := regular(path)) > LIMITS.max_bytes:
+            found, expected = f"{size} bytes", f"at most {LIMITS.max_bytes}"
             raise DataError("file too large", path=path, found=found, expected=expected)
         return path.read_bytes()
 
@@ -141,7 +220,7 @@ def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     def own(path: Path) -> str:
         if not path.is_dir():
             return sha256_of(path)
-        files = (file for file in sorted(path.iterdir()) if file.is_file() and not is_litter(file.name))
+        files = (file for file in files_in(path) if not is_litter(file.name))
         return digest_of((file.name, sha256_of(file)) for file in files)
 
     return {root.resolve().name: digest_of((path.relative_to(root).as_posix(), own(path)) for path in sorted(paths))}

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import guarding, told
+from modiff.io.files import guarding, regular, told
 
 # fmt: off
 _ALLOWED = frozenset((
@@ -163,8 +163,8 @@ def read_pickle(path: Path, max_bytes: int) -> Any:
     and one that holds, names or does anything else.
     """
     with guarding(path, "a damaged pickle"), told(path, "cannot be read"):
-        found = f"{path.stat().st_size} bytes"
-        if path.stat().st_size > max_bytes:
+        found = f"{(size := regular(path))} bytes"
+        if size > max_bytes:
             hint = "--max-bytes allows more."
             raise DataError("the file is too large", found=found, expected=f"≤ {max_bytes}", hint=hint)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

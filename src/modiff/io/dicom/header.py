@@ -22,12 +22,15 @@ from pydicom.charset import convert_encodings, python_encoding
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.filereader import data_element_generator, read_dataset
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.pixels.utils import pixel_dtype
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from modiff.errors import DataError
+from modiff.io.dicom.frame import codestream_of, unpack_rle
 from modiff.io.files import LIMITS, Limits, located
 
 # Largest real headers (private tags of MR scanners) are below 1 MiB; one of empty items alone takes 100 times its size.
@@ -40,6 +43,18 @@ _PIXELS = 0x7FE00010
 STANDALONE = {name for name in python_encoding if name not in ("", "ISO_IR 6") and "2022" not in name}
 _GUESSED = ("", "ISO_IR 6", "ISO 2022 IR 6", "ISO_IR 192")  # of texts that may be in another set than declared
 _FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")  # of the first elements of groups 2 and 8
+# Of PhotometricInterpretation (PS3.3 C.7.6.3.1.2): what else stands there may be anything, and is not repeated.
+_COLOURS = (
+    "MONOCHROME1",
+    "PALETTE COLOR",
+    "RGB",
+    "YBR_FULL",
+    "YBR_FULL_422",
+    "YBR_ICT",
+    "YBR_RCT",
+    "YBR_PARTIAL_420",
+    "XYB",
+)
 _SEVEN_BIT = ("ISO 2022 IR 87", "ISO 2022 IR 159")  # nothing but escape sequences tells their texts from ASCII
 TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # types that a character set is for
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, _PIXELS)  # floats, doubles, whole numbers
@@ -250,7 +265,7 @@ def check_image(path: Path, header: Dataset, limits: Limits) -> None:
             raise DataError("is a multi-frame object", found=f"{frames} frames", expected="one", hint=hint)
         kind = text(header, "PhotometricInterpretation")
         if samples != 1 or kind != "MONOCHROME2":
-            found = f"{samples} samples per pixel" if samples != 1 else kind[:16] or "nothing"
+            found = f"{samples} samples per pixel" if samples != 1 else kind if kind in _COLOURS else "another value"
             dark = "Low values are bright in MONOCHROME1: invert it first" if kind == "MONOCHROME1" else None
             raise DataError("is not a plain grey image", found=found, expected="MONOCHROME2", hint=dark)
         allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
@@ -321,37 +336,36 @@ def _pixels(header: Dataset, file: _Bounded) -> np.ndarray:
         if held != length:
             raise DataError("is cut short", field="PixelData", found=held, expected=length)
     header[_PIXELS] = element
-    found, packages = shape, ""
+    packages = ""
     try:
         decoder = get_decoder(syntax)
         packages = "; ".join(decoder.missing_dependencies)
-        # A compressed picture inside that is larger than the header says would be inflated before anyone notices.
-        stream = get_frame(header.PixelData, 0, number_of_frames=1) if syntax.is_encapsulated else b""
-        found = codestream_size(stream) or shape
-        if found == shape:
-            array, _ = decoder.as_array(header, raw=True, index=0)
-            found = array.shape
+        if not decoder.is_available:
+            raise NotImplementedError
+        array = _decoded(header, decoder, shape)
+    except DataError:
+        raise
     except Exception as error:
         name = "an unknown transfer syntax" if syntax.name == str(syntax) else syntax.name
         hint = f"Install what one of these needs: {packages}" if packages else None
         raise DataError("pixels cannot be decoded", field=name, found=type(error).__name__, hint=hint) from None
-    if found != shape:
-        raise DataError("pixels do not fit the size", field="PixelData", found=found, expected=shape)
     del header[_PIXELS]
     return np.array(array, dtype=array.dtype.newbyteorder("="))
 
 
-def codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """(H,W) that a JPEG, JPEG-LS or JPEG 2000 stream declares, None where it is none of them (RLE has no size)."""
-    if (at := frame.find(b"\xff\x4f\xff\x51", 0, 4096)) >= 0:
-        width, height, left, top = (int.from_bytes(frame[at + 8 + 4 * n : at + 12 + 4 * n], "big") for n in range(4))
-        return height - top, width - left
-    if not frame.startswith(b"\xff\xd8"):
-        return None
-    at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            return int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    return None
+def _decoded(header: Dataset, decoder: Decoder, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels of a header that holds them, once what is compressed is known to be of the header's size."""
+    found = shape
+    if decoder.is_encapsulated:
+        stream = get_frame(header.PixelData, 0, number_of_frames=1)
+        if RLELossless == decoder.UID:
+            return unpack_rle(stream, shape, pixel_dtype(header))
+        plain, found = codestream_of(stream)
+        if plain is not stream:
+            header.PixelData = encapsulate([plain])
+    if found == shape:
+        array, _ = decoder.as_array(header, raw=True, index=0)
+        found = array.shape
+    if found != shape:
+        raise DataError("pixels do not fit the size", field="PixelData", found=found, expected=shape)
+    return array

@@ -1,8 +1,8 @@
 """Headers of a series made fit for objects that refer to it: elements that do not fit their type, and character sets.
 
 Anonymisers and old scanners leave values that the standard does not allow. What it says how to read is read so (PS3.5
-6.2), what it allows to be empty is left empty, identifiers are copied as they are, and the rest is left out. Names,
-dates and identifiers are never told; codes, ages, times and numbers are.
+6.2), what it allows to be empty is left empty, identifiers are copied as they are, and the rest is left out. No
+value is told.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence
@@ -25,8 +25,14 @@ MAY_BE_EMPTY = (  # of type 2 in PS3.3 C.7.1.1 and C.7.2.1
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
+_OF_ANIMALS = (  # 1C and 2C in C.7.1.1: of a patient that is not human
+    *("PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientBreedDescription", "PatientBreedCodeSequence"),
+    *("BreedRegistrationSequence", "ResponsiblePerson", "ResponsiblePersonRole", "ResponsibleOrganization"),
+)
 REFERRED = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
-_PATIENT = 0x0010  # the group of which a segmentation has all that the series has
+_PATIENT = 0x0010  # the group of which a segmentation may have all that the series has
+_IMAGE = (0x0020, 0x0028)  # groups of how a slice lies and how its pixels are stored
+_NEEDED = (*MAY_BE_EMPTY, *REFERRED, "SpecificCharacterSet", "Modality", "SliceThickness", "SpacingBetweenSlices")
 _FORMS = {  # of values, as PS3.5 Table 6.2-1 has them
     "AS": r"\d{3}[DWMY]",
     "CS": r"[A-Z0-9 _]{0,16}",
@@ -40,13 +46,19 @@ _LENGTHS = {"DS": 16, "IS": 12, "LO": 64, "PN": 64, "SH": 16, "UI": 64}  # at mo
 _ESCAPES = re.compile(r"\x1b\$?[()\-][A-Z]|\x1b\$[@B]")  # from set to set; pydicom leaves some in a text
 _SEXES = {"M", "F", "O", ""}
 _OLD = {"DA": (r"\d{4}\.\d\d\.\d\d", "."), "TM": (r"\d\d:\d\d(:\d\d(\.\d+)?)?", ":")}  # of ACR-NEMA 300
-_TOLD = ("AS", "CS", "DS", "IS", "TM")  # types whose values name nobody
 
 
-def mended(header: Dataset) -> tuple[Dataset, list[str]]:
-    """A copy of a header that a segmentation can be made from, and in words what was changed for it."""
+def mended(header: Dataset, *, full: bool = False) -> tuple[Dataset, list[str]]:
+    """A copy of a header that a segmentation can be made from, and in words what was changed for it.
+
+    It has what the standard asks for. full: also what it allows of patient, study and scanner.
+    """
     made, said = FileDataset("", {}, file_meta=header.file_meta), list[str]()
     made.update(header)
+    animal = any(name.startswith("PatientSpecies") for name in map(keyword_for_tag, made.keys()))
+    for tag in () if full else list(made.keys()):
+        if not (tag.group in _IMAGE or keyword_for_tag(tag) in (*_NEEDED, *(_OF_ANIMALS if animal else ()))):
+            del made[tag]
     with quiet():
         if text := _recode(made, header):
             said.append(text)
@@ -76,17 +88,16 @@ def _fit(header: Dataset, element: DataElement) -> str | None:
     values = element.value if element.VM > 1 else [text]
     if kind == "SQ" or all(_fits(name, kind, str(value)) for value in values):
         return None
-    told = f" {text!r}" if kind in _TOLD and re.fullmatch(r"[\w.:/+\- ]{1,16}", text) else ""
     if kind in _OLD and re.fullmatch(_OLD[kind][0], text) and _fits(name, kind, text.replace(_OLD[kind][1], "")):
         put(header, name, text.replace(_OLD[kind][1], ""))
-        return f"{name}{told} is written as DICOM has it now"
+        return f"{name} is written as DICOM has it now"
     if kind in ("LO", "PN", "SH", "UI"):  # identifiers and names: a viewer must find the same
         return f"{name} does not fit its type {kind}: it is copied as it is"
     if name in MAY_BE_EMPTY:
         put(header, name, None)
-        return f"{name}{told} does not fit its type {kind}: it is left empty"
+        return f"{name} does not fit its type {kind}: it is left empty"
     del header[element.tag]
-    return f"{name}{told} does not fit its type {kind}: it is left out"
+    return f"{name} does not fit its type {kind}: it is left out"
 
 
 def _fits(name: str, kind: str, text: str) -> bool:

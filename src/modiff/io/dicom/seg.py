@@ -1,7 +1,8 @@
 """Hypotheses and probabilities as DICOM Segmentation objects that refer to the series they were made from.
 
 By highdicom (Bridge et al. 2022). The objects belong to the patient and study of the series, as the standard requires,
-so they carry its identity: they are as confidential as the series itself.
+so they carry its identity: they are as confidential as the series itself. What the standard does not ask for, such as
+comments, history, occupation, reading physicians and the institution, is left out unless it is wanted.
 """
 
 from __future__ import annotations
@@ -67,22 +68,25 @@ class Maker:
     serial: str = "1"
 
 
-def write_seg(path: str | Path, segments: Sequence[Segment], volume: Volume, *, first: int, maker: Maker) -> Path:
+def write_seg(
+    path: str | Path, segments: Sequence[Segment], volume: Volume, *, first: int, maker: Maker, full: bool = False
+) -> Path:
     """Writes segments of the slices from `first` on as one object; they may overlap.
 
-    Masks make a BINARY object; probabilities make a FRACTIONAL one, in steps of 1/255. Raises DataError for a volume
-    that is not a DICOM series or whose headers lack what a segmentation must carry.
+    Of patient and study it has what the standard asks for (types 1 and 2); full: all that the series has, and the
+    scanner with its institution. Masks make a BINARY object; probabilities make a FRACTIONAL one, in steps of 1/255.
+    Raises DataError for a volume that is not a DICOM series or whose headers lack what a segmentation must carry.
     """
-    headers = _headers(volume, first, (len(segments[0].values), *segments[0].values.shape[1:]))[0]
+    headers = _headers(volume, first, (len(segments[0].values), *segments[0].values.shape[1:]), full)[0]
     return write_bytes(path, _encoded(segments, headers, volume.path, maker))
 
 
-def check_seg(volume: Volume) -> list[str]:
+def check_seg(volume: Volume, *, full: bool = False) -> list[str]:
     """What of the series' headers is changed in its segmentations, in words; made from a trial of one slice.
 
     Raises DataError, which names the element, where no segmentation can be written.
     """
-    headers, said = _headers(volume, 0, volume.shape)
+    headers, said = _headers(volume, 0, volume.shape, full)
     trial = Segment(np.ones((1, *volume.shape[1:]), bool), "trial", "lesion")
     _encoded([trial], headers[:1], volume.path, Maker("trial", "0"))
     return said
@@ -140,7 +144,7 @@ def _blamed(error: Exception, header: Dataset) -> str | None:
     return next(named, None) or next(filter(None, valued), None)
 
 
-def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> tuple[list[Dataset], list[str]]:
+def _headers(volume: Volume, first: int, shape: tuple[int, ...], full: bool) -> tuple[list[Dataset], list[str]]:
     """The source's headers of the slices first … first+z-1, fit for a segmentation, and what was changed in them."""
     if not isinstance(volume.source, DicomSource) or volume.spacing is None:
         raise DataError("is not a DICOM series", path=volume.path, found=volume.format, expected="DICOM")
@@ -153,7 +157,7 @@ def _headers(volume: Volume, first: int, shape: tuple[int, ...]) -> tuple[list[D
             raise DataError(f"the series has no {name} to refer to", path=volume.path)
     completed, said = [], dict[str, None]()
     for header in headers:
-        made, changes = mended(header)
+        made, changes = mended(header, full=full)
         if made.get("SliceThickness") is None:
             put(made, "SliceThickness", f"{volume.spacing[0]:.6g}")
         completed.append(made)

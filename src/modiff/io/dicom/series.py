@@ -18,18 +18,20 @@ from pydicom.dataset import Dataset
 
 from modiff.errors import DataError
 from modiff.io.dicom import header as dicom
-from modiff.io.files import LIMITS, Limits, located, sha256_of, told
+from modiff.io.files import LIMITS, Limits, check_inside, located, regular, sha256_of, told
 from modiff.io.text import is_litter
-from modiff.io.volume import Volume
+from modiff.io.volume import Note, Volume
 
 MAX_FILES = 4096
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+_MODALITY = re.compile("[A-Z]{2,8}")  # as all terms of PS3.3 C.7.3.1.1.1 are; another value may be anything
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits
 _SAME_PLACE_MM = 1e-3
 # Positions rounded to 0.1 mm move a slice of 0.6 mm by 8 % of the step; a missing slice moves it by 100 %.
 _EVEN = 0.1
 _SPACING_MM = (1e-3, 1e3)
 _FAR_MM = 1e5
+_ROWS = 256  # that are rescaled at a time
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -42,7 +44,6 @@ class DicomSource:
     """
 
     headers: tuple[Dataset, ...] = field(repr=False)
-    skipped: tuple[str, ...] = ()  # files that were left out, and why, in words
 
 
 def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limits: Limits = LIMITS) -> Volume:
@@ -51,16 +52,16 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
     path_or_files: a folder whose own files are the series (what is not a DICOM image there is left out, but not what
     is named like a slice), one file (Z = 1), or the files. Values are int16 where they fit, else int32, or float32
     where the slope is a fraction. Pixels of PixelPaddingValue take the smallest value of the others. `source` is a
-    DicomSource. With `limits.skip_broken` files that cannot be read are left out, and named in it.
+    DicomSource. With `limits.skip_broken` files that cannot be read are left out, and named in the notes.
     Raises DataError for files that are damaged, empty or cut short, several series, slices that are missing, uneven
     (with the positions), twice or of another size, more than 4,096 files, colour, several frames, and more data than
     `limits` allow.
     """
     path, files = _files(path_or_files)
     with located(path):
-        headers, skipped = read_headers(files, limits)
+        headers, notes = read_headers(files, limits)
         if not headers:
-            raise DataError("no slice can be read", found=f"{len(skipped)} that cannot: {skipped[0]}")
+            raise DataError("no slice can be read", found=f"{len(notes)} that cannot: {notes[0]}")
         files = list(headers)
         _check_one_series(headers.values())
         shape = (len(files), int(headers[files[0]].Rows), int(headers[files[0]].Columns))
@@ -70,10 +71,11 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
         check_even(planes)
         with _one_of_many(len(files)):
             array, read = _read_slices(files, limits)
-        source = DicomSource(tuple(map(_decodable, read)), tuple(skipped))
+        source = DicomSource(tuple(map(_decodable, read)))
         digests = {file.name: sha256_of(file) for file in files}
-        modality = dicom.text(headers[files[0]], "Modality") or None
-        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, modality)
+        modality = dicom.text(headers[files[0]], "Modality")
+        known = modality if _MODALITY.fullmatch(modality) else None
+        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, known, notes=tuple(notes))
 
 
 def read_slice(path: str | Path) -> np.ndarray:
@@ -81,12 +83,12 @@ def read_slice(path: str | Path) -> np.ndarray:
     return _read_slices([Path(path)], LIMITS)[0][0]
 
 
-def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Dataset], list[str]]:
-    """The headers of slices; with `limits.skip_broken` also, in words, which files cannot be read and why.
+def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Dataset], list[Note]]:
+    """The headers of slices; with `limits.skip_broken` also which files cannot be read and why.
 
     Raises DataError for the first that cannot be read where it is not to be left out.
     """
-    headers, skipped, files = dict[Path, Dataset](), list[str](), list(files)
+    headers, notes, files = dict[Path, Dataset](), list[Note](), list(files)
     for file in files:
         try:
             with _one_of_many(len(files)):
@@ -98,8 +100,9 @@ def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Data
         except DataError as error:
             if not limits.skip_broken or len(files) == 1:
                 raise
-            skipped.append(f"{file.name} is left out: {': '.join(filter(None, (error.field, error.message)))}")
-    return headers, skipped
+            why = ": ".join(filter(None, (error.field, error.message)))
+            notes.append(Note(f"cannot be read and is left out: {why}", file.name))
+    return headers, notes
 
 
 @contextmanager
@@ -150,6 +153,12 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
         if len(files) > MAX_FILES:
             raise DataError("too many files for one series", path=path, expected=f"at most {MAX_FILES}")
         if folder:  # reports and plans may lie beside slices
+            inside = path.resolve()
+            for file in files:
+                if file.is_symlink():
+                    check_inside(file, inside)
+                if not file.is_dir():
+                    regular(file)
             slices = slices_among(file for file in files if file.is_file())
             files = sorted(file for file in slices if not dicom.other_kind(dicom.kind_of(file)))
     if not files:
@@ -191,11 +200,18 @@ def _rescaled(header: Dataset, stored: np.ndarray) -> np.ndarray:
     if slope == 0:
         raise DataError("makes all values the same", field="RescaleSlope", found=slope)
     if not (slope.is_integer() and intercept.is_integer()):
-        return (stored * slope + intercept).astype(np.float32)
+        made = np.empty(stored.shape, np.float32)
+        for start in range(0, len(stored), _ROWS):  # for memory
+            made[start : start + _ROWS] = stored[start : start + _ROWS] * slope + intercept
+        return made
     low, high = sorted(int(value) * int(slope) + int(intercept) for value in (stored.min(), stored.max()))
     for kind in (np.int16, np.int32):
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return (stored.astype(np.int64) * int(slope) + int(intercept)).astype(kind)
+            made = stored.astype(kind)  # wraps around, and back where the result fits
+            factor, shift = np.array([int(slope) & 0xFFFFFFFF, int(intercept) & 0xFFFFFFFF], np.uint32).astype(kind)
+            made *= factor
+            made += shift
+            return made
     raise DataError("values beyond 32 bits", field="RescaleSlope", found=f"{low} to {high}")
 
 

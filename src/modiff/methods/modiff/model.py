@@ -60,8 +60,11 @@ class MoDiff(DenoisingSegmenter):
     def _denoising_terms(self, labels: Labels, rng: torch.Generator) -> dict[str, Tensor]:
         config, count, centre = self.config, len(labels.image), labels.centre if self.prompt else None
         size = windows.window_size(config.crop, windows.sides(labels.image), self.stride)
+        anywhere = config.crop_anywhere
+        if centre is None and size != windows.sides(labels.image):
+            centre, anywhere = windows.marked_pixel(labels.label, rng), (1 + anywhere) / 2
         corner = windows.random_corner(
-            labels.image, centre, size, jitter=config.crop_jitter, anywhere=config.crop_anywhere, rng=rng
+            labels.image, centre, size, jitter=config.crop_jitter, anywhere=anywhere, rng=rng
         )
         label, image = windows.cut(labels.label, corner, size), windows.cut(labels.image, corner, size)
         # In (0,1], one in each of `count` equal parts so that a batch sees all noise levels.

@@ -223,14 +223,17 @@ def test_outlines_on_slices_that_are_not_there_are_told(tmp_path: Path, capsys: 
     write_patient(tmp_path / "d", 1, [xml(1, FOUR)], slices=range(3))
     with made(tmp_path / "s.h5", tmp_path / "d") as store:
         assert len(store) == 2
-    assert "LIDC-IDRI-0001: 4 of 9 outlined regions lie on slices that are not in the folder" in capsys.readouterr().err
+    assert (
+        "note: 4 of 9 outlined regions lie on slices that are not in the folder (LIDC-IDRI-0001)"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_patient_without_nodules_is_told(lidc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_patient(lidc, 3, [xml(3, [[], [], [], []])])
     with made(tmp_path / "s.h5", lidc) as store:
         assert "LIDC-IDRI-0003" not in store.patients
-    assert "LIDC-IDRI-0003: no nodule of 3 mm or more" in capsys.readouterr().err
+    assert "note: no nodule of 3 mm or more (LIDC-IDRI-0003)" in capsys.readouterr().out
 
 
 def test_folders_of_other_names_are_patients_where_none_is_named_as_lidcs(tmp_path: Path) -> None:
@@ -321,9 +324,11 @@ def test_a_slice_that_cannot_be_read_is_left_out_when_asked(
 ) -> None:
     fault(next(lidc.glob("LIDC-IDRI-0002/*/*")))
     with made(tmp_path / "s.h5", lidc, "--skip-broken") as store:
+        (said,) = [note for note in store.info.notes if "is left out" in note]
+        assert said.endswith(f"(LIDC-IDRI-0002/{name})")
         assert set(store.patients) == {"LIDC-IDRI-0001", "LIDC-IDRI-0002"}
         assert ("LIDC-IDRI-0002/nodule-0/slice-1" in store.cases) == (name != "1-098.dcm")
-    assert f"LIDC-IDRI-0002: {name} is left out: " in capsys.readouterr().err
+    assert f"note: {said}\n" in capsys.readouterr().out
 
 
 def test_keep_going_leaves_the_patient_out_and_lists_it(
@@ -332,9 +337,8 @@ def test_keep_going_leaves_the_patient_out_and_lists_it(
     bad_xml(next(lidc.glob("LIDC-IDRI-0002/*/*")))
     with made(tmp_path / "s.h5", lidc, "--keep-going") as store:
         assert set(store.patients) == {"LIDC-IDRI-0001"}
-    said = capsys.readouterr().err
-    assert "LIDC-IDRI-0002 is left out" in said
-    assert "1 of 2 patients were left out" in said
+        assert "cannot be read and is left out (LIDC-IDRI-0002)" in store.info.notes
+    assert "LIDC-IDRI-0002 is left out" in capsys.readouterr().err
 
 
 def test_the_same_command_goes_on_where_it_failed(
@@ -408,7 +412,7 @@ def test_a_nodule_larger_than_its_crop_is_told_and_refused(
     assert "marks are cut off" in said
     assert not (tmp_path / "s.h5").exists()
     made(tmp_path / "s.h5", lidc, "--spacing", 0.05, "--allow-cut").close()
-    told = re.search(r"cut off: \D+1 loses (\d+) of (\d+) marked pixels", capsys.readouterr().err)
+    told = re.search(r"note: cut off: \D+1 loses (\d+) of (\d+) marked pixels", capsys.readouterr().out)
     assert told is not None
     assert 0 < int(told[1]) < int(told[2])
     assert int(told[2]) >= int(whole[0].sum())

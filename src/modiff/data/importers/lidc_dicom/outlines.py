@@ -165,8 +165,8 @@ def _region(roi: Element) -> Region:
     for edge in roi.findall("edgeMap"):
         x, y = edge.findtext("xCoord", "").strip(), edge.findtext("yCoord", "").strip()
         if not (_COORDINATE.fullmatch(x) and _COORDINATE.fullmatch(y) and max(int(x), int(y)) <= MAX_COORDINATE):
-            found, expected = f"{x[:12]}, {y[:12]}", f"whole numbers, at most {MAX_COORDINATE}"
-            raise DataError("not the place of a pixel", field="edgeMap", found=found, expected=expected)
+            expected = f"whole numbers, at most {MAX_COORDINATE}"
+            raise DataError("not the place of a pixel", field="edgeMap", expected=expected)
         points.append((int(x), int(y)))
     return Region(uid, np.array(points, np.int32).reshape(-1, 2), inclusion == "TRUE")
 

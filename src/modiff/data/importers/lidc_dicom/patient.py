@@ -25,7 +25,7 @@ from modiff.errors import DataError
 from modiff.io.dicom.header import kind_of, text
 from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_headers, read_slice, slices_among
 from modiff.io.files import LIMITS, Limits, located, sha256_of
-from modiff.io.volume import moved
+from modiff.io.volume import Note, moved
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
@@ -66,7 +66,7 @@ class CtSeries:
 
 
 def read_series(
-    files: Iterable[Path], where: Path, limits: Limits = LIMITS, notes: list[str] | None = None
+    files: Iterable[Path], where: Path, limits: Limits = LIMITS, notes: list[Note] | None = None
 ) -> list[CtSeries]:
     """The CT series among files, ordered by their UIDs; other objects and radiographs are left out.
 
@@ -106,24 +106,24 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
 
     case: (n,) names. image: (n,H,W) uint8. masks: (n,R,H,W) bool, one per session. outlined: (n,2,R) pixels of the
     slice that a session marked, and of these in the crop. sessions: (n,), of each crop's series, whose masks come
-    first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes: what a person who reads the log
-    should know. sha256: of the files that were used. Raises DataError for anything in the patient's files that cannot
-    be trusted.
+    first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes: (m,2) `Note`s, what a person should
+    know. sha256: of the files that were used. Raises DataError for anything in the patient's files that cannot be
+    trusted.
     """
     rows: list[dict[str, Any]] = []
-    notes: list[str] = []
+    notes: list[Note] = []
     all_series = read_series(job.files, job.folder, Limits(option=None, skip_broken=job.skip_broken), notes)
     readings, digests = _readings(job, all_series, notes)
     number = 0
     for series in all_series:
         sessions = outlines.merge(readings.get(series.uid, []))
-        notes += _notes(series, sessions, series.uid in readings)
+        notes += map(Note, _notes(series, sessions, series.uid in readings))
         for nodule in nodules_of(series, sessions, job.folder):
             rows += _crops(job, series, len(sessions), nodule, number)
             digests += [sha256_of(series.paths[place]) for place in slices_of(nodule)]
             number += 1
     if not all_series:
-        notes.append("no CT series")
+        notes.append(Note("no CT series"))
     raters = max((row["sessions"] for row in rows), default=0)
     for row in rows:
         absent = (0, raters - row["sessions"])
@@ -131,11 +131,11 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
         row["outlined"] = np.pad(row["outlined"], ((0, 0), absent))
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {"case": np.empty(0)}
     used = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return columns | {"notes": np.array(notes, dtype=np.str_), "sha256": np.array(used)}
+    return columns | {"notes": np.array(notes, dtype=np.str_).reshape(-1, 2), "sha256": np.array(used)}
 
 
 def _readings(
-    job: Job, all_series: Sequence[CtSeries], notes: list[str]
+    job: Job, all_series: Sequence[CtSeries], notes: list[Note]
 ) -> tuple[dict[str, list[list[Session]]], list[str]]:
     """Series UID -> the sessions of each XML file about it, and the SHA-256 of those files.
 
@@ -154,7 +154,7 @@ def _readings(
             found.setdefault(uid, []).append(sessions)
             digests.append(hashlib.sha256(data).hexdigest())
         elif sessions:
-            notes.append("an XML is about no series that is here")
+            notes.append(Note("an XML is about no series that is here"))
     return found, digests
 
 

@@ -37,7 +37,7 @@ from modiff.io.progress import tracked
 from modiff.io.text import one_spelling
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
-_KEPT = 2  # version of what is kept of a patient
+_KEPT = 3  # version of what is kept of a patient
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _Crops = dict[str, np.ndarray]  # as `import_patient` makes them
 
@@ -46,6 +46,7 @@ class LidcDicom(Importer[Job]):
     """The original LIDC-IDRI as TCIA distributes it: CT slices as DICOM, what each radiologist outlined as XML."""
 
     version = "lidc-dicom 1"
+    parts = "patient"
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
@@ -60,22 +61,23 @@ class LidcDicom(Importer[Job]):
             self.say(f"{unused} XML files are about no series here")
         output = Path(args.output)
         self._kept = output.with_name(f".{output.name}.partial")
-        self._left_out = self._read_all()
+        failed = self._read_all()
         self.items = []
         self.used: dict[str, str] = {}  # patient -> SHA-256 of the files
         self.raters = 0
         for job in self._found:
-            if job.patient in self._left_out:
+            if job.patient in failed:
                 continue
             made = self._loaded(job)
-            for note in made["notes"].tolist():
-                self.say(f"{job.patient}: {note}")
+            for note, file in made["notes"].tolist():
+                (self.left_out if file else self.said).add([note], f"{job.patient}/{file}".rstrip("/"))
             if len(made["case"]):
                 self.items.append(job)
                 self.used[job.patient] = str(made["sha256"])
                 self.raters = max(self.raters, int(made["sessions"].max()))
         if not self.items:
-            raise DataError("no nodule of 3 mm or more was found", path=", ".join(args.folders))
+            found = "; ".join(self.notes) or None
+            raise DataError("no nodule of 3 mm or more was found", path=", ".join(args.folders), found=found)
 
     def _read_all(self) -> set[str]:
         """Reads every patient who is not done and keeps the results; the patients that failed and are left out."""
@@ -95,6 +97,7 @@ class LidcDicom(Importer[Job]):
                     hint = "--keep-going leaves such patients out"
                     raise DataError(str(error), field=job.patient, hint=hint) from error
                 failed.add(job.patient)
+                self.left_out.add(["cannot be read and is left out"], job.patient)
                 self.say(f"{job.patient} is left out: {error}")
         return failed
 
@@ -140,12 +143,11 @@ class LidcDicom(Importer[Job]):
             yield Case(case, item.patient, made["image"][row][None], masks[row], read, place)
 
     def __exit__(self, *failure: Any) -> bool | None:
-        """Says who was left out; what was kept is needed no longer once the store is made."""
+        """What was kept is needed no longer once the store is made."""
+        handled = super().__exit__(*failure)
         if failure[0] is None:
-            if self._left_out:
-                self.say(f"{len(self._left_out)} of {len(self._found)} patients were left out")
             shutil.rmtree(self._kept, ignore_errors=True)
-        return super().__exit__(*failure)
+        return handled
 
 
 def _results(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Callable[[], _Crops]]]:
@@ -177,7 +179,8 @@ def find_jobs(
     roots: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise DataError("no such folder", path=folder, expected="a folder with patients' folders")
+            what, hint = ("is a file", "Unpack an archive first.") if folder.is_file() else ("no such folder", None)
+            raise DataError(what, path=folder, expected="a folder with patients' folders", hint=hint)
         for path, who in patients_of(folder).items():
             roots.setdefault(who, folder)
             found[who].append(path)
