@@ -24,6 +24,11 @@ _LATER = ("fold", "spacing_range", "orientation", "fit", "modality")  # left out
 _SIDES = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
 
 
+def is_orientation(text: str) -> bool:
+    """Whether three letters name a side of the patient for each axis, such as LPS."""
+    return sorted("LPS"[_SIDES[side]] for side in text if side in _SIDES) == [*"LPS"] and len(text) == 3
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """What a model must know of the data it learns from; a run folder's data.json holds it.
@@ -64,7 +69,7 @@ class DataSpec:
                 raise DataError("is empty", field=name, expected="one name or more")
             if len(names) > (most if name == "raters" else _MOST_NAMES):
                 raise DataError("are too many", field=name, found=len(names), expected=f"at most {most}")
-        if self.sides is not None and sorted("LPS"[_SIDES[side]] for side in self.sides if side in _SIDES) != [*"LPS"]:
+        if self.sides is not None and not is_orientation(self.sides):
             raise DataError("no such orientation", field="orientation", found=self.orientation, expected="such as LPS")
         for name in ("size", "spacing", "spacing_range"):
             pair = getattr(self, name)

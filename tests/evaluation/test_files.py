@@ -16,9 +16,9 @@ from modiff.cli import main
 from modiff.data.store import StoreWriter
 from modiff.data.store_format import StoreInfo
 from modiff.evaluation.evaluate import evaluate
+from modiff.evaluation.file_samples import draw_order
 from modiff.evaluation.records import Quantity, read_csv, read_result, select
 from modiff.evaluation.scoring import EvaluationSettings
-from modiff.evaluation.source import draw_order
 from modiff.io.image import write_png
 from modiff.metrics import functional
 from modiff.rng import seeds_for
@@ -188,7 +188,7 @@ def test_slices_of_a_volume_are_images_of_one_patient(volumes):
 def test_how_many_images_are_scored_at_once_does_not_show(volumes, monkeypatch):
     words = (volumes / "samples", "--truth", volumes / "raters", "-n", 2, "--metrics", "all", "-o")
     score(*words, volumes / "one")
-    monkeypatch.setattr("modiff.evaluation.source._VALUES_AT_ONCE", 2 * 2 * 6 * 5)
+    monkeypatch.setattr("modiff.evaluation.file_samples._VALUES_AT_ONCE", 2 * 2 * 6 * 5)
     score(*words, volumes / "two")
     assert scored(volumes / "one", "all")[0].results == scored(volumes / "two", "all")[0].results
 

@@ -115,6 +115,38 @@ def test_weights_are_those_of_the_summary(command):
     assert scores("scores")[0] == pytest.approx(0, abs=1e-9)
 
 
+def test_volumes_are_scored_in_the_slices_that_the_model_judged(command):
+    """A sagittally stored scan of an axial model, against the same files turned by nibabel."""
+    rng = np.random.default_rng(0)
+    folders = {"own": "RSA", "turned": "LPS"}
+    for case in ("p1", "p2"):
+        blocks = {"sample": rng.random((2, 4, 6, 5)) < 0.3, "rater": rng.random((2, 4, 6, 5)) < 0.3}
+        for folder, axes in folders.items():
+            turn = nib.orientations.ornt_transform(
+                nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(axes)
+            )
+            for kind, block in blocks.items():
+                path = Path(folder, kind, case)
+                path.mkdir(parents=True)
+                for number, voxels in enumerate(block):
+                    image = nib.Nifti1Image(voxels.T.astype(np.uint8), AFFINE).as_reoriented(turn)
+                    nib.save(image, path / f"{kind}-0{number}.nii.gz")
+            summary = {"image": {}, "classes": ["x"], "n": 2, "samples": [{"weight": 0.5}] * 2}
+            summary["files"] = [f"sample-0{number}.nii.gz" for number in range(2)]
+            summary |= {"model_sees": {"orientation": "LPS"}} if axes != "LPS" else {}
+            Path(folder, "sample", case, "summary.json").write_text(json.dumps(summary))
+    values = {}
+    for folder in folders:
+        assert command("evaluate", f"{folder}/sample", "--truth", f"{folder}/rater", "-o", f"of-{folder}") == 0
+        values[folder], made = scores(f"of-{folder}")
+        assert "volumes are scored in axial slices" in made["notes"]
+    assert values["own"] == values["turned"]
+    for case in ("p1", "p2"):
+        path = Path("own/sample", case, "summary.json")
+        path.write_text(path.read_text().replace('"LPS"', '"LPP"'))
+    assert command("evaluate", "own/sample", "--truth", "own/rater", "-o", "bad") == 2
+
+
 def test_a_file_per_class_is_one_sample(command):
     assert command("sample", "organs", scan("p1.nii.gz"), "-n", 2, "--at", "18,20,2", "-o", "pred/p1") == 0
     Path("truth/p1").mkdir(parents=True)

@@ -91,8 +91,8 @@ def _of_model(args: argparse.Namespace) -> Path | None:
 def _of_files(args: argparse.Namespace) -> Path:
     from modiff.config.evaluation import IID
     from modiff.evaluation.evaluate import evaluate_files
+    from modiff.evaluation.file_samples import FileSamples, selection_of
     from modiff.evaluation.predictions import open_maps
-    from modiff.evaluation.source import FileSamples, selection_of
     from modiff.evaluation.truth import Values, open_truth
     from modiff.io.files import Limits
     from modiff.io.progress import progress_bar

@@ -26,9 +26,10 @@ from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
 from modiff.evaluation.distributed import PartialRows, Row
+from modiff.evaluation.file_samples import FileSamples
 from modiff.evaluation.records import EMPTY, ImageTable, Result, assemble, strata_of, write_csv, write_result
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
-from modiff.evaluation.source import FileSamples, ModelSamples, Sampled, left_out, rows_to_score, short_of
+from modiff.evaluation.source import ModelSamples, Sampled, left_out, rows_to_score, short_of
 from modiff.evaluation.truth import of_store
 from modiff.io.files import alone, located, replacing_all, sha256_of
 from modiff.types import SAME_SIZE, DataSpec, marks

@@ -14,6 +14,7 @@ from modiff.config.evaluation import IID, SELECTIONS, STRATIFIED
 from modiff.errors import DataError
 from modiff.io.files import MANIFEST
 from modiff.io.text import read_json_text
+from modiff.types import is_orientation
 
 ARRAYS = "samples.npz"  # of an image: maps (N,K,H,W) and weights, beside a picture per sample
 _PARTS = ("files", "image", "classes", "samples", "n")  # of its summary, by which such a folder is known
@@ -41,6 +42,7 @@ class SampleFolder:
     select: which samples they are. given_marks: of raters who mark something.
     scan: the path of the image or scan they are of; None where the results do not name it. part: in words, what of the
     scan was looked at where that is not all of it.
+    orientation: of the slices that the model judged, such as LPS, where it is not the scan's own.
     """
 
     path: Path
@@ -50,6 +52,7 @@ class SampleFolder:
     part: str | None
     select: str = IID
     given_marks: bool = False
+    orientation: str | None = None
 
     @property
     def arrays(self) -> Path | None:
@@ -82,7 +85,12 @@ def sample_folder(folder: Path) -> SampleFolder | None:
     select = summary.get("select", STRATIFIED if summary.get("stratified") is True else IID)
     if select not in SELECTIONS:
         raise DataError("no such selection", path=path, field="select", found=select, expected=", ".join(SELECTIONS))
-    return SampleFolder(folder, files, weights, scan or None, part, select, summary.get("raters") == "marking")
+    marking, seen = summary.get("raters") == "marking", summary.get("model_sees", {})
+    orientation = seen.get("orientation") if isinstance(seen, dict) else None
+    if orientation is not None and not (isinstance(orientation, str) and is_orientation(orientation)):
+        expected = "such as LPS"
+        raise DataError("no such orientation", path=path, field="model_sees", found=orientation, expected=expected)
+    return SampleFolder(folder, files, weights, scan or None, part, select, marking, orientation)
 
 
 def _part(summary: dict[str, Any]) -> str | None:
