@@ -26,7 +26,7 @@ from modiff.errors import CheckpointError, DataError, ModiffError
 from modiff.io.checksum import read_lines, stamped_json
 from modiff.io.files import alone, files_in, told
 
-_UNREADABLE, _AGAIN = "rows of an unfinished evaluation that cannot be read", "Add --restart to begin again."
+_AGAIN = "Add --restart to begin again."
 T = TypeVar("T")
 Row = dict[str, Any]
 _NUMBERS = {int, float, type(None)}
@@ -112,6 +112,8 @@ class PartialRows:
         for path in self.files():
             with _refused(path):
                 first, *more = read_lines(path) or [{"identity": self.identity}]
+                for line, row in enumerate(more, 2):
+                    _check_row(row, line, path)
             own = first.get("identity")
             there = dict.fromkeys(self.identity) | (own if isinstance(own, dict) else {})
             differ = [
@@ -123,7 +125,7 @@ class PartialRows:
                 what = f"rows of an unfinished evaluation that differs in {', '.join(differ)}"
                 hint = "Finish that one with its own command, or add --restart to throw its rows away."
                 raise CheckpointError(what, path=path, hint=hint)
-            rows += [_checked(row, path) for row in more]
+            rows += more
         return rows
 
     def discard(self) -> None:
@@ -166,21 +168,18 @@ class _Finished:
     control: dict[str, Any] | None = None
 
 
-def _checked(row: Row, path: Path) -> Row:
-    """The row; CheckpointError where it lacks a name, or a value is another type."""
+def _check_row(row: Row, line: int, path: Path) -> None:
+    """DataError where a row lacks a name, or a value is another type."""
+    what, where = "not a row", f"line {line}"
     try:
         made = typed(_Finished, row, "other names", path=path, field="row", optional=("marked", "control"))
     except DataError as error:
-        found, expected, where = error.found, error.expected, error.field
-        raise CheckpointError(
-            _UNREADABLE, path=path, field=where, found=found, expected=expected, hint=_AGAIN
-        ) from error
+        raise DataError(what, field=where, found=f"{error.field}: {error.message}") from error
     other = made.control or {"case": "", "values": {}}
     good = isinstance(other.get("case"), str) and isinstance(other.get("values"), dict)
     numbers = [*made.values.values(), *made.seconds.values(), *(other["values"].values() if good else ())]
     if not good or any(value is not None and type(value) not in (int, float) for value in numbers):
-        raise CheckpointError(_UNREADABLE, path=path, field=f"row of {made.case}", hint=_AGAIN)
-    return row
+        raise DataError(what, field=where, found=f"values of {made.case}", expected="numbers")
 
 
 @contextmanager
