@@ -112,11 +112,18 @@ def test_steps_and_samples_are_affordable_and_right(facts):
     assert drawn.maps.shape == (1, 1, facts.classes, *facts.size)
 
 
+def test_what_follows_the_steps_follows_a_budget_that_is_given():
+    long, short = settings(choose(LESIONS)), settings(choose(LESIONS, images=2000, batch=16))
+    assert (long["training"]["warmup"], short["training"]["warmup"]) == (100, 50)
+    assert short["training"]["validate_every"] == 50
+    assert "(125 steps)" in str(choose(LESIONS, images=2000, batch=16)[-2])
+
+
 def test_it_is_what_train_takes_and_is_printed_and_saved(store, tmp_path, capsys):
     assert main(["train", "--data", str(store), "-o", str(tmp_path / "run"), *WORDS]) == 0
     out, saved = capsys.readouterr().out, yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     assert saved["preset"] == "auto"
-    for choice in choose(measure(store)):
+    for choice in choose(measure(store), images=8, batch=4):
         value = saved
         for name in choice.name.split("."):
             value = value[name]

@@ -10,7 +10,7 @@ from typing import Any
 
 from modiff.cli.options import add_settings, parser_of
 from modiff.config.fields import WIDTH, Parser, merged, read_yaml, setting
-from modiff.config.run import AUTO, RunConfig, build_config, parse_time, presets
+from modiff.config.run import AUTO, RunConfig, build_config, parse_budget, parse_time, presets
 from modiff.errors import ConfigError, counted
 from modiff.methods.registry import METHODS
 
@@ -34,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
         if chosen.preset == AUTO:
             layers["fitted"] = {}  # words that are wrong are refused before a store is read
             if {"-h", "--help"} & {*words} and (chosen.data or chosen.output):
-                layers |= _fitted(chosen)[0]
+                layers |= _fitted(chosen, argparse.Namespace())[0]
         parsed, unknown = _full_parser(self.prog, build_config(**layers)).parse_known_args(words)
         if unknown:
             hint = f"`{self.prog} --help` explains every setting"
@@ -45,14 +45,14 @@ class _Parser(argparse.ArgumentParser):
         changes = merged(own, *(setting(text, option="--") for text in texts))
         parsed.config = build_config(**layers, changes=changes)
         if chosen.preset == AUTO:
-            more, told = _fitted(chosen)
+            more, told = _fitted(chosen, parsed)
             parsed.config = build_config(**layers | more, changes=changes)
         parsed.told = [line for name, line in told if name not in vars(parsed)]
         return parsed
 
 
-def _fitted(chosen: argparse.Namespace) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """What preset `auto` adds to `build_config`, and setting and line of each choice.
+def _fitted(chosen: argparse.Namespace, given: argparse.Namespace) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """What preset `auto` adds to `build_config`, and setting and line of each choice. given: settings by address.
 
     A run that was begun keeps the settings that were chosen then.
     """
@@ -65,7 +65,9 @@ def _fitted(chosen: argparse.Namespace) -> tuple[dict[str, Any], list[tuple[str,
     if chosen.data is None:  # only the help can do without
         return {"fitted": {}}, []
     fold = int(chosen.fold) if (chosen.fold or "").isdigit() else None
-    choices = choose(measure(chosen.data, fold=fold))
+    budget, batch = (getattr(given, f"training.{name}", None) for name in ("budget", "batch_size"))
+    images = None if budget is None else parse_budget(str(budget))[1]
+    choices = choose(measure(chosen.data, fold=fold), images=images, batch=None if batch is None else int(batch))
     return {"fitted": settings(choices)}, [(one.name, f"{AUTO}: {one}") for one in choices]
 
 

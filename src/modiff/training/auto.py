@@ -75,8 +75,11 @@ def measure(path: str | Path, *, fold: int | None = None) -> Facts:
     return Facts((height, width), *counts_of, info.exchangeable_raters, info.prompt == "centre", small, span, mm)
 
 
-def choose(facts: Facts) -> list[Choice]:
-    """The settings for such data; those that do not depend on it stand in the preset's file."""
+def choose(facts: Facts, *, images: int | None = None, batch: int | None = None) -> list[Choice]:
+    """The settings for such data; those that do not depend on it stand in the preset's file.
+
+    images: of the budget, and batch: of a step, where the user gives them: what follows the steps follows theirs.
+    """
     side = max(facts.size)
     crop, why_crop = _window(facts) if facts.prompted else (0, "no prompt: marks may lie anywhere")
     window, why_window = crop, why_crop
@@ -87,8 +90,8 @@ def choose(facts: Facts) -> list[Choice]:
     seen = crop or side
     patches = -(-seen // stem)
     base = 48 if patches <= 16 and (facts.images >= _LARGE or facts.classes > 1) else 32
-    batch = 32 if patches <= 24 else 16
-    images = min(max(_PASSES * facts.images, _BUDGET[0]), _BUDGET[1])
+    batch = batch or (32 if patches <= 24 else 16)
+    images = images or min(max(_PASSES * facts.images, _BUDGET[0]), _BUDGET[1])
     steps, looked = images // batch, window or side
     many = f"{facts.images:,} images, {facts.classes} class{'es' * (facts.classes > 1)}"
     who = "slots are not persons" if facts.exchangeable else "persons are known"
