@@ -53,7 +53,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    _refused(tmp_path, "no such file")
+    _refused(tmp_path, "is a folder, not a store")
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.99])

@@ -240,7 +240,7 @@ def test_a_flipped_bit_of_a_table_is_refused(small_store: Path, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    "change", [{"licence": np.bytes_("CC BY 4.0")}, {"source": np.bytes_("x")}, {"notes": np.array([b"y"])}], ids=str
+    "change", [{"licence": np.bytes_("MIT")}, {"source": np.bytes_("x")}, {"notes": np.array([b"y"])}], ids=str
 )
 def test_an_attribute_that_was_changed_is_refused(small_store: Path, change: dict[str, object]) -> None:
     with h5py.File(small_store, "r+") as file:

@@ -21,6 +21,7 @@ from series_files import write_series
 from modiff.errors import DataError
 from modiff.io.files import Limits
 from modiff.io.image import png_bytes, read_channels, read_image, write_png
+from modiff.io.volume import Note
 
 GREY8 = np.arange(35, dtype=np.uint8).reshape(5, 7) * 7
 GREY16 = np.arange(35, dtype=np.uint16).reshape(5, 7) * 1873
@@ -76,7 +77,7 @@ def test_a_mask_whose_white_is_zero_says_what_is_read_as_marked(tmp_path):
     tifffile.imwrite(tmp_path / "mask.tif", mask)  # booleans: white is zero
     volume = read_image(tmp_path / "mask.tif", mask=True)
     np.testing.assert_array_equal(volume.array[0, 0] != 0, ~mask)  # as viewers show it
-    assert volume.notes == ("0 is white in it: values are read as viewers show them",)
+    assert volume.notes == (Note("0 is white in it: values are read as viewers show them"),)
     tifffile.imwrite(tmp_path / "mask.tif", mask, photometric="minisblack")
     assert read_image(tmp_path / "mask.tif", mask=True).notes == ()
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from modiff.errors import DataError, ModiffError
 from modiff.io.files import Limits
 from modiff.io.nifti import read_nifti
-from modiff.io.volume import Volume, difference, remark, turn
+from modiff.io.volume import Note, Volume, difference, remark, turn
 
 AFFINE = np.array([[-0.5, 0.1, 0, 10], [0.1, 0.5, 0.2, -20], [0, -0.4, 3, 5], [0, 0, 0, 1]])
 TYPES = ["u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8"]
@@ -90,14 +90,14 @@ def test_the_sform_else_the_qform_is_the_place_as_nibabel_ranks_them(tmp_path: P
     found, differ = read_nifti(path), all(form is not None for form in forms)
     np.testing.assert_allclose(found.affine, nib.load(path).affine)
     assert next(iter(found.forms)) == ("qform" if forms[0] is None else "sform")
-    assert found.notes == (("sform and qform differ: the sform is used",) if differ else ())
+    assert found.notes == ((Note("sform and qform differ: the sform is used"),) if differ else ())
 
 
 def test_without_sform_and_qform_there_is_a_pixel_size_and_no_place(tmp_path: Path) -> None:
     found = read_nifti(_formed(tmp_path / "a.nii", None, None))
     assert (found.affine, found.spacing, found.voxel_mm3) == (None, (3.0, 0.5, 0.5), 0.75)
     assert not found.is_picture
-    assert "neither sform nor qform" in found.notes[0]
+    assert "neither sform nor qform" in found.notes[0].text
 
 
 @pytest.mark.parametrize(

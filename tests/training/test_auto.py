@@ -165,4 +165,4 @@ def test_its_help_shows_the_values_for_a_store(store, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--data", str(store), "--help"])
     assert "--model.window WINDOW" in (out := capsys.readouterr().out)
-    assert "(32; 0 or more" in out
+    assert "(32; from 0 to 65535 pixels)" in out

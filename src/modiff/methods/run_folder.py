@@ -257,6 +257,7 @@ def load_model(path_or_name: str | Path) -> LoadedModel:
     path = folder / WEIGHTS
     header, fingerprint = read_header(path), check_weights(path)
     card = read_card(folder / CARD) if (folder / CARD).exists() else {}
+    card.pop("log", None)  # of another file in the folder: no word about the model
     with _about(folder / CONFIG):  # twice as many as there are still say which tensor is missing
         model = build(config.method, config.model, data, most=2 * count(header))
     load_weights(model, path, header)
@@ -283,6 +284,5 @@ def publish(source: str | Path, target: Path, *, dtype: torch.dtype = torch.bflo
     save_weights(loaded.model.state_dict(), target / WEIGHTS, dtype=dtype)
     write_config(target / CONFIG, loaded.config)
     write_json(target / DATA, {key: value for key, value in loaded.data.to_dict().items() if key != "path"})
-    kept = {key: value for key, value in loaded.card.items() if key != "log"}
-    write_json(target / CARD, kept | card)
+    write_json(target / CARD, loaded.card | card)
     return target

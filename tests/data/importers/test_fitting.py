@@ -105,8 +105,11 @@ def test_a_resized_volume_keeps_its_millimetres(tmp_path: Path) -> None:
 
 
 def test_a_mark_that_falls_between_new_pixels_is_lost_and_told(tmp_path: Path, capsys) -> None:
-    _import(_folder(tmp_path / "d", (0, 0, 1, 2), (10, 10, 20, 20)), "--resize", "4x6", "--allow-cut").close()
-    assert "in 1 of 2 images nothing of ben's marks is left" in capsys.readouterr().err
+    root = _folder(tmp_path / "d", (0, 0, 1, 2), (10, 10, 20, 20))
+    with _import(root, "--resize", "4x6", "--allow-cut") as store:
+        (note,) = (note for note in store.info.notes if note.startswith("cut off: ben"))
+    assert "in 1 of 2 images nothing of ben's marks is left" in note
+    assert f"note: {note}\n" in capsys.readouterr().out
 
 
 def test_small_marks_beside_a_large_one_are_not_lost_in_silence(tmp_path: Path, capsys) -> None:
@@ -115,8 +118,9 @@ def test_small_marks_beside_a_large_one_are_not_lost_in_silence(tmp_path: Path, 
     mask = np.array(Image.open(path))
     mask[1, [1, 9, 17]] = 255  # between the pixels 0, 4, 8 … + 2 that nearest neighbour takes
     Image.fromarray(mask).save(path)
-    _import(root, "--resize", "10x15").close()
-    assert "cut off: ann loses 3 of 403 marked pixels (0.744 %)\n" in capsys.readouterr().err
+    with _import(root, "--resize", "10x15") as store:
+        assert store.info.notes == ("cut off: ann loses 3 of 403 marked pixels (0.744 %)",)
+    assert "note: cut off: ann loses 3 of 403 marked pixels (0.744 %)\n" in capsys.readouterr().out
 
 
 def test_a_crop_about_the_marks_is_as_large_as_needed(tmp_path: Path) -> None:
