@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -130,11 +132,11 @@ class World:
         child = Child((*_EVALUATE_ON, "--batch-size", "1"), self.folder)
         while not rows.exists() or rows.read_bytes().count(b"\n") < 4:
             time.sleep(0.0005)
-        child.signal(9)
+        child.signal(signal.SIGKILL)
         child.wait()
         rows.rename(self.folder / "partial.jsonl")
         words = ("import", "lidc-dicom", "lidc", "-o", "lidc.h5", "--quiet", "--jobs", "1")
-        self._do(*words, allowed=(-9,), prepare=stopped_before(1, ".lidc.h5.modiff-tmp"))
+        self._do(*words, allowed=(-signal.SIGKILL,), prepare=stopped_before("shutil.rmtree", ".lidc.h5.partial"))
 
     def laid(self, name: str) -> Path:
         """A folder with the parts of a scene, to be copied."""
@@ -179,24 +181,14 @@ class World:
         return self._clean[name]
 
 
-def stopped_before(event: int, names: str, kind: int = 9) -> Callable[[], None]:
-    """For `prepare`: the process gets signal `kind` before the event-th operation on files whose path has `names`."""
+def stopped_before(operation: str, ending: str) -> Callable[[], None]:
+    """For `prepare`: the process is killed before an operation (an audit event) on a path that ends so."""
 
-    def prepare() -> None:
-        import os
+    def hook(name: str, args: tuple[object, ...]) -> None:
+        if name == operation and str(args[0]).endswith(ending):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        own, seen = os.getpid(), 0
-
-        def hook(name: str, args: tuple[object, ...]) -> None:
-            nonlocal seen
-            if name in FILE_EVENTS and os.getpid() == own and names in str(args[0]) and written(name, args):
-                seen += 1
-                if seen == event:
-                    os.kill(own, kind)
-
-        sys.addaudithook(hook)
-
-    return prepare
+    return lambda: sys.addaudithook(hook)
 
 
 FILE_EVENTS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.truncate", "shutil.rmtree")
