@@ -303,7 +303,7 @@ _CODE: tuple[tuple[str, str, Callable[[bytes], bytes]], ...] = (
     ("import-npy", "own/b/rater-A.npy", _objects), ("resume", "run/training.ckpt", _checkpoint),
     ("resume", "run/training.ckpt", lambda _: pickle.dumps(_Runs())), ("train", "tiny.yaml", _tagged),
     ("sample-png", "run/config.yaml", _tagged), ("sample-png", "run/weights.safetensors", _pickled),
-    ("import-on", ".out.h5.partial/*.npz", _archived), ("score-drawn", "drawn/a/samples.npz", _archived),
+    ("import-on", ".out.h5.partial/*", _archived), ("score-drawn", "drawn/a/samples.npz", _archived),
 )  # fmt: skip
 
 
