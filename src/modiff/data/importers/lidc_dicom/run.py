@@ -31,7 +31,7 @@ from modiff.data.importers.sources import Source, walk
 from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
-from modiff.io.files import workers, write_bytes
+from modiff.io.files import regular, workers, write_bytes
 from modiff.io.progress import tracked
 from modiff.io.text import one_spelling
 
@@ -119,8 +119,9 @@ class LidcDicom(Importer[Job]):
     def _load(self, job: Job) -> _Crops | None:
         """The patient's result, or None where there is none that is as it was written: it is made anew."""
         try:
-            data = self._path(job).read_bytes()
-        except OSError:
+            regular(path := self._path(job))
+            data = path.read_bytes()
+        except (OSError, DataError):
             return None
         if hashlib.sha256(data[32:]).digest() != data[:32]:
             return None
