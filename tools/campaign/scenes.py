@@ -10,7 +10,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,12 +172,13 @@ class World:
     def _begin(self) -> None:
         """What killed commands leave: finished rows of an evaluation, patients of an import."""
         rows = self.folder / "run/evaluation/train.partial-0.jsonl"
-        child = Child((*_EVALUATE_ON, "--batch-size", "1"), self.folder)
-        while not rows.exists() or rows.read_bytes().count(b"\n") < 4:
-            time.sleep(0.0005)
-        child.signal(signal.SIGKILL)
-        child.wait()
-        rows.rename(self.folder / "partial.jsonl")
+        words = (*_EVALUATE_ON, "--batch-size", "1")
+        self._do(*words, allowed=(-signal.SIGKILL,), prepare=stopped_before("os.mkdir", ".modiff-tmp"))
+        lines = rows.read_bytes().splitlines(keepends=True)
+        (self.folder / "partial.jsonl").write_bytes(b"".join(lines[:4]))
+        rows.unlink()
+        for left in rows.parent.glob(".*.modiff-tmp"):
+            shutil.rmtree(left)
         words = ("import", "lidc-dicom", "lidc", "-o", "lidc.h5", "--quiet", "--jobs", "1")
         self._do(*words, allowed=(-signal.SIGKILL,), prepare=stopped_before("shutil.rmtree", ".lidc.h5.partial"))
 
