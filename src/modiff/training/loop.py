@@ -332,6 +332,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         regular(path)
         with path.open("rb") as file:
             head = file.readline(len(_HEAD) + 65).removesuffix(b"\n")
+            file.seek(max(0, path.stat().st_size - 22))
+            whole = file.read(4) == b"PK\5\6"  # as a zip archive ends: what is cut or has more behind it is not hashed
     except OSError as error:
         raise CheckpointError("cannot be read", path=path, found=error.strerror) from error
     except DataError as error:
@@ -341,7 +343,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             hint = f"Finish it with that version, or use its weights as they are. {_HINT}"
             raise CheckpointError("was written by modiff 0.1 and cannot be resumed", path=path, hint=hint)
         raise CheckpointError("is not a training checkpoint", path=path, hint=_HINT)
-    if head.removeprefix(_HEAD).decode("latin-1") != sha256_of(path, start=len(head) + 1):
+    if not whole or head.removeprefix(_HEAD).decode("latin-1") != sha256_of(path, start=len(head) + 1):
         raise CheckpointError("is damaged", path=path, found="content that does not fit its SHA-256", hint=_HINT)
     try:
         content = io.BytesIO(path.read_bytes()[len(head) + 1 :])
