@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import tracemalloc
 
 import pytest
 
@@ -72,3 +74,16 @@ def test_yaml_says_its_checksum_in_its_first_line():
 @pytest.mark.parametrize("data", [b"", b"seed: 1\n", b'{"checksum": "of a patient"}', b'{"checksum": 5}'])
 def test_what_holds_no_checksum_is_taken_as_it_is(data):
     check(data, "x")
+
+
+def test_a_huge_line_of_a_log_takes_no_more_memory_than_a_line_may(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"a": 1}\n')
+    os.truncate(path, 600 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="line 2: is damaged"):
+            read_lines(path)
+        assert tracemalloc.get_traced_memory()[1] < 400 << 20
+    finally:
+        tracemalloc.stop()

@@ -181,3 +181,11 @@ def test_json_is_read_back_as_it_was_and_steers_nothing(name):
 
 def test_one_spelling_is_printable():
     assert one_spelling(" a\x1b\udcff ") == "a\\x1b\\udcff" == one_spelling(one_spelling(" a\x1b\udcff "))
+
+
+@pytest.mark.parametrize("text", ["case," + "a," * (3 << 20), "case,x\n" + "a,b\n" * (2 << 20)])
+def test_a_table_of_more_cells_than_any_needs_is_refused_at_once(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"table\.csv: the table is too large; found more than 2097152 cells"):
+        read_table(path, ["case"], kind="table")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import tracemalloc
 
 import pytest
 import torch
@@ -63,5 +64,24 @@ def test_a_checkpoint_that_would_run_code_is_refused(path):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"nowhere\.ckpt: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"nowhere\.ckpt: no such file"):
         read_checkpoint(tmp_path / "nowhere.ckpt")
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "training.ckpt")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        read_checkpoint(tmp_path / "training.ckpt")
+
+
+def test_a_huge_file_takes_no_memory(tmp_path):
+    path = tmp_path / "training.ckpt"
+    write_checkpoint(path, {"a": 1})
+    os.truncate(path, 200 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="damaged"):
+            read_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()

@@ -6,6 +6,7 @@ Ends with 1 where a try failed. Each failure is printed with the command that re
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -134,6 +135,8 @@ def _preload() -> None:
             importlib.import_module(module.name)
     for name in ("highdicom", "matplotlib.pyplot", "matplotlib.backends.backend_agg", "pandas", "scipy.ndimage"):
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would copy all of it
 
 
 def _table(rows: list[Row]) -> str:

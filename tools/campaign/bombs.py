@@ -50,8 +50,15 @@ def _explode(world: World, name: str, victim: str, bomb: Bomb, attempt: Try, rng
 
 
 def _put(make: Callable[[bytes], bytes] | bytes) -> Bomb:
-    """Another content; from the sound one, where `make` is a function."""
+    """Another content; from the sound one, where `make` is a function: what is large is made only where it is used."""
     return lambda path: path.write_bytes(make if isinstance(make, bytes) else make(path.read_bytes()))
+
+
+def _late(make: Callable[[], Bomb]) -> Bomb:
+    def act(path: Path) -> None:
+        make()(path)
+
+    return act
 
 
 def _setting(line: str, value: str) -> Bomb:
@@ -96,9 +103,9 @@ _YAML: dict[str, Bomb] = {
     "brackets": _setting("seed", "[" * 100_000),
     "deep": _setting("seed", "[" * 3000 + "]" * 3000),
     "keys": _put(lambda data: data + b"".join(b"k%d: 1\n" % i for i in range(600_000))),
-    "a number of 20 MB": _setting("seed", "9" * 20_000_000),
+    "a number of 20 MB": _late(lambda: _setting("seed", "9" * 20_000_000)),
     "a number of 5000 digits": _setting("seed", "9" * 5000),
-    "a text of 60 MB": _setting("seed", "x" * 60_000_000),
+    "a text of 60 MB": _late(lambda: _setting("seed", "x" * 60_000_000)),
     "100 MB of comments": _put(lambda data: data + (b"#" + b" " * 98 + b"\n") * 1_000_000),
     **{
         f"seed {value}": _setting("seed", value)
@@ -114,19 +121,21 @@ _NETWORK: dict[str, Bomb] = {
 }  # fmt: skip
 _DATA: dict[str, Bomb] = {
     f"{name} {str(value)[:12]}": _field(name, value) for name, value in (
-        ("channels", [f"c{i}" for i in range(1_000_000)]), ("classes", [f"c{i}" for i in range(100_000)]),
         ("size", "x"), ("size", [32]), ("size", [0, 0]), ("size", [1e9, 1e9]), ("size", [10**9, 10**9]),
-        ("intensity", 5), ("spacing", [0, 0]), ("raters", ["r"] * 1_000_000),
+        ("intensity", 5), ("spacing", [0, 0]),
     )
+} | {
+    f"a million {name}": _late(lambda name=name: _field(name, [f"c{i}" for i in range(1_000_000)]))
+    for name in ("channels", "classes", "raters")
 }  # fmt: skip
 _JSON: dict[str, Bomb] = {
     "brackets": _put(b"[" * 100_000),
     "deep": _put(b'{"a":' * 3000 + b"1" + b"}" * 3000),
-    "wide": _put(b"[" + b"0," * 10_000_000 + b"0]"),
-    "keys": _put(b"{" + b",".join(b'"%d":0' % i for i in range(2_000_000)) + b"}"),
+    "wide": _put(lambda _: b"[" + b"0," * 10_000_000 + b"0]"),
+    "keys": _put(lambda _: b"{" + b",".join(b'"%d":0' % i for i in range(2_000_000)) + b"}"),
     "a number of 5000 digits": _put(b'{"size": ' + b"9" * 5000 + b"}"),
-    "a number of 20 MB": _put(b'{"size": ' + b"9" * 20_000_000 + b"}"),
-    "a name of 50 MB": _put(b'{"' + b"x" * 50_000_000 + b'": 1}'),
+    "a number of 20 MB": _put(lambda _: b'{"size": ' + b"9" * 20_000_000 + b"}"),
+    "a name of 50 MB": _put(lambda _: b'{"' + b"x" * 50_000_000 + b'": 1}'),
     "1 GiB": lambda path: os.truncate(path, 1 << 30),
 }
 
@@ -151,7 +160,7 @@ def _dtype(data: bytes) -> bytes:
 _WEIGHTS: dict[str, Bomb] = {
     "a million tensors": _put(_tensors),
     "a header of 2^63": _put(struct.pack("<Q", 1 << 63) + b"{}"),
-    "a header of 90 MB": _put(struct.pack("<Q", 90 * MIB) + b"{" + b" " * (90 * MIB - 1)),
+    "a header of 90 MB": _put(lambda _: struct.pack("<Q", 90 * MIB) + b"{" + b" " * (90 * MIB - 1)),
     "8-bit floats": _put(_dtype),
     "4 GiB": lambda path: os.truncate(path, 4 << 30),
 }
@@ -261,13 +270,13 @@ def _element(**values: object) -> Bomb:
 _RUN = b"\x81\x00"  # 128 zeros
 _SEQUENCE = b"\x40\x00\x75\x02SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
 _DICOM: dict[str, Bomb] = {
-    "RLE of 64×64 that is 2.6 GiB": _rle(64, _RUN * (20 * MIB)),
-    "RLE of no-ops": _rle(64, b"\x80" * (40 * MIB)),
+    "RLE of 64×64 that is 2.6 GiB": _late(lambda: _rle(64, _RUN * (20 * MIB))),
+    "RLE of no-ops": _late(lambda: _rle(64, b"\x80" * (40 * MIB))),
     "RLE of 8192×8192 in 1 MB": _rle(8192, _RUN * 500_000, _RUN * 500_000),
     "RLE, 65535×65535": _rle(65535, _RUN, _RUN),
     "65535×65535": _element(Rows=65535, Columns=65535),
     "60000 frames": _element(NumberOfFrames=60000),
-    "a text of 200 MB": _element(ImageComments="x" * (200 * MIB)),
+    "a text of 200 MB": _late(lambda: _element(ImageComments="x" * (200 * MIB))),
     "sequences in sequences": _put(lambda data: data[:-8] + _SEQUENCE * 50_000),
 }  # fmt: skip
 
@@ -352,16 +361,16 @@ _ZIP: dict[str, Bomb] = {
     "LZMA, bad properties": _lzma(_properties),
     "an entry without a name": _members(1, ""),
     "500,000 entries": _members(500_000),
-    "an entry of 300 MB": _members(1, "x.npy", 8, bytes(300 * MIB)),
-    "BZIP2 of 1 GiB, said to be 2 KB": _members(1, "x.npy", 12, bytes(1 << 30), said=2048),
-    "deflated 1 GiB, said to be 2 KB": _members(1, "x.npy", 8, bytes(1 << 30), said=2048),
+    "an entry of 300 MB": _late(lambda: _members(1, "x.npy", 8, bytes(300 * MIB))),
+    "BZIP2 of 1 GiB, said to be 2 KB": _late(lambda: _members(1, "x.npy", 12, bytes(1 << 30), said=2048)),
+    "deflated 1 GiB, said to be 2 KB": _late(lambda: _members(1, "x.npy", 8, bytes(1 << 30), said=2048)),
 }
 _ENTITIES = [b'<!ENTITY x%d "%s">' % (i, (b"&x%d;" % (i - 1) if i else b"&x;") * 10) for i in range(9)]
 _XML: dict[str, Bomb] = {
     "entities": _put(b'<!DOCTYPE a [<!ENTITY x "xxxxxxxx">' + b"".join(_ENTITIES) + b"]><a>&x8;</a>"),
-    "deep": _put(b"<a>" * 1_000_000),
-    "two million elements": _put(b"<LidcReadMessage>" + b"<a/>" * 4_000_000 + b"</LidcReadMessage>"),
-    "attributes": _put(b"<a " + b"".join(b'a%d="" ' % i for i in range(500_000)) + b"/>"),
+    "deep": _put(lambda _: b"<a>" * 1_000_000),
+    "two million elements": _put(lambda _: b"<LidcReadMessage>" + b"<a/>" * 4_000_000 + b"</LidcReadMessage>"),
+    "attributes": _put(lambda _: b"<a " + b"".join(b'a%d="" ' % i for i in range(500_000)) + b"/>"),
     "100 MB of text": _put(lambda data: data.replace(b"2008-08-18", b"x" * (100 * MIB))),
 }  # fmt: skip
 _CSV: dict[str, Bomb] = {
@@ -372,10 +381,10 @@ _CSV: dict[str, Bomb] = {
 _PICKLE: dict[str, Bomb] = {
     "2 GiB that are not there": _put(b"\x80\x04B\xff\xff\xff\x7fabc."),
     "a memo at 2^32": _put(b"\x80\x02]r\xff\xff\xff\xff."),
-    "lists in lists": _put(b"\x80\x02" + b"]" * 1_000_000 + b"a" * 999_999 + b"."),
-    "marks": _put(b"\x80\x02" + b"(" * 20_000_000 + b"."),
+    "lists in lists": _put(lambda _: b"\x80\x02" + b"]" * 1_000_000 + b"a" * 999_999 + b"."),
+    "marks": _put(lambda _: b"\x80\x02" + b"(" * 20_000_000 + b"."),
     "a number of 2 GiB": _put(b"\x80\x02\x8b\xff\xff\xff\x7f."),
-    "doubled a million times": _put(b"\x80\x02]q\x00" + b"h\x00h\x00\x86" * 1_000_000 + b"."),
+    "doubled a million times": _put(lambda _: b"\x80\x02]q\x00" + b"h\x00h\x00\x86" * 1_000_000 + b"."),
 }
 
 
@@ -407,8 +416,9 @@ _ODD: dict[str, Bomb] = {
     "a file that may not be read": lambda path: path.chmod(0),
 }
 _MODEL = "sample-png"
+# Settings that are empty are all at their defaults.
 _PLACES: tuple[tuple[str, str, dict[str, Bomb]], ...] = (
-    ("train", "tiny.yaml", _YAML | _NETWORK | _ODD),
+    ("train", "tiny.yaml", _YAML | _NETWORK | {name: bomb for name, bomb in _ODD.items() if name != "nothing"}),
     (_MODEL, "run/config.yaml", _YAML | _NETWORK | _ODD),
     (_MODEL, "run/data.json", _JSON | _DATA | _ODD),
     (_MODEL, "run/card.json", _JSON),

@@ -81,7 +81,7 @@ class Child:
         """fresh: in an interpreter of its own, which starts other processes by its own command line."""
         self.words, self.place, self.fresh = tuple(words), place, fresh
         self.files = [tempfile.TemporaryFile() for _ in "oe"]  # noqa: SIM115  # until its end
-        self.began, self.start = time.monotonic(), _resident(os.getpid())
+        self.began, self.start = time.monotonic(), _resident(os.getpid(), inherited=True)
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
@@ -173,10 +173,11 @@ class Child:
         return True
 
 
-def _resident(pid: int) -> float:
-    """MiB."""
+def _resident(pid: int, *, inherited: bool = False) -> float:
+    """MiB in memory. inherited: only what a fork takes along; it has to read pages of libraries' files anew."""
     with suppress(OSError, IndexError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        _, all_pages, of_files = (int(word) for word in Path(f"/proc/{pid}/statm").read_text().split()[:3])
+        return (all_pages - of_files * inherited) * _PAGE
     return 0.0
 
 

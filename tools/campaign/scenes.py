@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ TINY = {
 }
 # Where, when and how long: no part of a result.
 _VOLATILE = {"path", "command", "commit", "date", "versions", "device", "seconds", "seconds_per_image"}
-_VOLATILE |= {"images_per_second", "processes", "samples", "name", "checksum"}
+_VOLATILE |= {"images_per_second", "processes", "samples", "name", "checksum", "log"}
 _TIMES = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.]+(?:Z|\+[\d:]+)?)?|\d[\d.,]*(?:e-?\d+)?\s?(?:s|ms|min|h|seconds)\b")
 
 
@@ -90,17 +92,60 @@ def _lasting(value: Any, place: Path) -> Any:
 
 @dataclass(frozen=True)
 class Clean:
-    """An undisturbed scene: its result, how long it takes, and what lies there afterwards."""
+    """An undisturbed scene: its result, how long it takes, what lies there afterwards, and its file events."""
 
     result: dict[str, Any]
     cpu: float
     seconds: float
     names: set[str]
+    events: int
 
     def differs(self, result: Mapping[str, Any], besides: Container[str] = ()) -> list[str]:
         """What of another result is otherwise."""
         names = [name for name in self.result.keys() | result.keys() if name not in besides]
         return sorted(name for name in names if self.result.get(name) != result.get(name))
+
+
+_FILE_EVENTS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.truncate", "shutil.rmtree")
+
+
+def _written(name: str, args: tuple[object, ...]) -> bool:
+    """Whether the operation that an audit event announces changes something."""
+    if name != "open":
+        return True
+    mode, flags = args[1:]
+    return any(letter in str(mode) for letter in "wax+") if isinstance(mode, str) else bool(int(flags or 0) & 3)
+
+
+class Events:
+    """Counts operations that change files below the working folder, and does something at one of them.
+
+    It sees those of Python, not those of HDF5's library. at: the operation's number, from which on `act` is called with
+    its name.
+    """
+
+    def __init__(self, place: Path, at: int = 0, act: Callable[[str], object] = lambda name: None) -> None:
+        self.place, self.at, self.act = str(place), at, act
+        self.shared = mmap.mmap(-1, 8)
+
+    @property
+    def count(self) -> int:
+        return int.from_bytes(self.shared[:8], "little")
+
+    def __call__(self) -> None:
+        own = os.getpid()
+
+        def hook(name: str, args: tuple[object, ...]) -> None:
+            if name in _FILE_EVENTS and os.getpid() == own and _written(name, args) and self._inside(args[0]):
+                self.shared[:8] = (self.count + 1).to_bytes(8, "little")
+                if self.at and self.count >= self.at:
+                    self.act(name)
+
+        sys.addaudithook(hook)
+
+    def _inside(self, path: object) -> bool:
+        text = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else "/"
+        return text.startswith(self.place) or not text.startswith("/")
 
 
 class World:
@@ -127,14 +172,15 @@ class World:
     def _begin(self) -> None:
         """What killed commands leave: finished rows of an evaluation, patients of an import."""
         rows = self.folder / "run/evaluation/train.partial-0.jsonl"
-        child = Child((*_EVALUATE_ON, "--batch-size", "1"), self.folder)
-        while not rows.exists() or rows.read_bytes().count(b"\n") < 4:
-            time.sleep(0.0005)
-        child.signal(9)
-        child.wait()
-        rows.rename(self.folder / "partial.jsonl")
+        words = (*_EVALUATE_ON, "--batch-size", "1")
+        self._do(*words, allowed=(-signal.SIGKILL,), prepare=stopped_before("os.mkdir", ".modiff-tmp"))
+        lines = rows.read_bytes().splitlines(keepends=True)
+        (self.folder / "partial.jsonl").write_bytes(b"".join(lines[:4]))
+        rows.unlink()
+        for left in rows.parent.glob(".*.modiff-tmp"):
+            shutil.rmtree(left)
         words = ("import", "lidc-dicom", "lidc", "-o", "lidc.h5", "--quiet", "--jobs", "1")
-        self._do(*words, allowed=(-9,), prepare=stopped_before(1, ".lidc.h5.modiff-tmp"))
+        self._do(*words, allowed=(-signal.SIGKILL,), prepare=stopped_before("shutil.rmtree", ".lidc.h5.partial"))
 
     def laid(self, name: str) -> Path:
         """A folder with the parts of a scene, to be copied."""
@@ -169,45 +215,23 @@ class World:
         """What an undisturbed scene gives, found once."""
         if name not in self._clean:
             with self.aside() as attempt:
-                scene = self.lay(name, attempt)
-                outcome = attempt.run(scene.words, allowed=(0,))
+                scene, events = self.lay(name, attempt), Events(attempt.place)
+                outcome = attempt.run(scene.words, (0,), events)
                 if attempt.wrong:
                     raise RuntimeError(f"scene {name} fails undisturbed: {attempt.wrong}")
-                self._clean[name] = Clean(
-                    scene.result(attempt.place, outcome), outcome.cpu, outcome.seconds, self.names(attempt.place)
-                )
+                result, names = scene.result(attempt.place, outcome), self.names(attempt.place)
+                self._clean[name] = Clean(result, outcome.cpu, outcome.seconds, names, events.count)
         return self._clean[name]
 
 
-def stopped_before(event: int, names: str, kind: int = 9) -> Callable[[], None]:
-    """For `prepare`: the process gets signal `kind` before the event-th operation on files whose path has `names`."""
+def stopped_before(operation: str, ending: str) -> Callable[[], None]:
+    """For `prepare`: the process is killed before an operation (an audit event) on a path that ends so."""
 
-    def prepare() -> None:
-        import os
+    def hook(name: str, args: tuple[object, ...]) -> None:
+        if name == operation and str(args[0]).endswith(ending):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        own, seen = os.getpid(), 0
-
-        def hook(name: str, args: tuple[object, ...]) -> None:
-            nonlocal seen
-            if name in FILE_EVENTS and os.getpid() == own and names in str(args[0]) and written(name, args):
-                seen += 1
-                if seen == event:
-                    os.kill(own, kind)
-
-        sys.addaudithook(hook)
-
-    return prepare
-
-
-FILE_EVENTS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.chmod", "os.truncate", "shutil.rmtree")
-
-
-def written(name: str, args: tuple[object, ...]) -> bool:
-    """Whether the operation that an audit event announces changes something."""
-    if name != "open":
-        return True
-    mode, flags = args[1:]
-    return any(letter in str(mode) for letter in "wax+") if isinstance(mode, str) else bool(int(flags or 0) & 3)
+    return lambda: sys.addaudithook(hook)
 
 
 _EVALUATE = ("evaluate", "run", "--data", "store.h5", "-n", "2", "--quiet")

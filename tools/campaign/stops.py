@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +23,7 @@ from random import Random
 import torch
 from safetensors.torch import load_file
 from tools.campaign.run import Child, Outcome, Target, Try
-from tools.campaign.scenes import FILE_EVENTS, World, written
+from tools.campaign.scenes import Events, World
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VERBS = (
@@ -45,61 +43,17 @@ Prepare = Callable[[], object]
 _NOTHING: Prepare = lambda: None  # noqa: E731
 
 
-class Events:
-    """Counts operations that change files below the working folder, and does something at one of them.
-
-    It sees those of Python, not those of HDF5's library. at: the operation's number, from which on `act` is called with
-    its name.
-    """
-
-    def __init__(self, place: Path, at: int = 0, act: Callable[[str], object] = lambda name: None) -> None:
-        self.place, self.at, self.act = str(place), at, act
-        self.shared = mmap.mmap(-1, 8)
-
-    @property
-    def count(self) -> int:
-        return int.from_bytes(self.shared[:8], "little")
-
-    def __call__(self) -> None:
-        own = os.getpid()
-
-        def hook(name: str, args: tuple[object, ...]) -> None:
-            if name in FILE_EVENTS and os.getpid() == own and written(name, args) and self._inside(args[0]):
-                self.shared[:8] = (self.count + 1).to_bytes(8, "little")
-                if self.at and self.count >= self.at:
-                    self.act(name)
-
-        sys.addaudithook(hook)
-
-    def _inside(self, path: object) -> bool:
-        text = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else "/"
-        return text.startswith(self.place) or not text.startswith("/")
-
-
 def kills(world: World) -> dict[str, Target]:
     """By file event and by instant; a few in an interpreter of its own, from its first moment on."""
-    quick = {"sample": 1, "evaluate-on": 1, "import-png": 2, "train": 1}
+    quick = {"score-npz": 1, "evaluate-on": 1, "import-png": 2, "train": 1}
     found = {f"event:{name}": Target(partial(_at_event, world, name), quick=quick.get(name, 0)) for name in VERBS}
     found |= {f"instant:{name}": Target(partial(_at_instant, world, name, False)) for name in VERBS}
     fresh = ("train", "sample", "import-lidc")
     return found | {f"process:{name}": Target(partial(_at_instant, world, name, True)) for name in fresh}
 
 
-_counts: dict[str, int] = {}
-
-
-def _events_of(world: World, name: str) -> int:
-    """How many file events an undisturbed scene has."""
-    if name not in _counts:
-        with world.aside() as attempt:
-            scene, events = world.lay(name, attempt), Events(attempt.place)
-            attempt.run(scene.words, (0,), events)
-            _counts[name] = events.count
-    return _counts[name]
-
-
 def _at_event(world: World, name: str, attempt: Try, rng: Random) -> None:
-    scene, number, at = world.lay(name, attempt), rng.choice(SIGNALS), rng.randint(1, _events_of(world, name))
+    scene, number, at = world.lay(name, attempt), rng.choice(SIGNALS), rng.randint(1, world.clean(name).events)
     events = Events(attempt.place, at, lambda _: events.count == at and os.kill(os.getpid(), number))
     _ended(attempt, Child(scene.words, attempt.place, events), number)
     _again(world, name, attempt, f"signal {number} at file event {at}")
@@ -188,7 +142,7 @@ def _fails(world: World, name: str, attempt: Try, rng: Random) -> None:
     """From a file event on, nothing new can be made; what is there can be removed."""
     world.lay(name, attempt)
     at, number = (
-        rng.randint(1, _events_of(world, name)),
+        rng.randint(1, world.clean(name).events),
         rng.choice((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES)),
     )
 
@@ -319,7 +273,7 @@ def locks(world: World) -> dict[str, Target]:
     found = {}
     for name in VERBS:
         for number in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            quick = int(name in ("sample", "import-png") and number == errno.ENOLCK)
+            quick = int(name in ("score-npz", "import-png") and number == errno.ENOLCK)
             found[f"{errno.errorcode[number]}:{name}"] = Target(partial(_no_locks, world, name, number), True, quick)
     for name in ("info", "train", "import-png", "import-hdf5", "score-h5"):
         found[f"library:{name}"] = Target(partial(_no_library_locks, world, name), once=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from modiff.errors import DataError
 from modiff.io.files import told
-from modiff.plain import json_text, parse_json
+from modiff.plain import MAX_JSON, json_text, parse_json
 
 NAME = "checksum"
 BLANK = {NAME: "0" * 16}  # the member, before the rest is known
@@ -67,9 +68,15 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
     with told(path, "cannot be read"):
         if not path.is_file() or path.stat().st_size > _MOST:
             raise DataError("is not a log", path=path, expected=f"a file of up to {_MOST} bytes")
-        lines = path.read_bytes().split(b"\n")[:-1]
+        with path.open("rb") as file:
+            return _rows(path, iter(partial(file.readline, MAX_JSON), b""))
+
+
+def _rows(path: Path, lines: Iterable[bytes]) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n") and len(line) < MAX_JSON:
+            break
         try:
             row = parse_json(line.decode(), nan=True)
         except (DataError, UnicodeDecodeError):
@@ -77,6 +84,6 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise DataError("is damaged", path=path, field=f"line {number}", expected="a JSON object")
         if row.pop(NAME, None) is not None:
-            check(line + b"\n", path, f"line {number}")
+            check(line, path, f"line {number}")
         rows.append(row)
     return rows

@@ -26,6 +26,7 @@ from modiff.plain import parse_json, read_text
 T = TypeVar("T")
 MIB = 1 << 20
 RATIO_FREE = 512 * MIB  # a scan of 512×512×320 with one small nodule compresses 228 times as a mask, and more as floats
+_PART = 1 << 20  # bytes read at a time
 _SUFFIXES = (".png", ".npz", ".nii", ".gz", ".dcm")  # of result files
 _PLAIN = {  # what libraries say
     r"(?i)bomb": "more pixels than an image has: a decompression bomb",
@@ -243,10 +244,14 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
     return path
 
 
-def sha256_of(path: str | Path) -> str:
-    """The hexadecimal SHA-256 of a file's bytes."""
+def sha256_of(path: str | Path, *, start: int = 0, end: int | None = None) -> str:
+    """The hexadecimal SHA-256 of a file's bytes, or of those from `start` to before `end`; little memory is taken."""
+    digest = hashlib.sha256()
     with told(path, "cannot be read"), Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(start)
+        while part := file.read(_PART if end is None else max(0, min(_PART, end - file.tell()))):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SEPARATORS = ",;\t"
+_MOST_CELLS = 1 << 21  # of a table; an evaluation of all of LIDC has a million
 _SAYS_UTF8 = 0x800  # flag of a file in a zip archive
 _LITTER = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r")
 # Where a cell begins that a spreadsheet computes, be cells parted by commas or semicolons; and such a place, quoted.
@@ -87,9 +88,12 @@ def read_table(
 
     optional: further columns that are taken, where None all. Cells, and names of columns, have one spelling; empty rows
     are skipped. Commas, semicolons or tabs separate cells, whichever give the columns needed. Raises DataError for
-    other columns, for rows with more cells than columns, and for quotes that do not end with their cell.
+    other columns, for more cells than columns or than any table needs, and for quotes that do not end with their cell.
     """
     text = read_text(path, kind=kind)
+    if max(map(text.count, _SEPARATORS)) + text.count("\n") > _MOST_CELLS:  # at least as many as it has
+        found = f"more than {_MOST_CELLS} cells"
+        raise DataError("the table is too large", path=path, found=found, expected=kind)
     if text[:4].lower() == "sep=":  # what some spreadsheets put first
         text = "\n" + text.partition("\n")[2]
     expected = ", ".join(needed) + (f", and any of {', '.join(optional)}" if optional else "")

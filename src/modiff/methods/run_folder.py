@@ -26,7 +26,7 @@ from modiff.data.intensity import IntensityRule
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, ConfigError, DataError, counted
 from modiff.io import checksum
-from modiff.io.files import to_disk, told, write_bytes, write_text
+from modiff.io.files import regular, sha256_of, to_disk, told, write_bytes, write_text
 from modiff.io.text import read_json_text
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
@@ -176,8 +176,7 @@ def log_sum(folder: Path) -> dict[str, Any]:
         return {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
     with told(path, "cannot be written"):
         to_disk(path)
-        data = path.read_bytes()
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def check_log(folder: Path) -> None:
@@ -186,9 +185,8 @@ def check_log(folder: Path) -> None:
     said = read_json(card).get("log") if path.exists() and card.exists() else None
     if not isinstance(said, dict) or not isinstance(said.get("bytes"), int):
         return
-    with told(path, "cannot be read"):
-        found = hashlib.sha256(path.read_bytes()[: said["bytes"]]).hexdigest()
-    if found != said.get("sha256"):
+    regular(path)
+    if sha256_of(path, end=said["bytes"]) != said.get("sha256"):
         what, hint = f"content that does not fit its SHA-256 in {CARD}", "Delete it to go on without"
         raise CheckpointError("is damaged", path=path, found=what, hint=hint)
 

@@ -25,8 +25,8 @@ from modiff.data.loading import generator, load, training_batch, validation_batc
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.devices import automatic_precision, choose_device, device_name
-from modiff.errors import CheckpointError, ConfigError, TrainingError
-from modiff.io.files import alone, write_bytes
+from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
+from modiff.io.files import alone, regular, sha256_of, write_bytes
 from modiff.io.progress import progress_bar
 from modiff.methods import run_folder as files
 from modiff.methods.base import Segmenter
@@ -329,18 +329,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     data: nothing in it is ever run.
     """
     try:
-        head, _, content = path.read_bytes().partition(b"\n")
+        regular(path)
+        with path.open("rb") as file:
+            head = file.readline(len(_HEAD) + 65).removesuffix(b"\n")
+            file.seek(max(0, path.stat().st_size - 22))
+            whole = file.read(4) == b"PK\5\6"  # as a zip archive ends: what is cut or has more behind it is not hashed
     except OSError as error:
         raise CheckpointError("cannot be read", path=path, found=error.strerror) from error
+    except DataError as error:
+        raise CheckpointError(error.message, path=path, hint=_HINT) from error
     if not head.startswith(_HEAD):
         if head.startswith(b"PK"):  # Lightning's
             hint = f"Finish it with that version, or use its weights as they are. {_HINT}"
             raise CheckpointError("was written by modiff 0.1 and cannot be resumed", path=path, hint=hint)
         raise CheckpointError("is not a training checkpoint", path=path, hint=_HINT)
-    if head.removeprefix(_HEAD) != hashlib.sha256(content).hexdigest().encode():
+    if not whole or head.removeprefix(_HEAD).decode("latin-1") != sha256_of(path, start=len(head) + 1):
         raise CheckpointError("is damaged", path=path, found="content that does not fit its SHA-256", hint=_HINT)
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        content = io.BytesIO(path.read_bytes()[len(head) + 1 :])
+        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds
         found = type(error).__name__
         raise CheckpointError("is not a training checkpoint", path=path, found=found, hint=_HINT) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import zipfile
@@ -374,11 +375,20 @@ def test_a_changed_file_is_read_again(lidc: Path, tmp_path: Path) -> None:
         assert len(store) == 4
 
 
-def test_a_damaged_partial_result_is_made_anew(lidc: Path, tmp_path: Path) -> None:
+def odd_header(data: bytes) -> bytes:
+    """A sound archive, of an array whose header has a text without an end."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("case.npy", b"\x93NUMPY\x01\x00\x10\x00{" + b"\x27" * 3 + b" " * 12)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:500], lambda data: data[:-1] + b"\1", odd_header])
+def test_a_damaged_partial_result_is_made_anew(lidc: Path, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     bad_xml(next(lidc.glob("LIDC-IDRI-0002/*/*")))
     assert run(tmp_path / "s.h5", lidc) == 2
     (file,) = (tmp_path / ".s.h5.partial").iterdir()
-    file.write_bytes(file.read_bytes()[:500])
+    file.write_bytes(damage(file.read_bytes()))
     with made(tmp_path / "s.h5", lidc, "--keep-going") as store:
         assert len(store) == 5
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import re
 import shutil
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -32,12 +31,12 @@ from modiff.data.importers.sources import Source, walk
 from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
-from modiff.io.files import replacing, told, workers
+from modiff.io.files import regular, workers, write_bytes
 from modiff.io.progress import tracked
 from modiff.io.text import one_spelling
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
-_KEPT = 3  # version of what is kept of a patient
+_KEPT = 4  # version of what is kept of a patient
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _Crops = dict[str, np.ndarray]  # as `import_patient` makes them
 
@@ -90,8 +89,7 @@ class LidcDicom(Importer[Job]):
         for job, finish in tracked(results, "reading patients", len(todo), "patients", quiet=quiet):
             try:
                 made = finish()
-                with told(self._kept, "cannot be written"), replacing(self._path(job)) as new, new.open("wb") as file:
-                    np.savez_compressed(file, **made)  # type: ignore[arg-type]
+                self._keep(job, made)
             except DataError as error:
                 if not self.args.keep_going:
                     hint = "--keep-going leaves such patients out"
@@ -110,15 +108,25 @@ class LidcDicom(Importer[Job]):
         files = sorted((str(path), status.st_size, status.st_mtime_ns) for path, status in stats)
         names = sorted(file.name for file in job.xml)
         made_from = json.dumps([_KEPT, self.version, job.patient, asdict(job.rule), files, names, job.skip_broken])
-        return self._kept / f"{hashlib.sha256(made_from.encode()).hexdigest()}.npz"
+        return self._kept / f"{hashlib.sha256(made_from.encode()).hexdigest()}.crops"
+
+    def _keep(self, job: Job, made: _Crops) -> None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **made)  # type: ignore[arg-type]
+        content = buffer.getvalue()
+        write_bytes(self._path(job), hashlib.sha256(content).digest() + content)
 
     def _load(self, job: Job) -> _Crops | None:
-        """The patient's result, or None where there is none that can be read: it is made anew."""
+        """The patient's result, or None where there is none that is as it was written: it is made anew."""
         try:
-            with np.load(self._path(job), allow_pickle=False) as file:
-                return dict(file)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            regular(path := self._path(job))
+            data = path.read_bytes()
+        except (OSError, DataError):
             return None
+        if hashlib.sha256(data[32:]).digest() != data[:32]:
+            return None
+        with np.load(io.BytesIO(data[32:]), allow_pickle=False) as file:
+            return dict(file)
 
     def _loaded(self, job: Job) -> _Crops:
         made = self._load(job)
