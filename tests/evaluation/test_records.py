@@ -207,6 +207,7 @@ def test_a_cell_is_the_shortest_text_of_its_number(tmp_path_factory, numbers):
         f"{HEAD}\nx,p,none,2,0.5,1\n",
         f"{HEAD}\nx,p,none,two,0.5\n",
         f"{HEAD}\nx,p,none,2,half\n",
+        f"{HEAD}\nx,p,none,2,1e400\n",
         f"{HEAD}\nx,p,none,2,0.5\nx,p,none,2,0.5\n",
         f"{HEAD},ged|model|standard|n=3|threshold=0.5\n",
         f"{HEAD},ged\n",

@@ -364,7 +364,10 @@ def read_csv(path: str | Path, split: str) -> ImageTable:
 
     def number(place: str, name: str, cell: str) -> float:
         try:
-            return int(cell) if name == "raters" else float(cell or "nan")
+            value = int(cell) if name == "raters" else float(cell or "nan")
+            if math.isinf(value):
+                raise ValueError
+            return value
         except ValueError:
             raise DataError("not a number", field=f"{place}, {name}", found=repr(cell)) from None
 
