@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +14,14 @@ from dicom_files import save, series
 from PIL import Image
 
 from modiff.data.check.run import check
-from modiff.data.importers.sources import Source, read_bytes, walk
+from modiff.data.importers.sources import Source, digest_below, read_bytes, walk
 from modiff.data.importers.unpickle import read_pickle
 from modiff.data.store import Store
 from modiff.errors import DataError
 from modiff.evaluation.predictions import open_maps
 from modiff.evaluation.truth import open_truth
 from modiff.io.dicom.series import read_dicom_series
-from modiff.io.files import regular
+from modiff.io.files import Limits, regular
 from modiff.io.image import read_image, read_jpeg
 from modiff.io.nifti import read_nifti
 
@@ -133,3 +134,13 @@ def test_links_to_folders_inside_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "p0" / "round").symlink_to(tmp_path)
     (tmp_path / "q").symlink_to(tmp_path / "p0")
     assert sorted(file.name for _, _, files in walk(tmp_path) for file in files) == ["a.png", "b.png"]
+
+
+def test_a_file_above_the_limit_is_refused_before_it_is_hashed(tmp_path: Path) -> None:
+    large = tmp_path / "large.npy"
+    large.touch()
+    os.truncate(large, 4 << 30)
+    start = time.process_time()
+    with pytest.raises(DataError, match=r"large\.npy: the file is too large"):
+        digest_below(tmp_path, [large], Limits())
+    assert time.process_time() - start < 0.5

@@ -14,6 +14,7 @@ from modiff.data.importers.sources import digest_below
 from modiff.data.splits import SplitRule, deal
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
+from modiff.io.files import Limits
 from modiff.io.image import JPEG, read_jpeg
 
 INTENSITY = "source:8-bit JPEG, as distributed"
@@ -60,7 +61,7 @@ class Cimd(Importer[Item]):
             source=self.args.source,
             licence=self.args.licence,
             importer=self.version,
-            provenance=digest_below(self.root, [path for item in self.items for path in item.files]),
+            provenance=digest_below(self.root, [path for item in self.items for path in item.files], Limits()),
         )
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:

@@ -94,7 +94,7 @@ class Folder(Importer[Item]):
             source=self.args.source,
             licence=self.args.licence,
             importer=self.version + self.fitting.text,
-            provenance=digest_below(self.root, [path for item in self.items for path in item.files]),
+            provenance=digest_below(self.root, [path for item in self.items for path in item.files], self.limits),
             fit=self.fitting.kind,
             modality=stored.modality,
         )

@@ -214,11 +214,16 @@ def digest_of(files: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in files).encode()).hexdigest()
 
 
-def digest_below(root: Path, paths: Iterable[Path]) -> dict[str, str]:
-    """The folder's name -> SHA-256 of the list of these files or DICOM folders below `root` with theirs."""
+def digest_below(root: Path, paths: Iterable[Path], limits: Limits) -> dict[str, str]:
+    """The folder's name -> SHA-256 of the list of these files or DICOM folders below `root` with theirs.
+
+    Raises DataError for a file above the limit, before time is taken for it.
+    """
 
     def own(path: Path) -> str:
         if not path.is_dir():
+            if path.stat().st_size > limits.max_bytes:
+                limits.check_file(path)
             return sha256_of(path)
         files = (file for file in files_in(path) if not is_litter(file.name))
         return digest_of((file.name, sha256_of(file)) for file in files)
