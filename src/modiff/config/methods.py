@@ -282,7 +282,7 @@ class SSNConfig:
 
 @dataclass(frozen=True)
 class GuidedUNetConfig:
-    """The U-Net of guided diffusion (Dhariwal & Nichol 2021), which CCDM and CIMD share."""
+    """The U-Net of guided diffusion (Dhariwal & Nichol 2021), which CCDM, CIMD and MedFM share."""
 
     base: int = number(128, _WIDTH, "channels")
     """channels of the first level"""

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from modiff.diffusion.process import START, Field, Predict, Process, reverse
+from modiff.diffusion.process import START, Field, Predict, SignedMaps, reverse
 from modiff.diffusion.schedule import expand, time_steps
 from modiff.rng import normal
 
 
 @dataclass(frozen=True)
-class FlowProcess(Process):
+class FlowProcess(SignedMaps):
     """x_t = (1 − t)·x_0 + t·ε with x_0 = 2·labels − 1; a network predicts the velocity x_0 − ε towards the label map.
 
     The optimal-transport path of Lipman et al. (ICLR 2023, Eq. 20 with σ_min = 0), its time reversed: noise is at
@@ -25,16 +25,6 @@ class FlowProcess(Process):
 
     def times(self, steps: int) -> Tensor:
         return time_steps(steps)
-
-    def from_labels(self, labels: Tensor) -> Tensor:
-        return labels * 2 - 1
-
-    def to_labels(self, x0: Tensor) -> Tensor:
-        return ((x0 + 1) / 2).clamp(0, 1)
-
-    def noise(self, x0: Tensor, rng: Generator) -> Tensor:
-        """Standard normal, of x0's shape."""
-        return torch.randn(x0.shape, generator=rng, device=rng.device).to(x0.device)
 
     def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         return torch.lerp(x0, noise, expand(t, x0))

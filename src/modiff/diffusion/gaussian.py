@@ -21,9 +21,9 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from modiff.diffusion.process import START, STEP, Diffusion, Field, Noise, Predict, reverse
+from modiff.diffusion.process import START, STEP, Diffusion, Field, Noise, Predict, SignedMaps, reverse
 from modiff.diffusion.schedule import Schedule, expand
 from modiff.rng import normal
 
@@ -116,21 +116,11 @@ def sample(
 
 
 @dataclass(frozen=True)
-class GaussianProcess(Diffusion):
+class GaussianProcess(SignedMaps, Diffusion):
     """x_t = α·x_0 + σ·ε with x_0 = 2·labels − 1. prediction: what the network gives; sampler: of `sample`."""
 
     prediction: Prediction = "eps"
     sampler: Sampler = "ancestral"
-
-    def from_labels(self, labels: Tensor) -> Tensor:
-        return labels * 2 - 1
-
-    def to_labels(self, x0: Tensor) -> Tensor:
-        return ((x0 + 1) / 2).clamp(0, 1)
-
-    def noise(self, x0: Tensor, rng: Generator) -> Tensor:
-        """Standard normal, of x0's shape."""
-        return torch.randn(x0.shape, generator=rng, device=rng.device).to(x0.device)
 
     def diffuse(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         return diffuse(x0, noise, *self.factors(t))

@@ -93,6 +93,20 @@ class Process(ABC):
         """
 
 
+class SignedMaps(Process):
+    """A process of maps with Gaussian noise: x_0 = 2·labels − 1."""
+
+    def from_labels(self, labels: Tensor) -> Tensor:
+        return labels * 2 - 1
+
+    def to_labels(self, x0: Tensor) -> Tensor:
+        return ((x0 + 1) / 2).clamp(0, 1)
+
+    def noise(self, x0: Tensor, rng: Generator) -> Tensor:
+        """Standard normal, of x0's shape."""
+        return torch.randn(x0.shape, generator=rng, device=rng.device).to(x0.device)
+
+
 @dataclass(frozen=True)
 class Diffusion(Process):
     """A process of the noise that a schedule gives over time. spacing: how sampling steps are spaced in time."""

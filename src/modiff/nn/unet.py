@@ -154,7 +154,7 @@ class GuidedBlock(nn.Module):
 
 
 class GuidedUNet(_Denoiser):
-    """That of guided diffusion (Dhariwal & Nichol 2021), for CCDM and CIMD."""
+    """That of guided diffusion (Dhariwal & Nichol 2021), for CCDM, CIMD and MedFM."""
 
     config: GuidedUNetConfig
     stage_names = ("block", "attention")

@@ -69,6 +69,7 @@ class _Bounded(io.BufferedReader):
         self.refusal = ""  # pydicom turns some errors into others
 
     def read(self, count: int | None = -1) -> bytes:
+        """As of any file, up to the header's limit."""
         at = self.tell()
         left = max(self.size - at, 0)
         count = left if count is None or count < 0 else min(count, left)

@@ -130,6 +130,7 @@ class LDF(nn.Module):
         return symmetrise(torch.sigmoid(x), width)
 
     def forward(self, y: Tensor) -> Tensor:
+        """y (B,C,H,W) filtered, of its shape."""
         with torch.autocast(y.device.type, enabled=False):
             y = y.float()
             spectrum = None if self.config.transform == "matrix" else torch.fft.rfft2(y, norm="ortho")

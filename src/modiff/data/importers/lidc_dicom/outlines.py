@@ -39,7 +39,7 @@ _ROOTS = ("LidcReadMessage", "IdriReadMessage")
 NAMESPACES = ("http://www.nih.gov", "http://www.nih.gov/idri", "")
 # The largest of TCIA's 1,018 files for CT is below 8 MiB; an element takes about 100 bytes of memory.
 MAX_BYTES = 32 << 20
-MAX_ELEMENTS = 2_000_000
+MAX_ELEMENTS = 500_000
 MAX_DEPTH = 16
 MAX_SESSIONS = 16
 MAX_OUTLINES = 256  # per session; LIDC's raters outlined a few dozen at most
