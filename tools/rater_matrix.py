@@ -40,7 +40,7 @@ def dice(samples: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def score(run: Path, data: Path, n: int, seed: int) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Patients, Dice of samples (images, drawn as, against) and of raters (images, R, R); NaN where one did not read."""
+    """Patients, Dice of samples (images, drawn as, against) and of raters (images, R, R); NaN where not read."""
     loaded = load_model(run)
     images = as_trained(loaded, load(data, fold_split(loaded.data.fold, "test")), data)
     drawn, among = [], []
