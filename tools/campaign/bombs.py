@@ -44,7 +44,7 @@ def _explode(world: World, name: str, victim: str, bomb: Bomb, attempt: Try, rng
     path = next(path for path in sorted(attempt.place.glob(victim)) if path.is_file())
     apart(lambda: bomb(path))
     statuses = (0, 1, 2) if scene.words[0] == "benchmark" else (0, 2)
-    outcome = attempt.run(scene.words, statuses, usual=world.clean(name).cpu)
+    outcome = attempt.run(scene.bounded, statuses, usual=world.clean(name).cpu)
     if outcome.status == 2 and scene.words[0] == "import":
         attempt.check(not (attempt.place / "out.h5").exists(), "refused, and yet written")
 
