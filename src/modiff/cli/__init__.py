@@ -50,7 +50,7 @@ def _answered(words: Sequence[str]) -> int:
 
 def _run(words: Sequence[str]) -> int:
     from modiff._version import __version__
-    from modiff.errors import ModiffError
+    from modiff.errors import ModiffError, one_line
 
     if not words or words[0] in ("-h", "--help", "help"):
         print((resources.files("modiff.cli") / "verbs" / "modiff.txt").read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ def _run(words: Sequence[str]) -> int:
         print(f"modiff {__version__}")
         return 0
     if words[0] not in VERBS:
-        print(f"modiff: no verb '{words[0]}'; the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        print(one_line(f"modiff: no verb '{words[0]}'; the verbs are {', '.join(VERBS)}"), file=sys.stderr)
         return 2
     verb = import_module(f"modiff.cli.{MODULES.get(words[0], words[0])}")
     try:

@@ -20,6 +20,7 @@ from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
 from modiff.io.files import Limits, check_file_output, guarded, guarding, located, replacing, told, workers
+from modiff.io.hdf5 import open_hdf5
 
 _CHANGED = "damaged, or changed since it was written"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -94,7 +95,7 @@ class Store(AbstractContextManager["Store"]):
         if start != SIGNATURE:
             raise DataError("not an HDF5 file", path=path, expected="a store written by `modiff import`")
         with guarding(path), ExitStack() as opened:
-            store = cls(path, opened.enter_context(h5py.File(path, "r", locking="best-effort")))
+            store = cls(path, opened.enter_context(open_hdf5(path)))
             opened.pop_all()
             return store
 
@@ -276,7 +277,7 @@ class StoreWriter:
         with ExitStack() as opened:
             self._temporary = self._place or opened.enter_context(replacing(self.path))
             # Since 1.10 HDF5 can checksum its own metadata, which is how a damaged file is noticed.
-            self._file = opened.enter_context(h5py.File(self._temporary, "w", libver=("v110", "v110")))
+            self._file = opened.enter_context(open_hdf5(self._temporary, "w", libver=("v110", "v110")))
             self._pool = opened.enter_context(ThreadPoolExecutor(workers()))
             self._opened = opened.pop_all()
         return self

@@ -12,7 +12,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from modiff.data.check.findings import ContentChecks, Finding, Level, Report, View
@@ -26,6 +25,7 @@ from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
 from modiff.io.files import Limits, regular
+from modiff.io.hdf5 import open_hdf5
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.progress import tracked
 from modiff.io.volume import Volume, turn
@@ -73,7 +73,7 @@ def detect(path: Path) -> str:
         with Source(path) as archive:
             return _kind_of(f"/{name}" for name in archive.names)
     if start == SIGNATURE:
-        with suppress(Exception), h5py.File(path, "r") as file:  # Store.open says what is wrong with a damaged one
+        with suppress(Exception), open_hdf5(path) as file:  # Store.open says what is wrong with a damaged one
             return "store" if "format" in file.attrs or "train" not in file else "lidc-hdf5"
     kinds = {".h5": "store", ".hdf5": "store", ".pickle": "lidc-pickle", ".pkl": "lidc-pickle"}
     if start != SIGNATURE and path.suffix.lower() not in kinds:
