@@ -19,7 +19,7 @@ from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
-from modiff.io.files import Limits, check_file_output, guarded, guarding, located, replacing, told, workers
+from modiff.io.files import Limits, check_file_output, guarded, guarding, located, replacing, sweep, told, workers
 from modiff.io.hdf5 import open_hdf5
 
 _CHANGED = "damaged, or changed since it was written"
@@ -238,6 +238,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     """Raises DataError where no store can be written, or one is not to be replaced: known before any work is done."""
     check_file_output(path)
     if path.exists() and not overwrite:
+        sweep(path)
         raise DataError("exists already", path=path, hint="Give another name, or --overwrite.")
 
 

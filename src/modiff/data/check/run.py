@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from modiff.data.intensity import DARK
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
-from modiff.io.files import Limits, regular
+from modiff.io.files import Limits, regular, scratch
 from modiff.io.hdf5 import open_hdf5
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.progress import tracked
@@ -146,8 +145,8 @@ def _check_imported(path: Path, kind: str, words: Sequence[str], *, quiet: bool)
     if kind not in IMPORTERS:
         expected = ", ".join(["store", *IMPORTERS])
         raise ConfigError("no such source", field="--as", found=kind, expected=expected)
-    with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
-        store = Path(folder, "checked.h5")
+    with scratch() as folder:
+        store = folder / "checked.h5"
         if refused := _refused(kind, _options(kind, path, store, words, quiet=quiet)):
             return Report(str(path), f"{kind} data", [refused])
         report = check_store(store, called=str(path), quiet=quiet)
@@ -184,8 +183,8 @@ def check_folder(root: Path, words: Sequence[str] = (), *, quiet: bool = True) -
     words: its options. The import has the last word: there is an error where it refuses the folder, and none where it
     does not. Each file is read once, for both.
     """
-    with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
-        args = _options("folder", root, Path(folder, "checked.h5"), words, quiet=quiet)
+    with scratch() as folder:
+        args = _options("folder", root, folder / "checked.h5", words, quiet=quiet)
         try:
             with as_folder(root, args.max_bytes) as place:
                 args.root, args.archive = place.path, place
