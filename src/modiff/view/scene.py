@@ -1,0 +1,222 @@
+"""What a viewer opens: a scan or picture, a case of a store, or results of `modiff sample`; and raters' masks of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modiff.data.importers.folder import mask_limits
+from modiff.data.masks import Labels
+from modiff.data.store import SIGNATURE, Store
+from modiff.errors import DataError
+from modiff.io.files import LIMITS, MANIFEST, Limits, told
+from modiff.io.image import SUFFIXES, named_file, read_channels, read_image
+from modiff.io.results import SampleFolder, endings, sample_folder, sample_names
+from modiff.io.text import read_json_text
+from modiff.io.volume import Volume, difference
+from modiff.prediction.hypotheses import Hypothesis
+from modiff.prediction.summary import Summary
+from modiff.prediction.windows import Box
+
+RATER = "rater-"  # what the files of raters' masks begin with, as `import folder` reads them
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `modiff sample` wrote. summary: as it counted. box: what of the scan its maps show (of an image the whole
+    frame). content: its summary.json."""
+
+    summary: Summary
+    box: Box
+    content: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is looked at. files: as (channel, path), in the order given. case: a name for files about it.
+
+    raters: of a store, name -> (Z,H,W) uint8 class index, None of a rater who did not read it. folder: where masks of
+    raters may lie beside the scan. intensity: of values that are ready for the model, as a store's. others: the cases
+    of a store.
+    """
+
+    scan: Volume
+    files: tuple[tuple[str | None, Path], ...]
+    case: str
+    raters: Mapping[str, np.ndarray | None]
+    folder: Path | None = None
+    results: Results | None = None
+    intensity: str | None = None
+    others: tuple[str, ...] = ()
+
+
+def open_scene(
+    texts: Sequence[str], *, case: str | None = None, scan: str | None = None, limits: Limits = LIMITS
+) -> Scene:
+    """What the arguments of `modiff view` name. case: of a store, by default its first. scan: of a folder of results
+    that does not say where its scan lies. Raises DataError."""
+    files = tuple(named_file(text) for text in texts)
+    path = files[0][1]
+    if len(files) == 1 and path.is_file() and _starts(path, SIGNATURE):
+        return _of_store(path, case)
+    if case is not None:
+        raise DataError("has no cases", path=path, field="--case", found=case, expected="a store")
+    results = sample_folder(path) if len(files) == 1 and path.is_dir() else None
+    if results is not None:
+        return _of_results(results, scan, limits)
+    if scan is not None:
+        raise DataError("is not a folder that `modiff sample` wrote", path=path, field="--scan", found=scan)
+    volume = read_channels([path for _, path in files], limits=limits)
+    name = "series" if volume.format == "DICOM" else _stem(path)
+    folder = path.absolute().parent
+    if name.partition("-")[0] == "image" and folder.name:  # the layout that `import folder` reads
+        return Scene(volume, files, folder.name, {}, folder)
+    return Scene(volume, files, name, {})
+
+
+def raters_beside(folder: Path, scan: Volume, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Raters' masks in a case's folder, by their names, on the grid of its scan; DataError for another grid.
+
+    Of several classes their values are the classes' numbers, from 1 on.
+    """
+    found = {}
+    labels = Labels([f"{kind}={name}" for kind, name in enumerate(classes, 1)] if len(classes) > 1 else [])
+    for path in sorted(folder.glob(f"{RATER}*")) if folder.is_dir() else []:
+        if not path.name.lower().endswith(SUFFIXES):
+            continue
+        mask = read_image(path, limits=mask_limits(scan, LIMITS), mask=True)
+        if what := difference(replace(scan, source=None), mask):
+            raise DataError("a mask on another grid than its image", path=path, found=what)
+        wrong, marks = labels.judge(mask, path.name)
+        if wrong is not None:
+            raise wrong
+        found[_stem(path).removeprefix(RATER)] = marks
+    return found
+
+
+def _starts(path: Path, signature: bytes) -> bool:
+    with told(path, "cannot be read"), path.open("rb") as file:
+        return file.read(len(signature)) == signature
+
+
+def _stem(path: Path) -> str:
+    name = path.resolve().name
+    return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), name)
+
+
+def _of_store(path: Path, case: str | None) -> Scene:
+    """One case of a store: an image of one slice with every rater's mask."""
+    with Store.open(path) as store:
+        cases = store.cases.tolist()
+        if case is not None and case not in cases:
+            expected = ", ".join(cases[:3]) + (" …" if len(cases) > 3 else "")
+            raise DataError("no such case", path=path, field="--case", found=case, expected=expected)
+        row = 0 if case is None else cases.index(case)
+        image, masks, lies, read = store.image(row), store.masks(row), store.geometry(row), store.read[row]
+        info, digest = store.info, store.fingerprint()
+    stated = None if lies.spacing is None else (1.0, *lies.spacing)
+    scan = Volume(image[:, None], None, path, "store", {cases[row]: digest}, modality=info.modality, stated=stated)
+    raters = {
+        name: masks[place][None] if there else None
+        for place, (name, there) in enumerate(zip(info.raters, read, strict=True))
+    }
+    return Scene(scan, ((None, path),), cases[row], raters, intensity="ready", others=tuple(cases))
+
+
+def _of_results(results: SampleFolder, scan: str | None, limits: Limits) -> Scene:
+    """A folder of results with the scan that they are of."""
+    content = read_json_text(results.path / MANIFEST, kind="summary of `modiff sample`")
+    named = scan or results.scan
+    if named is None:
+        hint = "Give the series with --scan"
+        raise DataError("does not name the scan it is of", path=results.path, hint=hint)
+    paths = [Path(text) for text in ([scan] if scan else content["image"].get("channel_paths", [named]))]
+    if missing := [path for path in paths if not path.exists()]:
+        hint = "Give it with --scan"
+        raise DataError("the scan of these results is not there", path=missing[0], hint=hint)
+    volume = read_channels(paths, limits=limits)
+    made = _summary(results, content, volume)
+    name = "series" if volume.format == "DICOM" else _stem(paths[0])
+    files = tuple((None, path) for path in paths)
+    return Scene(volume, files, name, {}, results=made)
+
+
+def _summary(results: SampleFolder, content: Mapping[str, Any], scan: Volume) -> Results:
+    """The numbers as they were written, not counted again; masks and maps from the files."""
+    path = results.path / MANIFEST
+    try:
+        classes, box = tuple(content["classes"]), Box.whole(scan.shape)
+        if "box" in content:
+            box = Box(scan.shape, tuple(tuple(content["box"][axis]) for axis in "zyx"))  # type: ignore[arg-type]
+        masks = np.stack([np.concatenate([_read(file, scan) for file in one]) for one in _masks(results, classes)])
+        masks = masks[..., *box.slices] > 0
+        entropy, mean = _maps(results, scan, box, masks, results.weights)
+        if scan.is_picture:
+            masks = masks[:, :, 0]
+        weights = np.array([one.get("stands_for", one["weight"]) for one in content["samples"]], np.float64)
+        sizes = masks.sum(tuple(range(1, masks.ndim)))
+        hypotheses = tuple(
+            Hypothesis(
+                float(one["probability"]),
+                tuple(one["samples"]),
+                tuple(int(sizes[i]) for i in one["samples"]),
+                one["medoid"],
+                masks[one["medoid"]],
+                bool(one["nothing"]),
+            )
+            for one in content["hypotheses"]
+        )
+        threshold = content["threshold"]
+        summary = Summary(
+            mean=mean,
+            consensus=mean > 0.5,
+            entropy=entropy,
+            agreement=content["agreement_iou"],
+            masks=masks,
+            weights=weights,
+            presence=float(content["presence"]["probability"]),
+            presence_from=content["presence"]["from"],
+            hypotheses=hypotheses,
+            classes=classes,
+            threshold=None if threshold == "argmax" else threshold,
+            distinct=content["distinct_px"],
+            spacing=None if scan.is_picture else scan.spacing,
+            voxel_mm3=None if scan.is_picture else scan.voxel_mm3,
+            candidates=content.get("candidates"),
+        )
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise DataError("is not a summary of `modiff sample`", path=path, found=str(error)) from None
+    return Results(summary, box, content)
+
+
+def _masks(results: SampleFolder, classes: Sequence[str]) -> list[list[Path]]:
+    """(N,K) of a scan's samples; of an image the pictures that lie beside its arrays."""
+    if results.arrays is None:
+        return [list(files) for files in results.files]
+    ends = endings(classes)
+    return [[results.path / f"{name}{end}.png" for end in ends] for name in sample_names(len(results.weights))]
+
+
+def _read(path: Path, scan: Volume) -> np.ndarray:
+    """(1,Z,H,W) of a mask or map on the scan's grid."""
+    found = read_image(path, limits=mask_limits(scan, LIMITS), mask=True)
+    if found.shape != scan.shape:
+        what, on = "is on another grid than the scan", "×".join(map(str, found.shape))
+        raise DataError(what, path=path, found=on, expected="×".join(map(str, scan.shape)))
+    return found.array[:1]
+
+
+def _maps(
+    results: SampleFolder, scan: Volume, box: Box, masks: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Entropy in bits (…), and the mean map (K,…), here that of the masks: the page shows its size only."""
+    mean = np.tensordot(weights / weights.sum(), masks.astype(np.float32), 1)
+    most = math.log2(masks.shape[1] + 1)
+    if results.arrays is None:
+        return _read(results.path / "uncertainty.nii.gz", scan)[0][box.slices], mean
+    return _read(results.path / "uncertainty.png", scan)[0, 0] / np.float32(255) * np.float32(most), mean[:, 0]
