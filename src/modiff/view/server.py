@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hmac
@@ -89,6 +90,7 @@ class Guard:
 
 def application(viewer: Viewer, token: str, port: int) -> ASGIApp:
     """The server's application, as ASGI."""
+    turn = asyncio.Lock()
 
     async def scan(request: Request) -> Response:
         data = await run_in_threadpool(viewer.scan_bytes, request.path_params["channel"])
@@ -99,9 +101,10 @@ def application(viewer: Viewer, token: str, port: int) -> ASGIApp:
 
     async def click(request: Request) -> Response:
         asked = _asked(await _body(request))
-        if await request.is_disconnected():  # the page has asked for another place meanwhile
-            return Response(status_code=499)
-        return JSONResponse(await run_in_threadpool(viewer.click, asked))
+        async with turn:
+            if await request.is_disconnected():  # the page has asked for another place meanwhile
+                return Response(status_code=204)
+            return JSONResponse(await run_in_threadpool(viewer.click, asked))
 
     async def export(request: Request) -> Response:
         data = await run_in_threadpool(viewer.export, _asked(await _body(request)))

@@ -8,7 +8,7 @@ const TOOLS = { click: DRAG_MODE.crosshair, pan: DRAG_MODE.pan, measure: DRAG_MO
 const state = { tool: "click", plane: 3, shown: 0, result: null, raters: [], painting: null, request: null, slow: true };
 const niivue = new Niivue({
   isRadiologicalConvention: true, loadingText: "", dragAndDropEnabled: false, logLevel: "error", backColor: [0, 0, 0, 1],
-  crosshairColor: [0.35, 0.7, 0.9, 0.6], crosshairGap: 12, crosshairWidthUnit: "mm", crosshairWidth: 0.5,
+  crosshairColor: [0.35, 0.7, 0.9, 0.6], crosshairGap: 12, crosshairWidthUnit: "percent", crosshairWidth: 0.12,
   multiplanarShowRender: 0, multiplanarPadPixels: 4, multiplanarEqualSize: false, isOrientationTextVisible: true,
   dragMode: DRAG_MODE.windowing, rulerColor: [0.94, 0.89, 0.26, 1], measureLineColor: [0.94, 0.89, 0.26, 1],
   measureTextColor: [0.94, 0.89, 0.26, 1], isResizeCanvas: true,
