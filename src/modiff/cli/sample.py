@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.io.checksum import stamped_json
     from modiff.io.files import output_folder
 
-    at, spacing, raters = (_numbers(args, name) for name in _LISTS)
+    at, spacing, raters = (numbers(args, name) for name in _LISTS)
     if at is None and (slices := asked(args, SampleConfig).get("slices")):
         raise ConfigError("needs a place", field="--slices", found=slices, hint="Give --at X,Y,Z too")
     # What can be refused without torch and a model is refused before they are loaded.
@@ -149,7 +149,7 @@ _LISTS: dict[str, tuple[type[int] | type[float], tuple[int, ...], str]] = {
 }
 
 
-def _numbers(args: argparse.Namespace, name: str) -> Any:
+def numbers(args: argparse.Namespace, name: str) -> Any:
     """The numbers of an option, or its word where it is none; ConfigError for another form or count."""
     text, (kind, counts, expected) = getattr(args, name), _LISTS[name]
     if text is None or (name == "raters" and text in ("single", "marking", "all")):

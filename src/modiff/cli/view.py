@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import asked, parser_of
-from modiff.cli.sample import about
+from modiff.cli.sample import about, numbers
 from modiff.config.evaluation import SampleConfig
 from modiff.errors import ConfigError
 
@@ -25,6 +25,7 @@ _PATIENT = {"PatientName": "name", "PatientID": "ID", "PatientBirthDate": "born"
 
 def run(args: argparse.Namespace) -> int:
     """Reads the scan, loads the model, serves until interrupted."""
+    spacing = numbers(args, "spacing")
     if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
         hint = "pip install 'modiff[view]'"
         raise ConfigError("needs packages that are not installed", found=", ".join(missing), hint=hint)
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     viewer = Viewer(
         scene,
         predictor,
-        Settings(**asked(args, SampleConfig)),
+        Settings(**asked(args, SampleConfig), spacing=spacing),
         model=model,
         about=lambda prediction: about(prediction, predictor, paths, model=model),
         save=args.save,

@@ -15,7 +15,7 @@ from modiff.prediction.predict import Prediction
 from modiff.prediction.summary import Summary, percent
 from modiff.prediction.windows import Box
 from modiff.prediction.write import colours
-from modiff.viz.figures import COLOURS, heat_colours
+from modiff.viz.figures import heat_colours
 
 # Name, low and high of usual CT windows, in HU.
 CT_WINDOWS = (("lung", -1350, 150), ("soft tissue", -160, 240), ("brain", 0, 80), ("bone", -450, 1050))
@@ -57,6 +57,7 @@ def packed_summary(summary: Summary, box: Box) -> dict[str, Any]:
             "size": summary.size_text(hypothesis),
             "nothing": hypothesis.nothing,
             "colour": colour if colour.startswith("#") else _GREY,
+            "rare": not colour.startswith("#"),
             "samples": list(hypothesis.members),
             "mask": packed_mask(classes(hypothesis.mask), corner),
         }
@@ -99,15 +100,14 @@ def packed_prediction(prediction: Prediction) -> dict[str, Any]:
 
 
 def packed_raters(raters: Mapping[str, np.ndarray | None]) -> list[dict[str, Any]]:
-    """Raters' masks, in colours from the palette's end; those who did not read have none."""
+    """Raters' masks; those who did not read have none."""
     return [
         {
             "name": name,
-            "colour": COLOURS[-1 - place % len(COLOURS)],
             "mask": None if mask is None else packed_mask(mask),
             "nothing": mask is not None and not mask.any(),
         }
-        for place, (name, mask) in enumerate(raters.items())
+        for name, mask in raters.items()
     ]
 
 

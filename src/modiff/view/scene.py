@@ -41,8 +41,8 @@ class Scene:
     """What is looked at. files: as (channel, path), in the order given. case: a name for files about it.
 
     raters: of a store, name -> (Z,H,W) uint8 class index, None of a rater who did not read it. folder: where masks of
-    raters may lie beside the scan. intensity: of values that are ready for the model, as a store's. others: the cases
-    of a store.
+    raters may lie beside the scan. intensity: of values that are ready for the model, as a store's. spacing: mm of its
+    pixels (row, column).
     """
 
     scan: Volume
@@ -52,7 +52,7 @@ class Scene:
     folder: Path | None = None
     results: Results | None = None
     intensity: str | None = None
-    others: tuple[str, ...] = ()
+    spacing: tuple[float, float] | None = None
 
 
 def open_scene(
@@ -119,13 +119,12 @@ def _of_store(path: Path, case: str | None) -> Scene:
         row = 0 if case is None else cases.index(case)
         image, masks, lies, read = store.image(row), store.masks(row), store.geometry(row), store.read[row]
         info, digest = store.info, store.fingerprint()
-    stated = None if lies.spacing is None else (1.0, *lies.spacing)
-    scan = Volume(image[:, None], None, path, "store", {cases[row]: digest}, modality=info.modality, stated=stated)
+    scan = Volume(image[:, None], None, path, "store", {cases[row]: digest}, modality=info.modality)
     raters = {
         name: masks[place][None] if there else None
         for place, (name, there) in enumerate(zip(info.raters, read, strict=True))
     }
-    return Scene(scan, ((None, path),), cases[row], raters, intensity="ready", others=tuple(cases))
+    return Scene(scan, ((None, path),), cases[row], raters, intensity="ready", spacing=lies.spacing)
 
 
 def _of_results(results: SampleFolder, scan: str | None, limits: Limits) -> Scene:

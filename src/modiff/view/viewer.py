@@ -31,6 +31,7 @@ from modiff.view.scene import RATER, Scene, raters_beside
 PREVIEW = 6  # samples that are drawn first, so that there is something to see at once
 _KEPT = 4  # predictions, for their files
 _LONGEST = 40  # characters of a rater's name
+_RGB = np.dtype([(name, np.uint8) for name in "RGB"])
 _SHOWN_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.float32)  # that the page's viewer reads
 
 
@@ -64,7 +65,9 @@ class Viewer:
         patient: Mapping[str, str] | None = None,
     ) -> None:
         self.scene, self.scan, self.predictor, self.model = scene, scene.scan, predictor, model
-        self.settings = settings if scene.intensity is None else replace(settings, intensity=scene.intensity)
+        own: dict[str, Any] = {"intensity": scene.intensity, "spacing": scene.spacing}
+        self.settings = replace(settings, **{name: value for name, value in own.items() if value is not None})
+        self.spacing = self.scan.spacing or (self.settings.spacing and (1.0, *self.settings.spacing))
         self.about, self.save, self.patient = about, save, dict(patient or {})
         self.classes = predictor.data.classes
         self._lock, self._kept, self._case = Lock(), OrderedDict[Asked, Prediction](), ""
@@ -88,8 +91,9 @@ class Viewer:
             "model": self.model,
             "patient": self.patient,
             "shape": list(scan.shape),
-            "spacing": None if scan.spacing is None else list(scan.spacing),
-            "channels": list(self.predictor.data.channels) if len(scan.array) > 1 else [],
+            "spacing": self.spacing and list(self.spacing),
+            "placed": scan.affine is not None,
+            "channels": [*(["colour"] * self._colour), *(self.predictor.data.channels if len(scan.array) > 1 else ())],
             "classes": list(self.classes),
             "fits": fits,
             "slices": self.settings.slices,
@@ -111,16 +115,25 @@ class Viewer:
         return {"at": at and [*at, 0][:3], "drawn": drawn, "warnings": warnings, **packed}
 
     def scan_bytes(self, channel: int) -> bytes:
-        """One channel as NIfTI, with nothing of its header but where voxels lie. A picture lies as it is seen."""
-        if not 0 <= channel < len(self.scan.array):
+        """One channel as NIfTI, with nothing of its header but where voxels lie. A picture lies as it is seen; of a
+        coloured one channel 0 is the picture itself, before its channels."""
+        affine, number = self.scan.affine, channel - self._colour
+        if not -self._colour <= number < len(self.scan.array):
             raise DataError("no such channel", field="channel", found=channel)
-        values, affine = self.scan.array[channel], self.scan.affine
-        if values.dtype.type not in _SHOWN_TYPES:
-            values = values.astype(np.float32)
+        if number < 0:
+            values = np.ascontiguousarray(np.moveaxis(self.scan.array, 0, -1)).view(_RGB)[..., 0]
+        else:
+            values = self.scan.array[number]
+            values = values if values.dtype.type in _SHOWN_TYPES else values.astype(np.float32)
         if affine is None:
             affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-            affine[:3, :3] *= np.array(self.scan.stated or (1.0, 1.0, 1.0))[::-1]
+            affine[:3, :3] *= np.array(self.spacing or (1.0, 1.0, 1.0))[::-1]
         return nifti_bytes(values, Volume(values[None], affine, Path("scan"), "array"))
+
+    @property
+    def _colour(self) -> bool:
+        """A picture in colour, of which all three channels are shown together."""
+        return self.scan.is_picture and len(self.scan.array) == 3 and self.scan.array.dtype == np.uint8
 
     def warm(self) -> None:
         """Draws one sample in the middle, so that the first click does not wait for what is made once."""

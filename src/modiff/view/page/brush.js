@@ -1,8 +1,8 @@
 // A mask that is painted: slices of class numbers, made as they are touched.
 
 export class Painting {
-  constructor(shape) {
-    this.shape = shape;
+  constructor(shape, kinds) {
+    [this.shape, this.kinds] = [shape, kinds];
     this.slices = new Map(); // z -> Uint8Array of rows and columns
     this.before = []; // of each stroke, the slices that it changed as they were
     const [depth, height, width] = shape;

@@ -6,7 +6,7 @@ export function unpack({ corner, size, classes }) {
   const [z, y, x] = corner, [depth, height, width] = size;
   const at = (i, j, k) => i < x || j < y || k < z || i >= x + width || j >= y + height || k >= z + depth
     ? 0 : data[((k - z) * height + j - y) * width + i - x];
-  return { at, low: [x, y, z], high: [x + width, y + height, z + depth] };
+  return { at, low: [x, y, z], high: [x + width, y + height, z + depth], kinds: data.reduce((most, one) => Math.max(most, one), 0) };
 }
 
 // The three (or one) slices on the screen: where each lies, and the way between pixels and voxels.
@@ -58,25 +58,41 @@ function onSlice(mask, { a, b, across, index }) {
 const missed = (mask, tile) => tile.index < mask.low[tile.across] || tile.index >= mask.high[tile.across];
 const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3]]; // classes differ by line style, as in figures
 
-// The edges between marked pixels and others, one path per class.
-export function outline(context, mask, tile, colour, width, opacity = 1) {
-  if (missed(mask, tile)) return;
-  const value = onSlice(mask, tile), paths = [];
-  const line = (kind, i0, j0, i1, j1) => {
-    const path = (paths[kind] ??= new Path2D());
-    path.moveTo(...tile.pixel(i0, j0));
-    path.lineTo(...tile.pixel(i1, j1));
-  };
-  for (let j = mask.low[tile.b]; j <= mask.high[tile.b]; j++) {
-    for (let i = mask.low[tile.a]; i <= mask.high[tile.a]; i++) {
-      const own = value(i, j), before = value(i - 1, j), above = value(i, j - 1);
-      if (own !== before) for (const kind of [own, before]) if (kind) line(kind, i, j, i, j + 1);
-      if (own !== above) for (const kind of [own, above]) if (kind) line(kind, i, j, i + 1, j);
+// The closed lines around the marked pixels of one class, each a list of corners: [column, row] between pixels.
+function loops(value, kind, [i0, i1], [j0, j1]) {
+  const next = new Map(), key = (i, j) => `${i},${j}`;
+  const edge = (i, j, i2, j2) => (next.get(key(i, j)) ?? next.set(key(i, j), []).get(key(i, j))).push([i2, j2]);
+  for (let j = j0; j <= j1; j++)
+    for (let i = i0; i <= i1; i++) {
+      const own = value(i, j) === kind, before = value(i - 1, j) === kind, above = value(i, j - 1) === kind;
+      if (own && !before) edge(i, j + 1, i, j); // the class lies to the right of each edge
+      if (before && !own) edge(i, j, i, j + 1);
+      if (own && !above) edge(i, j, i + 1, j);
+      if (above && !own) edge(i + 1, j, i, j);
     }
-  }
+  const found = [];
+  for (const [start, ends] of next)
+    while (ends.length) {
+      const line = [start.split(",").map(Number)];
+      for (let at = start; next.get(at).length; at = key(...line.at(-1))) line.push(next.get(at).pop());
+      found.push(line);
+    }
+  return found;
+}
+
+// A mask's outlines on a tile. dash: of the first class; the others have their own.
+export function outline(context, mask, tile, colour, width, opacity = 1, dash = []) {
+  if (missed(mask, tile)) return;
+  const value = onSlice(mask, tile), { a, b } = tile, kinds = mask.kinds ?? 1;
   context.save();
-  Object.assign(context, { strokeStyle: colour, lineWidth: width, globalAlpha: opacity, lineCap: "square" });
-  paths.forEach((path, kind) => { context.setLineDash(DASHES[(kind - 1) % DASHES.length]); context.stroke(path); });
+  Object.assign(context, { strokeStyle: colour, lineWidth: width, globalAlpha: opacity, lineJoin: "miter" });
+  for (let kind = 1; kind <= kinds; kind++) {
+    context.setLineDash(kind > 1 ? DASHES[(kind - 1) % DASHES.length] : dash);
+    context.beginPath();
+    for (const line of loops(value, kind, [mask.low[a], mask.high[a]], [mask.low[b], mask.high[b]]))
+      line.forEach(([i, j], place) => (place ? context.lineTo(...tile.pixel(i, j)) : context.moveTo(...tile.pixel(i, j))));
+    context.stroke();
+  }
   context.restore();
 }
 

@@ -5,10 +5,12 @@ import { Painting } from "./brush.js";
 
 const $ = (id) => document.getElementById(id);
 const TOOLS = { click: DRAG_MODE.crosshair, pan: DRAG_MODE.pan, measure: DRAG_MODE.measurement, brush: DRAG_MODE.crosshair };
+const RATERS = [[6, 3], [2, 3], [12, 3], [8, 3, 2, 3]]; // raters differ by line style, hypotheses by colour
+const STYLES = ["dashed", "dotted", "double", "groove"];
 const state = { tool: "click", plane: 3, shown: 0, result: null, raters: [], painting: null, request: null, slow: true };
 const niivue = new Niivue({
   isRadiologicalConvention: true, loadingText: "", dragAndDropEnabled: false, logLevel: "error", backColor: [0, 0, 0, 1],
-  crosshairColor: [0.35, 0.7, 0.9, 0.6], crosshairGap: 12, crosshairWidthUnit: "percent", crosshairWidth: 0.12,
+  crosshairWidth: 0,
   multiplanarShowRender: 0, multiplanarPadPixels: 4, multiplanarEqualSize: false, isOrientationTextVisible: true,
   dragMode: DRAG_MODE.windowing, rulerColor: [0.94, 0.89, 0.26, 1], measureLineColor: [0.94, 0.89, 0.26, 1],
   measureTextColor: [0.94, 0.89, 0.26, 1], isResizeCanvas: true,
@@ -48,7 +50,7 @@ async function read(at) {
       const seconds = (performance.now() - started) / 1000;
       if (preview) state.first = seconds;
       else [state.slow, state.whole] = [result.seconds > 0.7, seconds];
-      say(preview ? `First ${result.drawn}; the others follow …` : `${result.drawn}, ${seconds.toFixed(1)} s`);
+      say(preview ? `First ${result.drawn}; the others follow …` : `${result.drawn}, ${seconds.toFixed(1)}\u00a0s`);
     }
   } catch (error) {
     if (error.name !== "AbortError" && request === state.request) say(error.message, true);
@@ -106,12 +108,12 @@ function showRaters(raters) {
   const off = new Set(state.raters.filter((one) => !one.on).map((one) => one.name));
   state.raters = raters.map((one) => ({ ...one, mask: one.mask && unpack(one.mask), on: !off.has(one.name) }));
   $("raters").hidden = raters.length === 0;
-  $("names").replaceChildren(...state.raters.map((one) => {
+  $("names").replaceChildren(...state.raters.map((one, i) => {
     const line = document.createElement("li"), label = document.createElement("label"), box = document.createElement("input"), swatch = document.createElement("span");
     Object.assign(box, { type: "checkbox", checked: one.on && !!one.mask, disabled: !one.mask });
     box.onchange = () => { one.on = box.checked; redraw(); };
     swatch.className = one.mask && !one.nothing ? "swatch" : "swatch nothing";
-    if (one.mask && !one.nothing) swatch.style.borderColor = one.colour;
+    if (one.mask && !one.nothing) swatch.style.border = `2px ${STYLES[i % STYLES.length]} #ffffff`;
     label.className = "row";
     label.append(box, swatch, `${one.name}${one.mask ? (one.nothing ? ": nothing there" : "") : ": did not read"}`);
     line.append(label);
@@ -149,12 +151,26 @@ function draw() {
 function drawTile(context, tile, ratio) {
   const result = state.result, fade = Number($("fade").value) / 100;
   if (result && fade > 0) heat(context, result.entropy, tile, info.heat, fade);
-  for (const one of state.raters) if (one.on && one.mask) outline(context, one.mask, tile, one.colour, 1.5 * ratio, 0.9);
   const shown = result ? result.hypotheses.map((one, i) => [one, i + 1]).filter(([, i]) => !state.shown || i === state.shown) : [];
   if (result && $("samples").checked)
     for (const [one] of shown) for (const i of one.samples) if (result.samples[i]) outline(context, result.samples[i], tile, one.colour, ratio, 0.45);
-  for (const [one] of shown.reverse()) outline(context, one.mask, tile, one.colour, (state.shown ? 2.5 : 2) * ratio);
+  for (const [one] of shown.reverse())
+    outline(context, one.mask, tile, one.colour, (state.shown ? 2.5 : one.rare ? 1 : 2) * ratio, state.shown || !one.rare ? 1 : 0.7);
+  state.raters.forEach((one, i) => { if (one.on && one.mask) outline(context, one.mask, tile, "#ffffff", 1.5 * ratio, 1, RATERS[i % RATERS.length]); });
   if (state.painting) outline(context, state.painting, tile, "#ffffff", 2 * ratio);
+  drawCross(context, tile, ratio);
+}
+
+// Lines through the place that is looked at, with a gap where the lesion is.
+function drawCross(context, tile, ratio) {
+  const place = crosshair(), [x, y] = tile.pixel(place[tile.a] + 0.5, place[tile.b] + 0.5), gap = 16 * ratio, far = 1e5;
+  context.beginPath();
+  for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+    context.moveTo(x + dx * gap, y + dy * gap);
+    context.lineTo(x + dx * far, y + dy * far);
+  }
+  Object.assign(context, { strokeStyle: "#56b4e9a0", lineWidth: ratio });
+  context.stroke();
 }
 
 // ---- places
@@ -306,7 +322,7 @@ function listenToPointer() {
 // ---- masks and files
 
 function edit(empty) {
-  state.painting = new Painting(info.shape);
+  state.painting = new Painting(info.shape, info.classes.length);
   const shown = state.result?.hypotheses[Math.max(0, state.shown - 1)];
   const first = state.shown ? shown : state.result?.hypotheses.find((one) => !one.nothing);
   if (!empty && first) state.painting.take(first.mask);
@@ -392,6 +408,8 @@ async function start() {
   $("channels").hidden = info.channels.length < 2;
   $("kind").replaceChildren(...info.classes.map((text, i) => new Option(text, i + 1)));
   $("kinds").hidden = info.classes.length < 2;
+  niivue.opts.isOrientationTextVisible = info.placed;
+  niivue.opts.showMeasureUnits = info.spacing !== null; // else it measures pixels
   $("planes").hidden = info.shape[0] === 1;
   $("whole").hidden = !info.fits;
   $("slices").value = info.slices;
