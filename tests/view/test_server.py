@@ -136,7 +136,8 @@ class TestWhoIsAnswered:
         [
             *(b"", b"[", b"[]", b"[" * 100_000, b'"at"', b'{"at": 3}', b'{"at": [1, 2]}', b'{"at": [1, 2, "3"]}'),
             *(b'{"at": [1.5, 2, 0]}', b'{"at": [1, 2, 99]}', b'{"at": [-1, 2, 0]}', b'{"at": [true, 2, 0]}'),
-            *(b'{"at": null, "raters": "all"}', b'{"at": null, "slices": -1}', b'{"at": null, "preview": 1}'),
+            *(b'{"at": null}', b'{"at": [1, 2, 0], "raters": "all"}', b'{"at": [1, 2, 0], "slices": -1}'),
+            *(b'{"at": [1, 2, 0], "preview": 1}', b'{"at": [1, 2, 0], "whole": "yes"}'),
             b'{"at": [1, 2, 1' + b"0" * 5000 + b"]}",
         ],
     )
@@ -170,6 +171,13 @@ class TestClick:
         assert [one["probability"] for one in found["hypotheses"]] == [one["probability"] for one in told["hypotheses"]]
         assert not any(one["nothing"] for one in found["hypotheses"])
         assert set(np.flatnonzero(unpacked(found["hypotheses"][0]["mask"]).any((1, 2)))) == {1, 2, 3}
+
+    def test_a_whole_slice_is_a_roi(self, visit, nifti, sample):
+        found = visit.told("click", {"at": AT, "whole": True, "slices": 1})
+        out = sample(nifti, "--roi", "0:50,0:40,1:4")
+        for number, one in enumerate(found["samples"]):
+            written = np.asarray(nib.load(out / f"sample-{number:02}.nii.gz").dataobj).T
+            np.testing.assert_array_equal(unpacked(one), written)
 
     def test_the_first_samples_come_first(self, visit, nifti, sample):
         found = visit.told("click", {"at": AT, "preview": True})

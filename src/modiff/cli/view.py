@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -61,8 +62,10 @@ def run(args: argparse.Namespace) -> int:
 
     def opened(address: str) -> None:
         print(f"{address}\nOpen it in a browser on this machine; Ctrl-C ends.", flush=True)
-        if not args.no_browser:
-            import webbrowser
+        if not args.no_browser and (
+            sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+        ):
+            import webbrowser  # where there is no screen it would start one in this terminal
 
             webbrowser.open(address)
 

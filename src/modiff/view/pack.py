@@ -90,9 +90,7 @@ def packed_summary(summary: Summary, box: Box) -> dict[str, Any]:
 
 def packed_prediction(prediction: Prediction) -> dict[str, Any]:
     """A prediction as the page shows it."""
-    at = prediction.plan.at
     return {
-        "at": None if at is None else list(at),
         "drawn": prediction.drawn,
         "warnings": list(prediction.notes),
         **packed_summary(prediction.summary, prediction.plan.box),

@@ -106,7 +106,7 @@ def _starts(path: Path, signature: bytes) -> bool:
 
 def _stem(path: Path) -> str:
     name = path.resolve().name
-    return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), name)
+    return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), name) or "scan"
 
 
 def _of_store(path: Path, case: str | None) -> Scene:

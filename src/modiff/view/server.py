@@ -146,7 +146,9 @@ def serve(viewer: Viewer, *, port: int = 0, opened: Callable[[str], object]) -> 
         except OSError as error:
             raise ConfigError("cannot be had", field="--port", found=port, hint=reason_of(error)) from error
         port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
-        config = uvicorn.Config(application(viewer, token, port), log_level="error", access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            application(viewer, token, port), log_level="error", lifespan="off", timeout_graceful_shutdown=1
+        )
         listening.listen()
         threading.Thread(target=viewer.warm, daemon=True).start()
         opened(f"http://127.0.0.1:{port}/{token}/")
@@ -180,12 +182,12 @@ async def _body(request: Request) -> dict[str, Any]:
 
 def _asked(body: dict[str, Any]) -> Asked:
     at, raters, slices = body.get("at"), body.get("raters", "single"), body.get("slices", 0)
-    numbers = [slices] if at is None else [slices, *at] if isinstance(at, list) and len(at) == 3 else [None]
+    flags = [body.get(name, False) for name in ("whole", "preview")]
+    numbers: list[Any] = [slices, *at] if isinstance(at, list) and len(at) == 3 else [None]
     whole = all(type(number) is int and 0 <= number < _FAR for number in numbers)
-    if not whole or raters not in ("single", "marking") or type(body.get("preview", False)) is not bool:
-        raise DataError("cannot be understood", field="request", expected="at, raters, slices and preview")
-    place = None if at is None else (at[0], at[1], at[2])
-    return Asked(place, raters, slices, body.get("preview", False))
+    if not whole or raters not in ("single", "marking") or not all(type(flag) is bool for flag in flags):
+        raise DataError("cannot be understood", field="request", expected="at, raters, slices, whole and preview")
+    return Asked((numbers[1], numbers[2], numbers[3]), raters, slices, *flags)
 
 
 def _slices(given: object) -> dict[int, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import tempfile
 import zipfile
 from collections import OrderedDict
@@ -18,10 +17,11 @@ import numpy as np
 
 from modiff.config.evaluation import IID
 from modiff.errors import DataError
-from modiff.io.files import to_disk, told
+from modiff.io.files import told, write_bytes
 from modiff.io.image import SUFFIXES, write_png
 from modiff.io.nifti import nifti_bytes, write_nifti
 from modiff.io.volume import Volume
+from modiff.prediction.frame import frame_of
 from modiff.prediction.predict import Prediction, Predictor, Settings, called, predict
 from modiff.prediction.windows import place
 from modiff.prediction.write import write_prediction
@@ -37,12 +37,13 @@ _SHOWN_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.float32)  # that the
 
 @dataclass(frozen=True)
 class Asked:
-    """A click. at: (x, y, z), or None for the whole image. slices: neighbours on either side. preview: only the first
-    few samples, each drawn by itself."""
+    """A click. at: (x, y, z). slices: neighbours on either side. whole: all of the slice (as `--roi` gives it) or image, in
+    place of a window. preview: only the first few samples, each drawn by itself."""
 
-    at: tuple[int, int, int] | None
+    at: tuple[int, int, int]
     raters: Literal["single", "marking"] = "single"
     slices: int = 0
+    whole: bool = False
     preview: bool = False
 
 
@@ -84,8 +85,9 @@ class Viewer:
         """All that the page is told at its start."""
         scan, results = self.scan, self.scene.results
         name = f"{scan.path.name}, {self.scene.case}" if scan.format == "store" else Path(called(scan)).name
-        size = self.predictor.size
-        fits = scan.shape[0] == 1 and size is not None and scan.shape[1] <= size[0] and scan.shape[2] <= size[1]
+        data = self.predictor.data
+        flat, fits = scan.shape[0] == 1, data.size is not None and scan.shape[1:] <= data.size
+        turned = frame_of(scan.shape, data, affine=scan.affine)[0].change is not None
         return {
             "name": name,
             "model": self.model,
@@ -95,7 +97,9 @@ class Viewer:
             "placed": scan.affine is not None,
             "channels": [*(["colour"] * self._colour), *(self.predictor.data.channels if len(scan.array) > 1 else ())],
             "classes": list(self.classes),
-            "fits": fits,
+            # A model of crops looks at lesions; others at slices, where these are the scan's own.
+            "whole": (flat and fits) or not (data.prompted or turned),
+            "fits": flat and fits,
             "slices": self.settings.slices,
             "raters": packed_raters(self.raters),
             "windows": windows_of(scan, self.predictor.data.intensity),
@@ -108,11 +112,19 @@ class Viewer:
     def _results(self) -> dict[str, Any]:
         results = self.scene.results
         assert results is not None
-        at, count = results.content.get("at"), len(results.summary.weights)
-        packed = packed_summary(results.summary, results.box)
-        drawn = f"{count} samples as `modiff sample` wrote them"
-        warnings = [str(note) for note in results.content.get("warnings", [])]
-        return {"at": at and [*at, 0][:3], "drawn": drawn, "warnings": warnings, **packed}
+        summary, box, at = results.summary, results.box, results.content.get("at")
+        if at is None:  # where most is marked
+            z, y, x = ((low + high) // 2 for low, high in box.spans)
+            at = [x, y, z if self.scan.is_picture else box.spans[0][0] + summary.key_slice()]
+        return {
+            "at": [*at, 0][:3],
+            "whole": results.content.get("at") is None,
+            "stored": True,
+            "given": results.content.get("raters") == "marking",
+            "drawn": f"{len(summary.weights)} samples as `modiff sample` wrote them",
+            "warnings": [str(note) for note in results.content.get("warnings", [])],
+            **packed_summary(summary, box),
+        }
 
     def scan_bytes(self, channel: int) -> bytes:
         """One channel as NIfTI, with nothing of its header but where voxels lie. A picture lies as it is seen; of a
@@ -145,9 +157,7 @@ class Viewer:
         with self._lock:
             if asked not in self._kept:
                 more: dict[str, Any] = {"n": PREVIEW, "select": IID, "candidates": None} if asked.preview else {}
-                at = None if asked.at is None else place(asked.at, self.scan.shape)
-                slices = 0 if at is None else asked.slices
-                settings = replace(self.settings, at=at, slices=slices, raters=asked.raters, **more)
+                settings = replace(self.settings, **self._where(asked), raters=asked.raters, **more)
                 made = predict(self.scan, self.predictor, settings, case=self._case or None)
                 self._case = made.case
                 self._kept[asked] = made
@@ -156,11 +166,27 @@ class Viewer:
                 self._kept.popitem(last=False)
             return self._kept[asked]
 
+    def _where(self, asked: Asked) -> dict[str, Any]:
+        """Where to look, as options of `modiff sample`."""
+        (depth, height, width), (x, y, z) = self.scan.shape, place(asked.at, self.scan.shape)
+        if not asked.whole:
+            return {"at": (x, y, z), "slices": asked.slices}
+        if depth == 1:
+            return {"at": None, "slices": 0}
+        low, high = max(0, z - asked.slices), min(depth, z + asked.slices + 1)
+        return {"at": None, "slices": 0, "roi": f"0:{width},0:{height},{low}:{high}"}
+
     def click(self, asked: Asked) -> dict[str, Any]:
         """A prediction as the page shows it."""
         start = perf_counter()
         made = packed_prediction(self.predict(asked))
-        return {**made, "preview": asked.preview, "seconds": perf_counter() - start}
+        about = {
+            "at": list(asked.at),
+            "whole": asked.whole,
+            "given": asked.raters == "marking",
+            "preview": asked.preview,
+        }
+        return {**made, **about, "seconds": perf_counter() - start}
 
     def export(self, asked: Asked) -> bytes:
         """A zip of the folder that `modiff sample -o` writes for this click."""
@@ -192,7 +218,6 @@ class Viewer:
                 write_png(target, mask[0] > 0 if len(self.classes) == 1 else mask[0])
             else:
                 write_nifti(target, mask, self._plain(), description=f"modiff view: rater {rater}"[:79])
-            to_disk(target.parent)
             self.raters[rater] = mask
         return target
 
@@ -229,7 +254,7 @@ class Viewer:
         for number, (name, source) in enumerate(copies.items()):
             target = self.folder / name
             if source is not None:
-                shutil.copyfile(source, target)
+                write_bytes(target, source.read_bytes())
             elif self.scan.is_picture:
                 write_png(target, self.scan.array[number, 0])
             else:

@@ -32,15 +32,14 @@ function say(text, wrong = false) {
   $("status").classList.toggle("wrong", wrong);
 }
 
-const wanted = (at) => ({ at, raters: $("given").checked ? "marking" : "single", slices: at ? Number($("slices").value) || 0 : 0 });
+const wanted = (at, whole) => ({ at, whole, raters: $("given").checked ? "marking" : "single", slices: Number($("slices").value) || 0 });
 
-// Draws at a place (null: the whole image): first a few samples, then all; a later click ends an earlier one.
-async function read(at) {
+// Draws at a place, or on its whole slice: first a few samples, then all; a later click ends an earlier one.
+async function read(at, whole = false) {
   state.request?.abort();
   const request = (state.request = new AbortController());
   const started = performance.now();
-  state.asked = wanted(at);
-  state.clicked = started;
+  state.asked = wanted(at, whole);
   try {
     say("Drawing …");
     for (const preview of state.slow ? [true, false] : [false]) {
@@ -60,7 +59,7 @@ async function read(at) {
 // ---- what was drawn
 
 function show(result) {
-  const same = state.result && String(state.result.at) === String(result.at);
+  const same = state.result && String(state.result.at) === String(result.at); // the preview was of the same place
   state.result = {
     ...result,
     hypotheses: result.hypotheses.map((one) => ({ ...one, mask: unpack(one.mask) })),
@@ -70,9 +69,10 @@ function show(result) {
   if (!same) state.shown = 0;
   state.shown = Math.min(state.shown, result.hypotheses.length);
   $("found").hidden = false;
-  $("presence").textContent = result.given ? "" : `A rater marks anything: ${result.presence}`;
-  $("about").textContent = `${result.presence_from}${result.agreement ? `; agreement of two samples (mean IoU) ${result.agreement}` : ""}`;
-  if ($("given").checked) [$("presence").textContent, $("about").textContent] = ["Given that a rater marks", result.agreement ? `agreement of two samples (mean IoU) ${result.agreement}` : ""];
+  $("export").hidden = !!result.stored; // its files are there
+  $("presence").textContent = result.given ? "Given that a rater marks" : `A rater marks anything: ${result.presence}`;
+  const agreement = result.agreement ? `agreement of two samples (mean IoU) ${result.agreement}` : "";
+  $("about").textContent = [...(result.given ? [] : [result.presence_from]), agreement].filter(Boolean).join("; ");
   $("hypotheses").replaceChildren(...result.hypotheses.map(item));
   if (result.unseen) $("hypotheses").append(Object.assign(document.createElement("li"), { textContent: result.unseen, className: "small" }));
   $("step").max = result.hypotheses.length;
@@ -259,7 +259,7 @@ const KEYS = {
   ArrowLeft: (e) => (e.shiftKey ? moveCross(-1, 0) : step(state.shown - 1)),
   ArrowUp: (e) => (e.shiftKey ? moveCross(0, -1) : scroll(1)),
   ArrowDown: (e) => (e.shiftKey ? moveCross(0, 1) : scroll(-1)),
-  Enter: () => read(info.fits ? null : crosshair()),
+  Enter: () => read(crosshair(), info.whole),
   "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4), 0: () => zoom(0),
   w: () => grey((Number($("window").value) + 1) % info.windows.length),
   u: () => { $("fade").value = Number($("fade").value) ? 0 : 70; redraw(); },
@@ -356,7 +356,7 @@ async function download() {
   try {
     const data = await (await post("export", state.asked)).blob(), link = document.createElement("a");
     link.href = URL.createObjectURL(data);
-    link.download = `modiff-${state.asked.at ? state.asked.at.join("-") : "image"}.zip`;
+    link.download = `modiff-${state.asked.at.join("-")}.zip`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     say(`Exported ${link.download}`);
@@ -382,8 +382,8 @@ function wire() {
   $("channel").onchange = () => load(Number($("channel").value));
   $("step").oninput = () => step(Number($("step").value));
   $("fade").oninput = $("samples").onchange = redraw;
-  $("given").onchange = $("slices").onchange = () => state.asked && read(state.asked.at);
-  $("whole").onclick = () => read(null);
+  $("given").onchange = $("slices").onchange = () => state.result && read(state.result.at, state.result.whole);
+  $("whole").onclick = () => read(crosshair(), true);
   $("export").onclick = download;
   $("take").onclick = () => edit(false);
   $("empty").onclick = () => edit(true);
@@ -411,7 +411,8 @@ async function start() {
   niivue.opts.isOrientationTextVisible = info.placed;
   niivue.opts.showMeasureUnits = info.spacing !== null; // else it measures pixels
   $("planes").hidden = info.shape[0] === 1;
-  $("whole").hidden = !info.fits;
+  $("whole").hidden = !info.whole;
+  $("whole").textContent = `Hypotheses of the whole ${info.shape[0] > 1 ? "slice" : "image"} (Enter)`;
   $("slices").value = info.slices;
   $("slices").parentElement.hidden = info.shape[0] === 1;
   showRaters(info.raters);
@@ -426,10 +427,10 @@ async function start() {
   say(info.notes.join("; ") || "Click on a lesion.");
   if (info.results) {
     show(info.results);
-    state.asked = wanted(info.results.at);
-    if (info.results.at) moveTo(info.results.at);
+    $("given").checked = info.results.given;
+    moveTo(info.results.at);
     say(info.results.drawn);
-  } else if (info.fits) await read(null);
+  } else if (info.fits) await read(crosshair(), true);
 }
 
 // For tests and for whoever looks from the console.
