@@ -69,14 +69,20 @@ def packed(mask: np.ndarray) -> dict[str, str]:
     return {str(z): base64.b64encode(part.tobytes()).decode() for z, part in enumerate(mask) if part.any()}
 
 
-@pytest.fixture
-def sample(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Runs `modiff sample` with the viewer's model and returns the folder it wrote."""
-    monkeypatch.setattr(Predictor, "from_path", classmethod(lambda cls, name, device="cpu": known_predictor()))
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory):
+    """Runs `modiff sample` with the viewer's model, once per command, and returns the folder it wrote."""
+    made: dict[tuple[str, ...], Path] = {}
 
     def run(*words: object) -> Path:
-        assert cli.main(["sample", "discs", *map(str, words), "-n", "6", "-o", str(tmp_path / "out")]) == 0
-        return tmp_path / "out"
+        key = tuple(map(str, words))
+        if key not in made:
+            out = tmp_path_factory.mktemp("sample") / "out"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Predictor, "from_path", classmethod(lambda cls, name, device="cpu": known_predictor()))
+                assert cli.main(["sample", "discs", *key, "-n", "6", "-o", str(out)]) == 0
+            made[key] = out
+        return made[key]
 
     return run
 

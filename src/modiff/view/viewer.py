@@ -37,8 +37,8 @@ _SHOWN_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.float32)  # that the
 
 @dataclass(frozen=True)
 class Asked:
-    """A click. at: (x, y, z). slices: neighbours on either side. whole: all of the slice (as `--roi` gives it) or image, in
-    place of a window. preview: only the first few samples, each drawn by itself."""
+    """A click. at: (x, y, z). slices: neighbours on either side. whole: all of the slice or image in place of
+    a window. preview: only the first few samples, each drawn by itself."""
 
     at: tuple[int, int, int]
     raters: Literal["single", "marking"] = "single"
