@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
@@ -14,15 +15,15 @@ from described import spec
 from discs import Discs
 
 from modiff.config.evaluation import SampleConfig
-from modiff.prediction.channels import arranged
 from modiff.prediction.predict import Predictor, Settings
 
 
-def known_predictor(classes: int = 1, **more: Any) -> Predictor:
+def known_predictor(classes: int = 1, channels: Sequence[str] = ("image",), **more: Any) -> Predictor:
     """Discs about the brightest pixel of a window of 32×32."""
     names = ("nodule",) if classes == 1 else ("rim", "core")
     about = {"size": (32, 32), "intensity": "minmax-slice", "prompt": "centre", "classes": names}
-    return Predictor(Discs(classes=classes), data=spec(about | more))
+    model = Discs(classes=classes, channels=len(channels))
+    return Predictor(model, data=spec(about | {"channels": tuple(channels)} | more))
 
 
 def viewer_of(*images: object, save: Path, predictor: Predictor | None = None, **settings: Any) -> Any:
@@ -33,7 +34,7 @@ def viewer_of(*images: object, save: Path, predictor: Predictor | None = None, *
 
     scene = open_scene([str(image) for image in images])
     predictor = predictor or known_predictor()
-    _, paths, _ = arranged(scene.scan, scene.files, predictor.data.channels)
+    scene, paths, _ = scene.arranged(predictor.data.channels)
 
     def told(prediction: Any) -> dict[str, Any]:
         return about(prediction, predictor, paths, model="discs")

@@ -14,6 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from series_files import write_series
 
 pytest.importorskip("starlette", reason="needs the extra `view`")
@@ -263,14 +264,23 @@ class TestScan:
 
 
 class TestMasks:
-    @pytest.mark.parametrize("kind", ["nifti", "series", "picture"])
+    @pytest.mark.parametrize("kind", ["nifti", "series", "picture", "colour", "channels"])
     def test_what_is_saved_import_folder_reads(self, kind, request, tmp_path):
-        shape = SHAPE if kind != "picture" else (1, 40, 50)
+        shape, predictor, sources = SHAPE, known_predictor(), []
+        grey = (voxels()[0] // 8 + 120).clip(0, 255).astype(np.uint8)
         if kind == "picture":
-            source = write_png(tmp_path / "scan.png", (voxels()[0] // 8 + 120).clip(0, 255).astype(np.uint8))
+            shape, sources = (1, 40, 50), [write_png(tmp_path / "scan.png", grey)]
+        elif kind == "colour":
+            Image.fromarray(np.stack([grey, grey // 2, grey // 3], -1)).save(tmp_path / "scan.png")
+            shape, sources, predictor = (1, 40, 50), [tmp_path / "scan.png"], known_predictor(channels="rgb")
+        elif kind == "channels":
+            for name in ("t1", "flair"):
+                nib.save(nib.Nifti1Image(voxels().T + len(name), AFFINE), tmp_path / f"{name}.nii.gz")
+            sources = [tmp_path / "t1.nii.gz", tmp_path / "flair.nii.gz"]
+            predictor = known_predictor(channels=("flair", "t1"))
         else:
-            source = request.getfixturevalue(kind)
-        visit = Visit(viewer_of(source, save=tmp_path / "masks"))
+            sources = [request.getfixturevalue(kind)]
+        visit = Visit(viewer_of(*sources, save=tmp_path / "masks", predictor=predictor))
         masks = {"a rater": np.zeros(shape, np.uint8), "Ö-2": np.zeros(shape, np.uint8)}
         masks["a rater"][0, 10:20, 12:25], masks["Ö-2"][-1, 5:20, 12:22] = 1, 1
         for rater, mask in masks.items():
@@ -280,12 +290,13 @@ class TestMasks:
         with Store.open(tmp_path / "s.h5") as store:
             stored = np.stack([store.masks(row) for row in range(len(store))])
             names = store.info.raters
+            assert len(store.info.channels) == len(visit.viewer.scan.array)
         assert set(names) == set(masks)
         for rater, mask in masks.items():
             np.testing.assert_array_equal(stored[:, names.index(rater)], mask)
         # Opened again they are beside the hypotheses, here and where they lie.
-        for image in (source, next((tmp_path / "masks").rglob("image*"))):
-            again = viewer_of(image, save=tmp_path / "masks").describe()["raters"]
+        for images in (sources, sorted((tmp_path / "masks").rglob("image*"))):
+            again = viewer_of(*images, save=tmp_path / "masks", predictor=predictor).describe()["raters"]
             assert {one["name"] for one in again} == set(masks)
             for one in again:
                 np.testing.assert_array_equal(unpacked(one["mask"], shape), masks[one["name"]])

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,6 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
     scene = open_scene(args.image, case=args.case, scan=args.scan, limits=limits)
 
-    from modiff.prediction.channels import arranged
     from modiff.prediction.predict import Predictor, Settings
     from modiff.view.server import serve
     from modiff.view.viewer import Viewer
@@ -45,11 +43,9 @@ def run(args: argparse.Namespace) -> int:
     results = None if scene.results is None else scene.results.content
     model = args.model or str((results or {}).get("model", {}).get("name", _DEFAULT))
     predictor = Predictor.from_path(model, device=args.device)
-    scan, paths, guessed = arranged(scene.scan, scene.files, predictor.data.channels)
-    for note in [*map(str, scan.notes), *guessed]:
+    scene, paths, guessed = scene.arranged(predictor.data.channels)
+    for note in [*map(str, scene.scan.notes), *guessed]:
         print(f"modiff: warning: {note}", file=sys.stderr)
-    names = {path: name for name, path in scene.files}
-    scene = replace(scene, scan=scan, files=tuple((names[path], path) for path in paths))
     viewer = Viewer(
         scene,
         predictor,
@@ -57,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         model=model,
         about=lambda prediction: about(prediction, predictor, paths, model=model),
         save=args.save,
-        patient=_patient(scan) if args.show_patient else None,
+        patient=_patient(scene.scan) if args.show_patient else None,
     )
 
     def opened(address: str) -> None:

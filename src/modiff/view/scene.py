@@ -19,6 +19,7 @@ from modiff.io.image import SUFFIXES, named_file, read_channels, read_image
 from modiff.io.results import SampleFolder, endings, sample_folder, sample_names
 from modiff.io.text import read_json_text
 from modiff.io.volume import Volume, difference
+from modiff.prediction.channels import arranged
 from modiff.prediction.hypotheses import Hypothesis
 from modiff.prediction.summary import Summary
 from modiff.prediction.windows import Box
@@ -53,6 +54,12 @@ class Scene:
     results: Results | None = None
     intensity: str | None = None
     spacing: tuple[float, float] | None = None
+
+    def arranged(self, channels: Sequence[str]) -> tuple[Scene, list[Path], list[str]]:
+        """The same with its files in the order of a model's channels; the files, and what was guessed."""
+        scan, paths, guessed = arranged(self.scan, self.files, channels)
+        names = {path: name for name, path in self.files}
+        return replace(self, scan=scan, files=tuple((names[path], path) for path in paths)), paths, guessed
 
 
 def open_scene(

@@ -20,6 +20,7 @@ from modiff.errors import DataError
 from modiff.io.files import told, write_bytes
 from modiff.io.image import SUFFIXES, write_png
 from modiff.io.nifti import nifti_bytes, write_nifti
+from modiff.io.results import endings
 from modiff.io.volume import Volume
 from modiff.prediction.frame import frame_of
 from modiff.prediction.predict import Prediction, Predictor, Settings, called, predict
@@ -242,11 +243,11 @@ class Viewer:
         copies: dict[str, Path | None] = {}
         if self.scan.format in ("DICOM", "store"):
             ending = ".png" if self.scan.is_picture else ".nii.gz"
-            copies = {f"image{_channel(name)}{ending}": None for name in self._names()}
+            copies = {f"image{end}{ending}": None for end in self._ends()}
         else:
-            for (_, path), name in zip(self.scene.files, self._names(), strict=False):
-                ending = next(end for end in (*SUFFIXES, path.suffix) if path.name.lower().endswith(end.lower()))
-                copies[f"image{_channel(name)}{ending}"] = path
+            for (_, path), end in zip(self.scene.files, self._ends(), strict=True):
+                ending = next(known for known in (*SUFFIXES, path.suffix) if path.name.lower().endswith(known.lower()))
+                copies[f"image{end}{ending}"] = path
         if any(self.folder.glob("image*")):
             if self.scene.folder is None or self.scene.folder.resolve() != self.folder.resolve():
                 self._check_same(copies)
@@ -260,10 +261,10 @@ class Viewer:
             else:
                 write_nifti(target, self.scan.array[number], self._plain())
 
-    def _names(self) -> tuple[str, ...]:
-        """Of the files that the image is saved as: its channels, or nothing where one file has all."""
+    def _ends(self) -> list[str]:
+        """What follows "image" in the names of the files that the image is saved as: nothing where one file has all."""
         several = len(self.scene.files) > 1 or (self.scan.format in ("DICOM", "store") and len(self.scan.array) > 1)
-        return self.predictor.data.channels if several else ("",)
+        return endings(self.predictor.data.channels) if several else [""]
 
     def _check_same(self, copies: Mapping[str, Path | None]) -> None:
         """Raises DataError where the case's folder has another image."""
@@ -277,10 +278,6 @@ class Viewer:
         if not same:
             hint = "Give another folder with --save"
             raise DataError("has another image of this name", path=self.folder, hint=hint)
-
-
-def _channel(name: str) -> str:
-    return f"-{name}" if name else ""
 
 
 def _checked(rater: str) -> str:
