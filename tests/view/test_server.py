@@ -330,6 +330,14 @@ class TestMasks:
         with pytest.raises(DataError, match="another image"):
             viewer_of(tmp_path / "scan.nii.gz", save=tmp_path / "masks").save_mask("you", {})
 
+    @pytest.mark.parametrize("case", ["../up", "/root", "a//b", "a/../b", ""])
+    def test_a_case_is_a_path_below_the_folder(self, nifti, case):
+        from modiff.view.scene import open_scene
+
+        with pytest.raises(DataError):
+            open_scene([str(nifti)], case=case)
+        assert open_scene([str(nifti)], case="patient-3/scan-1").case == "patient-3/scan-1"
+
     def test_classes_keep_their_numbers(self, nifti, tmp_path):
         mask = np.zeros(SHAPE, np.uint8)
         mask[1, 3:9, 4:8], mask[1, 9:12, 4:8] = 1, 2

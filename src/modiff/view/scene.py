@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from modiff.data.importers.folder import mask_limits
 from modiff.data.masks import Labels
 from modiff.data.store import SIGNATURE, Store
+from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, MANIFEST, Limits, told
 from modiff.io.image import SUFFIXES, named_file, read_channels, read_image
@@ -65,25 +67,24 @@ class Scene:
 def open_scene(
     texts: Sequence[str], *, case: str | None = None, scan: str | None = None, limits: Limits = LIMITS
 ) -> Scene:
-    """What the arguments of `modiff view` name. case: of a store, by default its first. scan: of a folder of results
-    that does not say where its scan lies. Raises DataError."""
+    """What the arguments of `modiff view` name. case: of a store, by default its first; else what masks are saved as.
+    scan: of a folder of results that does not say where its scan lies. Raises DataError."""
     files = tuple(named_file(text) for text in texts)
     path = files[0][1]
     if len(files) == 1 and path.is_file() and _starts(path, SIGNATURE):
         return _of_store(path, case)
     if case is not None:
-        raise DataError("has no cases", path=path, field="--case", found=case, expected="a store")
+        check_case(case)
     results = sample_folder(path) if len(files) == 1 and path.is_dir() else None
     if results is not None:
-        return _of_results(results, scan, limits)
+        return _of_results(results, scan, case, limits)
     if scan is not None:
         raise DataError("is not a folder that `modiff sample` wrote", path=path, field="--scan", found=scan)
     volume = read_channels([path for _, path in files], limits=limits)
-    name = "series" if volume.format == "DICOM" else _stem(path)
-    folder = path.absolute().parent
+    name, folder = _name(volume, path), path.absolute().parent
     if name.partition("-")[0] == "image" and folder.name:  # the layout that `import folder` reads
-        return Scene(volume, files, folder.name, {}, folder)
-    return Scene(volume, files, name, {})
+        return Scene(volume, files, case or folder.name, {}, folder)
+    return Scene(volume, files, case or name, {})
 
 
 def raters_beside(folder: Path, scan: Volume, classes: Sequence[str]) -> dict[str, np.ndarray]:
@@ -111,6 +112,12 @@ def _starts(path: Path, signature: bytes) -> bool:
         return file.read(len(signature)) == signature
 
 
+def _name(scan: Volume, path: Path) -> str:
+    """A case's name: the file's; of a series, whose path may name the patient, one made of its content."""
+    digests = "".join(sorted(scan.sha256.values()))
+    return f"series-{sha256(digests.encode()).hexdigest()[:8]}" if scan.format == "DICOM" else _stem(path)
+
+
 def _stem(path: Path) -> str:
     name = path.resolve().name
     return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), name) or "scan"
@@ -134,7 +141,7 @@ def _of_store(path: Path, case: str | None) -> Scene:
     return Scene(scan, ((None, path),), cases[row], raters, intensity="ready", spacing=lies.spacing)
 
 
-def _of_results(results: SampleFolder, scan: str | None, limits: Limits) -> Scene:
+def _of_results(results: SampleFolder, scan: str | None, case: str | None, limits: Limits) -> Scene:
     """A folder of results with the scan that they are of."""
     content = read_json_text(results.path / MANIFEST, kind="summary of `modiff sample`")
     named = scan or results.scan
@@ -147,9 +154,8 @@ def _of_results(results: SampleFolder, scan: str | None, limits: Limits) -> Scen
         raise DataError("the scan of these results is not there", path=missing[0], hint=hint)
     volume = read_channels(paths, limits=limits)
     made = _summary(results, content, volume)
-    name = "series" if volume.format == "DICOM" else _stem(paths[0])
     files = tuple((None, path) for path in paths)
-    return Scene(volume, files, name, {}, results=made)
+    return Scene(volume, files, case or _name(volume, paths[0]), {}, results=made)
 
 
 def _summary(results: SampleFolder, content: Mapping[str, Any], scan: Volume) -> Results:
