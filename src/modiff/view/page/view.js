@@ -59,15 +59,12 @@ async function read(at, whole = false) {
 // ---- what was drawn
 
 function show(result) {
-  const same = state.result && String(state.result.at) === String(result.at); // the preview was of the same place
   state.result = {
     ...result,
     hypotheses: result.hypotheses.map((one) => ({ ...one, mask: unpack(one.mask) })),
     samples: result.samples.map(unpack),
     entropy: unpack(result.entropy),
   };
-  if (!same) state.shown = 0;
-  state.shown = Math.min(state.shown, result.hypotheses.length);
   $("found").hidden = false;
   $("export").hidden = !!result.stored; // its files are there
   $("presence").textContent = result.given ? "Given that a rater marks" : `A rater marks anything: ${result.presence}`;
@@ -78,7 +75,7 @@ function show(result) {
   $("step").max = result.hypotheses.length;
   $("sizes").textContent = result.sizes.join("; ");
   $("warnings").replaceChildren(...result.warnings.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
-  step(state.shown);
+  step(0); // the hypotheses are others
 }
 
 function item(one, place) {
