@@ -372,7 +372,7 @@ class TestOtherInputs:
         from modiff.view.scene import open_scene
         from modiff.view.viewer import Viewer
 
-        with_scan = {"scan": str(source)} if kind == "series" else {}
+        with_scan = {"scan": [str(source)]} if kind == "series" else {}
         scene = open_scene([str(out)], **with_scan)
         viewer = viewer_of(source, save=tmp_path)
         again = Viewer(scene, viewer.predictor, viewer.settings, model="discs", about=viewer.about, save=tmp_path)
@@ -393,14 +393,27 @@ class TestOtherInputs:
         from modiff.view.scene import open_scene
 
         out = sample(nifti, "--at", "22,18,2")
-        told = json.loads((out / "summary.json").read_text())
-        for key, value in [("hypotheses", [{}]), ("box", {"x": [0, 1]}), ("presence", 3), ("hypotheses", 3)]:
-            broken = tmp_path / "broken"
-            shutil.copytree(out, broken, dirs_exist_ok=True)
-            changed = {name: item for name, item in {**told, key: value}.items() if name != "checksum"}
-            (broken / "summary.json").write_text(json.dumps(changed))
-            with pytest.raises(DataError):
-                open_scene([str(broken)])
+        told, broken = json.loads((out / "summary.json").read_text()), tmp_path / "broken"
+        shutil.copytree(out, broken)
+        viewer, values = viewer_of(nifti, save=tmp_path), [3, "x", [{}], {"x": [0, 1]}, -1, None, [-1], {}]
+        changes = [{key: value} for key, value in zip(told, values * 9, strict=False) if key != "checksum"]
+        changes += [{"at": [1, 2, 99]}, {"box": {"x": [0, 99], "y": [0, 1], "z": [0, 1]}}, {"hypotheses": []}]
+        changes += [
+            {"hypotheses": [told["hypotheses"][0] | {name: value}]}
+            for name in ("medoid", "samples")
+            for value in (-1, [99])
+        ]
+        refused = 0
+        for change in changes:
+            content = {name: item for name, item in (told | change).items() if name != "checksum"}
+            (broken / "summary.json").write_text(json.dumps(content))
+            try:
+                viewer.scene = open_scene([str(broken)])
+            except DataError as error:
+                refused += "\n" not in str(error)
+            else:
+                json.dumps(viewer.describe(), allow_nan=False)  # what a change does not touch is shown
+        assert refused > len(changes) // 2
 
 
 def test_without_the_extra_a_line_says_what_to_install(monkeypatch, nifti, capsys):

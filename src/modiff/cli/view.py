@@ -40,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.view.server import serve
     from modiff.view.viewer import Viewer
 
-    results = None if scene.results is None else scene.results.content
-    model = args.model or str((results or {}).get("model", {}).get("name", _DEFAULT))
+    model = args.model or (_DEFAULT if scene.results is None else scene.results.model)
     predictor = Predictor.from_path(model, device=args.device)
     scene, paths, guessed = scene.arranged(predictor.data.channels)
     for note in [*map(str, scene.scan.notes), *guessed]:

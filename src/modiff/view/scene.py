@@ -16,7 +16,7 @@ from modiff.data.masks import Labels
 from modiff.data.store import SIGNATURE, Store
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, MANIFEST, Limits, told
+from modiff.io.files import LIMITS, MANIFEST, Limits, plain, told
 from modiff.io.image import SUFFIXES, named_file, read_channels, read_image
 from modiff.io.results import SampleFolder, endings, sample_folder, sample_names
 from modiff.io.text import read_json_text
@@ -24,7 +24,7 @@ from modiff.io.volume import Volume, difference
 from modiff.prediction.channels import arranged
 from modiff.prediction.hypotheses import Hypothesis
 from modiff.prediction.summary import Summary
-from modiff.prediction.windows import Box
+from modiff.prediction.windows import Box, place
 
 RATER = "rater-"  # what the files of raters' masks begin with, as `import folder` reads them
 
@@ -32,11 +32,14 @@ RATER = "rater-"  # what the files of raters' masks begin with, as `import folde
 @dataclass(frozen=True)
 class Results:
     """What `modiff sample` wrote. summary: as it counted. box: what of the scan its maps show (of an image the whole
-    frame). content: its summary.json."""
+    frame). at: (x, y, z) of the place that was asked for. model: its name. given: that a rater marks."""
 
     summary: Summary
     box: Box
-    content: Mapping[str, Any]
+    at: tuple[int, int, int] | None
+    model: str
+    given: bool
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Scene:
 
 
 def open_scene(
-    texts: Sequence[str], *, case: str | None = None, scan: str | None = None, limits: Limits = LIMITS
+    texts: Sequence[str], *, case: str | None = None, scan: Sequence[str] | None = None, limits: Limits = LIMITS
 ) -> Scene:
     """What the arguments of `modiff view` name. case: of a store, by default its first; else what masks are saved as.
     scan: of a folder of results that does not say where its scan lies. Raises DataError."""
@@ -79,7 +82,7 @@ def open_scene(
     if results is not None:
         return _of_results(results, scan, case, limits)
     if scan is not None:
-        raise DataError("is not a folder that `modiff sample` wrote", path=path, field="--scan", found=scan)
+        raise DataError("is not a folder that `modiff sample` wrote", path=path, field="--scan", found=scan[0])
     volume = read_channels([path for _, path in files], limits=limits)
     name, folder = _name(volume, path), path.absolute().parent
     if name.partition("-")[0] == "image" and folder.name:  # the layout that `import folder` reads
@@ -141,14 +144,14 @@ def _of_store(path: Path, case: str | None) -> Scene:
     return Scene(scan, ((None, path),), cases[row], raters, intensity="ready", spacing=lies.spacing)
 
 
-def _of_results(results: SampleFolder, scan: str | None, case: str | None, limits: Limits) -> Scene:
+def _of_results(results: SampleFolder, scan: Sequence[str] | None, case: str | None, limits: Limits) -> Scene:
     """A folder of results with the scan that they are of."""
     content = read_json_text(results.path / MANIFEST, kind="summary of `modiff sample`")
-    named = scan or results.scan
-    if named is None:
+    listed = content["image"].get("channel_paths", [results.scan])
+    if scan is None and not (isinstance(listed, list) and listed and all(isinstance(path, str) for path in listed)):
         hint = "Give the series with --scan"
         raise DataError("does not name the scan it is of", path=results.path, hint=hint)
-    paths = [Path(text) for text in ([scan] if scan else content["image"].get("channel_paths", [named]))]
+    paths = [Path(text) for text in scan or listed]
     if missing := [path for path in paths if not path.exists()]:
         hint = "Give it with --scan"
         raise DataError("the scan of these results is not there", path=missing[0], hint=hint)
@@ -162,48 +165,57 @@ def _summary(results: SampleFolder, content: Mapping[str, Any], scan: Volume) ->
     """The numbers as they were written, not counted again; masks and maps from the files."""
     path = results.path / MANIFEST
     try:
-        classes, box = tuple(content["classes"]), Box.whole(scan.shape)
+        box, at, agreement = Box.whole(scan.shape), content.get("at"), content["agreement_iou"]
         if "box" in content:
-            box = Box(scan.shape, tuple(tuple(content["box"][axis]) for axis in "zyx"))  # type: ignore[arg-type]
+            box = Box.parse(",".join("{}:{}".format(*content["box"][axis]) for axis in "xyz"), scan.shape)
+        classes, count = tuple(map(str, content["classes"])), len(results.weights)
         masks = np.stack([np.concatenate([_read(file, scan) for file in one]) for one in _masks(results, classes)])
         masks = masks[..., *box.slices] > 0
         entropy, mean = _maps(results, scan, box, masks, results.weights)
         if scan.is_picture:
             masks = masks[:, :, 0]
-        weights = np.array([one.get("stands_for", one["weight"]) for one in content["samples"]], np.float64)
-        sizes = masks.sum(tuple(range(1, masks.ndim)))
-        hypotheses = tuple(
-            Hypothesis(
-                float(one["probability"]),
-                tuple(one["samples"]),
-                tuple(int(sizes[i]) for i in one["samples"]),
-                one["medoid"],
-                masks[one["medoid"]],
-                bool(one["nothing"]),
-            )
-            for one in content["hypotheses"]
-        )
-        threshold = content["threshold"]
+        threshold, candidates = content["threshold"], content.get("candidates")
         summary = Summary(
             mean=mean,
             consensus=mean > 0.5,
             entropy=entropy,
-            agreement=content["agreement_iou"],
+            agreement=None if agreement is None else float(agreement),
             masks=masks,
-            weights=weights,
+            weights=np.array([float(one.get("stands_for", one["weight"])) for one in content["samples"]]),
             presence=float(content["presence"]["probability"]),
-            presence_from=content["presence"]["from"],
-            hypotheses=hypotheses,
+            presence_from="model" if content["presence"]["from"] == "model" else "samples",
+            hypotheses=tuple(_hypothesis(one, masks) for one in content["hypotheses"]),
             classes=classes,
-            threshold=None if threshold == "argmax" else threshold,
-            distinct=content["distinct_px"],
-            spacing=None if scan.is_picture else scan.spacing,
+            threshold=None if threshold == "argmax" else float(threshold),
+            distinct=float(content["distinct_px"]),
+            spacing=_spacing(content["spacing_mm"]) if scan.is_picture else scan.spacing,
             voxel_mm3=None if scan.is_picture else scan.voxel_mm3,
-            candidates=content.get("candidates"),
+            candidates=None if candidates is None else int(candidates),
         )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise DataError("is not a summary of `modiff sample`", path=path, found=str(error)) from None
-    return Results(summary, box, content)
+        if not summary.hypotheses or len(summary.weights) != count or not np.isfinite(summary.weights).all():
+            raise ValueError("no hypotheses, or weights that are none")
+        where = None if at is None else place(at, scan.shape)
+        warnings = tuple(map(str, content["warnings"]))
+        return Results(summary, box, where, str(content["model"]["name"]), results.given_marks, warnings)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise DataError("is not a summary of `modiff sample`", path=path, found=plain(error)) from None
+
+
+def _hypothesis(one: Mapping[str, Any], masks: np.ndarray) -> Hypothesis:
+    """As a summary has it. Raises what `_summary` knows."""
+    members, medoid = [int(i) for i in one["samples"]], int(one["medoid"])
+    if not members or medoid not in members or not all(0 <= i < len(masks) for i in members):
+        raise ValueError("samples of a hypothesis that are not there")
+    sizes = tuple(int(masks[i].sum()) for i in members)
+    return Hypothesis(float(one["probability"]), tuple(members), sizes, medoid, masks[medoid], bool(one["nothing"]))
+
+
+def _spacing(given: Any) -> tuple[float, ...] | None:
+    """mm of a picture's pixels (row, column)."""
+    if given is None:
+        return None
+    row, column = map(float, given)
+    return row, column
 
 
 def _masks(results: SampleFolder, classes: Sequence[str]) -> list[list[Path]]:

@@ -113,17 +113,16 @@ class Viewer:
     def _results(self) -> dict[str, Any]:
         results = self.scene.results
         assert results is not None
-        summary, box, at = results.summary, results.box, results.content.get("at")
-        if at is None:  # where most is marked
-            z, y, x = ((low + high) // 2 for low, high in box.spans)
-            at = [x, y, z if self.scan.is_picture else box.spans[0][0] + summary.key_slice()]
+        summary, box = results.summary, results.box
+        z, y, x = ((low + high) // 2 for low, high in box.spans)
+        most = (x, y, z if self.scan.is_picture else box.spans[0][0] + summary.key_slice())
         return {
-            "at": [*at, 0][:3],
-            "whole": results.content.get("at") is None,
+            "at": list(results.at or most),
+            "whole": results.at is None,
             "stored": True,
-            "given": results.content.get("raters") == "marking",
+            "given": results.given,
             "drawn": f"{len(summary.weights)} samples as `modiff sample` wrote them",
-            "warnings": [str(note) for note in results.content.get("warnings", [])],
+            "warnings": list(results.warnings),
             **packed_summary(summary, box),
         }
 
