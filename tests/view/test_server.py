@@ -301,6 +301,17 @@ class TestMasks:
             for one in again:
                 np.testing.assert_array_equal(unpacked(one["mask"], shape), masks[one["name"]])
 
+    def test_masks_beside_a_series_are_found(self, series, tmp_path):
+        shutil.copytree(series, tmp_path / "Doe" / "image")
+        mask = np.zeros(SHAPE, np.uint8)
+        mask[1, 3:9, 4:8] = 1
+        viewer = viewer_of(series, save=tmp_path / "masks")
+        saved = viewer.save_mask("me", {1: mask[1].tobytes()})
+        shutil.copyfile(saved, tmp_path / "Doe" / saved.name)
+        again = viewer_of(tmp_path / "Doe" / "image", save=tmp_path / "none")
+        np.testing.assert_array_equal(again.raters["me"], mask)
+        assert "Doe" not in json.dumps(again.describe())
+
     def test_a_mask_is_replaced_only_where_that_is_said(self, nifti, tmp_path):
         visit, mask = Visit(viewer_of(nifti, save=tmp_path)), np.zeros(SHAPE, np.uint8)
         mask[1, 3:9, 4:8] = 1
@@ -389,6 +400,16 @@ class TestOtherInputs:
         with pytest.raises(DataError, match="--scan"):
             open_scene([str(out)])
 
+    def test_results_are_shown_on_their_own_scan_only(self, nifti, sample, tmp_path):
+        from modiff.view.scene import open_scene
+
+        out = sample(nifti, "--at", "22,18,2")
+        for change, kind in ((0, ".nii"), (1, ".nii.gz")):
+            nib.save(nib.Nifti1Image(voxels().T + change, AFFINE), tmp_path / f"other{kind}")
+        assert open_scene([str(out)], scan=[str(tmp_path / "other.nii")]).results is not None  # the same voxels
+        with pytest.raises(DataError, match="not the scan"):
+            open_scene([str(out)], scan=[str(tmp_path / "other.nii.gz")])
+
     def test_damaged_results_are_refused_in_one_line(self, nifti, sample, tmp_path):
         from modiff.view.scene import open_scene
 
@@ -426,9 +447,9 @@ def test_without_the_extra_a_line_says_what_to_install(monkeypatch, nifti, capsy
 
 def test_a_port_that_is_taken_is_refused(visit, nifti, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(Predictor, "from_path", classmethod(lambda cls, name, device="cpu": known_predictor()))
-    port = visit.host.partition(":")[2]
-    assert cli.main(["view", str(nifti), "--port", port, "--no-browser", "--save", str(tmp_path)]) == 2
-    assert "--port" in capsys.readouterr().err
+    for port in (visit.host.partition(":")[2], "70000", "-1"):
+        assert cli.main(["view", str(nifti), "--port", port, "--no-browser", "--save", str(tmp_path)]) == 2
+        assert "--port" in capsys.readouterr().err
 
 
 def test_pictures_of_the_page_are_its_own() -> None:

@@ -23,8 +23,10 @@ from modiff.io.text import read_json_text
 from modiff.io.volume import Volume, difference
 from modiff.prediction.channels import arranged
 from modiff.prediction.hypotheses import Hypothesis
+from modiff.prediction.predict import called, content_hash
 from modiff.prediction.summary import Summary
 from modiff.prediction.windows import Box, place
+from modiff.prediction.write import describe_source
 
 RATER = "rater-"  # what the files of raters' masks begin with, as `import folder` reads them
 
@@ -85,8 +87,8 @@ def open_scene(
         raise DataError("is not a folder that `modiff sample` wrote", path=path, field="--scan", found=scan[0])
     volume = read_channels([path for _, path in files], limits=limits)
     name, folder = _name(volume, path), path.absolute().parent
-    if name.partition("-")[0] == "image" and folder.name:  # the layout that `import folder` reads
-        return Scene(volume, files, case or folder.name, {}, folder)
+    if _stem(path).partition("-")[0] == "image" and folder.name:  # the layout that `import folder` reads
+        return Scene(volume, files, case or (name if volume.format == "DICOM" else folder.name), {}, folder)
     return Scene(volume, files, case or name, {})
 
 
@@ -156,6 +158,10 @@ def _of_results(results: SampleFolder, scan: Sequence[str] | None, case: str | N
         hint = "Give it with --scan"
         raise DataError("the scan of these results is not there", path=missing[0], hint=hint)
     volume = read_channels(paths, limits=limits)
+    told = content["image"].get("sha256"), content.get("case")
+    if told[0] != describe_source(volume, paths)["sha256"] and told[1] != content_hash(volume.array):
+        found, hint = "another file with other voxels", "Give the scan with --scan"
+        raise DataError("is not the scan that the results are of", path=called(volume), found=found, hint=hint)
     made = _summary(results, content, volume)
     files = tuple((None, path) for path in paths)
     return Scene(volume, files, case or _name(volume, paths[0]), {}, results=made)

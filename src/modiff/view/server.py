@@ -143,8 +143,11 @@ def serve(viewer: Viewer, *, port: int = 0, opened: Callable[[str], object]) -> 
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ConfigError("cannot be had", field="--port", found=port, hint=reason_of(error)) from error
+        except (OSError, OverflowError) as error:
+            why = reason_of(error)
+            raise ConfigError(
+                "cannot be had", field="--port", found=port, expected="1 to 65535, free", hint=why
+            ) from error
         port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
         config = uvicorn.Config(
             application(viewer, token, port), log_level="error", lifespan="off", timeout_graceful_shutdown=1
