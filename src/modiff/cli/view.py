@@ -27,8 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Reads the scan, loads the model, serves until interrupted."""
     spacing = numbers(args, "spacing")
     if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
-        hint = "pip install 'modiff[view]'"
-        raise ConfigError("needs packages that are not installed", found=", ".join(missing), hint=hint)
+        raise ConfigError("not installed", field=", ".join(missing), hint="pip install 'modiff[view]'")
 
     from modiff.io.files import Limits
     from modiff.view.scene import open_scene
