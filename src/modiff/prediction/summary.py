@@ -64,7 +64,8 @@ class Summary:
     @cached_property
     def areas(self) -> np.ndarray:
         """(N,K) pixels, or voxels, that each sample marks as each class."""
-        return self.masks.sum(tuple(range(2, self.masks.ndim)))
+        found: np.ndarray = self.masks.sum(tuple(range(2, self.masks.ndim)))
+        return found
 
     @property
     def marking(self) -> float:
