@@ -32,3 +32,9 @@ def score(samples: torch.Tensor, masks: torch.Tensor) -> tuple[float, float]:
     metric = modiff.metrics.SampleSetMetrics("standard", n=(4, 16))
     metric.update(samples, masks)
     return F.ged(distances).item(), F.hm_iou(distances).item()
+
+
+def score_arrays(samples: NDArray[np.bool_], masks: NDArray[np.uint8]) -> float:
+    """GED of plain arrays."""
+    value = modiff.metrics.ged(samples, masks)
+    return value if isinstance(value, float) else float(value.mean())
