@@ -27,31 +27,35 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 @pytest.fixture
-def lidc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with crops of a few patients in the distributed layout, and a crop of one's own."""
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with crops in the distributed layout, and images of one's own with three raters each."""
     monkeypatch.chdir(tmp_path)
-    patients = {f"LIDC-IDRI-{number:04}": 2 for number in range(6)}
-    for place, name in enumerate(("core.zip", "train-more-1.zip", "train-more-2.zip")):
-        part = dict(list(patients.items())[2 * place : 2 * place + 2])
-        write_zip(tmp_path / name, lidc_files(part if name != "core.zip" else patients, seed=place))
-    for name in ("train-more-1.zip", "train-more-2.zip"):
-        (tmp_path / name).unlink()
-    names = list(patients)
-    (tmp_path / "splits.json").write_text(json.dumps({"train": names[:3], "val": names[3:4], "test": names[4:]}))
-    write_png(tmp_path / "crop.png", np.random.default_rng(0).integers(0, 255, (16, 16), np.uint8))
+    patients = [f"LIDC-IDRI-{number:04}" for number in range(6)]
+    parts = {"core.zip": patients[:4], "train-more-1.zip": patients[4:5], "train-more-2.zip": patients[5:]}
+    for name, part in parts.items():
+        write_zip(tmp_path / name, lidc_files(dict.fromkeys(part, 2)))
+    splits = {"train": [*patients[:2], *patients[4:]], "val": patients[2:3], "test": patients[3:4]}
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    random, away = np.random.default_rng(0), np.hypot(*(np.indices((128, 128)) - 64))
+    write_png(tmp_path / "image.png", random.integers(0, 255, (16, 16), np.uint8))
+    for case in ("case-1", "case-2", "case-3"):
+        folder = tmp_path / "data" / case
+        folder.mkdir(parents=True)
+        write_png(folder / "image.png", (40 + 150 * (away < 14) + random.integers(0, 30, (128, 128))).astype(np.uint8))
+        for rater, radius in {"ann": 12, "bob": 15, "eva": 0}.items():
+            write_png(folder / f"rater-{rater}.png", away < radius)
     return tmp_path
 
 
-def test_the_tutorial_on_lidc_runs(lidc: Path) -> None:
-    assert walk(ROOT / "docs/tutorial-lidc.md", less=LESS) == [
-        "import",
-        "info",
-        "train",
-        "evaluate",
-        "report",
-        "sample",
-    ]
-    assert (lidc / "out/overlay.png").exists()
+def test_the_readmes_commands_run(reader: Path) -> None:
+    verbs = walk(ROOT / "README.md", less=LESS, python=False)
+    assert verbs == ["import", "train", "evaluate", "sample", "report", "check", "sample", "evaluate", "import"]
+    for name in ("out/overlay.png", "out/case-1/overlay.png", "runs/lidc/report.html", "check.html", "own.h5"):
+        assert (reader / name).stat().st_size > 1000
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 800
 
 
 def test_the_tutorial_on_nifti_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
