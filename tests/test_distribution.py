@@ -107,7 +107,7 @@ def test_the_image_is_made_of_what_there_is_and_its_commands_are_real() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for verb, words in re.findall(r"/data\" modiff (\w+) (.*)$", text, re.M):
         assert verb in VERBS
-        assert verb == "demo" or f"modiff {verb} {words}" in readme
+        assert verb == "demo" or f"modiff {verb} {words}" in readme, words
 
 
 def test_hooks_call_tools_that_set_up_installs() -> None:
