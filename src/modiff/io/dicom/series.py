@@ -162,9 +162,7 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
             slices = slices_among(file for file in files if file.is_file())
             files = sorted(file for file in slices if not dicom.other_kind(dicom.kind_of(file)))
     if not files:
-        raise DataError(
-            "no DICOM image in this folder", path=path, hint="Give the folder of the slices, or one image file"
-        )
+        raise DataError("no DICOM image in this folder", path=path, hint="Give the folder that holds the slices")
     return path, files
 
 
