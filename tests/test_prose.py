@@ -21,7 +21,6 @@ TICS = {
     r"\bnobody's\b": "of no rater",
     r"\b(images?|samples?|seconds?|files?|masks?|steps?|slices?|maps?|folders?|s) an? "
     r"(image|case|method|rater|slice|nodule|training|second|minute|map|patient|sample|seed)\b": "per",
-    r"\bpictures? of\b": "figure",
     r"\bcommand goes\b": "the same command resumes",
 }
 NAMES = sorted(
