@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 SMALL = "--model.unet.base 16 --model.unet.multipliers [1,1] --model.unet.attention [] --model.presence.base 8"
 LESS = {
     "train": f"{SMALL} --training.budget 8img --training.batch_size 4 --training.validation_images 2 --quiet",
-    "evaluate": "--quiet --limit 2 -n 4",
+    "evaluate": "--quiet --limit 2",
     "sample": "--quiet --steps 1 -n 8 --candidates 8",
 }
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
