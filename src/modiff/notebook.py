@@ -55,7 +55,8 @@ def grid(maps: np.ndarray, titles: Sequence[str], *, columns: int = 8) -> Figure
 
     columns = min(columns, len(maps))
     rows = -(-len(maps) // columns)
-    figure = Figure(figsize=(1.3 * columns, 1.5 * rows * maps.shape[1] / maps.shape[2]), layout="constrained")
+    height = min(max(1.5 * maps.shape[1] / maps.shape[2], 0.5), 4.0)  # readable where maps are long and thin
+    figure = Figure(figsize=(1.3 * columns, height * rows), layout="constrained")
     for place, (values, title) in enumerate(zip(maps, titles, strict=True), 1):
         axes = figure.add_subplot(rows, columns, place)
         axes.imshow(values, cmap="gray", vmin=0, vmax=1)

@@ -16,6 +16,7 @@ from modiff.data.store import StoreWriter
 from modiff.errors import ConfigError, DataError
 from modiff.prediction.predict import Predictor
 from modiff.prediction.summary import summarise
+from modiff.prediction.windows import Box
 from modiff.types import Samples
 
 pytestmark = pytest.mark.filterwarnings("ignore::modiff.prediction.predict.PredictionWarning")
@@ -67,6 +68,20 @@ def test_a_scan_is_shown_on_the_slice_with_most_marked() -> None:
     assert (summary.plot(ground).axes[0].images[0].get_array() == 0.5).all()
     with pytest.raises(DataError, match="image: has another size"):
         summary.plot(ground[:, :7])
+
+
+@pytest.mark.parametrize(
+    "where", [{"at": (50, 40, 2), "slices": 1}, {"roi": Box((5, 90, 80), ((1, 4), (10, 80), (5, 75)))}]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_volume_is_shown_within_its_box(model, data, where: dict[str, object], turned: bool) -> None:
+    volume = np.random.default_rng(0).integers(0, 200, (1, 5, 90, 80)).astype(np.uint8)
+    volume[0, 2, 40, 50] = 255
+    lies = np.array([[0, 1.0, 0, 0], [1, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]) if turned else np.diag([1, 1, 2, 1.0])
+    predictor = Predictor(model, data=spec(data | {"orientation": "LPS"})).set_image(volume, affine=lies, **where)
+    maps = predictor.sample(3).maps
+    assert predictor._shown().shape[1:] == maps.shape[3:]
+    assert predictor.plot()._repr_png_().startswith(b"\x89PNG")
 
 
 def test_samples_come_as_arrays(predictor: Predictor, image: np.ndarray) -> None:
