@@ -55,6 +55,16 @@ def test_a_picture_of_ones_own_is_sampled_and_reported(demo, tmp_path):
     assert sum(h["probability"] for h in shown) + unshown == pytest.approx(1)
 
 
+def test_quick_is_less_of_what_is_not_asked_for(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr("modiff.cli.demo._store", lambda folder, args: found.append(args) or main([]) or 1 / 0)
+    for words in ([], ["--quick"], ["--quick", "--patients", "60"]):
+        with pytest.raises(ZeroDivisionError):
+            main(["demo", "-o", str(tmp_path), *words])
+    chosen = [(args.patients, args.budget, args.n) for args in found]
+    assert chosen == [(600, None, 16), (120, "5000img", 8), (60, "5000img", 8)]
+
+
 def test_training_with_other_settings_is_refused_in_one_line(demo, capsys):
     words = ["train", "--data", str(demo / "phantom.h5"), "-o", str(demo), "--preset", "quick"]
     assert main([*words, "--training.learning_rate", "0.5"]) == 2

@@ -3,7 +3,7 @@
 The same samples per image under both protocols, with 95 % intervals by bootstrap over patients. Writes a table of
 images (CSV) and the records (JSON) as `modiff evaluate` does, and prints Markdown.
 
-    python tools/lidc_predictors.py --data lidc.h5 [-n 16] [-o FOLDER] [--into docs/metrics.md]
+    python tools/lidc_predictors.py --data lidc.h5 [-n 16] [-o FOLDER] [--into results/lidc-predictors.md]
 """
 
 from __future__ import annotations

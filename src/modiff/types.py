@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.errors import DataError
+from modiff import notebook
+from modiff.errors import DataError, counted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RaterChoice = Literal["single", "marking", "all"] | Sequence[int]
 """Whose reading a sample is: one rater drawn at random, one of those who mark something, the consensus of all, or of
@@ -184,3 +189,40 @@ class Samples:
         """Samples of equal weight from (B,N,K,H,W) maps."""
         weights = torch.full(maps.shape[:2], 1.0 / maps.shape[1], device=maps.device)
         return cls(maps, weights, marks(maps), **more)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Samples]) -> Samples:
+        """Samples of several batches with the same n and size as those of one."""
+
+        def join(name: str, owners: Sequence[Any]) -> Any:
+            values = [getattr(owner, name) for owner in owners]
+            return torch.cat(values) if isinstance(values[0], Tensor) else None
+
+        made: dict[str, Any] = {name: join(name, parts) for name in vars(parts[0]) if name != "pool"}
+        pools = [part.pool for part in parts if part.pool is not None]
+        if pools:
+            own: dict[str, Any] = {name: join(name, pools) for name in ("mean", "fractions", "marking")}
+            made["pool"] = Pool(min(pool.count for pool in pools), **own)
+        return cls(**made)
+
+    def __repr__(self) -> str:
+        images, count, *frame = self.maps.shape
+        size = "×".join(map(str, frame[1:]))
+        marking = f"{int(self.present.sum())} of {images * count} mark something"
+        said = [counted(images, "image"), f"{counted(count, 'sample')} each", counted(frame[0], "class"), size, marking]
+        return f"Samples({', '.join(said)})"
+
+    def _repr_html_(self) -> str:
+        return notebook.card("Samples", {"": repr(self)[8:-1]}, self.plot())
+
+    def numpy(self) -> dict[str, np.ndarray]:
+        """maps, weights, present and, where they are known, raters and presence, as arrays."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+
+    def plot(self, item: int = 0, *, most: int = 16) -> Figure:
+        """The maps of one image's first samples: the probability of any class, of a scan on its middle slice."""
+        maps = self.maps[item, :most].detach().cpu().float().sum(1).clamp(0, 1)
+        maps = maps if maps.ndim == 3 else maps[:, maps.shape[1] // 2]
+        weights = self.weights[item].tolist()
+        return notebook.grid(maps.numpy(), [f"{i}: {100 * weights[i]:.0f} %" for i in range(len(maps))])

@@ -50,6 +50,7 @@ VERBS = {
     "evaluate": "evaluate {run} --data {store} -n 2 --steps 2 -o {out}",
     "evaluate files": "evaluate {samples} --truth {raters} -n 2 -o {out}",
     "report": "report {run} -o {out}",
+    "publish": "publish {run} {out}",
     "check": "check {store} --html {out}",
     "info": "info {store} --contact-sheet {out}.png",
     "import": "import phantom --patients 12 -o {out}",

@@ -255,3 +255,21 @@ def test_files_given_marks_count_their_marking_samples_only(command):
     samples_as_raters("out", "truth/p1")
     assert command("evaluate", "out", "--truth", "truth", "-o", "scores", "-n", 4, "--given", "marks") == 0
     assert read_result(Path("scores/all-given-marks.json")).strata["all"]["images"] == 1
+
+
+@pytest.mark.parametrize("end", [".png", "-t1.png"])
+def test_the_image_in_the_layout_of_an_import_is_not_a_rater(command, capsys, end: str) -> None:
+    Path("data/p1").mkdir(parents=True)
+    picture(f"data/p1/image{end}")
+    command("sample", "discs", f"data/p1/image{end}", "-n", "3", "-o", "out", "--quiet")
+    samples_as_raters("out", "alone")
+    for path in Path("alone").iterdir():
+        shutil.copy(path, f"data/p1/rater-{path.name}")
+    for truth in ("alone", "data/p1", "data"):
+        assert command("evaluate", "out", "--truth", truth, "-o", f"scores-{Path(truth).name}", "--quiet") == 0
+    assert "passed over" in capsys.readouterr().out
+    found = {name: read_result(next(Path(f"scores-{name}").glob("*.json"))).results for name in ("alone", "p1", "data")}
+    values = {name: [(r.metric, r.n, r.value) for r in results] for name, results in found.items()}
+    assert values["alone"] == values["p1"] == values["data"]
+    picture("data/p1/extra.png")  # not a name of this layout: nothing is passed over
+    assert command("evaluate", "out", "--truth", "data/p1", "--quiet") == 2

@@ -298,7 +298,7 @@ def test_a_folder_without_weights_does_not_hide_a_packaged_model(trained, tmp_pa
     assert packaged.folder != tmp_path / "lidc"
     assert "the packaged model lidc is used" in caplog.text
     assert cli.main(["evaluate", "lidc", "--data", "missing.h5"]) == 2
-    assert "-o: a packaged model has no folder to write to" in capsys.readouterr().err
+    assert "-o: a packaged model, or a hub's, has no folder to write to" in capsys.readouterr().err
     publish(trained, tmp_path / "lidc", card={})  # with weights the folder is meant
     assert load_model("lidc").folder == Path("lidc")
 

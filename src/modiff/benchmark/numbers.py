@@ -1,7 +1,7 @@
 """Every number of a benchmark: one per row of methods, group, protocol, threshold, selection, metric and n.
 
 A number is the mean over images of each image's mean over the seeds; its interval is by bootstrap over patients, and
-the range over seeds stands beside it. What is best in a column of a table is compared with every other row on the same
+it is given with the range over seeds. What is best in a column of a table is compared with every other row on the same
 images, by intervals that hold for all pairs of rows at once.
 """
 

@@ -30,8 +30,11 @@ def _is_model(source: str, *, stored: bool) -> bool:
     stored: --data is given, so that a folder that is not a run but has a packaged model's name is not read as samples.
     """
     from modiff.evaluation.predictions import FORMATS
+    from modiff.methods.hub import PREFIX
     from modiff.methods.run_folder import CONFIG, WEIGHTS, packaged_models
 
+    if source.startswith(PREFIX):
+        return True
     path = Path(source)
     packaged = packaged_models()
     if path.exists():
@@ -75,7 +78,7 @@ def _of_model(args: argparse.Namespace) -> Path | None:
     loaded = load_model(args.source)
     folder = args.output or (Path(args.source) / FOLDER if loaded.folder == Path(args.source) else None)
     if folder is None:
-        raise ConfigError("a packaged model has no folder to write to", field="-o", expected="a folder")
+        raise ConfigError("a packaged model, or a hub's, has no folder to write to", field="-o", expected="a folder")
     split = split_to_score(loaded, given["data"], args.split, given.get("fold", "own"))
     images = load(given["data"], split)
     with processes.started_by_torchrun(choose_device(given.get("device", "auto"), field="--device")) as device:

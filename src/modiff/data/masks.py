@@ -12,7 +12,7 @@ import numpy as np
 from modiff.errors import ConfigError, DataError
 from modiff.io.volume import Volume
 
-SCALES = (1, 255, 65535)  # what foreground is called beside 0: they may stand beside each other, whatever the type
+SCALES = (1, 255, 65535)  # what foreground is called beside 0: they may occur together, whatever the type
 ROUNDING = 1e-3  # by how much a header's scale factor moves whole numbers, beside single precision's own rounding
 _SINGLE = 1e-6
 _NEAR = 0.15  # of full scale: how far from black and white JPEG and interpolation leave most values of a mask
@@ -48,7 +48,7 @@ class Notes:
 class Foreground:
     """The foreground value of masks of one class: files that hold 0 and one other number, of any type and sign.
 
-    1, 255 and 65535 may stand beside each other in a set of files. Any other value is a guess; beside another
+    1, 255 and 65535 may occur together in a set of files. Any other value is a guess; beside another
     foreground value it may be another class, and the set is refused. seen: foreground value -> its files, each once
     however often it is read.
     """

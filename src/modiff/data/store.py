@@ -10,17 +10,21 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
+from modiff import notebook
 from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
 from modiff.io.files import Limits, check_file_output, guarded, guarding, located, replacing, sweep, told, workers
 from modiff.io.hdf5 import open_hdf5
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _CHANGED = "damaged, or changed since it was written"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -114,6 +118,28 @@ class Store(AbstractContextManager["Store"]):
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, {len(self)} images {self.shape}, {len(self.info.raters)} raters)"
+
+    def _repr_html_(self) -> str:
+        info = self.info
+        facts = {
+            "images": f"{len(self)} of {len(set(self.patients.tolist()))} patients, {'×'.join(map(str, self.shape))}",
+            "splits": ", ".join(f"{name} {int((self.splits == name).sum())}" for name in self.split_names()),
+            "raters": ", ".join(info.raters),
+            "classes": ", ".join(info.classes),
+            "licence": info.licence,
+        }
+        return notebook.card(f"Store {self.path.name}", facts, self.plot(range(min(4, len(self)))))
+
+    def plot(self, rows: int | Sequence[int] = 0) -> Figure:
+        """Images with every rater's outlines, the whole and close by what is marked: one line per row of the store."""
+        from modiff.viz.figures import contact_sheet, everyones_outlines
+
+        numbers = [rows] if isinstance(rows, int | np.integer) else [*rows]
+        cells = [
+            everyones_outlines(self.image(row)[0], self.masks(row), (str(self.cases[row]), "close-up"))
+            for row in map(int, numbers)
+        ]
+        return notebook.displayed(contact_sheet(cells, inches=1.6))
 
     def split_names(self) -> tuple[str, ...]:
         """The splits there are: train, val and test first, others in the order of the alphabet."""

@@ -5,7 +5,7 @@ DistributedSampler would repeat images until all processes have equally many, an
 
 Rows in progress are appended to a file as they come, so that the same command resumes. The first line says what the
 rows are of; rows of another model, data set or setting are never mixed in. Each process appends to a file of its own;
-whoever resumes reads them all.
+a process that resumes reads them all.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ A case holds several maps: samples where predictions are read, raters where the 
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -199,7 +200,8 @@ class FolderMaps(MapSource):
     """A folder whose sub-folders, at any depth, are cases: their path is the case, their files its maps by name.
 
     Of a folder that `modiff sample` wrote only the samples are maps. A folder with samples.npz is that file; any other
-    NPZ is a case by its own name. one_case: a folder that holds nothing but maps is one case, named as the folder.
+    NPZ is a case by its own name. one_case: a folder that holds nothing but maps is one case, named as the folder;
+    and `image` or `image-NAME` beside `rater-NAME`, the layout of `modiff import folder`, is not a map.
     """
 
     def __init__(self, path: Path, limits: Limits = LIMITS, *, one_case: bool = False) -> None:
@@ -208,8 +210,12 @@ class FolderMaps(MapSource):
         self._files: dict[str, dict[str, Path]] = {}
         self._npz: dict[str, Path] = {}
         others: list[str] = []
+        passed: list[str] = []  # images beside raters' files
         for folder, _, paths in walk(path):
             files = [file.name for file in paths]
+            if one_case and (images := _images_beside_raters(files)):
+                passed += [str((folder / name).relative_to(path)) for name in images]
+                files = [name for name in files if name not in images]
             self._add_folder(folder, files)
             others += files[: 4 - len(others)]
         named = self._files.get(self._case(path), {})  # a folder inside this one may have its name
@@ -218,6 +224,9 @@ class FolderMaps(MapSource):
             raise DataError("files outside a case's folder", path=next(iter(own.values())), expected=FORMATS)
         if own:
             self.notes = (f"the files in {path} are taken for one case of the raters {', '.join(own)}",)
+        if passed:
+            more = f" and {len(passed) - 1} more" if len(passed) > 1 else ""
+            self.notes += (f"{passed[0]}{more} beside raters' files: an image, passed over",)
         self.cases = self._named([*self._files, *self._npz, *self.sampled], ", ".join(others) or "an empty folder")
 
     def _case(self, folder: Path) -> str:
@@ -295,6 +304,13 @@ class FolderMaps(MapSource):
             return len(self._files[case])
         with NpzMaps(self._npz[case], self._limits, case) as npz:
             return npz.count(case)
+
+
+def _images_beside_raters(files: Sequence[str]) -> list[str]:
+    """Files `image…` of a folder whose other files are all `rater-…`; else none: a rater may be called image."""
+    images = [name for name in files if re.match(r"image[.-]", name)]
+    raters = [name for name in files if name not in images]
+    return images if raters and all(name.startswith("rater-") for name in raters) else []
 
 
 def open_maps(path: str | Path, limits: Limits = LIMITS, *, one_case: bool = False) -> MapSource:

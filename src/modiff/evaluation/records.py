@@ -1,7 +1,7 @@
 """The numbers of an evaluation: a table of images with its CSV, and the tidy records of it with their JSON.
 
 A record is one measured number with everything that is needed to read it. Whatever prints, plots or compares results
-reads these records and tables and nothing else. Nothing here knows models: whoever scores samples (a trained model, or
+reads these records and tables and nothing else. Nothing here knows models: what scores samples (a trained model, or
 files that another program made) fills an `ImageTable` and gets the same CSV, strata, intervals and records.
 """
 

@@ -253,7 +253,10 @@ class Values:
             raise _wrong(raw, "mask values that are not whole", None, at=array % 1 != 0)
         wrong = (array < 0) | (array > highest)
         if wrong.any():
-            raise _wrong(raw, "mask values", f"the value {array[wrong][0]:g}", f"0 to {highest}", at=wrong)
+            # Next to an image a mask's 255 is a value like others: the first wrong one need not be the image's.
+            image = next((name for name in raw.names if name.startswith("image")), None)
+            hint = f"{image} is read as a mask; call the masks beside an image rater-NAME" if image else ""
+            raise _wrong(raw, "mask values", f"the value {array[wrong][0]:g}", f"0 to {highest}", at=wrong, hint=hint)
         if array.shape[1] != self.classes:
             return np.concatenate([array == kind for kind in range(1, self.classes + 1)], axis=1)
         marked = array != 0

@@ -28,6 +28,7 @@ from modiff.errors import CheckpointError, ConfigError, DataError, counted
 from modiff.io import checksum
 from modiff.io.files import regular, sha256_of, to_disk, told, write_bytes, write_text
 from modiff.io.text import read_json_text
+from modiff.methods import hub
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import build
 from modiff.methods.weights import check_weights, count, load_weights, read_header
@@ -230,8 +231,10 @@ def packaged_models() -> list[str]:
 
 
 def model_folder(path_or_name: str | Path) -> Path:
-    """A run or published folder, or a packaged model's: a folder of that name is meant only if it holds weights, and
-    the log says where one is passed over."""
+    """A run or published folder, a packaged model's, or a hub's (`hf:OWNER/NAME`): a folder of a packaged model's name
+    is meant only if it holds weights, and the log says where one is passed over."""
+    if str(path_or_name).startswith(hub.PREFIX):
+        return hub.fetched(str(path_or_name), (WEIGHTS, CONFIG, DATA, CARD))
     path, packaged = Path(path_or_name), str(path_or_name) in packaged_models()
     if path.is_dir() and (not packaged or (path / WEIGHTS).is_file()):
         return path

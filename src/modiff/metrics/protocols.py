@@ -158,4 +158,5 @@ class SampleSet:
         """What `compute` gives, computed when `key` is first asked for."""
         if key not in self._found:
             self._found[key] = compute()
-        return self._found[key]
+        found: T = self._found[key]
+        return found

@@ -95,7 +95,8 @@ def _of_mean_map(name: str, title: str, better: bool) -> Metric:
     """A metric of the samples' mean map and the raters' mean label, by its function's name in `functional`."""
 
     def compute(view: View, protocol: Protocol) -> Tensor:
-        return getattr(M.functional, name)(view.maps, view.masks, read=view.read, weights=view.weights)
+        found: Tensor = getattr(M.functional, name)(view.maps, view.masks, read=view.read, weights=view.weights)
+        return found
 
     return _metric(name, title, better, compute, of_maps=True)
 

@@ -6,16 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from modiff import notebook
 from modiff.config.evaluation import DISTINCT
 from modiff.errors import ConfigError, DataError
 from modiff.prediction.hypotheses import Hypothesis, Overlaps, group
 from modiff.types import Samples
+from modiff.viz.figures import COLOURS, CloseUp, Contour, close_up, contact_sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of areas and volumes
 _UNITS = {"area_px": "px", "area_mm2": "mm²", "volume_mm3": "mm³"}  # what sizes are called in JSON, and in words
@@ -55,6 +61,45 @@ class Summary:
     voxel_mm3: float | None = None
     candidates: int | None = None
 
+    def __repr__(self) -> str:
+        found = (f"{percent(one.probability)} {self.size_text(one)}" for one in self.hypotheses)
+        return f"Summary(presence {percent(self.presence)}, {len(self.masks)} samples; {'; '.join(found)})"
+
+    def _repr_html_(self) -> str:
+        return self.card("Summary")
+
+    def card(self, title: str, image: np.ndarray | None = None) -> str:
+        """HTML: what the samples say together, and `plot`."""
+        facts = {"a rater marks anything": f"{percent(self.presence)} (from the {self.presence_from})"}
+        if self.agreement is not None:
+            facts["agreement of two samples (mean IoU)"] = f"{self.agreement:.2f}"
+        for number, one in enumerate(self.hypotheses, 1):
+            facts[f"hypothesis {number}"] = f"{percent(one.probability)}: {self.size_text(one)}"
+        return notebook.card(title, facts, self.plot(image))
+
+    def plot(self, image: np.ndarray | None = None) -> Figure:
+        """Mean map, uncertainty, and each hypothesis with its probability and size; of a scan on its key slice.
+
+        image: (H,W) or (C,H,W) in [0,1], of a scan (…,z,H,W), to draw on; by default black.
+        """
+        z = () if self.entropy.ndim == 2 else (self.key_slice(),)
+        cut = (Ellipsis, *z, slice(None), slice(None))
+        mean, entropy = self.mean[cut], self.entropy[cut]
+        ground = np.zeros_like(entropy) if image is None else np.asarray(image, dtype=np.float32)[cut]
+        if ground.shape[-2:] != entropy.shape:
+            raise DataError("has another size", field="image", found=ground.shape, expected=entropy.shape)
+        close = CloseUp(ground, close_up(np.asarray(self.masks[cut].any((0, 1))), least=32))
+        first = [
+            close.whole(title="image" if image is not None else "close-up"),
+            close.probability(np.clip(mean.sum(0), 0, 1), "mean map"),
+            close.heat(entropy, math.log2(len(mean) + 1), "uncertainty"),
+        ]
+        second, colours = [], cycle(COLOURS)
+        for one in self.hypotheses[:8]:
+            outline = () if one.nothing else (Contour(one.mask[cut], next(colours)),)
+            second.append(close.contours(*outline, title=f"{percent(one.probability)} {self.size_text(one)}"))
+        return notebook.displayed(contact_sheet([first, second], inches=1.7))
+
     @property
     def set_weights(self) -> np.ndarray:
         """(N,) of the samples as a set that is scored: equal ones of a representative set."""
@@ -64,7 +109,8 @@ class Summary:
     @cached_property
     def areas(self) -> np.ndarray:
         """(N,K) pixels, or voxels, that each sample marks as each class."""
-        return self.masks.sum(tuple(range(2, self.masks.ndim)))
+        found: np.ndarray = self.masks.sum(tuple(range(2, self.masks.ndim)))
+        return found
 
     @property
     def marking(self) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from modiff.config.fields import merged, setting
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
+from modiff.errors import counted
 
 _LOOKED_AT = 200  # training images whose masks are measured
 _PATCHES = 16, 32  # along a window about a prompt, or a whole image, to aim at
@@ -93,7 +94,7 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
     batch = batch or (32 if patches <= 24 else 16)
     images = images or min(max(_PASSES * facts.images, _BUDGET[0]), _BUDGET[1])
     steps, looked = images // batch, window or side
-    many = f"{facts.images:,} images, {facts.classes} class{'es' * (facts.classes > 1)}"
+    many = f"{counted(facts.images, 'image', ',')}, {counted(facts.classes, 'class')}"
     who = "slots are not persons" if facts.exchangeable else "persons are known"
     each = max(min(stem, 2), _power(looked / 64, up=True))
     short = steps < 3000
@@ -107,7 +108,7 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
         ),
         ("model.unet.stem", stem, why_stem),
         ("model.unet.attention", [4 * stem], "at the coarsest of three levels"),
-        ("model.unet.base", base, f"{many}, {patches} patches a side"),
+        ("model.unet.base", base, f"{many}, {patches} patches per side"),
         (
             "model.mca.enabled",
             (window or side) <= _ATTENDED,
@@ -117,8 +118,12 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
         ("model.presence.stem", each, f"at most 64 patches along {looked} pixels"),
         ("model.presence.base", 24 if facts.images >= _LARGE else 16, f"{facts.images:,} images"),
         ("model.presence.single_share", 0.75 if facts.raters > 1 else 1.0, _count(facts.raters, "rater") + f", {who}"),
-        ("training.budget", f"{images}img", f"{images / facts.images:,.0f} passes over {facts.images:,} images"),
-        ("training.batch_size", batch, f"{patches}×{patches} patches an image"),
+        (
+            "training.budget",
+            f"{images}img",
+            f"{images / facts.images:,.0f} passes over {counted(facts.images, 'image', ',')}",
+        ),
+        ("training.batch_size", batch, f"{patches}×{patches} patches per image"),
         ("training.learning_rate", 2e-3 if base == 32 == batch else 1e-3, f"width {base}, batches of {batch}"),
         ("training.warmup", 50 if short else 100, f"{steps:,} steps"),
         ("training.ema_decay", 0.995 if short else 0.999, f"{steps:,} steps"),

@@ -191,14 +191,16 @@ class Folder(Importer[Item]):
             found = f"no mask of {', '.join(absent)}"
             raise DataError("missing masks", path=self.root, field=item.case, found=found, hint=hint)
         if not readers:
-            raise DataError("a case that nobody read", path=self.root, field=item.case)
+            hint = "Masks are named rater-NAME, or --mask says how, such as --mask '{case}/mask_{rater}'."
+            raise DataError("no masks", path=self.root, field=item.case, hint=hint)
         return np.array([name in readers for name in self.raters])
 
     def stored(self, item: Item) -> Volume:
         """All channels on one grid, as the files have them."""
         if not item.channels:
             mask, found = next(iter(item.masks.values())), f"only masks of {', '.join(item.masks)}"
-            raise DataError("masks without an image", path=mask, field=item.case, found=found)
+            hint = "Images are named image, or --image says how; what fits --mask too is a mask."
+            raise DataError("masks without an image", path=mask, field=item.case, found=found, hint=hint)
         parts = {name: self.opened(item, path, self.limits) for name, path in sorted(item.channels.items())}
         first = next(iter(parts.values()))
         for name, grid in parts.items():

@@ -90,7 +90,7 @@ class LidcPng(Importer[Crop]):
         self.items, self.raters = find_crops(self.sources)
 
     def describe(self) -> StoreInfo:
-        """As whoever made the crops left them; --centre changes what can be said of their values."""
+        """As the crops' makers left them; --centre changes what can be said of their values."""
         centre, known = self.args.centre, dict[str, str]()
         for source in self.sources:
             known[free_name(source.path.resolve().name, known)] = source.sha256()

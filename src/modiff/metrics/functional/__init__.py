@@ -3,7 +3,6 @@
 Shapes everywhere: samples (B,N,K,H,W), masks (B,R,K,H,W), read (B,R) or None, K foreground classes.
 """
 
-# ruff: noqa: F401  what is imported here is what the package offers
 from modiff.metrics.functional.maps import (
     QUBIQ_LEVELS,
     NccResult,
@@ -40,3 +39,40 @@ from modiff.metrics.functional.sets import (
     sample_diversity,
     surface_distances,
 )
+
+__all__ = [
+    "QUBIQ_LEVELS",
+    "CollectiveInsight",
+    "NccResult",
+    "PairwiseDistances",
+    "Presence",
+    "SurfaceDistances",
+    "average_surface_distance",
+    "best_dice",
+    "brier",
+    "calibration_bins",
+    "calibration_gaps",
+    "collective_insight",
+    "dmax",
+    "expected_calibration_error",
+    "ged",
+    "hd95",
+    "hm_iou",
+    "iid_reference",
+    "majority_vote",
+    "ncc",
+    "ncc_result",
+    "pairwise_iou",
+    "pooled_calibration_error",
+    "presence_bins",
+    "presence_calibration_error",
+    "presence_fractions",
+    "presence_gaps",
+    "rater_diversity",
+    "sample_diversity",
+    "soft_dice",
+    "surface_distances",
+    "uncertainty_auroc",
+    "uncertainty_map",
+    "uncertainty_ncc",
+]

@@ -68,7 +68,8 @@ def uncertainty_map(mean: Tensor, kind: Uncertainty = "variance") -> Tensor:
     if kind != "entropy":
         raise MetricError("no such uncertainty", field="kind", found=kind, expected="variance or entropy")
     everything = torch.cat([(1 - mean.sum(1, keepdim=True)).clamp(min=0), mean], 1)
-    return torch.special.entr(everything).sum(1)
+    entropy: Tensor = torch.special.entr(everything)
+    return entropy.sum(1)
 
 
 def uncertainty_ncc(

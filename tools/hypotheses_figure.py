@@ -1,6 +1,8 @@
-"""The picture of the README, from a run of `modiff demo`: test cases with raters, samples, mean map and uncertainty.
+"""The figure of the README: test images with their raters, and the model's hypotheses with their probabilities.
 
-python tools/demo_picture.py runs/demo [-o docs/img/demo.png]
+python tools/hypotheses_figure.py lidc lidc.h5 [-o docs/img/hypotheses.png]
+
+Of LIDC-IDRI crops the figure is a derivative: name the data's authors and licence (CC BY 3.0) beside it.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 import modiff
-from modiff.prediction.summary import Summary
+from modiff.prediction.summary import Summary, percent
 from modiff.viz.figures import SAMPLE, Cell, CloseUp, close_up, contact_sheet, encoded
 
-SAMPLES, SHOWN = 16, 8  # drawn, and shown one by one
-SMALLEST = 30  # pixels of a rater's mask: outlines that can be told apart on a small picture
+SAMPLES, SHOWN, DISTINCT = 128, 8, 1.0  # drawn; hypotheses that are shown; pixels between their outlines
+SMALLEST = 60  # pixels of a rater's mask: outlines that can be told apart on a small picture
 GREYS, HUES = 48, 208  # of the PNG's palette: the picture travels with the repository
 
 
@@ -38,17 +40,17 @@ def choose(store: modiff.Store) -> list[int]:
 
 
 def cells(store: modiff.Store, row: int, image: np.ndarray, summary: Summary) -> list[list[Cell]]:
-    """Two lines: the image, its raters, their mean, the model's mean map and uncertainty; and the samples."""
+    """Two lines: the image, its raters and the mean map; and eight hypotheses, each with its probability."""
     masks, read = store.masks(row)[:, None] > 0, store.read[row]
     close = CloseUp(image[0], close_up(masks.any((0, 1)) | summary.masks.any((0, 1))))
+    raters = close.raters(masks, read, [f"rater {i + 1}" for i in range(len(masks))])
     maps = [
         close.probability(masks[read].mean((0, 1)), "mean of raters"),
-        close.probability(summary.mean[0], "mean of samples"),
+        close.probability(summary.mean[0], "mean of the model"),
         close.heat(summary.entropy, 1.0, "uncertainty"),
     ]
-    raters = close.raters(masks, read, [f"rater {i + 1}" for i in range(len(masks))])
-    samples = [close.outlined(mask, SAMPLE, f"sample {i + 1}") for i, mask in enumerate(summary.masks[:SHOWN])]
-    return [[close.whole(), *raters, *maps], samples]
+    shown = [close.outlined(one.mask, SAMPLE, percent(one.probability)) for one in summary.hypotheses[:SHOWN]]
+    return [[close.whole(), *raters, *maps], shown]
 
 
 def shrink(picture: bytes) -> Image.Image:
@@ -70,21 +72,22 @@ def shrink(picture: bytes) -> Image.Image:
 
 
 def main() -> None:
-    """Draws the picture."""
+    """Draws the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a run folder of `modiff demo`")
-    parser.add_argument("-o", dest="output", type=Path, default=Path("docs/img/demo.png"))
+    parser.add_argument("model", help="a run folder, or a packaged model's name")
+    parser.add_argument("data", type=Path, help="a store")
+    parser.add_argument("-o", dest="output", type=Path, default=Path("docs/img/hypotheses.png"))
     args = parser.parse_args()
-    predictor = modiff.Predictor(modiff.load_model(args.run))
+    predictor = modiff.Predictor(modiff.load_model(args.model))
     lines: list[list[Cell]] = []
-    with modiff.Store.open(args.run / "phantom.h5") as store:
+    with modiff.Store.open(args.data) as store:
         for row in choose(store):
             predictor.set_image(store.image(row), case=str(store.cases[row]), intensity="ready")
             predictor.sample(n=SAMPLES, seed=0)
             assert predictor.plan is not None
             assert predictor.values is not None
             seen = predictor.values.cut(0, predictor.plan.windows[0])
-            lines += cells(store, row, seen, predictor.summary())
+            lines += cells(store, row, seen, predictor.summary(distinct=DISTINCT))
     shrink(encoded(contact_sheet(lines, inches=1.2))).save(args.output, optimize=True)
     print(f"{args.output}: {args.output.stat().st_size // 1000} kB")
 
