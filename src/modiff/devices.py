@@ -1,12 +1,22 @@
-"""Which device computes, and how it is called."""
+"""Which device computes, how it is called, and what is kept on it."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, wraps
+from threading import local
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
 from modiff.errors import ConfigError
+
+_Arguments = ParamSpec("_Arguments")
+_Made = TypeVar("_Made")
+_used = local()  # by the graph that this thread captures, if any
 
 
 def choose_device(name: str | torch.device, *, field: str = "device") -> torch.device:
@@ -42,3 +52,39 @@ def automatic_precision(device: torch.device) -> str:
     else:
         native = device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
     return "bf16-mixed" if native else "32-true"
+
+
+@contextmanager
+def constants_used() -> Iterator[list[Any]]:
+    """Collects the constants that a CUDA graph is captured with: it reads their memory for as long as it lives."""
+    _used.constants = found = list[Any]()
+    try:
+        yield found
+    finally:
+        del _used.constants
+
+
+def constant(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
+    """Keeps what a function made of its last 32 arguments: tensors on a device, never to be changed."""
+
+    @lru_cache(maxsize=32)
+    @torch.inference_mode(False)  # kept for training too, which may not save inference tensors
+    def made(*args: _Arguments.args, **more: _Arguments.kwargs) -> _Made:
+        if hasattr(_used, "constants"):  # its memory would be the graph's, its values there after a replay only
+            raise RuntimeError("a constant is made while a graph is captured")
+        return make(*args, **more)
+
+    @wraps(make)
+    def get(*args: _Arguments.args, **more: _Arguments.kwargs) -> _Made:
+        value: _Made = made(*args, **more)  # type: ignore[arg-type]
+        if hasattr(_used, "constants"):
+            _used.constants.append(value)
+        return value
+
+    return get
+
+
+@constant
+def numbers_on(device: torch.device, *values: float) -> Tensor:
+    """Some numbers as a tensor; without this each use would wait for the device."""
+    return torch.tensor(values, device=device)

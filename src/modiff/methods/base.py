@@ -65,7 +65,8 @@ class Segmenter(nn.Module, ABC):
     Attributes: data: what it was built for; channels C, classes K (foreground) and raters R are its counts. stride:
     images are padded to multiples of this. default_steps: network evaluations per sample where `steps` is not given.
     stepwise: it samples in steps, whose number `sample` takes. draws_panels: it takes other `raters` than "single".
-    places_noise: it takes `origin`. on_drawn: where set, is told during
+    places_noise: it takes `origin`. fixed_shapes: where set, shapes in `training_loss` depend on no values, as a CUDA
+    graph needs it. on_drawn: where set, is told during
     `sample` how many more samples are finished, by methods whose samples take time.
     """
 
@@ -74,6 +75,7 @@ class Segmenter(nn.Module, ABC):
     stepwise: ClassVar[bool] = False
     draws_panels: ClassVar[bool] = False
     places_noise: ClassVar[bool] = False
+    fixed_shapes: bool = False
     on_drawn: Callable[[int], None] | None = None
 
     @property
