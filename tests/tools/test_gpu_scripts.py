@@ -119,7 +119,7 @@ def test_scores_go_on_after_the_images_that_were_done(rehearsal, store, tmp_path
                 raise stages.TimeOver
 
     args = argparse.Namespace(data=store, ns=(2,), threshold=(), metrics=("ged",), limit=2, device="cpu", score_batch=1)
-    args.select = None
+    args.select, args.precision = None, "32-true"
     with pytest.raises(stages.TimeOver):
         stages.scored(model, args, tmp_path / "scores", (1,), Once())
     with pytest.raises(stages.TimeOver):  # it starts at the one image that is done

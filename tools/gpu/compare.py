@@ -164,7 +164,8 @@ def show(rows: list[dict[str, Any]], output: Path) -> None:
     write_text(output / FIGURES, text.getvalue())
     for row in rows:
         what = f"{row['method']} {row['metric']}{row['n']} {row['protocol']} {row['select']}, {row['images']} images"
-        print(f"{what}: {row['value']:.3f} ({row['low']} to {row['high']}), trained on {row['trained_on']:,} images")
+        interval = "" if row["low"] is None else f" ({row['low']:.3f} to {row['high']:.3f})"
+        print(f"{what}: {row['value']:.3f}{interval}, trained on {row['trained_on']:,} images")
     return None
 
 
@@ -191,7 +192,7 @@ def main() -> int:
     args = parser().parse_args()
     from modiff.errors import ModiffError
 
-    status = 0
+    status, end = 0, "all done"
     try:
         comparison = Comparison(args)
         try:
@@ -199,7 +200,8 @@ def main() -> int:
             for limit in sorted(args.limits):
                 comparison.score(limit)
         except stages.TimeOver:
-            status = 0 if comparison.deadline.passed >= comparison.all_over else stages.UNFINISHED
+            over = comparison.deadline.passed >= comparison.all_over - stages.RESERVE  # no training begins in that
+            status, end = (0, "the total time is spent") if over else (stages.UNFINISHED, "the same command resumes")
         finally:
             comparison.account()
         show(comparison.figures(), args.output)
@@ -211,7 +213,7 @@ def main() -> int:
         return 130
     if comparison.failed:
         print(f"failed: {', '.join(comparison.failed)}")
-    print("the same command resumes" if status else "the total time is spent, or all is done")
+    print(end)
     return status or (1 if comparison.failed else 0)
 
 

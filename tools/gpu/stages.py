@@ -52,7 +52,10 @@ def options(parser: argparse.ArgumentParser, *, ns: tuple[int, ...], example: st
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
-        "--precision", choices=("auto", "32-true", "bf16-mixed"), default="auto", help="auto: bf16 on recent GPUs"
+        "--precision",
+        choices=("auto", "32-true", "bf16-mixed"),
+        default="auto",
+        help="of training and samples; auto: bf16 on recent GPUs",
     )
     parser.add_argument("-n", dest="ns", nargs="+", type=int, default=ns, help=f"samples per image ({_list(ns)})")
     parser.add_argument("--threshold", nargs="+", type=float, default=(0.5, 0.9), help="besides the protocols' own")
@@ -136,11 +139,14 @@ def trained(config: RunConfig, args: argparse.Namespace, folder: Path, deadline:
 def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int | None, ...], until: Deadline) -> None:
     """Scores the test split, a file for each number of steps, resuming where an earlier start stopped."""
     from modiff.data.loading import load
+    from modiff.devices import automatic_precision, choose_device
     from modiff.evaluation.evaluate import evaluate_to_folder
     from modiff.evaluation.records import read_result
     from modiff.methods.run_folder import load_model
 
     loaded, images = load_model(model), load(args.data, "test")
+    automatic = automatic_precision(choose_device(device_name(args)))
+    precision = automatic if args.precision == "auto" else args.precision
     for number in steps:
         chosen = settings(args, number)
         target = folder / f"{chosen.name('test')}.json"
@@ -157,6 +163,7 @@ def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int
             model_name=str(model),
             device=device_name(args),
             batch_size=args.score_batch,
+            precision=precision,
             progress=until.check,
         )
         print(f"{target.name}: {summary(read_result(written))}", flush=True)

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from modiff.methods.run_folder import LoadedModel
 
 FOLDER = "evaluation"  # of a run folder
+Precision = Literal["32-true", "bf16-mixed"]  # as training has it, of the networks that draw samples
+FULL: Precision = "32-true"
 
 Progress = Callable[[int, int], None]
 
@@ -52,6 +54,7 @@ def evaluate(
     split: str,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
+    precision: Precision = FULL,
     resume: PartialRows | None = None,
     progress: Progress = lambda done, total: None,
 ) -> ImageTable:
@@ -59,10 +62,12 @@ def evaluate(
 
     Sample i of a case is a function of (weights, image, settings.seed, i): rows depend neither on the batch size nor on
     the number of processes, which share the images, each scored once. With `resume`, finished rows are kept on disk
-    and an interrupted evaluation resumes. progress: called with (images done, images in all) by this process.
+    and an interrupted evaluation resumes. precision: of the networks' products. progress: called with (images done,
+    images in all) by this process.
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
-    source = ModelSamples(model, images, settings, torch.device(device), batch_size or 0)
+    bf16 = precision != FULL
+    source = ModelSamples(model, images, settings, torch.device(device), batch_size or 0, bf16=bf16)
     finished: dict[str, Row] = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
     left = [row for row in source.rows if images.cases[row] not in finished]
     mine = left[processes.rank() :: processes.count()]  # every row is scored by exactly one process
@@ -140,12 +145,14 @@ def evaluate_to_folder(
     model_name: str,
     device: torch.device | str = "cpu",
     restart: bool = False,
+    precision: Precision = FULL,
     **how: Any,
 ) -> Path:
     """Evaluates a model and writes <name>.csv and <name>.json to `folder`; an interrupted evaluation resumes.
 
     Returns the JSON. images: the split, in memory; data: the store it is of. The name is `settings.name(split)`.
-    restart: throw away what an interrupted evaluation left. how: batch_size and progress of `evaluate`. Every process
+    restart: throw away what an interrupted evaluation left. precision: of the networks; the result's notes say where it
+    is not float32. how: batch_size and progress of `evaluate`. Every process
     calls this; the first one writes.
     Raises DataError where the model does not fit the images or another process works in the folder, CheckpointError
     where an unfinished evaluation is of another model, data set or setting.
@@ -156,6 +163,10 @@ def evaluate_to_folder(
     model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, loaded.config)}
     store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
     identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split, "device": device.type}
+    if precision != FULL:
+        identity["precision"] = precision
+        said.append(f"the networks computed in bfloat16 (--precision {precision})")
+    how["precision"] = precision
     resume = PartialRows(target, identity | settings.to_dict())
     with processes.alone_in(target.parent):
         if restart:
