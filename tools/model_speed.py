@@ -1,10 +1,10 @@
 """Speed and memory of MoDiff: training images per second, and seconds for 16 samples of one 128×128 image.
 
 Training goes through `modiff.training.loop.train` on simulated images: a step is batch, loss, backward, clipping,
-optimiser, moving average and log. Each figure is the median over steps (or draws; on a GPU over ten steps each) after warm-up; each configuration
-runs in a process of its own, whose peak memory is reported. With MCA and LDF as the preset has them and both off; on
-whole images (crop 0, window 0) and on the preset's own squares. Weights are fresh: no figure depends on them but the
-number of samples that are denoised "as drawn", which is recorded.
+optimiser, moving average and log. Each figure is the median after warm-up over steps (ten at a time on a GPU) or draws;
+each configuration runs in a process of its own, whose peak memory is reported. With MCA and LDF as the preset has them
+and both off; on whole images (crop 0, window 0) and on the preset's own squares. Weights are fresh: no figure depends
+on them but the number of samples that are denoised "as drawn", which is recorded.
 
     python tools/model_speed.py [--preset lidc] [--threads 2] [--device cuda] [--json speed.json]
 """
