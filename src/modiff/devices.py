@@ -1,8 +1,9 @@
-"""Which device computes, how it is called, and what is kept on it."""
+"""Which device computes, how it is called, what is kept on it, and CUDA graphs."""
 
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, wraps
@@ -88,3 +89,50 @@ def constant(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
 def numbers_on(device: torch.device, *values: float) -> Tensor:
     """Some numbers as a tensor; without this each use would wait for the device."""
     return torch.tensor(values, device=device)
+
+
+class CudaGraph:
+    """Captures work on a CUDA device, and replays it. rng: a generator besides the default one that it draws from."""
+
+    def __init__(self, device: torch.device, rng: torch.Generator | None = None) -> None:
+        self._graph, self._stream, self._rng = torch.cuda.CUDAGraph(), torch.cuda.Stream(device), rng
+        self._constants: list[Any] = []  # kept alive: replays read them
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """On the stream of the capture, as what comes before a capture must be."""
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            yield
+        current.wait_stream(self._stream)
+
+    @contextmanager
+    def without_waiting(self) -> Iterator[None]:
+        """RuntimeError for an operation that makes the CPU wait for the device: it could not be captured."""
+        before = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the mode is a prototype
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+
+    def capture(self, work: Callable[[], None]) -> None:
+        """Takes the work down and does not do it; RuntimeError where it cannot be captured."""
+        current = torch.cuda.current_stream(self._stream.device)
+        if self._rng is not None:
+            self._graph.register_generator_state(self._rng)
+        try:
+            with (
+                constants_used() as self._constants,
+                torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
+                work()
+        finally:
+            torch.cuda.set_stream(current)  # a capture that fails leaves its own
+
+    def replay(self) -> None:
+        """Does the work, on the current stream."""
+        self._graph.replay()

@@ -1,8 +1,8 @@
-"""A step looks at no value, so that a CUDA graph can hold it: it is taken here with tensors that have none."""
+"""Steps of training and sampling look at no value, as in a CUDA graph: here they are taken with tensors without any."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +10,9 @@ import torch
 
 from modiff.config.run import build_config
 from modiff.devices import constants_used
+from modiff.methods.denoising import Windows
 from modiff.methods.registry import build
+from modiff.nn.windows import NoiseField
 from modiff.training.step import Step
 from modiff.types import Batch, DataSpec
 
@@ -46,6 +48,20 @@ def without_values(monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
 
 
+@contextmanager
+def nothing_new(monkeypatch):
+    """Neither constants nor copies of numbers from the CPU, for which the CPU waits."""
+    make = torch.tensor
+
+    def on_cpu(*args, **how):
+        assert torch.device(how.get("device") or "cpu").type == "cpu", "copied from the CPU"
+        return make(*args, **how)
+
+    with monkeypatch.context() as patch, constants_used():
+        patch.setattr(torch, "tensor", on_cpu)
+        yield
+
+
 def batch(raters: int, classes: int, *, prompted: bool) -> Batch:
     with NO_VALUES:
         image, masks = torch.empty(4, 1, 64, 64), torch.empty(4, raters, classes, 64, 64, dtype=torch.bool)
@@ -68,17 +84,25 @@ def test_a_step_looks_at_no_value(case, without_values, monkeypatch):
         clip=1.0,
     )
     step.differentiate(images)  # constants are made
-    make = torch.tensor
-
-    def on_cpu(*args, **how):
-        assert torch.device(how.get("device") or "cpu").type == "cpu", "copied from the CPU, which waits"
-        return make(*args, **how)
-
-    monkeypatch.setattr(torch, "tensor", on_cpu)
-    with constants_used():
+    with nothing_new(monkeypatch):
         terms = step.differentiate(images)
     assert terms["loss"].device == NO_VALUES
     assert any(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("case", ["lidc", "paper", "lidc, categorical", "cimd", "ccdm", "medfm"])
+def test_a_samplers_steps_look_at_no_value(case, without_values, monkeypatch):
+    preset, changes, data = CASES[case]
+    spec, config = DataSpec.of(**data), build_config(preset=preset, changes={"model": changes})
+    model = build(config.method, config.model, spec).eval().to(NO_VALUES)
+    image, centre = batch(4, 1, prompted=True).image, torch.empty(4, 2, device=NO_VALUES)
+    encode = model._encode_window if config.method == "modiff" else lambda *of: (model._image_features(*of),)
+    window = Windows(torch.arange(4), None, (64, 64), encode(image, centre))
+    field = NoiseField(torch.empty(4, dtype=torch.int64, device=NO_VALUES), (64, 64), None, (64, 64))
+    markers = torch.empty(4, 4, dtype=torch.bool, device=NO_VALUES)
+    model._denoise(window, markers, field, 3)  # constants are made
+    with nothing_new(monkeypatch):
+        assert model._denoise(window, markers, field, 3).device == NO_VALUES
 
 
 def test_what_looks_at_a_value_is_found(without_values):

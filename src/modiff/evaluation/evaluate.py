@@ -21,7 +21,7 @@ from modiff.config.evaluation import IID
 from modiff.data.loading import turned
 from modiff.data.splits import USUAL, fold_of, fold_split
 from modiff.data.store import Store
-from modiff.devices import device_name
+from modiff.devices import CudaGraph, device_name
 from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
@@ -32,6 +32,7 @@ from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, scor
 from modiff.evaluation.source import ModelSamples, Sampled, left_out, rows_to_score, short_of
 from modiff.evaluation.truth import of_store
 from modiff.io.files import alone, located, replacing_all, sha256_of
+from modiff.nn.replay import Replays
 from modiff.types import SAME_SIZE, DataSpec, marks
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def evaluate(
     new: list[Row] = []
     was_training = model.training
     model.eval().to(source.device)
+    if source.device.type == "cuda":
+        model.replays = Replays(partial(CudaGraph, source.device))
     try:
         progress(len(finished), len(finished) + len(mine))
         with resume.appending() if resume and mine else nullcontext(lambda rows: None) as keep:
@@ -87,6 +90,7 @@ def evaluate(
         seconds = processes.from_first(lambda: source.seconds(rows))
     finally:
         model.train(was_training)
+        model.replays = None
     return assemble(split, rows, seconds)
 
 

@@ -207,7 +207,8 @@ def _draw(
     how: dict[str, Any] = {"seeds": seeds_for(seed, batch.case, device=device), "steps": steps}
     how |= {"stratified": True} if stratified else {}
     start, found = now(), None
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    # A graph would read casts of weights that are kept only until this block ends.
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=model.replays is None):
         encoding = model.encode(batch.image)
         if not given_marks:
             samples = model.sample(encoding, n, **how)

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from modiff.errors import ConfigError
+from modiff.nn.replay import Replays
 from modiff.rng import sample_seeds
 from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
@@ -66,7 +67,8 @@ class Segmenter(nn.Module, ABC):
     images are padded to multiples of this. default_steps: network evaluations per sample where `steps` is not given.
     stepwise: it samples in steps, whose number `sample` takes. draws_panels: it takes other `raters` than "single".
     places_noise: it takes `origin`. fixed_shapes: where set, shapes in `training_loss` depend on no values, as a CUDA
-    graph needs it. on_drawn: where set, is told during
+    graph needs it. replays: where set, does the
+    steps of samplers. on_drawn: where set, is told during
     `sample` how many more samples are finished, by methods whose samples take time.
     """
 
@@ -76,6 +78,7 @@ class Segmenter(nn.Module, ABC):
     draws_panels: ClassVar[bool] = False
     places_noise: ClassVar[bool] = False
     fixed_shapes: bool = False
+    replays: Replays | None = None
     on_drawn: Callable[[int], None] | None = None
 
     @property

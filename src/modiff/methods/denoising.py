@@ -104,7 +104,10 @@ class DenoisingSegmenter(Segmenter):
 
     @abstractmethod
     def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
-        """(M,K,h,w) probability maps of M samples, each in its window, of the raters `markers` (M,R)."""
+        """(M,K,h,w) probability maps of M samples, each in its window, of the raters `markers` (M,R).
+
+        It looks at the window's size and features alone, and at no value: a CUDA graph may hold it.
+        """
 
     # Training
 
@@ -207,6 +210,21 @@ class DenoisingSegmenter(Segmenter):
         rows = torch.arange(len(image), device=image.device)
         return [Windows(rows, None, windows.sides(image), (self._image_features(image, centre),))]
 
+    def _denoised(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int, most: int) -> Tensor:
+        """`_denoise`, by `replays` where they are set: then of a few numbers of samples only, `most` or less."""
+        if self.replays is None:
+            return self._denoise(window, markers, field, steps)
+        corners = [] if field.corner is None else [field.corner]
+
+        def work(seeds: Tensor, chosen: Tensor, *rest: Tensor) -> Tensor:
+            own = replace(field, seeds=seeds, corner=rest[0] if corners else None)
+            return self._denoise(replace(window, features=rest[len(corners) :]), chosen, own, steps)
+
+        count = len(markers)
+        filled = torch.arange(min(most, 1 << (count - 1).bit_length()), device=markers.device).clamp_max(count - 1)
+        inputs = (part[filled] for part in (field.seeds, markers, *corners, *window.features))
+        return self.replays(work, (field.size, field.plane, steps, len(corners)), *inputs)[:count]
+
     def _draw(
         self, encoding: Encoding, each: Tensor, steps: int, raters: RaterChoice, stratified: bool, origin: Tensor | None
     ) -> Samples:
@@ -238,7 +256,7 @@ class DenoisingSegmenter(Segmenter):
                     corner = origin.to(each.device)[window.rows] + (0 if corner is None else corner)
                 field = windows.NoiseField(each[window.rows, i], window.size, corner, plane)
                 subset = markers[window.rows, i]
-                made = self._denoise(window, subset, field, steps)
+                made = self._denoised(window, subset, field, steps, chunk)
                 fraction = subset.sum(-1) / panel[window.rows, i]
                 windows.paste(maps, window.rows, i, made * fraction[:, None, None, None], window.corner)
                 if self.on_drawn is not None:

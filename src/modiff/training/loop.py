@@ -25,7 +25,7 @@ from modiff.data.loading import MemoryStore, generator, load, training_batch, va
 from modiff.data.on_device import DeviceStore
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
-from modiff.devices import automatic_precision, choose_device, device_name
+from modiff.devices import CudaGraph, automatic_precision, choose_device, device_name
 from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
 from modiff.io.files import alone, regular, sha256_of, write_bytes
 from modiff.io.progress import progress_bar
@@ -36,7 +36,7 @@ from modiff.rng import seed_for
 from modiff.training.budget import SPENT, Clock
 from modiff.training.log import MetricsLog, check_logger, open_logger
 from modiff.training.optimizer import EMA, OptimizerState, Schedule, make_optimizer
-from modiff.training.step import CudaGraph, GraphStep, Step
+from modiff.training.step import GraphStep, Step
 from modiff.types import Batch, DataSpec
 
 _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint", "fold")

@@ -7,17 +7,14 @@ What a step is given therefore lies at fixed places: batch, learning rate, and t
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from modiff.devices import constants_used
+from modiff.devices import CudaGraph
 from modiff.training.optimizer import set_rate
 from modiff.types import Batch
 
@@ -59,52 +56,6 @@ class Step:
         if self.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         return {name: value.detach() for name, value in terms.items()}
-
-
-class CudaGraph:
-    """Captures work on a CUDA device, and replays it. rng: the generator besides the default one that it draws from."""
-
-    def __init__(self, device: torch.device, rng: Generator) -> None:
-        self._graph, self._stream, self._rng = torch.cuda.CUDAGraph(), torch.cuda.Stream(device), rng
-        self._constants: list[Any] = []  # kept alive: replays read them
-
-    @contextmanager
-    def beside(self) -> Iterator[None]:
-        """On the stream of the capture, as what comes before a capture must be."""
-        current = torch.cuda.current_stream(self._stream.device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            yield
-        current.wait_stream(self._stream)
-
-    @contextmanager
-    def without_waiting(self) -> Iterator[None]:
-        """RuntimeError for an operation that makes the CPU wait for the device: it could not be captured."""
-        before = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the mode is a prototype
-            torch.cuda.set_sync_debug_mode("error")
-        try:
-            yield
-        finally:
-            torch.cuda.set_sync_debug_mode(before)
-
-    def capture(self, work: Callable[[], None]) -> None:
-        """Takes the work down and does not do it; RuntimeError where it cannot be captured."""
-        current = torch.cuda.current_stream(self._stream.device)
-        self._graph.register_generator_state(self._rng)
-        try:
-            with (
-                constants_used() as self._constants,
-                torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"),
-            ):
-                work()
-        finally:
-            torch.cuda.set_stream(current)  # a capture that fails leaves its own
-
-    def replay(self) -> None:
-        """Does the work, on the current stream."""
-        self._graph.replay()
 
 
 class GraphStep(Step):
