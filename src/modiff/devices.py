@@ -68,7 +68,7 @@ def constants_used() -> Iterator[list[Any]]:
 def constant(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
     """Keeps what a function made of its last 32 arguments: tensors on a device, never to be changed."""
 
-    @lru_cache(maxsize=32)
+    @lru_cache(maxsize=32, typed=True)  # 64 and 64.0 are equal, but their tensors are not alike
     @torch.inference_mode(False)  # kept for training too, which may not save inference tensors
     def made(*args: _Arguments.args, **more: _Arguments.kwargs) -> _Made:
         if hasattr(_used, "constants"):  # its memory would be the graph's, its values there after a replay only

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import io
 import sys
 import traceback
@@ -50,7 +51,7 @@ class Comparison:
         from modiff.config.run import parse_time
         from modiff.methods.run_folder import read_json
 
-        self.args, self.failed = args, list[str]()
+        self.args, self.failed, self.device = args, list[str](), stages.device_name(args)
         spent = args.output / SPENT
         self.before = float(read_json(spent)["seconds"]) if spent.exists() else 0.0
         total = parse_time(args.total, field="--total") or 0.0
@@ -61,6 +62,8 @@ class Comparison:
 
     def each(self, work: Callable[[str], None]) -> None:
         """Does it for every method that has not failed."""
+        import torch
+
         from modiff.errors import TrainingError
 
         for method in self.args.methods:
@@ -71,6 +74,10 @@ class Comparison:
             except (TrainingError, RuntimeError):  # out of memory is a RuntimeError
                 traceback.print_exc()
                 self.failed.append(method)
+            finally:
+                gc.collect()  # a training's graph holds its memory
+                if self.device == "cuda":
+                    torch.cuda.empty_cache()
 
     def train(self, method: str) -> None:
         """Trains, or resumes; what is trained stays."""
