@@ -1,10 +1,10 @@
 """Speed and memory of MoDiff: training images per second, and seconds for 16 samples of one 128×128 image.
 
 Training goes through `modiff.training.loop.train` on simulated images: a step is batch, loss, backward, clipping,
-optimiser, moving average and log. Each figure is the median over steps (or draws) after warm-up; each configuration
-runs in a process of its own, whose peak memory is reported. With MCA and LDF as the preset has them and both off; on
-whole images (crop 0, window 0) and on the preset's own squares. Weights are fresh: no figure depends on them but the
-number of samples that are denoised "as drawn", which is recorded.
+optimiser, moving average and log. Each figure is the median after warm-up over steps (ten at a time on a GPU) or draws;
+each configuration runs in a process of its own, whose peak memory is reported. With MCA and LDF as the preset has them
+and both off; on whole images (crop 0, window 0) and on the preset's own squares. Weights are fresh: no figure depends
+on them but the number of samples that are denoised "as drawn", which is recorded.
 
     python tools/model_speed.py [--preset lidc] [--threads 2] [--device cuda] [--json speed.json]
 """
@@ -25,7 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-WARM_UP = 2  # steps or draws that are not counted; one more for a GPU, whose first steps choose algorithms
+WARM_UP = 2  # lines of the log, or draws, that are not counted
+_EVERY = 10  # steps per line of the log on a GPU, which works on while the CPU starts the next: a line waits for it
 PARTS = {"as the preset": {}, "MCA and LDF off": {"mca": {"enabled": False}, "ldf": {"enabled": False}}}
 AREAS = {"whole images": {"crop": 0, "window": 0}, "the preset's squares": {}}
 RATERS, PATIENTS, IMAGES_PER_PATIENT = 4, 30, 3  # of the simulated store: patients of all splits
@@ -38,14 +39,15 @@ def configuration(job: Job) -> Any:
     """The preset with a part switched off and an area, and a budget of as many steps as are timed."""
     from modiff.config.run import build_config
 
-    steps = WARM_UP + job["repeats"] + (job["device"] == "cuda")
+    every = _EVERY if job["device"] == "cuda" else 1
+    steps = (WARM_UP + job["repeats"]) * every
     config = build_config(preset=job["preset"], changes={"model": PARTS[job["parts"]] | AREAS[job["area"]]})
     size = job["batch_size"] or config.training.batch_size
     training = replace(
         config.training,
         batch_size=size,
         budget=f"{steps * size}img",
-        log_every=1,
+        log_every=every,
         validate_every=10**9,
         save_every=10**9,
     )

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modiff.data.loading import batch_rows, dihedral, dihedral_point, random_dihedral
+from modiff.data.loading import batch_rows, dihedral, dihedral_point, random_turns, turned_batch
 from modiff.types import Batch
 
 
@@ -56,7 +56,7 @@ def test_the_eight_views_are_different():
 def test_random_views_keep_the_shape_and_the_prompt(shape):
     batch = points(*shape)
     for seed in range(20):
-        turned = random_dihedral(batch, torch.Generator().manual_seed(seed))
+        turned = turned_batch(batch, random_turns(3, shape, torch.Generator().manual_seed(seed)))
         assert turned.image.shape == batch.image.shape
         rows, columns = turned.centre.long().unbind(1)
         assert (turned.image[torch.arange(3), 0, rows, columns] == 1).all()
@@ -65,4 +65,4 @@ def test_random_views_keep_the_shape_and_the_prompt(shape):
 
 def test_without_a_prompt_there_is_none_afterwards():
     batch = replace(points(6, 6), centre=None)
-    assert random_dihedral(batch, torch.Generator().manual_seed(0)).centre is None
+    assert turned_batch(batch, random_turns(3, (6, 6), torch.Generator().manual_seed(0))).centre is None

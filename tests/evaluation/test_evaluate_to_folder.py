@@ -312,3 +312,32 @@ def test_a_table_that_was_changed_is_refused(store, tmp_path):
     table.write_text(f"{head}\n{case},{patient}0,{more}\n{rest}")  # another patient: no mean differs
     with pytest.raises(DataError, match=r"test\.csv: SHA-256: is damaged"):
         read_results(written)
+
+
+class Half(IidRaters):
+    """Takes down in which type its products are."""
+
+    def sample(self, *args, **kwargs):
+        one = torch.ones(2, 2)
+        self.products = (one @ one).dtype
+        return super().sample(*args, **kwargs)
+
+
+def test_networks_compute_in_bfloat16_where_asked_and_the_result_says_so(store, tmp_path):
+    results = {}
+    for precision, products in {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}.items():
+        model = Half()
+        results[precision] = read_result(evaluated(store, tmp_path / precision, model, precision=precision))
+        assert model.products == products
+    full, half = results.values()
+    assert [record.value for record in full.results] == [record.value for record in half.results]  # metrics are not
+    assert [note for note in half.made["notes"] if note not in full.made["notes"]] == [
+        "the networks computed in bfloat16 (--precision bf16-mixed)"
+    ]
+
+
+def test_an_evaluation_resumes_in_its_own_precision_only(store, tmp_path):
+    with suppress(KeyboardInterrupt):
+        evaluated(store, tmp_path, Interrupted(2))
+    with pytest.raises(CheckpointError, match="precision"):
+        evaluated(store, tmp_path, precision="bf16-mixed")

@@ -151,7 +151,7 @@ def test_the_bound_trains_the_variance_and_not_the_noise():
     model.unet = Told(torch.randn(3, 2, 8, 8) * 0.1)
     image, label, centre = torch.rand(3, 1, 8, 8), torch.ones(3, 1, 8, 8), torch.full((3, 2), 3.5)
     one = torch.ones(3, 1)
-    labels = Labels(image, label, centre, chosen=one, mean=label, weights=one[:, 0])
+    labels = Labels(image, label, centre, chosen=one, mean=label, known=one[:, 0], weights=one[:, 0])
     terms = model._denoising_terms(labels, torch.Generator().manual_seed(0))
     terms["vlb"].backward()
     gradient = model.unet.output.grad

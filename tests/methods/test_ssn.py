@@ -162,3 +162,20 @@ def test_the_mean_is_trained_alone_at_first() -> None:
 def test_an_odd_number_of_draws_is_refused() -> None:
     with pytest.raises(ConfigError, match="draws: is not even; found 5"):
         _model(draws=5)
+
+
+def test_the_mean_alone_is_trained_by_the_same_loss_where_no_value_decides_on_the_way() -> None:
+    """As a CUDA graph takes it: to rounding the loss and the gradients of the two ways."""
+    batch, found = random_batch(raters=1), {}
+    for fixed in (False, True):
+        torch.manual_seed(0)
+        model = _model(raters=1, mean_steps=1)
+        model.fixed_shapes = fixed
+        for step in range(2):
+            model.zero_grad()
+            loss = model.training_loss(batch, rng=_rng())["loss"]
+            loss.backward()
+            found[fixed, step] = [loss.detach(), *(p.grad.clone() for p in model.parameters())]
+    for step in range(2):
+        for one, other in zip(found[False, step], found[True, step], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import importlib
 import json
@@ -22,7 +23,8 @@ from modiff.evaluation.records import read_result
 from modiff.methods.run_folder import load_model
 
 BENCHMARKS = Path(__file__).parents[2] / "tools"
-SCRIPTS = sorted([*(BENCHMARKS / "gpu").glob("0*.py"), BENCHMARKS / "gpu" / "parts.py", BENCHMARKS / "model_speed.py"])
+SCRIPTS = sorted([path for path in (BENCHMARKS / "gpu").glob("*.py") if path.stem != "stages"])
+SCRIPTS.append(BENCHMARKS / "model_speed.py")
 TINY = [
     "model.unet={base: 8, multipliers: [1, 2], blocks: 1, attention: [8], heads: 2}",
     "model.mca={dim: 8, heads: 2}",
@@ -117,6 +119,7 @@ def test_scores_go_on_after_the_images_that_were_done(rehearsal, store, tmp_path
                 raise stages.TimeOver
 
     args = argparse.Namespace(data=store, ns=(2,), threshold=(), metrics=("ged",), limit=2, device="cpu", score_batch=1)
+    args.select, args.precision = None, "32-true"
     with pytest.raises(stages.TimeOver):
         stages.scored(model, args, tmp_path / "scores", (1,), Once())
     with pytest.raises(stages.TimeOver):  # it starts at the one image that is done
@@ -126,28 +129,70 @@ def test_scores_go_on_after_the_images_that_were_done(rehearsal, store, tmp_path
     assert read_result(tmp_path / "scores" / "test-steps1-limit2.json").strata["all"]["images"] == 2
 
 
-def test_a_baseline_that_fails_does_not_lose_the_others(store, monkeypatch, tmp_path):
-    module, output = script("03_baselines"), tmp_path / "all"
-    whole = words(store, output, "--methods", "cflow", "prob_unet")
-    small = [*whole[: whole.index("--set")], "--set", "model.channels=[4, 8]", "training.validation_images=4"]
-    real, calls = module.one, []
+SMALL = ["all.model.channels=[4, 8]", "all.training.validation_images=4"]
 
-    def one(method, *rest):
-        calls.append(method)
+
+def compared(store, output, *more) -> list[str]:
+    """Two methods, of two steps each, scored on one and on two images."""
+    common = ["--data", str(store), "-o", str(output), "--budget", "8img", "--batch-size", "4", "--device", "cpu"]
+    common += ["--precision", "32-true", "-n", "2", "--limits", "1", "2", "--metrics", "ged", "hm_iou"]
+    return [*common, "--methods", "prob_unet", "cflow", "--set", *SMALL, *more]
+
+
+def figures(output) -> list[dict[str, str]]:
+    with (output / "figures.csv").open(newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+def test_a_comparison_has_both_selections_of_every_method_on_the_same_images(store, tmp_path, capsys):
+    module = script("compare")
+    assert run(module, compared(store, tmp_path)) == 0
+    found = figures(tmp_path)
+    keys = {(row["method"], row["metric"], row["protocol"], row["select"]) for row in found}
+    assert keys == {
+        (method, metric, protocol, selection)
+        for method in ("prob_unet", "cflow")
+        for metric in ("ged", "hm_iou")
+        for protocol in ("standard", "paper")
+        for selection in ("iid", "representative")
+    }
+    assert {row["images"] for row in found} == {"2"}
+    assert {row["trained_on"] for row in found} == {"8"}
+    said = capsys.readouterr().out.splitlines()
+    assert sum("trained on 8 images" in line for line in said) == len(found)
+    assert run(module, compared(store, tmp_path)) == 0  # nothing is done twice
+    assert capsys.readouterr().out.count("done before") == 4
+    assert figures(tmp_path) == found
+
+
+def test_a_comparison_resumes_and_ends_when_its_total_is_spent(store, tmp_path, capsys):
+    module, stages = script("compare"), script("stages")
+    assert run(module, compared(store, tmp_path, "--max-time", "1s")) == stages.UNFINISHED
+    assert "the same command resumes" in capsys.readouterr().out
+    assert run(module, compared(store, tmp_path)) == 0
+    assert run(module, compared(store, tmp_path, "--limits", "1", "2", "3", "--total", "1s")) == 0
+    assert "the total time is spent" in capsys.readouterr().out
+    assert {row["images"] for row in figures(tmp_path)} == {"2"}
+
+
+def test_a_method_that_fails_does_not_lose_the_others(store, monkeypatch, tmp_path):
+    module = script("compare")
+    train = module.Comparison.train
+
+    def fails(self, method):
         if method == "cflow":
             raise RuntimeError("out of memory")
-        real(method, *rest)
+        train(self, method)
 
-    monkeypatch.setattr(module, "one", one)
-    assert run(module, [*small, "--methods", "cflow", "prob_unet"]) == 1
-    assert calls == ["cflow", "prob_unet"]
-    assert "Probabilistic U-Net" in (output / "summary.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(module.Comparison, "train", fails)
+    assert run(module, compared(store, tmp_path, "--limits", "1")) == 1
+    assert {row["method"] for row in figures(tmp_path)} == {"prob_unet"}
 
 
 def test_steps_are_given_by_method():
-    module = script("03_baselines")
-    assert module.steps_of("ccdm", ["ccdm=10", "cimd=25", "ccdm=250"]) == (10, 250)
-    assert module.steps_of("mose", ["ccdm=10"]) == (None,)
+    module = script("compare")
+    assert module.steps_of("ccdm", ["ccdm=10", "cimd=25"]) == 10
+    assert module.steps_of("mose", ["ccdm=10"]) is None
     with pytest.raises(ConfigError, match="ccdm"):
         module.steps_of("ccdm", ["ccdm"])
 

@@ -1,7 +1,7 @@
 """The tests that need a CUDA device, then MoDiff's speed and memory on it.
 
-Writes tests.xml (JUnit), tests.txt and speed.json to the output folder. Exit status 1 where a test fails or a figure
-could not be measured.
+Writes tests.xml (JUnit), tests.txt and speed.json to the output folder, and ends with a line per figure. Exit status 1
+where a test fails or a figure could not be measured.
 
     python tools/gpu/01_tests_and_speed.py -o results [--presets lidc paper]
 """
@@ -61,6 +61,8 @@ def main() -> int:
         words += ["--batch-size", str(args.batch_size)] if args.batch_size else []
         if run(words, output / f"speed-{preset}.txt"):
             failed.append(f"speed of {preset}")
+    for preset in args.presets:
+        print((output / f"speed-{preset}.txt").read_text(encoding="utf-8"), end="")
     print(f"failed: {', '.join(failed)}" if failed else "all done")
     return 1 if failed else 0
 

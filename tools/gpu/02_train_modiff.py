@@ -32,14 +32,17 @@ def main() -> int:
     """Trains, publishes, scores, packs; each where an earlier start stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages.options(parser, ns=(16, 32, 100))
+    parser.add_argument("--budget", default="20m", help="of training: 90s, 20m, 2h or 50000img (20m)")
+    parser.add_argument("--limit", type=int, metavar="IMAGES", help="score only a fixed subset of the test images")
     parser.add_argument("--preset", default="lidc", help="of the method modiff (lidc)")
     parser.add_argument("--config", type=Path, help="a YAML file of settings on top of the preset")
     parser.add_argument("--steps", nargs="+", type=int, default=(5, 10, 25, 250), help="of the sampler (5 10 25 250)")
     args = parser.parse_args()
+    from modiff.config.run import parse_time
     from modiff.errors import ModiffError
 
     try:
-        deadline = stages.Deadline(args.max_time)
+        deadline = stages.Deadline(parse_time(args.max_time, field="--max-time"))
         config = stages.configuration(args, method="modiff", preset=args.preset, file=args.config)
         try:
             model = stages.trained(config, args, args.output, deadline)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +24,13 @@ class TimeOver(Exception):
 class Deadline:
     """The end of this start, counted from when the program began."""
 
-    def __init__(self, text: str | None) -> None:
-        from modiff.config.run import parse_time
-
-        seconds = parse_time(text, field="--max-time")
+    def __init__(self, seconds: float | None) -> None:
         self._end = STARTED + (float("inf") if seconds is None else seconds)
+
+    @property
+    def passed(self) -> float:
+        """Seconds since the program began."""
+        return time.monotonic() - STARTED
 
     @property
     def left(self) -> float:
@@ -42,22 +43,24 @@ class Deadline:
             raise TimeOver
 
 
-def options(parser: argparse.ArgumentParser, *, ns: tuple[int, ...]) -> None:
-    """The options of every script that trains and scores."""
+def options(parser: argparse.ArgumentParser, *, ns: tuple[int, ...], example: str = "model.unet.base=96") -> None:
+    """The options of every script that trains and scores. example: of a setting."""
     parser.add_argument("--data", required=True, type=Path, metavar="STORE", help="the store, with train, val and test")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="where everything goes")
-    parser.add_argument("--budget", default="20m", help="of training, each method: 90s, 20m, 2h or 50000img (20m)")
     parser.add_argument("--max-time", help="end this start after 90s, 20m or 2h; the same command resumes")
     parser.add_argument("--batch-size", type=int, help="images per step (the preset's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
-        "--precision", choices=("auto", "32-true", "bf16-mixed"), default="auto", help="auto: bf16 on recent GPUs"
+        "--precision",
+        choices=("auto", "32-true", "bf16-mixed"),
+        default="auto",
+        help="of training and samples; auto: bf16 on recent GPUs",
     )
     parser.add_argument("-n", dest="ns", nargs="+", type=int, default=ns, help=f"samples per image ({_list(ns)})")
     parser.add_argument("--threshold", nargs="+", type=float, default=(0.5, 0.9), help="besides the protocols' own")
     parser.add_argument("--metrics", nargs="+", help="all, or names as `modiff evaluate` takes them")
-    parser.add_argument("--limit", type=int, metavar="IMAGES", help="score only a fixed subset of the test images")
+    parser.add_argument("--select", nargs="+", help="how samples are chosen: iid, stratified, representative (iid)")
     parser.add_argument("--score-batch", type=int, metavar="IMAGES", help="images at once when scoring: speed, memory")
     parser.add_argument(
         "--set",
@@ -65,7 +68,7 @@ def options(parser: argparse.ArgumentParser, *, ns: tuple[int, ...]) -> None:
         nargs="+",
         default=(),
         metavar="NAME=VALUE",
-        help="further settings, e.g. model.unet.base=96; the value is read as YAML",
+        help=f"further settings, e.g. {example}; the value is read as YAML",
     )
 
 
@@ -105,7 +108,8 @@ def settings(args: argparse.Namespace, steps: int | None) -> EvaluationSettings:
     """What is drawn and scored."""
     from modiff.evaluation.scoring import EvaluationSettings
 
-    more: Mapping[str, Any] = {"metrics": tuple(args.metrics)} if args.metrics else {}
+    more: dict[str, Any] = {"metrics": tuple(args.metrics)} if args.metrics else {}
+    more |= {"select": tuple(args.select)} if args.select else {}
     return EvaluationSettings(
         ns=tuple(args.ns), steps=(steps,), thresholds=tuple(args.threshold), limit=args.limit, **more
     )
@@ -135,11 +139,14 @@ def trained(config: RunConfig, args: argparse.Namespace, folder: Path, deadline:
 def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int | None, ...], until: Deadline) -> None:
     """Scores the test split, a file for each number of steps, resuming where an earlier start stopped."""
     from modiff.data.loading import load
+    from modiff.devices import automatic_precision, choose_device
     from modiff.evaluation.evaluate import evaluate_to_folder
     from modiff.evaluation.records import read_result
     from modiff.methods.run_folder import load_model
 
     loaded, images = load_model(model), load(args.data, "test")
+    automatic = automatic_precision(choose_device(device_name(args)))
+    precision = automatic if args.precision == "auto" else args.precision
     for number in steps:
         chosen = settings(args, number)
         target = folder / f"{chosen.name('test')}.json"
@@ -156,6 +163,7 @@ def scored(model: Path, args: argparse.Namespace, folder: Path, steps: tuple[int
             model_name=str(model),
             device=device_name(args),
             batch_size=args.score_batch,
+            precision=precision,
             progress=until.check,
         )
         print(f"{target.name}: {summary(read_result(written))}", flush=True)
@@ -174,12 +182,12 @@ def finished(target: Path, loaded: Any, chosen: dict[str, Any], data: str) -> bo
 
 
 def summary(result: Any) -> str:
-    """The main metrics at the protocol's own threshold, in a line."""
+    """The main metrics of i.i.d. samples at the protocol's own threshold, in a line."""
     from modiff.evaluation.records import select
     from modiff.metrics.protocols import PROTOCOLS
 
     parts = []
-    for record in select(result.results, predictor="model", stratum="all", metric=("ged", "hm_iou")):
+    for record in select(result.results, predictor="model", stratum="all", metric=("ged", "hm_iou"), select="iid"):
         if record.threshold == PROTOCOLS[record.protocol].threshold and record.value is not None:
             parts.append(f"{record.metric}{record.n} {record.protocol} {record.value:.3f}")
     return ", ".join(parts)

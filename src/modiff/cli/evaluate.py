@@ -85,7 +85,9 @@ def _of_model(args: argparse.Namespace) -> Path | None:
         first = processes.rank() == 0
         quiet = "quiet" in given or not first
         with progress_bar(f"{max(settings.ns)} samples per image", "images", quiet=quiet) as progress:
-            how: dict[str, Any] = {name: given[name] for name in ("data", "batch_size", "restart") if name in given}
+            how: dict[str, Any] = {
+                name: given[name] for name in ("data", "batch_size", "precision", "restart") if name in given
+            }
             how |= {"split": split, "model_name": args.source, "device": device, "progress": progress}
             written = evaluate_to_folder(loaded, images, folder, settings, **how)
     return written if first else None

@@ -91,6 +91,8 @@ class TrainerConfig:
     """machines"""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     """auto: bfloat16 where the device computes with it natively, else float32"""
+    graph: bool = True
+    """on one GPU, steps are captured in a CUDA graph and replayed; false: their operations are started one by one"""
     logger: Literal["none", "tensorboard", "mlflow"] = "none"
     """where the metrics log is shown besides log.jsonl; needs the extra of that name"""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -157,15 +158,19 @@ def dihedral_point(point: Tensor, index: int, height: int, width: int) -> Tensor
     return torch.stack([row, column], 1)
 
 
-def random_dihedral(batch: Batch, rng: torch.Generator) -> Batch:
-    """Each item of the batch flipped and turned at random; the prompt's position moves along."""
+def random_turns(count: int, size: tuple[int, ...], rng: torch.Generator) -> Tensor:
+    """(count,) int64 views of `dihedral`; quarter turns, which would change a rectangle's shape, of squares alone."""
+    allowed = torch.arange(0, 8, 1 if size[0] == size[1] else 2)
+    return allowed[torch.randint(len(allowed), (count,), generator=rng)]
+
+
+def turned_batch(batch: Batch, turns: Tensor) -> Batch:
+    """Each item of the batch in its view `turns` (B,) of `dihedral`; the prompt's position moves along."""
     height, width = batch.image.shape[-2:]
-    allowed = torch.arange(0, 8, 1 if height == width else 2)  # quarter turns would change a rectangle's shape
-    choice = allowed[torch.randint(len(allowed), (len(batch),), generator=rng)]
     image, masks = batch.image.clone(), batch.masks.clone()
     centre = None if batch.centre is None else batch.centre.clone()
-    for index in choice.unique().tolist():
-        rows = (choice == index).nonzero().squeeze(1)
+    for index in turns.unique().tolist():
+        rows = (turns == index).nonzero().squeeze(1)
         image[rows], masks[rows] = dihedral(batch.image[rows], index), dihedral(batch.masks[rows], index)
         if centre is not None and batch.centre is not None:
             centre[rows] = dihedral_point(batch.centre[rows], index, height, width)
@@ -181,16 +186,31 @@ def batch_rows(seed: int, index: int, size: int, count: int) -> torch.Tensor:
     """(size,) rows of batch `index`: consecutive pieces of one new permutation of `count` rows after another."""
     start, end = index * size, (index + 1) * size
     epochs = range(start // count, -(-end // count))
-    order = torch.cat([torch.randperm(count, generator=generator(seed, "order", epoch)) for epoch in epochs])
+    order = torch.cat([_epoch_order(seed, epoch, count) for epoch in epochs])
     return order[start % count :][:size]
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
+    return torch.randperm(count, generator=generator(seed, "order", epoch))
+
+
+def process_rows(count: int, index: int, *, seed: int, size: int, rank: int = 0, world: int = 1) -> Tensor:
+    """A process's rows of batch `index`, of `count` in all."""
+    return batch_rows(seed, index, size, count)[rank::world]
+
+
+def batch_turns(count: int, size: tuple[int, ...], index: int, *, seed: int, rank: int = 0) -> Tensor:
+    """(count,) the views of a process's part of batch `index`, whose images are of `size` (H,W)."""
+    return random_turns(count, size, generator(seed, "augment", index, rank))
 
 
 def training_batch(
     store: MemoryStore, index: int, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
 ) -> Batch:
     """This process's part of batch `index` of a run. size: images over all processes. augment: flips and turns."""
-    made = store.batch(batch_rows(seed, index, size, len(store))[rank::world])
-    return random_dihedral(made, generator(seed, "augment", index, rank)) if augment else made
+    made = store.batch(process_rows(len(store), index, seed=seed, size=size, rank=rank, world=world))
+    return turned_batch(made, batch_turns(len(made), store.shape[1:], index, seed=seed, rank=rank)) if augment else made
 
 
 def validation_batches(store: MemoryStore, *, images: int, size: int, rank: int = 0, world: int = 1) -> list[Batch]:

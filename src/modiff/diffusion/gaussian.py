@@ -23,8 +23,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from modiff.devices import constant
 from modiff.diffusion.process import START, STEP, Diffusion, Field, Noise, Predict, SignedMaps, reverse
-from modiff.diffusion.schedule import Schedule, expand
+from modiff.diffusion.schedule import Schedule, expand, without_float64
 from modiff.rng import normal
 
 Prediction = Literal["eps", "v", "x0"]
@@ -158,6 +159,12 @@ def log_variance_bounds(schedule: Schedule) -> tuple[Tensor, Tensor]:
     return posterior.clamp_min(_SMALLEST).log(), beta.log()
 
 
+@constant
+def _bounds(device: torch.device, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    low, high = log_variance_bounds(schedule)
+    return low.to(device), high.to(device)
+
+
 def interpolate(v: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """Log-variance between `low` (v = −1) and `high` (v = 1); beyond them where the network says so."""
     return (v + 1) / 2 * high + (1 - (v + 1) / 2) * low
@@ -182,12 +189,12 @@ def bound_term(x0: Tensor, x_t: Tensor, x0_predicted: Tensor, v: Tensor, step: T
     """(B,) one term of the variational bound, in bits per value (Ho et al. 2020, Eq. 5; Nichol & Dhariwal 2021, §3.1).
 
     KL(q(x_{k−1} | x_k, x_0) ‖ p(x_{k−1} | x_k)) for a step k > 1, the decoder's −log P(x_0) for k = 1. step: (B,)
-    int64 from 1 to T on the CPU. Maps (B,K,H,W); the mean depends on x0_predicted alone (detach it to train v only).
+    int64 from 1 to T. Maps (B,K,H,W); the mean depends on x0_predicted alone (detach it to train v only).
     """
-    grid = schedule.grid()
-    now, before = grid[step], grid[step - 1]
+    now, before = schedule.alpha_bar(step), schedule.alpha_bar(step - 1)
     clean, kept = before.sqrt() * (1 - now / before) / (1 - now), (now / before).sqrt() * (1 - before) / (1 - now)
-    low, high = (expand(bound[step - 1], x0) for bound in log_variance_bounds(schedule))
+    step = without_float64(step)
+    low, high = (expand(bound[step - 1], x0) for bound in _bounds(step.device, schedule))
     clean, kept = expand(clean, x0), expand(kept, x0)
     predicted, log_var = clean * x0_predicted + kept * x_t, interpolate(v, low, high)
     squared = (clean * x0 + kept * x_t - predicted).square()

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Generator, Tensor
 
+from modiff.devices import numbers_on
 from modiff.diffusion.schedule import Schedule, Spacing, time_steps
 from modiff.rng import Draw
 
@@ -37,7 +38,7 @@ def reverse(
 
     t_i is a 0-dim float32 tensor on x_T's device.
     """
-    on_device = times.to(device=x_T.device, dtype=torch.float32)
+    on_device = numbers_on(x_T.device, *times.tolist())
     x = x_T
     for index in range(len(times) - 1):
         x = advance(index, x, predict(x, on_device[index]))

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from modiff.devices import constant
 from modiff.errors import ConfigError
 
 ScheduleName = Literal["cosine", "linear", "sigmoid"]
@@ -60,8 +61,8 @@ class Schedule:
     more noise at every t. zero_terminal_snr: moves and scales √ᾱ so that nothing is left at t = 1 (Lin et al. 2024,
     Algorithm 1, with ᾱ(0) = 1 held).
 
-    Times t are in [0,1], or int64 steps 0 … T of the chain. What is read at float32 times is float32 on their device,
-    anything else float64 on the CPU; all is computed in float64.
+    Times t are in [0,1], or int64 steps 0 … T of the chain. All is float64, on the times' device or, where
+    that has none, on the CPU; what is read at float32 times is float32, on their device.
     """
 
     name: ScheduleName
@@ -93,9 +94,9 @@ class Schedule:
     def _alpha_bar(self, t: Tensor) -> Tensor:
         """ᾱ in float64."""
         if not t.is_floating_point():
-            return self.grid()[t.cpu()]
-        # Apple's GPU has no float64; the times are few, so they go by way of the CPU there.
-        t, curve = (t.cpu() if t.device.type == "mps" else t).to(torch.float64), _CURVES[self.name]
+            t = without_float64(t)
+            return _grid(t.device, self)[t]
+        t, curve = without_float64(t).to(torch.float64), _CURVES[self.name]
         # Exactly 1 at t = 0 whatever the last digit of a machine's cosine: 1 − ᾱ stands under square roots.
         alpha_bar = torch.where(t <= 0, 1.0, curve(t).clamp(0, 1))
         if self.zero_terminal_snr:
@@ -108,6 +109,16 @@ class Schedule:
             alpha_bar = alpha_bar.clamp(min=(1 - _MAX_BETA) * float(curve(before_last)))
         scale = self.input_scale**2
         return alpha_bar if scale == 1 else scale * alpha_bar / (scale * alpha_bar + 1 - alpha_bar)
+
+
+@constant
+def _grid(device: torch.device, schedule: Schedule) -> Tensor:
+    return schedule.grid().to(device)
+
+
+def without_float64(t: Tensor) -> Tensor:
+    """Times, on the CPU where their device has no float64 (Apple's GPU): they are few."""
+    return t.cpu() if t.device.type == "mps" else t
 
 
 def _narrow(value: Tensor, t: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from modiff.config.evaluation import IID
 from modiff.data.loading import turned
 from modiff.data.splits import USUAL, fold_of, fold_split
 from modiff.data.store import Store
-from modiff.devices import device_name
+from modiff.devices import CudaGraph, device_name
 from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation import distributed as processes
 from modiff.evaluation import provenance
@@ -32,6 +32,7 @@ from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, scor
 from modiff.evaluation.source import ModelSamples, Sampled, left_out, rows_to_score, short_of
 from modiff.evaluation.truth import of_store
 from modiff.io.files import alone, located, replacing_all, sha256_of
+from modiff.nn.replay import Replays
 from modiff.types import SAME_SIZE, DataSpec, marks
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from modiff.methods.run_folder import LoadedModel
 
 FOLDER = "evaluation"  # of a run folder
+Precision = Literal["32-true", "bf16-mixed"]  # as training has it, of the networks that draw samples
+FULL: Precision = "32-true"
 
 Progress = Callable[[int, int], None]
 
@@ -52,6 +55,7 @@ def evaluate(
     split: str,
     device: torch.device | str = "cpu",
     batch_size: int | None = None,
+    precision: Precision = FULL,
     resume: PartialRows | None = None,
     progress: Progress = lambda done, total: None,
 ) -> ImageTable:
@@ -59,16 +63,20 @@ def evaluate(
 
     Sample i of a case is a function of (weights, image, settings.seed, i): rows depend neither on the batch size nor on
     the number of processes, which share the images, each scored once. With `resume`, finished rows are kept on disk
-    and an interrupted evaluation resumes. progress: called with (images done, images in all) by this process.
+    and an interrupted evaluation resumes. precision: of the networks' products. progress: called with (images done,
+    images in all) by this process.
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
-    source = ModelSamples(model, images, settings, torch.device(device), batch_size or 0)
+    bf16 = precision != FULL
+    source = ModelSamples(model, images, settings, torch.device(device), batch_size or 0, bf16=bf16)
     finished: dict[str, Row] = {row["case"]: row for row in (processes.from_first(resume.read) if resume else [])}
     left = [row for row in source.rows if images.cases[row] not in finished]
     mine = left[processes.rank() :: processes.count()]  # every row is scored by exactly one process
     new: list[Row] = []
     was_training = model.training
     model.eval().to(source.device)
+    if source.device.type == "cuda":
+        model.replays = Replays(partial(CudaGraph, source.device))
     try:
         progress(len(finished), len(finished) + len(mine))
         with resume.appending() if resume and mine else nullcontext(lambda rows: None) as keep:
@@ -82,6 +90,7 @@ def evaluate(
         seconds = processes.from_first(lambda: source.seconds(rows))
     finally:
         model.train(was_training)
+        model.replays = None
     return assemble(split, rows, seconds)
 
 
@@ -140,12 +149,14 @@ def evaluate_to_folder(
     model_name: str,
     device: torch.device | str = "cpu",
     restart: bool = False,
+    precision: Precision = FULL,
     **how: Any,
 ) -> Path:
     """Evaluates a model and writes <name>.csv and <name>.json to `folder`; an interrupted evaluation resumes.
 
     Returns the JSON. images: the split, in memory; data: the store it is of. The name is `settings.name(split)`.
-    restart: throw away what an interrupted evaluation left. how: batch_size and progress of `evaluate`. Every process
+    restart: throw away what an interrupted evaluation left. precision: of the networks; the result's notes say where it
+    is not float32. how: batch_size and progress of `evaluate`. Every process
     calls this; the first one writes.
     Raises DataError where the model does not fit the images or another process works in the folder, CheckpointError
     where an unfinished evaluation is of another model, data set or setting.
@@ -156,6 +167,10 @@ def evaluate_to_folder(
     model = {"name": model_name, "fingerprint": provenance.model_fingerprint(loaded.model, loaded.config)}
     store = {"path": str(Path(data).resolve()), "fingerprint": images.fingerprint}
     identity = {"model": model["fingerprint"], "data": images.fingerprint, "split": split, "device": device.type}
+    if precision != FULL:
+        identity["precision"] = precision
+        said.append(f"the networks computed in bfloat16 (--precision {precision})")
+    how["precision"] = precision
     resume = PartialRows(target, identity | settings.to_dict())
     with processes.alone_in(target.parent):
         if restart:

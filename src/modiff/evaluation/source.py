@@ -72,16 +72,28 @@ class Sampled:
 
 
 class ModelSamples:
-    """A model's own draws for the images of a split. rows: those scored. at_once: images of a batch; 0: as n allows."""
+    """A model's own draws for the images of a split.
+
+    rows: those scored. at_once: images of a batch; 0: as n allows. bf16: networks compute in bfloat16 where that is
+    safe.
+    """
 
     def __init__(
-        self, model: Segmenter, images: MemoryStore, settings: EvaluationSettings, device: torch.device, at_once: int
+        self,
+        model: Segmenter,
+        images: MemoryStore,
+        settings: EvaluationSettings,
+        device: torch.device,
+        at_once: int,
+        *,
+        bf16: bool = False,
     ) -> None:
         if not len(images.cases):
             raise DataError("the split has no images", field="split")
         if len(set(images.cases)) != len(images.cases):
             raise DataError("case names repeat: rows could not be told apart", field="case")
         self.model, self.images, self.settings, self.device = model, images, settings, device
+        self.bf16 = bf16
         most = SAMPLES_AT_ONCE["cuda" if device.type == "cuda" else "cpu"]
         if STRATIFIED in settings.select:
             model.check_request(steps=None, raters="single", stratified=True)
@@ -115,6 +127,7 @@ class ModelSamples:
         alone = not self.model.draws_stratified or asked.given_marks
         for recorded, steps in self.steps.items():
             how: dict[str, Any] = {"seed": asked.seed, "steps": steps, "given_marks": asked.given_marks}
+            how["bf16"] = self.bf16
             for stratified in (False,) if alone or asked.select == (IID,) else (False, True):
                 own = [name for name in asked.select if alone or (name != IID) == stratified]
                 if own:
@@ -151,9 +164,8 @@ class ModelSamples:
             if taken > _TIMED_SECONDS:
                 break
             batch = self.images.batch(self.rows[start : start + self.batch_size]).to(self.device)
-            taken += _draw(
-                self.model, batch, n, self.settings.seed, steps, given_marks=self.settings.given_marks
-            ).seconds
+            how: dict[str, Any] = {"given_marks": self.settings.given_marks, "bf16": self.bf16}
+            taken += _draw(self.model, batch, n, self.settings.seed, steps, **how).seconds
             timed += len(batch)
         return taken / timed
 
@@ -182,6 +194,7 @@ def _draw(
     *,
     stratified: bool = False,
     given_marks: bool = False,
+    bf16: bool = False,
 ) -> _Draw:
     """n samples of each image of a batch. given_marks: of raters who mark something."""
     device = batch.image.device
@@ -194,13 +207,15 @@ def _draw(
     how: dict[str, Any] = {"seeds": seeds_for(seed, batch.case, device=device), "steps": steps}
     how |= {"stratified": True} if stratified else {}
     start, found = now(), None
-    encoding = model.encode(batch.image)
-    if not given_marks:
-        samples = model.sample(encoding, n, **how)
-    else:
-        most = model.most_present(encoding)
-        sure = encoding if most is None else model.given_marks(encoding, most)
-        samples, found = draw_marking(lambda count: model.sample(sure, count, **how), n)
+    # A graph would read casts of weights that are kept only until this block ends.
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=model.replays is None):
+        encoding = model.encode(batch.image)
+        if not given_marks:
+            samples = model.sample(encoding, n, **how)
+        else:
+            most = model.most_present(encoding)
+            sure = encoding if most is None else model.given_marks(encoding, most)
+            samples, found = draw_marking(lambda count: model.sample(sure, count, **how), n)
     return _Draw(samples, now() - start, found)
 
 

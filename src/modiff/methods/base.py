@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from modiff.errors import ConfigError
+from modiff.nn.replay import Replays
 from modiff.rng import sample_seeds
 from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
@@ -72,7 +73,9 @@ class Segmenter(nn.Module, ABC):
     Attributes: data: what it was built for; channels C, classes K (foreground) and raters R are its counts. stride:
     images are padded to multiples of this. default_steps: network evaluations per sample where `steps` is not given.
     stepwise: it samples in steps, whose number `sample` takes. draws_panels: it takes other `raters` than "single".
-    places_noise: it takes `origin`. on_drawn: where set, is told during
+    places_noise: it takes `origin`. fixed_shapes: where set, shapes in `training_loss` depend on no values, as a CUDA
+    graph needs it. replays: where set, does the
+    steps of samplers. on_drawn: where set, is told during
     `sample` how many more samples are finished, by methods whose samples take time.
     """
 
@@ -81,6 +84,8 @@ class Segmenter(nn.Module, ABC):
     stepwise: ClassVar[bool] = False
     draws_panels: ClassVar[bool] = False
     places_noise: ClassVar[bool] = False
+    fixed_shapes: bool = False
+    replays: Replays | None = None
     on_drawn: Callable[[int], None] | None = None
 
     @property
@@ -95,7 +100,11 @@ class Segmenter(nn.Module, ABC):
 
     @abstractmethod
     def training_loss(self, batch: Batch, *, rng: Generator) -> dict[str, Tensor]:
-        """Scalar `"loss"` to minimise and its named terms (detached), all random numbers drawn from `rng`."""
+        """Scalar `"loss"` to minimise and its named terms (detached), all random numbers drawn from `rng`.
+
+        With `fixed_shapes` it had better look at no value of a tensor and copy none from the CPU: on a GPU it is then
+        captured in a CUDA graph, else its operations are started one by one.
+        """
 
     @abstractmethod
     def encode(self, image: Tensor) -> Any:

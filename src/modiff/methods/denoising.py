@@ -19,6 +19,8 @@ from modiff.nn.layers import image_centre, position_channels
 from modiff.nn.unet import GuidedUNet, UNet
 from modiff.types import Batch, DataSpec, RaterChoice, Samples
 
+_LEAST = 1e-6  # under a mean that may be 0
+
 
 @dataclass
 class Windows:
@@ -58,7 +60,8 @@ class Labels:
     """The label maps that a step learns from, M of them.
 
     image: (M,C,H,W). label: (M,K,H,W) float, the mean mask of the raters `chosen` (M,R). centre: (M,2) of the prompt.
-    mean: (M,K,H,W) of all who read. weights: (M,) of mean one.
+    mean: (M,K,H,W) of all who read. known, weights: (M,) of mean one, 0 where there is no label: of the terms about the
+    image, and of those about the label.
     """
 
     image: Tensor
@@ -66,6 +69,7 @@ class Labels:
     centre: Tensor
     chosen: Tensor
     mean: Tensor
+    known: Tensor
     weights: Tensor
 
 
@@ -101,7 +105,10 @@ class DenoisingSegmenter(Segmenter):
 
     @abstractmethod
     def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
-        """(M,K,h,w) probability maps of M samples, each in its window, of the raters `markers` (M,R)."""
+        """(M,K,h,w) probability maps of M samples, each in its window, of the raters `markers` (M,R).
+
+        It looks at the window's size and features alone, and at no value: a CUDA graph may hold it.
+        """
 
     # Training
 
@@ -116,11 +123,7 @@ class DenoisingSegmenter(Segmenter):
         if self.presence_head is not None:
             terms |= self.presence_head.losses(image, mean, batch, centre, rng)
         labels = self._draw_labels(image, masks, mean, batch, centre, rng)
-        if labels is None:  # no label in the whole batch: a zero with a graph
-            zero = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0.0
-            terms |= dict.fromkeys(self.term_weights, zero)
-        else:
-            terms |= self._denoising_terms(labels, rng)
+        terms |= self._denoising_terms(labels, rng)
         presence = self.config.presence
         weights = {"presence": presence.weight, "map": presence.map_weight, **self.term_weights}
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
@@ -128,23 +131,28 @@ class DenoisingSegmenter(Segmenter):
 
     def _draw_labels(
         self, image: Tensor, masks: Tensor, mean: Tensor, batch: Batch, centre: Tensor, rng: Generator
-    ) -> Labels | None:
-        """Of each image some raters' mean mask: of those who read it or, with a presence head, who marked something."""
-        hurdle = self.presence_head is not None
-        candidates = batch.marked if hurdle else batch.read
-        chosen = draw_subsets(candidates, single_fraction=self.single_fraction, rng=rng)
-        rows = chosen.any(1).nonzero().squeeze(1)
-        if rows.numel() == 0:
-            return None
-        chosen = chosen[rows]
-        label = (masks[rows] * chosen[:, :, None, None, None]).sum(1) / chosen.sum(1)[:, None, None, None]
-        weights = torch.ones_like(label[:, 0, 0, 0])
+    ) -> Labels:
+        """Of each image some raters' mean mask: of those who read it or, with a presence head, who marked something.
+
+        Images without a label are left out or, with `fixed_shapes` or where none has one, have no weight.
+        """
+        hurdle, read = self.presence_head is not None, batch.read
+        marked = batch.marked if hurdle else read
+        chosen = draw_subsets(marked, single_fraction=self.single_fraction, rng=rng)
+        known = chosen.any(1)
+        if not self.fixed_shapes and known.any():
+            rows = known.nonzero().squeeze(1)
+            image, masks, mean, centre = image[rows], masks[rows], mean[rows], centre[rows]
+            marked, read, chosen, known = marked[rows], read[rows], chosen[rows], known[rows]
+        size = chosen.sum(1)
+        label = (masks * chosen[:, :, None, None, None]).sum(1) / size.clamp_min(1)[:, None, None, None]
+        weights = known.to(label.dtype)
+        known = weights / weights.mean().clamp_min(_LEAST)
         if hurdle and self.config.presence.weight_by_markers:
             # A rater who marks something is met k times as often on an image that k raters mark.
-            fraction = batch.marked[rows].sum(1) / batch.read[rows].sum(1)
-            weights = torch.where(chosen.sum(1) == 1, fraction, weights)
-            weights = weights / weights.mean()
-        return Labels(image[rows], label, centre[rows], chosen, mean[rows], weights)
+            weights = torch.where(size == 1, marked.sum(1) / read.sum(1).clamp_min(1), weights)
+        weights = weights / weights.mean().clamp_min(_LEAST)
+        return Labels(image, label, centre, chosen, mean, known, weights)
 
     def _image_features(self, image: Tensor, centre: Tensor) -> Tensor:
         """Of (B,C,h,w) images whose prompt is at `centre` (B,2): the U-Net's."""
@@ -203,6 +211,21 @@ class DenoisingSegmenter(Segmenter):
         rows = torch.arange(len(image), device=image.device)
         return [Windows(rows, None, windows.sides(image), (self._image_features(image, centre),))]
 
+    def _denoised(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int, most: int) -> Tensor:
+        """`_denoise`, by `replays` where they are set: then of a few numbers of samples only, `most` or less."""
+        if self.replays is None:
+            return self._denoise(window, markers, field, steps)
+        corners = [] if field.corner is None else [field.corner]
+
+        def work(seeds: Tensor, chosen: Tensor, *rest: Tensor) -> Tensor:
+            own = replace(field, seeds=seeds, corner=rest[0] if corners else None)
+            return self._denoise(replace(window, features=rest[len(corners) :]), chosen, own, steps)
+
+        count = len(markers)
+        filled = torch.arange(min(most, 1 << (count - 1).bit_length()), device=markers.device).clamp_max(count - 1)
+        inputs = (part[filled] for part in (field.seeds, markers, *corners, *window.features))
+        return self.replays(work, (field.size, field.plane, steps, len(corners)), *inputs)[:count]
+
     def _draw(
         self, encoding: Encoding, each: Tensor, steps: int, raters: RaterChoice, stratified: bool, origin: Tensor | None
     ) -> Samples:
@@ -234,7 +257,7 @@ class DenoisingSegmenter(Segmenter):
                     corner = origin.to(each.device)[window.rows] + (0 if corner is None else corner)
                 field = windows.NoiseField(each[window.rows, i], window.size, corner, plane)
                 subset = markers[window.rows, i]
-                made = self._denoise(window, subset, field, steps)
+                made = self._denoised(window, subset, field, steps, chunk)
                 fraction = subset.sum(-1) / panel[window.rows, i]
                 windows.paste(maps, window.rows, i, made * fraction[:, None, None, None], window.corner)
                 if self.on_drawn is not None:

@@ -56,8 +56,8 @@ class PixelDiffusion(DenoisingSegmenter):
         return {"simple": self.process.loss(prediction, x0, x_t, **at)}
 
     def _draw_times(self, count: int, rng: Generator) -> tuple[Tensor, Tensor]:
-        """(M,) as the process takes them, a chain's steps on the CPU, read in float64, 1 to T alike; and in [0,1]."""
-        step = torch.randint(1, self.scale + 1, (count,), generator=rng, device=rng.device).cpu()
+        """(M,) as the process takes them, a chain's steps, 1 to T alike; and in [0,1]."""
+        step = torch.randint(1, self.scale + 1, (count,), generator=rng, device=rng.device)
         return step, step / self.scale
 
     def _training_features(self, image: Tensor, centre: Tensor, rng: Generator) -> Tensor:

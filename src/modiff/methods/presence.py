@@ -16,7 +16,7 @@ from modiff.config.methods import PRESENCE_DROPOUT, PRESENCE_HIDDEN, PresenceCon
 from modiff.data.loading import dihedral
 from modiff.errors import ConfigError, DataError
 from modiff.nn import losses, windows
-from modiff.nn.layers import ResBlock, position_channels
+from modiff.nn.layers import ResBlock, full_precision, position_channels
 from modiff.nn.unet import hourglass
 from modiff.rng import fold, uniform
 from modiff.types import Batch, DataSpec, RaterChoice
@@ -82,7 +82,9 @@ def draw_markers(
             each = u[..., None].expand_as(each)
         return panel & (each < distribution[:, None]), size, who
     table = rater_subsets(count, int(size.flatten()[0])).to(distribution.device)
-    markers = (u[..., None] >= (distribution @ table).cumsum(-1)[:, None, :-1]).sum(-1)
+    with full_precision(distribution):
+        marking = distribution @ table
+    markers = (u[..., None] >= marking.cumsum(-1)[:, None, :-1]).sum(-1)
     places = torch.arange(count, device=distribution.device)
     return places < markers[..., None], size, None
 

@@ -83,7 +83,7 @@ class SSN(Segmenter):
         entropy = mean_of_known(pixel_cross_entropy(found.mean, label), known)
         if self.training:
             self.taken += 1
-            if self.taken <= self.config.mean_steps:
+            if not self.fixed_shapes and self.taken <= self.config.mean_steps:
                 rest = (
                     found.sigma.sum() + found.factor.sum()
                 )  # every weight has a gradient, which several processes need
@@ -94,6 +94,8 @@ class SSN(Segmenter):
             for size in ((*shape, self.config.rank), (*shape, *found.mean.shape[1:]))
         ]
         deviation = found.deviations(*noise)
+        if self.training and self.fixed_shapes:  # without deviations the loss is that of the mean
+            deviation = deviation * (self.taken > self.config.mean_steps)
         logits = torch.cat([found.mean[:, None] + deviation, found.mean[:, None] - deviation], 1)
         labels = label[:, None].expand(-1, logits.shape[1], -1, -1, -1)
         log_p = -pixel_cross_entropy(logits.flatten(0, 1), labels.flatten(0, 1)).unflatten(0, logits.shape[:2])

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modiff.devices import numbers_on
+
 
 def group_norm(channels: int, groups: int | None = None) -> nn.GroupNorm:
     """GroupNorm of so many groups or as many of them as divide the channels; None: the largest number up to 32 that
@@ -98,7 +100,7 @@ def position_channels(height: int, width: int, centre: Tensor) -> Tensor:
 
 def image_centre(image: Tensor) -> Tensor:
     """(B,2) the middle of (B,C,H,W) images in pixels."""
-    middle = torch.tensor([(image.shape[-2] - 1) / 2, (image.shape[-1] - 1) / 2], device=image.device)
+    middle = numbers_on(image.device, (image.shape[-2] - 1) / 2, (image.shape[-1] - 1) / 2)
     return middle.expand(image.shape[0], 2)
 
 

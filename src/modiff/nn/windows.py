@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modiff.devices import numbers_on
 from modiff.rng import Draw, fold
 
 Size = tuple[int, int]  # rows and columns
@@ -34,8 +35,8 @@ def window_size(side: int, image: Size, multiple: int) -> Size:
 
 def window_corner(centre: Tensor, size: Size, image: Size) -> Tensor:
     """(B,2) int64 upper left corners of windows around `centre` (B,2), moved to lie inside the image."""
-    span = torch.tensor(size, device=centre.device)
-    limit = torch.tensor(image, device=centre.device) - span
+    span = numbers_on(centre.device, *size)
+    limit = numbers_on(centre.device, *image) - span
     corner = torch.floor(centre - (span - 1) / 2 + 0.5).long()
     return torch.minimum(corner.clamp_min(0), limit)
 
@@ -100,7 +101,7 @@ def random_corner(
     Without a prompt every crop lies anywhere.
     """
     batch, image = len(images), sides(images)
-    limit = torch.tensor(image, device=rng.device) - torch.tensor(size, device=rng.device)
+    limit = numbers_on(rng.device, *image) - numbers_on(rng.device, *size)
     free = (torch.rand(batch, 2, generator=rng, device=rng.device) * (limit + 1)).long()
     if centre is None:
         return free.to(images.device)
@@ -113,11 +114,17 @@ def random_corner(
 def marked_pixel(label: Tensor, rng: torch.Generator) -> Tensor:
     """(B,2) row and column of a random pixel that is marked in (B,K,H,W), each as likely; any pixel where none is."""
     chance = torch.rand(len(label), generator=rng, device=rng.device).to(label.device)
-    found = []
-    for one, number in zip(label.amax(1) > 0, chance, strict=True):
-        places = (one if one.any() else torch.ones_like(one)).nonzero()
-        found.append(places[(number * len(places)).long().clamp_max(len(places) - 1)])
-    return torch.stack(found).to(torch.float32)
+    marked = label.amax(1) > 0
+    marked = marked | ~marked.any((1, 2), keepdim=True)
+    # The pixel at which the count of marked ones exceeds `wanted`: first its row, then its column.
+    rows = marked.sum(2)
+    until, total = rows.cumsum(1), rows.sum(1)
+    wanted = torch.minimum((chance * total).long(), total - 1)[:, None]
+    row = (until <= wanted).sum(1, keepdim=True)
+    wanted = wanted - until.gather(1, row) + rows.gather(1, row)
+    line = marked.gather(1, row[:, :, None].expand(-1, -1, marked.shape[2]))[:, 0]
+    column = (line.cumsum(1) <= wanted).sum(1, keepdim=True)
+    return torch.cat([row, column], 1).to(torch.float32)
 
 
 def paste(maps: Tensor, row: Tensor, index: Tensor, made: Tensor, corner: Tensor | None) -> None:

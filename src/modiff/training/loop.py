@@ -21,10 +21,11 @@ from torch import Tensor
 
 from modiff._version import __version__
 from modiff.config.run import RunConfig, check_ranges
-from modiff.data.loading import generator, load, training_batch, validation_batches
+from modiff.data.loading import MemoryStore, generator, load, training_batch, validation_batches
+from modiff.data.on_device import DeviceStore
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
-from modiff.devices import automatic_precision, choose_device, device_name
+from modiff.devices import CudaGraph, automatic_precision, choose_device, device_name
 from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
 from modiff.io.files import alone, regular, sha256_of, write_bytes
 from modiff.io.progress import progress_bar
@@ -34,13 +35,15 @@ from modiff.methods.registry import METHODS, build
 from modiff.rng import seed_for
 from modiff.training.budget import SPENT, Clock
 from modiff.training.log import MetricsLog, check_logger, open_logger
-from modiff.training.optimizer import EMA, Schedule, make_optimizer
+from modiff.training.optimizer import EMA, OptimizerState, Schedule, make_optimizer
+from modiff.training.step import GraphStep, Step
 from modiff.types import Batch, DataSpec
 
 _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint", "fold")
 # training.ckpt is a line with the SHA-256 of what follows, which is torch's plain data.
 _HEAD = b"modiff training checkpoint 1, SHA-256 "
 _HINT = "Delete it to start the run again"
+_HELD = 0.5  # of a GPU's free memory that the training images may take
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,10 @@ class Run:
         self.folder, self.clock = folder, clock
         self.log = MetricsLog(folder / files.LOG if fabric.is_global_zero else None, config.training.log_every)
         self.schedule = Schedule(config.training)
-        self.wrapped, self.optimizer = fabric.setup(model, make_optimizer(model, config.training))
+        device, settings = fabric.device, config.training
+        self.wrapped, self.optimizer = fabric.setup(model, make_optimizer(model, settings, device))
         self.wrapped.mark_forward_method("training_loss")
+        model.fixed_shapes = device.type == "cuda"
         self.average = EMA(model, config.training.ema_decay)
         self.step, self.rate = 0, 0.0
         self.terms: dict[str, Tensor] = {}
@@ -87,7 +92,13 @@ class Run:
         self.blind: float | None = None
         automatic, precision = automatic_precision(fabric.device), config.trainer.precision
         self._bf16 = (automatic if precision == "auto" else precision) == "bf16-mixed"
-        self._parts: dict[str, Any] = {"model": model, "optimizer": self.optimizer, "average": self.average.module}
+        self._rng = torch.Generator(device)
+        how = self.model, self.optimizer, partial(self._loss, self.wrapped, rng=self._rng), fabric.backward
+        graph = _graph(fabric, config, self._rng)
+        more: dict[str, Any] = {"clip": settings.gradient_clip} | ({} if graph is None else {"graph": graph})
+        self._take = Step(*how, **more) if graph is None else GraphStep(*how, **more)
+        self._parts: dict[str, Any] = {"model": model, "optimizer": OptimizerState(self.optimizer)}
+        self._parts["average"] = self.average.module
         self._parts |= {"plateau": self.schedule.plateau, "plateau_rate": self.schedule.own}
 
     @property
@@ -96,24 +107,20 @@ class Run:
         return self.step * self.config.training.batch_size
 
     def advance(self, batch: Batch) -> None:
-        """One optimiser step; the global generator serves dropout alone and is reseeded from the step."""
-        torch.manual_seed(seed_for(self.config.seed, "dropout", self.step, self.fabric.global_rank))
-        self.optimizer.zero_grad()
-        terms = self._loss(self.wrapped, batch, "loss", self.step)
-        self.terms = {name: value.detach() for name, value in terms.items()}
-        self.fabric.backward(terms["loss"])
+        """One optimiser step."""
         self.rate = self.schedule.rate(self.step, self.clock.progress(self.images))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
-        if self.config.training.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.training.gradient_clip)
-        self.optimizer.step()
+        self.terms = self._take(batch.to(self.fabric.device), self.rate, self._seed)
         self.average.update(self.model, self.step)
         self.step += 1
 
-    def _loss(self, model: Any, batch: Batch, purpose: str, index: int) -> dict[str, Tensor]:
+    def _seed(self) -> None:
+        """The global generator, which serves dropout alone, and that of the loss are functions of (seed, step)."""
+        at = self.step, self.fabric.global_rank
+        torch.manual_seed(seed_for(self.config.seed, "dropout", *at))
+        self._rng.manual_seed(seed_for(self.config.seed, "loss", *at))
+
+    def _loss(self, model: Any, batch: Batch, *, rng: torch.Generator) -> dict[str, Tensor]:
         device = self.fabric.device
-        rng = generator(self.config.seed, purpose, index, self.fabric.global_rank, device=device)
         # Casts are not cached: one that was made where a method runs its network without gradients would have none.
         with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16, cache_enabled=False):
             terms: dict[str, Tensor] = model.training_loss(batch.to(device), rng=rng)
@@ -131,7 +138,8 @@ class Run:
         sums: dict[str, Any] = {"images": 0.0}
         for index, batch in enumerate(batches):
             sums["images"] += len(batch)
-            for name, value in self._loss(self.average.module, batch, "validation", index).items():
+            rng = generator(self.config.seed, "validation", index, self.fabric.global_rank, device=self.fabric.device)
+            for name, value in self._loss(self.average.module, batch, rng=rng).items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch)
         parts = [{name: float(value) for name, value in sums.items()}] * self.fabric.world_size
         if len(parts) > 1:
@@ -266,13 +274,37 @@ def train(
             run.load(saved)
             saved.clear()  # as large as the run itself
         each = {"size": settings.batch_size, "rank": fabric.global_rank, "world": fabric.world_size}
-        batch_at = partial(training_batch, training, seed=config.seed, augment=settings.augment, **each)
+        batch_at = partial(_batches(training, fabric.device), seed=config.seed, augment=settings.augment, **each)
         fixed = validation_batches(validation, images=settings.validation_images, **each)
         run.fit(batch_at, fixed, quiet=quiet)
     finished = clock.reason == SPENT
     return TrainingResult(
         folder, finished, clock.reason, run.step, run.images, clock.seconds, run.validation, clock.signalled
     )
+
+
+def _graph(fabric: Fabric, config: RunConfig, rng: torch.Generator) -> CudaGraph | None:
+    """What captures steps; None on a CPU and where it is switched off, and with several devices, which wait for one
+    another."""
+    if fabric.device.type != "cuda" or not config.trainer.graph:
+        return None
+    if fabric.world_size > 1:
+        if fabric.is_global_zero:
+            logging.getLogger("modiff").warning("several devices train without a CUDA graph")
+        return None
+    return CudaGraph(fabric.device, rng)
+
+
+def _batches(store: MemoryStore, device: torch.device) -> Callable[..., Batch]:
+    """Makes batches: on the device, where it is a GPU (CUDA) with room for the store."""
+    if device.type != "cuda":
+        return partial(training_batch, store)
+    needed, (free, _) = DeviceStore.needed(store), torch.cuda.mem_get_info(device)
+    if needed > _HELD * free:
+        found = f"the images take {needed / 1e9:.1f} GB, the device has {free / 1e9:.1f} GB free"
+        logging.getLogger("modiff").warning("batches are made on the CPU: %s", found)
+        return partial(training_batch, store)
+    return DeviceStore(store, device).training_batch
 
 
 def _begin(config: RunConfig, described: DataSpec, folder: Path, *, first: bool) -> dict[str, Any] | None:

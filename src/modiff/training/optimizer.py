@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -15,14 +16,49 @@ from modiff.config.run import TrainingConfig
 _COSINE_END = 0.05  # of the learning rate, at the end of the budget
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
-    """Adam, or AdamW where there is weight decay; biases and gains do not decay."""
+def make_optimizer(model: nn.Module, config: TrainingConfig, device: torch.device | None = None) -> Optimizer:
+    """Adam, or AdamW where there is weight decay; biases and gains do not decay.
+
+    device: that of the training. On a GPU (CUDA) the learning rate is a tensor on it, so that a graph can read it.
+    """
+    graphed = device is not None and device.type == "cuda"
+    rate = torch.tensor(config.learning_rate, device=device) if graphed else config.learning_rate
+    how: dict[str, Any] = {"lr": rate, "fused": True, "capturable": graphed}
     if not config.weight_decay:
-        return Adam(model.parameters(), lr=config.learning_rate, fused=True)
+        return Adam(model.parameters(), **how)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return AdamW(groups, lr=config.learning_rate, fused=True)
+    return AdamW(groups, **how)
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Sets the learning rate of all groups, in place where it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+class OptimizerState:
+    """An optimiser's state as plain data that does not tell on which device it was used."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its moments, and its settings with the learning rate as a number."""
+        state = self.optimizer.state_dict()
+        groups = [group | {"lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]]
+        return {**state, "param_groups": groups}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the state over; what depends on the device stays as it was made for it."""
+        own = [{name: group[name] for name in ("lr", "capturable")} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state)
+        for group, kept in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(kept)
 
 
 class Schedule:

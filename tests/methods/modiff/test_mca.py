@@ -39,8 +39,8 @@ def test_spread_loss_is_zero_for_equal_attention_and_one_for_a_single_patch():
     equal = torch.ones(1, 8, 2)
     single = torch.zeros(1, 8, 2)
     single[0, 3] = 1
-    assert attention_spread_loss(query, equal) == pytest.approx(0, abs=1e-6)
-    assert attention_spread_loss(query, single) == pytest.approx(1, abs=1e-6)
+    assert attention_spread_loss(query, equal).tolist() == [pytest.approx(0, abs=1e-6)]
+    assert attention_spread_loss(query, single).tolist() == [pytest.approx(1, abs=1e-6)]
 
 
 def test_self_attention_divides_by_the_root_of_width_times_heads():

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config.methods import LDFConfig
+from modiff.devices import constant
 from modiff.nn.edges import EdgeFilter, dilate, unit_range
 
 MILD_HIGH_PASS = (0.2, 0.8)  # the filter's gain at frequency 0 and at the largest frequency before any training
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # kept for training too, which may not save inference tensors
+@constant
 def _dft_matrices(size: int, half: bool, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosine and sine matrices (frequencies, size) of the ortho-normalised DFT, float32 rounded from float64."""
     count = size // 2 + 1 if half else size
@@ -47,8 +46,7 @@ def irfft2_matrix(real: Tensor, imag: Tensor, width: int) -> Tensor:
     return (rows_real * twice) @ cos_w - (rows_imag * twice) @ sin_w
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # kept for training too, which may not save inference tensors
+@constant
 def normalised_radius(height: int, width: int, device: torch.device) -> Tensor:
     """|ω| on the half plane (H, W//2+1), 0 at frequency 0 and 1 at the largest one."""
     rows = torch.fft.fftfreq(height, device=device)[:, None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -12,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modiff.config.methods import LDFConfig, MCAConfig
+from modiff.devices import constant
 from modiff.methods.modiff.ldf import make_ldf
 from modiff.nn.layers import attend, zero
 
 IMAGE_PATCH, LABEL_PATCH = 2, 4
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(False)  # kept for training too, which may not save inference tensors
+@constant
 def sinusoidal_positions(height: int, width: int, dim: int, device: torch.device) -> Tensor:
     """(H·W, dim) fixed 2-D sinusoids: half of the channels for the row, half for the column."""
     quarter = dim // 4
@@ -45,12 +44,12 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attention_spread_loss(query: Tensor, key: Tensor) -> Tensor:
-    """L_MCA = 1 − H(m)/log N_k, m_j the mean over queries of |score_ij| / Σ_j |score_ij|: no patch draws it all."""
+    """(B,) L_MCA = 1 − H(m)/log N_k, m_j the mean over queries of |score_ij| / Σ_j |score_ij|: no patch draws all."""
     with torch.autocast(query.device.type, enabled=False):
         score = (query.float() @ key.float().transpose(-2, -1)).abs()
     drawn = (score / score.sum(-1, keepdim=True).clamp_min(1e-12)).mean(-2)
     entropy = -(drawn * torch.log(drawn.clamp_min(1e-12))).sum(-1)
-    return (1 - entropy / math.log(key.shape[-2])).mean()
+    return 1 - entropy / math.log(key.shape[-2])
 
 
 def covering_stride(stride: int, width: int) -> int:

@@ -67,12 +67,8 @@ class MoDiff(DenoisingSegmenter):
             labels.image, centre, size, jitter=config.crop_jitter, anywhere=anywhere, rng=rng
         )
         label, image = windows.cut(labels.label, corner, size), windows.cut(labels.image, corner, size)
-        # In (0,1], one in each of `count` equal parts so that a batch sees all noise levels.
-        order = torch.randperm(count, generator=rng, device=rng.device)
-        t = (order + 1 - torch.rand(count, generator=rng, device=rng.device)) / count
-        chain = config.diffusion.steps
+        chain, t = config.diffusion.steps, _stratified_times(labels.known > 0, rng)
         t = torch.ceil(t * chain) / chain if config.diffusion.time == "discrete" else t.clamp_min(1e-4)
-        t = t.to(image.device)
         hidden = torch.rand(count, generator=rng, device=rng.device) < config.presence.null_share
         context = self._subset_context(labels.chosen & ~hidden.to(image.device)[:, None])
         x0 = self.process.from_labels(label)
@@ -90,9 +86,11 @@ class MoDiff(DenoisingSegmenter):
         if "edges" in parts:
             target = edge_target(image, windows.cut(labels.mean, corner, size), config.ldf.target)
             target = F.interpolate(target, size=parts["edges"].shape[-2:], mode="area")
-            terms["ldf"] = (parts["edges"].float() - target).square().mean((1, 2, 3)).mean()
+            terms["ldf"] = (parts["edges"].float() - target).square().mean((1, 2, 3))
+            terms["ldf"] = (terms["ldf"] * labels.known).mean()
         if "query" in parts:
-            terms["mca"] = attention_spread_loss(parts["query"].float(), parts["key"].float())
+            spread = attention_spread_loss(parts["query"].float(), parts["key"].float())
+            terms["mca"] = (spread * labels.known).mean()
         return terms
 
     # The network
@@ -167,6 +165,14 @@ class MoDiff(DenoisingSegmenter):
             return prediction
 
         return self.process.sample(predict, field, steps)
+
+
+def _stratified_times(known: Tensor, rng: torch.Generator) -> Tensor:
+    """(M,) in (0,1], one in each of so many equal parts as labels are `known` (M,), so that a batch sees all levels."""
+    order = torch.randperm(len(known), generator=rng, device=rng.device).to(known.device)
+    place = (known & (order < order[:, None])).sum(1)  # among the known ones
+    start = place + 1 - torch.rand(len(known), generator=rng, device=rng.device).to(known.device)
+    return (start / known.sum().clamp_min(1)).clamp_max(1.0)
 
 
 def _process(config: MoDiffConfig, classes: int) -> GaussianProcess | CategoricalProcess:

@@ -1,0 +1,74 @@
+"""A split held on the device that trains: batches are made there, equal to the bit to those of `loading`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modiff.data.loading import MemoryStore, batch_turns, dihedral, process_rows, to_unit
+from modiff.types import Batch
+
+
+class DeviceStore:
+    """A `MemoryStore` whose images and packed masks lie on a device.
+
+    Of a batch, the CPU draws two numbers per image: which row, and which of the eight views. All else happens on the
+    device, in shapes that depend on the size of the batch alone, and nothing waits for it.
+    """
+
+    def __init__(self, store: MemoryStore, device: torch.device) -> None:
+        self.store, self.device = store, device
+        (channels, height, width), kind = store.shape, store.image.dtype
+        image, self.values = store.image, None
+        if kind.kind in "iu" and kind.itemsize <= 2:  # each bit pattern's value by a table: exact on any device
+            patterns = np.arange(1 << 8 * kind.itemsize, dtype=f"u{kind.itemsize}")
+            self.values = to_unit(patterns.view(kind)).to(device)
+            image = image.view(np.uint8 if kind.itemsize == 1 else np.int16)
+        held = torch.from_numpy(image) if self.values is not None else to_unit(image)
+        self.image = held.to(device).view(len(store), channels, height * width)
+        self.bits = torch.from_numpy(store.packed).flatten(1, 2).to(device)
+        self.read = torch.from_numpy(store.read).to(device)
+        places = torch.arange(height * width).view(height, width)
+        usable = range(8) if height == width else range(0, 8, 2)
+        # (8,HW): which pixel comes to each place. Quarter turns of a rectangle are never drawn.
+        views = [dihedral(places, turn if turn in usable else 0).flatten() for turn in range(8)]
+        self.sources = torch.stack(views).to(device)
+        # The prompt is the image's middle, where every view leaves it.
+        middle = torch.tensor([(height - 1) / 2, (width - 1) / 2])
+        self.middle = middle.to(device) if store.info.prompt == "centre" else None
+
+    @staticmethod
+    def needed(store: MemoryStore) -> int:
+        """Bytes that the store takes on a device."""
+        kind, each = store.image.dtype, 4
+        if kind.kind in "iu" and kind.itemsize <= 2:
+            each = kind.itemsize
+        return store.image.size * each + store.packed.nbytes + store.read.nbytes
+
+    def training_batch(
+        self, index: int, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
+    ) -> Batch:
+        """As `loading.training_batch`, without the cases' names."""
+        rows = process_rows(len(self.store), index, seed=seed, size=size, rank=rank, world=world)
+        turns = torch.zeros_like(rows)
+        if augment:
+            turns = batch_turns(len(rows), self.store.shape[1:], index, seed=seed, rank=rank)
+        rows, turns = torch.stack([rows, turns]).to(self.device, non_blocking=True)
+        return self._made(rows, turns)
+
+    def _made(self, rows: Tensor, turns: Tensor) -> Batch:
+        (_, height, width), info = self.store.shape, self.store.info
+        source = self.sources[turns][:, None]
+        image = self._taken(self.image[rows], source)
+        if self.values is not None:
+            image = self.values[image.long() & (len(self.values) - 1)]
+        bits = self._taken(self.bits[rows], source >> 3) >> (7 - (source & 7)).to(torch.uint8)  # as NumPy packs them
+        masks = (bits & 1).bool().view(len(rows), len(info.raters), len(info.classes), height, width)
+        centre = None if self.middle is None else self.middle.expand(len(rows), 2)
+        return Batch(image.view(len(rows), -1, height, width), masks, self.read[rows], (), centre)
+
+    @staticmethod
+    def _taken(maps: Tensor, source: Tensor) -> Tensor:
+        """(B,M,P) the values of maps (B,M,·) at places `source` (B,1,P)."""
+        return maps.gather(2, source.expand(-1, maps.shape[1], -1))
