@@ -84,6 +84,11 @@ def printable(text: str, *, keep: str = "", escape: Callable[[str], str] = lambd
     return text if text.isprintable() else _ODD.sub(shown, text)
 
 
+def one_line(text: str) -> str:
+    """Text in a line, whose names keep no line ends either."""
+    return printable(" ".join(text.split()))
+
+
 class ModiffError(Exception):
     """Base of every error that modiff raises on purpose; the command prints it in one line and exits with 2."""
 
@@ -108,7 +113,7 @@ class ModiffError(Exception):
         text = (
             f"{where}{_cut(message, _MOST_WORDS)}{f'; {facts}' if facts else ''}{'' if hint is None else f'. {hint}'}"
         )
-        super().__init__(printable(" ".join(text.split())))
+        super().__init__(one_line(text))
 
     def at(self, path: str | Path) -> Self:
         """The same error about a file."""

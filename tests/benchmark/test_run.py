@@ -16,7 +16,7 @@ from modiff.benchmark.numbers import read_numbers
 from modiff.benchmark.plan import BenchmarkSettings, rows_of
 from modiff.benchmark.run import benchmark
 from modiff.benchmark.state import read_state
-from modiff.benchmark.tables import facts, write_tables
+from modiff.benchmark.tables import facts, tables_of, write_tables
 from modiff.cli import main
 from modiff.config.data import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
@@ -357,6 +357,37 @@ def test_the_commands(store, finished, capsys):
     assert "standard protocol, argmax" in out
     files = sorted(path.name for path in (finished / "tables").iterdir())
     assert files == ["figure2-1.png", "tables.csv", "tables.html", "tables.md"]
+
+
+def test_every_selection_has_tables_of_its_own_and_needs_no_training(store, finished, tmp_path, trained):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    before = read_numbers(folder, read_state(folder)).numbers
+    selections = ("representative", "iid")
+    state = benchmark(rows_of(METHODS), settings(seeds=(0, 1), select=selections), store, folder)
+    assert trained == []
+    numbers = read_numbers(folder, read_state(folder)).numbers
+    assert list(dict.fromkeys(numbers["select"])) == ["iid", "representative"]
+    for select in selections:
+        own = numbers[(numbers["select"] == select) & (numbers.kind == "measured") & (numbers.row == "cflow")]
+        seeds = [
+            read_result(folder / name / "evaluation" / "test.json").results for name in ("cflow-seed0", "cflow-seed1")
+        ]
+        for number in own.itertuples():
+            said = [
+                record.value
+                for records in seeds
+                for record in records
+                if (record.predictor, record.stratum, record.select) == ("model", "all", select)
+                and (record.protocol, record.threshold) == (number.protocol, number.threshold)
+                and (record.metric, record.n) == (number.metric, number.n)
+            ]
+            assert number.value == pytest.approx(np.mean(said))
+    iid = numbers[numbers["select"] == "iid"]
+    same = ["row", "protocol", "threshold", "metric", "n", "value", "verdict"]
+    assert iid[same].values.tolist() == before[same].values.tolist()
+    titles = [table.title for table in tables_of(read_numbers(folder, state))]
+    assert sum(title.endswith(", representative samples") for title in titles) == 4
+    assert sum(title.endswith(", i.i.d. samples") for title in titles) == 4
 
 
 def test_the_tables_are_written_again_without_a_training(finished, tmp_path, trained):

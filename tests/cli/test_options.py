@@ -108,3 +108,11 @@ def test_counts_are_words():
     assert counted(3, "hypothesis") == "3 hypotheses"
     assert counted(2, "class") == "2 classes"
     assert counted(12000, "image", ",") == "12,000 images"
+
+
+@pytest.mark.parametrize("words", [["a\nb"], ["info", "x", "--a\nb"], ["check", "x", "--as", "a\nb"], ["info", "a\nb"]])
+def test_a_refusal_is_one_line_whatever_was_typed(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        raise SystemExit(main(words))
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1

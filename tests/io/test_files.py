@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from modiff.data.store import check_free
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.predictions import open_maps
-from modiff.io.files import LIMITS, Limits, alone, output_folder, replacing, sha256_of, write_text
+from modiff.io.files import LIMITS, Limits, alone, check_output, output_folder, replacing, sha256_of, write_text
 from modiff.io.image import read_image
 
 
@@ -162,6 +165,38 @@ def test_what_was_left_by_a_killed_process_goes(tmp_path):
     (tmp_path / "mine").write_text("mine")
     write_text(tmp_path / "file", "whole")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"file": "whole", "mine": "mine"}
+
+
+@pytest.mark.parametrize("kind", ["store", "folder"])
+def test_what_was_left_goes_where_the_result_stands_and_is_kept(tmp_path, kind):
+    made = tmp_path / "made"
+    (tmp_path / ".made.modiff-tmp").mkdir()  # of a process that was killed after its result took its place
+    (made.write_text if kind == "store" else lambda _: write_text(made / "summary.json", "{}"))("whole")
+    with pytest.raises(DataError, match="already"):
+        check_free(made, overwrite=False) if kind == "store" else check_output(made, overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize("spare", range(4))
+def test_where_no_handle_is_left_nothing_is_left_either(tmp_path, spare):
+    (tmp_path / "a").write_text("before")
+    bound, taken = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, bound[1]))
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        for _ in range(spare):
+            os.close(taken.pop())
+        with suppress(DataError):
+            write_text(tmp_path / "a", "after")
+    finally:
+        for handle in taken:
+            os.close(handle)
+        resource.setrlimit(resource.RLIMIT_NOFILE, bound)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    write_text(tmp_path / "a", "after")
+    assert (tmp_path / "a").read_text() == "after"
 
 
 def test_data_are_on_the_disk_before_their_name_is(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from modiff.errors import DataError
-from modiff.io.hdf5 import datasets, names, rows
+from modiff.io.hdf5 import datasets, names, open_hdf5, rows
 
 WAYS: dict[str, dict[str, object]] = {
     "contiguous": {},
@@ -148,3 +150,28 @@ def test_names_are_texts_of_any_kind_and_bounded(tmp_path: Path) -> None:
     (tmp_path / "a.h5").write_bytes(data)
     with h5py.File(tmp_path / "a.h5") as file, pytest.raises(DataError, match="too long"):
         names(file["d"])
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_read_and_written(tmp_path: Path, monkeypatch, number: int) -> None:
+    real = h5py.File
+
+    def without_locks(name: object, mode: str, *, locking: object, **more: object) -> h5py.File:
+        if locking is not False:
+            raise OSError(number, os.strerror(number))
+        return real(name, mode, locking=locking, **more)
+
+    monkeypatch.setattr(h5py, "File", without_locks)
+    with open_hdf5(tmp_path / "a.h5", "w", libver="latest") as file:
+        file["x"] = [1, 2]
+    with open_hdf5(tmp_path / "a.h5") as file:
+        assert file["x"][...].tolist() == [1, 2]
+
+
+def test_a_file_that_another_process_writes_is_still_refused(tmp_path: Path, monkeypatch) -> None:
+    def locked(*_: object, **__: object) -> h5py.File:
+        raise BlockingIOError(errno.EAGAIN, "unable to lock file")
+
+    monkeypatch.setattr(h5py, "File", locked)
+    with pytest.raises(BlockingIOError):
+        open_hdf5(tmp_path / "a.h5")

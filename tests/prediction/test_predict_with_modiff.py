@@ -72,7 +72,7 @@ def test_a_published_folder_gives_the_same_samples(modiff_predictor, tmp_path):
 
 
 def test_progress_counts_samples_of_one_image_as_they_come(modiff_predictor, monkeypatch):
-    monkeypatch.setattr("modiff.methods.denoising.at_once", lambda *features: 4)
+    monkeypatch.setattr("modiff.methods.denoising.at_once", lambda *features, pixels: 4)
     seen: list[tuple[int, int]] = []
     modiff_predictor.sample(32, progress=lambda *counts: seen.append(counts))
     assert len(seen) > 3

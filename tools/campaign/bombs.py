@@ -44,7 +44,7 @@ def _explode(world: World, name: str, victim: str, bomb: Bomb, attempt: Try, rng
     path = next(path for path in sorted(attempt.place.glob(victim)) if path.is_file())
     apart(lambda: bomb(path))
     statuses = (0, 1, 2) if scene.words[0] == "benchmark" else (0, 2)
-    outcome = attempt.run(scene.words, statuses, usual=world.clean(name).cpu)
+    outcome = attempt.run(scene.bounded, statuses, usual=world.clean(name).cpu)
     if outcome.status == 2 and scene.words[0] == "import":
         attempt.check(not (attempt.place / "out.h5").exists(), "refused, and yet written")
 
@@ -315,7 +315,10 @@ def _members(count: int, name: str = "{}", method: int = 0, content: bytes = b""
     def make(path: Path) -> None:
         with zipfile.ZipFile(path, "a", method, compresslevel=9) as archive:
             for number in range(count):
-                archive.writestr(name.format(number), content)
+                info = zipfile.ZipInfo("x")
+                info.filename, info.compress_type = name.format(number), method
+                with archive.open(info, "w") as member:  # `writestr` cannot write one without a name
+                    member.write(content)
         if said is not None:
             data = bytearray(path.read_bytes())
             for mark, at in ((b"PK\3\4", 22), (b"PK\1\2", 24)):

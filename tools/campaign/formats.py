@@ -74,7 +74,7 @@ def _fuzz(world: World, name: str, victims: list[str], attempt: Try, rng: Random
     path = attempt.place / rng.choice(victims)
     mutate(path, rng)
     allowed = (0, 1, 2) if scene.words[0] == "benchmark" else (0, 2)
-    outcome = attempt.run(scene.words, allowed, usual=world.clean(name).cpu)
+    outcome = attempt.run(scene.bounded, allowed, usual=world.clean(name).cpu)
     if outcome.status == 2 and scene.words[0] == "import":
         attempt.check(not any((attempt.place / made).exists() for made in scene.makes), "refused, and yet written")
     attempt.check_clean()

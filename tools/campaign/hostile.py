@@ -195,12 +195,19 @@ def _fill(folder: Path, values: dict[str, str]) -> None:
         pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         for path in folder.rglob("*.dcm"):
-            made = pydicom.dcmread(path)
+            made, swaps = pydicom.dcmread(path), dict[bytes, bytes]()  # pydicom does not write every text
             for name, value in values.items():
                 kind = dictionary_VR(name)
-                made[name] = pydicom.DataElement(name, "LO" if kind in ("DS", "IS", "CS", "DA") else kind, value)
+                raw = value.encode("utf-8", "surrogateescape")
+                stand_in = f"{len(swaps):04d}".ljust(len(raw), "Q") + " " * (len(raw) % 2)
+                swaps[stand_in.encode()] = raw + b" " * (len(raw) % 2)
+                made[name] = pydicom.DataElement(name, "LO" if kind in ("DS", "IS", "CS", "DA") else kind, stand_in)
                 made[name].VR = kind
             made.save_as(path)
+            data = path.read_bytes()
+            for stand_in, raw in swaps.items():
+                data = data.replace(stand_in, raw)
+            path.write_bytes(data)
 
     apart(act)
 

@@ -188,6 +188,7 @@ def _occupied(world: World, name: str, kind: str, attempt: Try, rng: Random) -> 
     place = attempt.place / scene.makes[0]
     if place.exists():  # a folder that the command works in
         return
+    place.parent.mkdir(parents=True, exist_ok=True)
     {"file": lambda: place.write_text("mine"), "folder": place.mkdir, "link": lambda: place.symlink_to(place)}[kind]()
     _refused(world, name, attempt, _NOTHING, f"a {kind} is there")
     attempt.check(place.is_symlink() or place.exists(), f"a {kind} was there and is gone")

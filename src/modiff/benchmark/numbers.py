@@ -1,4 +1,4 @@
-"""Every number of a benchmark: one per row of methods, group, protocol, threshold, metric and n.
+"""Every number of a benchmark: one per row of methods, group, protocol, threshold, selection, metric and n.
 
 A number is the mean over images of each image's mean over the seeds; its interval is by bootstrap over patients, and
 it is given with the range over seeds. What is best in a column of a table is compared with every other row on the same
@@ -18,11 +18,12 @@ import pandas as pd
 
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
 from modiff.benchmark.state import COSTS, Run, State, Status, evaluation_of
-from modiff.config.evaluation import IID, RESAMPLES
+from modiff.config.evaluation import IID, RESAMPLES, SELECTIONS
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Floats, differences_from, mean_interval
 from modiff.evaluation.compare import Method, pool, read_methods
-from modiff.evaluation.records import BASELINE, EMPTY, REFERENCE, Quantity, select
+from modiff.evaluation.records import BASELINE, EMPTY, REFERENCE, Quantity
+from modiff.evaluation.records import select as having
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.metrics.published import PublishedValue, published
 from modiff.metrics.registry import NAMES, columns_of
@@ -36,7 +37,7 @@ _ROLES = {(ABLATIONS, "modiff"): "MoDiff, both", (EDGES, "modiff"): "MoDiff, its
 
 
 COLUMNS = (
-    *("table", "kind", "row", "title", "protocol", "threshold", "metric", "n", "value", "ci_low", "ci_high"),
+    *("table", "kind", "row", "title", "protocol", "threshold", "select", "metric", "n", "value", "ci_low", "ci_high"),
     *("seeds", "seed_low", "seed_high", "difference_from_best", "difference_ci_low", "difference_ci_high", "verdict"),
     *("images", "patients", "undefined", "undefined_at_some_seed", "value_where_all_defined"),
     *("images_where_all_defined", "split", "budget", "images_seen_low", "images_seen_high", "parameters", "gflop"),
@@ -81,13 +82,14 @@ def read_numbers(folder: str | Path, state: State, *, resamples: int = RESAMPLES
         raise DataError(what, path=folder, found=state.counted() or "no runs", hint=hint)
     by_row = _read(folder, runs, state)
     first = next(iter(by_row.values()))[0]
-    ways = sorted({way[:2] for way in first.ways()}, key=lambda way: (way[0] != "standard", way))
+    ways = {(protocol, threshold, select) for protocol, threshold, _, select in first.ways()}
+    order = sorted(ways, key=lambda way: (way[0] != "standard", way[:2], SELECTIONS.index(way[2])))
     numbers: list[Facts] = []
     for group in (METHODS, ABLATIONS, EDGES, CONTROLS):
         keys = [key for key, facts in state.rows.items() if group in facts.tables and key in by_row]
         if group != METHODS and not any(state.rows[key].tables == (group,) for key in keys):
             continue  # MoDiff alone is not a table of ablations
-        for way in ways if keys else ():
+        for way in order if keys else ():
             numbers += _table(group, *way, {key: by_row[key] for key in keys}, state, resamples)
     used, table = {run.name for run in runs}, first.table
     reasons: dict[str, str] = {Status.DONE: "done, but not every fold of this method and seed is"}
@@ -124,16 +126,22 @@ def _read(folder: Path, runs: Sequence[Run], state: State) -> dict[str, list[Met
 
 
 def _table(
-    group: str, protocol: str, threshold: float, rows: dict[str, list[Method]], state: State, resamples: int
+    group: str,
+    protocol: str,
+    threshold: float,
+    select: str,
+    rows: dict[str, list[Method]],
+    state: State,
+    resamples: int,
 ) -> Iterator[Facts]:
     """The numbers of one table, row by row: those measured, the references, those published."""
     every = [method for methods in rows.values() for method in methods]
-    first, at = every[0].table, {"table": group, "protocol": protocol, "threshold": threshold}
+    first, at = every[0].table, {"table": group, "protocol": protocol, "threshold": threshold, "select": select}
     columns = [
         (metric, n)
         for n in state.settings.ns
         for metric in columns_of(state.settings.metrics)
-        if all(((protocol, threshold, n, IID), metric) in method.columns for method in every)
+        if all(((protocol, threshold, n, select), metric) in method.columns for method in every)
     ]
 
     def about(kind: str, row: str, title: str, column: tuple[str, int], values: Floats) -> Facts:
@@ -147,7 +155,7 @@ def _table(
     values, compared = {}, {}
     for metric, n in columns:
         by_row = {
-            key: np.stack([one.columns[(protocol, threshold, n, IID), metric] for one in rows[key]]) for key in rows
+            key: np.stack([one.columns[(protocol, threshold, n, select), metric] for one in rows[key]]) for key in rows
         }
         means = {key: mean_of_seeds(own) for key, own in by_row.items()}
         values[metric, n], compared[metric, n] = by_row, _compared(metric, means, first.patients, resamples)
@@ -158,12 +166,16 @@ def _table(
             seeds = [mean_interval(seed, first.patients, resamples=1).value for seed in own]
             known = {"seeds": len(seeds)} | _range("seed", [mean for mean in seeds if mean is not None])
             number = about(MEASURED, key, title, column, own) | known
-            yield number | _costs(key, column[1], methods, state) | compared[column][key]
+            yield number | _costs(key, column[1], select, methods, state) | compared[column][key]
     for (predictor, title), (metric, n) in product(_TITLES.items(), columns):
         drawn = first.columns.get(Quantity(protocol, threshold, n, None, predictor, metric))
         if drawn is not None:
             yield about(REFERENCES, predictor, title, (metric, n), drawn[None])
-    for printed in _published_beside(group, protocol, threshold, columns, str(state.data.get("source", ""))):
+    for printed in (
+        ()
+        if select != IID
+        else _published_beside(group, protocol, threshold, columns, str(state.data.get("source", "")))
+    ):
         yield at | printed
 
 
@@ -172,12 +184,12 @@ def _range(of: str, values: Sequence[Any]) -> Facts:
     return {f"{of}_low": min(values, default=None), f"{of}_high": max(values, default=None)}
 
 
-def _costs(key: str, n: int, methods: Sequence[Method], state: State) -> Facts:
+def _costs(key: str, n: int, select: str, methods: Sequence[Method], state: State) -> Facts:
     """What a row cost. methods: its results, one for each seed."""
     seen = [run.images for run in state.complete() if run.row == key and run.images is not None]
     seconds = []
     for result in (part.result for method in methods for part in method.parts or (method,)):
-        drawn = (record.seconds_per_image for record in select(result.results, predictor="model", n=n))
+        drawn = (record.seconds_per_image for record in having(result.results, predictor="model", n=n, select=select))
         seconds += [taken for taken in drawn if taken is not None][-1:]
     found: Facts = {"budget": state.settings.budget} | _range("images_seen", seen)
     found["seconds_per_image"] = sum(seconds) / len(seconds) if seconds else None

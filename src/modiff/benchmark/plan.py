@@ -87,7 +87,12 @@ class BenchmarkSettings(BenchmarkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         scoring = self.evaluation()
-        for name in ("ns", "thresholds", "metrics"):  # in one order: typed otherwise they are the same scoring
+        for name in (
+            "ns",
+            "select",
+            "thresholds",
+            "metrics",
+        ):  # in one order: typed otherwise they are the same scoring
             object.__setattr__(self, name, getattr(scoring, name))
         if not columns_of(self.metrics):
             raise ConfigError("have no column in the tables", field="metrics", found=", ".join(self.metrics))
@@ -99,7 +104,7 @@ class BenchmarkSettings(BenchmarkConfig):
         from modiff.evaluation.scoring import EvaluationSettings
         from modiff.metrics.protocols import PROTOCOLS
 
-        shared = {name: getattr(self, name) for name in ("ns", "thresholds", "metrics", "limit")}
+        shared = {name: getattr(self, name) for name in ("ns", "select", "thresholds", "metrics", "limit")}
         return EvaluationSettings(protocols=tuple(PROTOCOLS), **shared)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from modiff.benchmark.plan import EVERYONE, BenchmarkSettings, Row, preset_of
+from modiff.config.evaluation import IID
 from modiff.config.fields import typed
 from modiff.data.splits import fold_split
 from modiff.errors import CheckpointError, ConfigError, DataError
@@ -23,9 +24,9 @@ from modiff.methods.weights import check_weights, read_header
 
 STATE = "benchmark.json"
 _FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
-_SCORING = ("ns", "thresholds", "metrics", "limit")
+_SCORING = ("ns", "select", "thresholds", "metrics", "limit")
 COSTS = ("parameters", "evaluations", "gflop_image", "gflop_sample")  # of a row, as `modiff info METHOD` counts them
-_LATER = {"made", "fold", "folds"}  # older files lack them, and those without folds the last two
+_LATER = {"made", "fold", "folds", "select"}  # older files lack them, and those without folds or selections the rest
 
 
 class Status(StrEnum):
@@ -113,6 +114,8 @@ def write_state(state: State, folder: Path) -> None:
     settings = asdict(state.settings) | {"seeds": state.seeds}
     if not state.settings.folds:
         del settings["folds"]  # as files have it that are older than folds
+    if state.settings.select == (IID,):
+        del settings["select"]
     content = {
         "schema": SCHEMA,
         "settings": settings,

@@ -1,6 +1,6 @@
 """The paper's tables from a benchmark's folder: Markdown, CSV, a page, and Figure 2.
 
-One table per group of rows, protocol and threshold, so that no column mixes any of them.
+One table per group of rows, protocol, threshold and selection, so that no column mixes any of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from markupsafe import Markup
 from modiff.benchmark.numbers import BEST, INFERRED, MEASURED, PUBLISHED, SAME, Numbers, dataset_of, read_numbers
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
 from modiff.benchmark.state import Run, State, Status, read_state
-from modiff.config.evaluation import RESAMPLES
+from modiff.config.evaluation import IID, REPRESENTATIVE, RESAMPLES, STRATIFIED
 from modiff.data.loading import MemoryStore, load
 from modiff.data.splits import fold_split
 from modiff.errors import DataError, ModiffError, counted, printable
@@ -44,6 +44,7 @@ _GROUPS = {
     EDGES: "Edge filters in place of the LDF",
     CONTROLS: "Controls: what MoDiff's stem, hurdle and prompt do for others",
 }
+_SELECTED = {IID: "i.i.d.", STRATIFIED: "stratified", REPRESENTATIVE: "representative"}
 _COST = "parameters", "GFLOP/image (n = {})", "evaluations per sample", "seconds/image (n = {})", "images seen", "seeds"
 _METHODS_TABLE = {"lidc": "Table 1", "ms_mri": "Table 2", None: "as Tables 1 and 2"}
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~])")
@@ -233,11 +234,13 @@ def head(column: Column) -> str:
 
 def tables_of(numbers: Numbers) -> tuple[Table, ...]:
     """The tables in words, in the order of the paper's."""
-    by_table = groupby(numbers.numbers.itertuples(), key=lambda row: (row.table, row.protocol, row.threshold))
+    by_table = groupby(
+        numbers.numbers.itertuples(), key=lambda row: (row.table, row.protocol, row.threshold, row.select)
+    )
     return tuple(_table(*at, list(own), numbers) for at, own in by_table)
 
 
-def _table(group: str, protocol: str, threshold: float, own: list[Any], numbers: Numbers) -> Table:
+def _table(group: str, protocol: str, threshold: float, select: str, own: list[Any], numbers: Numbers) -> Table:
     """own: the numbers of this table."""
     measured = [number for number in own if number.kind == MEASURED]
     printed = [number for number in own if number.kind == PUBLISHED]
@@ -248,7 +251,7 @@ def _table(group: str, protocol: str, threshold: float, own: list[Any], numbers:
     paper = {METHODS: _METHODS_TABLE[dataset], ABLATIONS: "Table 3", EDGES: "Table 4"}.get(group)
     apart = {(number.metric, number.n) for number in measured if _elsewhere(number)}
     masks = PROTOCOLS[protocol].threshold_text(threshold)
-    title = f"{protocol} protocol, {masks}"
+    title = f"{protocol} protocol, {masks}" + ("" if settings.select == (IID,) else f", {_SELECTED[select]} samples")
     findings = [said for column in columns if (said := _finding(column, measured, column in apart))]
     empty = [name for name in numbers.empty if any(number.title == name for number in measured)]
     findings += [f"No sample of {', '.join(empty)} marks anything on any image."] if empty else []

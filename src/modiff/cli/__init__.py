@@ -17,9 +17,12 @@ from importlib import import_module, resources
 from modiff.cli.threads import limit_threads
 from modiff.terminal import safe_output
 
-VERBS = ("demo", "import", "info", "check", "train", "evaluate", "compare", "benchmark", "sample", "report", "publish")
+VERBS = (
+    *("demo", "import", "info", "check", "train", "evaluate", "compare", "benchmark"),
+    *("sample", "view", "report", "publish"),
+)
 MODULES = {"import": "import_"}  # of verbs that cannot be the names of modules
-_COMPUTE = ("demo", "train", "evaluate", "benchmark", "sample", "report")
+_COMPUTE = ("demo", "train", "evaluate", "benchmark", "sample", "view", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +53,7 @@ def _answered(words: Sequence[str]) -> int:
 
 def _run(words: Sequence[str]) -> int:
     from modiff._version import __version__
-    from modiff.errors import ModiffError
+    from modiff.errors import ModiffError, one_line
 
     if not words or words[0] in ("-h", "--help", "help"):
         print((resources.files("modiff.cli") / "verbs" / "modiff.txt").read_text(encoding="utf-8"))
@@ -59,7 +62,7 @@ def _run(words: Sequence[str]) -> int:
         print(f"modiff {__version__}")
         return 0
     if words[0] not in VERBS:
-        print(f"modiff: no verb '{words[0]}'; the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        print(one_line(f"modiff: no verb '{words[0]}'; the verbs are {', '.join(VERBS)}"), file=sys.stderr)
         return 2
     verb = import_module(f"modiff.cli.{MODULES.get(words[0], words[0])}")
     try:

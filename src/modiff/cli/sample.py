@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.io.checksum import stamped_json
     from modiff.io.files import output_folder
 
-    at, spacing, raters = (_numbers(args, name) for name in _LISTS)
+    at, spacing, raters = (numbers(args, name) for name in _LISTS)
     if at is None and (slices := asked(args, SampleConfig).get("slices")):
         raise ConfigError("needs a place", field="--slices", found=slices, hint="Give --at X,Y,Z too")
     # What can be refused without torch and a model is refused before they are loaded.
@@ -69,7 +69,7 @@ def _sample(
     with progress_bar("drawing", "samples", quiet=args.quiet) as progress:
         prediction = predict(scan, predictor, settings, progress=progress)
     prediction = replace(prediction, notes=(*guessed, *prediction.notes))
-    content = _about(args, predictor, prediction, paths)
+    content = about(prediction, predictor, paths, model=str(args.model), identify=args.identify)
     if folder is None:
         content |= prediction.to_dict()
     else:
@@ -83,8 +83,8 @@ def _warn(name: str, notes: Sequence[str]) -> None:
         print(f"modiff: warning: {name}: {note}", file=sys.stderr)
 
 
-def _about(
-    args: argparse.Namespace, predictor: Predictor, prediction: Prediction, paths: Sequence[Path]
+def about(
+    prediction: Prediction, predictor: Predictor, paths: Sequence[Path], *, model: str, identify: bool = False
 ) -> dict[str, Any]:
     """How the samples were made. paths: of the image, in the order of its channels."""
     from modiff.devices import device_name
@@ -93,17 +93,17 @@ def _about(
 
     scan, command = prediction.scan, provenance.command_line()
     return {
-        "command": public_command(command, scan, paths[0], identify=args.identify),
+        "command": public_command(command, scan, paths[0], identify=identify),
         "date": provenance.now(),
         "versions": provenance.versions(),
         "device": device_name(predictor.device),
         "model": {
-            "name": str(args.model),
+            "name": model,
             "fingerprint": provenance.model_fingerprint(predictor.model, predictor.config),
             "card": predictor.card,
         },
         **prediction.settings.drawing(),
-        "image": describe_source(scan, paths, identify=args.identify),
+        "image": describe_source(scan, paths, identify=identify),
     }
 
 
@@ -149,7 +149,7 @@ _LISTS: dict[str, tuple[type[int] | type[float], tuple[int, ...], str]] = {
 }
 
 
-def _numbers(args: argparse.Namespace, name: str) -> Any:
+def numbers(args: argparse.Namespace, name: str) -> Any:
     """The numbers of an option, or its word where it is none; ConfigError for another form or count."""
     text, (kind, counts, expected) = getattr(args, name), _LISTS[name]
     if text is None or (name == "raters" and text in ("single", "marking", "all")):

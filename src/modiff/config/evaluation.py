@@ -106,6 +106,9 @@ class BenchmarkConfig:
     """flips and turns, the same for all"""
     ns: tuple[int, ...] = number((16, 32), COUNT, "samples")
     """samples per image"""
+    select: tuple[str, ...] = (IID,)
+    """which samples, each in tables of its own: iid; stratified, with presence spread evenly; representative, chosen
+    from 4 times as many"""
     thresholds: tuple[float, ...] = number((0.5, 0.9), _THRESHOLDS)
     """probabilities at which maps become masks, under both protocols; 0.5 is argmax in standard"""
     metrics: tuple[str, ...] = ("ged", "hm_iou", "ncc", "ci")

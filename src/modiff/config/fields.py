@@ -24,7 +24,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from modiff.errors import ConfigError, DataError, ModiffError, shown
+from modiff.errors import ConfigError, DataError, ModiffError, one_line, shown
 from modiff.plain import MAX_DIGITS, MAX_YAML, parse_yaml, read_text
 
 WIDTH = 100  # columns of help, at most
@@ -151,7 +151,7 @@ class Parser(ArgumentParser):
         """Ends the program with status 2."""
         for theirs, ours in _PLAIN:
             message = re.sub(theirs, ours, message)
-        self.exit(2, f"{self.prog}: {message}. `{self.prog} --help` explains every option\n")
+        self.exit(2, one_line(f"{self.prog}: {message}. `{self.prog} --help` explains every option") + "\n")
 
 
 def _finite(value: object) -> bool:

@@ -20,7 +20,8 @@ from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
-from modiff.io.files import Limits, check_file_output, guarded, guarding, located, replacing, told, workers
+from modiff.io.files import Limits, check_file_output, guarded, guarding, located, replacing, sweep, told, workers
+from modiff.io.hdf5 import open_hdf5
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +99,7 @@ class Store(AbstractContextManager["Store"]):
         if start != SIGNATURE:
             raise DataError("not an HDF5 file", path=path, expected="a store written by `modiff import`")
         with guarding(path), ExitStack() as opened:
-            store = cls(path, opened.enter_context(h5py.File(path, "r", locking="best-effort")))
+            store = cls(path, opened.enter_context(open_hdf5(path)))
             opened.pop_all()
             return store
 
@@ -263,6 +264,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     """Raises DataError where no store can be written, or one is not to be replaced: known before any work is done."""
     check_file_output(path)
     if path.exists() and not overwrite:
+        sweep(path)
         raise DataError("exists already", path=path, hint="Give another name, or --overwrite.")
 
 
@@ -302,7 +304,7 @@ class StoreWriter:
         with ExitStack() as opened:
             self._temporary = self._place or opened.enter_context(replacing(self.path))
             # Since 1.10 HDF5 can checksum its own metadata, which is how a damaged file is noticed.
-            self._file = opened.enter_context(h5py.File(self._temporary, "w", libver=("v110", "v110")))
+            self._file = opened.enter_context(open_hdf5(self._temporary, "w", libver=("v110", "v110")))
             self._pool = opened.enter_context(ThreadPoolExecutor(workers()))
             self._opened = opened.pop_all()
         return self

@@ -25,7 +25,7 @@ from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.archive import Archive
 from modiff.io.files import LIMITS, Limits, guarded, guarding, located, natural, regular, told
-from modiff.io.hdf5 import datasets, names, rows
+from modiff.io.hdf5 import datasets, names, open_hdf5, rows
 from modiff.io.image import Header, npy_header, read_image, read_npy
 from modiff.io.results import ARRAYS, SampleFolder, sample_folder, sample_names
 from modiff.io.text import is_litter, name_in_zip, one_spelling
@@ -162,7 +162,7 @@ class Hdf5Maps(MapSource):
     def __init__(self, path: Path, limits: Limits = LIMITS) -> None:
         super().__init__()
         self.path, self._limits = path, limits
-        self._file = self.enter_context(guarded(path, lambda: h5py.File(path, "r", locking="best-effort")))
+        self._file = self.enter_context(guarded(path, lambda: open_hdf5(path)))
         self._data = guarded(path, self._find)
         self.cases = self._named(list(self._data))
 

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-import h5py
 import numpy as np
 
 from modiff.data.masks import ROUNDING, Foreground, Notes, two_valued, values, whole
@@ -19,6 +18,7 @@ from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError, DataError, counted
 from modiff.evaluation.predictions import FORMATS, MapSource, RawMaps, open_maps
 from modiff.io.files import LIMITS, Limits, guarding, regular, told
+from modiff.io.hdf5 import open_hdf5
 from modiff.io.text import read_table
 from modiff.io.volume import Volume
 
@@ -175,7 +175,7 @@ def _is_store(path: str | Path) -> bool:
     regular(path, FORMATS)
     with told(path, "cannot be read"), path.open("rb") as start:
         if start.read(len(SIGNATURE)) == SIGNATURE:
-            with guarding(path), h5py.File(path, "r", locking="best-effort") as file:
+            with guarding(path), open_hdf5(path) as file:
                 return "format" in file.attrs and "image" in file
     return False
 

@@ -123,28 +123,68 @@ def _beside(path: Path) -> Iterator[Path]:
     try:
         yield folder / path.name
     finally:
+        with suppress(OSError):  # without a handle, of which there may be none left
+            (folder / path.name).unlink(missing_ok=True)
+            folder.rmdir()
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             os.close(lock)
 
 
+def sweep(path: Path) -> None:
+    """Removes what a process that was killed left of making `path`, if nobody makes it now."""
+    if _temporary(path).is_dir():
+        with suppress(DataError), _beside(path):
+            pass
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for what no result needs: in the system's place, or in the working folder where that cannot be used."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="modiff-")
+    except OSError:
+        with told(Path.cwd(), "cannot be written"):
+            made = tempfile.TemporaryDirectory(prefix=".modiff-", suffix=".modiff-tmp", dir=Path.cwd())
+    with made as folder:
+        yield Path(folder)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name[:60]}.modiff-tmp")
+
+
+@contextmanager
+def _removed_in_need(folder: Path, new: bool) -> Iterator[None]:
+    """A new folder goes where there is no handle left to work in it."""
+    try:
+        yield
+    except OSError:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 def _claimed(path: Path) -> tuple[Path, int | None]:
     """An empty folder beside `path`, and the lock that says whose it is; None where nothing can be locked."""
-    name = f".{path.name[:60]}"
-    folder = path.with_name(f"{name}.modiff-tmp")
+    folder = _temporary(path)
     while True:
+        new = not folder.exists()
         folder.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):  # its last owner removes it just now
+        # FileNotFoundError: its last owner removes it just now.
+        with suppress(FileNotFoundError), _removed_in_need(folder, new), ExitStack() as opened:
             lock = _lock(folder, path)
             if lock is None:
                 with suppress(OSError):
                     folder.rmdir()
-                return Path(tempfile.mkdtemp(prefix=f"{name}.", suffix=".modiff-tmp", dir=path.parent)), None
+                return Path(tempfile.mkdtemp(prefix=f"{folder.stem}.", suffix=folder.suffix, dir=path.parent)), None
+            opened.callback(os.close, lock)
             if folder.exists() and os.path.samestat(os.fstat(lock), folder.stat()):
                 for left in folder.iterdir():  # by a process that was killed
                     shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+                opened.pop_all()
                 return folder, lock
-            os.close(lock)
 
 
 def _lock(folder: Path, path: Path) -> int | None:
@@ -334,6 +374,7 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
         if path.exists() and not path.is_dir():
             raise DataError("is a file", path=path, field="output", expected="a folder")
         if path.is_dir() and any(path.iterdir()) and not overwrite:
+            sweep(path)
             hint = "Use --overwrite to replace them"
             raise DataError("the folder has files already", path=path, field="output", hint=hint)
     _check_writable(path)

@@ -7,11 +7,14 @@ size made sure of, before HDF5 sees it.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
 import zlib
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -25,7 +28,18 @@ _DEFLATE, _SHUFFLE, _CHECKSUM, _LZF = 1, 2, 3, 32_000  # numbers of filters
 _LZF_RATIO = 90  # a match of 264 bytes takes 3
 _ABSENT = re.compile("not allocated|isn't defined")  # what HDF5 says of a chunk that was never written
 _NAMES_AT_ONCE = 16
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _CACHED = MIB  # bytes of a chunk that HDF5 keeps at hand
+
+
+def open_hdf5(path: str | Path, mode: str = "r", **how: Any) -> h5py.File:
+    """An HDF5 file, locked where the file system has locks; on network ones without them HDF5 alone would refuse it."""
+    try:
+        return h5py.File(path, mode, locking="best-effort", **how)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return h5py.File(path, mode, locking=False, **how)
 
 
 def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:

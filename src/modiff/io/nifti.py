@@ -242,8 +242,17 @@ def write_nifti(path: str | Path, values: np.ndarray, like: Volume, *, descripti
     path = Path(path)
     if not path.name.endswith(SUFFIXES):
         raise DataError("is not the name of a NIfTI file", path=path, expected=".nii or .nii.gz")
+    with located(path):
+        data = nifti_bytes(values, like, description=description, intent=intent)
+    if path.name.endswith(".gz"):
+        data = gzip.compress(data, _GZIP_LEVEL, mtime=0)  # the same values are the same bytes, whenever written
+    return write_bytes(path, data)
+
+
+def nifti_bytes(values: np.ndarray, like: Volume, *, description: str = "", intent: str = "") -> bytes:
+    """What `write_nifti` writes into a .nii file."""
     if values.shape != like.shape:
-        raise DataError("is on another grid", path=path, field="values", found=values.shape, expected=like.shape)
+        raise DataError("is on another grid", field="values", found=values.shape, expected=like.shape)
     if values.dtype == bool:
         values = values.astype(np.uint8)
     values = np.ascontiguousarray(values).T  # (W,H,Z): NIfTI's first axis runs fastest
@@ -265,10 +274,8 @@ def write_nifti(path: str | Path, values: np.ndarray, like: Volume, *, descripti
         image.header.set_xyzt_units("mm", "sec")
     image.header["descrip"] = description.encode("ascii", "replace")[:79]
     image.header["intent_name"] = intent.encode("ascii", "replace")[:15]
-    data = image.to_bytes()
-    if path.name.endswith(".gz"):
-        data = gzip.compress(data, _GZIP_LEVEL, mtime=0)  # the same values are the same bytes, whenever written
-    return write_bytes(path, data)
+    made: bytes = image.to_bytes()
+    return made
 
 
 def _grid_of(header: Nifti1Header) -> Nifti1Header:

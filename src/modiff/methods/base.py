@@ -18,11 +18,18 @@ from modiff.types import Batch, DataSpec, RaterChoice, Samples
 MOST_PARAMETERS = 160_000_000  # of a network, 610 MiB; CIMD has 88 million
 MOST_STRIDE = 512  # pixels: images are padded to multiples of a network's
 _MOST_BYTES = 1 << 27  # of the image features of samples that are computed together: bounds memory whatever n is
+_BYTES_PER_PIXEL = 512  # at least, for layers that take more than the features do, attention above all
+_LARGER_ON_GPU = 8
 
 
-def at_once(*features: Tensor) -> int:
-    """How many samples to compute together, each of which takes such `features`; 16 of CCDM's at 128×128."""
-    return max(1, _MOST_BYTES // max(1, sum(4 * part.numel() for part in features)))
+def at_once(*features: Tensor, pixels: int = 0) -> int:
+    """How many samples to compute together, each of which takes such `features`; 16 of CCDM's at 128×128.
+
+    pixels: of a sample, where features are not on their grid.
+    """
+    taken = max(sum(4 * part.numel() for part in features), _BYTES_PER_PIXEL * pixels)
+    most = _MOST_BYTES * (1 if all(part.device.type == "cpu" for part in features) else _LARGER_ON_GPU)
+    return max(1, most // max(1, taken))
 
 
 @contextmanager

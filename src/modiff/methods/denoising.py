@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 
@@ -224,7 +225,7 @@ class DenoisingSegmenter(Segmenter):
         maps = torch.zeros(*each.shape, self.classes, *encoding.padded, device=each.device)
         for group in encoding.groups:
             image, index = markers[group.rows].any(-1).nonzero(as_tuple=True)
-            chunk = at_once(*(part[0] for part in group.features))
+            chunk = at_once(*(part[0] for part in group.features), pixels=math.prod(group.size))
             for start in range(0, len(image), chunk):
                 window, i = group.select(image[start : start + chunk]), index[start : start + chunk]
                 # Noise over the whole image and cut, so that it does not depend on the window; or over a larger field.

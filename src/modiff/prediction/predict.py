@@ -536,11 +536,19 @@ class Prediction:
         return found | self.summary.to_dict()
 
 
-def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress: Progress | None = None) -> Prediction:
+def predict(
+    scan: Volume,
+    predictor: Predictor,
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    case: str | None = None,
+) -> Prediction:
     """Draws hypotheses of `scan` and summarises them.
 
     What one window shows is seen through it; what is larger, or of which a part is asked for, through windows that
-    slide. progress: as `Predictor.sample` takes it. Raises DataError that names the file, ConfigError.
+    slide. progress: as `Predictor.sample` takes it. case: of an earlier prediction of the same scan, which need not be
+    hashed again. Raises DataError that names the file, ConfigError.
     """
     asked = settings
     if not scan.is_picture and asked.spacing is not None:
@@ -552,7 +560,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
         where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity", "resample_to_model")}
         array = scan.array[:, 0] if scan.is_picture else scan.array
         spacing = asked.spacing or scan.spacing
-        predictor.set_image(array, roi=roi, spacing=spacing, affine=scan.affine, slide=True, **where)
+        predictor.set_image(array, roi=roi, spacing=spacing, affine=scan.affine, slide=True, case=case, **where)
         how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "select", "candidates")}
         samples = predictor.sample(asked.n, progress=progress, **how)
     counting: dict[str, Any] = {"threshold": asked.threshold, "distinct": asked.distinct}

@@ -218,7 +218,7 @@ def slices_figure(prediction: Prediction) -> bytes:
         cells.append(close.contours(*_all(_outlines(summary, (z,), 1.0)), title=f"slice {first + z}"))
     keys = [
         ("none" if hyp.nothing else colour, "solid", f"{number}: {percent(hyp.probability)}, {summary.size_text(hyp)}")
-        for number, (hyp, colour) in enumerate(zip(summary.hypotheses, _colours(summary), strict=True), 1)  # as files
+        for number, (hyp, colour) in enumerate(zip(summary.hypotheses, colours(summary), strict=True), 1)  # as files
     ][:SHOWN]
     keys += [(_RARER, "solid", _rarer(summary))] if len(summary.hypotheses) > SHOWN else []
     if summary.unseen is not None:
@@ -250,7 +250,7 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
         close.heat(summary.entropy[covered], most, "uncertainty, bits per pixel"),
     ]
     single, keys = [], []
-    for hyp, own, colour in zip(summary.hypotheses[:SHOWN], outlines, _colours(summary), strict=False):
+    for hyp, own, colour in zip(summary.hypotheses[:SHOWN], outlines, colours(summary), strict=False):
         words = percent(hyp.probability)
         single.append(close.contours(*own, title=f"{words}   {summary.size_text(hyp)}"))
         keys.append(("none", f"{words} nothing there") if hyp.nothing else (colour, words))
@@ -285,8 +285,8 @@ def _rarer(summary: Summary) -> str:
     return f"{counted(len(rest), 'rarer hypothesis')}, {percent(sum(h.probability for h in rest))}"
 
 
-def _colours(summary: Summary) -> list[str]:
-    """The colour of each hypothesis, the next one for each that marks something."""
+def colours(summary: Summary) -> list[str]:
+    """The colour of each hypothesis, the next one for each that marks something; grey levels as matplotlib has them."""
     marking = [not hypothesis.nothing for hypothesis in summary.hypotheses]
     places = np.cumsum(marking) - 1
     return [COLOURS[place] if number < SHOWN else _RARER for number, place in enumerate(places)]
@@ -296,7 +296,7 @@ def _outlines(summary: Summary, part: tuple[slice | int, ...], width: float = 1.
     """In a part of an image, or on a slice, for each hypothesis: its samples' outlines, faint, and last its medoid's,
     which of the rarer ones is as faint."""
     found, many = [], sum(len(hypothesis.members) for hypothesis in summary.hypotheses[SHOWN:])
-    for number, (hypothesis, colour) in enumerate(zip(summary.hypotheses, _colours(summary), strict=True)):
+    for number, (hypothesis, colour) in enumerate(zip(summary.hypotheses, colours(summary), strict=True)):
         together = len(hypothesis.members) if number < SHOWN else many
         faint = {"width": width / 2, "opacity": min(0.6, 1.6 / math.sqrt(together))}  # many lines hide nothing either
         masks = [summary.masks[(i, slice(None), *part)] for i in hypothesis.members if i != hypothesis.medoid]

@@ -193,6 +193,12 @@ def test_one_array_named_many_times_is_not_stacked(tmp_path: Path) -> None:
         as_array(read_pickle(_write(tmp_path / "d", [array] * 100_000), LIMIT))
 
 
+def test_more_instructions_than_arrays_need_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "d").write_bytes(b"\x80\x02" + b"(" * 1_200_000 + b".")
+    with pytest.raises(DataError, match="instructions"):
+        read_pickle(tmp_path / "d", LIMIT)
+
+
 def test_an_array_with_too_few_bytes_is_refused(tmp_path: Path) -> None:
     data = pickle.dumps(np.zeros((7, 7), np.uint8), 4)
     (tmp_path / "d").write_bytes(data.replace(b"K\x07K\x07", b"K\x07K\xf0"))

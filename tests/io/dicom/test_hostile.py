@@ -326,11 +326,14 @@ def test_elements_that_make_no_value_do_not_stand_in_the_way(tmp_path: Path) -> 
     assert re.match("SECRET", str(headers[0].PatientName))  # the source keeps what results must carry
 
 
-@pytest.mark.parametrize("name", ["PhotometricInterpretation", "Modality"])
-def test_a_value_of_the_header_is_not_repeated(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PhotometricInterpretation", "CANARYVALUE"), ("Modality", "CANARYVALUE"), ("Modality", "CANARY")],
+)
+def test_a_value_of_the_header_is_not_repeated(tmp_path, name, value):
     path = write_series(tmp_path / "series", np.zeros((1, 8, 9))) / "000.dcm"
     header = pydicom.dcmread(path)
-    setattr(header, name, "CANARYVALUE")
+    setattr(header, name, value)
     header.save_as(path)
     if name == "Modality":
         assert read_dicom_series(path).modality is None

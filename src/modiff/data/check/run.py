@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from modiff.data.check.findings import ContentChecks, Finding, Level, Report, View
@@ -25,7 +23,8 @@ from modiff.data.intensity import DARK
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
-from modiff.io.files import Limits, regular
+from modiff.io.files import Limits, regular, scratch
+from modiff.io.hdf5 import open_hdf5
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.progress import tracked
 from modiff.io.volume import Volume, turn
@@ -73,7 +72,7 @@ def detect(path: Path) -> str:
         with Source(path) as archive:
             return _kind_of(f"/{name}" for name in archive.names)
     if start == SIGNATURE:
-        with suppress(Exception), h5py.File(path, "r") as file:  # Store.open says what is wrong with a damaged one
+        with suppress(Exception), open_hdf5(path) as file:  # Store.open says what is wrong with a damaged one
             return "store" if "format" in file.attrs or "train" not in file else "lidc-hdf5"
     kinds = {".h5": "store", ".hdf5": "store", ".pickle": "lidc-pickle", ".pkl": "lidc-pickle"}
     if start != SIGNATURE and path.suffix.lower() not in kinds:
@@ -146,8 +145,8 @@ def _check_imported(path: Path, kind: str, words: Sequence[str], *, quiet: bool)
     if kind not in IMPORTERS:
         expected = ", ".join(["store", *IMPORTERS])
         raise ConfigError("no such source", field="--as", found=kind, expected=expected)
-    with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
-        store = Path(folder, "checked.h5")
+    with scratch() as folder:
+        store = folder / "checked.h5"
         if refused := _refused(kind, _options(kind, path, store, words, quiet=quiet)):
             return Report(str(path), f"{kind} data", [refused])
         report = check_store(store, called=str(path), quiet=quiet)
@@ -184,8 +183,8 @@ def check_folder(root: Path, words: Sequence[str] = (), *, quiet: bool = True) -
     words: its options. The import has the last word: there is an error where it refuses the folder, and none where it
     does not. Each file is read once, for both.
     """
-    with tempfile.TemporaryDirectory(prefix="modiff-check-") as folder:
-        args = _options("folder", root, Path(folder, "checked.h5"), words, quiet=quiet)
+    with scratch() as folder:
+        args = _options("folder", root, folder / "checked.h5", words, quiet=quiet)
         try:
             with as_folder(root, args.max_bytes) as place:
                 args.root, args.archive = place.path, place

@@ -22,7 +22,7 @@ from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo, dataset, filters
 from modiff.errors import DataError
 from modiff.io.files import Limits, guarded, located, natural, sha256_of
-from modiff.io.hdf5 import rows
+from modiff.io.hdf5 import open_hdf5, rows
 from modiff.io.image import picture
 
 _PNG_SOURCE = "LIDC-IDRI nodule crops (PNG); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
@@ -231,7 +231,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
         self.path = Path(args.file)
         if not self.path.is_file():
             raise DataError("no such file", path=self.path)
-        file = self.enter_context(guarded(self.path, lambda: h5py.File(self.path, "r", locking="best-effort")))
+        file = self.enter_context(guarded(self.path, lambda: open_hdf5(self.path)))
         self.groups = guarded(self.path, lambda: {split: _group(file, split) for split in _GROUPS if split in file})
         if not self.groups:
             raise DataError("another layout", path=self.path, expected="groups train, val and test")

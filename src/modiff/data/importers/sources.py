@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import stat
-import tempfile
 import unicodedata
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -18,7 +17,7 @@ from typing import IO, TypeVar
 
 from modiff.errors import DataError, printable
 from modiff.io.archive import Archive
-from modiff.io.files import MIB, Limits, check_inside, files_in, guarding, regular, sha256_of, told, unreadable
+from modiff.io.files import MIB, Limits, check_inside, files_in, guarding, regular, scratch, sha256_of, told, unreadable
 from modiff.io.text import is_litter, name_in_zip
 
 T = TypeVar("T")
@@ -153,7 +152,7 @@ def as_folder(path: str | Path, max_bytes: int | None = None) -> Iterator[Root]:
     if path.is_dir() or not path.exists():
         yield Root(path)
         return
-    with tempfile.TemporaryDirectory(prefix="modiff-unpacked-") as made:
+    with scratch() as made:
         top = Path(made).resolve() / path.stem
         with Source(path) as source:
             top.mkdir()

@@ -34,6 +34,7 @@ _ALLOWED = frozenset((
 _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
 _STARTS = [b"\x80" + bytes([protocol]) for protocol in range(2, 6)]
 _MAX_DIMENSIONS = 8
+_MOST_INSTRUCTIONS = 1_000_000  # and one more per 64 bytes: arrays have far more bytes than instructions
 _MAX_STACK = 64  # arrays in one list: raters of a slice
 
 
@@ -138,7 +139,9 @@ class _Unpickler(pickle.Unpickler):
 
 def _check_program(data: mmap.mmap) -> None:
     """Every instruction is allowed and every length is there; memo places are given out one after the other."""
+    most = _MOST_INSTRUCTIONS + len(data) // 64
     for count, (instruction, argument, _) in enumerate(pickletools.genops(data)):  # type: ignore[arg-type]
+        _only(count < most, f"has more than {most} instructions")
         _only(instruction.name in _ALLOWED, f"has the instruction {instruction.name}")
         _only(instruction.name != "LONG_BINPUT" or int(argument or 0) <= count, "declares more than it holds")
 

@@ -24,7 +24,9 @@ from modiff.io.volume import Note, Volume
 
 MAX_FILES = 4096
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
-_MODALITY = re.compile("[A-Z]{2,8}")  # as all terms of PS3.3 C.7.3.1.1.1 are; another value may be anything
+# The terms of PS3.3 C.7.3.1.1.1 whose objects are images; another value may be anything, a name too.
+_MODALITIES = {"BI", "BMD", "CR", "CT", "DG", "DX", "ES", "GM", "HC", "IO", "IVOCT", "IVUS", "LS", "MG", "MR", "NM"}
+_MODALITIES |= {"OCT", "OP", "OPM", "OPT", "OT", "PT", "PX", "RF", "RG", "SM", "TG", "US", "XA", "XC"}
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits
 _SAME_PLACE_MM = 1e-3
 # Positions rounded to 0.1 mm move a slice of 0.6 mm by 8 % of the step; a missing slice moves it by 100 %.
@@ -74,7 +76,7 @@ def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limit
         source = DicomSource(tuple(map(_decodable, read)))
         digests = {file.name: sha256_of(file) for file in files}
         modality = dicom.text(headers[files[0]], "Modality")
-        known = modality if _MODALITY.fullmatch(modality) else None
+        known = modality if modality in _MODALITIES else None
         return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, known, notes=tuple(notes))
 
 

@@ -137,6 +137,13 @@ def test_millions_of_points_take_no_more_than_the_bound(monkeypatch: pytest.Monk
     assert peak < 64 << 20
 
 
+@pytest.mark.parametrize("piece", ["attributes", "text", "comment"])
+def test_a_long_piece_without_an_element_is_not_parsed(piece: str) -> None:
+    long = {"attributes": "<a " + "".join(f'a{i}=">" ' for i in range(100_000)) + "/>", "text": "x" * 1_000_000}
+    text = long.get(piece, f"<!--{long['text']}-->")
+    assert "too long a piece" in refused(GOOD.replace("<nonNodule>", f"<nonNodule>{text}", 1))
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_bytes_give_sessions_or_a_typed_error(seed: int) -> None:
     rng, data = np.random.default_rng(seed), GOOD.encode()

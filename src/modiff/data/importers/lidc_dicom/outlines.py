@@ -41,6 +41,7 @@ NAMESPACES = ("http://www.nih.gov", "http://www.nih.gov/idri", "")
 MAX_BYTES = 32 << 20
 MAX_ELEMENTS = 500_000
 MAX_DEPTH = 16
+MAX_PIECE = 256 << 10  # bytes from one element to the next: a tag's attributes are read as one
 MAX_SESSIONS = 16
 MAX_OUTLINES = 256  # per session; LIDC's raters outlined a few dozen at most
 MAX_COORDINATE = 65_535
@@ -102,7 +103,8 @@ def parse(data: bytes, where: str) -> list[Session]:
     if len(data) > MAX_BYTES:
         raise DataError("too large for an LIDC XML", path=where, found=f"{len(data)} bytes", expected=f"≤ {MAX_BYTES}")
     with guarding(where, "is not well-formed XML, or has a DTD"):  # the parser, or what it was told to forbid
-        root = _root(ElementTree.iterparse(io.BytesIO(data), ("start", "end"), forbid_dtd=True))
+        pieces = _Pieces(data)
+        root = _root(ElementTree.iterparse(pieces, ("start", "end"), forbid_dtd=True), pieces)
         sessions = [_session(session) for session in root.iter("readingSession")]
         most = max(map(len, sessions), default=0)
         if most > MAX_OUTLINES or len(sessions) > MAX_SESSIONS:
@@ -129,11 +131,25 @@ def merge(files: Iterable[Sequence[Session]]) -> list[Session]:
     return list(kept.values())
 
 
-def _root(events: Iterable[tuple[str, Element]]) -> Element:
+class _Pieces(io.BytesIO):
+    """A file that ends in an error where no element follows for too long. begun: where the last event was seen."""
+
+    begun = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes; raises DataError where MAX_PIECE were read since the last event."""
+        if self.tell() - self.begun > MAX_PIECE:
+            what, found = "too long a piece for an LIDC XML", f"{self.tell() - self.begun} bytes without an element"
+            raise DataError(what, found=found, expected=f"at most {MAX_PIECE}")
+        return super().read(size)
+
+
+def _root(events: Iterable[tuple[str, Element]], pieces: _Pieces) -> Element:
     """The whole message, once it is known to be one within the bounds; tags lose their namespace."""
     count = 0
     path: list[Element] = []
     for event, element in events:
+        pieces.begun = pieces.tell()
         if event == "end":
             root = path.pop()
             continue
