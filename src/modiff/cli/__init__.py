@@ -17,10 +17,8 @@ from importlib import import_module, resources
 from modiff.cli.threads import limit_threads
 from modiff.terminal import safe_output
 
-VERBS = (
-    *("demo", "import", "info", "check", "train", "evaluate", "compare", "benchmark"),
-    *("sample", "view", "report", "publish"),
-)
+VERBS = ("demo", "import", "info", "check", "train", "evaluate", "compare", "benchmark", "sample", "view", "report")
+VERBS += ("publish",)
 MODULES = {"import": "import_"}  # of verbs that cannot be the names of modules
 _COMPUTE = ("demo", "train", "evaluate", "benchmark", "sample", "view", "report")
 

@@ -120,7 +120,7 @@ def score_references(masks: Tensor, read: Tensor, settings: EvaluationSettings) 
     """n times the majority vote, the i.i.d. reference of GED, and where the settings ask for it one rater.
 
     masks: (B,R,K,H,W). read: (B,R). One rater is each rater's mask n times against the other raters, the mean over the
-    raters. None of them depends on a threshold or on steps; each carries the threshold of scores it goes with.
+    raters. None of them depends on a threshold or on steps; each carries the threshold of the scores beside it.
     """
     raters = masks.shape[1]
     # Beyond as many copies as raters, more copies of one mask change no metric; fewer change the greedy matching.

@@ -19,8 +19,8 @@ class CIMD(PixelDiffusion):
 
     Gaussian diffusion of a rater's mask as ±1; the network predicts the noise and the variance's place.
 
-    Two networks go with it: the posterior (their ambiguity modelling network) sees the image and the rater's mask,
-    the prior (ambiguity controlling network) the image and the predicted noise; the divergence between their two
+    Two networks are trained with it: the posterior (their ambiguity modelling network) sees the image and the rater's
+    mask, the prior (ambiguity controlling network) the image and the predicted noise; the divergence between their two
     distributions of z is a third loss. z enters nothing else, in the paper's figure as in the released code, so that
     nothing but the two networks themselves keeps the term from vanishing.
 
