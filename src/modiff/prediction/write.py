@@ -153,8 +153,7 @@ def _changes(scan: Volume, full: bool) -> list[str]:
 
 def _without(error: DataError) -> str:
     """Not the error's own line, whose path may name a patient."""
-    reason = ": ".join(filter(None, (error.field, error.message, error.details)))
-    return f"no segmentation objects are written: {reason}"
+    return f"no segmentation objects are written: {error.reason}"
 
 
 def _write_segmentations(folder: Path, prediction: Prediction, fingerprint: str, full: bool) -> list[str]:
@@ -199,6 +198,19 @@ def key_figure(prediction: Prediction, *, title: str = "") -> bytes:
         summary = prediction.slice_summary(z)
         title = f"{title}   slice {z} of 0 to {plan.box.shape[0] - 1}".strip()
     return encoded(overlay(prediction.values.cut(z, plan.shown), summary, plan.shown, title=title))
+
+
+def thumbnail(prediction: Prediction) -> bytes:
+    """PNG: the close-up of `key_figure` with the outlines of all samples."""
+    plan, z, summary = prediction.plan, 0, prediction.summary
+    if not plan.image:
+        z = prediction.key_slice
+        summary = prediction.slice_summary(z)
+    covered = plan.shown.covered
+    marked = np.asarray(summary.masks[summary.weights > 0].any((0, 1)))[covered]
+    image = prediction.values.cut(z, plan.shown)[(slice(None), *plan.shown.inside)]
+    close = CloseUp(image, close_up(marked, least=_LEAST))
+    return encoded(contact_sheet([[close.contours(*_all(_outlines(summary, covered)))]], inches=1.6))
 
 
 def slices_figure(prediction: Prediction) -> bytes:
