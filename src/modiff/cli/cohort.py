@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +41,14 @@ def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
     from modiff.prediction.predict import Settings
 
     settings = Settings(at=None, **given, **asked(args, SampleConfig))
-    with (
-        _helpers(min(args.workers, total) - 1, args) as wait,
-        progress_bar("sampling", "lesions", quiet=args.quiet) as show,
-    ):
-        cohort = Cohort(scans, output, maker_of(args), settings, limits, overwrite=args.overwrite)
+    maker = maker_of(args)
+    if path.is_dir() and not args.identify and any(scan.confidential for scan in scans):
+        words = ["FOLDER" if Path(word) == path else word for word in shlex.split(maker.command)]
+        maker = replace(maker, command=shlex.join(words))
+    cohort = Cohort(scans, output, maker, settings, limits, overwrite=args.overwrite)
+    cohort.begin()
+    helpers = 0 if args.helper_of else min(args.workers, total) - 1
+    with _helpers(helpers, args) as wait, progress_bar("sampling", "lesions", quiet=args.quiet) as show:
         start, goes_on = _start(args)
         for done, _ in enumerate(cohort.draw(start=start, goes_on=goes_on)):
             show(done, total)
@@ -100,7 +105,7 @@ def _helpers(count: int, args: argparse.Namespace) -> Iterator[Callable[[], None
 
     try:
         for place in range(1, count + 1):
-            more = ["--quiet", "--helper-of", str(os.getpid()), str(1000 * place // (count + 1))]
+            more = ["--quiet", "--workers", "1", "--helper-of", str(os.getpid()), str(1000 * place // (count + 1))]
             command = [sys.executable, "-m", "modiff", *args.words, *more]
             running.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
         yield wait

@@ -19,12 +19,14 @@ from modiff.io.checksum import stamped_json
 from modiff.io.files import MANIFEST, Limits, output_folder, write_bytes, write_text
 from modiff.io.text import read_json_text
 from modiff.io.volume import Volume
+from modiff.plain import json_text, parse_json
 from modiff.prediction.cohort.scans import Lesion, Scan
 from modiff.prediction.predict import Prediction, Settings
 from modiff.prediction.scan import Maker, sample_scan
 from modiff.prediction.write import thumbnail
 
 FAILURES, THUMBNAIL = "failures", "thumbnail.png"
+BEGUN = "cohort.json"  # how the results in a folder are made
 KEY = "cohort"  # of a summary: what this verb adds for a lesion of a cohort
 
 
@@ -38,6 +40,22 @@ class Cohort:
     settings: Settings
     limits: Limits
     overwrite: bool = False
+
+    def begin(self) -> None:
+        """DataError where the folder's results are made otherwise: known before anything is touched."""
+        path, own = self.output / BEGUN, {"model": self.maker.fingerprint, **asdict(self.settings)}
+        own = parse_json(json_text(own))  # as it is read
+        if path.exists() and not self.overwrite:
+            there = read_json_text(path, kind="how a cohort was begun")
+            changed = [name for name in own if not isinstance(there, dict) or there.get(name) != own[name]]
+            if changed:
+                before = {name: there.get(name) for name in changed} if isinstance(there, dict) else {}
+                found = ", ".join(f"{name}: {before.get(name)} → {own[name]}" for name in changed)
+                hint = "--overwrite draws it anew; or give another folder"
+                raise DataError("has a cohort that was begun otherwise", path=self.output, found=found, hint=hint)
+            return
+        with suppress(InUse):  # the same, by another process
+            write_text(path, stamped_json(own, indent=1))
 
     def draw(self, *, start: float = 0.0, goes_on: Callable[[], bool] = lambda: True) -> Iterator[str]:
         """Takes lesions as long as it `goes_on`; yields a lesion's name when nothing is left to do about it here.

@@ -22,6 +22,7 @@ from modiff.prediction.inputs import Named, is_zip, read_scan
 
 TABLES = (".csv", ".tsv")
 _IMAGES = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
+_RESERVED = ("failures", "cohort.csv", "cohort.html", "cohort.json")
 _MOST = 100_000  # scans
 
 
@@ -204,7 +205,7 @@ def _plain(name: str) -> str:
 def _free(name: str, taken: set[str]) -> str:
     """The name, with a number where it is taken, in capitals or not."""
     free, number = name, 2
-    while free.casefold() in taken or free in ("failures", "cohort.csv", "cohort.html"):
+    while free.casefold() in taken or free in _RESERVED:
         free, number = f"{name}-{number}", number + 1
     taken.add(free.casefold())
     return free
