@@ -281,7 +281,9 @@ class TestDicom:
         monkeypatch.setattr(sys, "argv", ["modiff", *words])
         assert command(*words[1:]) == 0
         assert column("folder") == ["scan-1", "scan-2"]
-        assert not any(b"Doe" in path.read_bytes() for path in Path("out").rglob("*") if path.is_file() and path.suffix != ".dcm")
+        assert not any(
+            b"Doe" in path.read_bytes() for path in Path("out").rglob("*") if path.is_file() and path.suffix != ".dcm"
+        )
         assert "FOLDER" in summary("out/scan-1")["command"]
 
     def test_several_series_of_one_patient_are_a_choice(self, command, tmp_path, capsys):
