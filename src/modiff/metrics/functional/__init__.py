@@ -31,6 +31,7 @@ from modiff.metrics.functional.sets import (
     average_surface_distance,
     best_dice,
     collective_insight,
+    crps,
     dmax,
     ged,
     hd95,
@@ -38,5 +39,6 @@ from modiff.metrics.functional.sets import (
     iid_reference,
     rater_diversity,
     sample_diversity,
+    size_crps,
     surface_distances,
 )
