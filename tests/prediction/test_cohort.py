@@ -19,6 +19,7 @@ import pytest
 from described import spec
 from discs import Discs
 from local import Local
+from pydicom.fileset import FileSet
 from series_files import PERSON, write_series
 
 from modiff import cli
@@ -309,3 +310,16 @@ class TestDicom:
         assert command("pixels", "deep/er/series", *words, "three") == 0
         assert summary("one")["case"] == summary("two")["case"] == summary("three")["case"]
         assert "export" not in Path("two/summary.json").read_text()
+
+    def test_a_dicomdir_stands_for_its_folder(self, command, tmp_path):
+        files = sorted(write_series(tmp_path / "series", np.zeros((3, 40, 48)) + 20).iterdir())
+        disk = FileSet()
+        for number, file in enumerate(files):
+            header = pydicom.dcmread(file)
+            header.InstanceNumber = number
+            disk.add(header)
+        disk.write(tmp_path / "disk")
+        words = ["--at", "20,20,1", "-n", 1, "-o"]
+        assert command("pixels", "disk/DICOMDIR", *words, "one") == command("pixels", "disk", *words, "two") == 0
+        assert command("pixels", "series", *words, "three") == 0
+        assert summary("one")["case"] == summary("two")["case"] == summary("three")["case"]
