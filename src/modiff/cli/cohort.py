@@ -50,8 +50,11 @@ def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
     helpers = 0 if args.helper_of else min(args.workers, total) - 1
     with _helpers(helpers, args) as wait, progress_bar("sampling", "lesions", quiet=args.quiet) as show:
         start, goes_on = _start(args)
-        for done, _ in enumerate(cohort.draw(start=start, goes_on=goes_on)):
-            show(done, total)
+        left = {lesion.name for scan in cohort.left(failed=True).scans for lesion in scan.lesions}
+        done, todo = 0, len(left)  # what others draw meanwhile is not counted
+        for name, worked in cohort.draw(start=start, goes_on=goes_on):
+            done, todo = done + worked, todo - (name in left and not worked)
+            show(done, max(done, todo))
         wait()
         for _ in cohort.left().draw(goes_on=goes_on):  # what a process had that was killed
             pass

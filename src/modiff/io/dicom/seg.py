@@ -18,6 +18,7 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
@@ -82,8 +83,9 @@ def write_seg(
     """Writes segments of the slices from `first` on as one object; they may overlap.
 
     Of patient and study it has what the standard asks for (types 1 and 2); full: all that the series has, and the
-    scanner with its institution. Masks make a BINARY object; probabilities make a FRACTIONAL one, in steps of 1/255.
-    Raises DataError for a volume that is not a DICOM series or whose headers lack what a segmentation must carry.
+    scanner with its institution. Masks make a BINARY object; probabilities make a FRACTIONAL one, in steps of
+    1/255, packed by RLE. Raises DataError for a volume that is not a DICOM series or whose headers lack what a
+    segmentation must carry.
     """
     headers = _headers(volume, first, (len(segments[0].values), *segments[0].values.shape[1:]), full)[0]
     return write_bytes(path, _encoded(segments, headers, volume.path, maker))
@@ -130,6 +132,8 @@ def _encoded(segments: Sequence[Segment], headers: Sequence[Dataset], where: Pat
                 content_label=label[:_SHORT],
                 series_description=(maker.series or f"modiff: {description}")[:_LONG],
                 omit_empty_frames=True,
+                # A tenth of the size; single bits have no such form.
+                transfer_syntax_uid=ExplicitVRLittleEndian if kind == "BINARY" else RLELossless,
             )
             made.SeriesDate, made.SeriesTime = made.ContentDate, made.ContentTime  # tells two runs apart
             made.save_as(buffer, enforce_file_format=True)

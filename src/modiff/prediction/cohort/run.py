@@ -57,8 +57,9 @@ class Cohort:
         with suppress(InUse):  # the same, by another process
             write_text(path, stamped_json(own, indent=1))
 
-    def draw(self, *, start: float = 0.0, goes_on: Callable[[], bool] = lambda: True) -> Iterator[str]:
-        """Takes lesions as long as it `goes_on`; yields a lesion's name when nothing is left to do about it here.
+    def draw(self, *, start: float = 0.0, goes_on: Callable[[], bool] = lambda: True) -> Iterator[tuple[str, bool]]:
+        """Takes lesions as long as it `goes_on`; yields each one's name when nothing is left to do about it here, and
+        whether that took work: it was drawn, or failed.
 
         start: from which fraction of the list on, so that several processes begin at different places.
         """
@@ -68,24 +69,25 @@ class Cohort:
             for lesion in scan.lesions:
                 if not goes_on():
                     return
+                worked = True
                 try:
                     if lesion.error is not None:
                         raise lesion.error
-                    self._draw(opened, lesion)
-                except InUse:
-                    pass  # another process has it
+                    worked = self._draw(opened, lesion)
+                except InUse:  # another process has it
+                    worked = False
                 except (ModiffError, MemoryError, OSError, RuntimeError) as error:  # torch says so where memory ends
                     self._failed(scan, lesion, error)
                 else:
                     failure(self.output, lesion).unlink(missing_ok=True)
-                yield lesion.name
+                yield lesion.name, worked
 
-    def left(self) -> Cohort:
-        """What of it is neither finished nor has failed."""
+    def left(self, *, failed: bool = False) -> Cohort:
+        """What of it is not finished. failed: also what has failed."""
 
         def is_left(lesion: Lesion) -> bool:
-            places = (self.output / lesion.name / MANIFEST, failure(self.output, lesion))
-            return not any(place.exists() for place in places)
+            there = (self.output / lesion.name / MANIFEST).exists()
+            return not there and (failed or not failure(self.output, lesion).exists())
 
         scans = [replace(scan, lesions=tuple(filter(is_left, scan.lesions))) for scan in self.scans]
         return replace(self, scans=[scan for scan in scans if scan.lesions])
@@ -99,11 +101,11 @@ class Cohort:
         with suppress(InUse):
             write_text(failure(self.output, lesion), stamped_json({"error": text}, indent=1))
 
-    def _draw(self, scan: _Opened, lesion: Lesion) -> None:
-        """Makes a lesion's folder, or makes sure that it is the one that would be made."""
+    def _draw(self, scan: _Opened, lesion: Lesion) -> bool:
+        """Makes a lesion's folder, or makes sure that it is the one that would be made; whether it was made here."""
         folder, request = self.output / lesion.name, self._request(scan, lesion)
         if self._is_done(folder, request):
-            return
+            return False
         try:
             self._make(scan, lesion, folder, request)
         except InUse:
@@ -111,6 +113,8 @@ class Cohort:
         except DataError:
             if not self._is_done(folder, request):  # by another process, since it was asked
                 raise
+            return False
+        return True
 
     def _is_done(self, folder: Path, request: str) -> bool:
         """Whether a folder has the results of this request. DataError where it has others that are not replaced."""

@@ -18,7 +18,7 @@ from modiff.io.image import SUFFIXES, named_file
 from modiff.io.text import is_litter, read_table
 from modiff.io.volume import Volume
 from modiff.prediction.cohort.places import Place, check_columns, objects_of, place_in, points_of
-from modiff.prediction.inputs import Named, is_zip, read_scan
+from modiff.prediction.inputs import Named, read_scan
 
 TABLES = (".csv", ".tsv")
 _IMAGES = tuple(suffix for suffix in SUFFIXES if suffix != ".dcm")
@@ -141,7 +141,8 @@ def _of_table(path: Path, limits: Limits) -> list[Scan]:
 
 
 def _may_name(path: Path) -> bool:
-    return path.is_dir() or is_zip(path) or (path.is_file() and is_dicom(path))
+    """Whether it may be DICOM, whose paths often name the patient; also where it is not there."""
+    return not path.name.lower().endswith(_IMAGES) or path.is_dir() or (path.is_file() and is_dicom(path))
 
 
 def _lesions(path: Path, place: str, row: Mapping[str, str], limits: Limits) -> list[Lesion]:
