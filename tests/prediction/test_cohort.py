@@ -186,6 +186,12 @@ class TestPlaces:
         assert message in capsys.readouterr().err
         assert not Path("out").exists()
 
+    @pytest.mark.parametrize("words", [("-n", 0), ("--threshold", 2), ("--raters", "9"), ("--at", "3,3")])
+    def test_settings_that_no_scan_can_have_are_a_line(self, command, capsys, words):
+        assert command("discs", "scans", *words, "-o", "out") == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        assert not Path("out").exists()
+
     @pytest.mark.parametrize("case", FAILING)
     def test_a_row_that_cannot_be_drawn_does_not_lose_the_others(self, command, capsys, case):
         text = f"scan,x,y,x_ras,y_ras,z_ras\n{FAILING[case]}\nscans/b.png,5,5,,,\n"

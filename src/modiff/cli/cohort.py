@@ -35,7 +35,6 @@ def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
     scans = scans_of(path, output, limits)
     total = sum(len(scan.lesions) for scan in scans)
     check_file_output(output / "cohort.csv")
-    output.mkdir(parents=True, exist_ok=True)
 
     from modiff.prediction.cohort.run import Cohort
     from modiff.prediction.predict import Settings

@@ -367,6 +367,11 @@ class Settings(SampleConfig):
     at: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
 
+    def check_for(self, model: Segmenter) -> None:
+        """Raises ConfigError for what is out of range, needed only after drawing or not, and what is not the method's."""
+        check_settings(model, self.n, self.steps, self.raters, self.select, self.candidates)
+        check(SampleConfig(threshold=self.threshold, distinct=self.distinct), "--")
+
     def drawing(self) -> dict[str, Any]:
         """How samples are drawn, as plain data."""
         raters = self.raters if isinstance(self.raters, str) else ",".join(map(str, self.raters))
@@ -461,8 +466,7 @@ def predict(scan: Volume, predictor: Predictor, settings: Settings, *, progress:
     asked = settings
     if not scan.is_picture and asked.spacing is not None:
         raise ConfigError("the scan brings its own", field="--spacing", found=",".join(map(str, asked.spacing)))
-    check_settings(predictor.model, asked.n, asked.steps, asked.raters, asked.select, asked.candidates)
-    check(SampleConfig(threshold=asked.threshold, distinct=asked.distinct), "--")  # needed only after drawing
+    asked.check_for(predictor.model)
     with located(called(scan)), warnings.catch_warnings(action="ignore", category=PredictionWarning):
         roi = None if asked.roi is None else Box.parse(asked.roi, scan.shape)
         where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity", "resample_to_model")}

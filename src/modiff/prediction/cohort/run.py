@@ -42,7 +42,9 @@ class Cohort:
     overwrite: bool = False
 
     def begin(self) -> None:
-        """DataError where the folder's results are made otherwise: known before anything is touched."""
+        """Raises DataError where the folder's results are made otherwise, ConfigError for settings that no scan can
+        have: known before anything is touched."""
+        self.settings.check_for(self.maker.predictor.model)
         path, own = self.output / BEGUN, {"model": self.maker.fingerprint, **asdict(self.settings)}
         own = parse_json(json_text(own))  # as it is read
         if path.exists() and not self.overwrite:
