@@ -368,7 +368,7 @@ class Settings(SampleConfig):
     spacing: tuple[float, ...] | None = None
 
     def check_for(self, model: Segmenter) -> None:
-        """Raises ConfigError for what is out of range, needed only after drawing or not, and what is not the method's."""
+        """Raises ConfigError for what is out of range, needed after drawing or before, and what is not the method's."""
         check_settings(model, self.n, self.steps, self.raters, self.select, self.candidates)
         check(SampleConfig(threshold=self.threshold, distinct=self.distinct), "--")
 
