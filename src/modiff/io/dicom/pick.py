@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from modiff.io.text import is_litter
 MAX_BELOW = 65_536  # files of a folder with all that lie in it
 _MODALITY = re.compile("[A-Z]{2,8}")  # as all terms of PS3.3 C.7.3.1.1.1 are; another value may be anything
 _LISTED = 20
+_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True)
@@ -70,37 +72,79 @@ def _whole(header: Dataset, field: str) -> int:
 def series_below(folder: Path, limits: Limits) -> list[Series]:
     """The series of all images in a folder and in the folders below it.
 
-    What is not DICOM, and reports, plans and the like, is left out; with `limits.skip_broken` also what cannot be read.
-    Raises DataError for that otherwise, for too many files and for links that lead out of the folder.
+    What is not DICOM, and reports, plans and the like, is left out, but not what is named like a slice; with
+    `limits.skip_broken` also what cannot be read. Raises DataError for that otherwise, for too many files and for links
+    that lead out of the folder.
     """
 
     def headers() -> Iterator[tuple[Path, Dataset]]:
-        for file in _files_below(folder):
-            try:
-                if file.stat().st_size and dicom.is_dicom(file) and not dicom.other_kind(dicom.kind_of(file)):
-                    header = dicom.read_header(file, limits)
-                    if "Rows" in header and "Columns" in header:
+        for files in _files_below(folder):
+            for file in slices_among(files):
+                try:
+                    with one_of_many(2):
+                        if dicom.other_kind(dicom.kind_of(file)):
+                            continue
+                        header = dicom.read_header(file, limits)
+                        if "Rows" not in header or "Columns" not in header:  # cut off before them
+                            raise DataError("holds no image", path=file, expected="a slice with pixels")
                         yield file, header
-            except DataError:
-                if not limits.skip_broken:
-                    raise
+                except DataError:
+                    if not limits.skip_broken:
+                        raise
 
     with told(folder, "cannot be read"):
         return grouped(headers())
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path) -> Iterator[list[Path]]:
+    """The files of each folder."""
     inside, seen = folder.resolve(), 0
     for place, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not is_litter(name))
         seen += len(names)
         if seen > MAX_BELOW:
             raise DataError("too many files", path=folder, expected=f"at most {MAX_BELOW}")
-        for file in (Path(place, name) for name in sorted(names) if not is_litter(name)):
+        files = [Path(place, name) for name in sorted(names) if not is_litter(name)]
+        for file in files:
             if file.is_symlink():
                 check_inside(file, inside)
             regular(file)
-            yield file
+        yield files
+
+
+@contextmanager
+def one_of_many(count: int) -> Iterator[None]:
+    """Says of a file that cannot be read how the others can be."""
+    try:
+        yield
+    except DataError as error:
+        if count == 1 or error.hint or error.path is None:
+            raise
+        field, found, expected = error.field, error.found, error.expected
+        hint = "--skip-broken reads the series without it"
+        raise DataError(
+            error.message, path=error.path, field=field, found=found, expected=expected, hint=hint
+        ) from error
+
+
+def slices_among(files: Iterable[Path]) -> list[Path]:
+    """What of a folder's files belongs to a series: DICOM, and what is named like it though it cannot be told to be.
+
+    A download that was cut off or a full disk leaves such files, empty or without a beginning.
+    """
+    files = [file for file in files if not file.name.startswith(".")]
+    found = {file: dicom.is_dicom(file) for file in files}
+    names = {_pattern(file) for file, yes in found.items() if yes}
+    return [file for file, yes in found.items() if yes or _pattern(file) in names or _ending(file) in _DICOM_ENDINGS]
+
+
+def _pattern(file: Path) -> str:
+    """A name without what sets one slice apart from the next: its digits, and the mark of a part of a file."""
+    return re.sub(r"\d+", "#", file.name.lower().removesuffix(".part").removesuffix(".tmp"))
+
+
+def _ending(file: Path) -> str:
+    return file.with_name(file.name.lower().removesuffix(".part").removesuffix(".tmp")).suffix
 
 
 def chosen(found: list[Series], wanted: str | None, path: Path) -> Series:

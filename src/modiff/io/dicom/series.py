@@ -5,9 +5,7 @@ A slice is a plane in the patient; a series of them makes a regular grid, or is 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,13 +15,12 @@ from pydicom.dataset import Dataset
 
 from modiff.errors import DataError
 from modiff.io.dicom import header as dicom
-from modiff.io.dicom.pick import chosen, grouped, modality_of, series_below
+from modiff.io.dicom.pick import chosen, grouped, modality_of, one_of_many, series_below, slices_among
 from modiff.io.files import LIMITS, Limits, check_inside, located, regular, sha256_of, told
 from modiff.io.text import is_litter
 from modiff.io.volume import Note, Volume
 
 MAX_FILES = 4096
-_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits
 _SAME_PLACE_MM = 1e-3
 # Positions rounded to 0.1 mm move a slice of 0.6 mm by 8 % of the step; a missing slice moves it by 100 %.
@@ -72,7 +69,7 @@ def read_dicom_series(
         slices = in_order(headers)
         files, planes = list(slices), list(slices.values())
         check_even(planes)
-        with _one_of_many(len(files)):
+        with one_of_many(len(files)):
             array, read = _read_slices(files, limits)
         source = DicomSource(tuple(map(_decodable, read)))
         digests = {file.name: sha256_of(file) for file in files}
@@ -93,7 +90,7 @@ def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Data
     headers, notes, files = dict[Path, Dataset](), list[Note](), list(files)
     for file in files:
         try:
-            with _one_of_many(len(files)):
+            with one_of_many(len(files)):
                 header = dicom.read_header(file, limits)
                 dicom.check_image(file, header, limits)
                 if limits.skip_broken:  # its pixels too, or others would be put in order with it
@@ -105,41 +102,6 @@ def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Data
             why = ": ".join(filter(None, (error.field, error.message)))
             notes.append(Note(f"cannot be read and is left out: {why}", file.name))
     return headers, notes
-
-
-@contextmanager
-def _one_of_many(count: int) -> Iterator[None]:
-    """Says of a file that cannot be read how the others can be."""
-    try:
-        yield
-    except DataError as error:
-        if count == 1 or error.hint or error.path is None:
-            raise
-        field, found, expected = error.field, error.found, error.expected
-        hint = "--skip-broken reads the series without it"
-        raise DataError(
-            error.message, path=error.path, field=field, found=found, expected=expected, hint=hint
-        ) from error
-
-
-def slices_among(files: Iterable[Path]) -> list[Path]:
-    """What of a folder's files belongs to a series: DICOM, and what is named like it though it cannot be told to be.
-
-    A download that was cut off or a full disk leaves such files, empty or without a beginning.
-    """
-    files = [file for file in files if not file.name.startswith(".")]
-    found = {file: dicom.is_dicom(file) for file in files}
-    names = {_pattern(file) for file, yes in found.items() if yes}
-    return [file for file, yes in found.items() if yes or _pattern(file) in names or _ending(file) in _DICOM_ENDINGS]
-
-
-def _pattern(file: Path) -> str:
-    """A name without what sets one slice apart from the next: its digits, and the mark of a part of a file."""
-    return re.sub(r"\d+", "#", file.name.lower().removesuffix(".part").removesuffix(".tmp"))
-
-
-def _ending(file: Path) -> str:
-    return file.with_name(file.name.lower().removesuffix(".part").removesuffix(".tmp")).suffix
 
 
 def _files(

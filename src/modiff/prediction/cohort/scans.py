@@ -110,14 +110,22 @@ def scans_of(path: Path, output: Path, limits: Limits) -> list[Scan]:
 
 
 def _of_folder(folder: Path, output: Path, limits: Limits) -> list[Scan]:
-    images, found = _contents(folder, output, limits)
-    paths = sorted([*((path, None) for path in images), *((one.files[0], one) for one in found)], key=lambda it: it[0])
-    made = []
-    for number, (file, series) in enumerate(paths, 1):
-        path, members = (file, ()) if series is None else (file.parent, series.files)
-        shown = path.relative_to(folder).as_posix()
-        made.append(Scan(shown, ((None, path),), (Lesion(str(number)),), series is not None, members=members))
-    return made
+    """A series that has a folder for itself is that folder: a file of it that cannot be read is its error alone."""
+    images, found = _contents(folder, output, replace(limits, skip_broken=True))
+    holds = Counter(parent for one in found for parent in {file.parent for file in one.files})
+    made: list[tuple[Path, Path, tuple[Path, ...]]] = [(path, path, ()) for path in images]
+    for one in found:
+        parents = {file.parent for file in one.files}
+        alone = len(parents) == 1 and holds[one.files[0].parent] == 1
+        if not alone and not limits.skip_broken:
+            for parent in parents:
+                series_below(parent, limits)  # whose file cannot be read is not known
+        made.append((one.files[0], one.files[0].parent, () if alone else one.files))
+    scans = []
+    for number, (_, path, members) in enumerate(sorted(made, key=lambda it: it[0]), 1):
+        shown, confidential = path.relative_to(folder).as_posix(), path.is_dir()
+        scans.append(Scan(shown, ((None, path),), (Lesion(str(number)),), confidential, members=members))
+    return scans
 
 
 def _of_table(path: Path, limits: Limits) -> list[Scan]:
