@@ -296,24 +296,18 @@ class TestDicom:
     @pytest.mark.parametrize("together", [False, True])
     def test_a_damaged_slice_loses_its_own_series_or_says_so(self, command, tmp_path, capsys, together):
         for name in ("one", "two"):
-            for file in write_series(
-                tmp_path / "ward" / ("all" if together else name), np.zeros((3, 24, 28))
-            ).iterdir():
-                if not file.name.startswith(("one", "two")):
-                    header = pydicom.dcmread(file)
-                    header.PatientID = name
-                    header.save_as(file.with_name(f"{name}-{file.name}"))
-                    file.unlink()
+            place = tmp_path / "ward" / ("deep/all" if together else name)
+            for file in write_series(place, np.zeros((3, 24, 28))).glob("0*.dcm"):
+                header = pydicom.dcmread(file)
+                header.PatientID = name
+                header.save_as(file.with_name(f"{name}-{file.name}"))
+                file.unlink()
         file = next((tmp_path / "ward").rglob("two-002.dcm"))
         file.write_bytes(file.read_bytes()[:300])
-        if together:
-            Path("ward/all").rename("ward2")
-            Path("ward/deep").mkdir(parents=True)
-            Path("ward2").rename("ward/deep/all")
-            assert command("pixels", "ward", "-n", 1, "-o", "out") == 2
+        assert command("pixels", "ward", "-n", 1, "-o", "out") == (2 if together else 1)
+        if together:  # whose slice it is cannot be told
             assert "two-002.dcm" in capsys.readouterr().err
         else:
-            assert command("pixels", "ward", "-n", 1, "-o", "out") == 1
             assert column("status") == ["done", "failed"]
 
     def test_several_series_of_one_patient_are_a_choice(self, command, tmp_path, capsys):
