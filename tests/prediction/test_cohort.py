@@ -24,6 +24,7 @@ from series_files import PERSON, write_series
 
 from modiff import cli
 from modiff.io import write_png
+from modiff.prediction import write
 from modiff.prediction.predict import Predictor
 
 AFFINE = np.array([[-0.7, 0, 0, 30], [0, 1.1, 0, -40], [0, 0.2, 2.5, 7], [0, 0, 0, 1]])
@@ -39,6 +40,8 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         return Predictor(models[name](), device=device, data=spec(about))
 
     monkeypatch.setattr(Predictor, "from_path", classmethod(load))
+    for figure in ("key_figure", "slices_figure"):  # most of the time; they have tests of their own
+        monkeypatch.setattr(write, figure, lambda prediction, title="": b"a figure")
     monkeypatch.chdir(tmp_path)
     for place, spot in enumerate([(12, 14), (15, 18), (17, 15)]):
         image = np.zeros((32, 32), np.uint8)
