@@ -115,6 +115,11 @@ class ModiffError(Exception):
         )
         super().__init__(one_line(text))
 
+    @property
+    def reason(self) -> str:
+        """The error without its path, which may name a patient."""
+        return ": ".join(filter(None, (self.field, self.message, self.details)))
+
     def at(self, path: str | Path) -> Self:
         """The same error about a file."""
         more: dict[str, Any] = {"found": self.found, "expected": self.expected, "hint": self.hint}
@@ -123,6 +128,10 @@ class ModiffError(Exception):
 
 class DataError(ModiffError):
     """A data set, image, mask or store that is not what it should be."""
+
+
+class InUse(DataError):
+    """A place that another process writes to just now."""
 
 
 class ConfigError(ModiffError):

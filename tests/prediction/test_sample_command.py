@@ -146,7 +146,7 @@ class TestOutput:
 
 WRONG = {
     "missing file": (["discs", "none.png"], "none.png: no such file"),
-    "a folder": (["discs", "."], "no DICOM image in this folder"),
+    "a folder": (["discs", "empty"], "no DICOM image in this folder"),
     "not an image": (["discs", "text.png"], "text.png: is not an image"),
     "colour": (["discs", "colour.png"], "colour.png: image: has other channels"),
     "no such model": (["nobody", "image.png"], "nobody: no such model"),
@@ -173,6 +173,7 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input_is_one_line_and_leaves_nothing(command, picture, tmp_path, capsys, case):
     (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "empty").mkdir()
     write_png(tmp_path / "large.png", np.zeros((100, 100), np.uint8))
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(tmp_path / "colour.png")
     words, message = WRONG[case]

@@ -469,7 +469,7 @@ class TestTurned:
         expected = np.asarray(nib.load("other.nii.gz").dataobj)
         np.testing.assert_array_equal(np.asarray(found.dataobj), expected)
         assert summary()["model_sees"] == {"width": 50, "height": 40, "slices": 6, "orientation": "LPS"}
-        assert summary()["warnings"] == []
+        assert [warning.split(",")[0].split(" ", 5)[-1] for warning in summary()["warnings"]] == ["from right angles"]
         assert command("axial", "other.nii.gz", "-n", 2, "--at", at, "-o", "part") == 0
         assert summary("part")["at"] == [int(value) for value in at.split(",")]
         marked = np.argwhere(np.asarray(image("consensus", "part").dataobj))
@@ -486,3 +486,61 @@ class TestTurned:
         own = nib.affines.apply_affine(nifti.affine, np.argwhere(np.asarray(nifti.dataobj)))
         both = [np.unique(places.round(3), axis=0) for places in (own, marked * [-1, -1, 1])]
         np.testing.assert_allclose(both[0], both[1], atol=2e-3)
+
+
+class TestObjectsSayWhatWasDone:
+    """What an archive shows of segmentations: which run, at which place, and how probable nothing is."""
+
+    @pytest.fixture
+    def seg(self, command, series) -> pydicom.Dataset:
+        assert command("crops", series, "--at", "34,14,2", "-n", 12, "--seed", 3, "-o", "out") == 0
+        return pydicom.dcmread("out/hypotheses.seg.dcm")
+
+    def test_the_probability_of_nothing_stands_in_series_object_and_segments(self, seg):
+        nothing = f"nothing there: {100 * (1 - summary()['presence']['probability']):.0f} %"
+        assert seg.SeriesDescription == f"modiff crops: hypotheses at 34,14,2, {nothing}"
+        assert nothing in seg.ContentDescription
+        assert all(nothing in segment.SegmentDescription for segment in seg.SegmentSequence)
+
+    def test_runs_are_told_apart_by_time(self, seg):
+        assert (seg.SeriesDate, seg.SeriesTime) == (seg.ContentDate, seg.ContentTime)
+
+    def test_parameters_are_those_in_force(self, seg):
+        text = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+        found = dict(part.split("=") for part in text.split(","))
+        wanted = {
+            "n": "12",
+            "candidates": "48",
+            "seed": "3",
+            "select": "representative",
+            "steps": "1",
+            "model": "crops",
+        }
+        assert wanted.items() <= found.items()
+        assert (found["at"], found["threshold"]) == ("34/14/2", "argmax")
+
+    def test_each_hypothesis_can_be_followed_up(self, seg):
+        uids = [segment.TrackingUID for segment in seg.SegmentSequence]
+        assert len(set(uids)) == len(uids)
+        assert seg.SegmentSequence[0].TrackingID.startswith("hypothesis ")
+
+    def test_labels_are_whole(self, seg):
+        assert seg.ContentLabel == "HYPOTHESES"
+        assert pydicom.dcmread("out/probability.seg.dcm").ContentLabel == "PROBABILITY"
+
+
+def test_a_sheared_scan_is_told_of_and_a_right_angled_one_is_not(command, nifti, tmp_path):
+    command("pixels", "scan.nii.gz", "-n", 1, "-o", "out")
+    assert any("ITK" in warning for warning in summary()["warnings"])
+    nib.save(nib.Nifti1Image(blob().T, np.diag([-0.7, 1.1, 2.5, 1])), "straight.nii.gz")
+    command("pixels", "straight.nii.gz", "-n", 1, "-o", "straight")
+    assert not any("ITK" in warning for warning in summary("straight")["warnings"])
+
+
+@pytest.mark.parametrize(("name", "warns"), [("CT", False), ("MR", True), ("intensity", False)])
+def test_a_channel_called_as_a_modality_says_what_was_trained_on(command, series, monkeypatch, name, warns):
+    about = {"size": (64, 64), "intensity": "minmax-slice", "channels": [name], "classes": ["lesion"]}
+    model = Predictor(Local(wiggle=0), data=spec(about))
+    monkeypatch.setattr(Predictor, "from_path", classmethod(lambda cls, path, device: model))
+    command("any", series, "-n", 1, "-o", "out")
+    assert any("modality is CT" in warning for warning in summary()["warnings"]) is warns

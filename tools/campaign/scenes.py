@@ -278,6 +278,8 @@ def _scenes(root: Path) -> dict[str, Scene]:
     )
     results = ("sample", "run", "series", *draw, "-o", "out")
     scenes["sample"] = Scene(run | series, results, ("out",), foreign=("series/*",))
+    cohort = {"png": root / "png", "cohort.csv": root / "cohort.csv"}
+    scenes["cohort"] = Scene(run | cohort, ("sample", "run", "cohort.csv", *draw, "-o", "out"), ("out",))
     scenes["import-dcm"] = Scene(
         {"own": root / "dcm"}, ("import", "folder", "own", "-o", "out.h5", "--quiet", *_UNIT["nii"]), ("out.h5",),
         foreign=("own/b/image/*.dcm",),

@@ -82,6 +82,7 @@ def make_sources(root: Path) -> None:
             (root / "truth" / case).mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask(7 + 2 * number) * 255).save(root / "truth" / case / f"{number}.png")
     splits = {"train": ["a", "b", "c", "d"], "val": ["e"], "test": ["f"]}
+    (root / "cohort.csv").write_text("scan,name\npng/a/image.png,a\npng/b/image.png,b\n")
     (root / "splits.json").write_text(json.dumps(splits))
     rows = [f"{case},{case},{split},A;B" for split, cases in splits.items() for case in cases]
     (root / "table.csv").write_text("\n".join(["case,patient,split,readers", *rows]) + "\n")

@@ -32,6 +32,7 @@ VERBS = (
     "evaluate",
     "evaluate-on",
     "sample",
+    "cohort",
     "import-png",
     "import-zip",
     "import-lidc",
@@ -130,7 +131,7 @@ def places(world: World) -> dict[str, Target]:
 def _refused(world: World, name: str, attempt: Try, prepare: Prepare, what: str) -> None:
     """A disturbed command, which ends with its result or one line; then the same undisturbed."""
     scene = world.scenes[name]
-    statuses = (0, 1, 2) if scene.words[0] == "benchmark" else (0, 2)
+    statuses = (0, 1, 2) if name in ("cohort", "benchmark-new") else (0, 2)
     outcome = attempt.run(scene.words, statuses, prepare)
     attempt.wrong[:] = [fault if fault.startswith(what) else f"{what}: {fault}" for fault in attempt.wrong]
     if name in _NEW and outcome.status == 2 and not what.endswith(" there"):

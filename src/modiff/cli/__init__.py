@@ -70,6 +70,8 @@ def _run(words: Sequence[str]) -> int:
             if words[0] in _COMPUTE and not {"-h", "--help"} & {*words} and "torch" not in sys.modules:
                 limit_threads()  # before the options are read: preset `auto` measures the store, which loads torch
             args = verb.parser(f"modiff {words[0]}").parse_args(words[1:])
+            if words[0] == "sample":
+                args.words = list(words)  # further processes are given the same
             return verb.run(args) or 0
     except ModiffError as error:
         print(f"modiff: {error}", file=sys.stderr)

@@ -37,7 +37,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.html:
         check_file_output(args.html)
-    report = check(args.path, kind=args.kind, words=args.words, quiet=args.quiet)
+    model = None
+    if args.model is not None:
+        from modiff.methods.run_folder import DATA, model_folder, read_data
+
+        model = read_data(model_folder(args.model) / DATA)
+    report = check(args.path, kind=args.kind, words=args.words, quiet=args.quiet, model=model)
     if args.html:
         from modiff.report.data import write_page
 

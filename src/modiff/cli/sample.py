@@ -6,17 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import asked, parser_of
+from modiff.cli.sampling import limits_of, maker_of
 from modiff.config.evaluation import SampleConfig
 from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
-    from modiff.prediction.predict import Prediction, Predictor
+    from modiff.prediction.predict import Prediction
     from modiff.prediction.summary import Summary
 
 parser = partial(parser_of, "sample")
@@ -24,15 +24,28 @@ parser = partial(parser_of, "sample")
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
+    from modiff.prediction.cohort.scans import is_cohort
+
+    at, spacing, raters = (numbers(args, name) for name in _LISTS)
+    if len(args.image) == 1 and is_cohort(Path(args.image[0]), series=args.series):
+        from modiff.cli.cohort import run_cohort
+
+        return run_cohort(args, at=at, spacing=spacing, raters=raters)
+    if at is None and (slices := asked(args, SampleConfig).get("slices")):
+        raise ConfigError("needs a place", field="--slices", found=slices, hint="Give --at X,Y,Z too")
+    if args.workers != 1:
+        raise ConfigError("is for a cohort", field="--workers", found=args.workers, expected="a table or a folder")
+    return _one(args, at=at, spacing=spacing, raters=raters)
+
+
+def _one(args: argparse.Namespace, **given: Any) -> int:
+    """One image or scan."""
     from modiff.io.checksum import stamped_json
     from modiff.io.files import output_folder
 
-    at, spacing, raters = (numbers(args, name) for name in _LISTS)
-    if at is None and (slices := asked(args, SampleConfig).get("slices")):
-        raise ConfigError("needs a place", field="--slices", found=slices, hint="Give --at X,Y,Z too")
     # What can be refused without torch and a model is refused before they are loaded.
     with nullcontext() if args.output is None else output_folder(args.output, overwrite=args.overwrite) as folder:
-        prediction, content, early = _sample(args, folder, at=at, spacing=spacing, raters=raters)
+        prediction, content, early = _sample(args, folder, **given)
 
     from modiff.prediction.predict import called
 
@@ -48,63 +61,30 @@ def _sample(
     args: argparse.Namespace, folder: Path | None, **given: Any
 ) -> tuple[Prediction, dict[str, Any], list[str]]:
     """The prediction, written to a folder if there is one; the summary's content; warnings that were printed."""
-    from modiff.io.files import Limits
-    from modiff.io.image import named_file, read_channels
+    from modiff.io.image import named_file
     from modiff.io.progress import progress_bar
+    from modiff.prediction.inputs import read_scan
 
     files = [named_file(text) for text in args.image]
-    limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
-    scan = read_channels([path for _, path in files], limits=limits)
+    scan = read_scan(files, limits=limits_of(args), series=args.series)
 
-    from modiff.prediction.channels import arranged
-    from modiff.prediction.predict import Predictor, Settings, called, predict
-    from modiff.prediction.write import segmentation_notes, write_results
+    from modiff.prediction.predict import Settings, called
+    from modiff.prediction.scan import sample_scan
 
-    settings = Settings(**given, **asked(args, SampleConfig))
-    predictor = Predictor.from_path(args.model, device=args.device)
-    left_out = [str(note) for note in scan.notes if note.file]
-    scan, paths, guessed = arranged(scan, files, predictor.data.channels)
-    early = [] if folder is None else segmentation_notes(scan, full_header=args.seg_full_header)
-    _warn(called(scan), [*left_out, *early])
+    settings, early = Settings(**given, **asked(args, SampleConfig)), list[str]()
+
+    def tell(notes: list[str]) -> None:
+        early.extend(notes)
+        _warn(called(scan), notes)
+
     with progress_bar("drawing", "samples", quiet=args.quiet) as progress:
-        prediction = predict(scan, predictor, settings, progress=progress)
-    prediction = replace(prediction, notes=(*guessed, *prediction.notes))
-    content = about(prediction, predictor, paths, model=str(args.model), identify=args.identify)
-    if folder is None:
-        content |= prediction.to_dict()
-    else:
-        title = f"{Path(called(scan)).name}   model {args.model}, {prediction.drawn}, seed {settings.seed}"
-        content = write_results(folder, prediction, about=content, title=title, full_header=args.seg_full_header)
-    return prediction, content, early
+        found = sample_scan(scan, files, maker_of(args), settings, folder, tell=tell, progress=progress)
+    return *found, early
 
 
 def _warn(name: str, notes: Sequence[str]) -> None:
     for note in notes:
         print(f"modiff: warning: {name}: {note}", file=sys.stderr)
-
-
-def about(
-    prediction: Prediction, predictor: Predictor, paths: Sequence[Path], *, model: str, identify: bool = False
-) -> dict[str, Any]:
-    """How the samples were made. paths: of the image, in the order of its channels."""
-    from modiff.devices import device_name
-    from modiff.evaluation import provenance
-    from modiff.prediction.write import describe_source, public_command
-
-    scan, command = prediction.scan, provenance.command_line()
-    return {
-        "command": public_command(command, scan, paths[0], identify=identify),
-        "date": provenance.now(),
-        "versions": provenance.versions(),
-        "device": device_name(predictor.device),
-        "model": {
-            "name": model,
-            "fingerprint": provenance.model_fingerprint(predictor.model, predictor.config),
-            "card": predictor.card,
-        },
-        **prediction.settings.drawing(),
-        "image": describe_source(scan, paths, identify=identify),
-    }
 
 
 def _show(summary: Summary, output: Path | None, drawn: str, *, given_marks: bool = False) -> None:

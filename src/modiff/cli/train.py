@@ -6,13 +6,20 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import add_settings, parser_of
-from modiff.config.fields import WIDTH, Parser, merged, read_yaml, setting
-from modiff.config.run import AUTO, RunConfig, build_config, parse_budget, parse_time, presets
+from modiff.config.fields import WIDTH, Parser, merged, read_yaml, setting, to_dict
+from modiff.config.run import AUTO, RunConfig, build_config, parse_budget, parse_time, presets, read_preset
 from modiff.errors import ConfigError, counted
 from modiff.methods.registry import METHODS
+
+if TYPE_CHECKING:
+    from modiff.methods.start import Tensors
+
+
+# Settings that no weight's shape depends on: what of an image a network looks at.
+_LOOKS = ("model.window", "model.crop", "model.presence.window", "model.presence.single_share")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -24,13 +31,16 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         words = list(args or [])
         first = Parser(self.prog, add_help=False, allow_abbrev=False)
-        for names in (("--method",), ("--preset",), ("--config",), ("--data",), ("--fold",), ("-o", "--output")):
+        alone = ("--method", "--preset", "--config", "--data", "--fold", "--init")
+        for names in (*((name,) for name in alone), ("-o", "--output")):
             first.add_argument(*names)
         chosen, _ = first.parse_known_args(words)
-        if not (chosen.method or chosen.preset or chosen.config):
+        if not (chosen.method or chosen.preset or chosen.config or chosen.init):
             chosen.preset = AUTO
         layers: dict[str, Any] = {"method": chosen.method, "preset": chosen.preset, "file": chosen.config}
         told = list[tuple[str, str]]()
+        if chosen.init and not (chosen.method or chosen.preset or chosen.config):
+            layers, told = _as_start(chosen)
         if chosen.preset == AUTO:
             layers["fitted"] = {}  # words that are wrong are refused before a store is read
             if {"-h", "--help"} & {*words} and (chosen.data or chosen.output):
@@ -71,6 +81,27 @@ def _fitted(chosen: argparse.Namespace, given: argparse.Namespace) -> tuple[dict
     return {"fitted": settings(choices)}, [(one.name, f"{AUTO}: {one}") for one in choices]
 
 
+def _as_start(chosen: argparse.Namespace) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """What --init alone adds to `build_config`: the start's own network; how it is trained, and what of an image it
+    looks at, as preset `auto` chooses for the data. And setting and line of each choice.
+    """
+    from modiff.methods.run_folder import CHECKPOINT, CONFIG, model_folder, read_config
+    from modiff.training.auto import choose, measure, settings
+
+    begun = Path(chosen.output or "", CONFIG)
+    if chosen.output and begun.with_name(CHECKPOINT).exists():
+        return {"file": begun}, [("", f"settings as chosen before, {begun}")]
+    start = read_config(model_folder(chosen.init) / CONFIG)
+    layers: dict[str, Any] = {"method": start.method, "preset": None}
+    own = {"model": to_dict(start)["model"], "training": read_preset(AUTO)["training"]}
+    if chosen.data is None:  # only the help can do without
+        return layers | {"fitted": own}, []
+    fold = int(chosen.fold) if (chosen.fold or "").isdigit() else None
+    looks = _LOOKS if start.method == "modiff" else ()
+    choices = [one for one in choose(measure(chosen.data, fold=fold)) if one.name.startswith(("training.", *looks))]
+    return layers | {"fitted": merged(own, settings(choices))}, [(one.name, f"{AUTO}: {one}") for one in choices]
+
+
 def parser(prog: str) -> argparse.ArgumentParser:
     """The verb's options; those of the configuration are made when the method is known."""
     return _Parser(prog=prog)
@@ -99,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
     from lightning.fabric.utilities import rank_zero_only
 
     from modiff.methods.run_folder import CARD, hardly_trained, read_card
+    from modiff.methods.start import Start
     from modiff.training.budget import INTERRUPTED
     from modiff.training.loop import train
 
@@ -106,7 +138,9 @@ def run(args: argparse.Namespace) -> int:
     for line in args.told:
         say(line)
     limit = parse_time(args.max_time, field="--max-time")
-    result = train(args.config, args.data, args.output, fold=args.fold, max_seconds=limit, quiet=args.quiet)
+    start = Start(args.init, tuple(args.freeze)) if args.init or args.freeze else None
+    more: dict[str, Any] = {"fold": args.fold, "max_seconds": limit, "quiet": args.quiet}
+    result = train(args.config, args.data, args.output, **more, start=start, tell=rank_zero_only(_show_start))
     validation = "" if result.validation is None else f", validation loss {result.validation:.4f}"
     say(
         f"{result.reason}: {counted(result.steps, 'step', ',')}, {counted(result.images, 'image', ',')}, "
@@ -117,3 +151,21 @@ def run(args: argparse.Namespace) -> int:
     if not result.finished:
         say("the same command resumes from here")
     return 0 if result.finished or result.reason != INTERRUPTED else 130
+
+
+def _show_start(parts: Sequence[Tensors]) -> None:
+    """A table of what of the start fits."""
+    from rich.table import Table
+
+    from modiff.terminal import console
+
+    if not parts:
+        return
+    table = Table("part", "", "parameters", "what does not fit", title="Weights to start from", title_justify="left")
+    table.columns[2].justify = "right"
+    for one in parts:
+        table.add_row(one.part, one.state, f"{one.count:,}", one.why)
+    total, loaded = sum(one.count for one in parts), sum(one.count for one in parts if one.state == "loaded")
+    table.add_section()
+    table.add_row("in all", "loaded", f"{loaded:,}", f"of {total:,}")
+    console().print(table)

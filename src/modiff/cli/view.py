@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import asked, parser_of
-from modiff.cli.sample import about, numbers
+from modiff.cli.sample import numbers
+from modiff.cli.sampling import maker_with
 from modiff.config.evaluation import SampleConfig
 from modiff.errors import ConfigError
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         predictor,
         Settings(**asked(args, SampleConfig), spacing=spacing),
         model=model,
-        about=lambda prediction: about(prediction, predictor, paths, model=model),
+        about=lambda prediction: maker_with(predictor, model).about(prediction, paths),
         save=args.save,
         patient=_patient(scene.scan) if args.show_patient else None,
     )

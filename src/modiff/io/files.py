@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from modiff.errors import ConfigError, DataError
+from modiff.errors import ConfigError, DataError, InUse
 from modiff.plain import parse_json, read_text
 
 T = TypeVar("T")
@@ -190,7 +190,8 @@ def _claimed(path: Path) -> tuple[Path, int | None]:
 def _lock(folder: Path, path: Path) -> int | None:
     """A handle of the folder that keeps others out; DataError about `path` where another process has it.
 
-    The operating system frees what a killed process held. None where nothing can be locked: some network file systems.
+    It is `InUse` then. The operating system frees what a killed process held. None where nothing can be locked: some
+    network file systems.
     """
     try:
         import fcntl
@@ -203,7 +204,7 @@ def _lock(folder: Path, path: Path) -> int | None:
         os.close(handle)
         if isinstance(error, BlockingIOError):
             what = "another process works in this folder" if folder == path else "another process writes this"
-            raise DataError(what, path=path, hint="Wait for it to end, or give another place") from None
+            raise InUse(what, path=path, hint="Wait for it to end, or give another place") from None
         return None
     return handle
 

@@ -45,14 +45,17 @@ _OTHERS = {  # how files begin that are often taken for images
 }
 
 
-def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False, jpeg: bool = False) -> Volume:
+def read_image(
+    path: str | Path, *, limits: Limits = LIMITS, mask: bool = False, jpeg: bool = False, series: str | None = None
+) -> Volume:
     """Reads what a user may point at within `limits`, recognised by its first bytes; a gzip file is NIfTI.
 
     A picture: PNG, TIFF, BMP or GIF, grey (8, 16 or 32 bits, float), RGB, or with a palette, which is read as it is
     seen: grey where all its colours are; NPY, an array (H,W) or (C,H,W). A scan: a NIfTI file, a DICOM file, a folder
     with a DICOM series. mask: a picture may also have one bit per pixel, an array booleans; indices of a palette of
     colours are its values (`Volume.palette`); and the first of an array's three axes are its slices. jpeg: it may also
-    be a grey JPEG, by its name. Raises DataError for what is missing, is not an image, is damaged, has several pages,
+    be a grey JPEG, by its name. series: which of a folder's DICOM series is meant (`read_dicom_series`).
+    Raises DataError for what is missing, is not an image, is damaged, has several pages,
     is a one-bit mask where an image is meant, has transparency or values that are not finite, or claims more memory
     than allowed (before any is taken).
     """
@@ -72,7 +75,9 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
         if dicom:
             from modiff.io.dicom.series import read_dicom_series
 
-            return read_dicom_series(path, limits=limits)
+            return read_dicom_series(path, limits=limits, series=series)
+        if series is not None:
+            raise DataError("is not of a DICOM series", field="--series", found=series)
         colours, said = dict[int, str](), tuple[str, ...]()
         marked = start[344:348] in _NIFTI_MARKS or start[4:8] in _NIFTI_MARKS
         if marked or start.startswith(b"\x1f\x8b") or path.name.lower().endswith((".nii", ".nii.gz")):
@@ -99,18 +104,18 @@ def read_image(path: str | Path, *, limits: Limits = LIMITS, mask: bool = False,
         )
 
 
-def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS) -> Volume:
+def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS, series: str | None = None) -> Volume:
     """One scan, or several NIfTI files or pictures on one grid as the channels of one, in the order given.
 
     The first file's header is what results are written by. Raises DataError where grids differ, as `read_image`
     otherwise.
     """
     if len(paths) == 1:
-        return read_image(paths[0], limits=limits)
+        return read_image(paths[0], limits=limits, series=series)
     volumes: list[Volume] = []
     notes: dict[Note, None] = {}
     for path in paths:
-        scan = read_image(path, limits=limits)
+        scan = read_image(path, limits=limits, series=series)
         with located(path):
             volumes.append(scan)
             if scan.format == "DICOM" or scan.is_picture != volumes[0].is_picture:

@@ -109,6 +109,10 @@ def _gaps(view: View, protocol: Protocol) -> Values:
     return {gap_column(k + 1, b): gaps[:, k, b] for k in range(classes) for b in range(bins)}
 
 
+def _size_crps(view: View, protocol: Protocol) -> Tensor:
+    return M.functional.size_crps(view.binary, view.masks, read=view.read, weights=view.weights)
+
+
 def _presence(view: View, protocol: Protocol) -> tuple[Tensor, ...]:
     return M.functional.presence_fractions(view.binary, view.masks, read=view.read, weights=view.weights)
 
@@ -137,6 +141,7 @@ _ALL = (
     _metric("presence", _PRESENCE, NEITHER, _presence, pooled=Column("presence_ece", "presence ECE", LOWER)),
     _metric("hd95", "HD95 (px)", LOWER, lambda view, protocol: view.surface.hd95, weighted=False),
     _metric("average_surface_distance", "surface distance (px)", LOWER, lambda v, p: v.surface.average, weighted=False),
+    _metric("size_crps", "size CRPS (px)", LOWER, _size_crps),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 FIRST = ("ged", "hm_iou")  # what is scored and compared where nothing is asked for

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 MAX_MAPS = 4 << 30  # bytes of maps that are held
 MOST_CANDIDATES = 1024  # drawn by default: the sampling error of so many is small
+_RIGHT_ANGLE = 1e-3  # of a cosine, for the digits of headers
+_MODALITIES = ("CT", "MR", "PT", "US", "XA", "DX", "CR", "MG", "NM", "OPT")  # as a channel may be called
 _AT_ONCE = 16 << 20  # values of maps made in one call of the model
 Progress = Callable[[int, int], None]  # is told how many samples are drawn in all windows, and of how many
 
@@ -452,6 +454,11 @@ class Settings(SampleConfig):
     at: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
 
+    def check_for(self, model: Segmenter) -> None:
+        """Raises ConfigError for what is out of range, needed after drawing or before, and what is not the method's."""
+        check_settings(model, self.n, self.steps, self.raters, self.select, self.candidates)
+        check(SampleConfig(threshold=self.threshold, distinct=self.distinct), "--")
+
     def drawing(self) -> dict[str, Any]:
         """How samples are drawn, as plain data."""
         raters = self.raters if isinstance(self.raters, str) else ",".join(map(str, self.raters))
@@ -464,7 +471,7 @@ class Prediction:
 
     scan: what was read. method: the model's class. samples: as `Predictor.sample` gives them. view: what was looked at.
     values: what the model saw, on the scan's own grid. case: the name of the random numbers. notes: what a user must
-    know of how the scan was read, and what differs from the training data.
+    know of how the scan was read, and what differs from the training data. steps: of the sampler.
     """
 
     scan: Volume
@@ -476,6 +483,7 @@ class Prediction:
     values: Values
     case: str
     notes: tuple[str, ...]
+    steps: int = 1
 
     @property
     def plan(self) -> Plan:
@@ -553,8 +561,7 @@ def predict(
     asked = settings
     if not scan.is_picture and asked.spacing is not None:
         raise ConfigError("the scan brings its own", field="--spacing", found=",".join(map(str, asked.spacing)))
-    check_settings(predictor.model, asked.n, asked.steps, asked.raters, asked.select, asked.candidates)
-    check(SampleConfig(threshold=asked.threshold, distinct=asked.distinct), "--")  # needed only after drawing
+    asked.check_for(predictor.model)
     with located(called(scan)), warnings.catch_warnings(action="ignore", category=PredictionWarning):
         roi = None if asked.roi is None else Box.parse(asked.roi, scan.shape)
         where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity", "resample_to_model")}
@@ -569,14 +576,32 @@ def predict(
     assert view is not None
     assert values is not None
     said = [note.text for note in scan.notes if not note.file]
-    notes, trained = (*said, *predictor.notes), predictor.data.modality
+    notes, trained = (*said, *predictor.notes, *_sheared(scan)), predictor.data.modality
+    if trained is None and len(predictor.data.channels) == 1 and predictor.data.channels[0] in _MODALITIES:
+        trained = predictor.data.channels[0]
     if trained is not None and scan.modality is not None and scan.modality != trained:
         notes += (f"the scan's modality is {scan.modality}, that of the training data {trained}",)
     if left_out := len(scan.notes) - len(said):  # not by name, which may be the patient's
         notes = (f"files of the series that cannot be read are left out: {left_out}", *notes)
+    steps = asked.steps or predictor.model.default_steps
     return Prediction(
-        scan, asked, type(predictor.model).__name__, samples, summary, view, values, predictor.case, notes
+        scan, asked, type(predictor.model).__name__, samples, summary, view, values, predictor.case, notes, steps
     )
+
+
+def _sheared(scan: Volume) -> list[str]:
+    """Says where a scan's axes are not at right angles: its results have the same."""
+    if scan.affine is None:
+        return []
+    unit = scan.affine[:3, :3] / np.linalg.norm(scan.affine[:3, :3], axis=0)
+    most = np.abs(unit.T @ unit - np.eye(3)).max()
+    if most <= _RIGHT_ANGLE:
+        return []
+    degrees = math.degrees(math.asin(min(1.0, most)))
+    return [
+        f"the scan's axes are {degrees:.1f}° from right angles, as of a tilted gantry, and so are the NIfTI results: "
+        "viewers built on ITK refuse such files"
+    ]
 
 
 def called(scan: Volume) -> str:

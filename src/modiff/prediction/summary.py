@@ -162,6 +162,16 @@ class Summary:
         use = (areas > 0 if marked else True) & (self.weights > 0)
         return _quantiles(areas[use], self.weights[use]) if use.any() else None
 
+    def extremes(self) -> dict[str, Any]:
+        """Plain data: by unit and class, how much all samples mark together (the consensus of a cohort's table) and
+        how much any of them marks (with what is in dispute)."""
+        drawn = self.masks[self.weights > 0]
+        sides = tuple(range(1, drawn.ndim - 1))
+        return {
+            "all_samples": self._sizes(drawn.all(0).sum(sides)),
+            "any_sample": self._sizes(drawn.any(0).sum(sides)),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: everything but the maps."""
         size, count = "area_px", len(self.weights)

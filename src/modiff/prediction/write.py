@@ -93,7 +93,7 @@ def write_results(
     _write_maps(folder, prediction)
     if not scan.is_picture:
         if scan.format == "DICOM":
-            content["warnings"] += _write_segmentations(folder, prediction, about["model"]["fingerprint"], full_header)
+            content["warnings"] += _write_segmentations(folder, prediction, about["model"], full_header)
         write_bytes(folder / "slices.png", slices_figure(prediction))
     else:
         samples, summary = prediction.samples, prediction.summary
@@ -153,15 +153,14 @@ def _changes(scan: Volume, full: bool) -> list[str]:
 
 def _without(error: DataError) -> str:
     """Not the error's own line, whose path may name a patient."""
-    reason = ": ".join(filter(None, (error.field, error.message, error.details)))
-    return f"no segmentation objects are written: {reason}"
+    return f"no segmentation objects are written: {error.reason}"
 
 
-def _write_segmentations(folder: Path, prediction: Prediction, fingerprint: str, full: bool) -> list[str]:
+def _write_segmentations(folder: Path, prediction: Prediction, model: Mapping[str, Any], full: bool) -> list[str]:
     """Both DICOM objects; in words what was mended for them, or why they are not there."""
     try:
         notes = _changes(prediction.scan, full)  # what the trial refuses is not written, as it was said before drawing
-        _write_objects(folder, prediction, fingerprint, full)
+        _write_objects(folder, prediction, model, full)
     except DataError as error:
         for name in (PROBABILITY_SEG, HYPOTHESES_SEG):
             (folder / name).unlink(missing_ok=True)
@@ -169,25 +168,55 @@ def _write_segmentations(folder: Path, prediction: Prediction, fingerprint: str,
     return notes
 
 
-def _write_objects(folder: Path, prediction: Prediction, fingerprint: str, full: bool) -> None:
+def _maker(prediction: Prediction, model: Mapping[str, Any], what: str) -> Maker:
+    """What stands in an object of how it was made: every setting as it was in force."""
+    asked, summary, serial = prediction.settings, prediction.summary, model["fingerprint"][:16]
+    at, name = prediction.plan.at, Path(str(model.get("name", prediction.method))).name
+    place = "" if at is None else f" at {','.join(map(str, at))}"
+    own = {
+        **asked.drawing(),
+        "model": name,
+        "weights": serial,
+        "n": len(summary.weights),
+        "candidates": summary.candidates,
+        "steps": prediction.steps,
+        "at": None if at is None else "/".join(map(str, at)),
+        "slices": asked.slices if at is not None else None,
+        "threshold": "argmax" if summary.threshold is None else summary.threshold,
+    }
+    parameters = {key: str(value) for key, value in own.items() if value is not None}
+    nothing = None if asked.raters == "marking" else _nothing(summary)
+    series = f"modiff {name}: {what}{place}"
+    if nothing is None:
+        return Maker(prediction.method, __version__, parameters, serial, series)
+    return Maker(prediction.method, __version__, parameters, serial, f"{series}, {nothing}", f"{what}; {nothing}")
+
+
+def _nothing(summary: Summary) -> str:
+    """How probable it is that nothing is marked: no segment shows it."""
+    return f"nothing there: {percent(1 - summary.presence)}"
+
+
+def _write_objects(folder: Path, prediction: Prediction, model: Mapping[str, Any], full: bool) -> None:
     """A segment per class and hypothesis that marks something, in its colour in figures, lighter for later classes."""
-    serial, box, summary = fingerprint[:16], prediction.plan.box, prediction.summary
-    parameters = {name: str(value) for name, value in prediction.settings.drawing().items()}
-    maker = Maker(prediction.method, __version__, parameters | {"weights": serial}, serial)
+    box, summary = prediction.plan.box, prediction.summary
     first, names = box.spans[0][0], summary.classes
     maps = box.put_back(summary.mean, dimensions=2)
     means = [Segment(maps[i], name, name, "probability", rgb(i)) for i, name in enumerate(names)]
+    maker = _maker(prediction, model, "probability")
     write_seg(folder / PROBABILITY_SEG, means, prediction.scan, first=first, maker=maker, full=full)
     segments, numbered = [], list(enumerate(summary.hypotheses, 1))
     marking = [(number, hypothesis) for number, hypothesis in numbered if not hypothesis.nothing]
+    maker = _maker(prediction, model, "hypotheses")
     for place, (number, hypothesis) in enumerate(marking or numbered[:1]):
-        probability = percent(hypothesis.probability)
-        label = f"{f'hypothesis {number}' if marking else 'nothing there'}: {probability}"
+        probability, called = percent(hypothesis.probability), f"hypothesis {number}" if marking else "nothing there"
+        label = f"{called}: {probability}"
         words = f"{counted(len(hypothesis.members), 'sample')}, probability {probability}"
+        words += f"; {_nothing(summary)}" if marking and maker.content else ""
         masks = box.put_back(hypothesis.mask, dimensions=2)
         for kind, name in enumerate(names if marking else names[:1]):
             title = f"{label}, {name}" if marking and len(names) > 1 else label
-            segments.append(Segment(masks[kind], title, name, words, rgb(place, white=kind / len(names))))
+            segments.append(Segment(masks[kind], title, name, words, rgb(place, white=kind / len(names)), called))
     write_seg(folder / HYPOTHESES_SEG, segments, prediction.scan, first=first, maker=maker, full=full)
 
 
@@ -199,6 +228,19 @@ def key_figure(prediction: Prediction, *, title: str = "") -> bytes:
         summary = prediction.slice_summary(z)
         title = f"{title}   slice {z} of 0 to {plan.box.shape[0] - 1}".strip()
     return encoded(overlay(prediction.values.cut(z, plan.shown), summary, plan.shown, title=title))
+
+
+def thumbnail(prediction: Prediction) -> bytes:
+    """PNG: the close-up of `key_figure` with the outlines of all samples."""
+    plan, z, summary = prediction.plan, 0, prediction.summary
+    if not plan.image:
+        z = prediction.key_slice
+        summary = prediction.slice_summary(z)
+    covered = plan.shown.covered
+    marked = np.asarray(summary.masks[summary.weights > 0].any((0, 1)))[covered]
+    image = prediction.values.cut(z, plan.shown)[(slice(None), *plan.shown.inside)]
+    close = CloseUp(image, close_up(marked, least=_LEAST))
+    return encoded(contact_sheet([[close.contours(*_all(_outlines(summary, covered)))]], inches=1.6))
 
 
 def slices_figure(prediction: Prediction) -> bytes:

@@ -32,6 +32,7 @@ from modiff.io.progress import progress_bar
 from modiff.methods import run_folder as files
 from modiff.methods.base import Segmenter
 from modiff.methods.registry import METHODS, build
+from modiff.methods.start import Start, Tensors, check_start, write_start
 from modiff.rng import seed_for
 from modiff.training.budget import SPENT, Clock
 from modiff.training.log import MetricsLog, check_logger, open_logger
@@ -71,7 +72,8 @@ class Run:
     of time, a cosine decay makes the learning rate depend on the clock as well.
 
     step, images: so far, over all processes. rate, terms: learning rate and loss of the last step. validation: the last
-    validation's loss; blind: the same with other cases' images, at the end of this start.
+    validation's loss; blind: the same with other cases' images, at the end of this start. begun: the weights it started
+    from, where these were not fresh.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Run:
         self.terms: dict[str, Tensor] = {}
         self.validation: float | None = None
         self.blind: float | None = None
+        self.begun: dict[str, Any] | None = None
         automatic, precision = automatic_precision(fabric.device), config.trainer.precision
         self._bf16 = (automatic if precision == "auto" else precision) == "bf16-mixed"
         self._rng = torch.Generator(device)
@@ -228,6 +231,7 @@ class Run:
             "seconds": round(self.clock.seconds, 1),
             "steps": self.step,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            **({} if self.begun is None else {"started_from": self.begun}),
             "validation_loss": self.validation,
             "validation_loss_other_images": self.blind,
             "log": files.log_sum(self.folder),
@@ -246,9 +250,12 @@ def train(
     fold: int | None = None,
     max_seconds: float | None = None,
     quiet: bool = False,
+    start: Start | None = None,
+    tell: Callable[[list[Tensors]], None] = lambda parts: None,
 ) -> TrainingResult:
     """Trains on a store's split "train", validates on "val"; with a fold on the patients outside it.
 
+    start: weights to begin with, and parts that are not trained; `tell` hears what of them fits before the first step.
     Raises CheckpointError where `folder` is another run's, DataError where another process trains in it.
     """
     check_ranges(config)
@@ -259,9 +266,10 @@ def train(
     described = files.describe_data(training, Path(data).resolve(), fold=fold)
     torch.manual_seed(seed_for(config.seed, "weights"))
     model = build(config.method, config.model, described)
+    parts, begun = ([], None) if start is None else start.apply(model)
     fabric = _fabric(config)
     with alone(folder) if fabric.is_global_zero else nullcontext():  # one start, of however many processes
-        saved = _begin(config, described, folder, first=fabric.is_global_zero)
+        saved = _begin(config, described, folder, begun, first=fabric.is_global_zero)
         clock = Clock(settings.budget, max_seconds, before=saved["seconds"] if saved else 0.0)
         if saved and clock.progress(images := saved["step"] * settings.batch_size) >= 1.0:
             reason = "budget already spent"
@@ -270,6 +278,8 @@ def train(
             return TrainingResult(folder, True, reason, saved["step"], images, clock.seconds, saved["validation"])
         fabric.launch()  # the other processes of this machine start here, and come this far by themselves
         run = Run(fabric, model, described, config, folder, clock)
+        run.begun = begun
+        tell(parts)
         if saved:
             run.load(saved)
             saved.clear()  # as large as the run itself
@@ -307,15 +317,19 @@ def _batches(store: MemoryStore, device: torch.device) -> Callable[..., Batch]:
     return DeviceStore(store, device).training_batch
 
 
-def _begin(config: RunConfig, described: DataSpec, folder: Path, *, first: bool) -> dict[str, Any] | None:
+def _begin(
+    config: RunConfig, described: DataSpec, folder: Path, begun: dict[str, Any] | None, *, first: bool
+) -> dict[str, Any] | None:
     """Readies the folder for this start; a checkpoint's content if there is one. first: the process that writes."""
     saved, path = None, folder / files.CHECKPOINT
     if path.exists():
         files.check_resumable(folder, config, described)
+        check_start(folder, begun)
         saved = read_checkpoint(path)
     if first:  # only after all checks: a refused start must not leave a config.yaml that makes the next one fail
         files.write_config(folder / files.CONFIG, config)
         files.write_json(folder / files.DATA, described.to_dict())
+        write_start(folder, begun)
         files.check_log(folder)
         files.truncate_log(folder / files.LOG, saved["step"] if saved is not None else -1)
         if (folder / files.CARD).exists():  # perhaps of a later step than the checkpoint

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from modiff.data.check.against import against
 from modiff.data.check.findings import ContentChecks, Finding, Level, Report, View
 from modiff.data.importers.base import Case, Importer, run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
@@ -28,6 +29,7 @@ from modiff.io.hdf5 import open_hdf5
 from modiff.io.image import JPEG, SUFFIXES
 from modiff.io.progress import tracked
 from modiff.io.volume import Volume, turn
+from modiff.types import DataSpec
 
 _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
 _KEPT = 12  # thumbnails of a kind of finding that are kept of a temporary store
@@ -36,12 +38,20 @@ _SPACING = 4.0  # ratio of pixel sizes within one data set from which a unit or 
 _OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
 
 
-def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (), quiet: bool = True) -> Report:
+def check(
+    path: str | Path,
+    *,
+    kind: str | None = None,
+    words: Sequence[str] = (),
+    quiet: bool = True,
+    model: DataSpec | None = None,
+) -> Report:
     """Checks what lies at `path`. kind: `store`, `folder` or an importer's name, told from the content where None.
 
     words: options of the importer (patterns of a folder, say). A source other than a folder is imported into a
     temporary store first, and what its importer refuses is an error in the report. quiet: no progress on standard
-    error. Raises DataError where there is nothing at `path`, ConfigError for options that cannot be.
+    error. model: what a model was trained on, which a store is compared with. Raises DataError where there is nothing
+    at `path`, ConfigError for options that cannot be.
     """
     path = Path(path)
     if not path.exists():
@@ -52,8 +62,12 @@ def check(path: str | Path, *, kind: str | None = None, words: Sequence[str] = (
         if path.is_dir():
             return Report(str(path), "a folder", [Finding("error", "a folder that cannot be read", str(error))])
         return Report(str(path), "a file", [Finding("error", error.message, error.details)])
+    if model is not None and kind != "store":
+        raise ConfigError(
+            "compares a store", field="--model", found=kind, expected="a store; `modiff import` makes one"
+        )
     if kind == "store":
-        return check_store(path, quiet=quiet)
+        return check_store(path, quiet=quiet, model=model)
     if kind == "folder":
         return check_folder(path, words, quiet=quiet)
     return _check_imported(path, kind, words, quiet=quiet)
@@ -91,8 +105,11 @@ def _kind_of(files: Iterable[str]) -> str:
     return "folder"
 
 
-def check_store(path: str | Path, *, called: str | None = None, quiet: bool = True) -> Report:
-    """Checks a store: its integrity, and all that its content shows. called: what the report calls the data."""
+def check_store(
+    path: str | Path, *, called: str | None = None, quiet: bool = True, model: DataSpec | None = None
+) -> Report:
+    """Checks a store: its integrity, and all that its content shows. called: what the report calls the data. model:
+    what a model was trained on, which it is compared with."""
     path = Path(path)
     try:
         with Store.open(path) as store:
@@ -101,6 +118,7 @@ def check_store(path: str | Path, *, called: str | None = None, quiet: bool = Tr
             report = Report(called or str(path), f"{images}, {counted(raters, 'rater')}")
             if called is None:  # else it has just been written
                 store.verify()
+            report.findings += [] if model is None else against(store, model)
             report.findings += _content(store, quiet=quiet)
             report.findings += [Finding("note", "decided in reading", note) for note in store.info.notes]
             splits = dict(zip(store.patients.tolist(), store.splits.tolist(), strict=True))

@@ -18,6 +18,7 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
@@ -40,32 +41,40 @@ _TYPES = {
     "lesion": ("52988006", "Lesion"),
 }
 RGB = tuple[int, int, int]  # 0 to 255
-_KINDS = {  # -> description and series number: high ones stand behind the scanner's own in a viewer's list
-    "FRACTIONAL": ("Probability that a reader marks a voxel", 9001),
-    "BINARY": ("Plausible segmentations of one scan", 9002),
+_KINDS = {  # -> description, label and series number: high ones stand behind the scanner's own in a viewer's list
+    "FRACTIONAL": ("Probability that a rater marks a voxel", "PROBABILITY", 9001),
+    "BINARY": ("Plausible segmentations of one scan", "HYPOTHESES", 9002),
 }
+_LONG, _SHORT = 64, 16  # characters of a description, of a label
 
 
 @dataclass(frozen=True)
 class Segment:
     """One segment: its mask (z,H,W) bool or map (z,H,W) of probabilities, its label, the class it shows, a description
-    and the colour that a viewer should use."""
+    and the colour that a viewer should use. tracked: what it is called where it is followed up (of segments that are
+    parts of one reading the same); they then have one UID."""
 
     values: np.ndarray
     label: str
     kind: str
     description: str = ""
     colour: RGB | None = None
+    tracked: str = ""
 
 
 @dataclass(frozen=True)
 class Maker:
-    """What made the segments: the algorithm's name and version, its settings, and what stands for a serial number."""
+    """What made the segments: the algorithm's name and version, its settings, and what stands for a serial number.
+
+    series: what the series is called in an archive's list. content: what all segments say together.
+    """
 
     name: str
     version: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     serial: str = "1"
+    series: str = ""
+    content: str = ""
 
 
 def write_seg(
@@ -74,8 +83,9 @@ def write_seg(
     """Writes segments of the slices from `first` on as one object; they may overlap.
 
     Of patient and study it has what the standard asks for (types 1 and 2); full: all that the series has, and the
-    scanner with its institution. Masks make a BINARY object; probabilities make a FRACTIONAL one, in steps of 1/255.
-    Raises DataError for a volume that is not a DICOM series or whose headers lack what a segmentation must carry.
+    scanner with its institution. Masks make a BINARY object; probabilities make a FRACTIONAL one, in steps of
+    1/255, packed by RLE. Raises DataError for a volume that is not a DICOM series or whose headers lack what a
+    segmentation must carry.
     """
     headers = _headers(volume, first, (len(segments[0].values), *segments[0].values.shape[1:]), full)[0]
     return write_bytes(path, _encoded(segments, headers, volume.path, maker))
@@ -98,7 +108,8 @@ def _encoded(segments: Sequence[Segment], headers: Sequence[Dataset], where: Pat
 
     pixels = np.stack([segment.values for segment in segments], axis=-1)
     kind = "BINARY" if pixels.dtype == bool else "FRACTIONAL"
-    description, series_number = _KINDS[kind]
+    description, label, series_number = _KINDS[kind]
+    uids: dict[str, str] = {name: hd.UID() for name in dict.fromkeys(one.tracked for one in segments) if name}
     buffer = io.BytesIO()
     with quiet():
         try:
@@ -106,7 +117,7 @@ def _encoded(segments: Sequence[Segment], headers: Sequence[Dataset], where: Pat
                 source_images=headers,
                 pixel_array=pixels.astype(np.uint8) if kind == "BINARY" else np.clip(pixels, 0, 1).astype(np.float32),
                 segmentation_type=kind,
-                segment_descriptions=[_described(i, segment, maker) for i, segment in enumerate(segments)],
+                segment_descriptions=[_described(i, one, maker, uids) for i, one in enumerate(segments)],
                 series_instance_uid=hd.UID(),
                 series_number=series_number,
                 sop_instance_uid=hd.UID(),
@@ -117,11 +128,14 @@ def _encoded(segments: Sequence[Segment], headers: Sequence[Dataset], where: Pat
                 device_serial_number=maker.serial[:64],
                 fractional_type="PROBABILITY",
                 max_fractional_value=LEVELS,
-                content_description=description,
-                content_label=f"MODIFF_{kind}"[:16],
-                series_description=f"modiff: {description}",
+                content_description=(maker.content or description)[:_LONG],
+                content_label=label[:_SHORT],
+                series_description=(maker.series or f"modiff: {description}")[:_LONG],
                 omit_empty_frames=True,
+                # A tenth of the size; single bits have no such form.
+                transfer_syntax_uid=ExplicitVRLittleEndian if kind == "BINARY" else RLELossless,
             )
+            made.SeriesDate, made.SeriesTime = made.ContentDate, made.ContentTime  # tells two runs apart
             made.save_as(buffer, enforce_file_format=True)
         except Exception as error:  # whatever a header makes the libraries raise: the other results are still wanted
             field, expected = _blamed(error, headers[0]), "headers that a segmentation can refer to"
@@ -165,14 +179,14 @@ def _headers(volume: Volume, first: int, shape: tuple[int, ...], full: bool) -> 
     return completed, list(said)
 
 
-def _described(place: int, segment: Segment, maker: Maker) -> SegmentDescription:
-    """How the standard describes the segment at a place, counted from 0."""
+def _described(place: int, segment: Segment, maker: Maker, uids: Mapping[str, str]) -> SegmentDescription:
+    """How the standard describes the segment at a place, counted from 0. uids: of what is tracked."""
     import highdicom as hd
 
     code = next((code for word, code in _TYPES.items() if word in segment.kind.lower()), _TYPES["lesion"])
     made = hd.seg.SegmentDescription(
         segment_number=place + 1,
-        segment_label=segment.label[:64],
+        segment_label=segment.label[:_LONG],
         segmented_property_category=Code("49755003", "SCT", "Morphologically Abnormal Structure"),
         segmented_property_type=Code(code[0], "SCT", code[1]),
         algorithm_type="AUTOMATIC",
@@ -182,6 +196,8 @@ def _described(place: int, segment: Segment, maker: Maker) -> SegmentDescription
             version=maker.version,
             parameters=dict(maker.parameters) or None,
         ),
+        tracking_uid=uids.get(segment.tracked),
+        tracking_id=segment.tracked or None,
         display_color=None if segment.colour is None else hd.color.CIELabColor.from_rgb(*segment.colour),
     )
     if segment.description:

@@ -5,10 +5,7 @@ A slice is a plane in the patient; a series of them makes a regular grid, or is 
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,15 +15,12 @@ from pydicom.dataset import Dataset
 
 from modiff.errors import DataError
 from modiff.io.dicom import header as dicom
+from modiff.io.dicom.pick import chosen, grouped, modality_of, one_of_many, series_below, slices_among
 from modiff.io.files import LIMITS, Limits, check_inside, located, regular, sha256_of, told
 from modiff.io.text import is_litter
 from modiff.io.volume import Note, Volume
 
 MAX_FILES = 4096
-_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
-# The terms of PS3.3 C.7.3.1.1.1 whose objects are images; another value may be anything, a name too.
-_MODALITIES = {"BI", "BMD", "CR", "CT", "DG", "DX", "ES", "GM", "HC", "IO", "IVOCT", "IVUS", "LS", "MG", "MR", "NM"}
-_MODALITIES |= {"OCT", "OP", "OPM", "OPT", "OT", "PT", "PX", "RF", "RG", "SM", "TG", "US", "XA", "XC"}
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits
 _SAME_PLACE_MM = 1e-3
 # Positions rounded to 0.1 mm move a slice of 0.6 mm by 8 % of the step; a missing slice moves it by 100 %.
@@ -48,35 +42,38 @@ class DicomSource:
     headers: tuple[Dataset, ...] = field(repr=False)
 
 
-def read_dicom_series(path_or_files: str | Path | Iterable[str | Path], *, limits: Limits = LIMITS) -> Volume:
+def read_dicom_series(
+    path_or_files: str | Path | Iterable[str | Path], *, limits: Limits = LIMITS, series: str | None = None
+) -> Volume:
     """A series as a volume (1,Z,H,W), slices ordered along their normal, values rescaled (HU for CT).
 
     path_or_files: a folder whose own files are the series (what is not a DICOM image there is left out, but not what
-    is named like a slice), one file (Z = 1), or the files. Values are int16 where they fit, else int32, or float32
+    is named like a slice), one file (Z = 1), or the files. Where the folder has none of its own, or `series` says which
+    one by its UID or its place (`pick.grouped`), it is looked for in all folders below; a DICOMDIR stands for its
+    folder. Values are int16 where they fit, else int32, or float32
     where the slope is a fraction. Pixels of PixelPaddingValue take the smallest value of the others. `source` is a
     DicomSource. With `limits.skip_broken` files that cannot be read are left out, and named in the notes.
     Raises DataError for files that are damaged, empty or cut short, several series, slices that are missing, uneven
     (with the positions), twice or of another size, more than 4,096 files, colour, several frames, and more data than
     `limits` allow.
     """
-    path, files = _files(path_or_files)
+    path, files = _files(path_or_files, limits, series)
     with located(path):
         headers, notes = read_headers(files, limits)
         if not headers:
             raise DataError("no slice can be read", found=f"{len(notes)} that cannot: {notes[0]}")
         files = list(headers)
-        _check_one_series(headers.values())
+        _check_one_series(headers, path)
         shape = (len(files), int(headers[files[0]].Rows), int(headers[files[0]].Columns))
         limits.check_declared(path, shape, 4, sum(file.stat().st_size for file in files))
         slices = in_order(headers)
         files, planes = list(slices), list(slices.values())
         check_even(planes)
-        with _one_of_many(len(files)):
+        with one_of_many(len(files)):
             array, read = _read_slices(files, limits)
         source = DicomSource(tuple(map(_decodable, read)))
         digests = {file.name: sha256_of(file) for file in files}
-        modality = dicom.text(headers[files[0]], "Modality")
-        known = modality if modality in _MODALITIES else None
+        known = modality_of(headers[files[0]])
         return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, known, notes=tuple(notes))
 
 
@@ -93,7 +90,7 @@ def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Data
     headers, notes, files = dict[Path, Dataset](), list[Note](), list(files)
     for file in files:
         try:
-            with _one_of_many(len(files)):
+            with one_of_many(len(files)):
                 header = dicom.read_header(file, limits)
                 dicom.check_image(file, header, limits)
                 if limits.skip_broken:  # its pixels too, or others would be put in order with it
@@ -107,48 +104,19 @@ def read_headers(files: Iterable[Path], limits: Limits) -> tuple[dict[Path, Data
     return headers, notes
 
 
-@contextmanager
-def _one_of_many(count: int) -> Iterator[None]:
-    """Says of a file that cannot be read how the others can be."""
-    try:
-        yield
-    except DataError as error:
-        if count == 1 or error.hint or error.path is None:
-            raise
-        field, found, expected = error.field, error.found, error.expected
-        hint = "--skip-broken reads the series without it"
-        raise DataError(
-            error.message, path=error.path, field=field, found=found, expected=expected, hint=hint
-        ) from error
-
-
-def slices_among(files: Iterable[Path]) -> list[Path]:
-    """What of a folder's files belongs to a series: DICOM, and what is named like it though it cannot be told to be.
-
-    A download that was cut off or a full disk leaves such files, empty or without a beginning.
-    """
-    files = [file for file in files if not file.name.startswith(".")]
-    found = {file: dicom.is_dicom(file) for file in files}
-    names = {_pattern(file) for file, yes in found.items() if yes}
-    return [file for file, yes in found.items() if yes or _pattern(file) in names or _ending(file) in _DICOM_ENDINGS]
-
-
-def _pattern(file: Path) -> str:
-    """A name without what sets one slice apart from the next: its digits, and the mark of a part of a file."""
-    return re.sub(r"\d+", "#", file.name.lower().removesuffix(".part").removesuffix(".tmp"))
-
-
-def _ending(file: Path) -> str:
-    return file.with_name(file.name.lower().removesuffix(".part").removesuffix(".tmp")).suffix
-
-
-def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
+def _files(
+    given: str | Path | Iterable[str | Path], limits: Limits, series: str | None = None
+) -> tuple[Path, list[Path]]:
     """What errors name, and the files of the series."""
     files = list(map(Path, [given] if isinstance(given, str | Path) else given))
     if not files:
         raise DataError("no file was given", expected="the files of a DICOM series")
-    path = files[0].parent if len(files) > 1 else files[0]
+    path = files[0].parent if len(files) > 1 or files[0].name.upper() == "DICOMDIR" else files[0]
     folder = len(files) == 1 and path.is_dir()
+    if series is not None:
+        if not folder:
+            raise DataError("is not a folder of series", path=path, field="--series", found=series)
+        return path, list(chosen(series_below(path, limits), series, path).files)
     with told(path, "cannot be read"):
         if folder:
             files = list(islice((file for file in path.iterdir() if not is_litter(file.name)), MAX_FILES + 1))
@@ -163,18 +131,13 @@ def _files(given: str | Path | Iterable[str | Path]) -> tuple[Path, list[Path]]:
                     regular(file)
             slices = slices_among(file for file in files if file.is_file())
             files = sorted(file for file in slices if not dicom.other_kind(dicom.kind_of(file)))
-    if not files:
-        raise DataError("no DICOM image in this folder", path=path, hint="Give the folder that holds the slices")
-    return path, files
+    return path, files or list(chosen(series_below(path, limits), None, path).files)
 
 
-def _check_one_series(headers: Collection[Dataset]) -> None:
-    series = Counter(dicom.text(header, "SeriesInstanceUID") for header in headers)
-    if len(series) > 1:
-        found = f"{len(series)} series of {', '.join(map(str, list(series.values())[:5]))} slices"
-        raise DataError("several series", found=found, hint="Give the files of one")
+def _check_one_series(headers: Mapping[Path, Dataset], path: Path) -> None:
+    chosen(grouped(headers.items()), None, path)
     for name in ("Rows", "Columns", "PixelRepresentation", "BitsAllocated"):
-        if len(values := sorted({int(header[name].value) for header in headers})) > 1:
+        if len(values := sorted({int(header[name].value) for header in headers.values()})) > 1:
             raise DataError("slices differ", field=name, found=values[:5], expected="one value")
 
 

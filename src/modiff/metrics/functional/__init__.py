@@ -30,6 +30,7 @@ from modiff.metrics.functional.sets import (
     average_surface_distance,
     best_dice,
     collective_insight,
+    crps,
     dmax,
     ged,
     hd95,
@@ -37,6 +38,7 @@ from modiff.metrics.functional.sets import (
     iid_reference,
     rater_diversity,
     sample_diversity,
+    size_crps,
     surface_distances,
 )
 
@@ -53,6 +55,7 @@ __all__ = [
     "calibration_bins",
     "calibration_gaps",
     "collective_insight",
+    "crps",
     "dmax",
     "expected_calibration_error",
     "ged",
@@ -70,6 +73,7 @@ __all__ = [
     "presence_gaps",
     "rater_diversity",
     "sample_diversity",
+    "size_crps",
     "soft_dice",
     "surface_distances",
     "uncertainty_auroc",

@@ -287,3 +287,33 @@ def _distances(mask: np.ndarray, other: np.ndarray, spacing: list[float]) -> Ten
     edge, far = (x & ~binary_erosion(x) for x in (mask, other))
     to_other = distance_transform_edt(~far, sampling=spacing)
     return torch.from_numpy(np.asarray(to_other)[edge].astype(np.float32)).double()
+
+
+def crps(values: Tensor, observed: Tensor, *, read: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+    """Continuous ranked probability score of numbers, ∫(F(t) − 1{y ≤ t})² dt = E|X − y| − E|X − X′|/2; lower is better.
+
+    values: (B,N), a sample's number each, such as a volume, whose distribution F is. observed: (B,R), a rater's each.
+    read: (B,R), None is all. weights: (B,N), None is uniform. Returns (B,) float64 in the unit of the numbers, the mean
+    over raters; NaN for an image that nobody read. Of one sample it is the absolute error. A perfect model does not
+    score 0: it scores half the mean distance of two raters, and with N samples 1 + 1/N times that on average.
+    Source: Matheson and Winkler 1976; Gneiting and Raftery 2007, equation 21. Raises MetricError.
+    """
+    if values.ndim != 2 or observed.ndim != 2 or len(values) != len(observed):
+        found = f"{tuple(values.shape)} and {tuple(observed.shape)}"
+        raise MetricError("numbers of a wrong shape", found=found, expected="(B,N) and (B,R)")
+    x, y = values.double(), observed.double()
+    of_samples = ops.check_weights(weights, x)
+    there = torch.ones_like(y, dtype=torch.bool) if read is None else read.bool()
+    cross = torch.einsum("bn,bnr,br->b", of_samples, (x[:, :, None] - y[:, None]).abs(), ops.rater_weights(there))
+    return cross - _self_term((x[:, :, None] - x[:, None]).abs(), of_samples, "v") / 2
+
+
+def size_crps(samples: Tensor, masks: Tensor, *, read: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+    """`crps` of how many pixels are marked, mean over classes: samples (B,N,K,H,W) and masks (B,R,K,H,W), (B,) float64.
+
+    An empty mask has size 0. Raises MetricError.
+    """
+    samples, masks, there = ops.check_sets(samples, masks, read)[:3]
+    sizes, marked = samples.flatten(3).sum(-1), masks.flatten(3).sum(-1)
+    each = [crps(sizes[..., k], marked[..., k], read=there, weights=weights) for k in range(sizes.shape[-1])]
+    return torch.stack(each).mean(0)

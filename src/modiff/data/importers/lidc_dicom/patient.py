@@ -23,7 +23,8 @@ from modiff.data.importers.lidc_dicom.outlines import Nodule, Session, XmlFile, 
 from modiff.data.intensity import stretch
 from modiff.errors import DataError
 from modiff.io.dicom.header import kind_of, text
-from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_headers, read_slice, slices_among
+from modiff.io.dicom.pick import slices_among
+from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_headers, read_slice
 from modiff.io.files import LIMITS, Limits, located, sha256_of
 from modiff.io.volume import Note, moved
 

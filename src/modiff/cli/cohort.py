@@ -1,0 +1,141 @@
+"""`modiff sample` of a cohort: many scans, by one or several processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modiff.cli.options import asked
+from modiff.cli.sampling import limits_of, maker_of
+from modiff.cli.threads import VARIABLE
+from modiff.config.evaluation import SampleConfig
+from modiff.errors import ConfigError, counted
+
+if TYPE_CHECKING:
+    from modiff.prediction.cohort.table import Entry
+
+
+def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
+    """Draws all that is not there yet, writes the tables; 1 where something failed."""
+    from modiff.io.files import check_file_output
+    from modiff.io.progress import progress_bar
+    from modiff.prediction.cohort.scans import scans_of
+
+    path, output = Path(args.image[0]), args.output
+    _check(args, at)
+    limits = limits_of(args)
+    scans = scans_of(path, output, limits)
+    total = sum(len(scan.lesions) for scan in scans)
+    check_file_output(output / "cohort.csv")
+
+    from modiff.prediction.cohort.run import Cohort
+    from modiff.prediction.predict import Settings
+
+    settings = Settings(at=None, **given, **asked(args, SampleConfig))
+    maker = maker_of(args)
+    if path.is_dir() and not args.identify and any(scan.confidential for scan in scans):
+        words = ["FOLDER" if Path(word) == path else word for word in shlex.split(maker.command)]
+        maker = replace(maker, command=shlex.join(words))
+    cohort = Cohort(scans, output, maker, settings, limits, overwrite=args.overwrite)
+    cohort.begin()
+    helpers = 0 if args.helper_of else min(args.workers, total) - 1
+    with _helpers(helpers, args) as wait, progress_bar("sampling", "lesions", quiet=args.quiet) as show:
+        start, goes_on = _start(args)
+        left = {lesion.name for scan in cohort.left(failed=True).scans for lesion in scan.lesions}
+        done, todo = 0, len(left)  # what others draw meanwhile is not counted
+        for name, worked in cohort.draw(start=start, goes_on=goes_on):
+            done, todo = done + worked, todo - (name in left and not worked)
+            show(done, max(done, todo))
+        wait()
+        for _ in cohort.left().draw(goes_on=goes_on):  # what a process had that was killed
+            pass
+    if args.helper_of:
+        return 0
+
+    from modiff.report.cohort import write_cohort
+
+    called = str(path) if path.is_file() or args.identify else "a folder"
+    title = f"modiff sample {args.model}: {called}"
+    return _say(write_cohort(scans, output, title=title, identify=args.identify), output, quiet=args.quiet)
+
+
+def _check(args: argparse.Namespace, at: Any) -> None:
+    """ConfigError for options that are of one scan."""
+    if args.output is None:
+        raise ConfigError("is needed for a cohort", field="-o", expected="a folder for all results")
+    hint = "A table has columns for it: scan, x, y, z"
+    for field, given in (("--at", at), ("--roi", getattr(args, "roi", None)), ("--json", args.json or None)):
+        if given is not None:
+            raise ConfigError("is for one scan", field=field, hint=hint if field == "--at" else None)
+
+
+def _start(args: argparse.Namespace) -> tuple[float, Callable[[], bool]]:
+    """From which fraction of the list on this process works, and whether it still should.
+
+    Tasks of a SLURM array and helpers of one machine begin at different places.
+    """
+    if args.helper_of:
+        parent, place = args.helper_of
+        return place / 1000, lambda: os.getppid() == parent
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
+    texts = [os.environ.get(name, "") for name in names]
+    if all(text.isdecimal() for text in texts):
+        own, first, count = map(int, texts)
+        return (own - first) % max(count, 1) / max(count, 1), lambda: True
+    return 0.0, lambda: True
+
+
+@contextmanager
+def _helpers(count: int, args: argparse.Namespace) -> Iterator[Callable[[], None]]:
+    """Further processes that draw the same cohort; the block's value waits for them. They end with it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = os.environ.get(VARIABLE) or str(max(1, cores // (count + 1)))
+    environment = {**os.environ, VARIABLE: threads}
+    running: list[subprocess.Popen[bytes]] = []
+
+    def wait() -> None:
+        for process in running:
+            process.wait()
+
+    try:
+        for place in range(1, count + 1):
+            more = ["--quiet", "--workers", "1", "--helper-of", str(os.getpid()), str(1000 * place // (count + 1))]
+            command = [sys.executable, "-m", "modiff", *args.words, *more]
+            running.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+        yield wait
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+        wait()
+
+
+def _say(found: Sequence[Entry], output: Path, *, quiet: bool) -> int:
+    """Prints how many are done, and a table of failures; 1 where there are any."""
+    from rich.table import Table
+
+    from modiff.terminal import console as terminal
+
+    console = terminal()
+    failed = [entry for entry in found if entry.status == "failed"]
+    if failed:
+        table = Table(title="Failed", title_justify="left")
+        for name in ("row", "folder", "why"):
+            table.add_column(name, overflow="fold")
+        for entry in failed:
+            table.add_row(entry.lesion.row, entry.lesion.name, entry.error)
+        console.print(table)
+    done, left = (sum(entry.status == status for entry in found) for status in ("done", "unfinished"))
+    words = [f"{done} of {counted(len(found), 'lesion')} done"]
+    words += [f"{len(failed)} failed"] if failed else []
+    words += [f"{left} unfinished: other processes have them, or the same command goes on"] if left else []
+    console.print(f"{', '.join(words)}. Written to {output}: cohort.csv, cohort.html", soft_wrap=True)
+    return 1 if failed else 0

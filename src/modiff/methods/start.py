@@ -1,0 +1,154 @@
+"""Weights to start a training from: what of another model fits is taken over, the rest stays fresh."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modiff.errors import CheckpointError, ConfigError
+from modiff.methods.base import Segmenter
+from modiff.methods.run_folder import LoadedModel, load_model, read_json, write_json
+from modiff.types import DataSpec
+
+START = "start.json"  # of a run folder
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # buffers that are learnt; others are settings
+_PROMPT = 3  # channels that say where the lesion is, behind an image's own
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Parameters of one part of a model that share a fate. part: as `--freeze` names it. state: loaded, in part or
+    fresh. why: what does not fit."""
+
+    part: str
+    state: str
+    count: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a training begins with. init: a run folder or a packaged model's name. freeze: names of parts, or what
+    parameters' names begin with, that are not trained."""
+
+    init: str | None = None
+    freeze: tuple[str, ...] = ()
+
+    def apply(self, model: Segmenter) -> tuple[list[Tensors], dict[str, Any]]:
+        """Takes weights over and freezes; what happened to each part, and what the card says of it.
+
+        Raises CheckpointError where nothing fits, ConfigError for a part that is not there.
+        """
+        found: list[Tensors] = []
+        about: dict[str, Any] = {"freeze": list(self.freeze)}
+        if self.init is not None:
+            start = load_model(self.init)
+            found = take_over(model, start)
+            loaded = sum(one.count for one in found if one.state == "loaded")
+            about |= {"name": self.init, "fingerprint": start.fingerprint, "loaded": loaded}
+            about["parameters"] = sum(one.count for one in found)
+        freeze(model, self.freeze)
+        return found, about
+
+
+def take_over(model: Segmenter, start: LoadedModel) -> list[Tensors]:
+    """Copies what fits from `start` into a fresh model, by names and shapes.
+
+    Where a convolution sees images of other channels, those that both have are taken over: by their names, else in
+    their order; and the prompt's. Buffers that settings make are left as they are. Raises CheckpointError.
+    """
+    given, fates = start.model.state_dict(), dict[tuple[str, str, str], int]()
+    pairs = _channels(start.data, model.data, start.model.channels, model.channels)
+    own = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if name not in own and not name.endswith(_STATISTICS):
+                continue
+            state, why = _copy(value, given.get(name), pairs)
+            key = _part(name), state, why
+            fates[key] = fates.get(key, 0) + value.numel()
+    if all(state == "fresh" for _, state, _ in fates):
+        what, hint = "has no weights that fit", "Its method and settings: --config RUN/config.yaml"
+        raise CheckpointError(what, path=start.folder, found=start.config.method, hint=hint)
+    return [Tensors(part, state, count, why) for (part, state, why), count in fates.items()]
+
+
+def _part(name: str) -> str:
+    """The first two names of a parameter's address."""
+    return ".".join(name.split(".")[:-1][:2]) or name
+
+
+def _copy(
+    value: Tensor, given: Tensor | None, pairs: Mapping[tuple[int, int], list[tuple[int, int]]]
+) -> tuple[str, str]:
+    if given is None:
+        return "fresh", "is not in the start"
+    if given.shape == value.shape:
+        value.copy_(given)
+        return "loaded", ""
+    sides = " → ".join("×".join(map(str, one.shape)) for one in (given, value))
+    others = [place for place in range(min(given.ndim, value.ndim)) if given.shape[place] != value.shape[place]]
+    if given.ndim == value.ndim == 4 and others == [1]:
+        for (before, after), shared in pairs.items():
+            each = given.shape[1] // before  # of patches, the pixels of a channel lie behind one another
+            if each and (given.shape[1], value.shape[1]) == (each * before, each * after):
+                old, new = given.unflatten(1, (before, each)), value.unflatten(1, (after, each))
+                for own, there in shared:
+                    new[:, own].copy_(old[:, there])
+                return "in part", f"{sides}: the channels that both have"
+    return "fresh", sides
+
+
+def _channels(
+    old: DataSpec, new: DataSpec, old_count: int, new_count: int
+) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """(channels then, now) that a convolution may see, each with which of the new are which of the old."""
+    shared = [(place, old.channels.index(name)) for place, name in enumerate(new.channels) if name in old.channels]
+    images = shared or [(place, place) for place in range(min(old_count, new_count))]
+    found = {}
+    for before in {0, _PROMPT * old.prompted}:
+        for after in {0, _PROMPT * new.prompted}:
+            both = _PROMPT if before and after else 0
+            prompt = [(new_count + place, old_count + place) for place in range(both)]
+            found[old_count + before, new_count + after] = [*images, *prompt]
+    return found
+
+
+def freeze(model: nn.Module, names: Sequence[str]) -> None:
+    """Parameters below these addresses are not trained. ConfigError for one that is not there, and where all are."""
+    own = dict(model.named_parameters())
+    for name in names:
+        chosen = [value for address, value in own.items() if address == name or address.startswith(f"{name}.")]
+        if not chosen:
+            parts = dict.fromkeys(part for address in own for part in (address.split(".")[0], _part(address)))
+            raise ConfigError("no such part", field="--freeze", found=name, expected=", ".join(parts))
+        for value in chosen:
+            value.requires_grad_(False)
+    if names and not any(value.requires_grad for value in own.values()):
+        raise ConfigError("leaves nothing to train", field="--freeze", found=", ".join(names))
+
+
+def check_start(folder: Path, about: Mapping[str, Any] | None) -> None:
+    """CheckpointError where a run was begun from other weights, or with other parts frozen, than is asked for now."""
+    path = folder / START
+    before = read_json(path) if path.exists() else {}
+    before.pop("checksum", None)
+    now = about or {}
+    changed = [name for name in ("fingerprint", "freeze") if (before.get(name) or None) != (now.get(name) or None)]
+    if changed:
+        found = "; ".join(f"{name}: {before.get(name)} → {now.get(name)}" for name in changed)
+        hint = "Use the same --init and --freeze, or another run folder (-o)"
+        raise CheckpointError(
+            "was begun otherwise and cannot be resumed like this", path=folder, found=found, hint=hint
+        )
+
+
+def write_start(folder: Path, about: Mapping[str, Any] | None) -> None:
+    """start.json of a run that does not begin with fresh weights, all of which are trained."""
+    if about is not None:
+        write_json(folder / START, dict(about))
