@@ -183,6 +183,7 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     add("bomb", forged_png(23_200, 23_200), "more data than the file can hold")
     add("enormous", forged_png(60_000, 60_000), "declares more data than allowed")
     add("endless side", forged_png(70_000, 1), "too many pixels per side")
+    add("rows that are not there", forged_png(64, 5000, data=bytes(64 * 65)), "fewer pixels than it says")
     add("16-bit colour", forged_png(4, 4, depth=16, colour=2), "16 bits per colour")
     add("one bit", forged_png(8, 8, depth=1), "one bit per pixel")
     add("gzip", b"\x1f\x8b" + bytes(30), "damaged gzip")

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from modiff.errors import DataError
 from modiff.io.image import read_image, read_jpeg
+from modiff.io.pictures import check_container
 
 PIXELS = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
@@ -94,3 +95,12 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(data[:second] + data[first:second] * 30 + data[second:])
     with pytest.raises(DataError, match="too many scans"):
         read_jpeg(tmp_path / "b.jpg")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+def test_an_empty_picture_has_all_its_pixels(tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (1000, 900))
+    for name, how in (("a.png", {}), ("best.png", {"optimize": True, "compress_level": 9})):
+        image.save(tmp_path / name, **how)
+        with (tmp_path / name).open("rb") as stream:
+            check_container("PNG", stream)

@@ -26,11 +26,11 @@ def maker_of(args: argparse.Namespace) -> Maker:
     return maker_with(predictor, str(args.model), identify=args.identify, full_header=args.seg_full_header)
 
 
-def maker_with(predictor: Predictor, model: str, **how: bool) -> Maker:
-    """A model's results as this program makes them now. how: as `Maker` takes it."""
+def maker_with(predictor: Predictor, model: str, *, identify: bool = False, full_header: bool = False) -> Maker:
+    """A model's results as this program makes them now."""
     from modiff.evaluation import provenance
     from modiff.prediction.scan import Maker
 
     fingerprint = provenance.model_fingerprint(predictor.model, predictor.config)
     about = provenance.command_line(), provenance.now(), provenance.versions()
-    return Maker(predictor, model, fingerprint, *about, **how)
+    return Maker(predictor, model, fingerprint, *about, identify=identify, full_header=full_header)

@@ -18,6 +18,8 @@ from modiff.io.files import MIB
 
 _BESIDE = 16 * MIB  # bytes that are no pixels
 _PIECES = 100_000  # chunks of a PNG; segments of a JPEG
+_LIKELY_RATIO = 200  # of a PNG's pixels to what they are packed in; beyond it they are counted
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the kind of colour of a PNG
 _PAGES = 1000
 _TAGS, _NUMBERS = 1000, 1_000_000  # of a page of a TIFF; of all its tags, each a Python object
 MAX_SCANS = 20  # of a JPEG: each goes over all of the picture; encoders make up to 10
@@ -40,9 +42,13 @@ def check_container(kind: str, stream: IO[bytes]) -> None:
 def _check_png(stream: IO[bytes]) -> None:
     """Also raises zlib.error where a chunk of pixels does not fit its CRC, which Pillow does not look at."""
     stream.seek(8)
-    beside, pieces = 0, 0
+    beside, pieces, needed, pixels = 0, 0, 0, b""
     while len(head := stream.read(8)) == 8:
         left, found = int.from_bytes(head[:4]), zlib.crc32(head[4:])
+        if head[4:] == b"IHDR" and len(said := stream.read(13)) == 13:
+            columns, rows, bits, kind = struct.unpack(">2L2B3x", said)
+            needed = rows * (columns * bits * _SAMPLES.get(kind, 1) // 8)
+            stream.seek(-13, os.SEEK_CUR)
         pieces += 1
         beside += left if head[4:] != b"IDAT" else 0
         _compare(beside, pieces)
@@ -51,8 +57,21 @@ def _check_png(stream: IO[bytes]) -> None:
             continue
         while left and (piece := stream.read(min(left, MIB))):
             left, found = left - len(piece), zlib.crc32(piece, found)
+            if len(pixels) * _LIKELY_RATIO < needed:
+                pixels += piece
         if not left and stream.read(4) != found.to_bytes(4):  # Pillow says where one is cut off
             raise zlib.error("CRC of a chunk")
+    if len(pixels) * _LIKELY_RATIO < needed:
+        _check_all_there(pixels, needed)
+
+
+def _check_all_there(packed: bytes, needed: int) -> None:
+    """DataError where rows are missing, which Pillow would fill with zeros."""
+    inflater, found = zlib.decompressobj(), 0
+    while found < needed and (piece := inflater.decompress(packed, MIB)):
+        found, packed = found + len(piece), inflater.unconsumed_tail
+    if found < needed and inflater.eof:  # of a stream that is cut off Pillow says so
+        raise DataError("holds fewer pixels than it says", found=f"{found} bytes", expected=f"{needed} or more")
 
 
 def _check_gif(stream: IO[bytes]) -> None:
