@@ -180,7 +180,7 @@ def broken_files(folder: Path) -> dict[str, tuple[Path, str]]:
     add("text", b"not an image at all", "not an image")
     add("truncated", whole[: len(whole) // 2], "not a readable PNG")
     add("header only", whole[:20], "not a readable PNG")
-    add("bomb", forged_png(23_200, 23_200), "fewer pixels than it says")
+    add("bomb", forged_png(23_200, 23_200), "more data than the file can hold")
     add("enormous", forged_png(60_000, 60_000), "declares more data than allowed")
     add("endless side", forged_png(70_000, 1), "too many pixels per side")
     add("rows that are not there", forged_png(64, 5000, data=bytes(64 * 65)), "fewer pixels than it says")
