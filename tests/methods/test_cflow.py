@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from modiff.config.methods import CFlowConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
-from modiff.methods.cflow import CFlow
+from modiff.methods.latent.cflow import CFlow
 from modiff.methods.registry import build
 from modiff.nn import latent
 from modiff.nn.latent import GlowFlow, PlanarFlow, planar_step

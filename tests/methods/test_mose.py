@@ -26,7 +26,7 @@ from modiff.config.methods import MoSEConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
 from modiff.methods import mose
-from modiff.methods.mose import MoSE, mass_divergence
+from modiff.methods.latent.mose import MoSE, mass_divergence
 from modiff.methods.registry import build
 from modiff.nn.losses import CapSchedule, greedy_coupling, iou_cost
 from modiff.training.optimizer import EMA

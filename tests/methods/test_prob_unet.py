@@ -13,7 +13,7 @@ from modiff.config.methods import ProbUNetConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
 from modiff.methods import prob_unet
-from modiff.methods.prob_unet import ProbUNet
+from modiff.methods.latent.prob_unet import ProbUNet
 from modiff.methods.registry import build
 from modiff.types import DataSpec
 

@@ -10,8 +10,8 @@ from latent_helpers import random_batch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from modiff.config.run import MODELS
-from modiff.methods.latent import normalise
-from modiff.methods.prob_unet import draw_rater, pixel_cross_entropy, probabilities
+from modiff.methods.latent.frame import normalise
+from modiff.methods.latent.prob_unet import draw_rater, pixel_cross_entropy, probabilities
 from modiff.methods.registry import build
 from modiff.nn import latent
 from modiff.nn.layers import bounded

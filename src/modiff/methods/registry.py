@@ -21,13 +21,13 @@ class Method(NamedTuple):
 
 METHODS = {
     "modiff": Method("MoDiff", "modiff.methods.modiff.model:MoDiff"),
-    "cimd": Method("CIMD", "modiff.methods.cimd:CIMD"),
-    "ccdm": Method("CCDM", "modiff.methods.ccdm:CCDM"),
-    "prob_unet": Method("Probabilistic U-Net", "modiff.methods.prob_unet:ProbUNet"),
-    "cflow": Method("cFlow", "modiff.methods.cflow:CFlow"),
-    "mose": Method("MoSE", "modiff.methods.mose:MoSE"),
+    "cimd": Method("CIMD", "modiff.methods.pixel.cimd:CIMD"),
+    "ccdm": Method("CCDM", "modiff.methods.pixel.ccdm:CCDM"),
+    "prob_unet": Method("Probabilistic U-Net", "modiff.methods.latent.prob_unet:ProbUNet"),
+    "cflow": Method("cFlow", "modiff.methods.latent.cflow:CFlow"),
+    "mose": Method("MoSE", "modiff.methods.latent.mose:MoSE"),
     "ssn": Method("SSN", "modiff.methods.ssn:SSN"),
-    "medfm": Method("MedFM", "modiff.methods.medfm:MedFM"),
+    "medfm": Method("MedFM", "modiff.methods.pixel.medfm:MedFM"),
     "unet": Method("U-Net on the majority vote", "modiff.methods.unet:UNet"),
 }
 

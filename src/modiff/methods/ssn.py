@@ -12,8 +12,8 @@ from modiff.config.methods import SSNConfig
 from modiff.config.run import check_model
 from modiff.errors import ConfigError
 from modiff.methods.base import Segmenter, at_once
-from modiff.methods.latent import check_batch, normalise
-from modiff.methods.prob_unet import draw_rater, pixel_cross_entropy
+from modiff.methods.latent.frame import check_batch, normalise
+from modiff.methods.latent.prob_unet import draw_rater, pixel_cross_entropy
 from modiff.nn.layers import bounded, channels_last
 from modiff.nn.losses import mean_of_known
 from modiff.nn.unet import ConvUNet

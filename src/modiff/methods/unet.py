@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from modiff.config.methods import PlainUNetConfig
 from modiff.config.run import check_model
 from modiff.methods.base import Segmenter
-from modiff.methods.latent import check_batch, normalise
+from modiff.methods.latent.frame import check_batch, normalise
 from modiff.metrics.functional import majority_vote
 from modiff.nn.layers import channels_last
 from modiff.nn.losses import cross_entropy, mean_of_known, probabilities, soft_dice_loss

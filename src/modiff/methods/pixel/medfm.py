@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from modiff.config.methods import MedFMConfig
 from modiff.diffusion.flow import FlowProcess
-from modiff.methods.pixel_diffusion import PixelDiffusion
+from modiff.methods.pixel.frame import PixelDiffusion
 from modiff.types import DataSpec
 
 _SCALE = 1000  # of times in the network's embedding

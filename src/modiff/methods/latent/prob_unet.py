@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from modiff.config.methods import ProbUNetConfig
-from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
+from modiff.methods.latent.frame import LatentEncoding, LatentSegmenter, check_batch
 from modiff.nn.latent import FComb, Gaussian, GaussianNet, kl_divergence
 from modiff.nn.layers import channels_last
 from modiff.nn.losses import mean_of_known

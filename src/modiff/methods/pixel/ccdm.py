@@ -7,7 +7,7 @@ from torch import Tensor
 from modiff.config.methods import CCDMConfig
 from modiff.diffusion.categorical import CategoricalProcess
 from modiff.diffusion.schedule import Schedule
-from modiff.methods.pixel_diffusion import PixelDiffusion
+from modiff.methods.pixel.frame import PixelDiffusion
 from modiff.types import DataSpec
 
 

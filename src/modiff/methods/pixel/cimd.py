@@ -9,7 +9,7 @@ from modiff.config.methods import CIMDConfig
 from modiff.diffusion.gaussian import LearnedVarianceProcess
 from modiff.diffusion.schedule import Schedule
 from modiff.methods.denoising import Labels
-from modiff.methods.pixel_diffusion import PixelDiffusion
+from modiff.methods.pixel.frame import PixelDiffusion
 from modiff.nn import latent
 from modiff.types import DataSpec
 

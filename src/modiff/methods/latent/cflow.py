@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from modiff.config.methods import CFlowConfig
-from modiff.methods.prob_unet import ProbUNet
+from modiff.methods.latent.prob_unet import ProbUNet
 from modiff.nn.latent import Gaussian, GlowFlow, PlanarFlow
 from modiff.nn.layers import full_precision
 from modiff.nn.unet import Norm

@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 
 from modiff.config.methods import MoSEConfig
 from modiff.errors import ConfigError
-from modiff.methods.latent import LatentEncoding, LatentSegmenter, check_batch
+from modiff.methods.latent.frame import LatentEncoding, LatentSegmenter, check_batch
 from modiff.nn.layers import channels_last, full_precision
 from modiff.nn.losses import CapSchedule, greedy_coupling, iou_cost, mean_of_known
 from modiff.nn.unet import ConvUNet
