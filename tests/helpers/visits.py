@@ -28,7 +28,7 @@ def known_predictor(classes: int = 1, channels: Sequence[str] = ("image",), **mo
 
 def viewer_of(*images: object, save: Path, predictor: Predictor | None = None, **settings: Any) -> Any:
     """A `Viewer` as `modiff view` makes it."""
-    from modiff.cli.sample import about
+    from modiff.cli.sampling import maker_with
     from modiff.view.scene import open_scene
     from modiff.view.viewer import Viewer
 
@@ -37,7 +37,7 @@ def viewer_of(*images: object, save: Path, predictor: Predictor | None = None, *
     scene, paths, _ = scene.arranged(predictor.data.channels)
 
     def told(prediction: Any) -> dict[str, Any]:
-        return about(prediction, predictor, paths, model="discs")
+        return maker_with(predictor, "discs").about(prediction, paths)
 
     made = Settings(**{"n": 6, **settings})
     assert isinstance(made, SampleConfig)

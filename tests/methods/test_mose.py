@@ -25,7 +25,7 @@ from torch import Tensor
 from modiff.config.methods import MoSEConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
-from modiff.methods import mose
+from modiff.methods.latent import mose
 from modiff.methods.latent.mose import MoSE, mass_divergence
 from modiff.methods.registry import build
 from modiff.nn.losses import CapSchedule, greedy_coupling, iou_cost

@@ -12,7 +12,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from modiff.config.methods import ProbUNetConfig
 from modiff.config.run import build_config
 from modiff.errors import ConfigError
-from modiff.methods import prob_unet
+from modiff.methods.latent import prob_unet
 from modiff.methods.latent.prob_unet import ProbUNet
 from modiff.methods.registry import build
 from modiff.types import DataSpec
