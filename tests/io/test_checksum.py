@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import tracemalloc
 
 import pytest
@@ -32,16 +33,10 @@ def test_json_is_read_without_its_checksum(tmp_path, indent):
 
 def test_no_flipped_bit_of_json_changes_what_is_read(tmp_path):
     path, data = tmp_path / "x.json", stamped_json(CONTENT, indent=1).encode()
-    refused = 0
-    for bit in range(8 * len(data)):
+    for bit in range(8 * len(data)):  # those of the checksum's own name and digits, too
         path.write_bytes(flipped(data, bit))
-        try:
-            found = read_json_text(path, kind="x")
-        except DataError as error:
-            refused += str(path) in str(error)
-        else:  # the member's own name or digits
-            assert {name: found[name] for name in CONTENT} == CONTENT
-    assert refused > 7 * len(data)
+        with pytest.raises(DataError, match=re.escape(str(path))):
+            read_json_text(path, kind="x")
 
 
 def test_a_flipped_bit_of_a_line_is_named_and_a_torn_last_one_left_out(tmp_path):
@@ -57,21 +52,29 @@ def test_a_flipped_bit_of_a_line_is_named_and_a_torn_last_one_left_out(tmp_path)
         except DataError as error:
             named.add(str(error).startswith(f"{path}: line "))
         else:
-            kept = [{name: row[name] for name in ("step", "loss")} for row in found]
-            assert kept == rows[: len(kept)]
-            assert len(kept) >= 2
+            assert found == rows[: len(found)]
+            assert len(found) >= 2
     assert named == {True}
 
 
 def test_yaml_says_its_checksum_in_its_first_line():
     data = stamped(COMMENT.encode() + b"seed: 1\n")
     check(data, "config.yaml")
-    for change in (data.replace(b"seed: 1", b"seed: 3"), data[:-3], data.replace(b"\nseed", b" seed")):
+    for change in (
+        data.replace(b"# check", b"# chexk"),
+        data[:12] + b"g" + data[13:],
+        data.replace(b"seed: 1", b"seed: 3"),
+        data[:-3],
+        data.replace(b"\nseed", b" seed"),
+    ):
         with pytest.raises(DataError, match=r"config\.yaml: is damaged.*remove its checksum"):
             check(change, "config.yaml")
 
 
-@pytest.mark.parametrize("data", [b"", b"seed: 1\n", b'{"checksum": "of a patient"}', b'{"checksum": 5}'])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"seed: 1\n", b'{"checksum": "of a patient"}', b'{"checksum": 5}', b'{"chessboard": "0123456789abcdef"}'],
+)
 def test_what_holds_no_checksum_is_taken_as_it_is(data):
     check(data, "x")
 

@@ -58,9 +58,10 @@ def read_json_text(path: str | Path, *, kind: str, hint: str | None = None, nan:
     except DataError as error:
         where: Any = {"path": path, "field": error.field, "found": error.found}
         raise DataError(error.message, **where, expected=kind, hint=hint) from None
-    if isinstance(content, dict) and re.fullmatch("[0-9a-f]{16}", str(content.get(checksum.NAME))):
+    if isinstance(content, dict):
         checksum.check(text.encode(), path)
-        del content[checksum.NAME]
+        if re.fullmatch("[0-9a-f]{16}", str(content.get(checksum.NAME))):
+            del content[checksum.NAME]
     return content
 
 
