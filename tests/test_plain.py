@@ -14,7 +14,7 @@ from modiff.config.run import build_config, parse_budget
 from modiff.errors import ConfigError, DataError, ModiffError, shown
 from modiff.io.checksum import read_lines
 from modiff.io.text import read_json_text
-from modiff.plain import MAX_DEPTH, MAX_JSON, MAX_YAML, parse_json, parse_yaml
+from modiff.plain import MAX_DEPTH, MAX_JSON, MAX_YAML, finite, json_text, parse_json, parse_yaml
 
 TEN = ",".join("x" * 10)
 BOMB = f"a0: &a0 [{TEN}]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
@@ -208,3 +208,9 @@ def test_a_budget_is_a_number_that_can_be_counted() -> None:
     for text in ("9" * 400 + "img", "9" * 400 + "m"):
         with pytest.raises(ConfigError, match="is not a budget"):
             parse_budget(text)
+
+
+def test_what_json_does_not_have_becomes_none() -> None:
+    given = {"a": [1, 2.5, float("nan")], "b": {"c": float("-inf"), "d": "nan"}, "e": None, "f": True}
+    assert finite(given) == {"a": [1, 2.5, None], "b": {"c": None, "d": "nan"}, "e": None, "f": True}
+    json_text(finite(given))

@@ -111,6 +111,15 @@ def _check_values(data: Any, *, nan: bool) -> None:
     raise RecursionError
 
 
+def finite(value: Any) -> Any:
+    """Plain data with None in place of NaN and infinity, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: finite(one) for name, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list) else value
+
+
 def json_text(value: object, *, indent: int | None = None, nan: bool = False) -> str:
     """JSON that is read back as it was, its letters as they are but for those that `printable` escapes.
 

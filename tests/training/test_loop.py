@@ -192,6 +192,17 @@ def test_a_damaged_checkpoint_is_refused(store, settings, straight):
         train(settings, store, straight, quiet=True)
 
 
+@pytest.mark.parametrize("part", ["model", "optimizer", "average", "plateau"])
+def test_a_state_of_another_network_is_refused(store, settings, tmp_path, part):
+    train(with_training(settings, budget="8img"), store, tmp_path / "run", quiet=True)
+    state = checkpoint(tmp_path / "run")
+    state[part] = {"a\x00b": 1}
+    loop.write_checkpoint(tmp_path / "run" / "training.ckpt", state)
+    with pytest.raises(CheckpointError, match=rf"training\.ckpt: {part}: holds a state that does not fit") as refused:
+        train(with_training(settings, budget="16img"), store, tmp_path / "run", quiet=True)
+    assert "\x00" not in str(refused.value)
+
+
 def test_the_setting_of_a_logger_may_change_when_a_run_is_resumed(store, settings, tmp_path):
     folder = tmp_path / "run"
     train(with_training(settings, budget="40img"), store, folder, quiet=True)

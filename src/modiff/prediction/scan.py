@@ -9,6 +9,7 @@ from typing import Any
 
 from modiff.devices import device_name
 from modiff.io.volume import Volume
+from modiff.plain import finite
 from modiff.prediction.channels import arranged
 from modiff.prediction.inputs import Named
 from modiff.prediction.predict import Prediction, Predictor, Progress, Settings, called, predict
@@ -40,7 +41,7 @@ class Maker:
             "date": self.date,
             "versions": dict(self.versions),
             "device": device_name(self.predictor.device),
-            "model": {"name": self.model, "fingerprint": self.fingerprint, "card": self.predictor.card},
+            "model": {"name": self.model, "fingerprint": self.fingerprint, "card": finite(self.predictor.card)},
             **prediction.settings.drawing(),
             "image": describe_source(scan, paths, identify=self.identify),
         }

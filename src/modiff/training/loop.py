@@ -216,10 +216,17 @@ class Run:
         self.fabric.barrier()
 
     def load(self, saved: dict[str, Any]) -> None:
-        """Takes over what a checkpoint holds."""
+        """Takes over what a checkpoint holds; raises CheckpointError where that is another network's."""
         self.step, self.validation, self.log.state = saved["step"], saved["validation"], saved["log"]
         for name, part in self._parts.items():
-            part.load_state_dict(saved[name])
+            try:
+                if not saved[name].keys() & part.state_dict().keys():  # a schedule would take any
+                    raise ValueError("none of its names")
+                part.load_state_dict(saved[name])
+            except Exception as error:  # torch's own words, of names and shapes
+                what, path = "holds a state that does not fit this run", self.folder / files.CHECKPOINT
+                hint = "Use another run folder (-o), or remove this file to train anew"
+                raise CheckpointError(what, path=path, field=name, found=error, hint=hint) from error
 
     def card(self) -> dict[str, Any]:
         """The model card's facts so far."""
