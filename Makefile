@@ -1,12 +1,13 @@
 # make setup   a virtual environment in .venv with the command `modiff` in it
 # make demo    simulated data, a small MoDiff trained on the CPU, samples, scores, runs/demo/report.html
 # make test    formatter, linter, type checker, tests
+# make coverage the same, and which lines no test reaches
 # make docs    the site, in build/site
 # make dist    wheel and sdist, in dist
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint docs dist format clean
+.PHONY: setup demo test coverage lint docs dist format clean
 
 setup: .venv/.complete
 
@@ -29,6 +30,10 @@ lint: setup
 
 test: lint
 	# One thread a worker: two workers with a pool each would wait on one another.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope
+
+# The same, slower, and which lines no test reaches.
+coverage: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --cov --cov-report=term:skip-covered
 
 docs: .venv/.docs
