@@ -177,6 +177,17 @@ def test_what_was_left_goes_where_the_result_stands_and_is_kept(tmp_path, kind):
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_parts_are_kept_for_a_result_that_is_not_there_yet(tmp_path, later):
+    store, kept = write_text(tmp_path / "made", "whole"), tmp_path / ".made.partial"
+    kept.mkdir()
+    write_text(kept / "patient", "done")
+    os.utime(kept / "patient", ns=(store.stat().st_mtime_ns + (1 if later else -1),) * 2)
+    with pytest.raises(DataError, match="exists already"):
+        check_free(store, overwrite=False)
+    assert kept.exists() == later
+
+
 @pytest.mark.parametrize("spare", range(4))
 def test_where_no_handle_is_left_nothing_is_left_either(tmp_path, spare):
     (tmp_path / "a").write_text("before")

@@ -132,10 +132,19 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def sweep(path: Path) -> None:
-    """Removes what a process that was killed left of making `path`, if nobody makes it now."""
-    if _temporary(path).is_dir():
-        with suppress(DataError), _beside(path):
-            pass
+    """Removes what a process that was killed left of making `path`, which is there, if nobody makes it now."""
+    with suppress(OSError, DataError):
+        kept = [file.stat().st_mtime_ns for file in kept_parts(path).glob("*")]  # later ones are of an --overwrite
+        finished = kept_parts(path).is_dir() and max(kept, default=0) <= path.stat().st_mtime_ns
+        if finished or _temporary(path).is_dir():
+            with _beside(path):
+                if finished:
+                    shutil.rmtree(kept_parts(path), ignore_errors=True)
+
+
+def kept_parts(path: Path) -> Path:
+    """The folder beside `path` that keeps what is done of it until it is whole."""
+    return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager

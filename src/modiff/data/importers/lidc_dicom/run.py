@@ -31,7 +31,7 @@ from modiff.data.importers.sources import Source, walk
 from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
-from modiff.io.files import regular, workers, write_bytes
+from modiff.io.files import kept_parts, regular, workers, write_bytes
 from modiff.io.progress import tracked
 from modiff.io.text import one_spelling
 
@@ -58,8 +58,7 @@ class LidcDicom(Importer[Job]):
         )
         if unused:
             self.say(f"{unused} XML files are about no series here")
-        output = Path(args.output)
-        self._kept = output.with_name(f".{output.name}.partial")
+        self._kept = kept_parts(Path(args.output))
         failed = self._read_all()
         self.items = []
         self.used: dict[str, str] = {}  # patient -> SHA-256 of the files
