@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import io
 import logging
 import math
+import os
+import signal
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -44,6 +48,8 @@ _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint"
 # training.ckpt is a line with the SHA-256 of what follows, which is torch's plain data.
 _HEAD = b"modiff training checkpoint 1, SHA-256 "
 _HINT = "Delete it to start the run again"
+_FIRST = "MODIFF_FIRST_PROCESS"
+_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _HELD = 0.5  # of a GPU's free memory that the training images may take
 
 
@@ -265,6 +271,7 @@ def train(
     start: weights to begin with, and parts that are not trained; `tell` hears what of them fits before the first step.
     Raises CheckpointError where `folder` is another run's, DataError where another process trains in it.
     """
+    _end_with_the_first()
     check_ranges(config)
     check_logger(config.trainer.logger)
     folder, settings = Path(folder), config.training
@@ -342,6 +349,16 @@ def _begin(
         if (folder / files.CARD).exists():  # perhaps of a later step than the checkpoint
             files.write_json(folder / files.CARD, files.read_json(folder / files.CARD) | {"log": files.log_sum(folder)})
     return saved
+
+
+def _end_with_the_first() -> None:
+    """Lets Linux end a process that another one started when that one is killed; it would wait for it for ever."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.environ[_FIRST] = str(os.getpid())  # those that it starts see it
+    elif _FIRST in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+        if os.environ[_FIRST] != str(os.getppid()):
+            raise TrainingError("the process that started this one has ended")
 
 
 def _fabric(config: RunConfig) -> Fabric:
