@@ -19,7 +19,8 @@ from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
 from modiff.io.files import alone
 from modiff.methods.run_folder import hardly_trained, load_model
 from modiff.training import loop
-from modiff.training.loop import Run, read_checkpoint, train
+from modiff.training.checkpoint import read_checkpoint, write_checkpoint
+from modiff.training.loop import Run, train
 
 
 def with_training(config, **changes):
@@ -197,7 +198,7 @@ def test_a_state_of_another_network_is_refused(store, settings, tmp_path, part):
     train(with_training(settings, budget="8img"), store, tmp_path / "run", quiet=True)
     state = checkpoint(tmp_path / "run")
     state[part] = {"a\x00b": 1}
-    loop.write_checkpoint(tmp_path / "run" / "training.ckpt", state)
+    write_checkpoint(tmp_path / "run" / "training.ckpt", state)
     with pytest.raises(CheckpointError, match=rf"training\.ckpt: {part}: holds a state that does not fit") as refused:
         train(with_training(settings, budget="16img"), store, tmp_path / "run", quiet=True)
     assert "\x00" not in str(refused.value)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from modiff.methods.run_folder import write_config
-from modiff.training.loop import read_checkpoint, train
+from modiff.training.checkpoint import read_checkpoint
+from modiff.training.loop import train
 
 
 @pytest.mark.slow

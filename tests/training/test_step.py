@@ -18,7 +18,8 @@ from modiff.devices import constant, constants_used, numbers_on
 from modiff.methods.registry import METHODS
 from modiff.methods.run_folder import load_model
 from modiff.training import loop
-from modiff.training.loop import read_checkpoint, train
+from modiff.training.checkpoint import read_checkpoint
+from modiff.training.loop import train
 from modiff.training.optimizer import OptimizerState, make_optimizer, set_rate
 from modiff.training.step import GraphStep
 

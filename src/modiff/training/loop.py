@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import io
 import logging
 import math
 import os
@@ -30,8 +28,8 @@ from modiff.data.on_device import DeviceStore
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.devices import CudaGraph, automatic_precision, choose_device, device_name
-from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
-from modiff.io.files import alone, regular, sha256_of, write_bytes
+from modiff.errors import CheckpointError, ConfigError, TrainingError
+from modiff.io.files import alone
 from modiff.io.progress import progress_bar
 from modiff.methods import run_folder as files
 from modiff.methods.base import Segmenter
@@ -39,15 +37,13 @@ from modiff.methods.registry import METHODS, build
 from modiff.methods.start import Start, Tensors, check_start, write_start
 from modiff.rng import seed_for
 from modiff.training.budget import SPENT, Clock
+from modiff.training.checkpoint import read_checkpoint, write_checkpoint
 from modiff.training.log import MetricsLog, check_logger, open_logger
 from modiff.training.optimizer import EMA, OptimizerState, Schedule, make_optimizer
 from modiff.training.step import GraphStep, Step
 from modiff.types import Batch, DataSpec
 
 _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint", "fold")
-# training.ckpt is a line with the SHA-256 of what follows, which is torch's plain data.
-_HEAD = b"modiff training checkpoint 1, SHA-256 "
-_HINT = "Delete it to start the run again"
 _FIRST = "MODIFF_FIRST_PROCESS"
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _HELD = 0.5  # of a GPU's free memory that the training images may take
@@ -382,43 +378,3 @@ def _fabric(config: RunConfig) -> Fabric:
         field, expected = "training.batch_size", f"a multiple of {fabric.world_size}"
         raise ConfigError("does not divide over the devices", field=field, found=size, expected=expected)
     return fabric
-
-
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes tensors and plain data, whole or not at all."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getvalue()
-    write_bytes(path, _HEAD + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `write_checkpoint` wrote, its tensors on the CPU.
-
-    Raises CheckpointError where the file is something else, was damaged since, or holds more than tensors and plain
-    data: nothing in it is ever run.
-    """
-    try:
-        regular(path)
-        with path.open("rb") as file:
-            head = file.readline(len(_HEAD) + 65).removesuffix(b"\n")
-            file.seek(max(0, path.stat().st_size - 22))
-            whole = file.read(4) == b"PK\5\6"  # as a zip archive ends: what is cut or has more behind it is not hashed
-    except OSError as error:
-        raise CheckpointError("cannot be read", path=path, found=error.strerror) from error
-    except DataError as error:
-        raise CheckpointError(error.message, path=path, hint=_HINT) from error
-    if not head.startswith(_HEAD):
-        if head.startswith(b"PK"):  # Lightning's
-            hint = f"Finish it with that version, or use its weights as they are. {_HINT}"
-            raise CheckpointError("was written by modiff 0.1 and cannot be resumed", path=path, hint=hint)
-        raise CheckpointError("is not a training checkpoint", path=path, hint=_HINT)
-    if not whole or head.removeprefix(_HEAD).decode("latin-1") != sha256_of(path, start=len(head) + 1):
-        raise CheckpointError("is damaged", path=path, found="content that does not fit its SHA-256", hint=_HINT)
-    try:
-        content = io.BytesIO(path.read_bytes()[len(head) + 1 :])
-        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds
-        found = type(error).__name__
-        raise CheckpointError("is not a training checkpoint", path=path, found=found, hint=_HINT) from error
-    return state

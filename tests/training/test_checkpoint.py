@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from modiff.errors import CheckpointError
-from modiff.training.loop import read_checkpoint, write_checkpoint
+from modiff.training.checkpoint import read_checkpoint, write_checkpoint
 
 STATE = {"step": 3, "model": {"weight": torch.arange(6.0).view(2, 3)}, "rates": [1e-3], "best": float("inf")}
 
