@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ from modiff.training.step import GraphStep, Step
 from modiff.types import Batch, DataSpec
 
 _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint", "fold")
-_FIRST = "MODIFF_FIRST_PROCESS"
+_FIRST = "MODIFF_FIRST_PROCESS"  # environment variable: of a process that another one started, the latter's id
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _HELD = 0.5  # of a GPU's free memory that the training images may take
 
@@ -286,7 +287,7 @@ def train(
             if fabric.is_global_zero:
                 files.save_weights(saved["average"], folder / files.WEIGHTS)  # they may be gone or damaged since
             return TrainingResult(folder, True, reason, saved["step"], images, clock.seconds, saved["validation"])
-        fabric.launch()  # the other processes of this machine start here, and come this far by themselves
+        _launch(fabric)
         run = Run(fabric, model, described, config, folder, clock)
         run.begun = begun
         tell(parts)
@@ -347,13 +348,25 @@ def _begin(
     return saved
 
 
+def _launch(fabric: Fabric) -> None:
+    """Starts the other processes of this machine, where nothing else has: they come this far by themselves."""
+    if threading.current_thread() is threading.main_thread():  # Linux would end them with the thread that started them
+        os.environ[_FIRST] = str(os.getpid())
+    try:
+        fabric.launch()
+    finally:
+        os.environ.pop(_FIRST, None)  # it must not reach what is started later
+
+
 def _end_with_the_first() -> None:
-    """Lets Linux end a process that another one started when that one is killed; it would wait for it for ever."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        os.environ[_FIRST] = str(os.getpid())  # those that it starts see it
-    elif _FIRST in os.environ and sys.platform == "linux":
+    """Lets Linux end a process that `_launch` of another one started, when that one is killed.
+
+    It would wait for it for ever. TrainingError where that one has ended already.
+    """
+    first = os.environ.pop(_FIRST, None)
+    if first is not None and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.environ[_FIRST] != str(os.getppid()):
+        if first != str(os.getppid()):
             raise TrainingError("the process that started this one has ended")
 
 
