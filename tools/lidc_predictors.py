@@ -31,7 +31,7 @@ from modiff.evaluation.records import (
     write_result,
 )
 from modiff.evaluation.scoring import EvaluationSettings, rows_of, score_references, score_samples
-from modiff.io.files import write_text
+from modiff.io.output import write_text
 from modiff.metrics.functional import majority_vote
 from modiff.rng import fold, normal, sample_seeds, seeds_for, uniform
 

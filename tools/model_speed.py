@@ -274,7 +274,7 @@ def main() -> None:
                 found += records
                 print("\n".join(map(line, records)), flush=True)
     if args.json:
-        from modiff.io.files import write_text
+        from modiff.io.output import write_text
 
         write_text(args.json, json.dumps({"made": made(args), "records": found}, indent=1) + "\n")
 

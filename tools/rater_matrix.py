@@ -24,7 +24,7 @@ from modiff.data.splits import fold_split
 from modiff.evaluation import provenance
 from modiff.evaluation.bootstrap import mean_interval
 from modiff.evaluation.evaluate import as_trained
-from modiff.io.files import write_text
+from modiff.io.output import write_text
 from modiff.methods.run_folder import load_model
 from modiff.metrics.protocols import PROTOCOLS
 from modiff.rng import seeds_for

@@ -22,7 +22,7 @@ from modiff.config.data import PhantomConfig
 from modiff.data.importers.phantom import write_phantom
 from modiff.errors import CheckpointError, ConfigError, DataError
 from modiff.evaluation.records import read_result
-from modiff.io.files import alone
+from modiff.io.output import alone
 from modiff.training import loop as training
 
 TINY = (

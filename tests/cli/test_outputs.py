@@ -18,7 +18,7 @@ from small_training import MODEL
 
 from modiff import cli
 from modiff.errors import DataError
-from modiff.io.files import alone, output_folder, replacing_all, write_text
+from modiff.io.output import alone, output_folder, replacing_all, write_text
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_folder_in_which_another_process_works(verb, made, tmp_path, capsys):
 
 def test_what_a_killed_process_left_is_removed_and_does_not_block(made, tmp_path):
     code = (
-        "import os, signal, sys\nfrom modiff.io.files import output_folder\n"
+        "import os, signal, sys\nfrom modiff.io.output import output_folder\n"
         "with output_folder(sys.argv[1]) as folder:\n"
         " (folder / 'half').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

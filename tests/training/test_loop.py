@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from modiff.config.run import build_config
 from modiff.errors import CheckpointError, ConfigError, DataError, TrainingError
-from modiff.io.files import alone
+from modiff.io.output import alone
 from modiff.methods.run_folder import hardly_trained, load_model
 from modiff.training import loop
 from modiff.training.checkpoint import read_checkpoint, write_checkpoint

@@ -160,7 +160,7 @@ class Comparison:
 
 def show(rows: list[dict[str, Any]], output: Path) -> None:
     """A line per figure, and all of them as CSV."""
-    from modiff.io.files import write_text
+    from modiff.io.output import write_text
 
     if not rows:
         return print("no figures yet: not all methods are scored on the same images")

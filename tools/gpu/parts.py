@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from modiff.errors import CheckpointError
-from modiff.io.files import write_bytes, write_text
+from modiff.io.output import write_bytes, write_text
 from modiff.methods.run_folder import read_json
 
 LIMIT = 15  # MiB per part: below 16, with room for what a carrier wraps around it

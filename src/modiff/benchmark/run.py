@@ -30,7 +30,7 @@ from modiff.devices import choose_device, device_name
 from modiff.errors import CheckpointError, DataError
 from modiff.evaluation import provenance
 from modiff.evaluation.evaluate import FOLDER, evaluate_to_folder
-from modiff.io.files import alone, write_text
+from modiff.io.output import alone, write_text
 from modiff.methods.cost import describe
 from modiff.methods.run_folder import (
     CARD,

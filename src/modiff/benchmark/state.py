@@ -18,7 +18,7 @@ from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import SCHEMA, read_json, read_result
 from modiff.io.checksum import stamped_json
-from modiff.io.files import write_text
+from modiff.io.output import write_text
 from modiff.methods.run_folder import WEIGHTS
 from modiff.methods.weights import check_weights, read_header
 

@@ -24,7 +24,7 @@ from modiff.data.splits import fold_split
 from modiff.errors import DataError, ModiffError, counted, printable
 from modiff.evaluation import words
 from modiff.evaluation.source import choose, draw, pictured, strata, subset
-from modiff.io.files import alone, replacing_all, write_bytes, write_text
+from modiff.io.output import alone, replacing_all, write_bytes, write_text
 from modiff.io.text import csv_text
 from modiff.methods.run_folder import load_model
 from modiff.metrics.protocols import PROTOCOLS

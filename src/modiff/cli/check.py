@@ -32,7 +32,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Prints what was found; returns 0 for data that is usable, else 2, as the import would."""
     from modiff.data.check.run import check
-    from modiff.io.files import check_file_output
+    from modiff.io.output import check_file_output
     from modiff.plain import json_text
 
     if args.html:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
     """Draws all that is not there yet, writes the tables; 1 where something failed."""
-    from modiff.io.files import check_file_output
+    from modiff.io.output import check_file_output
     from modiff.io.progress import progress_bar
     from modiff.prediction.cohort.scans import scans_of
 

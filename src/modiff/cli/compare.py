@@ -21,7 +21,7 @@ parser = partial(parser_of, "compare")
 def run(args: argparse.Namespace) -> int:
     """Compares, writes, prints."""
     from modiff.evaluation.records import STRATA
-    from modiff.io.files import alone
+    from modiff.io.output import alone
 
     if args.stratum not in STRATA:
         raise ConfigError("no such stratum", field="--stratum", found=args.stratum, expected=", ".join(STRATA))
@@ -36,7 +36,7 @@ def _differences(args: argparse.Namespace, wanted: dict[str, list[Any]]) -> int:
     from modiff.evaluation import provenance
     from modiff.evaluation.compare import compare, differences_frame, figure_of, read_methods, write_comparison
     from modiff.evaluation.words import text_table
-    from modiff.io.files import replacing_all
+    from modiff.io.output import replacing_all
     from modiff.viz.figures import save
 
     methods = read_methods(args.results, args.names, split=args.split, wanted=wanted)

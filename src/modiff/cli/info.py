@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from modiff.data.describe import describe
     from modiff.data.splits import lacking
     from modiff.data.store import Store
-    from modiff.io.files import check_file_output
+    from modiff.io.output import check_file_output
     from modiff.plain import json_text
 
     if len(args.what) > 1 or _is_model(args.what[0]):

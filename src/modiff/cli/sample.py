@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 def _one(args: argparse.Namespace, **given: Any) -> int:
     """One image or scan."""
     from modiff.io.checksum import stamped_json
-    from modiff.io.files import output_folder
+    from modiff.io.output import output_folder
 
     # What can be refused without torch and a model is refused before they are loaded.
     with nullcontext() if args.output is None else output_folder(args.output, overwrite=args.overwrite) as folder:

@@ -20,8 +20,9 @@ from modiff.data import store_format as layout
 from modiff.data.splits import USUAL, fold_of, fold_split, fold_splits
 from modiff.data.store_format import StoreInfo
 from modiff.errors import DataError
-from modiff.io.files import Limits, check_file_output, guarded, guarding, located, replacing, sweep, told, workers
+from modiff.io.files import Limits, guarded, guarding, located, told, workers
 from modiff.io.hdf5 import open_hdf5
+from modiff.io.output import check_file_output, replacing, sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

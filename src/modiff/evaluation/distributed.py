@@ -24,7 +24,8 @@ from torch import distributed
 from modiff.config.fields import typed
 from modiff.errors import CheckpointError, DataError, ModiffError
 from modiff.io.checksum import read_lines, stamped_json
-from modiff.io.files import alone, files_in, told
+from modiff.io.files import files_in, told
+from modiff.io.output import alone
 
 _AGAIN = "Add --restart to begin again."
 T = TypeVar("T")

@@ -31,7 +31,8 @@ from modiff.evaluation.records import EMPTY, ImageTable, Result, assemble, strat
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import ModelSamples, Sampled, left_out, rows_to_score, short_of
 from modiff.evaluation.truth import of_store
-from modiff.io.files import alone, located, replacing_all, sha256_of
+from modiff.io.files import located, sha256_of
+from modiff.io.output import alone, replacing_all
 from modiff.nn.replay import Replays
 from modiff.types import SAME_SIZE, DataSpec, marks
 

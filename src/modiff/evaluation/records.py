@@ -24,7 +24,8 @@ from modiff.config.fields import typed
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import mean_interval, pooled_error_interval
 from modiff.io.checksum import BLANK, stamped
-from modiff.io.files import located, write_bytes, write_text
+from modiff.io.files import located
+from modiff.io.output import write_bytes, write_text
 from modiff.io.text import csv_text, read_json_text, read_table
 from modiff.metrics.protocols import GIVEN_MARKS
 from modiff.metrics.registry import GAP, NAMES, PooledError, pooled, rank

@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told, write_bytes
+from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told
+from modiff.io.output import write_bytes
 from modiff.io.pictures import check_container
 from modiff.io.volume import Note, Volume, difference, joined, remark
 

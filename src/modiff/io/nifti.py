@@ -16,7 +16,8 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, Limits, located, plain, sha256_of, write_bytes
+from modiff.io.files import LIMITS, Limits, located, plain, sha256_of
+from modiff.io.output import write_bytes
 from modiff.io.volume import Note, Volume, corners_apart
 
 SUFFIXES = (".nii", ".nii.gz")

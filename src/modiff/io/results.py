@@ -12,7 +12,7 @@ import numpy as np
 
 from modiff.config.evaluation import IID, SELECTIONS, STRATIFIED
 from modiff.errors import DataError
-from modiff.io.files import MANIFEST
+from modiff.io.output import MANIFEST
 from modiff.io.text import read_json_text
 from modiff.types import is_orientation
 

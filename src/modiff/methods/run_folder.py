@@ -26,7 +26,8 @@ from modiff.data.intensity import IntensityRule
 from modiff.data.loading import MemoryStore
 from modiff.errors import CheckpointError, ConfigError, DataError, counted
 from modiff.io import checksum
-from modiff.io.files import regular, sha256_of, to_disk, told, write_bytes, write_text
+from modiff.io.files import regular, sha256_of, told
+from modiff.io.output import to_disk, write_bytes, write_text
 from modiff.io.text import read_json_text
 from modiff.methods import hub
 from modiff.methods.base import Segmenter

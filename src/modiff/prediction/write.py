@@ -21,9 +21,10 @@ from modiff._version import __version__
 from modiff.errors import DataError, counted
 from modiff.io.checksum import stamped_json
 from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
-from modiff.io.files import MANIFEST, output_folder, told, write_bytes, write_text
+from modiff.io.files import told
 from modiff.io.image import named_file, write_png
 from modiff.io.nifti import write_nifti
+from modiff.io.output import MANIFEST, output_folder, write_bytes, write_text
 from modiff.io.results import ARRAYS, endings, sample_names
 from modiff.io.volume import Volume
 from modiff.prediction.predict import Prediction

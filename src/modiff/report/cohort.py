@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modiff.errors import InUse
-from modiff.io.files import alone, write_text
+from modiff.io.output import alone, write_text
 from modiff.io.text import csv_text
 from modiff.prediction.cohort.run import FAILURES, THUMBNAIL
 from modiff.prediction.cohort.scans import Scan

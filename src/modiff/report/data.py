@@ -10,7 +10,7 @@ import numpy as np
 from modiff.data.check.findings import Finding, Report, View
 from modiff.data.store import Store
 from modiff.errors import counted
-from modiff.io.files import write_text
+from modiff.io.output import write_text
 from modiff.viz import figures
 from modiff.viz.html import render
 

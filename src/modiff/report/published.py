@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from modiff.benchmark.tables import markdown_text
-from modiff.io.files import output_folder, write_text
+from modiff.io.output import output_folder, write_text
 from modiff.methods.run_folder import LoadedModel, load_model, publish
 
 NOT_FOR = "Not a medical device. Not for diagnosis, screening or treatment."

@@ -30,7 +30,8 @@ from modiff.evaluation.records import (
     select,
 )
 from modiff.evaluation.source import choose, draw, pictured, strata
-from modiff.io.files import check_file_output, files_in, write_text
+from modiff.io.files import files_in
+from modiff.io.output import check_file_output, write_text
 from modiff.methods.run_folder import LOG, WEIGHTS, LoadedModel, check_log, hardly_trained, load_model
 from modiff.metrics.registry import FIRST, rank
 from modiff.prediction.summary import Summary, summarise

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from modiff.errors import CheckpointError, DataError
-from modiff.io.files import regular, sha256_of, write_bytes
+from modiff.io.files import regular, sha256_of
+from modiff.io.output import write_bytes
 
 _HEAD = b"modiff training checkpoint 1, SHA-256 "
 _HINT = "Delete it to start the run again"

@@ -30,7 +30,7 @@ from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.devices import CudaGraph, automatic_precision, choose_device, device_name
 from modiff.errors import CheckpointError, ConfigError, TrainingError
-from modiff.io.files import alone
+from modiff.io.output import alone
 from modiff.io.progress import progress_bar
 from modiff.methods import run_folder as files
 from modiff.methods.base import Segmenter

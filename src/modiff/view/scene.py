@@ -16,8 +16,9 @@ from modiff.data.masks import Labels
 from modiff.data.store import SIGNATURE, Store
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, MANIFEST, Limits, plain, told
+from modiff.io.files import LIMITS, Limits, plain, told
 from modiff.io.image import SUFFIXES, named_file, read_channels, read_image
+from modiff.io.output import MANIFEST
 from modiff.io.results import SampleFolder, endings, sample_folder, sample_names
 from modiff.io.text import read_json_text
 from modiff.io.volume import Volume, difference

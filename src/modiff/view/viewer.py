@@ -17,9 +17,10 @@ import numpy as np
 
 from modiff.config.evaluation import IID
 from modiff.errors import DataError
-from modiff.io.files import told, write_bytes
+from modiff.io.files import told
 from modiff.io.image import SUFFIXES, write_png
 from modiff.io.nifti import nifti_bytes, write_nifti
+from modiff.io.output import write_bytes
 from modiff.io.results import endings
 from modiff.io.volume import Volume
 from modiff.prediction.frame import frame_of

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from modiff.errors import ConfigError, printable
-from modiff.io.files import write_bytes
+from modiff.io.output import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,7 +18,7 @@ from modiff.data.importers.base import Importer, run_import
 from modiff.data.importers.catalogue import IMPORTERS
 from modiff.data.store import Store, StoreWriter
 from modiff.errors import DataError
-from modiff.io.files import replacing
+from modiff.io.output import replacing
 
 
 def _importer(name: str) -> type[Importer]:

@@ -24,9 +24,10 @@ from modiff.data.intensity import DARK
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
-from modiff.io.files import Limits, regular, scratch
+from modiff.io.files import Limits, regular
 from modiff.io.hdf5 import open_hdf5
 from modiff.io.image import JPEG, SUFFIXES
+from modiff.io.output import scratch
 from modiff.io.progress import tracked
 from modiff.io.volume import Volume, turn
 from modiff.types import DataSpec

@@ -28,7 +28,8 @@ from modiff.data.splits import SplitRule, assign, make_folds, read_splits
 from modiff.data.store import StoreWriter, check_free
 from modiff.data.store_format import StoreInfo
 from modiff.errors import ConfigError
-from modiff.io.files import replacing, sha256_of, workers
+from modiff.io.files import sha256_of, workers
+from modiff.io.output import replacing
 from modiff.io.progress import tracked
 from modiff.terminal import console
 

@@ -17,7 +17,8 @@ from typing import IO, TypeVar
 
 from modiff.errors import DataError, printable
 from modiff.io.archive import Archive
-from modiff.io.files import MIB, Limits, check_inside, files_in, guarding, regular, scratch, sha256_of, told, unreadable
+from modiff.io.files import MIB, Limits, check_inside, files_in, guarding, regular, sha256_of, told, unreadable
+from modiff.io.output import scratch
 from modiff.io.text import is_litter, name_in_zip
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from modiff.errors import DataError
 from modiff.io.dicom.header import quiet
 from modiff.io.dicom.mend import REFERRED, mended, put
 from modiff.io.dicom.series import DicomSource
-from modiff.io.files import write_bytes
+from modiff.io.output import write_bytes
 from modiff.io.volume import Volume
 
 if TYPE_CHECKING:

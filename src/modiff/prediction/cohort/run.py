@@ -16,7 +16,8 @@ from typing import Any
 
 from modiff.errors import DataError, InUse, ModiffError
 from modiff.io.checksum import stamped_json
-from modiff.io.files import MANIFEST, Limits, output_folder, write_bytes, write_text
+from modiff.io.files import Limits
+from modiff.io.output import MANIFEST, output_folder, write_bytes, write_text
 from modiff.io.text import read_json_text
 from modiff.io.volume import Volume
 from modiff.plain import json_text, parse_json

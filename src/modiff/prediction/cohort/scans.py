@@ -13,8 +13,9 @@ from modiff.errors import DataError, ModiffError
 from modiff.io.dicom.header import is_dicom
 from modiff.io.dicom.pick import Series, series_below
 from modiff.io.dicom.series import read_dicom_series
-from modiff.io.files import MANIFEST, Limits, located, sha256_of
+from modiff.io.files import Limits, located, sha256_of
 from modiff.io.image import SUFFIXES, named_file
+from modiff.io.output import MANIFEST
 from modiff.io.text import is_litter, read_table
 from modiff.io.volume import Volume
 from modiff.prediction.cohort.places import Place, check_columns, objects_of, place_in, points_of

@@ -31,7 +31,8 @@ from modiff.data.importers.sources import Source, walk
 from modiff.data.store_format import StoreInfo, check_case
 from modiff.errors import ConfigError, DataError
 from modiff.io.dicom.header import is_dicom, read_header, text
-from modiff.io.files import kept_parts, regular, workers, write_bytes
+from modiff.io.files import regular, workers
+from modiff.io.output import kept_parts, write_bytes
 from modiff.io.progress import tracked
 from modiff.io.text import one_spelling
 
