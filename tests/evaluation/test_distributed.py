@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch.multiprocessing as mp
 import two_processes
-from oracles import Soft, discs
+from oracles import IidRaters, Soft, discs
 
 from modiff.errors import CheckpointError
 from modiff.evaluation import distributed as processes
@@ -74,3 +76,12 @@ def test_rows_that_are_not_as_they_were_written_are_refused(tmp_path, line):
     path.write_text(begun + line + "\n")
     with pytest.raises(CheckpointError, match=r"partial-0\.jsonl: line 3: rows of an unfinished evaluation.*--restart"):
         kept.read()
+
+
+def test_rows_of_marking_raters_are_resumed(tmp_path):
+    settings, kept = replace(two_processes.SETTINGS, given="marks"), processes.PartialRows(tmp_path / "test.json", {})
+    first = evaluate(IidRaters(), discs(), settings, split="test", resume=kept)
+    assert {row["case"] for row in kept.read()} == set(first.cases)
+    again = evaluate(IidRaters(), discs(), settings, split="test", resume=kept)
+    assert again.few == first.few
+    assert all(np.array_equal(again.columns[name], values, equal_nan=True) for name, values in first.columns.items())

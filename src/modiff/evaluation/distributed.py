@@ -30,7 +30,6 @@ from modiff.io.output import alone
 _AGAIN = "Add --restart to begin again."
 T = TypeVar("T")
 Row = dict[str, Any]
-_NUMBERS = {int, float, type(None)}
 
 
 def count() -> int:
@@ -157,7 +156,7 @@ class PartialRows:
 
 @dataclass(frozen=True)
 class _Finished:
-    """What a finished row is, as `evaluate` makes it; marked and control are not in all files."""
+    """What a finished row is, as `evaluate` makes it; marked, few and control are not in all files."""
 
     case: str
     patient: str
@@ -166,6 +165,7 @@ class _Finished:
     values: dict[str, Any]
     seconds: dict[str, Any]
     marked: bool = True
+    few: bool = False
     control: dict[str, Any] | None = None
 
 
@@ -173,7 +173,7 @@ def _check_row(row: Row, line: int, path: Path) -> None:
     """DataError where a row lacks a name, or a value is another type."""
     what, where = "not a row", f"line {line}"
     try:
-        made = typed(_Finished, row, "other names", path=path, field="row", optional=("marked", "control"))
+        made = typed(_Finished, row, "other names", path=path, field="row", optional=("marked", "few", "control"))
     except DataError as error:
         raise DataError(what, field=where, found=f"{error.field}: {error.message}") from error
     other = made.control or {"case": "", "values": {}}
