@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from memory import takes_less_than
 
 from modiff.data.loading import load
 from modiff.data.store import Store
@@ -19,13 +19,8 @@ from modiff.errors import DataError
 
 def _refused(path: Path, message: str) -> None:
     """The store is refused in one line that names it, and within a few MB."""
-    tracemalloc.start()
-    try:
-        with pytest.raises(DataError, match=message) as caught, Store.open(path) as store:
-            store.verify()
-        assert tracemalloc.get_traced_memory()[1] < 20e6
-    finally:
-        tracemalloc.stop()
+    with takes_less_than(20_000_000), pytest.raises(DataError, match=message) as caught, Store.open(path) as store:
+        store.verify()
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
 
