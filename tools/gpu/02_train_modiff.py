@@ -38,8 +38,12 @@ def main() -> int:
     parser.add_argument("--config", type=Path, help="a YAML file of settings on top of the preset")
     parser.add_argument("--steps", nargs="+", type=int, default=(5, 10, 25, 250), help="of the sampler (5 10 25 250)")
     args = parser.parse_args()
+    return stages.status_of(lambda: work(args))
+
+
+def work(args: argparse.Namespace) -> int:
+    """What the options ask for; returns the exit status."""
     from modiff.config.run import parse_time
-    from modiff.errors import ModiffError
 
     try:
         deadline = stages.Deadline(parse_time(args.max_time, field="--max-time"))
@@ -53,12 +57,6 @@ def main() -> int:
     except stages.TimeOver:
         print("time over; the same command resumes")
         return stages.UNFINISHED
-    except ModiffError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
-        return 130
     print("all done")
     return 0
 

@@ -197,27 +197,22 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Trains and scores, each where an earlier start stopped."""
     args = parser().parse_args()
-    from modiff.errors import ModiffError
+    return stages.status_of(lambda: work(args))
 
-    status, end = 0, "all done"
+
+def work(args: argparse.Namespace) -> int:
+    """What the options ask for; returns the exit status."""
+    comparison, status, end = Comparison(args), 0, "all done"
     try:
-        comparison = Comparison(args)
-        try:
-            comparison.each(comparison.train)
-            for limit in sorted(args.limits):
-                comparison.score(limit)
-        except stages.TimeOver:
-            over = comparison.deadline.passed >= comparison.all_over - stages.RESERVE  # no training begins in that
-            status, end = (0, "the total time is spent") if over else (stages.UNFINISHED, "the same command resumes")
-        finally:
-            comparison.account()
-        show(comparison.figures(), args.output)
-    except ModiffError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command resumes", file=sys.stderr)
-        return 130
+        comparison.each(comparison.train)
+        for limit in sorted(args.limits):
+            comparison.score(limit)
+    except stages.TimeOver:
+        over = comparison.deadline.passed >= comparison.all_over - stages.RESERVE  # no training begins in that
+        status, end = (0, "the total time is spent") if over else (stages.UNFINISHED, "the same command resumes")
+    finally:
+        comparison.account()
+    show(comparison.figures(), args.output)
     if comparison.failed:
         print(f"failed: {', '.join(comparison.failed)}")
     print(end)

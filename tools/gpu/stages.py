@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +43,20 @@ class Deadline:
         """Raises TimeOver at the end; takes what a progress function is given."""
         if self.left <= 0:
             raise TimeOver
+
+
+def status_of(work: Callable[[], int]) -> int:
+    """The exit status of a script's work; what a user can cause, Ctrl-C included, is told in a line."""
+    from modiff.errors import ModiffError
+
+    try:
+        return work()
+    except ModiffError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes", file=sys.stderr)
+        return 130
 
 
 def options(parser: argparse.ArgumentParser, *, ns: tuple[int, ...], example: str = "model.unet.base=96") -> None:
