@@ -117,7 +117,7 @@ def finite(value: Any) -> Any:
         return None
     if isinstance(value, dict):
         return {name: finite(one) for name, one in value.items()}
-    return [finite(one) for one in value] if isinstance(value, list) else value
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def json_text(value: object, *, indent: int | None = None, nan: bool = False) -> str:

@@ -29,7 +29,7 @@ from modiff.io.output import write_bytes, write_text
 from modiff.io.text import csv_text, read_json_text, read_table
 from modiff.metrics.protocols import GIVEN_MARKS
 from modiff.metrics.registry import GAP, NAMES, PooledError, pooled, rank
-from modiff.plain import json_text
+from modiff.plain import finite, json_text
 
 SCHEMA = 1
 BESIDE = BASELINE, ONE_RATER, REFERENCE = "majority_vote", "one_rater", "iid_reference"
@@ -98,22 +98,13 @@ def is_label(value: object) -> bool:
     return isinstance(value, str) and value.isprintable() and bool(value.strip())
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity: null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def write_json(path: str | Path, made: Mapping[str, Any], strata: object, name: str, rows: Iterable[Any]) -> Path:
     """Writes made, strata (unless None) and, as `name`, dataclasses, one per line.
 
     The file is there whole or not at all. Numbers that are not finite become null.
     """
-    lines = ",\n  ".join(json_text(_finite(asdict(row))) for row in rows)
-    how = json_text(_finite(made), indent=1).replace("\n", "\n ")
+    lines = ",\n  ".join(json_text(finite(asdict(row))) for row in rows)
+    how = json_text(finite(made), indent=1).replace("\n", "\n ")
     counts = "" if strata is None else f' "strata": {json_text(strata)},\n'
     own = json_text(BLANK)[1:-1]
     text = f'{{\n "schema": {SCHEMA},\n "made": {how},\n{counts} "{name}": [\n  {lines}\n ],\n {own}\n}}\n'
