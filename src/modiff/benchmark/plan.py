@@ -87,12 +87,7 @@ class BenchmarkSettings(BenchmarkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         scoring = self.evaluation()
-        for name in (
-            "ns",
-            "select",
-            "thresholds",
-            "metrics",
-        ):  # in one order: typed otherwise they are the same scoring
+        for name in ("ns", "select", "thresholds", "metrics"):  # in one order: typed otherwise it is the same scoring
             object.__setattr__(self, name, getattr(scoring, name))
         if not columns_of(self.metrics):
             raise ConfigError("have no column in the tables", field="metrics", found=", ".join(self.metrics))

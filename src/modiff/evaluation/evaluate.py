@@ -66,6 +66,7 @@ def evaluate(
     the number of processes, which share the images, each scored once. With `resume`, finished rows are kept on disk
     and an interrupted evaluation resumes. precision: of the networks' products. progress: called with (images done,
     images in all) by this process.
+
     Raises DataError for an empty split, CheckpointError where `resume` holds rows of something else.
     """
     bf16 = precision != FULL
@@ -157,8 +158,8 @@ def evaluate_to_folder(
 
     Returns the JSON. images: the split, in memory; data: the store it is of. The name is `settings.name(split)`.
     restart: throw away what an interrupted evaluation left. precision: of the networks; the result's notes say where it
-    is not float32. how: batch_size and progress of `evaluate`. Every process
-    calls this; the first one writes.
+    is not float32. how: batch_size and progress of `evaluate`. Every process calls this; the first one writes.
+
     Raises DataError where the model does not fit the images or another process works in the folder, CheckpointError
     where an unfinished evaluation is of another model, data set or setting.
     """

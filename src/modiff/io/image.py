@@ -56,9 +56,9 @@ def read_image(
     with a DICOM series. mask: a picture may also have one bit per pixel, an array booleans; indices of a palette of
     colours are its values (`Volume.palette`); and the first of an array's three axes are its slices. jpeg: it may also
     be a grey JPEG, by its name. series: which of a folder's DICOM series is meant (`read_dicom_series`).
-    Raises DataError for what is missing, is not an image, is damaged, has several pages,
-    is a one-bit mask where an image is meant, has transparency or values that are not finite, or claims more memory
-    than allowed (before any is taken).
+    Raises DataError for what is missing, is not an image, is damaged, has several pages, is a one-bit mask where an
+    image is meant, has transparency or values that are not finite, or claims more memory than allowed (before any is
+    taken).
     """
     path, start, file_bytes = Path(path), b"", 0
     if jpeg and path.suffix.lower() in JPEG:

@@ -14,17 +14,13 @@ from functools import cache
 from typing import IO
 
 from modiff.errors import DataError
-from modiff.io.files import MIB
+from modiff.io.files import LIMITS, MIB
 
 _BESIDE = 16 * MIB  # bytes that are no pixels
 _PIECES = 100_000  # chunks of a PNG; segments of a JPEG
 _LIKELY_RATIO = 200  # of a PNG's pixels to what they are packed in; beyond it they are counted
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by the kind of colour of a PNG
-_FROM, _COUNTED, _SIDE = (
-    MIB // 8,
-    512 * MIB,
-    65_535,
-)  # bytes of pixels that are counted: for small ones it costs too much
+_FROM, _COUNTED = MIB // 8, 512 * MIB  # bytes of a PNG's pixels that are counted: for fewer it costs too much
 _PAGES = 1000
 _TAGS, _NUMBERS = 1000, 1_000_000  # of a page of a TIFF; of all its tags, each a Python object
 MAX_SCANS = 20  # of a JPEG: each goes over all of the picture; encoders make up to 10
@@ -53,8 +49,8 @@ def _check_png(stream: IO[bytes]) -> None:
         if head[4:] == b"IHDR" and len(said := stream.read(13)) == 13:
             columns, rows, bits, kind = struct.unpack(">2L2B3x", said)
             needed = rows * (columns * bits * _SAMPLES.get(kind, 1) // 8)
-            if max(rows, columns) > _SIDE or not _FROM < needed <= _COUNTED:  # larger ones are refused for that alone
-                needed = 0
+            if max(rows, columns) > LIMITS.max_side or not _FROM < needed <= _COUNTED:
+                needed = 0  # larger ones are refused for that alone
             stream.seek(-13, os.SEEK_CUR)
         pieces += 1
         beside += left if head[4:] != b"IDAT" else 0

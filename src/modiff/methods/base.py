@@ -74,9 +74,8 @@ class Segmenter(nn.Module, ABC):
     images are padded to multiples of this. default_steps: network evaluations per sample where `steps` is not given.
     stepwise: it samples in steps, whose number `sample` takes. draws_panels: it takes other `raters` than "single".
     places_noise: it takes `origin`. fixed_shapes: where set, shapes in `training_loss` depend on no values, as a CUDA
-    graph needs it. replays: where set, does the
-    steps of samplers. on_drawn: where set, is told during
-    `sample` how many more samples are finished, by methods whose samples take time.
+    graph needs it. replays: where set, does the steps of samplers. on_drawn: where set, is told during `sample` how
+    many more samples are finished, by methods whose samples take time.
     """
 
     stride: int = 1

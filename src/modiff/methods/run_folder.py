@@ -189,7 +189,7 @@ def check_log(folder: Path) -> None:
         return
     regular(path)
     if sha256_of(path, end=said["bytes"]) != said.get("sha256"):
-        what, hint = f"content that does not fit its SHA-256 in {CARD}", "Delete it to go on without"
+        what, hint = f"content that does not fit its SHA-256 in {CARD}", "Delete it to resume without it"
         raise CheckpointError("is damaged", path=path, found=what, hint=hint)
 
 

@@ -84,9 +84,8 @@ class SSN(Segmenter):
         if self.training:
             self.taken += 1
             if not self.fixed_shapes and self.taken <= self.config.mean_steps:
-                rest = (
-                    found.sigma.sum() + found.factor.sum()
-                )  # every weight has a gradient, which several processes need
+                # Every weight has a gradient, which several processes need.
+                rest = found.sigma.sum() + found.factor.sum()
                 return {"loss": entropy + 0 * rest, "mean_cross_entropy": entropy.detach()}
         shape = (len(batch), self.config.draws // 2)
         noise = [

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modiff.nn.layers import full_precision
+
 _TRUNCATE = 4.0  # a Gaussian kernel ends at this many standard deviations (SciPy)
 _TINY = 1e-12  # under square roots, whose slope at 0 is infinite
 
@@ -139,7 +141,7 @@ class EdgeFilter(nn.Module):
         self.name = name
 
     def forward(self, y: Tensor) -> Tensor:
-        with torch.autocast(y.device.type, enabled=False):
+        with full_precision(y):
             y = y.float()
             return y * canny(unit_range(y.detach())) if self.name == "canny" else _MAGNITUDES[self.name](y)
 

@@ -117,7 +117,7 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
         ("model.presence.window", window, "as the denoiser" if window else "the head looks at whole images"),
         ("model.presence.stem", each, f"at most 64 patches along {looked} pixels"),
         ("model.presence.base", 24 if facts.images >= _LARGE else 16, f"{facts.images:,} images"),
-        ("model.presence.single_share", 0.75 if facts.raters > 1 else 1.0, _count(facts.raters, "rater") + f", {who}"),
+        ("model.presence.single_share", 0.75 if facts.raters > 1 else 1.0, f"{counted(facts.raters, 'rater')}, {who}"),
         (
             "training.budget",
             f"{images}img",
@@ -131,10 +131,6 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
         ("training.save_every", every, "as validations"),
     ]
     return [Choice(*one) for one in found]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def settings(choices: list[Choice]) -> dict[str, Any]:

@@ -167,8 +167,7 @@ def as_folder(path: str | Path, max_bytes: int | None = None) -> Iterator[Root]:
             if error.path is None or not (file := Path(error.path)).is_relative_to(top):
                 raise
             where = path if file == top else root.called(str(file))
-            said = {name: getattr(error, name) for name in ("field", "found", "expected", "hint")}
-            raise DataError(error.message, path=where, **said) from error
+            raise error.at(where) from error
 
 
 def walk(root: Path, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[tuple[Path, list[str], list[Path]]]:

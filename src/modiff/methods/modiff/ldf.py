@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from modiff.config.methods import LDFConfig
 from modiff.devices import constant
 from modiff.nn.edges import EdgeFilter, dilate, unit_range
+from modiff.nn.layers import full_precision
 
 MILD_HIGH_PASS = (0.2, 0.8)  # the filter's gain at frequency 0 and at the largest frequency before any training
 
@@ -129,7 +130,7 @@ class LDF(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """y (B,C,H,W) filtered, of its shape."""
-        with torch.autocast(y.device.type, enabled=False):
+        with full_precision(y):
             y = y.float()
             spectrum = None if self.config.transform == "matrix" else torch.fft.rfft2(y, norm="ortho")
             real, imag = rfft2_matrix(y) if spectrum is None else (spectrum.real, spectrum.imag)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modiff.config.methods import LDFConfig, MCAConfig
 from modiff.devices import constant
 from modiff.methods.modiff.ldf import make_ldf
-from modiff.nn.layers import attend, zero
+from modiff.nn.layers import attend, full_precision, zero
 
 IMAGE_PATCH, LABEL_PATCH = 2, 4
 
@@ -45,7 +45,7 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def attention_spread_loss(query: Tensor, key: Tensor) -> Tensor:
     """(B,) L_MCA = 1 − H(m)/log N_k, m_j the mean over queries of |score_ij| / Σ_j |score_ij|: no patch draws all."""
-    with torch.autocast(query.device.type, enabled=False):
+    with full_precision(query):
         score = (query.float() @ key.float().transpose(-2, -1)).abs()
     drawn = (score / score.sum(-1, keepdim=True).clamp_min(1e-12)).mean(-2)
     entropy = -(drawn * torch.log(drawn.clamp_min(1e-12))).sum(-1)
