@@ -37,7 +37,7 @@ def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
     check_file_output(output / "cohort.csv")
 
     from modiff.prediction.cohort.run import Cohort
-    from modiff.prediction.predict import Settings
+    from modiff.prediction.settings import Settings
 
     settings = Settings(at=None, **given, **asked(args, SampleConfig))
     maker = maker_of(args)

@@ -68,8 +68,9 @@ def _sample(
     files = [named_file(text) for text in args.image]
     scan = read_scan(files, limits=limits_of(args), series=args.series)
 
-    from modiff.prediction.predict import Settings, called
+    from modiff.prediction.predict import called
     from modiff.prediction.scan import sample_scan
+    from modiff.prediction.settings import Settings
 
     settings, early = Settings(**given, **asked(args, SampleConfig)), list[str]()
 

@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
     scene = open_scene(args.image, case=args.case, scan=args.scan, limits=limits)
 
-    from modiff.prediction.predict import Predictor, Settings
+    from modiff.prediction.predict import Predictor
+    from modiff.prediction.settings import Settings
     from modiff.view.server import serve
     from modiff.view.viewer import Viewer
 

@@ -12,7 +12,8 @@ from modiff.io.volume import Volume
 from modiff.plain import finite
 from modiff.prediction.channels import arranged
 from modiff.prediction.inputs import Named
-from modiff.prediction.predict import Prediction, Predictor, Progress, Settings, called, predict
+from modiff.prediction.predict import Prediction, Predictor, Progress, called, predict
+from modiff.prediction.settings import Settings
 from modiff.prediction.write import describe_source, public_command, segmentation_notes, write_results
 
 

@@ -23,7 +23,8 @@ from modiff.io.nifti import nifti_bytes, write_nifti
 from modiff.io.results import endings
 from modiff.io.volume import Volume
 from modiff.prediction.frame import frame_of
-from modiff.prediction.predict import Prediction, Predictor, Settings, called, predict
+from modiff.prediction.predict import Prediction, Predictor, called, predict
+from modiff.prediction.settings import Settings
 from modiff.prediction.windows import place
 from modiff.prediction.write import write_prediction
 from modiff.view.pack import heat_table, packed_prediction, packed_raters, packed_summary, windows_of

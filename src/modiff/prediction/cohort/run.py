@@ -21,8 +21,9 @@ from modiff.io.text import read_json_text
 from modiff.io.volume import Volume
 from modiff.plain import json_text, parse_json
 from modiff.prediction.cohort.scans import Lesion, Scan
-from modiff.prediction.predict import Prediction, Settings
+from modiff.prediction.predict import Prediction
 from modiff.prediction.scan import Maker, sample_scan
+from modiff.prediction.settings import Settings
 from modiff.prediction.write import thumbnail
 
 FAILURES, THUMBNAIL = "failures", "thumbnail.png"
