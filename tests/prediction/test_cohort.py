@@ -189,7 +189,9 @@ class TestPlaces:
         assert message in capsys.readouterr().err
         assert not Path("out").exists()
 
-    @pytest.mark.parametrize("words", [("-n", 0), ("--threshold", 2), ("--raters", "9"), ("--at", "3,3")])
+    @pytest.mark.parametrize(
+        "words", [("-n", 0), ("--threshold", 2), ("--raters", "9"), ("--at", "3,3"), ("--intensity", "x")]
+    )
     def test_settings_that_no_scan_can_have_are_a_line(self, command, capsys, words):
         assert command("discs", "scans", *words, "-o", "out") == 2
         assert capsys.readouterr().err.count("\n") == 1

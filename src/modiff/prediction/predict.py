@@ -508,9 +508,7 @@ def predict(
     hashed again. Raises DataError that names the file, ConfigError.
     """
     asked = settings
-    if not scan.is_picture and asked.spacing is not None:
-        raise ConfigError("the scan brings its own", field="--spacing", found=",".join(map(str, asked.spacing)))
-    asked.check_for(predictor.model)
+    asked.check_for(predictor.model, scan)
     with located(called(scan)), warnings.catch_warnings(action="ignore", category=PredictionWarning):
         roi = None if asked.roi is None else Box.parse(asked.roi, scan.shape)
         where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity", "resample_to_model")}

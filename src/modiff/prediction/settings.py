@@ -9,7 +9,9 @@ import numpy as np
 
 from modiff.config.evaluation import REPRESENTATIVE, SELECTIONS, STRATIFIED, SampleConfig
 from modiff.config.fields import check
+from modiff.data.intensity import IntensityRule
 from modiff.errors import ConfigError
+from modiff.io.volume import Volume
 from modiff.methods.base import Segmenter
 from modiff.types import RaterChoice
 
@@ -26,8 +28,14 @@ class Settings(SampleConfig):
     at: tuple[int, ...] | None = None
     spacing: tuple[float, ...] | None = None
 
-    def check_for(self, model: Segmenter) -> None:
-        """Raises ConfigError for what is out of range, needed after drawing or before, and what is not the method's."""
+    def check_for(self, model: Segmenter, scan: Volume | None = None) -> None:
+        """Raises ConfigError for what is out of range, is not the method's, or is not for this scan; DataError for an
+        unknown intensity rule."""
+        if scan is not None and not scan.is_picture and self.spacing is not None:
+            found = ",".join(map(str, self.spacing))
+            raise ConfigError("the scan brings its own", field="--spacing", found=found)
+        if self.intensity is not None:
+            IntensityRule.parse(self.intensity)
         check_settings(model, self.n, self.steps, self.raters, self.select, self.candidates)
         check(SampleConfig(threshold=self.threshold, distinct=self.distinct), "--")
 

@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -16,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from modiff.config.evaluation import IID
-from modiff.errors import DataError
+from modiff.errors import DataError, ModiffError
 from modiff.io.files import told, write_bytes
-from modiff.io.image import SUFFIXES, write_png
+from modiff.io.image import SUFFIXES, read_channels, write_png
 from modiff.io.nifti import nifti_bytes, write_nifti
 from modiff.io.results import endings
 from modiff.io.volume import Volume
@@ -53,7 +54,7 @@ class Viewer:
     """What the page asks for. Predictions are those of `modiff sample` with the same settings.
 
     about: how a prediction was made, for summary.json. save: the folder that raters' masks go to, in the layout of
-    `modiff import folder`. patient: shown to whoever asked for it.
+    `modiff import folder`. patient: what the page shows of the patient. Raises as `Settings.check_for`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Viewer:
         self.scene, self.scan, self.predictor, self.model = scene, scene.scan, predictor, model
         own: dict[str, Any] = {"intensity": scene.intensity, "spacing": scene.spacing}
         self.settings = replace(settings, **{name: value for name, value in own.items() if value is not None})
+        self.settings.check_for(predictor.model, self.scan)
         self.spacing = self.scan.spacing or (self.settings.spacing and (1.0, *self.settings.spacing))
         self.about, self.save, self.patient = about, save, dict(patient or {})
         self.classes = predictor.data.classes
@@ -149,9 +151,10 @@ class Viewer:
         return self.scan.is_picture and len(self.scan.array) == 3 and self.scan.array.dtype == np.uint8
 
     def warm(self) -> None:
-        """Draws one sample in the middle, so that the first click does not wait for what is made once."""
+        """Draws the first samples in the middle, so that the first click does not wait for what is made once."""
         depth, height, width = self.scan.shape
-        self.predict(Asked((width // 2, height // 2, depth // 2), preview=True))
+        with suppress(ModiffError):  # a click says why not
+            self.predict(Asked((width // 2, height // 2, depth // 2), preview=True))
 
     def predict(self, asked: Asked) -> Prediction:
         """The hypotheses at a place, as `modiff sample --at` draws them; the last few are kept."""
@@ -268,8 +271,6 @@ class Viewer:
 
     def _check_same(self, copies: Mapping[str, Path | None]) -> None:
         """Raises DataError where the case's folder has another image."""
-        from modiff.io.image import read_channels
-
         there = sorted(self.folder.glob("image*"))
         same = [path.name for path in there] == sorted(copies)
         if same:
