@@ -29,8 +29,8 @@ _MOST = 100_000  # scans
 @dataclass(frozen=True)
 class Lesion:
     """What one folder of results is about. row: where the table has it, or its number in a folder. name: of the folder.
-    place: None for all of the scan. slices: neighbours on
-    either side, None as the command says. error: why it cannot be drawn at all."""
+    place: None for all of the scan. slices: neighbours on either side, None as the command says. error: why it cannot
+    be drawn at all."""
 
     row: str
     name: str = ""
@@ -42,8 +42,8 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan of a cohort. shown: its path, as given.
-    confidential: the path may name a patient. series: which of a folder's. members: the files of one that was found."""
+    """A scan of a cohort. shown: its path, as given. confidential: the path may name a patient. series: which of a
+    folder's. members: the files of a series that was found in a folder."""
 
     shown: str
     files: tuple[Named, ...]
@@ -88,7 +88,7 @@ def _has_slices(folder: Path) -> bool:
 
 
 def _contents(folder: Path, output: Path | None, limits: Limits) -> tuple[list[Path], list[Series]]:
-    """Images and series below a folder; results of this verb are none."""
+    """Images and series below a folder, without the results of `modiff sample`."""
     images = []
     for place, folders, files in walk(folder):
         if (place / MANIFEST).is_file() or (output is not None and place.resolve() == output.resolve()):
