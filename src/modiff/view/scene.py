@@ -16,8 +16,8 @@ from modiff.data.masks import Labels
 from modiff.data.store import SIGNATURE, Store
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, MANIFEST, Limits, plain, told
-from modiff.io.image import SUFFIXES, named_file, read_channels, read_image
+from modiff.io.files import LIMITS, MANIFEST, Limits, begins_with, plain
+from modiff.io.image import SUFFIXES, named_file, read_channels, read_image, without_suffix
 from modiff.io.results import SampleFolder, endings, sample_folder, sample_names
 from modiff.io.text import read_json_text
 from modiff.io.volume import Volume, difference
@@ -82,7 +82,7 @@ def open_scene(
     (`read_dicom_series`). Raises DataError."""
     files = tuple(named_file(text) for text in texts)
     path = files[0][1]
-    if len(files) == 1 and path.is_file() and _starts(path, SIGNATURE):
+    if len(files) == 1 and begins_with(path, SIGNATURE):
         return _of_store(path, case)
     if case is not None:
         check_case(case)
@@ -118,11 +118,6 @@ def raters_beside(folder: Path, scan: Volume, classes: Sequence[str]) -> dict[st
     return found
 
 
-def _starts(path: Path, signature: bytes) -> bool:
-    with told(path, "cannot be read"), path.open("rb") as file:
-        return file.read(len(signature)) == signature
-
-
 def _name(scan: Volume, path: Path) -> str:
     """A case's name: the file's; of a series, whose path may name the patient, one made of its content."""
     digests = "".join(sorted(scan.sha256.values()))
@@ -130,8 +125,7 @@ def _name(scan: Volume, path: Path) -> str:
 
 
 def _stem(path: Path) -> str:
-    name = path.resolve().name
-    return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), name) or "scan"
+    return without_suffix(path.resolve().name) or "scan"
 
 
 def _of_store(path: Path, case: str | None) -> Scene:

@@ -14,7 +14,7 @@ from modiff.io.dicom.header import is_dicom
 from modiff.io.dicom.pick import Series, series_below
 from modiff.io.dicom.series import read_dicom_series
 from modiff.io.files import MANIFEST, Limits, located, sha256_of
-from modiff.io.image import SUFFIXES, named_file
+from modiff.io.image import SUFFIXES, named_file, without_suffix
 from modiff.io.text import is_litter, read_table
 from modiff.io.volume import Volume
 from modiff.prediction.cohort.places import Place, check_columns, objects_of, place_in, points_of
@@ -201,9 +201,7 @@ def _named(scans: Sequence[Scan]) -> list[Scan]:
 def _stem(scan: Scan) -> str:
     if scan.confidential:
         return f"scan-{scan.lesions[0].row.removeprefix('line ')}"
-    name = scan.files[0][1].name
-    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
-    return _plain(name.removesuffix(name[len(name) - len(suffix) :])) or "scan"
+    return _plain(without_suffix(scan.files[0][1].name)) or "scan"
 
 
 def _plain(name: str) -> str:
