@@ -449,6 +449,10 @@ class Prediction:
             text += " of stratified presence"
         return text + (", given that a rater marks" if asked.raters == "marking" else "")
 
+    def title(self, model: str) -> str:
+        """A line above its figures. model: as the user calls it."""
+        return f"{Path(called(self.scan)).name}   model {model}, {self.drawn}, seed {self.settings.seed}"
+
     @property
     def key_slice(self) -> int:
         """The slice of a scan on which the samples mark most; the middle of what was looked at where they mark none."""

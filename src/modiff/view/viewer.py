@@ -195,11 +195,10 @@ class Viewer:
     def export(self, asked: Asked) -> bytes:
         """A zip of the folder that `modiff sample -o` writes for this click."""
         prediction = self.predict(replace(asked, preview=False))
-        title = f"{Path(called(self.scan)).name}   model {self.model}, {prediction.drawn}, seed {self.settings.seed}"
         buffer = io.BytesIO()
         with tempfile.TemporaryDirectory(prefix="modiff-view-") as temporary:
             folder = Path(temporary) / "sample"
-            write_prediction(folder, prediction, about=self.about(prediction), title=title)
+            write_prediction(folder, prediction, about=self.about(prediction), title=prediction.title(self.model))
             with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
                 for file in sorted(folder.iterdir()):
                     archive.write(file, f"{folder.name}/{file.name}")
