@@ -32,6 +32,7 @@ NAMES = sorted(
         ".github/**/*.md",
         "src/modiff/**/*.yaml",
         "src/modiff/**/*.toml",
+        "src/modiff/**/*.j2",
     )
     for path in ROOT.glob(pattern)
 )

@@ -33,6 +33,13 @@ def test_a_number_that_is_too_small_is_refused_by_its_option(words, capsys):
     assert f"{words[-2]}: too small; found 0; expected 1 or more" in capsys.readouterr().err
 
 
+def test_a_fold_that_is_not_a_number_is_refused_before_the_store_is_read(tmp_path, capsys):
+    """Beside --init the store is read for its settings first."""
+    words = ["train", "--init", "lidc", "--data", str(tmp_path / "none.h5"), "--fold", "²", "-o", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_what_is_not_a_time_is_refused_by_its_option():
     from modiff.config.run import parse_time
 

@@ -15,7 +15,8 @@ from described import spec
 from discs import Discs
 
 from modiff.config.evaluation import SampleConfig
-from modiff.prediction.predict import Predictor, Settings
+from modiff.prediction.predict import Predictor
+from modiff.prediction.settings import Settings
 
 
 def known_predictor(classes: int = 1, channels: Sequence[str] = ("image",), **more: Any) -> Predictor:

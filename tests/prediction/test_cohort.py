@@ -23,8 +23,10 @@ from pydicom.fileset import FileSet
 from series_files import PERSON, write_series
 
 from modiff import cli
+from modiff.errors import DataError
 from modiff.io import write_png
 from modiff.prediction import write
+from modiff.prediction.cohort.places import points_of
 from modiff.prediction.predict import Predictor
 
 AFFINE = np.array([[-0.7, 0, 0, 30], [0, 1.1, 0, -40], [0, 0.2, 2.5, 7], [0, 0, 0, 1]])
@@ -181,6 +183,21 @@ class TestPlaces:
         assert command("pixels", "cohort.csv", "-n", 1, "-o", "out") == 0
         assert summary("out/scan-F-1")["at"] == [33, 13, 2]
 
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (None, "points.csv.*nothing there"),
+            ("x,y,x\n1,2,3\n", "a column twice; found x"),
+            ('x,y\n1,"2\n', "cannot be read as CSV"),
+            ("a,b\n1,2\n", "other columns; found a, b; expected x, y, z in voxels"),
+        ],
+    )
+    def test_a_file_of_points_that_is_not_one_says_why(self, tmp_path, text, message):
+        if text is not None:
+            (tmp_path / "points.csv").write_text(text)
+        with pytest.raises(DataError, match=message):
+            points_of(tmp_path / "points.csv")
+
     @pytest.mark.parametrize("case", WRONG)
     def test_a_table_that_is_not_one_is_a_line(self, command, capsys, case):
         text, message = WRONG[case]
@@ -189,7 +206,9 @@ class TestPlaces:
         assert message in capsys.readouterr().err
         assert not Path("out").exists()
 
-    @pytest.mark.parametrize("words", [("-n", 0), ("--threshold", 2), ("--raters", "9"), ("--at", "3,3")])
+    @pytest.mark.parametrize(
+        "words", [("-n", 0), ("--threshold", 2), ("--raters", "9"), ("--at", "3,3"), ("--intensity", "x")]
+    )
     def test_settings_that_no_scan_can_have_are_a_line(self, command, capsys, words):
         assert command("discs", "scans", *words, "-o", "out") == 2
         assert capsys.readouterr().err.count("\n") == 1
@@ -237,6 +256,16 @@ class TestResuming:
         assert command("discs", "scans", "-n", 2, "-o", "out") == 1
         assert column("status") == ["failed", "done", "failed"]
         assert command("discs", "scans", "-n", 2, "-o", "out", "--overwrite") == 0
+
+    @pytest.mark.parametrize("change", [{"presence": {"probability": "x"}}, {"cohort": {"any_sample": {}}}, {"at": 3}])
+    def test_a_summary_that_lacks_what_the_table_needs_is_a_failure(self, command, change):
+        command("discs", "scans", "-n", 2, "-o", "out")
+        content = summary("out/a")
+        del content["checksum"]
+        content |= {key: content[key] | value if isinstance(value, dict) else value for key, value in change.items()}
+        Path("out/a/summary.json").write_text(json.dumps(content))
+        assert command("discs", "scans", "-n", 2, "-o", "out") == 1
+        assert column("status") == ["failed", "done", "done"]
 
     def test_a_failure_that_was_mended_goes(self, command):
         Path("scans/b.png").rename("b.png")

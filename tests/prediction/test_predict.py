@@ -14,7 +14,8 @@ from local import Local
 
 from modiff.errors import DataError
 from modiff.io.volume import Volume
-from modiff.prediction.predict import Prediction, Predictor, Settings, predict
+from modiff.prediction.predict import Prediction, Predictor, predict
+from modiff.prediction.settings import Settings
 from modiff.prediction.windows import Box
 
 DATA: dict[str, Any] = {"size": (32, 32), "intensity": "unit", "classes": ["lesion"]}

@@ -18,7 +18,8 @@ from modiff.data.loading import load
 from modiff.errors import DataError
 from modiff.io.image import read_image
 from modiff.methods.run_folder import describe_data
-from modiff.prediction.predict import Predictor, Settings, predict
+from modiff.prediction.predict import Predictor, predict
+from modiff.prediction.settings import Settings
 
 SHAPE = (5, 24, 32)
 LPS = np.array([[-0.5, 0, 0, 10], [0, -0.75, 0, 20], [0, 0, 3, -30], [0, 0, 0, 1.0]])

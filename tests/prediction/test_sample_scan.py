@@ -1,4 +1,4 @@
-"""`modiff sample` on scans: results lie where the scan lies, for whoever opens them, and name nobody."""
+"""`modiff sample` on scans: results lie where the scan lies, in every viewer, and name nobody."""
 
 from __future__ import annotations
 

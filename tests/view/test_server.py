@@ -24,7 +24,7 @@ from visits import Visit, known_predictor, viewer_of
 
 from modiff import cli
 from modiff.data.store import Store
-from modiff.errors import DataError
+from modiff.errors import DataError, ModiffError
 from modiff.io import write_png
 from modiff.prediction.predict import Predictor
 
@@ -435,6 +435,35 @@ class TestOtherInputs:
             else:
                 json.dumps(viewer.describe(), allow_nan=False)  # what a change does not touch is shown
         assert refused > len(changes) // 2
+
+
+def test_one_series_of_several_is_shown(tmp_path):
+    from modiff.view.scene import open_scene
+
+    for place, count in (("one", 3), ("two", 2)):
+        write_series(tmp_path / place, np.full((count, 40, 50), count, np.int16))
+    with pytest.raises(DataError, match="--series takes one"):
+        open_scene([str(tmp_path)])
+    depths = [open_scene([str(tmp_path)], series=number).scan.shape[0] for number in ("1", "2")]
+    assert sorted(depths) == [2, 3]
+
+
+@pytest.mark.parametrize("wrong", [{"n": 0}, {"steps": 0}, {"intensity": "bogus"}, {"spacing": (1.0, 1.0)}])
+def test_settings_that_no_click_can_have_are_refused_at_the_start(wrong, nifti, tmp_path):
+    with pytest.raises(ModiffError, match=next(iter(wrong))):
+        viewer_of(nifti, save=tmp_path, **wrong)
+
+
+def test_what_cannot_be_drawn_is_said_by_a_click_alone(nifti, tmp_path, monkeypatch):
+    viewer = viewer_of(nifti, save=tmp_path)
+
+    def refuse(asked: Any) -> None:
+        raise DataError("cannot be drawn")
+
+    monkeypatch.setattr(viewer, "predict", refuse)
+    viewer.warm()
+    with pytest.raises(DataError, match="cannot be drawn"):
+        viewer.click(None)
 
 
 def test_without_the_extra_a_line_says_what_to_install(monkeypatch, nifti, capsys):

@@ -37,7 +37,7 @@ def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
     check_file_output(output / "cohort.csv")
 
     from modiff.prediction.cohort.run import Cohort
-    from modiff.prediction.predict import Settings
+    from modiff.prediction.settings import Settings
 
     settings = Settings(at=None, **given, **asked(args, SampleConfig))
     maker = maker_of(args)
@@ -48,14 +48,14 @@ def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
     cohort.begin()
     helpers = 0 if args.helper_of else min(args.workers, total) - 1
     with _helpers(helpers, args) as wait, progress_bar("sampling", "lesions", quiet=args.quiet) as show:
-        start, goes_on = _start(args)
+        start, proceed = _start(args)
         left = {lesion.name for scan in cohort.left(failed=True).scans for lesion in scan.lesions}
         done, todo = 0, len(left)  # what others draw meanwhile is not counted
-        for name, worked in cohort.draw(start=start, goes_on=goes_on):
+        for name, worked in cohort.draw(start=start, proceed=proceed):
             done, todo = done + worked, todo - (name in left and not worked)
             show(done, max(done, todo))
         wait()
-        for _ in cohort.left().draw(goes_on=goes_on):  # what a process had that was killed
+        for _ in cohort.left().draw(proceed=proceed):  # what a process had that was killed
             pass
     if args.helper_of:
         return 0
@@ -136,6 +136,6 @@ def _say(found: Sequence[Entry], output: Path, *, quiet: bool) -> int:
     done, left = (sum(entry.status == status for entry in found) for status in ("done", "unfinished"))
     words = [f"{done} of {counted(len(found), 'lesion')} done"]
     words += [f"{len(failed)} failed"] if failed else []
-    words += [f"{left} unfinished: other processes have them, or the same command goes on"] if left else []
+    words += [f"{left} unfinished: other processes have them, or the same command resumes"] if left else []
     console.print(f"{', '.join(words)}. Written to {output}: cohort.csv, cohort.html", soft_wrap=True)
     return 1 if failed else 0

@@ -68,8 +68,9 @@ def _sample(
     files = [named_file(text) for text in args.image]
     scan = read_scan(files, limits=limits_of(args), series=args.series)
 
-    from modiff.prediction.predict import Settings, called
+    from modiff.prediction.predict import called
     from modiff.prediction.scan import sample_scan
+    from modiff.prediction.settings import Settings
 
     settings, early = Settings(**given, **asked(args, SampleConfig)), list[str]()
 
@@ -104,12 +105,10 @@ def _show(summary: Summary, output: Path | None, drawn: str, *, given_marks: boo
     if summary.unseen is not None:
         table.add_row(percent(summary.unseen[0]), summary.unseen[1], "0")
     console.print(table)
-    counted_in = "samples" if summary.candidates is None else "candidates"
-    source = f"fraction of {counted_in}"
-    if summary.presence_from == "model":
-        source = f"model's own; {percent(summary.marking)} of {counted_in} do"
     if not given_marks:
-        console.print(f"Probability that a rater marks anything: {percent(summary.presence)} ({source})")
+        console.print(
+            f"Probability that a rater marks anything: {percent(summary.presence)} ({summary.presence_source})"
+        )
     if summary.agreement is not None:
         console.print(f"Agreement of two samples (mean IoU): {summary.agreement:.2f}")
     what = "Area" if summary.voxel_mm3 is None else "Volume"

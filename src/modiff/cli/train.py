@@ -16,6 +16,7 @@ from modiff.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from modiff.methods.start import Tensors
+    from modiff.training.auto import Facts
 
 
 # Settings that no weight's shape depends on: what of an image a network looks at.
@@ -66,18 +67,16 @@ def _fitted(chosen: argparse.Namespace, given: argparse.Namespace) -> tuple[dict
 
     A run that was begun keeps the settings that were chosen then.
     """
-    from modiff.methods.run_folder import CHECKPOINT, CONFIG
-    from modiff.training.auto import choose, measure, settings
+    from modiff.training.auto import choose, settings
 
-    begun = Path(chosen.output or "", CONFIG)
-    if chosen.output and begun.with_name(CHECKPOINT).exists() and read_yaml(begun).get("preset") == AUTO:
+    begun = _begun(chosen)
+    if begun is not None and read_yaml(begun).get("preset") == AUTO:
         return {"fitted": {}} | ({} if chosen.config else {"file": begun}), [("", f"{AUTO}: as chosen before, {begun}")]
     if chosen.data is None:  # only the help can do without
         return {"fitted": {}}, []
-    fold = int(chosen.fold) if (chosen.fold or "").isdigit() else None
     budget, batch = (getattr(given, f"training.{name}", None) for name in ("budget", "batch_size"))
     images = None if budget is None else parse_budget(str(budget))[1]
-    choices = choose(measure(chosen.data, fold=fold), images=images, batch=None if batch is None else int(batch))
+    choices = choose(_measured(chosen), images=images, batch=None if batch is None else int(batch))
     return {"fitted": settings(choices)}, [(one.name, f"{AUTO}: {one}") for one in choices]
 
 
@@ -85,21 +84,35 @@ def _as_start(chosen: argparse.Namespace) -> tuple[dict[str, Any], list[tuple[st
     """What --init alone adds to `build_config`: the start's own network; how it is trained, and what of an image it
     looks at, as preset `auto` chooses for the data. And setting and line of each choice.
     """
-    from modiff.methods.run_folder import CHECKPOINT, CONFIG, model_folder, read_config
-    from modiff.training.auto import choose, measure, settings
+    from modiff.methods.run_folder import CONFIG, model_folder, read_config
+    from modiff.training.auto import choose, settings
 
-    begun = Path(chosen.output or "", CONFIG)
-    if chosen.output and begun.with_name(CHECKPOINT).exists():
+    begun = _begun(chosen)
+    if begun is not None:
         return {"file": begun}, [("", f"settings as chosen before, {begun}")]
     start = read_config(model_folder(chosen.init) / CONFIG)
     layers: dict[str, Any] = {"method": start.method, "preset": None}
     own = {"model": to_dict(start)["model"], "training": read_preset(AUTO)["training"]}
     if chosen.data is None:  # only the help can do without
         return layers | {"fitted": own}, []
-    fold = int(chosen.fold) if (chosen.fold or "").isdigit() else None
     looks = _LOOKS if start.method == "modiff" else ()
-    choices = [one for one in choose(measure(chosen.data, fold=fold)) if one.name.startswith(("training.", *looks))]
+    choices = [one for one in choose(_measured(chosen)) if one.name.startswith(("training.", *looks))]
     return layers | {"fitted": merged(own, settings(choices))}, [(one.name, f"{AUTO}: {one}") for one in choices]
+
+
+def _begun(chosen: argparse.Namespace) -> Path | None:
+    """The configuration of the run folder, where a run was begun in it."""
+    from modiff.methods.run_folder import CHECKPOINT, CONFIG
+
+    folder = Path(chosen.output or "")
+    return folder / CONFIG if chosen.output and (folder / CHECKPOINT).exists() else None
+
+
+def _measured(chosen: argparse.Namespace) -> Facts:
+    """What preset `auto` knows of the store, without the fold that is held out."""
+    from modiff.training.auto import measure
+
+    return measure(chosen.data, fold=int(chosen.fold) if (chosen.fold or "").isdecimal() else None)
 
 
 def parser(prog: str) -> argparse.ArgumentParser:

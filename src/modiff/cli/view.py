@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from modiff.cli.options import asked, parser_of
 from modiff.cli.sample import numbers
-from modiff.cli.sampling import maker_with
+from modiff.cli.sampling import limits_of, maker_with
 from modiff.config.evaluation import SampleConfig
 from modiff.errors import ConfigError
 
@@ -30,13 +30,12 @@ def run(args: argparse.Namespace) -> int:
     if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
         raise ConfigError("not installed", field=", ".join(missing), hint="pip install 'modiff[view]'")
 
-    from modiff.io.files import Limits
     from modiff.view.scene import open_scene
 
-    limits = Limits.asked(args.max_bytes, skip_broken=args.skip_broken)
-    scene = open_scene(args.image, case=args.case, scan=args.scan, limits=limits)
+    scene = open_scene(args.image, case=args.case, scan=args.scan, series=args.series, limits=limits_of(args))
 
-    from modiff.prediction.predict import Predictor, Settings
+    from modiff.prediction.predict import Predictor
+    from modiff.prediction.settings import Settings
     from modiff.view.server import serve
     from modiff.view.viewer import Viewer
 

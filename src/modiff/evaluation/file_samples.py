@@ -18,7 +18,7 @@ from modiff.evaluation.predictions import MapSource, RawMaps, check_place
 from modiff.evaluation.scoring import EvaluationSettings
 from modiff.evaluation.source import LEAST_MARKS, Drawn, Sampled, sets_of, short_of, subset, unequal
 from modiff.evaluation.truth import StoreTruth, Truth, Values
-from modiff.io.image import SUFFIXES
+from modiff.io.image import without_suffix
 from modiff.io.results import SampleFolder
 from modiff.io.text import one_spelling
 from modiff.io.volume import Volume, change_of_axes, permuted, plane_of, sides
@@ -217,7 +217,7 @@ def _ends(sampled: SampleFolder) -> Iterator[str]:
     paths: list[PurePath] = [sampled.path.resolve()]
     if sampled.scan:
         scan = PurePath(sampled.scan.replace("\\", "/"))
-        stem = next((scan.name[: -len(end)] for end in SUFFIXES if scan.name.lower().endswith(end)), scan.name)
+        stem = without_suffix(scan.name)
         paths += [scan.with_name(stem), scan.parent] if stem else []
     for path in paths:
         names = [one_spelling(name) for name in path.parts]

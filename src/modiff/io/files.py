@@ -90,6 +90,14 @@ def told(path: str | Path, what: str) -> Iterator[None]:
         raise DataError(f"{what} ({reason_of(error)})", path=path) from error
 
 
+def begins_with(path: Path, mark: bytes) -> bool:
+    """Whether a path is a file that begins with these bytes; DataError where it cannot be read."""
+    if not path.is_file():
+        return False
+    with told(path, "cannot be read"), path.open("rb") as file:
+        return file.read(len(mark)) == mark
+
+
 _NUMBER = re.compile(r"errno = (\d+)")
 
 

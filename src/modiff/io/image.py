@@ -46,6 +46,11 @@ _OTHERS = {  # how files begin that are often taken for images
 }
 
 
+def without_suffix(name: str) -> str:
+    """A file's name without what image files end in (`SUFFIXES`)."""
+    return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), name)
+
+
 def read_image(
     path: str | Path, *, limits: Limits = LIMITS, mask: bool = False, jpeg: bool = False, series: str | None = None
 ) -> Volume:

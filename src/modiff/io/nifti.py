@@ -27,10 +27,8 @@ _SPACING_MM = (1e-4, 1e3)  # from microscopy to scouts: beyond it the header is 
 _OFFSET_MAX = 1 << 24  # where voxels may begin: extensions of 16 MiB before them are beyond reason
 _TRAILING_MAX = 1 << 16  # bytes after the last voxel that are let pass: some writers pad
 _GZIP, _FEED = 31, 1 << 14  # zlib's number for the format; compressed bytes at a time
-_MEMBERS, _MEMBER_BYTES = (
-    1000,
-    1 << 14,
-)  # members of a gzip file, and one more per so many bytes: BGZF has 64 KiB in each
+# Members of a gzip file, and one more per so many bytes: BGZF has 64 KiB in each.
+_MEMBERS, _MEMBER_BYTES = 1000, 1 << 14
 _GZIP_LEVEL = 4  # masks and maps are mostly zeros
 _CLEARED = (  # what of a header speaks of its voxels' values or of the person, not of where they lie
     *("db_name", "aux_file", "descrip", "data_type", "intent_name", "intent_code", "intent_p1", "intent_p2"),

@@ -19,6 +19,7 @@ from modiff.plain import MAX_JSON, parse_json, read_text
 if TYPE_CHECKING:
     import pandas as pd
 
+OTHER_COLUMNS = "other columns"  # the message of `read_table` about a table that is whole, but another one
 _SEPARATORS = ",;\t"
 _MOST_CELLS = 1 << 21  # of a table; an evaluation of all of LIDC has a million
 _SAYS_UTF8 = 0x800  # flag of a file in a zip archive
@@ -118,7 +119,7 @@ def read_table(
         heads, broken = heads or own, broken or error
     if broken is not None and not heads:
         raise broken
-    raise DataError("other columns", path=path, found=", ".join(heads) or "an empty file", expected=expected)
+    raise DataError(OTHER_COLUMNS, path=path, found=", ".join(heads) or "an empty file", expected=expected)
 
 
 def _rows(path: str | Path, lines: list[tuple[str, list[str]]], wanted: set[str]) -> list[tuple[str, dict[str, str]]]:

@@ -136,9 +136,7 @@ def freeze(model: nn.Module, names: Sequence[str]) -> None:
 def check_start(folder: Path, about: Mapping[str, Any] | None) -> None:
     """CheckpointError where a run was begun from other weights, or with other parts frozen, than is asked for now."""
     path = folder / START
-    before = read_json(path) if path.exists() else {}
-    before.pop("checksum", None)
-    now = about or {}
+    before, now = read_json(path) if path.exists() else {}, about or {}
     changed = [name for name in ("fingerprint", "freeze") if (before.get(name) or None) != (now.get(name) or None)]
     if changed:
         found = "; ".join(f"{name}: {before.get(name)} → {now.get(name)}" for name in changed)

@@ -10,7 +10,7 @@ is defined, take tensors of a batch. All raise MetricError, which says what does
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def _masks(values: Tensor, field: str, letter: str, *, maps: bool = False) -> Te
     raise MetricError("are not masks", field=field, found=f"values {found}", expected=expected, hint=hint)
 
 
-def _of(function: Callable[..., Any], masks: Array, samples: Array | None, *, maps: bool = False, **more: Any) -> Any:
+def _of(function: Callable[..., Any], masks: Array, samples: Array | None, *, maps: bool = False, **more: Any) -> Value:
     """`function` of both sets, as float of one image and as (B,) of several."""
     given = ({} if samples is None else {"samples": _tensor(samples, "samples")}) | {"masks": _tensor(masks, "masks")}
     single, sets = given["masks"].ndim < 5, {}
@@ -86,10 +86,11 @@ def _of(function: Callable[..., Any], masks: Array, samples: Array | None, *, ma
         raise MetricError("do not fit one another", found=found, expected="equal but for their numbers, N and R")
     for name in ("read", "weights"):
         if more.get(name) is not None:
-            given_too = _tensor(more[name], name)
-            more[name] = given_too[None] if given_too.ndim == 1 and single else given_too
+            one = _tensor(more[name], name)
+            more[name] = one[None] if one.ndim == 1 and single else one
     found = function(*(sets[name] for name in ("samples", "masks") if name in sets), **more)
-    return _out(found, single)
+    value: Value = _out(found, single)
+    return value
 
 
 def _out(found: Any, single: bool) -> Any:
@@ -108,7 +109,7 @@ def ged(
     estimator: Estimator = "v",
 ) -> Value:
     """Generalised energy distance; lower is better, and a perfect model does not score 0 (`iid_reference`)."""
-    return _value(_of(F.ged, masks, samples, read=read, weights=weights, estimator=estimator))
+    return _of(F.ged, masks, samples, read=read, weights=weights, estimator=estimator)
 
 
 def hm_iou(
@@ -120,12 +121,12 @@ def hm_iou(
     matching: Matching = "optimal",
 ) -> Value:
     """IoU of samples and raters matched one to one; higher is better."""
-    return _value(_of(F.hm_iou, masks, samples, read=read, weights=weights, matching=matching))
+    return _of(F.hm_iou, masks, samples, read=read, weights=weights, matching=matching)
 
 
 def dmax(samples: Array, masks: Array, *, read: Array | None = None) -> Value:
     """Mean over raters of their best Dice over the samples; higher is better."""
-    return _value(_of(F.dmax, masks, samples, read=read))
+    return _of(F.dmax, masks, samples, read=read)
 
 
 def best_dice(samples: Array, masks: Array, *, read: Array | None = None) -> np.ndarray:
@@ -135,72 +136,67 @@ def best_dice(samples: Array, masks: Array, *, read: Array | None = None) -> np.
 
 def collective_insight(samples: Array, masks: Array, *, read: Array | None = None) -> F.CollectiveInsight:
     """Collective Insight (CI) and its three parts; higher is better."""
-    found: F.CollectiveInsight = _of(F.collective_insight, masks, samples, read=read)
-    return found
+    return cast(F.CollectiveInsight, _of(F.collective_insight, masks, samples, read=read))
 
 
 def ncc(samples: Array, masks: Array, *, read: Array | None = None, kind: NccKind = "pixel") -> Value:
-    """Cross-correlation of the samples' variance with the raters'; higher is better. Samples may be probabilities."""
-    return _value(_of(F.ncc, masks, samples, maps=True, read=read, kind=kind))
+    """Correlation of the samples' cross-entropy maps with the raters' (PHiSeg); higher is better. Samples may be
+    probabilities."""
+    return _of(F.ncc, masks, samples, maps=True, read=read, kind=kind)
 
 
 def brier(samples: Array, masks: Array, *, read: Array | None = None, weights: Array | None = None) -> Value:
     """Brier score of the mean map against the raters' mean; lower is better. Samples may be probabilities."""
-    return _value(_of(F.brier, masks, samples, maps=True, read=read, weights=weights))
+    return _of(F.brier, masks, samples, maps=True, read=read, weights=weights)
 
 
 def soft_dice(samples: Array, masks: Array, *, read: Array | None = None, weights: Array | None = None) -> Value:
     """Soft Dice of the mean map against the raters' mean (QUBIQ); higher is better. Samples may be probabilities."""
-    return _value(_of(F.soft_dice, masks, samples, maps=True, read=read, weights=weights))
+    return _of(F.soft_dice, masks, samples, maps=True, read=read, weights=weights)
 
 
 def expected_calibration_error(
     samples: Array, masks: Array, *, read: Array | None = None, weights: Array | None = None
 ) -> Value:
     """Calibration of the mean map's pixels; lower is better. Samples may be probabilities."""
-    return _value(_of(F.expected_calibration_error, masks, samples, maps=True, read=read, weights=weights))
+    return _of(F.expected_calibration_error, masks, samples, maps=True, read=read, weights=weights)
 
 
 def uncertainty_ncc(samples: Array, masks: Array, *, read: Array | None = None, weights: Array | None = None) -> Value:
     """Correlation of the samples' uncertainty with the raters'; higher is better. Samples may be probabilities."""
-    return _value(_of(F.uncertainty_ncc, masks, samples, maps=True, read=read, weights=weights))
+    return _of(F.uncertainty_ncc, masks, samples, maps=True, read=read, weights=weights)
 
 
 def uncertainty_auroc(
     samples: Array, masks: Array, *, read: Array | None = None, weights: Array | None = None
 ) -> Value:
     """AUROC of the samples' uncertainty for disputed pixels; higher is better. Samples may be probabilities."""
-    return _value(_of(F.uncertainty_auroc, masks, samples, maps=True, read=read, weights=weights))
+    return _of(F.uncertainty_auroc, masks, samples, maps=True, read=read, weights=weights)
 
 
 def hd95(samples: Array, masks: Array, *, read: Array | None = None, spacing: Sequence[float] | None = None) -> Value:
     """95 % Hausdorff distance of the two majorities' boundaries, in pixels or mm; lower is better."""
-    return _value(_of(F.hd95, masks, samples, read=read, spacing=spacing))
+    return _of(F.hd95, masks, samples, read=read, spacing=spacing)
 
 
 def average_surface_distance(
     samples: Array, masks: Array, *, read: Array | None = None, spacing: Sequence[float] | None = None
 ) -> Value:
     """Average symmetric distance of the two majorities' boundaries, in pixels or mm; lower is better."""
-    return _value(_of(F.average_surface_distance, masks, samples, read=read, spacing=spacing))
+    return _of(F.average_surface_distance, masks, samples, read=read, spacing=spacing)
 
 
 def rater_diversity(masks: Array, *, read: Array | None = None, estimator: Estimator = "v") -> Value:
     """Mean distance (1 − IoU) between two raters."""
-    return _value(_of(F.rater_diversity, masks, None, read=read, estimator=estimator))
+    return _of(F.rater_diversity, masks, None, read=read, estimator=estimator)
 
 
 def iid_reference(masks: Array, n: int, *, read: Array | None = None, estimator: Estimator = "v") -> Value:
     """GED that n fresh raters of the image would score on average: what a perfect model scores."""
-    return _value(_of(F.iid_reference, masks, None, n=n, read=read, estimator=estimator))
+    return _of(F.iid_reference, masks, None, n=n, read=read, estimator=estimator)
 
 
 def majority_vote(masks: Array, *, read: Array | None = None) -> np.ndarray:
     """Pixels that more than half of the raters marked: (H,W), (K,H,W) or (B,K,H,W) bool as the masks are."""
-    found: np.ndarray = _of(F.majority_vote, masks, None, read=read)
+    found = np.asarray(_of(F.majority_vote, masks, None, read=read))
     return found[0] if _tensor(masks, "masks").ndim == 3 else found
-
-
-def _value(found: Any) -> Value:
-    value: Value = found
-    return value

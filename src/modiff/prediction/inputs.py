@@ -10,11 +10,12 @@ from pathlib import Path
 from modiff.data.importers.sources import as_folder
 from modiff.errors import DataError
 from modiff.io.dicom.header import is_dicom
-from modiff.io.files import LIMITS, Limits, told
+from modiff.io.files import LIMITS, Limits, begins_with
 from modiff.io.image import read_channels
 from modiff.io.text import is_litter
 from modiff.io.volume import Volume
 
+_ZIP = b"PK\3\4"
 Named = tuple[str | None, Path]  # a channel's name where it is given, and its file
 
 
@@ -27,7 +28,7 @@ def read_scan(files: Sequence[Named], *, limits: Limits = LIMITS, series: str | 
     with ExitStack() as opened:
         paths: list[Path] = []
         for _, path in files:
-            if is_zip(path):
+            if begins_with(path, _ZIP):
                 asked = None if limits.max_bytes == LIMITS.max_bytes else limits.max_bytes
                 root = opened.enter_context(as_folder(path, asked)).path
                 paths.append(_only_file(root, path))
@@ -35,14 +36,6 @@ def read_scan(files: Sequence[Named], *, limits: Limits = LIMITS, series: str | 
                 paths.append(path)
         scan = read_channels(paths, limits=limits, series=series)
     return scan if paths[0] == files[0][1] else replace(scan, path=files[0][1])
-
-
-def is_zip(path: Path) -> bool:
-    """Whether a file begins as a zip archive does."""
-    if not path.is_file():
-        return False
-    with told(path, "cannot be read"), path.open("rb") as file:
-        return file.read(4) == b"PK\3\4"
 
 
 def _only_file(root: Path, archive: Path) -> Path:

@@ -30,12 +30,9 @@ from modiff.config.evaluation import (
     OVERLAP,
     REPRESENTATIVE,
     SAMPLES,
-    SELECTIONS,
     STRATIFIED,
-    SampleConfig,
     Selection,
 )
-from modiff.config.fields import check
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError, counted
 from modiff.io.files import located
@@ -44,6 +41,7 @@ from modiff.methods.base import Segmenter
 from modiff.methods.marking import MOST_DRAWN, draw_marking
 from modiff.metrics.representative import representative
 from modiff.prediction.frame import View, differences, frame_of, view_of
+from modiff.prediction.settings import Settings, check_settings
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.values import Values, read_array
 from modiff.prediction.windows import Box, Job, Plan, merge
@@ -407,32 +405,6 @@ def _counted(model: Segmenter, progress: Progress | None, done: int, total: int)
         model.on_drawn = None
 
 
-def check_settings(
-    model: Segmenter, n: int, steps: int | None, raters: RaterChoice, select: str, candidates: int | None
-) -> None:
-    """Raises ConfigError for settings of `Predictor.sample` that are out of range or that the method does not have."""
-    named = () if isinstance(raters, str) else raters
-    counts = [("n", n, 1), ("steps", 1 if steps is None else steps, 1), *(("raters", rater, 0) for rater in named)]
-    counts += [] if candidates is None else [("candidates", candidates, n)]
-    for field, value, least in counts:
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            expected = f"a whole number ≥ {least}"
-            raise ConfigError("is out of range", field=field, found=repr(value), expected=expected)
-    if isinstance(raters, str):
-        if raters not in ("single", "marking", "all"):
-            expected = "single, marking, all or a list"
-            raise ConfigError("no such choice", field="raters", found=repr(raters), expected=expected)
-    elif not raters or len(set(raters)) != len(raters) or max(raters) >= model.raters:
-        expected = f"of 0 to {model.raters - 1}, once each"
-        raise ConfigError("no such subset", field="raters", found=list(raters), expected=expected)
-    if select not in SELECTIONS:
-        raise ConfigError("no such selection", field="select", found=repr(select), expected=", ".join(SELECTIONS))
-    if candidates is not None and select != REPRESENTATIVE:
-        raise ConfigError("are of representative sets", field="candidates", found=candidates, expected="none")
-    own: RaterChoice = "single" if isinstance(raters, str) and raters == "marking" else raters
-    model.check_request(steps=steps, raters=own, stratified=select == STRATIFIED)
-
-
 def content_hash(image: np.ndarray) -> str:
     """SHA-256 of an image's type, shape and values (slices as channels): the same whatever file it came from."""
     array = np.ascontiguousarray(image.reshape(-1, *image.shape[-2:]))
@@ -440,29 +412,6 @@ def content_hash(image: np.ndarray) -> str:
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Settings(SampleConfig):
-    """What is asked for: where to look and how to make the values (`Predictor.set_image`), what to draw
-    (`Predictor.sample`) and how to count it (`summarise`).
-
-    roi: `X0:X1,Y0:Y1[,Z0:Z1]`. spacing: (row, column) mm of an image's pixels; a scan brings its own.
-    """
-
-    raters: RaterChoice = "single"
-    at: tuple[int, ...] | None = None
-    spacing: tuple[float, ...] | None = None
-
-    def check_for(self, model: Segmenter) -> None:
-        """Raises ConfigError for what is out of range, needed after drawing or before, and what is not the method's."""
-        check_settings(model, self.n, self.steps, self.raters, self.select, self.candidates)
-        check(SampleConfig(threshold=self.threshold, distinct=self.distinct), "--")
-
-    def drawing(self) -> dict[str, Any]:
-        """How samples are drawn, as plain data."""
-        raters = self.raters if isinstance(self.raters, str) else ",".join(map(str, self.raters))
-        return {"seed": self.seed, "steps": self.steps, "raters": raters, "select": self.select}
 
 
 @dataclass(frozen=True)
@@ -499,6 +448,10 @@ class Prediction:
         elif asked.select == STRATIFIED:
             text += " of stratified presence"
         return text + (", given that a rater marks" if asked.raters == "marking" else "")
+
+    def title(self, model: str) -> str:
+        """A line above its figures. model: as the user calls it."""
+        return f"{Path(called(self.scan)).name}   model {model}, {self.drawn}, seed {self.settings.seed}"
 
     @property
     def key_slice(self) -> int:
@@ -559,9 +512,7 @@ def predict(
     hashed again. Raises DataError that names the file, ConfigError.
     """
     asked = settings
-    if not scan.is_picture and asked.spacing is not None:
-        raise ConfigError("the scan brings its own", field="--spacing", found=",".join(map(str, asked.spacing)))
-    asked.check_for(predictor.model)
+    asked.check_for(predictor.model, scan)
     with located(called(scan)), warnings.catch_warnings(action="ignore", category=PredictionWarning):
         roi = None if asked.roi is None else Box.parse(asked.roi, scan.shape)
         where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity", "resample_to_model")}

@@ -12,7 +12,8 @@ from modiff.io.volume import Volume
 from modiff.plain import finite
 from modiff.prediction.channels import arranged
 from modiff.prediction.inputs import Named
-from modiff.prediction.predict import Prediction, Predictor, Progress, Settings, called, predict
+from modiff.prediction.predict import Prediction, Predictor, Progress, predict
+from modiff.prediction.settings import Settings
 from modiff.prediction.write import describe_source, public_command, segmentation_notes, write_results
 
 
@@ -75,5 +76,5 @@ def sample_scan(
         return prediction, content | prediction.to_dict()
     if also is not None:
         content |= also(prediction, folder)
-    title = f"{Path(called(scan)).name}   model {maker.model}, {prediction.drawn}, seed {settings.seed}"
-    return prediction, write_results(folder, prediction, about=content, title=title, full_header=maker.full_header)
+    how: dict[str, Any] = {"title": prediction.title(maker.model), "full_header": maker.full_header}
+    return prediction, write_results(folder, prediction, about=content, **how)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of areas and volumes
 _UNITS = {"area_px": "px", "area_mm2": "mm²", "volume_mm3": "mm³"}  # what sizes are called in JSON, and in words
-_LITTLE = 1000  # mm³: from here on volumes are said in ml
+ML = 1000  # mm³: from here on volumes are said in ml
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,13 @@ class Summary:
         return float(self.weights[self.areas.any(1)].sum())
 
     @property
+    def presence_source(self) -> str:
+        """Where `presence` comes from, in words."""
+        counted = "samples" if self.candidates is None else "candidates"
+        own = f"model's own; {percent(self.marking)} of {counted} do"
+        return own if self.presence_from == "model" else f"fraction of {counted}"
+
+    @property
     def unseen(self) -> tuple[float, str] | None:
         """The probability of what no sample shows, and what that is: the model's presence knows of it."""
         rest = 1 - sum(hypothesis.probability for hypothesis in self.hypotheses)
@@ -143,9 +150,9 @@ class Summary:
         name, factor = next((name, factor) for name, factor in reversed(self._scales.items()) if factor is not None)
         unit, size = _UNITS[name], float(factor)
         largest = max(max(hypothesis.sizes) for hypothesis in self.hypotheses)
-        if unit == "mm³" and largest * size >= _LITTLE:
-            unit, size = "ml", size / 1000
-        low, _, middle, _, high = (f"{x:.0f}" if x >= 10 else f"{x:.2g}" for x in quantiles * size)
+        if unit == "mm³" and largest * size >= ML:
+            unit, size = "ml", size / ML
+        low, _, middle, _, high = map(size_number, quantiles * size)
         return f"{middle} {unit}" if low == high else f"{middle} ({low}–{high}) {unit}"
 
     def key_slice(self) -> int:
@@ -281,6 +288,11 @@ def percent(probability: float) -> str:
     if 0 < probability < 0.01:
         return "< 1 %"
     return "> 99 %" if 0.99 < probability < 1 - 1e-9 else f"{100 * probability:.0f} %"
+
+
+def size_number(size: float) -> str:
+    """A size as it is shown: a whole number from 10 on, two digits below."""
+    return f"{size:.0f}" if size >= 10 else f"{size:.2g}"
 
 
 def summarise(

@@ -223,20 +223,23 @@ def _write_objects(folder: Path, prediction: Prediction, model: Mapping[str, Any
 
 def key_figure(prediction: Prediction, *, title: str = "") -> bytes:
     """PNG: the image, or the slice of a scan on which the samples mark most, as `overlay` shows it."""
-    plan, z, summary = prediction.plan, 0, prediction.summary
+    plan, (z, summary) = prediction.plan, _key(prediction)
     if not plan.image:
-        z = prediction.key_slice
-        summary = prediction.slice_summary(z)
         title = f"{title}   slice {z} of 0 to {plan.box.shape[0] - 1}".strip()
     return encoded(overlay(prediction.values.cut(z, plan.shown), summary, plan.shown, title=title))
 
 
+def _key(prediction: Prediction) -> tuple[int, Summary]:
+    """An image's only slice, or the slice of a scan on which the samples mark most, with its summary."""
+    if prediction.plan.image:
+        return 0, prediction.summary
+    z = prediction.key_slice
+    return z, prediction.slice_summary(z)
+
+
 def thumbnail(prediction: Prediction) -> bytes:
     """PNG: the close-up of `key_figure` with the outlines of all samples."""
-    plan, z, summary = prediction.plan, 0, prediction.summary
-    if not plan.image:
-        z = prediction.key_slice
-        summary = prediction.slice_summary(z)
+    plan, (z, summary) = prediction.plan, _key(prediction)
     covered = plan.shown.covered
     marked = np.asarray(summary.masks[summary.weights > 0].any((0, 1)))[covered]
     image = prediction.values.cut(z, plan.shown)[(slice(None), *plan.shown.inside)]

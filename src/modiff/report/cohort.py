@@ -12,7 +12,7 @@ from modiff.io.text import csv_text
 from modiff.prediction.cohort.run import FAILURES, THUMBNAIL
 from modiff.prediction.cohort.scans import Scan
 from modiff.prediction.cohort.table import DONE, FAILED, UNFINISHED, Entry, Sizes, entries, frame_of
-from modiff.prediction.summary import percent
+from modiff.prediction.summary import ML, percent, size_number
 from modiff.viz.html import render
 
 TABLE, PAGE = "cohort.csv", "cohort.html"
@@ -70,12 +70,11 @@ def _thumbnail(output: Path, entry: Entry) -> bytes | None:
 def sizes_text(sizes: Sizes) -> tuple[str, str, str, str]:
     """The class; its median (5 %–95 %) where marked; what all samples mark, and any of them, with the unit."""
     unit, factor = sizes.unit, 1.0
-    if unit == "mm³" and sizes.any_sample >= 1000:
-        unit, factor = "ml", 1e-3
+    if unit == "mm³" and sizes.any_sample >= ML:
+        unit, factor = "ml", 1 / ML
 
     def shown(value: float | None) -> str:
-        value = None if value is None else value * factor
-        return "–" if value is None else f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.2g}"
+        return "–" if value is None else size_number(value * factor)
 
     spread = (
         "nothing" if sizes.median is None else f"{shown(sizes.median)} ({shown(sizes.low)}–{shown(sizes.high)}) {unit}"

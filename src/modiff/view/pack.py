@@ -66,14 +66,10 @@ def packed_summary(summary: Summary, box: Box) -> dict[str, Any]:
     few = summary.masks.size <= _MOST_SAMPLES
     most = math.log2(len(summary.classes) + 1)
     entropy = (np.clip(summary.entropy / most, 0, 1) * 255).round().astype(np.uint8)
-    counted = "samples" if summary.candidates is None else "candidates"
-    source = f"fraction of {counted}"
-    if summary.presence_from == "model":
-        source = f"the model's own; {percent(summary.marking)} of {counted} do"
     what = "Area" if image else "Volume"
     return {
         "presence": percent(summary.presence),
-        "presence_from": source,
+        "presence_from": summary.presence_source,
         "agreement": None if summary.agreement is None else f"{summary.agreement:.2f}",
         "sizes": [
             f"{what} of {name} where marked: {summary.sizes_text(sizes)}"

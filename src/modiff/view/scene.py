@@ -16,8 +16,8 @@ from modiff.data.masks import Labels
 from modiff.data.store import SIGNATURE, Store
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
-from modiff.io.files import LIMITS, Limits, plain, told
-from modiff.io.image import SUFFIXES, named_file, read_channels, read_image
+from modiff.io.files import LIMITS, Limits, begins_with, plain
+from modiff.io.image import SUFFIXES, named_file, read_channels, read_image, without_suffix
 from modiff.io.output import MANIFEST
 from modiff.io.results import SampleFolder, endings, sample_folder, sample_names
 from modiff.io.text import read_json_text
@@ -71,22 +71,28 @@ class Scene:
 
 
 def open_scene(
-    texts: Sequence[str], *, case: str | None = None, scan: Sequence[str] | None = None, limits: Limits = LIMITS
+    texts: Sequence[str],
+    *,
+    case: str | None = None,
+    scan: Sequence[str] | None = None,
+    series: str | None = None,
+    limits: Limits = LIMITS,
 ) -> Scene:
     """What the arguments of `modiff view` name. case: of a store, by default its first; else what masks are saved as.
-    scan: of a folder of results that does not say where its scan lies. Raises DataError."""
+    scan: of a folder of results that does not say where its scan lies. series: which DICOM series of a folder is meant
+    (`read_dicom_series`). Raises DataError."""
     files = tuple(named_file(text) for text in texts)
     path = files[0][1]
-    if len(files) == 1 and path.is_file() and _starts(path, SIGNATURE):
+    if len(files) == 1 and begins_with(path, SIGNATURE):
         return _of_store(path, case)
     if case is not None:
         check_case(case)
     results = sample_folder(path) if len(files) == 1 and path.is_dir() else None
     if results is not None:
-        return _of_results(results, scan, case, limits)
+        return _of_results(results, scan, case, series, limits)
     if scan is not None:
         raise DataError("is not a folder that `modiff sample` wrote", path=path, field="--scan", found=scan[0])
-    volume = read_channels([path for _, path in files], limits=limits)
+    volume = read_channels([path for _, path in files], limits=limits, series=series)
     name, folder = _name(volume, path), path.absolute().parent
     if _stem(path).partition("-")[0] == "image" and folder.name:  # the layout that `import folder` reads
         return Scene(volume, files, case or (name if volume.format == "DICOM" else folder.name), {}, folder)
@@ -113,11 +119,6 @@ def raters_beside(folder: Path, scan: Volume, classes: Sequence[str]) -> dict[st
     return found
 
 
-def _starts(path: Path, signature: bytes) -> bool:
-    with told(path, "cannot be read"), path.open("rb") as file:
-        return file.read(len(signature)) == signature
-
-
 def _name(scan: Volume, path: Path) -> str:
     """A case's name: the file's; of a series, whose path may name the patient, one made of its content."""
     digests = "".join(sorted(scan.sha256.values()))
@@ -125,8 +126,7 @@ def _name(scan: Volume, path: Path) -> str:
 
 
 def _stem(path: Path) -> str:
-    name = path.resolve().name
-    return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), name) or "scan"
+    return without_suffix(path.resolve().name) or "scan"
 
 
 def _of_store(path: Path, case: str | None) -> Scene:
@@ -147,7 +147,9 @@ def _of_store(path: Path, case: str | None) -> Scene:
     return Scene(scan, ((None, path),), cases[row], raters, intensity="ready", spacing=lies.spacing)
 
 
-def _of_results(results: SampleFolder, scan: Sequence[str] | None, case: str | None, limits: Limits) -> Scene:
+def _of_results(
+    results: SampleFolder, scan: Sequence[str] | None, case: str | None, series: str | None, limits: Limits
+) -> Scene:
     """A folder of results with the scan that they are of."""
     content = read_json_text(results.path / MANIFEST, kind="summary of `modiff sample`")
     listed = content["image"].get("channel_paths", [results.scan])
@@ -158,9 +160,9 @@ def _of_results(results: SampleFolder, scan: Sequence[str] | None, case: str | N
     if missing := [path for path in paths if not path.exists()]:
         hint = "Give it with --scan"
         raise DataError("the scan of these results is not there", path=missing[0], hint=hint)
-    volume = read_channels(paths, limits=limits)
-    told = content["image"].get("sha256"), content.get("case")
-    if told[0] != describe_source(volume, paths)["sha256"] and told[1] != content_hash(volume.array):
+    volume = read_channels(paths, limits=limits, series=series)
+    same_bytes = content["image"].get("sha256") == describe_source(volume, paths)["sha256"]
+    if not same_bytes and content.get("case") != content_hash(volume.array):
         found, hint = "another file with other voxels", "Give the scan with --scan"
         raise DataError("is not the scan that the results are of", path=called(volume), found=found, hint=hint)
     made = _summary(results, content, volume)

@@ -1,4 +1,4 @@
-"""The page's server: on this machine, for whoever has its address with the token, of one scan and nothing else."""
+"""The page's server: on this machine, at an address with a token, of one scan and nothing else."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from modiff.errors import ConfigError, DataError, ModiffError, printable
 from modiff.io.files import reason_of
+from modiff.view.pack import packed_raters
 from modiff.view.viewer import Asked, Viewer
 
 _FILES = {  # of the page, by name: nothing else is read from disk
@@ -116,7 +117,7 @@ def application(viewer: Viewer, token: str, port: int) -> ASGIApp:
         if not isinstance(rater, str) or not isinstance(replacing, bool):
             raise DataError("cannot be understood", field="request", expected="rater, replace and slices")
         path = await run_in_threadpool(viewer.save_mask, rater, slices, replacing=replacing)
-        return JSONResponse({"path": str(path), "raters": viewer.describe()["raters"]})
+        return JSONResponse({"path": str(path), "raters": packed_raters(viewer.raters)})
 
     async def refused(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": printable(str(error))}, 400)

@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -16,15 +17,16 @@ from typing import Any, Literal
 import numpy as np
 
 from modiff.config.evaluation import IID
-from modiff.errors import DataError
+from modiff.errors import DataError, ModiffError
 from modiff.io.files import told
-from modiff.io.image import SUFFIXES, write_png
+from modiff.io.image import SUFFIXES, read_channels, write_png
 from modiff.io.nifti import nifti_bytes, write_nifti
 from modiff.io.output import write_bytes
 from modiff.io.results import endings
 from modiff.io.volume import Volume
 from modiff.prediction.frame import frame_of
-from modiff.prediction.predict import Prediction, Predictor, Settings, called, predict
+from modiff.prediction.predict import Prediction, Predictor, called, predict
+from modiff.prediction.settings import Settings
 from modiff.prediction.windows import place
 from modiff.prediction.write import write_prediction
 from modiff.view.pack import heat_table, packed_prediction, packed_raters, packed_summary, windows_of
@@ -53,7 +55,7 @@ class Viewer:
     """What the page asks for. Predictions are those of `modiff sample` with the same settings.
 
     about: how a prediction was made, for summary.json. save: the folder that raters' masks go to, in the layout of
-    `modiff import folder`. patient: shown to whoever asked for it.
+    `modiff import folder`. patient: what the page shows of the patient. Raises as `Settings.check_for`.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Viewer:
         self.scene, self.scan, self.predictor, self.model = scene, scene.scan, predictor, model
         own: dict[str, Any] = {"intensity": scene.intensity, "spacing": scene.spacing}
         self.settings = replace(settings, **{name: value for name, value in own.items() if value is not None})
+        self.settings.check_for(predictor.model, self.scan)
         self.spacing = self.scan.spacing or (self.settings.spacing and (1.0, *self.settings.spacing))
         self.about, self.save, self.patient = about, save, dict(patient or {})
         self.classes = predictor.data.classes
@@ -149,9 +152,10 @@ class Viewer:
         return self.scan.is_picture and len(self.scan.array) == 3 and self.scan.array.dtype == np.uint8
 
     def warm(self) -> None:
-        """Draws one sample in the middle, so that the first click does not wait for what is made once."""
+        """Draws the first samples in the middle, so that the first click does not wait for what is made once."""
         depth, height, width = self.scan.shape
-        self.predict(Asked((width // 2, height // 2, depth // 2), preview=True))
+        with suppress(ModiffError):  # a click says why not
+            self.predict(Asked((width // 2, height // 2, depth // 2), preview=True))
 
     def predict(self, asked: Asked) -> Prediction:
         """The hypotheses at a place, as `modiff sample --at` draws them; the last few are kept."""
@@ -192,11 +196,10 @@ class Viewer:
     def export(self, asked: Asked) -> bytes:
         """A zip of the folder that `modiff sample -o` writes for this click."""
         prediction = self.predict(replace(asked, preview=False))
-        title = f"{Path(called(self.scan)).name}   model {self.model}, {prediction.drawn}, seed {self.settings.seed}"
         buffer = io.BytesIO()
         with tempfile.TemporaryDirectory(prefix="modiff-view-") as temporary:
             folder = Path(temporary) / "sample"
-            write_prediction(folder, prediction, about=self.about(prediction), title=title)
+            write_prediction(folder, prediction, about=self.about(prediction), title=prediction.title(self.model))
             with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
                 for file in sorted(folder.iterdir()):
                     archive.write(file, f"{folder.name}/{file.name}")
@@ -268,8 +271,6 @@ class Viewer:
 
     def _check_same(self, copies: Mapping[str, Path | None]) -> None:
         """Raises DataError where the case's folder has another image."""
-        from modiff.io.image import read_channels
-
         there = sorted(self.folder.glob("image*"))
         same = [path.name for path in there] == sorted(copies)
         if same:

@@ -1,4 +1,4 @@
-"""A file that belongs to a series and cannot be read is named, and stops whoever reads it; what can be read is read."""
+"""A file that belongs to a series and cannot be read is named, and ends the reading; what can be read is read."""
 
 from __future__ import annotations
 

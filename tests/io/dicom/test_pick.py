@@ -1,4 +1,4 @@
-"""Which series is meant: by UID or number, in any folder below; what is no image is not one."""
+"""Which series is meant: by UID or number, in any folder below; what is not an image is left out."""
 
 from __future__ import annotations
 

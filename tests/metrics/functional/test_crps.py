@@ -68,6 +68,13 @@ def test_a_perfect_model_scores_half_the_distance_of_two_raters():
     assert found == pytest.approx(2 / math.sqrt(math.pi) / 2 * (1 + 1 / 8), abs=0.01)
 
 
-def test_numbers_that_do_not_fit_are_refused():
+@pytest.mark.parametrize("shapes", [((2, 3), (3, 3)), ((2, 3), (2,)), ((2, 0), (2, 3)), ((2, 3), (2, 0))])
+def test_numbers_that_do_not_fit_are_refused(shapes):
     with pytest.raises(MetricError, match="wrong shape"):
-        crps(torch.zeros(2, 3), torch.zeros(3, 3))
+        crps(*map(torch.zeros, shapes))
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2,), (2, 5, 1)])
+def test_who_read_fits_the_numbers_or_is_refused(shape):
+    with pytest.raises(MetricError, match="read: does not fit"):
+        crps(torch.zeros(2, 3), torch.zeros(2, 5), read=torch.ones(shape))

@@ -50,9 +50,9 @@ def read_dicom_series(
     path_or_files: a folder whose own files are the series (what is not a DICOM image there is left out, but not what
     is named like a slice), one file (Z = 1), or the files. Where the folder has none of its own, or `series` says which
     one by its UID or its place (`pick.grouped`), it is looked for in all folders below; a DICOMDIR stands for its
-    folder. Values are int16 where they fit, else int32, or float32
-    where the slope is a fraction. Pixels of PixelPaddingValue take the smallest value of the others. `source` is a
-    DicomSource. With `limits.skip_broken` files that cannot be read are left out, and named in the notes.
+    folder. Values are int16 where they fit, else int32, or float32 where the slope is a fraction. Pixels of
+    PixelPaddingValue take the smallest value of the others. `source` is a DicomSource. With `limits.skip_broken` files
+    that cannot be read are left out, and named in the notes.
     Raises DataError for files that are damaged, empty or cut short, several series, slices that are missing, uneven
     (with the positions), twice or of another size, more than 4,096 files, colour, several frames, and more data than
     `limits` allow.
@@ -196,7 +196,7 @@ def _is_padding(header: Dataset, stored: np.ndarray) -> np.ndarray:
 
 
 def _decodable(header: Dataset) -> Dataset:
-    """The header without elements whose bytes make no value: whoever copies it later would stumble over them."""
+    """The header without elements whose bytes make no value: copying it would fail at them."""
     with dicom.quiet():
         for tag in list(header.keys()):
             try:

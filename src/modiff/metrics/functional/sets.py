@@ -298,12 +298,15 @@ def crps(values: Tensor, observed: Tensor, *, read: Tensor | None = None, weight
     score 0: it scores half the mean distance of two raters, and with N samples 1 + 1/N times that on average.
     Source: Matheson and Winkler 1976; Gneiting and Raftery 2007, equation 21. Raises MetricError.
     """
-    if values.ndim != 2 or observed.ndim != 2 or len(values) != len(observed):
-        found = f"{tuple(values.shape)} and {tuple(observed.shape)}"
-        raise MetricError("numbers of a wrong shape", found=found, expected="(B,N) and (B,R)")
+    shapes = tuple(values.shape), tuple(observed.shape)
+    if {len(shape) for shape in shapes} != {2} or len(values) != len(observed) or 0 in (shapes[0][1], shapes[1][1]):
+        found = f"{shapes[0]} and {shapes[1]}"
+        raise MetricError("numbers of a wrong shape", found=found, expected="(B,N) and (B,R), N and R >= 1")
+    if read is not None and tuple(read.shape) != shapes[1]:
+        raise MetricError("does not fit the numbers", field="read", found=tuple(read.shape), expected=shapes[1])
     x, y = values.double(), observed.double()
     of_samples = ops.check_weights(weights, x)
-    there = torch.ones_like(y, dtype=torch.bool) if read is None else read.bool()
+    there = torch.ones_like(y, dtype=torch.bool) if read is None else read.to(y.device, torch.bool)
     cross = torch.einsum("bn,bnr,br->b", of_samples, (x[:, :, None] - y[:, None]).abs(), ops.rater_weights(there))
     return cross - _self_term((x[:, :, None] - x[:, None]).abs(), of_samples, "v") / 2
 
@@ -313,7 +316,7 @@ def size_crps(samples: Tensor, masks: Tensor, *, read: Tensor | None = None, wei
 
     An empty mask has size 0. Raises MetricError.
     """
-    samples, masks, there = ops.check_sets(samples, masks, read)[:3]
+    samples, masks, there = ops.check_sets(samples, masks, read)
     sizes, marked = samples.flatten(3).sum(-1), masks.flatten(3).sum(-1)
     each = [crps(sizes[..., k], marked[..., k], read=there, weights=weights) for k in range(sizes.shape[-1])]
     return torch.stack(each).mean(0)

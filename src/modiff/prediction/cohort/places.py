@@ -12,7 +12,7 @@ import numpy as np
 from modiff.errors import DataError
 from modiff.io.files import Limits, located
 from modiff.io.image import read_image
-from modiff.io.text import read_json_text, read_table
+from modiff.io.text import OTHER_COLUMNS, read_json_text, read_table
 from modiff.io.volume import Volume
 
 Frame = Literal["voxel", "ras", "lps"]
@@ -146,13 +146,15 @@ def points_of(path: Path) -> list[Place]:
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
-    errors: list[DataError] = []
+    found = None
     for names in COLUMNS.values():
         try:
             return read_table(path, names[:2], None, kind="table of points")
         except DataError as error:
-            errors.append(error)
-    raise DataError("other columns", path=path, found=errors[0].found, expected=_EXPECTED)
+            if error.message != OTHER_COLUMNS:
+                raise
+            found = error.found
+    raise DataError(OTHER_COLUMNS, path=path, found=found, expected=_EXPECTED)
 
 
 def _markups(path: Path) -> list[Place]:

@@ -22,8 +22,9 @@ from modiff.io.text import read_json_text
 from modiff.io.volume import Volume
 from modiff.plain import json_text, parse_json
 from modiff.prediction.cohort.scans import Lesion, Scan
-from modiff.prediction.predict import Prediction, Settings
+from modiff.prediction.predict import Prediction
 from modiff.prediction.scan import Maker, sample_scan
+from modiff.prediction.settings import Settings
 from modiff.prediction.write import thumbnail
 
 FAILURES, THUMBNAIL = "failures", "thumbnail.png"
@@ -50,18 +51,17 @@ class Cohort:
         own = parse_json(json_text(own))  # as it is read
         if path.exists() and not self.overwrite:
             there = read_json_text(path, kind="how a cohort was begun")
-            changed = [name for name in own if not isinstance(there, dict) or there.get(name) != own[name]]
-            if changed:
-                before = {name: there.get(name) for name in changed} if isinstance(there, dict) else {}
-                found = ", ".join(f"{name}: {before.get(name)} → {own[name]}" for name in changed)
+            there = there if isinstance(there, dict) else {}
+            if changed := [name for name in own if there.get(name) != own[name]]:
+                found = ", ".join(f"{name}: {there.get(name)} → {own[name]}" for name in changed)
                 hint = "--overwrite draws it anew; or give another folder"
                 raise DataError("has a cohort that was begun otherwise", path=self.output, found=found, hint=hint)
             return
         with suppress(InUse):  # the same, by another process
             write_text(path, stamped_json(own, indent=1))
 
-    def draw(self, *, start: float = 0.0, goes_on: Callable[[], bool] = lambda: True) -> Iterator[tuple[str, bool]]:
-        """Takes lesions as long as it `goes_on`; yields each one's name when nothing is left to do about it here, and
+    def draw(self, *, start: float = 0.0, proceed: Callable[[], bool] = lambda: True) -> Iterator[tuple[str, bool]]:
+        """Takes lesions while it may `proceed`; yields each one's name when nothing is left to do about it here, and
         whether that took work: it was drawn, or failed.
 
         start: from which fraction of the list on, so that several processes begin at different places.
@@ -70,7 +70,7 @@ class Cohort:
         for scan in [*self.scans[first:], *self.scans[:first]]:
             opened = _Opened(scan, self.limits)
             for lesion in scan.lesions:
-                if not goes_on():
+                if not proceed():
                     return
                 worked = True
                 try:

@@ -14,7 +14,7 @@ from modiff.io.dicom.header import is_dicom
 from modiff.io.dicom.pick import Series, series_below
 from modiff.io.dicom.series import read_dicom_series
 from modiff.io.files import Limits, located, sha256_of
-from modiff.io.image import SUFFIXES, named_file
+from modiff.io.image import SUFFIXES, named_file, without_suffix
 from modiff.io.output import MANIFEST
 from modiff.io.text import is_litter, read_table
 from modiff.io.volume import Volume
@@ -30,8 +30,8 @@ _MOST = 100_000  # scans
 @dataclass(frozen=True)
 class Lesion:
     """What one folder of results is about. row: where the table has it, or its number in a folder. name: of the folder.
-    place: None for all of the scan. slices: neighbours on
-    either side, None as the command says. error: why it cannot be drawn at all."""
+    place: None for all of the scan. slices: neighbours on either side, None as the command says. error: why it cannot
+    be drawn at all."""
 
     row: str
     name: str = ""
@@ -43,8 +43,8 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan of a cohort. shown: its path, as given.
-    confidential: the path may name a patient. series: which of a folder's. members: the files of one that was found."""
+    """A scan of a cohort. shown: its path, as given. confidential: the path may name a patient. series: which of a
+    folder's. members: the files of a series that was found in a folder."""
 
     shown: str
     files: tuple[Named, ...]
@@ -89,7 +89,7 @@ def _has_slices(folder: Path) -> bool:
 
 
 def _contents(folder: Path, output: Path | None, limits: Limits) -> tuple[list[Path], list[Series]]:
-    """Images and series below a folder; results of this verb are none."""
+    """Images and series below a folder, without the results of `modiff sample`."""
     images = []
     for place, folders, files in walk(folder):
         if (place / MANIFEST).is_file() or (output is not None and place.resolve() == output.resolve()):
@@ -202,9 +202,7 @@ def _named(scans: Sequence[Scan]) -> list[Scan]:
 def _stem(scan: Scan) -> str:
     if scan.confidential:
         return f"scan-{scan.lesions[0].row.removeprefix('line ')}"
-    name = scan.files[0][1].name
-    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
-    return _plain(name.removesuffix(name[len(name) - len(suffix) :])) or "scan"
+    return _plain(without_suffix(scan.files[0][1].name)) or "scan"
 
 
 def _plain(name: str) -> str:

@@ -73,7 +73,7 @@ def _entry(scan: Scan, lesion: Lesion, output: Path) -> Entry:
         return Entry(scan, lesion, UNFINISHED) if content is None else _done(scan, lesion, content)
     except DataError as error:
         return Entry(scan, lesion, FAILED, error=str(error))
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         return Entry(scan, lesion, FAILED, error=f"the summary lacks what a table needs: {type(error).__name__}")
 
 
@@ -94,7 +94,7 @@ def _done(scan: Scan, lesion: Lesion, content: Mapping[str, Any]) -> Entry:
 
 def _sizes(name: str, about: Mapping[str, Any], own: Mapping[str, Any]) -> Sizes:
     """Of one class, in the best unit that is known."""
-    unit = next(unit for unit in _UNITS if own["any_sample"].get(unit) is not None)
+    unit = next((unit for unit in _UNITS if own["any_sample"].get(unit) is not None), "area_px")
     quantiles = about[unit.replace("_", "_where_marked_")] or {}
     median, low, high = (quantiles.get(key) for key in ("q50", "q05", "q95"))
     ends = (own[key][unit][name] for key in ("all_samples", "any_sample"))

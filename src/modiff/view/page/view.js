@@ -430,5 +430,5 @@ async function start() {
   } else if (info.fits) await read(crosshair(), true);
 }
 
-// For tests and for whoever looks from the console.
+// For tests and the browser's console.
 window.modiffView = { state, niivue, crosshair, moveTo, ready: start().catch((error) => { say(error.message, true); throw error; }) };
