@@ -44,7 +44,7 @@ def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
     if path.is_dir() and not args.identify and any(scan.confidential for scan in scans):
         words = ["FOLDER" if Path(word) == path else word for word in shlex.split(maker.command)]
         maker = replace(maker, command=shlex.join(words))
-    cohort = Cohort(scans, output, maker, settings, limits, overwrite=args.overwrite)
+    cohort = Cohort(scans, output, maker, settings, limits, overwrite=args.overwrite, server=args.send)
     cohort.begin()
     helpers = 0 if args.helper_of else min(args.workers, total) - 1
     with _helpers(helpers, args) as wait, progress_bar("sampling", "lesions", quiet=args.quiet) as show:
