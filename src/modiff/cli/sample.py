@@ -41,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
         return run_cohort(args, at=at, spacing=spacing, raters=raters)
     if at is None and (slices := asked(args, SampleConfig).get("slices")):
         raise ConfigError("needs a place", field="--slices", found=slices, hint="Give --at X,Y,Z too")
-    if args.workers != 1:
-        raise ConfigError("is for a cohort", field="--workers", found=args.workers, expected="a table or a folder")
+    for name in ("workers", "devices"):
+        if (found := getattr(args, name)) != 1:
+            raise ConfigError("is for a cohort", field=f"--{name}", found=found, expected="a table or a folder")
     return _one(args, at=at, spacing=spacing, raters=raters)
 
 
