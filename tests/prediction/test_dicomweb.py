@@ -25,9 +25,11 @@ from local import Local
 from series_files import PERSON, write_series
 
 from modiff import cli
+from modiff.errors import DataError
 from modiff.io.dicom import web
 from modiff.prediction import write
 from modiff.prediction.predict import Predictor
+from modiff.view.scene import open_scene
 
 pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed (extra dicomweb)")
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -254,3 +256,12 @@ class TestCohort:
 def test_identify_names_the_address(command, server):
     assert command("model", server.address(), *PLACE, "-o", "out", "--identify") == 0
     assert summary("out")["image"]["path"] == server.address()
+
+
+def test_the_viewer_takes_the_same(command, server):
+    """But no address that a file of results names: they may come from anyone."""
+    assert open_scene([server.address()]).scan.shape == VALUES.shape
+    assert command("model", server.address(), *PLACE, "-o", "out", "--identify") == 0
+    assert open_scene(["out"], scan=[server.address()]).results is not None
+    with pytest.raises(DataError, match="the scan of these results is not there"):
+        open_scene(["out"])

@@ -85,7 +85,7 @@ def test_of_several_series_one_is_chosen_by_uid_or_number(server, tmp_path):
         DataError, match=r"several series; found 2 series of 5, 3 slices.*1: CT, 5 slices of 16×12"
     ) as it:
         read_dicomweb(study)
-    assert "3: " not in str(it.value)
+    assert "3: CT" not in str(it.value)
     uid = server.address(server.folder / "two").rpartition("/")[2]
     for wanted in ("2", uid):
         assert read_dicomweb(study, series=wanted).shape[0] == 3
@@ -178,8 +178,8 @@ FAULTS = {
 def test_what_a_server_does_wrong_is_a_line(server, monkeypatch, fault):
     """And nothing of it stays, and no word of its own is repeated."""
     server.odd, message = FAULTS[fault]
-    for name, value in {"_GRACE": 0.05, "TIMEOUT": (2.0, 0.3), "MOST_JSON": 1 << 20}.items():
-        monkeypatch.setattr(http, name, value)
+    bounds = {"a slow list": ("_GRACE", 0.05), "silence": ("TIMEOUT", (10.0, 0.3))}
+    monkeypatch.setattr(http, *bounds.get(fault, ("MOST_JSON", 1 << 20)))
     monkeypatch.setattr(web, "_MOST_OF_ONE", 1 << 20)
     with pytest.raises(ModiffError, match=message) as error:
         read_dicomweb(server.address())
