@@ -89,6 +89,7 @@ class Request(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """STOW-RS."""
         self.server.requests.append((self.path, dict(self.headers)))
+        self.server.over.wait(self.server.pause)
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.server.odd is not None and self.server.odd(self):
             return
@@ -106,6 +107,7 @@ class Request(BaseHTTPRequestHandler):
 
 class Fake(ThreadingHTTPServer):
     """A server of all files below `folder`. page: the most that it lists at a time. takes: the most that it stores.
+    pause: seconds before it takes what is sent.
 
     odd: answers a request in place of it. requests: paths and headers. stored: bytes of what it was sent.
     """
@@ -115,7 +117,7 @@ class Fake(ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Request)
-        self.folder, self.page, self.takes, self.odd = folder, 1000, 1000, None
+        self.folder, self.page, self.takes, self.pause, self.odd = folder, 1000, 1000, 0.0, None
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.stored: list[bytes] = []
         self.over = threading.Event()

@@ -39,7 +39,7 @@ def _record(folder: Path, server: str) -> dict[str, Any]:
 def send(folder: Path, server: str) -> None:
     """Stores a folder's DICOM results on a server, all of them or, where it has them already, none.
 
-    server: the URL of a DICOMweb service, or of a study on it. Sent again they are the same objects, by their UIDs.
+    server: the URL of a DICOMweb service. Sent again they are the same objects, by their UIDs.
     Raises DataError where there are none or the server does not take all; the results stay where they are.
     """
     with alone(folder):
@@ -47,8 +47,7 @@ def send(folder: Path, server: str) -> None:
             return
         if not (files := files_in(folder, ".dcm")):
             raise DataError("has no DICOM results to send", field="--send", hint="Warnings say why there are none")
-        address = Address.of(server, service=True)
-        Server(Address(address.root)).store(files)
+        Server(Address.of(server, service=True)).store(files)
         write_text(folder / SENT, stamped_json(_record(folder, server), indent=1))
 
 

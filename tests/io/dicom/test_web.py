@@ -20,6 +20,7 @@ from modiff.io.dicom import web
 from modiff.io.dicom.series import read_dicom_series
 from modiff.io.dicom.web import Address, Server, digest, read_dicomweb, url_of
 from modiff.io.files import Limits
+from modiff.prediction.inputs import read_scan
 
 pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed (extra dicomweb)")
 from modiff.io.dicom import http
@@ -43,6 +44,12 @@ def server(tmp_path: Path) -> Iterator[Fake]:
     write_series(tmp_path / "files/one", VALUES)
     with serving(tmp_path / "files") as made:
         yield made
+
+
+def test_it_is_a_scan_by_itself(server, tmp_path):
+    files = [(None, Path(server.address())), (None, tmp_path / "a.nii")]
+    with pytest.raises(DataError, match="a series on a server is a scan by itself; found 2 files"):
+        read_scan(files)
 
 
 @pytest.mark.parametrize(("page", "part"), [(1000, "series"), (2, "series"), (2, "study")])
@@ -295,6 +302,16 @@ def test_what_is_no_address_is_refused_and_no_password_repeated(url):
     assert "SECRET" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["http://h/studies/1", "ftp://h/web", "h/web", "http://", "http://me:SECRET@h", "http://h?SECRET"]
+)
+def test_results_go_to_a_service(url):
+    """Whose address names no study: it stands in the results' command."""
+    with pytest.raises(ConfigError) as error:
+        Address.of(url, service=True)
+    assert "SECRET" not in str(error.value)
+
+
 def test_paths_and_urls_are_told_apart():
     assert [url_of(Path(text)) for text in ("a/b.png", "http", "/http:/x", "ftp://x/y")] == [None] * 4
     assert url_of(Path("https://h:8/a/studies/1.2/")) == "https://h:8/a/studies/1.2"
@@ -308,9 +325,22 @@ class TestStoring:
         assert server.stored == [file.read_bytes() for file in files]
         assert server.requests[0][0] == "/web/studies"
 
+    def test_a_slow_line_is_waited_for(self, server, monkeypatch, tmp_path):
+        """Sending all of a large object takes longer than connecting may."""
+        monkeypatch.setattr(http, "TIMEOUT", (0.2, 5.0))
+        server.pause = 0.6
+        large = write_series(tmp_path / "large", np.zeros((1, 2048, 2048)))
+        Server(Address(server.url)).store(list(large.iterdir()))
+        assert len(server.stored) == 1
+
     def test_what_is_not_stored_is_said(self, server):
         server.takes = 4
         with pytest.raises(DataError, match=r"does not store all results; found 004.dcm not stored, reason 0xA700"):
+            Server(Address(server.url)).store(server.files())
+
+    def test_what_is_answered_beside_success_is_checked_too(self, server):
+        server.odd = lambda request: request.answer(b"<a/>", "application/dicom+xml", 202)
+        with pytest.raises(DataError, match=r"does not answer as DICOMweb; found application/dicom\+xml"):
             Server(Address(server.url)).store(server.files())
 
     @pytest.mark.parametrize("fault", ["a page", "no JSON", "a number", "401", "an endless list", "elsewhere"])

@@ -21,7 +21,7 @@ from modiff.io.files import MIB
 
 TIMEOUT = (10.0, 120.0)  # seconds to connect, and between two parts of an answer
 MOST_JSON = 8 * MIB  # bytes of a list, of which a slice takes up to 2,000
-PAGE = 1000  # instances that are listed at a time
+PAGE = 200  # instances that are listed at a time: some services allow no more
 _SLOWEST, _GRACE = 10_000, 60.0  # bytes per second on average that an answer must reach, after so many seconds
 _PART = 1 << 16  # bytes read at a time
 _LISTS, _DICOM = ("application/dicom+json", "application/json"), "application/dicom"
@@ -60,6 +60,8 @@ class Adapter(HTTPAdapter):
         request.headers["Accept-Encoding"] = "identity"
         accepted = f'multipart/related; type="{_DICOM}"; transfer-syntax=*' if objects else _LISTS[0]
         request.headers["Accept"] = accepted
+        if isinstance(request.body, bytes):  # all of it is sent within the time that is for connecting
+            more["timeout"] = _GRACE + len(request.body) / _SLOWEST, TIMEOUT[1]
         response = super().send(request, *args, **more)
         response.raw = _Bounded(response.raw, self._most if objects else MOST_JSON)
         if response.is_redirect:
@@ -67,7 +69,7 @@ class Adapter(HTTPAdapter):
             if urlsplit(target)[:2] != urlsplit(where)[:2]:
                 found = urlsplit(target).hostname
                 raise DataError("sends on to another server", found=found, hint="Give that address, if you trust it")
-        elif response.status_code == HTTPStatus.OK:
+        elif response.ok and response.status_code != HTTPStatus.NO_CONTENT:
             _check_kind(response, objects)
         return response
 

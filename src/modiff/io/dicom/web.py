@@ -81,8 +81,8 @@ class Address:
 
     @classmethod
     def of(cls, url: str, *, service: bool = False) -> Address:
-        """The parts of a URL. service: it may be that of the service alone. Raises ConfigError, which never repeats
-        what may be a password."""
+        """The parts of a URL. service: it is that of the service alone. Raises ConfigError, which never repeats what
+        may be a password."""
         parts = urlsplit(url)
         try:
             host, _ = parts.hostname, parts.port
@@ -92,9 +92,11 @@ class Address:
             hint = f"Credentials belong into {_ENVIRONMENT}TOKEN or a netrc file: others can read a command line"
             raise ConfigError("must be plain, without user, password and ?…", path=host, field="URL", hint=hint)
         match = _SHAPE.fullmatch(url.rstrip("/"))
-        if not host or (match is None and not service) or (match and not match["study"] and not service):
-            expected = "https://HOST/…, the root of its DICOMweb service" if service else _EXPECTED
-            raise ConfigError("is not the address of a study or series", path=url, field="URL", expected=expected)
+        within = match is not None and match["study"] is not None
+        if not host or not re.match("https?://", url) or within == service:
+            what = "is not the address of a DICOMweb service" if service else "is not the address of a study or series"
+            expected = "its root, https://HOST/…, without studies/UID" if service else _EXPECTED
+            raise ConfigError(what, path=url, field="URL", expected=expected)
         return cls(match["root"], match["study"], match["series"]) if match else cls(url.rstrip("/"))
 
     def __str__(self) -> str:
