@@ -175,8 +175,9 @@ FAULTS = {
     "an endless object": (_object(lambda it: it.endless("application/dicom", bytes(65536))), "sends more than allowed"),
     "no DICOM": (_object(lambda it: it.part(b"x" * 500)), "is not DICOM"),
     "cut short": (_object(lambda it: it.part(it.server.files()[0].read_bytes()[:400])), "another object|damaged"),
-    "no parts": (_object(lambda it: it.answer(b"", "multipart/related; boundary=X")), "not one DICOM object; found 0"),
+    "no parts": (_object(lambda it: it.answer(b"", "multipart/related; boundary=X")), "is not one DICOM object"),
     "a part without an end": (_object(lambda it: it.answer(b"--X", "multipart/related; boundary=X")), "as DICOMweb"),
+    "several parts": (_object(lambda it: it.answer(b"--X\r\n\r\na\r\n" * 9, "multipart/related; boundary=X")), "several"),
     "another slice": (_object(_other), "SOPInstanceUID: is another object than was asked for"),
 }  # fmt: skip
 
@@ -194,6 +195,20 @@ def test_what_a_server_does_wrong_is_a_line(server, monkeypatch, fault):
     assert "\n" not in said
     assert not any(word in said for word in (*PERSON.values(), "CANARY"))
     assert len(server.requests) < 30
+
+
+def test_who_stops_it_need_not_wait_for_the_server(server):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    first = min(pydicom.dcmread(file).SOPInstanceUID for file in server.files())
+    server.odd = lambda request: (
+        "/instances/" in request.path and not request.path.endswith(first) and server.over.wait(9)
+    )
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        read_dicomweb(server.address(), progress=stop)
+    assert time.perf_counter() - start < 4
 
 
 def test_too_much_is_refused(server, monkeypatch):

@@ -27,9 +27,9 @@ _PART = 1 << 16  # bytes read at a time
 _LISTS, _DICOM = ("application/dicom+json", "application/json"), "application/dicom"
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _REASONS = {  # of what libraries say
-    r"refused": "nothing listens there",
-    r"(?i)name or service|nodename|name resolution|getaddrinfo|resolve": "no such host",
-    r"(?i)unreachable|no route": "no way to that host",
+    r"[Cc]onnection refused|actively refused": "nothing listens there",
+    r"NameResolutionError|getaddrinfo failed": "no such host",
+    r"unreachable|No route": "no way to that host",
 }
 
 
@@ -132,7 +132,9 @@ def fault_of(error: Exception) -> tuple[DataError, bool]:
         reason = next((words for part, words in _REASONS.items() if re.search(part, text)), None)
         return DataError(f"cannot be reached ({reason})" if reason else "the connection broke"), True
     if isinstance(error, OSError) and "TLS CA" in text:
-        return DataError("no such file of certificates", field="REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE"), False
+        return DataError(
+            "no such file of certificates", field="REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE or SSL_CERT_FILE"
+        ), False
     return DataError("does not answer as DICOMweb", found=type(error).__name__), False
 
 

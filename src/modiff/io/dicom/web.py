@@ -11,14 +11,15 @@ import ipaddress
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from hashlib import sha256
 from importlib.util import find_spec
+from itertools import islice
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -135,6 +136,7 @@ class Server:
         client: DICOMwebClient = DICOMwebClient(address.root, session, chunk_size=1 << 30, timeout=http.TIMEOUT)
         client.set_http_retry_params(retry=False)  # it would try again whatever was wrong, without a word
         self.client, self.address, self.limits, self._tell, self._http = client, address, limits, tell, http
+        self._over = Event()  # nobody waits for slices any more
         if address.root.startswith("http:") and not _is_loopback(address.root):
             _warn_once(tell, f"warning: {urlsplit(address.root).hostname}: http is not encrypted: others can read all")
 
@@ -169,25 +171,25 @@ class Server:
         if len(series.files) > MAX_FILES:
             raise DataError("too many files for one series", path=str(self.address), expected=f"at most {MAX_FILES}")
         made, self._held = list[Path](), 0
-        pool = ThreadPoolExecutor(_AT_ONCE)
-        try:
-            for path in pool.map(partial(self._fetched, series.uid, folder), map(str, series.files)):
-                made.append(path)
-                progress(len(made), len(series.files))
-        finally:
-            pool.shutdown(cancel_futures=True)
+        with ThreadPool(_AT_ONCE) as pool:  # whose threads nobody waits for where one fails or all is interrupted
+            try:
+                for path in pool.imap(partial(self._fetched, series.uid, folder), map(str, series.files)):
+                    made.append(path)
+                    progress(len(made), len(series.files))
+            finally:
+                self._over.set()
         return made
 
     def _fetched(self, series: str, folder: Path, uid: str) -> Path:
         where = f"{Address(self.address.root, self.address.study, series)}/instances/{uid}"
-        parts = self._tried(lambda: list(self.client.iter_bulkdata(where)), where)
+        parts = self._tried(lambda: list(islice(self.client.iter_bulkdata(where), 2)), where)
         self._held += sum(map(len, parts))
         if self._held > self.limits.max_bytes:
             expected, hint = f"≤ {self.limits.max_bytes} bytes", self.limits.hint(2 * self._held)
             raise DataError("the series is too large", path=str(self.address), expected=expected, hint=hint)
         path = folder / f"{uid}.dcm"
         if len(parts) != 1:
-            raise DataError("is not one DICOM object", path=where, found=counted(len(parts), "part"))
+            raise DataError("is not one DICOM object", path=where, found="several parts" if parts else "nothing")
         with told(where, "cannot be kept"):
             path.write_bytes(parts[0])
         try:
@@ -228,11 +230,11 @@ class Server:
                 raise _about(error, where) from None
             except Exception as error:  # of the network, the server or its answer
                 fault, passing = self._http.fault_of(error)
-                if wait is None or not passing:
+                if wait is None or not passing or self._over.is_set():
                     raise _about(fault, where) from None
                 host = urlsplit(where).hostname
                 self._tell(f"{host}: {fault.reason}; tries again in {wait:g} s")
-            time.sleep(wait)
+            self._over.wait(wait)
         raise AssertionError
 
 
