@@ -25,7 +25,7 @@ from modiff.prediction.inputs import read_scan
 pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed (extra dicomweb)")
 from modiff.io.dicom import http
 
-JSON = "application/dicom+json"
+JSON, PARTS = "application/dicom+json", "multipart/related; boundary=X"
 VALUES = np.arange(5 * 12 * 16).reshape(5, 12, 16) % 700
 
 
@@ -175,9 +175,9 @@ FAULTS = {
     "an endless object": (_object(lambda it: it.endless("application/dicom", bytes(65536))), "sends more than allowed"),
     "no DICOM": (_object(lambda it: it.part(b"x" * 500)), "is not DICOM"),
     "cut short": (_object(lambda it: it.part(it.server.files()[0].read_bytes()[:400])), "another object|damaged"),
-    "no parts": (_object(lambda it: it.answer(b"", "multipart/related; boundary=X")), "is not one DICOM object"),
-    "a part without an end": (_object(lambda it: it.answer(b"--X", "multipart/related; boundary=X")), "as DICOMweb"),
-    "several parts": (_object(lambda it: it.answer(b"--X\r\n\r\na\r\n" * 9, "multipart/related; boundary=X")), "several"),
+    "no parts": (_object(lambda it: it.answer(b"", PARTS)), "is not one DICOM object"),
+    "a part without an end": (_object(lambda it: it.answer(b"--X", PARTS)), "as DICOMweb"),
+    "several parts": (_object(lambda it: it.answer(b"--X\r\n\r\na\r\n" * 9, PARTS)), "found several parts"),
     "another slice": (_object(_other), "SOPInstanceUID: is another object than was asked for"),
 }  # fmt: skip
 
@@ -306,11 +306,19 @@ class TestCredentials:
                 read_dicomweb(server.address())
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["http://me:SECRET@h/studies/1", "http://h/studies/1?token=SECRET", "http://h/studies/1#SECRET", "http://h", "http:///studies/1",
-     "http://h/studies", "http://h/studies/1.2/series", "http://h/studies/one", "http://h:x/studies/1", "http://h/studies/1/series/1/instances/2"],
-)  # fmt: skip
+NO_ADDRESS = ["http://me:SECRET@h/studies/1", "http://h/studies/1?token=SECRET", "http://h/studies/1#SECRET"]
+NO_ADDRESS += [
+    "http://h",
+    "http:///studies/1",
+    "http://h/studies",
+    "http://h/studies/1.2/series",
+    "http://h/studies/one",
+]
+NO_ADDRESS += ["http://h/studies/1..2", f"http://h/studies/{'1' * 65}", "http://h:x/studies/1"]
+NO_ADDRESS += ["http://h/studies/1/series/1/instances/2"]
+
+
+@pytest.mark.parametrize("url", NO_ADDRESS)
 def test_what_is_no_address_is_refused_and_no_password_repeated(url):
     with pytest.raises(ConfigError) as error:
         Address.of(url_of(Path(url)) or url)

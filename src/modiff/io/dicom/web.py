@@ -42,7 +42,7 @@ T = TypeVar("T")
 WAITS = (1.0, 4.0, 10.0)  # seconds before a request is tried again
 _MOST_OF_ONE = 64 * MIB  # bytes of a slice, unless --max-bytes allows more
 _AT_ONCE = 4  # slices that are fetched at a time
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID, _LONGEST = re.compile(r"[0-9]+(?:\.[0-9]+)*"), 64
 _SHAPE = re.compile(
     rf"(?P<root>https?://[^/]+.*?)/studies(/(?P<study>{_UID.pattern})(/series/(?P<series>{_UID.pattern}))?)?"
 )
@@ -94,7 +94,8 @@ class Address:
             raise ConfigError("must be plain, without user, password and ?…", path=host, field="URL", hint=hint)
         match = _SHAPE.fullmatch(url.rstrip("/"))
         within = match is not None and match["study"] is not None
-        if not host or not re.match("https?://", url) or within == service:
+        long = match is not None and any(len(match[name] or "") > _LONGEST for name in ("study", "series"))
+        if long or not host or not re.match("https?://", url) or within == service:
             what = "is not the address of a DICOMweb service" if service else "is not the address of a study or series"
             expected = "its root, https://HOST/…, without studies/UID" if service else _EXPECTED
             raise ConfigError(what, path=url, field="URL", expected=expected)
@@ -246,7 +247,7 @@ def _listed(item: object) -> tuple[str, Dataset]:
     """An instance's UID and what a list says of it; DataError for what says no UIDs."""
     made, values = Dataset(), {name: _value(item, tag) for name, tag in _TAGS.items()}
     for name, value in values.items():
-        if name.endswith("UID") and not (isinstance(value, str) and _UID.fullmatch(value)):
+        if name.endswith("UID") and not (isinstance(value, str) and _is_uid(value)):
             raise DataError("a list that is not DICOMweb's", field=name, expected="a UID")
         if isinstance(value, str) and (name.endswith("UID") or name == "Modality"):
             with dicom.quiet():
@@ -254,6 +255,10 @@ def _listed(item: object) -> tuple[str, Dataset]:
         elif (isinstance(value, int) and 0 <= value < 1 << 16) or (name == "SeriesNumber" and _whole(value)):
             setattr(made, name, int(value))
     return str(values["SOPInstanceUID"]), made
+
+
+def _is_uid(text: str) -> bool:
+    return len(text) <= _LONGEST and _UID.fullmatch(text) is not None
 
 
 def _whole(value: object) -> bool:
