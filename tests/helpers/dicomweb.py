@@ -56,10 +56,10 @@ class Request(BaseHTTPRequestHandler):
             pass
         return True
 
-    def broken(self) -> bool:
+    def broken(self, kind: str) -> bool:
         """Says that more comes than does."""
         self.send_response(200)
-        self.send_header("Content-Type", "application/dicom+json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", "1000")
         self.end_headers()
         self.wfile.write(b"[")

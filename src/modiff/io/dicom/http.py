@@ -24,6 +24,7 @@ MOST_JSON = 8 * MIB  # bytes of a list, of which a slice takes up to 2,000
 PAGE = 200  # instances that are listed at a time: some services allow no more
 _SLOWEST, _GRACE = 10_000, 60.0  # bytes per second on average that an answer must reach, after so many seconds
 _PART = 1 << 16  # bytes read at a time
+_ENDS = 2  # of one part: before it and behind it
 _LISTS, _DICOM = ("application/dicom+json", "application/json"), "application/dicom"
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _REASONS = {  # of what libraries say
@@ -71,6 +72,8 @@ class Adapter(HTTPAdapter):
                 raise DataError("sends on to another server", found=found, hint="Give that address, if you trust it")
         elif response.ok and response.status_code != HTTPStatus.NO_CONTENT:
             _check_kind(response, objects)
+            if objects:
+                _check_parts(response)
         return response
 
 
@@ -86,6 +89,13 @@ def _check_kind(response: requests.Response, objects: bool) -> None:
         raise DataError(
             "does not answer as DICOMweb", found=found, expected=_DICOM if objects else _LISTS[0], hint=hint
         )
+
+
+def _check_parts(response: requests.Response) -> None:
+    """DataError for more than one part: each takes time to be told from the next, and there may be millions."""
+    mark = re.search(r'boundary="?([^";]+)', response.headers["Content-Type"], re.IGNORECASE)
+    if mark and response.content.count(b"\r\n--" + mark[1].encode("latin-1", "replace")) > _ENDS:
+        raise DataError("sends several objects in place of one")
 
 
 class _Bounded:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from hashlib import sha256
 from importlib.util import find_spec
-from itertools import islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from threading import Event
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WAITS = (1.0, 4.0, 10.0)  # seconds before a request is tried again
-_MOST_OF_ONE = 64 * MIB  # bytes of a slice, unless --max-bytes allows more
-_AT_ONCE = 4  # slices that are fetched at a time
+_MOST_OF_ONE = 48 * MIB  # bytes of a slice, unless --max-bytes allows more
+_AT_ONCE = 3  # slices that are fetched at a time
 _UID, _LONGEST = re.compile(r"[0-9]+(?:\.[0-9]+)*"), 64
 _SHAPE = re.compile(
     rf"(?P<root>https?://[^/]+.*?)/studies(/(?P<study>{_UID.pattern})(/series/(?P<series>{_UID.pattern}))?)?"
@@ -183,14 +182,14 @@ class Server:
 
     def _fetched(self, series: str, folder: Path, uid: str) -> Path:
         where = f"{Address(self.address.root, self.address.study, series)}/instances/{uid}"
-        parts = self._tried(lambda: list(islice(self.client.iter_bulkdata(where), 2)), where)
+        parts = self._tried(lambda: list(self.client.iter_bulkdata(where)), where)
         self._held += sum(map(len, parts))
         if self._held > self.limits.max_bytes:
             expected, hint = f"≤ {self.limits.max_bytes} bytes", self.limits.hint(2 * self._held)
             raise DataError("the series is too large", path=str(self.address), expected=expected, hint=hint)
         path = folder / f"{uid}.dcm"
         if len(parts) != 1:
-            raise DataError("is not one DICOM object", path=where, found="several parts" if parts else "nothing")
+            raise DataError("is not one DICOM object", path=where, found=counted(len(parts), "part"))
         with told(where, "cannot be kept"):
             path.write_bytes(parts[0])
         try:
