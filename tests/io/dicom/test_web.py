@@ -64,6 +64,26 @@ def test_a_series_is_read_as_from_its_folder(server, page, part):
     assert (found.format, found.modality) == ("DICOM", "CT")
 
 
+def test_a_list_need_not_say_everything(server, capsys):
+    """What was asked for is known, and what is shown alone may be missing or odd; its words are not repeated."""
+
+    def odd(request):
+        if "/instances/" in request.path:
+            return False
+        listed = [server.listed(path) for path in server.files()]
+        for item in listed:
+            del item["0020000E"], item["00280010"]
+            item["00080060"]["Value"] = [7]
+            item["00200011"]["Value"] = ["CANARY"]
+        return request.answer(json.dumps(listed).encode(), JSON, Warning='299 - "CANARY"')
+
+    server.odd = odd
+    assert read_dicomweb(server.address()).shape[0] == 5
+    assert capsys.readouterr().err == ""
+    with pytest.raises(DataError, match=r"1: unknown modality, 5 slices, series number 0\Z"):
+        read_dicomweb(server.address(), series="9")
+
+
 def test_an_object_by_itself_is_one_too(server):
     """As some servers answer: not in a message of several parts."""
 

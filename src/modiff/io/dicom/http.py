@@ -65,6 +65,7 @@ class Adapter(HTTPAdapter):
             more["timeout"] = _GRACE + len(request.body) / _SLOWEST, TIMEOUT[1]
         response = super().send(request, *args, **more)
         response.raw = _Bounded(response.raw, self._most if objects else MOST_JSON)
+        response.headers.pop("Warning", None)  # dicomweb-client would print it
         if response.is_redirect:
             target = urljoin(where, response.headers["location"])
             if urlsplit(target)[:2] != urlsplit(where)[:2]:

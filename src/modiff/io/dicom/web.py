@@ -153,7 +153,7 @@ class Server:
             with located(str(self.address)):
                 if not isinstance(page, list):
                     raise DataError("a list that is not DICOMweb's", found=type(page).__name__)
-                new = {uid: item for uid, item in map(_listed, page) if uid not in listed}
+                new = {uid: item for uid, item in (_listed(item, series) for item in page) if uid not in listed}
             listed |= new
             if len(listed) > MAX_BELOW:
                 raise DataError("lists too many instances", path=str(self.address), expected=f"at most {MAX_BELOW}")
@@ -208,8 +208,8 @@ class Server:
     def store(self, files: Sequence[Path]) -> None:
         """Stores files; raises DataError unless the server says that it has each of them."""
         objects = [dcmread(file) for file in files]
-        answer = self._tried(partial(self.client.store_instances, objects))
         with dicom.quiet():
+            answer = self._tried(partial(self.client.store_instances, objects))
             try:
                 stored = {str(item.ReferencedSOPInstanceUID) for item in answer.get("ReferencedSOPSequence") or ()}
                 codes = {f"0x{int(item.FailureReason):04X}" for item in answer.get("FailedSOPSequence") or ()}
@@ -242,27 +242,25 @@ def _about(error: DataError, where: str) -> DataError:
     return error if error.path is not None else error.at(where)
 
 
-def _listed(item: object) -> tuple[str, Dataset]:
-    """An instance's UID and what a list says of it; DataError for what says no UIDs."""
+def _listed(item: object, series: str | None) -> tuple[str, Dataset]:
+    """An instance's UID and what a list says of it; DataError for what says no UIDs. series: that was asked for, which
+    need not be said again."""
     made, values = Dataset(), {name: _value(item, tag) for name, tag in _TAGS.items()}
+    values["SeriesInstanceUID"] = values["SeriesInstanceUID"] or series
     for name, value in values.items():
         if name.endswith("UID") and not (isinstance(value, str) and _is_uid(value)):
             raise DataError("a list that is not DICOMweb's", field=name, expected="a UID")
-        if isinstance(value, str) and (name.endswith("UID") or name == "Modality"):
-            with dicom.quiet():
-                setattr(made, name, value[:64])
-        elif (isinstance(value, int) and 0 <= value < 1 << 16) or (name == "SeriesNumber" and _whole(value)):
-            setattr(made, name, int(value))
+        number = name in ("SeriesNumber", "Rows", "Columns")
+        with dicom.quiet():
+            if number and re.fullmatch(r"-?\d{1,9}" if name == "SeriesNumber" else r"\d{1,4}", str(value)):
+                setattr(made, name, int(value))  # JSON has it as a number or a text
+            elif isinstance(value, str) and not number:
+                setattr(made, name, value[:_LONGEST])
     return str(values["SOPInstanceUID"]), made
 
 
 def _is_uid(text: str) -> bool:
     return len(text) <= _LONGEST and _UID.fullmatch(text) is not None
-
-
-def _whole(value: object) -> bool:
-    """Whether a series number is one: JSON has it as a number or a text."""
-    return re.fullmatch(r"-?\d{1,9}", str(value)) is not None
 
 
 def _value(item: object, tag: str) -> Any:
