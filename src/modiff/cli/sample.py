@@ -50,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
 def _one(args: argparse.Namespace, **given: Any) -> int:
     """One image or scan."""
     from modiff.io.checksum import stamped_json
-    from modiff.io.output import output_folder
+    from modiff.io.output import MANIFEST, output_folder
 
-    if args.send is not None and not args.overwrite and args.output.exists() and _is_there(args):
+    if args.send is not None and not args.overwrite and (args.output / MANIFEST).exists() and _is_there(args):
         return _send(args)
     # What can be refused without torch and a model is refused before they are loaded.
     with nullcontext() if args.output is None else output_folder(args.output, overwrite=args.overwrite) as folder:

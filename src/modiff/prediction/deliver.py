@@ -52,9 +52,7 @@ def send(folder: Path, server: str) -> None:
 
 
 def drawn_before(folder: Path, scan: Volume, paths: Sequence[Path], command: str, *, identify: bool) -> bool:
-    """Whether a folder has the results of the same command on the same scan."""
-    if not (folder / MANIFEST).is_file():
-        return False
+    """Whether a folder of results has those of the same command on the same scan."""
     there = read_json_text(folder / MANIFEST, kind="summary of `modiff sample`")
     own = {
         "command": public_command(command, scan, paths[0], identify=identify),

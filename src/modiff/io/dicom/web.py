@@ -252,7 +252,7 @@ def _listed(item: object, series: str | None) -> tuple[str, Dataset]:
             raise DataError("a list that is not DICOMweb's", field=name, expected="a UID")
         number = name in ("SeriesNumber", "Rows", "Columns")
         with dicom.quiet():
-            if number and re.fullmatch(r"-?\d{1,9}" if name == "SeriesNumber" else r"\d{1,4}", str(value)):
+            if number and re.fullmatch(r"-?\d{1,9}" if name == "SeriesNumber" else r"\d{1,5}", str(value)):
                 setattr(made, name, int(value))  # JSON has it as a number or a text
             elif isinstance(value, str) and not number:
                 setattr(made, name, value[:_LONGEST])
