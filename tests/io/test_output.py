@@ -14,7 +14,8 @@ import pytest
 
 from modiff.data.store import check_free
 from modiff.errors import DataError
-from modiff.io.output import alone, check_output, output_folder, replacing, write_text
+from modiff.io import output
+from modiff.io.output import alone, check_output, output_folder, replacing, scratch, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -214,6 +215,18 @@ def test_data_are_on_the_disk_before_their_name_is(tmp_path, monkeypatch):
 
 def is_folder(handle: int) -> bool:
     return stat.S_ISDIR(os.fstat(handle).st_mode)
+
+
+def test_what_a_killed_process_left_in_the_scratch_place_goes(tmp_path, monkeypatch):
+    """A patient's scan may be in it; what a living process has stays."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(output, "_NEW", -1.0)
+    for name in ("modiff-scratch-left", "other"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+    with scratch() as first, scratch() as second:
+        (second / "file").touch()
+        assert {path.name for path in tmp_path.iterdir()} == {"other", first.name, second.name}
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
 def test_a_folder_made_for_nothing_goes_again(tmp_path):

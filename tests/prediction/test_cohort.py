@@ -276,13 +276,15 @@ class TestResuming:
         assert set(column("status")) == {"done"}
         assert not Path("out/failures").exists()
 
-    def test_two_processes_share_a_cohort(self, command, monkeypatch):
-        """As tasks of a SLURM array do."""
+    @pytest.mark.parametrize("kind", ["array", "nodes"])
+    def test_two_processes_share_a_cohort(self, command, kind):
+        """As tasks of a SLURM array do, or of one job on two nodes."""
         children = []
         for task in (1, 2):
             if (child := os.fork()) == 0:
-                values = {"TASK_ID": task, "TASK_MIN": 1, "TASK_COUNT": 2}
-                os.environ.update({f"SLURM_ARRAY_{name}": str(value) for name, value in values.items()})
+                values = {"ARRAY_TASK_ID": task, "ARRAY_TASK_MIN": 1, "ARRAY_TASK_COUNT": 2}
+                values = values if kind == "array" else {"PROCID": task - 1, "NTASKS": 2}
+                os.environ.update({f"SLURM_{name}": str(value) for name, value in values.items()})
                 os._exit(command("discs", "scans", "-n", 2, "-o", "out"))
             children.append(child)
         assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
@@ -297,6 +299,66 @@ class TestResuming:
         found = subprocess.run([sys.executable, "-m", "modiff", *words], capture_output=True, text=True, check=False)
         assert (found.returncode, found.stderr) == (0, "")
         assert column("status") == ["done"] * 3
+
+
+class TestDevices:
+    @pytest.fixture
+    def started(self, command, monkeypatch):
+        """The commands of helpers, none of which is started; on a machine of three GPUs, where nothing is drawn."""
+        commands: list[list[str]] = []
+
+        class Started:
+            def __init__(self, words: list[str], **_: Any) -> None:
+                commands.append(words)
+
+            def wait(self) -> int:
+                return 0
+
+            poll = wait
+
+        monkeypatch.setattr("modiff.cli.cohort.subprocess.Popen", Started)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+        load = Predictor.from_path
+
+        def from_path(cls: type[Predictor], name: str, device: str = "cpu") -> Predictor:
+            commands.append([name, "--device", device])
+            return load(name)
+
+        monkeypatch.setattr(Predictor, "from_path", classmethod(from_path))
+        return commands
+
+    def of(self, words: list[str], option: str) -> str:
+        return words[len(words) - words[::-1].index(option)]
+
+    def test_each_process_has_a_gpu_of_its_own(self, command, started, monkeypatch):
+        monkeypatch.setenv("SLURM_PROCID", "1")
+        monkeypatch.setenv("SLURM_NTASKS", "2")
+        assert command("discs", "scans", "-n", 1, "-o", "out", "--devices", 3) == 0
+        assert [self.of(words, "--device") for words in started] == ["cuda:0", "cuda:1", "cuda:2"]
+        assert [words[-1] for words in started[1:]] == ["666", "833"]  # where they begin, in thousandths
+        assert all(self.of(words, "--devices") == self.of(words, "--workers") == "1" for words in started[1:])
+
+    def test_more_workers_share_them(self, command, started):
+        command("discs", "scans", "-n", 1, "-o", "out", "--devices", 2, "--workers", 3)
+        assert [self.of(words, "--device") for words in started] == ["cuda:0", "cuda:1", "cuda:0"]
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["--devices", 4], "--devices: are not there; found 4; expected at most 3"),
+            (["--devices", 2, "--device", "cpu"], "--workers is for CPUs"),
+            (["--devices", 2, "--device", "cuda:1"], "Leave one of the two out"),
+            (["--devices", 0], "--devices: too small"),
+        ],
+    )
+    def test_what_is_not_there_is_a_line(self, command, started, capsys, words, message):
+        assert command("discs", "scans", "-n", 1, "-o", "out", *words) == 2
+        assert message in capsys.readouterr().err
+        assert not Path("out").exists()
+
+    def test_they_are_for_cohorts(self, command, capsys):
+        assert command("discs", "scans/a.png", "--devices", 2) == 2
+        assert "--devices: is for a cohort" in capsys.readouterr().err
 
 
 class TestDicom:

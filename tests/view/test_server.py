@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import shutil
 import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,33 @@ class TestClick:
         assert [found[number]["at"] for number in range(20)] == places
         for number in range(4, 20):
             assert found[number]["hypotheses"] == found[number % 4]["hypotheses"]
+
+    def test_a_drawing_that_nobody_waits_for_ends(self, nifti, tmp_path, monkeypatch):
+        """As where the page has been clicked at another place: that one need not wait."""
+        visit = Visit(viewer_of(nifti, save=tmp_path))
+        visit.viewer.warm()
+        model, begun, ended = visit.viewer.predictor.model, threading.Event(), list[bool]()
+        draw = model.sample
+
+        def slow(*args: Any, **more: Any) -> Any:
+            begun.set()
+            for _ in range(400):
+                time.sleep(0.02)
+                model.on_drawn(0)
+            ended.append(True)
+            return draw(*args, **more)
+
+        monkeypatch.setattr(model, "sample", slow)
+        connection = http.client.HTTPConnection(visit.host)
+        words = json.dumps({"at": AT}), {"Content-Type": "application/json"}
+        connection.request("POST", f"/{visit.token}/click", *words)
+        assert begun.wait(10)
+        monkeypatch.setattr(model, "sample", draw)
+        connection.close()
+        start = time.perf_counter()
+        assert visit.told("click", {"at": AT})["at"] == AT  # drawn anew: nothing of the first is kept
+        assert time.perf_counter() - start < 5
+        assert not ended
 
     def test_an_export_is_what_modiff_sample_writes(self, visit, nifti, sample):
         status, data = visit.ask("export", {"at": AT})
@@ -457,7 +486,7 @@ def test_settings_that_no_click_can_have_are_refused_at_the_start(wrong, nifti, 
 def test_what_cannot_be_drawn_is_said_by_a_click_alone(nifti, tmp_path, monkeypatch):
     viewer = viewer_of(nifti, save=tmp_path)
 
-    def refuse(asked: Any) -> None:
+    def refuse(asked: Any, **_: Any) -> None:
         raise DataError("cannot be drawn")
 
     monkeypatch.setattr(viewer, "predict", refuse)

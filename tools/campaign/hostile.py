@@ -15,10 +15,12 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import zipfile
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,6 +28,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pydicom
+from dicomweb import Fake  # of tests/helpers, as sources.py has it
 from PIL import Image
 from pydicom.datadict import dictionary_VR
 from tools.campaign.run import CONTROL, Child, Outcome, Target, Try, apart
@@ -222,6 +225,10 @@ def canaries(world: World) -> dict[str, Target]:
             found[f"patient:{name}:{element}"] = Target(
                 action, once=True, quick=int(element == "all" or (name, element) == ("import-dcm", _BROKEN[0]))
             )
+    for element in ("all", *_BROKEN):
+        values = dict.fromkeys(_ABOUT, CANARY) if element == "all" else {element: CANARY}
+        action = partial(_patient_on_server, world, values)
+        found[f"patient:web:{element}"] = Target(action, once=True, quick=int(element == "all"))
     for name, victim, make in _CODE:
         found[f"code:{name}:{victim}"] = Target(partial(_code, world, name, victim, make), once=True, quick=1)
     return found
@@ -235,10 +242,39 @@ def _patient(world: World, name: str, folder: str, values: dict[str, str], attem
     given = world.names(attempt.place)
     kind = ("--as", "lidc-dicom", "--", "--jobs", "1") if folder == "lidc" else ()
     for words in (scene.words, ("check", folder, "--json", "--quiet", *kind)):
-        outcome = attempt.run(words)
-        attempt.check(
-            CANARY not in outcome.out + outcome.err, f"{words[0]} prints it: {(outcome.out + outcome.err)[-300:]!r}"
-        )
+        _said(attempt, attempt.run(words))
+    _written(attempt, given)
+
+
+def _patient_on_server(world: World, values: dict[str, str], attempt: Try, rng: Random) -> None:
+    """The same on a DICOMweb server, by a study's URL and by a table of such; its token is a canary too."""
+    if find_spec("dicomweb_client") is None:
+        attempt.skipped = "dicomweb-client is not installed"
+        return
+    world.lay("sample", attempt)
+    _fill(attempt.place / "series", values)
+    server = Fake(attempt.place / "series")
+    study = server.address(series=False)
+    (attempt.place / "cohort.csv").write_text(f"scan\n{study}\n{server.url}/studies/1.2.3\n")
+    given = world.names(attempt.place)
+
+    def prepare() -> None:
+        os.environ |= {"MODIFF_DICOMWEB_HOST": "127.0.0.1", "MODIFF_DICOMWEB_TOKEN": CANARY}
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    draw = ("-n", "2", "--steps", "1", "--quiet", "--send", server.url)
+    for words in (("sample", "run", study, *draw, "-o", "out"), ("sample", "run", "cohort.csv", *draw, "-o", "all")):
+        _said(attempt, attempt.run(words, (0, 1, 2), prepare))
+    server.server_close()
+    _written(attempt, given)
+
+
+def _said(attempt: Try, outcome: Outcome) -> None:
+    said = outcome.out + outcome.err
+    attempt.check(CANARY not in said, f"{outcome.words[0]} prints it: {said[-300:]!r}")
+
+
+def _written(attempt: Try, given: set[str]) -> None:
     for path in attempt.place.rglob("*"):
         if path.is_file() and str(path.relative_to(attempt.place)) not in given:
             attempt.check(not (found := _holds(path)), f"{path.name} has it {found}")

@@ -40,14 +40,18 @@ def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
     from modiff.prediction.settings import Settings
 
     settings = Settings(at=None, **given, **asked(args, SampleConfig))
+    args.device, *others = _devices(args)
     maker = maker_of(args)
     if path.is_dir() and not args.identify and any(scan.confidential for scan in scans):
         words = ["FOLDER" if Path(word) == path else word for word in shlex.split(maker.command)]
         maker = replace(maker, command=shlex.join(words))
-    cohort = Cohort(scans, output, maker, settings, limits, overwrite=args.overwrite)
+    cohort = Cohort(scans, output, maker, settings, limits, overwrite=args.overwrite, server=args.send)
     cohort.begin()
-    helpers = 0 if args.helper_of else min(args.workers, total) - 1
-    with _helpers(helpers, args) as wait, progress_bar("sampling", "lesions", quiet=args.quiet) as show:
+    helpers = 0 if args.helper_of else min(max(args.workers, args.devices), total) - 1
+    with (
+        _helpers(helpers, args, [args.device, *others]) as wait,
+        progress_bar("sampling", "lesions", quiet=args.quiet) as show,
+    ):
         start, proceed = _start(args)
         left = {lesion.name for scan in cohort.left(failed=True).scans for lesion in scan.lesions}
         done, todo = 0, len(left)  # what others draw meanwhile is not counted
@@ -78,24 +82,46 @@ def _check(args: argparse.Namespace, at: Any) -> None:
 
 
 def _start(args: argparse.Namespace) -> tuple[float, Callable[[], bool]]:
-    """From which fraction of the list on this process works, and whether it still should.
-
-    Tasks of a SLURM array and helpers of one machine begin at different places.
-    """
+    """From which fraction of the list on this process works, and whether it still should."""
     if args.helper_of:
         parent, place = args.helper_of
         return place / 1000, lambda: os.getppid() == parent
-    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
-    texts = [os.environ.get(name, "") for name in names]
-    if all(text.isdecimal() for text in texts):
-        own, first, count = map(int, texts)
-        return (own - first) % max(count, 1) / max(count, 1), lambda: True
-    return 0.0, lambda: True
+    own, count = _task()
+    return own / count, lambda: True
+
+
+def _task() -> tuple[int, int]:
+    """Which of how many tasks this is, by SLURM: of an array, of a job on several nodes, or of both."""
+    own, count = 0, 1
+    for name, least, total in (("ARRAY_TASK_ID", "ARRAY_TASK_MIN", "ARRAY_TASK_COUNT"), ("PROCID", "", "NTASKS")):
+        texts = [os.environ.get(f"SLURM_{variable}", "") if variable else "0" for variable in (name, least, total)]
+        if all(text.isdecimal() for text in texts) and int(texts[2]) > 0:
+            number, first, tasks = map(int, texts)
+            own, count = own * tasks + (number - first) % tasks, count * tasks
+    return own, count
+
+
+def _devices(args: argparse.Namespace) -> list[str]:
+    """The devices that processes take in turn; ConfigError for more GPUs than there are."""
+    if args.devices == 1:
+        return [args.device]
+    import torch
+
+    there = torch.cuda.device_count()
+    if args.device not in ("auto", "cuda", "gpu"):
+        hint = "--workers is for CPUs" if args.device == "cpu" else "Leave one of the two out"
+        raise ConfigError("counts GPUs", field="--devices", found=f"--device {args.device}", hint=hint)
+    if args.devices > there:
+        expected = f"at most {there}, as many as this machine has" if there else "a machine with GPUs"
+        raise ConfigError("are not there", field="--devices", found=args.devices, expected=expected)
+    return [f"cuda:{number}" for number in range(args.devices)]
 
 
 @contextmanager
-def _helpers(count: int, args: argparse.Namespace) -> Iterator[Callable[[], None]]:
-    """Further processes that draw the same cohort; the block's value waits for them. They end with it."""
+def _helpers(count: int, args: argparse.Namespace, devices: Sequence[str]) -> Iterator[Callable[[], None]]:
+    """Further processes that draw the same cohort, on the devices in turn; the block's value waits for them. They end
+    with it."""
+    own, tasks = _task()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get(VARIABLE) or str(max(1, cores // (count + 1)))
     environment = {**os.environ, VARIABLE: threads}
@@ -107,7 +133,9 @@ def _helpers(count: int, args: argparse.Namespace) -> Iterator[Callable[[], None
 
     try:
         for place in range(1, count + 1):
-            more = ["--quiet", "--workers", "1", "--helper-of", str(os.getpid()), str(1000 * place // (count + 1))]
+            start = int(1000 * (own + place / (count + 1)) / tasks)
+            more = ["--quiet", "--workers", "1", "--devices", "1", "--device", devices[place % len(devices)]]
+            more += ["--helper-of", str(os.getpid()), str(start)]
             command = [sys.executable, "-m", "modiff", *args.words, *more]
             running.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
         yield wait

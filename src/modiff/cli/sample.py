@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from modiff.cli.options import asked, parser_of
 from modiff.cli.sampling import limits_of, maker_of
 from modiff.config.evaluation import SampleConfig
-from modiff.errors import ConfigError
+from modiff.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from modiff.io.volume import Volume
+    from modiff.prediction.inputs import Named
     from modiff.prediction.predict import Prediction
     from modiff.prediction.summary import Summary
 
@@ -27,22 +29,31 @@ def run(args: argparse.Namespace) -> int:
     from modiff.prediction.cohort.scans import is_cohort
 
     at, spacing, raters = (numbers(args, name) for name in _LISTS)
+    if args.send is not None:
+        from modiff.prediction.deliver import check_server
+
+        if args.output is None:
+            raise ConfigError("is needed to send results", field="-o", expected="a folder for them")
+        check_server(args.send)
     if len(args.image) == 1 and is_cohort(Path(args.image[0]), series=args.series):
         from modiff.cli.cohort import run_cohort
 
         return run_cohort(args, at=at, spacing=spacing, raters=raters)
     if at is None and (slices := asked(args, SampleConfig).get("slices")):
         raise ConfigError("needs a place", field="--slices", found=slices, hint="Give --at X,Y,Z too")
-    if args.workers != 1:
-        raise ConfigError("is for a cohort", field="--workers", found=args.workers, expected="a table or a folder")
+    for name in ("workers", "devices"):
+        if (found := getattr(args, name)) != 1:
+            raise ConfigError("is for a cohort", field=f"--{name}", found=found, expected="a table or a folder")
     return _one(args, at=at, spacing=spacing, raters=raters)
 
 
 def _one(args: argparse.Namespace, **given: Any) -> int:
     """One image or scan."""
     from modiff.io.checksum import stamped_json
-    from modiff.io.output import output_folder
+    from modiff.io.output import MANIFEST, output_folder
 
+    if args.send is not None and not args.overwrite and (args.output / MANIFEST).exists() and _is_there(args):
+        return _send(args)
     # What can be refused without torch and a model is refused before they are loaded.
     with nullcontext() if args.output is None else output_folder(args.output, overwrite=args.overwrite) as folder:
         prediction, content, early = _sample(args, folder, **given)
@@ -54,6 +65,27 @@ def _one(args: argparse.Namespace, **given: Any) -> int:
         print(stamped_json(content, indent=1), end="")  # as in summary.json
     else:
         _show(prediction.summary, args.output, prediction.drawn, given_marks=args.raters == "marking")
+    return 0 if args.send is None else _send(args)
+
+
+def _is_there(args: argparse.Namespace) -> bool:
+    """Whether an earlier call of this command has drawn what is to be sent."""
+    from modiff.evaluation.provenance import command_line
+    from modiff.prediction.deliver import drawn_before
+
+    files, scan = _read(args)
+    return drawn_before(args.output, scan, [path for _, path in files], command_line(), identify=args.identify)
+
+
+def _send(args: argparse.Namespace) -> int:
+    from modiff.prediction.deliver import send
+
+    try:
+        send(args.output, args.send)
+    except DataError as error:
+        what = f"{args.output} is written, and not sent: {error.reason}"
+        raise DataError(what, path=error.path, hint="The same command tries again") from error
+    print(f"Sent to {args.send}", file=sys.stderr if args.json else sys.stdout)
     return 0
 
 
@@ -61,12 +93,9 @@ def _sample(
     args: argparse.Namespace, folder: Path | None, **given: Any
 ) -> tuple[Prediction, dict[str, Any], list[str]]:
     """The prediction, written to a folder if there is one; the summary's content; warnings that were printed."""
-    from modiff.io.image import named_file
     from modiff.io.progress import progress_bar
-    from modiff.prediction.inputs import read_scan
 
-    files = [named_file(text) for text in args.image]
-    scan = read_scan(files, limits=limits_of(args), series=args.series)
+    files, scan = _read(args)
 
     from modiff.prediction.predict import called
     from modiff.prediction.scan import sample_scan
@@ -81,6 +110,20 @@ def _sample(
     with progress_bar("drawing", "samples", quiet=args.quiet) as progress:
         found = sample_scan(scan, files, maker_of(args), settings, folder, tell=tell, progress=progress)
     return *found, early
+
+
+def _read(args: argparse.Namespace) -> tuple[list[Named], Volume]:
+    """The files that are named, and the scan in them."""
+    from modiff.io.image import named_file
+    from modiff.io.progress import progress_bar
+    from modiff.prediction.inputs import read_scan
+
+    files = [named_file(text) for text in args.image]
+    with progress_bar("fetching", "slices", quiet=args.quiet) as progress:
+        scan = read_scan(files, limits=limits_of(args), series=args.series, progress=progress)
+    if args.send is not None and scan.format != "DICOM":
+        raise ConfigError("makes no DICOM results to send", field="--send", found=scan.format, expected="a DICOM scan")
+    return files, scan
 
 
 def _warn(name: str, notes: Sequence[str]) -> None:

@@ -138,6 +138,8 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS, serie
 
 def named_file(text: str) -> tuple[str | None, Path]:
     """The channel and the file of NAME=FILE; no channel where there is a file of that name, or nothing to say one."""
+    if "://" in text.partition("=")[0]:  # a URL, which is not a file's
+        return None, Path(text)
     name, equals, file = text.partition("=")
     return (name, Path(file)) if equals and name and file and not Path(text).exists() else (None, Path(text))
 

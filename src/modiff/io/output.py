@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from modiff.io.files import told
 from modiff.plain import parse_json, read_text
 
 _SUFFIXES = (".png", ".npz", ".nii", ".gz", ".dcm")  # of result files
+_SCRATCH, _NEW = "modiff-scratch-", 60.0  # seconds in which a folder of that name is locked for sure
 MANIFEST = "summary.json"  # its "files" name what a folder of results holds
 
 
@@ -63,12 +65,27 @@ def kept_parts(path: Path) -> Path:
 def scratch() -> Iterator[Path]:
     """A folder for what no result needs: in the system's place, or in the working folder where that cannot be used."""
     try:
-        made = tempfile.TemporaryDirectory(prefix="modiff-")
+        made = tempfile.TemporaryDirectory(prefix=_SCRATCH)
     except OSError:
         with told(Path.cwd(), "cannot be written"):
             made = tempfile.TemporaryDirectory(prefix=".modiff-", suffix=".modiff-tmp", dir=Path.cwd())
-    with made as folder:
-        yield Path(folder)
+    with made as name, ExitStack() as opened:
+        folder = Path(name)
+        with told(folder, "cannot be written"):
+            lock = _lock(folder, folder)
+        if lock is not None:
+            opened.callback(os.close, lock)
+            _sweep_scratch(folder.parent)
+        yield folder
+
+
+def _sweep_scratch(place: Path) -> None:
+    """Removes what killed processes left there: old folders that nobody has locked. They may hold a patient's scan."""
+    for folder in place.glob(f"{_SCRATCH}*"):
+        with suppress(OSError, DataError):
+            if time.time() - folder.stat().st_mtime > _NEW and (lock := _lock(folder, folder)) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
 
 
 def _temporary(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What a user points at as one scan: files, a folder, a DICOMDIR or a zip; nothing here imports torch."""
+"""What a user points at as one scan: files, a folder, a DICOMDIR, a zip or a URL; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from modiff.data.importers.sources import as_folder
 from modiff.errors import DataError
 from modiff.io.dicom.header import is_dicom
+from modiff.io.dicom.web import Progress, read_dicomweb, url_of
 from modiff.io.files import LIMITS, Limits, begins_with
 from modiff.io.image import read_channels
 from modiff.io.text import is_litter
@@ -19,12 +20,24 @@ _ZIP = b"PK\3\4"
 Named = tuple[str | None, Path]  # a channel's name where it is given, and its file
 
 
-def read_scan(files: Sequence[Named], *, limits: Limits = LIMITS, series: str | None = None) -> Volume:
-    """`read_channels`, where a file may also be a zip archive: of DICOM files, one series of them, else of one file.
+def read_scan(
+    files: Sequence[Named],
+    *,
+    limits: Limits = LIMITS,
+    series: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Volume:
+    """`read_channels`, where a file may also be a zip archive: of DICOM files, one series of them, else of one file;
+    or, by itself, the URL of a study or series on a DICOMweb server.
 
-    series: which series of a folder or an archive is meant, by its UID or its place in the list that an error shows.
-    Raises DataError.
+    series: which series of a folder, an archive or a study is meant, by its UID or its place in the list that an error
+    shows. progress: is told of slices that are fetched. Raises DataError; ConfigError for a server.
     """
+    urls = [url for _, path in files if (url := url_of(path))]
+    if urls and len(files) == 1:
+        return read_dicomweb(urls[0], limits=limits, series=series, progress=progress)
+    if urls:
+        raise DataError("a series on a server is a scan by itself", field="IMAGE", found=f"{len(files)} files")
     with ExitStack() as opened:
         paths: list[Path] = []
         for _, path in files:

@@ -21,6 +21,7 @@ from modiff._version import __version__
 from modiff.errors import DataError, counted
 from modiff.io.checksum import stamped_json
 from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
+from modiff.io.dicom.web import given
 from modiff.io.files import told
 from modiff.io.image import named_file, write_png
 from modiff.io.nifti import write_nifti
@@ -377,7 +378,7 @@ def _locate(axes: Axes, window: Window, spacing: tuple[float, ...] | None) -> No
 def describe_source(scan: Volume, paths: Sequence[Path], *, identify: bool = False) -> dict[str, Any]:
     """Where an image came from, as plain data. paths: as the user gave them, one per channel where several."""
     named = identify or scan.format != "DICOM"
-    found: dict[str, Any] = {"path": str(scan.path)} if named else {}
+    found: dict[str, Any] = {"path": given(scan.path)} if named else {}
     digests = sorted(scan.sha256.values())
     found |= {
         "format": scan.format,

@@ -16,14 +16,16 @@ from modiff.data.masks import Labels
 from modiff.data.store import SIGNATURE, Store
 from modiff.data.store_format import check_case
 from modiff.errors import DataError
+from modiff.io.dicom.web import url_of
 from modiff.io.files import LIMITS, Limits, begins_with, plain
-from modiff.io.image import SUFFIXES, named_file, read_channels, read_image, without_suffix
+from modiff.io.image import SUFFIXES, named_file, read_image, without_suffix
 from modiff.io.output import MANIFEST
 from modiff.io.results import SampleFolder, endings, sample_folder, sample_names
 from modiff.io.text import read_json_text
 from modiff.io.volume import Volume, difference
 from modiff.prediction.channels import arranged
 from modiff.prediction.hypotheses import Hypothesis
+from modiff.prediction.inputs import read_scan
 from modiff.prediction.predict import called, content_hash
 from modiff.prediction.summary import Summary
 from modiff.prediction.windows import Box, place
@@ -92,7 +94,7 @@ def open_scene(
         return _of_results(results, scan, case, series, limits)
     if scan is not None:
         raise DataError("is not a folder that `modiff sample` wrote", path=path, field="--scan", found=scan[0])
-    volume = read_channels([path for _, path in files], limits=limits, series=series)
+    volume = read_scan(files, limits=limits, series=series)
     name, folder = _name(volume, path), path.absolute().parent
     if _stem(path).partition("-")[0] == "image" and folder.name:  # the layout that `import folder` reads
         return Scene(volume, files, case or (name if volume.format == "DICOM" else folder.name), {}, folder)
@@ -157,10 +159,10 @@ def _of_results(
         hint = "Give the series with --scan"
         raise DataError("does not name the scan it is of", path=results.path, hint=hint)
     paths = [Path(text) for text in scan or listed]
-    if missing := [path for path in paths if not path.exists()]:
+    if missing := [path for path in paths if not (path.exists() or (scan and url_of(path)))]:
         hint = "Give it with --scan"
         raise DataError("the scan of these results is not there", path=missing[0], hint=hint)
-    volume = read_channels(paths, limits=limits, series=series)
+    volume = read_scan([(None, path) for path in paths], limits=limits, series=series)
     same_bytes = content["image"].get("sha256") == describe_source(volume, paths)["sha256"]
     if not same_bytes and content.get("case") != content_hash(volume.array):
         found, hint = "another file with other voxels", "Give the scan with --scan"

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from modiff.errors import ConfigError, DataError, ModiffError, printable
 from modiff.io.files import reason_of
 from modiff.view.pack import packed_raters
-from modiff.view.viewer import Asked, Viewer
+from modiff.view.viewer import Asked, Superseded, Viewer
 
 _FILES = {  # of the page, by name: nothing else is read from disk
     "": ("index.html", "text/html"),
@@ -36,6 +36,7 @@ _FILES = {  # of the page, by name: nothing else is read from disk
     "niivue.js": ("niivue.js", "text/javascript"),
 }
 _MOST, _FAR = 256 << 20, 1 << 20  # bytes of a request; a number of pixels or slices
+_POLL = 0.05  # seconds after which it is seen that the page waits no more
 # NiiVue's font and lights are images within its own file; its drawing makes no other requests.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self' data:; "
@@ -103,9 +104,15 @@ def application(viewer: Viewer, token: str, port: int) -> ASGIApp:
     async def click(request: Request) -> Response:
         asked = _asked(await _body(request))
         async with turn:
-            if await request.is_disconnected():  # the page has asked for another place meanwhile
+            if over := await request.is_disconnected():  # the page has asked for another place meanwhile
                 return Response(status_code=204)
-            return JSONResponse(await run_in_threadpool(viewer.click, asked))
+            drawing = asyncio.create_task(run_in_threadpool(viewer.click, asked, over=lambda: over))
+            while not (await asyncio.wait([drawing], timeout=_POLL))[0]:
+                over = over or await request.is_disconnected()
+            try:
+                return JSONResponse(drawing.result())
+            except Superseded:
+                return Response(status_code=204)
 
     async def export(request: Request) -> Response:
         data = await run_in_threadpool(viewer.export, _asked(await _body(request)))

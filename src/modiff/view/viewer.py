@@ -51,6 +51,10 @@ class Asked:
     preview: bool = False
 
 
+class Superseded(Exception):
+    """Nobody waits for what was being drawn."""
+
+
 class Viewer:
     """What the page asks for. Predictions are those of `modiff sample` with the same settings.
 
@@ -157,13 +161,21 @@ class Viewer:
         with suppress(ModiffError):  # a click says why not
             self.predict(Asked((width // 2, height // 2, depth // 2), preview=True))
 
-    def predict(self, asked: Asked) -> Prediction:
-        """The hypotheses at a place, as `modiff sample --at` draws them; the last few are kept."""
+    def predict(self, asked: Asked, *, over: Callable[[], bool] = lambda: False) -> Prediction:
+        """The hypotheses at a place, as `modiff sample --at` draws them; the last few are kept.
+
+        over: asked as samples are drawn whether nobody waits for them any more; raises Superseded then.
+        """
+
+        def check(done: int, total: int) -> None:
+            if over():
+                raise Superseded
+
         with self._lock:
             if asked not in self._kept:
                 more: dict[str, Any] = {"n": PREVIEW, "select": IID, "candidates": None} if asked.preview else {}
                 settings = replace(self.settings, **self._where(asked), raters=asked.raters, **more)
-                made = predict(self.scan, self.predictor, settings, case=self._case or None)
+                made = predict(self.scan, self.predictor, settings, progress=check, case=self._case or None)
                 self._case = made.case
                 self._kept[asked] = made
             self._kept.move_to_end(asked)
@@ -181,10 +193,10 @@ class Viewer:
         low, high = max(0, z - asked.slices), min(depth, z + asked.slices + 1)
         return {"at": None, "slices": 0, "roi": f"0:{width},0:{height},{low}:{high}"}
 
-    def click(self, asked: Asked) -> dict[str, Any]:
-        """A prediction as the page shows it."""
+    def click(self, asked: Asked, *, over: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+        """A prediction as the page shows it. over: as `predict` takes it."""
         start = perf_counter()
-        made = packed_prediction(self.predict(asked))
+        made = packed_prediction(self.predict(asked, over=over))
         about = {
             "at": list(asked.at),
             "whole": asked.whole,

@@ -40,7 +40,8 @@ class Series:
 
     def __str__(self) -> str:
         """What may be shown of it: no description, which may name the patient, and no identifier."""
-        slices = f"{counted(len(self.files), 'slice')} of {self.size[1]}×{self.size[0]}"
+        slices, size = counted(len(self.files), "slice"), "×".join(map(str, self.size[::-1]))
+        slices += f" of {size}" if all(self.size) else ""  # not every server lists it
         return f"{self.modality or 'unknown modality'}, {slices}, series number {self.number}"
 
 
@@ -149,7 +150,7 @@ def _ending(file: Path) -> str:
     return file.with_name(file.name.lower().removesuffix(".part").removesuffix(".tmp")).suffix
 
 
-def chosen(found: list[Series], wanted: str | None, path: Path) -> Series:
+def chosen(found: list[Series], wanted: str | None, path: str | Path) -> Series:
     """The series of that UID, or at that place from 1; without a word the only one. DataError lists what is there."""
     if not found:
         raise DataError("no DICOM image in this folder", path=path, hint="Give the folder that holds the slices")

@@ -22,6 +22,7 @@ from modiff.io.text import read_json_text
 from modiff.io.volume import Volume
 from modiff.plain import json_text, parse_json
 from modiff.prediction.cohort.scans import Lesion, Scan
+from modiff.prediction.deliver import SENT, is_sent, send
 from modiff.prediction.predict import Prediction
 from modiff.prediction.scan import Maker, sample_scan
 from modiff.prediction.settings import Settings
@@ -34,7 +35,8 @@ KEY = "cohort"  # of a summary: what this verb adds for a lesion of a cohort
 
 @dataclass(frozen=True)
 class Cohort:
-    """Scans, how they are drawn and where results go. overwrite: results of other settings or content are replaced."""
+    """Scans, how they are drawn and where results go. overwrite: results of other settings or content are replaced.
+    server: the DICOMweb service that DICOM results are sent to."""
 
     scans: Sequence[Scan]
     output: Path
@@ -42,6 +44,7 @@ class Cohort:
     settings: Settings
     limits: Limits
     overwrite: bool = False
+    server: str | None = None
 
     def begin(self) -> None:
         """Raises DataError where the folder's results are made otherwise, ConfigError for settings that no scan can
@@ -89,7 +92,8 @@ class Cohort:
         """What of it is not finished. failed: also what has failed."""
 
         def is_left(lesion: Lesion) -> bool:
-            there = (self.output / lesion.name / MANIFEST).exists()
+            folder = self.output / lesion.name
+            there = (folder / MANIFEST).exists() and (self.server is None or (folder / SENT).exists())
             return not there and (failed or not failure(self.output, lesion).exists())
 
         scans = [replace(scan, lesions=tuple(filter(is_left, scan.lesions))) for scan in self.scans]
@@ -105,8 +109,16 @@ class Cohort:
             write_text(failure(self.output, lesion), stamped_json({"error": text}, indent=1))
 
     def _draw(self, scan: _Opened, lesion: Lesion) -> bool:
+        """Makes a lesion's folder and sends it; whether that took work."""
+        made = self._folder(scan, lesion, folder := self.output / lesion.name)
+        if self.server is None or is_sent(folder, self.server):
+            return made
+        send(folder, self.server)
+        return True
+
+    def _folder(self, scan: _Opened, lesion: Lesion, folder: Path) -> bool:
         """Makes a lesion's folder, or makes sure that it is the one that would be made; whether it was made here."""
-        folder, request = self.output / lesion.name, self._request(scan, lesion)
+        request = self._request(scan, lesion)
         if self._is_done(folder, request):
             return False
         try:

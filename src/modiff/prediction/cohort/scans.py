@@ -13,6 +13,7 @@ from modiff.errors import DataError, ModiffError
 from modiff.io.dicom.header import is_dicom
 from modiff.io.dicom.pick import Series, series_below
 from modiff.io.dicom.series import read_dicom_series
+from modiff.io.dicom.web import digest, url_of
 from modiff.io.files import Limits, located, sha256_of
 from modiff.io.image import SUFFIXES, named_file, without_suffix
 from modiff.io.output import MANIFEST
@@ -60,7 +61,9 @@ class Scan:
         return read_scan(self.files, limits=limits, series=self.series)
 
     def digest(self) -> str:
-        """Of all bytes that it may be read from; raises DataError."""
+        """Of all bytes that it may be read from, of a server's by the UIDs of its slices; raises DataError."""
+        if url := url_of(self.files[0][1]):
+            return digest(url, self.series)
         paths = [path for _, path in self.files] if not self.members else []
         files = [file for path in paths for file in (_all(path) if path.is_dir() else [path])] or [*self.members]
         return digest_of((str(place), sha256_of(file)) for place, file in enumerate(files))
@@ -143,7 +146,7 @@ def _of_table(path: Path, limits: Limits) -> list[Scan]:
                 made[key] = replace(made[key], lesions=(*made[key].lesions, *lesions))
                 continue
             named = [named_file(part.strip()) for part in row["scan"].split("|")]
-            files = tuple((channel, path.parent / file) for channel, file in named)
+            files = tuple((channel, file if url_of(file) else path.parent / file) for channel, file in named)
             confidential = any(_may_name(file) for _, file in files)
             made[key] = Scan(row["scan"], files, lesions, confidential, row.get("series") or None)
     return list(made.values())
