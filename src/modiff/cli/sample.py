@@ -34,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     if at is None and (slices := asked(args, SampleConfig).get("slices")):
         raise ConfigError("needs a place", field="--slices", found=slices, hint="Give --at X,Y,Z too")
     if args.workers != 1:
-        raise ConfigError("is for a cohort", field="--workers", found=args.workers, expected="a table or a folder")
+        raise ConfigError(
+            "applies to a cohort only", field="--workers", found=args.workers, expected="a table or a folder"
+        )
     return _one(args, at=at, spacing=spacing, raters=raters)
 
 

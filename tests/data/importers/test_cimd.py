@@ -135,4 +135,4 @@ def test_other_folders_than_training_and_testing_are_refused(
 ) -> None:
     root = _folder(tmp_path / "d")
     (root / "testing").rename(root / "rest")
-    assert "neither training nor testing" in _refused(root, capsys)
+    assert "is in neither training nor testing" in _refused(root, capsys)

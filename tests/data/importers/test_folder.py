@@ -567,7 +567,7 @@ def test_a_mask_may_compress_as_well_as_it_likes_within_its_image(tmp_path: Path
     image, path = Volume(np.zeros((1, 40, 50, 60), np.int16), None, tmp_path, "NIfTI"), tmp_path / "m.nii.gz"
     _nii(path, np.zeros((40, 50, 60), np.uint8))
     strict = Limits(ratio_free=1000, max_ratio=10)
-    with pytest.raises(ModiffError, match=r"far more data|inflate beyond reason"):
+    with pytest.raises(ModiffError, match="far more data"):
         read_image(path, limits=strict, mask=True)
     assert read_image(path, limits=mask_limits(image, strict), mask=True).shape == (40, 50, 60)
 

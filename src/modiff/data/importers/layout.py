@@ -52,7 +52,7 @@ def pattern(text: str, option: str) -> Match:
     for name in names:
         if name not in _GROUPS or names.count(name) > 1:
             expected = "{case}, {patient}, {slice}, {rater} or {channel}, each once"
-            raise ConfigError("no such place", field=option, found="{" + name + "}", expected=expected)
+            raise ConfigError("is not a placeholder", field=option, found="{" + name + "}", expected=expected)
     if not {"case", "patient", "slice"} & set(names):
         raise ConfigError("names no case", field=option, found=text, expected="{case} in it")
     plain = (re.escape(part).replace(r"\*\*/", "(?:.*/)?") for part in parts[::2])
@@ -126,10 +126,10 @@ def apply_table(items: Sequence[Item], path: Path) -> None:
     known, told = {item.case: item for item in items}, set[str]()
     rows = read_table(path, ["case"], _TOLD, kind="table of cases")
     if rows and not set(_TOLD) & rows[0][1].keys():
-        raise DataError("other columns", path=path, found="case", expected=f"case, and any of {', '.join(_TOLD)}")
+        raise DataError("unexpected columns", path=path, found="case", expected=f"case, and any of {', '.join(_TOLD)}")
     for place, row in rows:
         if (case := row["case"]) in told or case not in known:
-            what = "a case twice" if case in told else "a case that the folder does not have"
+            what = "a case occurs twice" if case in told else "a case that the folder does not have"
             raise DataError(what, path=path, field=place, found=case or "no name")
         told.add(case)
         item = known[case]

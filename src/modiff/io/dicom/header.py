@@ -177,7 +177,7 @@ def numbers(header: Dataset, field: str, count: int, default: tuple[float, ...] 
     if found is None:
         raise DataError("is missing", field=field)
     if len(found) != count or not np.isfinite(found).all():
-        raise DataError("not finite, or too few or too many", field=field, expected=f"{count} numbers")
+        raise DataError("are not the expected count of finite numbers", field=field, expected=f"{count} numbers")
     return found
 
 
@@ -271,11 +271,11 @@ def check_image(path: Path, header: Dataset, limits: Limits) -> None:
             raise DataError("is not a plain grey image", found=found, expected="MONOCHROME2", hint=dark)
         allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
         if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
-            raise DataError("bits that cannot be read", field="BitsAllocated", found=f"{stored} of {allocated}")
+            raise DataError("unsupported number of bits", field="BitsAllocated", found=f"{stored} of {allocated}")
         if integer(header, "HighBit", stored - 1) != stored - 1:
-            raise DataError("values do not end at the lowest bit", field="HighBit", expected=stored - 1)
+            raise DataError("does not fit BitsStored", field="HighBit", expected=stored - 1)
         if integer(header, "PixelRepresentation") not in (0, 1):
-            raise DataError("neither unsigned nor signed", field="PixelRepresentation", expected="0 or 1")
+            raise DataError("is neither unsigned nor signed", field="PixelRepresentation", expected="0 or 1")
         shape = integer(header, "Rows"), integer(header, "Columns")
         limits.check_declared(path, shape, allocated // 8, path.stat().st_size)
 

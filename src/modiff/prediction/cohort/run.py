@@ -55,7 +55,7 @@ class Cohort:
             if changed := [name for name in own if there.get(name) != own[name]]:
                 found = ", ".join(f"{name}: {there.get(name)} → {own[name]}" for name in changed)
                 hint = "--overwrite draws it anew; or give another folder"
-                raise DataError("has a cohort that was begun otherwise", path=self.output, found=found, hint=hint)
+                raise DataError("holds a cohort with other settings", path=self.output, found=found, hint=hint)
             return
         with suppress(InUse):  # the same, by another process
             write_text(path, stamped_json(own, indent=1))
@@ -131,7 +131,7 @@ class Cohort:
             return there is not None
         if not self.overwrite:
             hint = "--overwrite draws it anew; or give another folder"
-            raise DataError("was made otherwise: other settings, model, place or content", path=folder, hint=hint)
+            raise DataError("was made with other settings, another model, place or content", path=folder, hint=hint)
         return False
 
     def _make(self, scan: _Opened, lesion: Lesion, folder: Path, request: str) -> None:
