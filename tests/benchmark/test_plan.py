@@ -88,7 +88,7 @@ def test_a_value_is_read_as_yaml():
     ],
 )
 def test_what_all_share_cannot_be_set_for_one(setting):
-    with pytest.raises(ConfigError, match="is the benchmark"):
+    with pytest.raises(ConfigError, match="is set for the whole benchmark"):
         BenchmarkSettings(budget="20m", changes=(f"modiff.{setting}",))
 
 

@@ -254,7 +254,7 @@ def test_floats_outside_the_unit_interval_are_refused(small_store: Path) -> None
         file.create_dataset("image", data=data.astype(np.float32), **kept)
 
     _replaced(small_store, "image", floats)
-    _refused(small_store, r"p1/slice-0: float images lie in \[0, 1\]")
+    _refused(small_store, r"p1/slice-0: float image values are outside \[0,1\]")
 
 
 def test_a_refused_store_is_not_loaded_either(small_store: Path) -> None:

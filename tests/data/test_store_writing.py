@@ -99,9 +99,9 @@ REFUSED = {
     "an image without pixels": ((IMAGE[:, :0], MASKS[:, :0], READ), {}, "image does not fit"),
     "64-bit integers": ((IMAGE.astype(np.int64), MASKS, READ), {}, "unexpected type"),
     "complex values": ((IMAGE.astype(complex), MASKS, READ), {}, "unexpected type"),
-    "floats above 1": ((IMAGE + 1.5, MASKS, READ), {}, r"lie in \[0, 1\]"),
-    "floats below 0": ((IMAGE - 0.1, MASKS, READ), {}, r"lie in \[0, 1\]"),
-    "not a number": ((IMAGE * np.nan, MASKS, READ), {}, r"lie in \[0, 1\]"),
+    "floats above 1": ((IMAGE + 1.5, MASKS, READ), {}, r"outside \[0,1\]"),
+    "floats below 0": ((IMAGE - 0.1, MASKS, READ), {}, r"outside \[0,1\]"),
+    "not a number": ((IMAGE * np.nan, MASKS, READ), {}, r"outside \[0,1\]"),
     "number of raters": ((IMAGE, MASKS[:2], READ), {}, "masks do not fit"),
     "size of masks": ((IMAGE, MASKS[:, :, :4], READ), {}, "masks do not fit"),
     "type of masks": ((IMAGE, MASKS.astype(float), READ), {}, "masks do not fit"),
@@ -137,7 +137,7 @@ def test_a_case_that_does_not_fit_is_refused(tmp_path: Path, what: str) -> None:
 def test_a_patient_without_a_fold_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(DataError, match="patients without a fold; found p"),
-        StoreWriter(tmp_path / "s.h5", make_info(), folds={"someone else": 0}) as writer,
+        StoreWriter(tmp_path / "s.h5", make_info(), folds={"another process": 0}) as writer,
     ):
         writer.add(IMAGE, MASKS, READ, **NAMES)
 

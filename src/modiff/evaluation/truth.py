@@ -258,6 +258,9 @@ class Values:
             # Next to an image a mask's 255 is a value like others: the first wrong one need not be the image's.
             image = next((name for name in raw.names if name.startswith("image")), None)
             hint = f"{image} is read as a mask; call the masks beside an image rater-NAME" if image else ""
+            many = [name for name, one in zip(raw.names, array, strict=True) if not two_valued(values(one))]
+            if not image and len(many) == 1 < len(raw.names):
+                hint = f"Is {many[0]} the image? Leave it out, or call it image and the masks beside it rater-NAME"
             raise _wrong(
                 raw, "unexpected mask values", f"the value {array[wrong][0]:g}", f"0 to {highest}", at=wrong, hint=hint
             )

@@ -50,7 +50,7 @@ class Folder(Importer[Item]):
 
     version = "folder 1"
     resample_hint: ClassVar[str | None] = "--resample nearest moves it onto the image's grid"
-    layout_hint = "--image and --mask say what yours are called, such as --mask 'masks/{case}_{rater}.png'"
+    layout_hint = "--image and --mask say what yours are called, such as --mask 'masks/{case}_{rater}.png'."
 
     def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from pathlib import Path
 
 from modiff.data.importers.sources import walk
@@ -97,9 +98,25 @@ def find(
         table[key] = root / name
     if not items:
         seen = ", ".join(strange[:3]) or "no image at all"
-        wanted = " or ".join((*images, *masks))
+        wanted, options = " or ".join((*images, *masks)), likely(strange, suffixes)
+        hint += f" Perhaps {options} (for `modiff check`, after --)" if options else ""
         raise DataError("no file fits the patterns", path=root, found=seen, expected=wanted, hint=hint)
     return sorted(items.values(), key=lambda item: natural(item.case)), strange
+
+
+def likely(names: Sequence[str], suffixes: tuple[str, ...]) -> str | None:
+    """Options that fit all these paths: an image per folder, and masks whose names begin alike; None where none do."""
+    stems = [name[: -max(len(end) for end in suffixes if name.lower().endswith(end))] for name in names]
+    parts = [stem.rpartition("/")[::2] for stem in stems]
+    own = sorted({name for folder, name in parts if folder == parts[0][0]}, key=len)
+    begin = commonprefix(own[1:])  # noqa: RUF071  of names, not of paths
+    if not all(name.removeprefix(begin).isdigit() for name in own[1:]):
+        begin = re.sub(r"[^\W_]+$", "", begin)  # raters' names may begin alike too
+    if len(own) < 3 or not begin or "{" in begin + own[0]:
+        return None
+    if not all(folder and (name == own[0] or (name.startswith(begin) and name != begin)) for folder, name in parts):
+        return None
+    return f"--image '{{case}}/{own[0]}' --mask '{{case}}/{begin}{{rater}}'"
 
 
 def _candidates(root: Path, patterns: list[Match], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
