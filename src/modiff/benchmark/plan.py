@@ -27,7 +27,7 @@ _SHARED = ("seed", "method", "preset", "training.budget", "training.batch_size",
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: a method as it is, or with changes. tables: those that it stands in."""
+    """A row of the tables: a method as it is, or with changes. tables: those that it is in."""
 
     key: str
     method: str

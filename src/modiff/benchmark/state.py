@@ -58,7 +58,7 @@ class Run:
 
 @dataclass
 class RowFacts:
-    """What the tables say of a row. tables: those it stands in. changes: against its preset, as they were typed.
+    """What the tables say of a row. tables: those it is in. changes: against its preset, as they were typed.
 
     cost: by the names in COSTS; None until known.
     """

@@ -36,7 +36,7 @@ MAX_NAME_BYTES = 1024
 _MAX_NOTE = 4096  # bytes of a note
 MAX_PARTS = 64  # tables, and attributes
 
-# Tables of where each case lies, and what stands in them for a case of which it is not known: NaN or below 0.
+# Tables of where each case lies, and what they hold for a case of which it is not known: NaN or below 0.
 GEOMETRY = {
     "affine": np.full((4, 4), np.nan),
     "slice_index": np.array(-1, np.int64),

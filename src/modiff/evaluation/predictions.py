@@ -87,7 +87,7 @@ class MapSource(ExitStack, ABC):
 
     @abstractmethod
     def count(self, case: str) -> int:
-        """How many maps a case has, without reading them where that is possible."""
+        """The number of maps of a case, without reading them where that is possible."""
 
     def _named(self, names: Sequence[str], found: str | None = None) -> tuple[str, ...]:
         """Case names, checked; raises DataError where there are none, but what was `found`."""

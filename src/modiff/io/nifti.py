@@ -24,7 +24,7 @@ SUFFIXES = (".nii", ".nii.gz")
 
 _UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown, metre, millimetre, micron
 _SPACING_MM = (1e-4, 1e3)  # from microscopy to scouts: beyond it the header is damaged or in other units
-_OFFSET_MAX = 1 << 24  # where voxels may begin: extensions of 16 MiB before them are beyond reason
+_OFFSET_MAX = 1 << 24  # where voxels may begin: extensions of 16 MiB before them are not plausible
 _TRAILING_MAX = 1 << 16  # bytes after the last voxel that are let pass: some writers pad
 _GZIP, _FEED = 31, 1 << 14  # zlib's number for the format; compressed bytes at a time
 # Members of a gzip file, and one more per so many bytes: BGZF has 64 KiB in each.

@@ -20,7 +20,7 @@ MASKS = ("{case}/rater-{rater}",)
 _TOLD = ("patient", "split", "readers")  # columns of a table of cases
 _GROUPS = {name: f"(?P<{name}>[^/]+?)" for name in ("patient", "slice", "rater", "channel")}
 _GROUPS["case"] = "(?P<case>.+?)"
-# A file's path with and without suffix -> what stands in its places.
+# A file's path with and without suffix -> what is in its placeholders.
 Match = Callable[[str, str], dict[str, str] | None]
 
 

@@ -43,7 +43,7 @@ _PIXELS = 0x7FE00010
 STANDALONE = {name for name in python_encoding if name not in ("", "ISO_IR 6") and "2022" not in name}
 _GUESSED = ("", "ISO_IR 6", "ISO 2022 IR 6", "ISO_IR 192")  # of texts that may be in another set than declared
 _FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")  # of the first elements of groups 2 and 8
-# Of PhotometricInterpretation (PS3.3 C.7.6.3.1.2): what else stands there may be anything, and is not repeated.
+# Of PhotometricInterpretation (PS3.3 C.7.6.3.1.2): what else is there may be anything, and is not repeated.
 _COLOURS = (
     "MONOCHROME1",
     "PALETTE COLOR",
@@ -287,7 +287,7 @@ def _meta(file: _Bounded) -> FileMetaDataset:
         if bare is None:
             raise DataError("is not DICOM", expected="the mark DICM after 128 bytes")
         file.seek(0)
-        if start[:2] != b"\x02\0":  # group 2 is missing too: the kind of object stands in the header
+        if start[:2] != b"\x02\0":  # group 2 is missing too: the kind of object is in the header
             meta = FileMetaDataset()
             meta.TransferSyntaxUID = bare
             return meta

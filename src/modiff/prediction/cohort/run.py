@@ -44,7 +44,7 @@ class Cohort:
     overwrite: bool = False
 
     def begin(self) -> None:
-        """Raises DataError where the folder's results are made otherwise, ConfigError for settings that no scan can
+        """Raises DataError where the folder's results have other settings, ConfigError for settings that no scan can
         have: known before anything is touched."""
         self.settings.check_for(self.maker.predictor.model)
         path, own = self.output / BEGUN, {"model": self.maker.fingerprint, **asdict(self.settings)}
