@@ -43,7 +43,7 @@ def test_the_same_command_again_finds_it_done(demo, capsys):
 
 def test_other_patients_need_another_folder(demo, capsys):
     assert main(["demo", "-o", str(demo), *WORDS, "--patients", "61"]) == 2
-    assert "patients: was simulated otherwise; found 60; expected 61" in capsys.readouterr().err
+    assert "patients: was simulated with other settings; found 60; expected 61" in capsys.readouterr().err
 
 
 def test_a_picture_of_ones_own_is_sampled_and_reported(demo, tmp_path):

@@ -105,7 +105,9 @@ def test_the_image_is_made_of_what_there_is_and_its_commands_are_real() -> None:
         assert all((ROOT / name).exists() for name in names)
         assert set(names) <= kept
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for verb, words in re.findall(r"/data\" modiff (\w+) (.*)$", text, re.M):
+    commands = re.findall(r"/data\" modiff (\w+) (.*)$", text, re.M)
+    assert len(commands) == text.count("docker run")
+    for verb, words in commands:
         assert verb in VERBS
         assert verb == "demo" or f"modiff {verb} {words}" in readme, words
 

@@ -41,7 +41,7 @@ YAML = {
     "no date": ("2001-99-99", "which is not timestamp"),
     "no offset": ("2001-01-01T00:00:00+99:99", "which is not timestamp"),
     "no bytes": ("!!binary a", "which is not binary|failed to decode"),
-    "a name twice": ("seed: 1\nseed: 2", "line 2, column 1: .* the name 'seed' twice"),
+    "a name twice": ("seed: 1\nseed: 2", "line 2, column 1: .* the name 'seed' occurs twice"),
     "a list as a name": ("{[1]: 2}", "unhashable key"),
     "an object": ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
     "two documents": ("--- 1\n--- 2", "another document"),
@@ -56,7 +56,7 @@ JSON = {
     "a long integer": ("9" * 5000, "a number of too many digits"),
     "an infinite number": ("[1e999]", "a number that is too large"),
     "a constant": ("[NaN]", "NaN, which JSON does not have"),
-    "a name twice": ('{"a": 1, "a": 2}', "the name 'a' twice"),
+    "a name twice": ('{"a": 1, "a": 2}', "the name 'a' occurs twice"),
     "two values": ("{} {}", "line 1, column 4: cannot be read as JSON; found '{}'"),
     "nothing": ("", "an empty file"),
 }

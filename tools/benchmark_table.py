@@ -52,8 +52,11 @@ def block(path: Path, table: str, protocol: str, threshold: str) -> str:
     ]
     one = next(line for line in lines if line["kind"] == "measured")
     columns = sorted({(line["metric"], int(line["n"])) for line in lines})
+    rows = {row: [line for line in lines if line["row"] == row] for row in dict.fromkeys(x["row"] for x in lines)}
     rule = "argmax" if (protocol, threshold) == ("standard", "0.5") else f"p ≥ {threshold}"
-    extra = ["images seen", "parameters", f"seconds/image (n = {columns[0][1]})"]
+    counts = {row: count(own[0]) for row, own in rows.items()}
+    seen = len({made for made in counts.values() if made}) > 1  # where all saw as many, the budget says it
+    extra = ["images seen"] * seen + [f"seconds/image (n = {columns[0][1]})"]
     names = [f"{NAMES[metric]}, n = {n}" for metric, n in columns]
     made = [
         f"Protocol `{protocol}`, {rule}, split {one['split']}, {one['images']} images of {one['patients']} patients, "
@@ -63,13 +66,12 @@ def block(path: Path, table: str, protocol: str, threshold: str) -> str:
         "| | " + " | ".join(names + extra) + " |",
         "|---|" + "---|" * len(names + extra),
     ]
-    for row in dict.fromkeys(line["row"] for line in lines):
-        own = [line for line in lines if line["row"] == row]
+    for row, own in rows.items():
         cells = [cell([x for x in own if (x["metric"], int(x["n"])) == column]) for column in columns]
         first = next((line for line in own if int(line["n"]) == columns[0][1]), own[0])
-        parameters = f"{int(first['parameters']):,}" if first["parameters"] else ""
         seconds = f"{float(first['seconds_per_image']):.2g}" if first["seconds_per_image"] else ""
-        made.append("| " + " | ".join([first["title"], *cells, count(first), parameters, seconds]) + " |")
+        title = first["title"].split(",")[0].split(":")[0] + " (oracle)" * (row == "majority_vote")
+        made.append("| " + " | ".join([title, *cells, *[counts[row]] * seen, seconds]) + " |")
     return "\n".join(made)
 
 

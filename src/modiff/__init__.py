@@ -1,6 +1,6 @@
 """modiff: medical image segmentation where experts disagree.
 
-The public names stand in `__init__.pyi`; they load what they need when they are first used, so that `import modiff` is
+The public names are in `__init__.pyi`; they load what they need when they are first used, so that `import modiff` is
 instant.
 """
 

@@ -84,7 +84,7 @@ def parse_json(text: str, *, nan: bool = False) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        raise ValueError(f"the name {Counter(name for name, _ in pairs).most_common(1)[0][0][:60]!r} twice")
+        raise ValueError(f"the name {Counter(name for name, _ in pairs).most_common(1)[0][0][:60]!r} occurs twice")
     return made
 
 
@@ -156,7 +156,7 @@ class _Loader(_Base):
             names = set()
             for key, _ in node.value:
                 if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in names:
-                    raise ConstructorError(None, None, f"the name {key.value[:60]!r} twice", key.start_mark)
+                    raise ConstructorError(None, None, f"the name {key.value[:60]!r} occurs twice", key.start_mark)
                 names.add((key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key)))
         super().flatten_mapping(node)
 

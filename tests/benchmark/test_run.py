@@ -274,7 +274,9 @@ def test_what_all_share_may_not_change_in_a_folder(store, finished, changed):
 
 def test_a_method_may_not_change_once_it_is_trained(store, finished):
     changes = (*TINY, "cflow.model.flow_steps=2")
-    refused = r"cflow-seed0: was trained otherwise and cannot be resumed like this; found model\.flow_steps: 4 → 2"
+    refused = (
+        r"cflow-seed0: was trained with other settings and cannot be resumed with these; found model\.flow_steps: 4 → 2"
+    )
     with pytest.raises(CheckpointError, match=refused):
         benchmark(rows_of(METHODS), settings(changes=changes), store, finished)
 

@@ -51,7 +51,7 @@ def test_another_seed_splits_otherwise() -> None:
 
 @pytest.mark.parametrize("fractions", [(-0.1, 0.2), (0.5, 0.5), (float("nan"), 0.1)])
 def test_fractions_that_leave_nothing_to_train_on(fractions: tuple[float, float]) -> None:
-    with pytest.raises(ConfigError, match="fractions of val and test"):
+    with pytest.raises(ConfigError, match="fractions of val and test are out of range"):
         SplitRule(*fractions)
 
 
@@ -67,7 +67,7 @@ def test_folds_are_equal_and_do_not_depend_on_order(count: int, seed: int, rando
 
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_a_number_of_folds_that_cannot_be(count: int) -> None:
-    with pytest.raises(ConfigError, match="number of folds"):
+    with pytest.raises(ConfigError, match="number of folds is out of range"):
         make_folds(["a", "b", "c"], count)
 
 

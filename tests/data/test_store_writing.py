@@ -97,15 +97,19 @@ READ_BY_TWO = np.array([True, True, False])
 REFUSED = {
     "number of channels": ((IMAGE[:1], MASKS, READ), {}, "image does not fit"),
     "an image without pixels": ((IMAGE[:, :0], MASKS[:, :0], READ), {}, "image does not fit"),
-    "64-bit integers": ((IMAGE.astype(np.int64), MASKS, READ), {}, "another type"),
-    "complex values": ((IMAGE.astype(complex), MASKS, READ), {}, "another type"),
-    "floats above 1": ((IMAGE + 1.5, MASKS, READ), {}, r"lie in \[0, 1\]"),
-    "floats below 0": ((IMAGE - 0.1, MASKS, READ), {}, r"lie in \[0, 1\]"),
-    "not a number": ((IMAGE * np.nan, MASKS, READ), {}, r"lie in \[0, 1\]"),
+    "64-bit integers": ((IMAGE.astype(np.int64), MASKS, READ), {}, "unexpected type"),
+    "complex values": ((IMAGE.astype(complex), MASKS, READ), {}, "unexpected type"),
+    "floats above 1": ((IMAGE + 1.5, MASKS, READ), {}, r"outside \[0,1\]"),
+    "floats below 0": ((IMAGE - 0.1, MASKS, READ), {}, r"outside \[0,1\]"),
+    "not a number": ((IMAGE * np.nan, MASKS, READ), {}, r"outside \[0,1\]"),
     "number of raters": ((IMAGE, MASKS[:2], READ), {}, "masks do not fit"),
     "size of masks": ((IMAGE, MASKS[:, :, :4], READ), {}, "masks do not fit"),
     "type of masks": ((IMAGE, MASKS.astype(float), READ), {}, "masks do not fit"),
-    "a class that there is not": ((IMAGE, MASKS + np.uint8(3), READ), {}, "a class that there is not.*3.*0 to 2"),
+    "a class that there is not": (
+        (IMAGE, MASKS + np.uint8(3), READ),
+        {},
+        "a mask holds a value without a class.*3.*0 to 2",
+    ),
     "size of read": ((IMAGE, MASKS, READ[:2]), {}, "`read` does not fit"),
     "type of read": ((IMAGE, MASKS, READ.astype(int)), {}, "`read` does not fit"),
     "nobody read": ((IMAGE, MASKS, ~READ), {}, "`read` does not fit"),
@@ -116,8 +120,8 @@ REFUSED = {
     "a patient in two splits": ((IMAGE, MASKS, READ), {"patient": "q", "split": "test"}, "q in train and test"),
     "an empty name": ((IMAGE, MASKS, READ), {"case": " "}, "not empty"),
     "a name that moves the cursor": ((IMAGE, MASKS, READ), {"patient": "\x1b[2J"}, "printable"),
-    "a name that leads elsewhere": ((IMAGE, MASKS, READ), {"case": "../x"}, "no name for a case"),
-    "an absolute name": ((IMAGE, MASKS, READ), {"case": "/x"}, "no name for a case"),
+    "a name that leads elsewhere": ((IMAGE, MASKS, READ), {"case": "../x"}, "is not a valid name for a case"),
+    "an absolute name": ((IMAGE, MASKS, READ), {"case": "/x"}, "is not a valid name for a case"),
 }
 
 
@@ -133,7 +137,7 @@ def test_a_case_that_does_not_fit_is_refused(tmp_path: Path, what: str) -> None:
 def test_a_patient_without_a_fold_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(DataError, match="patients without a fold; found p"),
-        StoreWriter(tmp_path / "s.h5", make_info(), folds={"someone else": 0}) as writer,
+        StoreWriter(tmp_path / "s.h5", make_info(), folds={"another process": 0}) as writer,
     ):
         writer.add(IMAGE, MASKS, READ, **NAMES)
 

@@ -203,7 +203,7 @@ def test_a_run_folder_leads_to_its_evaluation(tmp_path):
 
 
 def test_a_folder_without_results_is_named(tmp_path):
-    with pytest.raises(DataError, match="no result here"):
+    with pytest.raises(DataError, match="holds no result"):
         find_result(tmp_path)
 
 
@@ -211,7 +211,7 @@ def test_a_csv_of_another_result_is_refused(tmp_path, iid):
     path = write(tmp_path, IidRaters())
     lines = path.with_suffix(".csv").read_text().splitlines()
     path.with_suffix(".csv").write_text("\n".join(lines[:-3]) + "\n")
-    with pytest.raises(DataError, match="not of this result"):
+    with pytest.raises(DataError, match="does not belong to this result"):
         read_methods([path])
 
 
@@ -223,7 +223,7 @@ def test_a_csv_with_another_number_is_refused(tmp_path, iid):
     path.with_suffix(".csv").write_text(
         "\n".join([head, ",".join([*cells[:place], "9.0", *cells[place + 1 :]]), *rest]) + "\n"
     )
-    with pytest.raises(DataError, match="not of this result"):
+    with pytest.raises(DataError, match="does not belong to this result"):
         read_methods([path])
 
 

@@ -198,14 +198,14 @@ def test_another_place_in_space_names_the_case(volumes, capsys):
     for j in range(2):
         nifti(volumes / "samples" / "y" / f"s{j}.nii.gz", np.zeros((4, 6, 5)), moved)
     assert score(volumes / "samples", "--truth", volumes / "raters", "-n", 2, "-o", volumes / "s") == 2
-    assert "y: another place in space" in capsys.readouterr().err
+    assert "y: lies elsewhere in space" in capsys.readouterr().err
     assert not (volumes / "s").exists()
 
 
 def test_another_size_names_the_case(tmp_path, store, split, soft, capsys):
     path = write_hdf5(tmp_path / "x.h5", split.cases, soft[..., :12])
     assert score(path, "--truth", store, "-n", 8) == 2
-    assert f"{split.cases[0]}: another size; found 16×12; expected 16×16" in capsys.readouterr().err
+    assert f"{split.cases[0]}: unexpected size; found 16×12; expected 16×16" in capsys.readouterr().err
 
 
 def test_too_few_samples_name_the_case(predictions, store, split, capsys):

@@ -140,7 +140,7 @@ def test_results_of_different_folds_are_not_compared(store, run):
     evaluate(run, store)
     evaluate(run, store, "--fold", "0")
     files = [run / "evaluation" / f"fold{fold}-test.json" for fold in (0, 1)]
-    with pytest.raises(DataError, match="split: results of different things are not compared"):
+    with pytest.raises(DataError, match="split: results of different data or settings cannot be compared"):
         read_methods(files)
 
 

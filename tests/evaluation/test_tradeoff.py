@@ -229,7 +229,7 @@ def test_samples_from_files_have_no_seconds(tmp_path):
 
 def test_a_metric_that_is_defined_nowhere_is_refused(tmp_path):
     path = write(tmp_path / "r.json", steps=(), records=[record(value=None, ci_low=None, ci_high=None)])
-    with pytest.raises(DataError, match="ged: defined on no image"):
+    with pytest.raises(DataError, match="ged: has no value on any image"):
         tradeoff_of([path])
 
 

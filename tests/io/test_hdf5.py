@@ -80,15 +80,18 @@ def _chunk(filters: list[tuple[int, tuple[int, ...]]], raw: bytes) -> Callable[[
 DEFLATE, CHECKSUM, LZF, SCALE = (1, (4,)), (3, ()), (32_000, (4, 0, 2048)), (6, (2, 0, 2048, 0, 1, 1, 0, 0))
 ZEROS = zlib.compress(bytes(1 << 26))
 HOSTILE = {
-    "deflate": (_chunk([DEFLATE], ZEROS), "another size"),
-    "deflate too short": (_chunk([DEFLATE], zlib.compress(bytes(2047))), "another size"),
-    "deflate cut off": (_chunk([DEFLATE], zlib.compress(np.arange(1024, dtype="u2").tobytes())[:-9]), "another size"),
+    "deflate": (_chunk([DEFLATE], ZEROS), "not of the size it declares"),
+    "deflate too short": (_chunk([DEFLATE], zlib.compress(bytes(2047))), "not of the size it declares"),
+    "deflate cut off": (
+        _chunk([DEFLATE], zlib.compress(np.arange(1024, dtype="u2").tobytes())[:-9]),
+        "not of the size it declares",
+    ),
     "deflate damaged": (_chunk([DEFLATE], b"\x78\x9c" + b"\xff" * 30), "damaged chunk"),
-    "deflate and checksum": (_chunk([DEFLATE, CHECKSUM], ZEROS + b"\0\0\0\0"), "another size"),
-    "checksum and deflate": (_chunk([CHECKSUM, DEFLATE], ZEROS), "another size"),
-    "deflate twice": (_chunk([DEFLATE, DEFLATE], zlib.compress(ZEROS)), "foreign filter"),
+    "deflate and checksum": (_chunk([DEFLATE, CHECKSUM], ZEROS + b"\0\0\0\0"), "not of the size it declares"),
+    "checksum and deflate": (_chunk([CHECKSUM, DEFLATE], ZEROS), "not of the size it declares"),
+    "deflate twice": (_chunk([DEFLATE, DEFLATE], zlib.compress(ZEROS)), "an unsupported filter"),
     "lzf": (_chunk([LZF], b"\0\0" + b"\xe0\xff\0" * (1 << 21)), "LZF chunk too large"),
-    "scale-offset": (_chunk([SCALE], bytes(100)), "foreign filter"),
+    "scale-offset": (_chunk([SCALE], bytes(100)), "an unsupported filter"),
     "too many chunks": (
         lambda file: file.create_dataset("x", (2, 1000, 1000), "u1", chunks=(1, 1, 1), compression="gzip"),
         "chunks too small",

@@ -94,7 +94,7 @@ def test_cells_in_quotes_may_stand_before_any_separator(tmp_path: Path, separato
         (tmp_path / "t.csv").write_text(f'{head}\n"a","p"\n'.replace(",", separator))
         assert _read(tmp_path / "t.csv") == [("line 2", {"case": "a", "patient": "p"})]
     (tmp_path / "t.csv").write_text('"name","patient"\n"a","p"\n'.replace(",", separator))
-    with pytest.raises(DataError, match="other columns; found name, patient"):
+    with pytest.raises(DataError, match="unexpected columns; found name, patient"):
         _read(tmp_path / "t.csv")
 
 
@@ -106,9 +106,9 @@ def test_a_short_row_has_empty_cells(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name,patient\na,p\n", "other columns; found name, patient; expected case"),
+        ("name,patient\na,p\n", "unexpected columns; found name, patient; expected case"),
         ("", "an empty file"),
-        ("case,case\na,b\n", "a column twice; found case"),
+        ("case,case\na,b\n", "a column occurs twice; found case"),
         ("case;patient;;\na;p;q;\n", "line 2: more cells than columns; found 4; expected 2"),
         ("case,patient\na,p,q\n", "line 2: more cells than columns; found 3; expected 2"),
         ('case,patient\n"a"b,p\n', "cannot be read as CSV"),

@@ -105,8 +105,8 @@ def test_maps_are_scored_as_maps_and_not_as_masks() -> None:
     ("samples", "masks", "match"),
     [
         (SAMPLES[0], MASKS, r"samples: wrong shape; found \(12, 10\); .*A single mask is samples\[None\]"),
-        (SAMPLES, MASKS[:, :9], r"do not fit one another; found samples \(5, 12, 10\) and masks \(3, 9, 10\)"),
-        (SAMPLES[:, None], MASKS, r"do not fit one another"),
+        (SAMPLES, MASKS[:, :9], r"shapes do not fit one another; found samples \(5, 12, 10\) and masks \(3, 9, 10\)"),
+        (SAMPLES[:, None], MASKS, r"shapes do not fit one another"),
         (
             SAMPLES,
             MASKS * 2,

@@ -74,7 +74,7 @@ def test_names_that_say_nothing_are_taken_in_the_order_given_with_a_note(files: 
         (("flair.nii", "t1.nii", "t2.nii"), "t1ce: no file for a channel"),
         (("flair.nii", "t1.nii", "t1ce.nii", "t2.nii"), "t2.nii: is not a channel of the model"),
         (("flair.nii", "flair_t1.nii", "t1ce.nii", "x_flair.nii"), "x_flair.nii: is not a channel"),
-        (("t1=a.nii", "t1=b.nii", "flair.nii"), "is not a channel of its own"),
+        (("t1=a.nii", "t1=b.nii", "flair.nii"), "is not one channel of the model"),
         (("t2=a.nii", "flair.nii", "t1.nii"), "found t2="),
         (("flair_t1.nii", "t1_flair.nii", "t1ce.nii"), "several files or channels of one name"),
     ],
@@ -96,7 +96,7 @@ def test_a_file_of_several_channels_is_taken_in_its_order_with_a_note(tmp_path: 
     (note,) = arranged(scan, given, ("flair", "t1"))[2]
     assert "in its order, as flair, t1" in note
     assert arranged(scan, given, ("channel 1", "channel 2"))[2] == []
-    with pytest.raises(DataError, match="several channels in the file of one"):
+    with pytest.raises(DataError, match="several channels in the file of one channel"):
         arranged(scan, [("flair", path)], ("flair", "t1"))
 
 

@@ -126,10 +126,10 @@ class TestTable:
 
 
 WRONG = {
-    "capitals": ("scan,X,Y\nscans/a.png,1,1\n", "X: does not say what it counts"),
-    "mm of no side": ("scan,x_mm\nscans/a.png,1\n", "x_mm: does not say what it counts"),
+    "capitals": ("scan,X,Y\nscans/a.png,1,1\n", "X: does not say its unit"),
+    "mm of no side": ("scan,x_mm\nscans/a.png,1\n", "x_mm: does not say its unit"),
     "no scan": ("scan,x\n,1\n", "line 2: names no scan"),
-    "no column": ("image\nscans/a.png\n", "other columns"),
+    "no column": ("image\nscans/a.png\n", "unexpected columns"),
     "empty": ("scan\n", "has no scans"),
 }
 FAILING = {
@@ -187,9 +187,9 @@ class TestPlaces:
         ("text", "message"),
         [
             (None, "points.csv.*nothing there"),
-            ("x,y,x\n1,2,3\n", "a column twice; found x"),
+            ("x,y,x\n1,2,3\n", "a column occurs twice; found x"),
             ('x,y\n1,"2\n', "cannot be read as CSV"),
-            ("a,b\n1,2\n", "other columns; found a, b; expected x, y, z in voxels"),
+            ("a,b\n1,2\n", "unexpected columns; found a, b; expected x, y, z in voxels"),
         ],
     )
     def test_a_file_of_points_that_is_not_one_says_why(self, tmp_path, text, message):

@@ -389,7 +389,7 @@ WRONG = {
     "no slice": (["crops", "scan.nii.gz", "--at", "3,4"], "scan.nii.gz: at: does not say where to look"),
     "outside": (["crops", "scan.nii.gz", "--at", "3,4,6"], "scan.nii.gz: at: lies outside the image"),
     "part": (["pixels", "scan.nii.gz", "--roi", "0:9,0:9,0:9"], "scan.nii.gz: --roi: does not lie in the image"),
-    "spacing": (["pixels", "scan.nii.gz", "--spacing", "1,1"], "--spacing: the scan brings its own"),
+    "spacing": (["pixels", "scan.nii.gz", "--spacing", "1,1"], "--spacing: is not needed: the scan has its own"),
     "slices and no place": (["pixels", "scan.nii.gz", "--slices", "2"], "--slices: needs a place"),
     "distinct": (["crops", "scan.nii.gz", "--at", "3,4,2", "--distinct", "nan"], "--distinct: is out of range"),
     "slices": (["crops", "scan.nii.gz", "--at", "3,4,2", "--slices", "-1"], "--slices: is out of range"),

@@ -113,3 +113,21 @@ def test_what_cannot_be_fetched_is_one_line(hub: list[str], monkeypatch: pytest.
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(CheckpointError, match=r"needs huggingface_hub\. Install it: pip install 'modiff\[hub\]'"):
         load_model("hf:owner/name")
+
+
+def test_onnx_files_are_of_the_published_weights_and_named_in_the_card(tmp_path: Path, monkeypatch) -> None:
+    def write(model: object, folder: Path, about: dict[str, object]) -> list[str]:
+        written.append((model, about))
+        (folder / "encoder.onnx").write_bytes(b"")
+        return ["encoder.onnx"]
+
+    written: list[tuple] = []
+    monkeypatch.setattr("modiff.report.published.write_onnx", write)
+    assert main(["publish", "lidc", str(tmp_path / "model"), "--onnx"]) == 0
+    assert "| ONNX | encoder.onnx |" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    ((model, about),) = written
+    assert about["intensity"]
+    for ours, theirs in zip(
+        model.state_dict().values(), load_model(tmp_path / "model").model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs)

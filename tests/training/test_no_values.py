@@ -96,8 +96,7 @@ def test_a_samplers_steps_look_at_no_value(case, without_values, monkeypatch):
     spec, config = DataSpec.of(**data), build_config(preset=preset, changes={"model": changes})
     model = build(config.method, config.model, spec).eval().to(NO_VALUES)
     image, centre = batch(4, 1, prompted=True).image, torch.empty(4, 2, device=NO_VALUES)
-    encode = model._encode_window if config.method == "modiff" else lambda *of: (model._image_features(*of),)
-    window = Windows(torch.arange(4), None, (64, 64), encode(image, centre))
+    window = Windows(torch.arange(4), None, (64, 64), model.encode_window(image, centre))
     field = NoiseField(torch.empty(4, dtype=torch.int64, device=NO_VALUES), (64, 64), None, (64, 64))
     markers = torch.empty(4, 4, dtype=torch.bool, device=NO_VALUES)
     model._denoise(window, markers, field, 3)  # constants are made

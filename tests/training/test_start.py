@@ -122,10 +122,10 @@ def test_resuming_is_exact_and_the_card_names_the_start(store, settings, started
 def test_another_start_cannot_resume(store, settings, started, tmp_path):
     train(short(settings, 16), store, tmp_path / "run", quiet=True, start=Start(str(started)))
     for start in (None, Start(str(started), ("head",))):
-        with pytest.raises(CheckpointError, match="begun otherwise"):
+        with pytest.raises(CheckpointError, match="started with other settings"):
             train(short(settings, 32), store, tmp_path / "run", quiet=True, start=start)
     train(short(settings, 16), store, tmp_path / "plain", quiet=True)
-    with pytest.raises(CheckpointError, match="begun otherwise"):
+    with pytest.raises(CheckpointError, match="started with other settings"):
         train(short(settings, 32), store, tmp_path / "plain", quiet=True, start=Start(str(started)))
 
 

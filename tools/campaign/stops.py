@@ -352,7 +352,7 @@ def _several(world: World, more: tuple[str, ...], attempt: Try, rng: Random) -> 
         os.kill(which, signal.SIGKILL)
     outcome = child.wait()
     attempt.outcomes.append(outcome)
-    attempt.check(not outcome.over, f"process {which - child.pid} of the group killed: the first goes on for ever")
+    attempt.check(not outcome.over, f"process {which - child.pid} of the group killed: the first never ends")
     attempt.check(not child.survivors(30), f"process {which - child.pid} of the group killed: others live on")
     attempt.run((*scene.words, *more), (0,), fresh=True)
     found = load_file(attempt.place / "run/weights.safetensors")

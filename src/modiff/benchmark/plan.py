@@ -27,7 +27,7 @@ _SHARED = ("seed", "method", "preset", "training.budget", "training.batch_size",
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: a method as it is, or with changes. tables: those that it stands in."""
+    """A row of the tables: a method as it is, or with changes. tables: those that it is in."""
 
     key: str
     method: str
@@ -90,7 +90,7 @@ class BenchmarkSettings(BenchmarkConfig):
         for name in ("ns", "select", "thresholds", "metrics"):  # in one order: typed otherwise it is the same scoring
             object.__setattr__(self, name, getattr(scoring, name))
         if not columns_of(self.metrics):
-            raise ConfigError("have no column in the tables", field="metrics", found=", ".join(self.metrics))
+            raise ConfigError("are not shown in the tables", field="metrics", found=", ".join(self.metrics))
         for change in self.changes:
             _change(change)
 
@@ -144,7 +144,9 @@ def _change(text: str) -> tuple[str, Changes]:
     for address in flatten(change):
         if any(address == shared or address.startswith(f"{shared}.") for shared in _SHARED):
             found = f"--set {name}.{address}"
-            raise ConfigError("is the benchmark's to say, not a method's", field=found, hint="It has its own option")
+            raise ConfigError(
+                "is set for the whole benchmark, not for one method", field=found, hint="It has its own option"
+            )
     return name, change
 
 
@@ -157,6 +159,6 @@ def check_names(rows: Sequence[Row], settings: BenchmarkSettings) -> None:
     for option, name in asked:
         if name not in there and not (name == EVERYONE and option == "--set"):
             expected = ", ".join([*sorted(there), *([EVERYONE] if option == "--set" else [])])
-            raise ConfigError("names nothing that is trained here", field=option, found=name, expected=expected)
+            raise ConfigError("is not a method of this benchmark", field=option, found=name, expected=expected)
     for row in rows:
         check_ranges(configure(row, settings, settings.seeds[0]))

@@ -58,7 +58,7 @@ class Run:
 
 @dataclass
 class RowFacts:
-    """What the tables say of a row. tables: those it stands in. changes: against its preset, as they were typed.
+    """What the tables say of a row. tables: those it is in. changes: against its preset, as they were typed.
 
     cost: by the names in COSTS; None until known.
     """
@@ -175,7 +175,7 @@ def merge_state(
         rescored = _changed(before.settings, settings, _SCORING)
         missing = before.rows.keys() - {row.key for row in rows}
         if rescored and missing:  # all rows are scored alike
-            what = "other scoring concerns every row, and some are not named"
+            what = "new scoring settings apply to every method, and some are not named"
             hint = f"Name these too: {', '.join(key for key in before.rows if key in missing)}"
             raise ConfigError(what, path=folder, found="; ".join(rescored), hint=hint)
         state.rows, state.runs = dict(before.rows), dict(before.runs)

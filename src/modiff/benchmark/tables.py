@@ -295,7 +295,7 @@ def _text(value: float | None, style: str) -> str:
 
 
 def _cell(number: Any, apart: bool) -> Cell:
-    """apart: signs stand at the mean over the images that were compared, not at the value."""
+    """apart: signs are at the mean over the images that were compared, not at the value."""
     digits, sign = words.decimals(number.metric), f" {SAME_SIGN}" if number.verdict == SAME else ""
     value = words.number(number.value, digits=digits) + ("" if apart else sign)
     notes = []

@@ -78,7 +78,9 @@ def _check(args: argparse.Namespace, at: Any) -> None:
     hint = "A table has columns for it: scan, x, y, z"
     for field, given in (("--at", at), ("--roi", getattr(args, "roi", None)), ("--json", args.json or None)):
         if given is not None:
-            raise ConfigError("is for one scan", field=field, hint=hint if field == "--at" else None)
+            raise ConfigError(
+                "applies to one scan, not to a cohort", field=field, hint=hint if field == "--at" else None
+            )
 
 
 def _start(args: argparse.Namespace) -> tuple[float, Callable[[], bool]]:

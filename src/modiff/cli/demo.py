@@ -87,7 +87,7 @@ def _store(folder: Path, args: argparse.Namespace) -> Path:
         ours, theirs = asdict(config), asdict(found)
         differ = [name for name in ours if ours[name] != theirs[name]]
         there, wanted = (", ".join(str(one[name]) for name in differ) for one in (theirs, ours))
-        what, hint = "was simulated otherwise", "Use the same --patients and --seed, or another folder (-o)"
+        what, hint = "was simulated with other settings", "Use the same --patients and --seed, or another folder (-o)"
         raise ConfigError(what, path=store, field=", ".join(differ), found=there, expected=wanted, hint=hint)
     return store
 

@@ -4,7 +4,7 @@
 `ArgumentParser.add_argument` takes (type: int, float or Path; without help it is not shown), and besides
 
 - of: a field of the page's `config`, a dataclass in `modiff.config`, from which it has kind, default and help. Where it
-  is not given it is not in the namespace: the default stands in one place.
+  is not given it is not in the namespace: the default is in one place.
 - least: the smallest whole number that it may be.
 """
 
@@ -26,7 +26,7 @@ _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "Path": P
 
 
 def parser_of(verb: str, prog: str, kind: type[Parser] = Parser, /, **words: str) -> argparse.ArgumentParser:
-    """The parser of a verb. words: what stands in braces in its page; {prog} is the command."""
+    """The parser of a verb. words: the values of the names in braces in its page; {prog} is the command."""
     page = page_of(verb, **words, prog=prog)
     texts: dict[str, Any] = {name: page.get(name) for name in ("usage", "description", "epilog")}
     absent = argparse.SUPPRESS if page.get("absent") else None
@@ -47,7 +47,7 @@ def parser_of(verb: str, prog: str, kind: type[Parser] = Parser, /, **words: str
 
 
 def page_of(verb: str, **words: str) -> dict[str, Any]:
-    """A verb's page as plain data, its texts with the words that stand in braces."""
+    """A verb's page as plain data, its texts with the words for the names in braces."""
 
     def filled(value: Any) -> Any:
         if isinstance(value, dict):

@@ -14,5 +14,5 @@ def run(args: argparse.Namespace) -> int:
     """Writes the folder and prints its path."""
     from modiff.report.published import write_published
 
-    print(write_published(args.run, args.folder, licence=args.licence, overwrite=args.overwrite))
+    print(write_published(args.run, args.folder, licence=args.licence, onnx=args.onnx, overwrite=args.overwrite))
     return 0

@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("needs a place", field="--slices", found=slices, hint="Give --at X,Y,Z too")
     for name in ("workers", "devices"):
         if (found := getattr(args, name)) != 1:
-            raise ConfigError("is for a cohort", field=f"--{name}", found=found, expected="a table or a folder")
+            expected = "a table or a folder"
+            raise ConfigError("applies to a cohort only", field=f"--{name}", found=found, expected=expected)
     return _one(args, at=at, spacing=spacing, raters=raters)
 
 

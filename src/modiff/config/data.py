@@ -31,7 +31,9 @@ class SplitRule:
     def __post_init__(self) -> None:
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
             found = f"val {self.val}, test {self.test}"
-            raise ConfigError("fractions of val and test", found=found, expected="neither negative, sum below 1")
+            raise ConfigError(
+                "fractions of val and test are out of range", found=found, expected="neither negative, sum below 1"
+            )
 
 
 @dataclass(frozen=True)

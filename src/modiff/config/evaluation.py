@@ -36,7 +36,7 @@ class SampleConfig:
     """which samples: iid, each drawn by itself; stratified, whether raters mark anything is spread evenly over them;
     representative, those of several times as many that are together most like them all"""
     candidates: int | None = number(None, COUNT, "samples")
-    """drawn to choose a representative set from; by default 4 per sample, fewer where memory ends"""
+    """drawn to choose a representative set from; by default 4 per sample, fewer where memory does not suffice"""
     slices: int = number(0, NOT_NEGATIVE)
     """with --at: N neighbours of slice Z on either side"""
     roi: str | None = None
@@ -44,7 +44,7 @@ class SampleConfig:
     overlap: float = number(OVERLAP, FRACTION)
     """fraction of a window that its neighbours see too"""
     intensity: str | None = None
-    """how to make the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they are as in
+    """how to scale the values: minmax-slice, window:LOW:HIGH, percentiles:LOW:HIGH, unit, or ready where they are as in
     training; by default the model's own rule"""
     resample_to_model: bool = False
     """resample slices to the pixel size of the training data, and results back onto the image's own grid"""
@@ -71,7 +71,7 @@ class EvaluationConfig:
     protocols: tuple[str, ...] = ("standard", "paper")
     """conventions of the metrics: standard, paper"""
     thresholds: tuple[float, ...] = number((), _THRESHOLDS)
-    """further probabilities at which maps become masks; standard uses 0.5, argmax, anyway, and paper 0.9"""
+    """further probabilities at which maps become masks; standard always has argmax (0.5), paper 0.9"""
     seed: int = number(0, ANY)
     """of the samples, hashed with each case's name, or of the draw of subsets, and of the bootstrap"""
     limit: int | None = number(None, COUNT, "images")
@@ -112,7 +112,7 @@ class BenchmarkConfig:
     thresholds: tuple[float, ...] = number((0.5, 0.9), _THRESHOLDS)
     """probabilities at which maps become masks, under both protocols; 0.5 is argmax in standard"""
     metrics: tuple[str, ...] = ("ged", "hm_iou", "ncc", "ci")
-    """as of `modiff evaluate`"""
+    """as in `modiff evaluate`"""
     split: str = "test"
     """the split that is scored"""
     folds: bool = False

@@ -99,7 +99,7 @@ def check_unit(array: np.ndarray, path: str | Path | None = None, *, kinds: str 
     low, high = array.min(), array.max()
     if full_scale(array) is None and not (array.dtype.kind in kinds and low >= 0 and high <= 1):
         found, expected = f"{array.dtype}, {low:g} to {high:g}", "8 or 16 bits unsigned, or floats in [0,1]"
-        hint = "Say how to make them: --intensity minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH"
+        hint = "Say how to scale them: --intensity minmax-slice, window:LOW:HIGH or percentiles:LOW:HIGH"
         what = "values are outside [0,1]"
         raise DataError(what, path=path, field="intensity", found=found, expected=expected, hint=hint)
 

@@ -73,7 +73,9 @@ def make_folds(patients: Iterable[str], count: int, seed: int = 0) -> dict[str, 
     """Patient -> fold in 0..count-1, sizes equal to within one; the order of patients does not matter."""
     names = _shuffled(set(patients), "fold", seed)
     if not 2 <= count <= len(names):
-        raise ConfigError("number of folds", found=count, expected=f"2 to {len(names)}, the number of patients")
+        raise ConfigError(
+            "number of folds is out of range", found=count, expected=f"2 to {len(names)}, the number of patients"
+        )
     return {patient: place % count for place, patient in enumerate(names)}
 
 
@@ -112,11 +114,11 @@ def read_splits(path: str | Path) -> dict[str, str]:
     """
     table = read_json_text(path, kind="list of patients")
     if not isinstance(table, dict) or not table:
-        raise DataError("another layout", path=path, expected='{"train": [patients], "val": [patients], …}')
+        raise DataError("unexpected layout", path=path, expected='{"train": [patients], "val": [patients], …}')
     places: dict[str, str] = {}
     for split, patients in table.items():
         if not isinstance(patients, list) or not all(isinstance(patient, str) for patient in patients):
-            raise DataError("another layout", path=path, field=split, expected="a list of patients' names")
+            raise DataError("unexpected layout", path=path, field=split, expected="a list of patients' names")
         for patient in map(one_spelling, patients):
             if patient in places:
                 found = f"{patient} in {places[patient]} and {split}"

@@ -66,7 +66,7 @@ class Store(AbstractContextManager["Store"]):
         self.dtype: np.dtype = self._image.dtype
         self._masks = layout.checked_slices(file, "masks", "u", (count, raters, *self.shape[1:]))
         if self._masks.dtype != np.uint8:
-            raise DataError("another type", field="masks", found=self._masks.dtype, expected="uint8")
+            raise DataError("unexpected type", field="masks", found=self._masks.dtype, expected="uint8")
         declared = self._image.size * self.dtype.itemsize + self._masks.size
         Limits(option=None).check_ratio(path, declared, os.path.getsize(path))
         self._fingerprint = bytes(layout.attribute(file, "fingerprint", "S", 0)).decode()
@@ -234,11 +234,11 @@ class Store(AbstractContextManager["Store"]):
         with located(self.path, str(self.cases[row])):
             skipped, chunk = guarded(self.path, lambda: data.id.read_direct_chunk((row, 0, 0, 0)))
             if skipped:
-                raise DataError("a slice stored without its filters")
+                raise DataError("a slice is stored without its compression")
             found = layout.inflate(chunk, data.shape[1:], data.dtype)
             layout.check_floats(found)
             if data is self._masks and found.max() > (classes := len(self.info.classes)):
-                raise DataError("a class that there is not", found=found.max(), expected=f"0 to {classes}")
+                raise DataError("a mask holds a value without a class", found=found.max(), expected=f"0 to {classes}")
             if self._adler is not None:  # of the slice, at the end of its zlib stream
                 own, expected = int.from_bytes(chunk[-4:]), int(self._adler[row, int(data is self._masks)])
                 if own != expected:
@@ -256,7 +256,7 @@ class Store(AbstractContextManager["Store"]):
         if twice := [patient for patient, count in counted.items() if count > 1]:
             raise DataError("a patient in two splits", field="split", found=", ".join(sorted(twice)[:5]))
         if len(set(self.cases.tolist())) != len(self):
-            raise DataError("a case twice", field="case")
+            raise DataError("a case occurs twice", field="case")
         if self._folds and (missing := set(self.patients.tolist()) - set(self._folds)):
             raise DataError("patients without a fold", field="fold", found=", ".join(sorted(missing)[:5]))
 
@@ -373,7 +373,7 @@ class StoreWriter:
             raise DataError("image does not fit", found=image.shape, expected=f"({channels}, height, width)")
         if image.dtype.itemsize > layout.MAX_ITEM_BYTES.get(image.dtype.kind, 0):
             expected = "integers of at most 32 bits, or floats"
-            raise DataError("image of another type", found=image.dtype, expected=expected)
+            raise DataError("unexpected type of image", found=image.dtype, expected=expected)
         layout.check_floats(image)
         image = np.array(image, dtype=image.dtype.newbyteorder("<"), order="C", copy=True)
         if masks.dtype not in (np.uint8, np.bool_) or masks.shape != (raters, *image.shape[1:]):
@@ -383,7 +383,7 @@ class StoreWriter:
             raise DataError("`read` does not fit", found=f"{read}", expected=f"{raters} bools, one of them true")
         masks = masks.astype(np.uint8)
         if masks.max() > classes:
-            raise DataError("a mask holds a class that there is not", found=masks.max(), expected=f"0 to {classes}")
+            raise DataError("a mask holds a value without a class", found=masks.max(), expected=f"0 to {classes}")
         if not read.all() and masks[~read].any():
             raise DataError("a rater who did not read the image marked something in it")
         return image, masks, read.copy()
@@ -444,4 +444,4 @@ class StoreWriter:
         with open(self._temporary, "rb") as handle:
             os.fsync(handle.fileno())
         if self.path.exists() and not self._overwrite:
-            raise DataError("was made by someone else meanwhile", path=self.path)
+            raise DataError("was written by another process meanwhile", path=self.path)

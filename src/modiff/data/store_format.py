@@ -36,7 +36,7 @@ MAX_NAME_BYTES = 1024
 _MAX_NOTE = 4096  # bytes of a note
 MAX_PARTS = 64  # tables, and attributes
 
-# Tables of where each case lies, and what stands in them for a case of which it is not known: NaN or below 0.
+# Tables of where each case lies, and what they hold for a case of which it is not known: NaN or below 0.
 GEOMETRY = {
     "affine": np.full((4, 4), np.nan),
     "slice_index": np.array(-1, np.int64),
@@ -57,7 +57,9 @@ def check_case(name: str) -> str:
     """A case's name: as above, and also a valid relative path, so that one file per case can be written."""
     check_name(name, "case")
     if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
-        raise DataError("no name for a case", field="case", found=repr(name), expected="such as patient/nodule/slice")
+        raise DataError(
+            "is not a valid name for a case", field="case", found=repr(name), expected="such as patient/nodule/slice"
+        )
     return name
 
 
@@ -164,7 +166,7 @@ def attribute(file: h5py.File, name: str, kinds: str, ndim: int | None) -> Any:
     handle = file.attrs.get_id(name)
     shape, dtype = handle.shape, handle.dtype
     if shape is None or ndim not in (None, len(shape)) or dtype.kind not in kinds:
-        raise DataError("attribute of another type", field=name, found=f"{dtype} {shape}")
+        raise DataError("unexpected type of attribute", field=name, found=f"{dtype} {shape}")
     if int(np.prod(shape, dtype=object)) * dtype.itemsize > MAX_ATTRIBUTE_BYTES:
         raise DataError("attribute too large", field=name, found=shape)
     return file.attrs[name]
@@ -177,7 +179,7 @@ def read_info(file: h5py.File) -> StoreInfo:
     schema = int(attribute(file, "schema", "iu", 0))
     if schema != SCHEMA:
         hint = "It was written by a newer modiff." if schema > SCHEMA else "Import the data again."
-        raise DataError("another schema of store", field="schema", found=schema, expected=SCHEMA, hint=hint)
+        raise DataError("unknown schema of store", field="schema", found=schema, expected=SCHEMA, hint=hint)
     names = (*_TEXTS, *(name for name in _OPTIONAL if name in file.attrs))
     said: dict[str, Any] = {name: bytes(attribute(file, name, "S", 0)).decode() for name in names}
     said |= {name: tuple(bytes(item).decode() for item in attribute(file, name, "S", 1)) for name in _LISTS}
@@ -222,7 +224,7 @@ def _declared(file: h5py.File, name: str, kinds: str, shape: tuple[int | None, .
     fits = len(found.shape) == len(shape) and all(map(lambda want, have: want in (None, have), shape, found.shape))
     if found.dtype.kind not in kinds or not fits or not found.size:
         expected = tuple("any" if want is None else want for want in shape)
-        raise DataError("another shape or type", field=name, found=f"{found.dtype} {found.shape}", expected=expected)
+        raise DataError("unexpected shape or type", field=name, found=f"{found.dtype} {found.shape}", expected=expected)
     return found
 
 
@@ -230,7 +232,7 @@ def table_of(file: h5py.File, name: str, kinds: str, shape: tuple[int | None, ..
     """A small uncompressed table, read whole once its declared size is known to lie in the file."""
     found = _declared(file, name, kinds, shape)
     if found.chunks is not None or found.id.get_storage_size() != found.size * found.dtype.itemsize:
-        raise DataError("declares what it does not hold", field=name, found=found.shape)
+        raise DataError("declares more than it holds", field=name, found=found.shape)
     return found[...]
 
 
@@ -239,18 +241,18 @@ def checked_slices(file: h5py.File, name: str, kinds: str, expected: tuple[int |
     found = _declared(file, name, kinds, expected)
     (count, *shape), itemsize = found.shape, found.dtype.itemsize
     if itemsize > MAX_ITEM_BYTES[found.dtype.kind]:
-        raise DataError("another type", field=name, found=found.dtype, expected="at most 32-bit integers or floats")
+        raise DataError("unexpected type", field=name, found=found.dtype, expected="at most 32-bit integers or floats")
     if found.dtype != found.dtype.newbyteorder("<"):
-        raise DataError("another byte order", field=name, found=found.dtype, expected="little-endian")
+        raise DataError("unexpected byte order", field=name, found=found.dtype, expected="little-endian")
     wanted = [h5py.h5z.FILTER_DEFLATE] if itemsize == 1 else [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
     if filters(found) != wanted or found.chunks != (1, *shape):
         kept = f"filters {filters(found)}, {found.chunks}"
-        raise DataError("stored otherwise than in slices", field=name, found=kept)
+        raise DataError("is not stored slice by slice", field=name, found=kept)
     if int(np.prod(shape, dtype=object)) * itemsize > MAX_SLICE_BYTES:
         raise DataError("slices too large", field=name, found=found.shape)
     if found.id.get_num_chunks() != count:
         kept = found.id.get_num_chunks()
-        raise DataError("declares slices that it does not hold", field=name, found=kept, expected=count)
+        raise DataError("declares more slices than it holds", field=name, found=kept, expected=count)
     return found
 
 
@@ -266,7 +268,7 @@ def check_floats(image: np.ndarray) -> None:
     """Raises DataError unless a float image lies in [0,1]; integers have their type's range."""
     if image.dtype.kind == "f" and not (image.min() >= 0 and image.max() <= 1):  # NaN fails both
         found, hint = f"{image.min()} to {image.max()}", "Apply an intensity rule first."
-        raise DataError("float images lie in [0, 1]", found=found, hint=hint)
+        raise DataError("float image values are outside [0,1]", found=found, hint=hint)
 
 
 def inflate(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

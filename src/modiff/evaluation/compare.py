@@ -89,7 +89,7 @@ def read_results(path: str | Path) -> tuple[Result, ImageTable]:
     known = result.strata.get("all", {}).get("images")
     if known != len(table):
         found, expected = f"{len(table)} images", f"{known} as {path.name} says"
-        raise DataError("not of this result", path=beside, found=found, expected=expected)
+        raise DataError("does not belong to this result", path=beside, found=found, expected=expected)
 
     which = attrgetter("metric", "predictor", "protocol", "threshold", "n", "steps", "stratum", "select")
     told = {which(record): record.value for record in result.results}
@@ -99,7 +99,7 @@ def read_results(path: str | Path) -> tuple[Result, ImageTable]:
         if not np.isclose(mean, said, rtol=1e-9, atol=1e-12, equal_nan=True):
             field = f"{record.metric} of {record.predictor}, {record.protocol}, n={record.n}, {record.stratum}"
             found, expected = f"a mean of {mean:.6g}", f"{said:.6g} as {path.name} says"
-            raise DataError("not of this result", path=beside, field=field, found=found, expected=expected)
+            raise DataError("does not belong to this result", path=beside, field=field, found=found, expected=expected)
     own = sha256_of(beside)
     if (kept := result.text("csv_sha256") or own) != own:  # older results do not say
         hint = f"If you changed it on purpose, remove made.csv_sha256 and the {NAME} in {path.name}"
@@ -121,7 +121,7 @@ def find_result(path: str | Path, split: str | None = None) -> Path:
     if len(named) == 1 or (len(found) == 1 and split is None):
         return (named or found)[0]
     if not found:
-        raise DataError("no result here", path=path, expected="what `modiff evaluate` wrote")
+        raise DataError("holds no result", path=path, expected="what `modiff evaluate` wrote")
     names = ", ".join(str(file.relative_to(path)) for file in found)
     raise DataError("several results", path=path, found=names, hint="Name the file in place of the folder")
 
@@ -178,7 +178,7 @@ def _methods(
         parts = [
             f"{field} {_list({getattr(q, field) for q in model})}" for field in ("protocol", "n", "threshold", "select")
         ]
-        raise DataError("nothing of what is to be compared", path=file, found="; ".join(parts))
+        raise DataError("holds none of the scores to be compared", path=file, found="; ".join(parts))
     table = replace(table, frame=table.frame.drop(columns=left))
     names = [f"{label}, {counted(steps, 'step')}" if steps is not None and len(every) > 1 else label for steps in every]
     return [Method(name, file, result, table, steps) for name, steps in zip(names, every, strict=True)]
@@ -200,7 +200,7 @@ def check_alike(first: Path, facts: Facts, other: Path, others: Facts) -> None:
                 ("others", f"the same as in {first}") if found == expected else (found, f"{expected}, as {first} has")
             )
             hint = f"{_FLAGS[field]} compares what both have." if field in _FLAGS else None
-            message = "results of different things are not compared"
+            message = "results of different data or settings cannot be compared"
             raise DataError(message, path=other, field=field, found=said[0], expected=said[1], hint=hint)
 
 

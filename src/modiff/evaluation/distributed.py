@@ -171,7 +171,7 @@ class _Finished:
 
 def _check_row(row: Row, line: int, path: Path) -> None:
     """DataError where a row lacks a name, or a value is another type."""
-    what, where = "not a row", f"line {line}"
+    what, where = "not a row of scores", f"line {line}"
     try:
         made = typed(_Finished, row, "other names", path=path, field="row", optional=("marked", "few", "control"))
     except DataError as error:

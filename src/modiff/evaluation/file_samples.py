@@ -50,7 +50,7 @@ class FileSamples:
         self.chosen = selection_of(predictions)
         if self.chosen is not None and settings.select != (self.chosen,):
             found, expected = ", ".join(settings.select), f"{self.chosen}, as the samples are"
-            raise ConfigError("cannot be chosen any more", field="select", found=found, expected=expected)
+            raise ConfigError("was decided when the samples were drawn", field="select", found=found, expected=expected)
         if any(one.given_marks for one in predictions.sampled.values()) and not settings.given_marks:
             hint = "--given marks scores them"
             raise DataError("samples given that a rater marks", path=predictions.path, field="raters", hint=hint)
@@ -140,7 +140,7 @@ class FileSamples:
         ours, theirs = (shape[:1] + shape[3:] for shape in (maps.shape, masks.shape))
         if ours != theirs:
             names = [f"{z} slices of {h}×{w}" if z > 1 else f"{h}×{w}" for z, h, w in (ours, theirs)]
-            raise DataError("another size", path=raw.where, field=raw.case, found=names[0], expected=names[1])
+            raise DataError("unexpected size", path=raw.where, field=raw.case, found=names[0], expected=names[1])
         for text, file in check_place(raw.grid, grid, where=raw.where, case=case, other=f"that of {self.truth.path}"):
             self.values.said.add([text], file)
         maps, masks = self._turned(raw, grid, maps, masks)

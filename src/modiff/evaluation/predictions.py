@@ -87,7 +87,7 @@ class MapSource(ExitStack, ABC):
 
     @abstractmethod
     def count(self, case: str) -> int:
-        """How many maps a case has, without reading them where that is possible."""
+        """The number of maps of a case, without reading them where that is possible."""
 
     def _named(self, names: Sequence[str], found: str | None = None) -> tuple[str, ...]:
         """Case names, checked; raises DataError where there are none, but what was `found`."""
@@ -122,7 +122,7 @@ class NpzMaps(MapSource):
             raise DataError("the samples of one image", path=path, expected="an array per case", hint=hint)
         only = [*(name for name in _OWN if name in names), *(names if len(names) == 1 else ())]
         if case is not None and not only:
-            raise DataError("which array?", path=path, found=", ".join(names[:8]), expected=" or ".join(_OWN))
+            raise DataError("holds several arrays", path=path, found=", ".join(names[:8]), expected=" or ".join(_OWN))
         self._arrays = {name: name for name in names} if case is None else {case: only[0]}
         self._weighted = case is not None and _WEIGHTS in names
         self.cases = self._named(list(self._arrays), ", ".join(name for name, _ in every[:3]) or "an empty archive")
@@ -255,7 +255,7 @@ class FolderMaps(MapSource):
                 name = one_spelling(file[: -len(suffix)])
                 if name in maps:
                     found = f"{maps[name].name}, {file}"
-                    raise DataError(f"the map {name!r} twice", path=self.path, field=case, found=found)
+                    raise DataError(f"the map {name!r} occurs twice", path=self.path, field=case, found=found)
                 maps[name] = folder / file
         if maps:
             self._add(self._files, case, maps)
@@ -263,7 +263,7 @@ class FolderMaps(MapSource):
     def _add(self, there: dict[str, T], case: str, found: T) -> None:
         """Raises DataError for a second case of this name: spelled otherwise, or p1.npz beside p1/samples.npz."""
         if case in there:
-            raise DataError("a name twice", path=self.path, found=case)
+            raise DataError("a name occurs twice", path=self.path, found=case)
         there[case] = found
 
     def read(self, case: str) -> RawMaps:
@@ -284,7 +284,7 @@ class FolderMaps(MapSource):
         for one in every:
             found, expected = ("×".join(map(str, each.array.shape)) for each in (one, every[0]))
             if found != expected:
-                raise DataError("another size", path=one.path, found=found, expected=f"{expected} as {words}")
+                raise DataError("unexpected size", path=one.path, found=found, expected=f"{expected} as {words}")
             notes += check_place(one, every[0], where=str(one.path), case=case, other=words)
         try:
             together = np.stack([np.concatenate([one.array for one in classes]) for classes in maps])
@@ -335,7 +335,7 @@ def check_place(
     if one is None or theirs is None or one.is_picture or theirs.is_picture:  # formats that have no place
         return []
     if found := difference(theirs, one):
-        raise DataError("another place in space", path=where, field=case, found=found, expected=other)
+        raise DataError("lies elsewhere in space", path=where, field=case, found=found, expected=other)
     known = remark(theirs, one)
     return [(f"maps with {known}: read voxel by voxel", case)] if known else []
 
@@ -353,4 +353,4 @@ def _read_map(path: Path, limits: Limits) -> Volume:
 
 def _check_once(path: Path, names: Sequence[str]) -> None:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError("a name twice", path=path, found=", ".join(twice[:3]))
+        raise DataError("a name occurs twice", path=path, found=", ".join(twice[:3]))

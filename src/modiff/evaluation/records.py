@@ -249,7 +249,7 @@ class ImageTable:
 
     @cached_property
     def measured(self) -> dict[Quantity, NDArray[np.float64] | PooledError]:
-        """The values, where a calibration error stands in place of the columns that it is pooled from."""
+        """The values, where a calibration error replaces the columns that it is pooled from."""
         sets: dict[Quantity, dict[str, NDArray[np.float64]]] = {}  # columns by metric of each set of samples
         for quantity, values in self.columns.items():
             sets.setdefault(replace(quantity, metric=""), {})[quantity.metric] = values

@@ -133,7 +133,7 @@ def score_references(masks: Tensor, read: Tensor, settings: EvaluationSettings) 
     alone = torch.eye(raters, dtype=torch.bool, device=masks.device)
     others = [copied(masks[:, j], read & ~alone[j]) for j in range(raters if settings.one_rater else 0)]
     use = (read & (read.sum(1, keepdim=True) > 1)).T  # (R,B): this rater and another one are there
-    # The mean over raters of fractions that are 0 or 1 is no rater's fraction: presence cannot be averaged.
+    # The mean over raters of fractions that are 0 or 1 is not a rater's fraction: presence cannot be averaged.
     of_one = [metric for metric in settings.metrics if metric != "presence"]
     columns: Columns = {}
     for way, threshold, n in _ways(settings):
@@ -167,7 +167,7 @@ def _ways(settings: EvaluationSettings, ns: Sequence[int] | None = None) -> Iter
 
 
 def _columns(samples: SampleSet, metrics: Sequence[str], protocol: Protocol, threshold: float, n: int) -> Values:
-    """Every column of these metrics; what no threshold enters stands at the protocol's own threshold only."""
+    """Every column of these metrics; what no threshold enters, at the protocol's own only."""
     columns: Values = {}
     for metric in metrics:
         if not METRICS[metric].of_maps or threshold == protocol.threshold:

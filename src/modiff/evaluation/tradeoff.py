@@ -78,9 +78,9 @@ class _Source:
             has = ", ".join(dict.fromkeys(str(getattr(record, field)) for record in found))
             found = select(found, **{field: value})
             if not found:
-                raise DataError("the file has no results of it", path=path, field=field, found=has, expected=value)
+                raise DataError("the file has no such results", path=path, field=field, found=has, expected=value)
         if all(record.value is None for record in found):
-            raise DataError("defined on no image", path=path, field=asked["metric"])
+            raise DataError("has no value on any image", path=path, field=asked["metric"])
         # The logarithm of 0 seconds is nowhere.
         self.points = [record for record in found if record.value is not None and record.seconds_per_image]
         if not self.points:

@@ -111,7 +111,9 @@ class FileTruth(ExitStack):
         raw = self._source.read(self.cases[row])
         given = self._values.read(raw)
         if given.dtype != bool:
-            raise DataError("raters' files hold masks", path=raw.where, field=raw.case, found="probabilities")
+            raise DataError(
+                "holds probabilities, not a rater's masks", path=raw.where, field=raw.case, found="probabilities"
+            )
         slices, count, *rest = given.shape
         masks = np.zeros((slices, self._raters, *rest), bool)
         masks[:, :count] = given
@@ -154,10 +156,10 @@ def open_truth(
     """A split of a store, or files with `classes` foreground classes and a table of patients; see `FileTruth`."""
     if _is_store(path):
         if patients is not None:
-            raise ConfigError("a store says whose its images are", field="--patients", found=patients)
+            raise ConfigError("is not needed: a store names its patients", field="--patients", found=patients)
         return StoreTruth(path, split)
     if not 1 <= classes <= 255:
-        raise ConfigError("number of classes", field="--classes", found=classes, expected="1 to 255")
+        raise ConfigError("number of classes is out of range", field="--classes", found=classes, expected="1 to 255")
     known = None if patients is None else read_patients(patients)
     return FileTruth(
         open_maps(path, limits, one_case=True),
@@ -256,7 +258,12 @@ class Values:
             # Next to an image a mask's 255 is a value like others: the first wrong one need not be the image's.
             image = next((name for name in raw.names if name.startswith("image")), None)
             hint = f"{image} is read as a mask; call the masks beside an image rater-NAME" if image else ""
-            raise _wrong(raw, "mask values", f"the value {array[wrong][0]:g}", f"0 to {highest}", at=wrong, hint=hint)
+            many = [name for name, one in zip(raw.names, array, strict=True) if not two_valued(values(one))]
+            if not image and len(many) == 1 < len(raw.names):
+                hint = f"Is {many[0]} the image? Leave it out, or call it image and the masks beside it rater-NAME"
+            raise _wrong(
+                raw, "unexpected mask values", f"the value {array[wrong][0]:g}", f"0 to {highest}", at=wrong, hint=hint
+            )
         if array.shape[1] != self.classes:
             return np.concatenate([array == kind for kind in range(1, self.classes + 1)], axis=1)
         marked = array != 0

@@ -52,7 +52,7 @@ class Archive(zipfile.ZipFile):
         if entry.compress_type not in _METHODS:
             hint = "Pack it again by deflate, the usual method of zip"
             found = _OTHERS.get(entry.compress_type, f"method {entry.compress_type}")
-            raise DataError("packed by another method", path=where, field=field, found=found, hint=hint)
+            raise DataError("compressed by an unsupported method", path=where, field=field, found=found, hint=hint)
 
     def content(self, entry: zipfile.ZipInfo, where: str | Path) -> bytes:
         """All bytes of a file; raises DataError for more or fewer than are declared."""

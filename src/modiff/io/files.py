@@ -220,7 +220,7 @@ class Limits:
     def check_ratio(self, path: str | Path, declared: int, packed: int, *, field: str | None = "size") -> None:
         """Raises DataError where `declared` bytes are said to come from `packed` ones and no real data do."""
         if declared > self.ratio_free and declared > self.max_ratio * packed:
-            what = "would inflate beyond reason: declares far more data than the file can hold"
+            what = "declares far more data than the file can hold"
             found, expected = f"{declared} bytes from {packed}", f"a ratio ≤ {self.max_ratio:g}"
             raise DataError(what, path=path, field=field, found=found, expected=expected, hint=self.hint(declared))
 

@@ -98,7 +98,7 @@ def rows(data: h5py.Dataset, start: int = 0, stop: int | None = None) -> np.ndar
     steps = [plist.get_filter(index)[0] for index in range(plist.get_nfilters())]
     if len({*steps}) < len(steps) or not {*steps} <= {_DEFLATE, _SHUFFLE, _CHECKSUM, _LZF}:
         hint = "Write it again with compression gzip"
-        raise DataError("stored through a foreign filter", found=steps, expected="gzip, lzf or none", hint=hint)
+        raise DataError("compressed by an unsupported filter", found=steps, expected="gzip, lzf or none", hint=hint)
     lows = (start // data.chunks[0] * data.chunks[0], *[0] * (data.ndim - 1))
     sides = [range(low, end, step) for low, end, step in zip(lows, (stop, *data.shape[1:]), data.chunks, strict=True)]
     if (count := math.prod(map(len, sides))) > MAX_CHUNKS:
@@ -146,7 +146,7 @@ def _unpacked(raw: bytes, used: list[int], nbytes: int, *, keep: bool) -> bytes:
         chunk, wanted = raw, nbytes
     if len(chunk) != wanted or (_DEFLATE in used and not stream.eof):
         found = f"{len(chunk)} bytes" if len(chunk) <= wanted else "more"
-        raise DataError("a chunk of another size than it declares", found=found, expected=f"{wanted} bytes")
+        raise DataError("a chunk that is not of the size it declares", found=found, expected=f"{wanted} bytes")
     return chunk if keep else b""
 
 

@@ -24,7 +24,7 @@ SUFFIXES = (".nii", ".nii.gz")
 
 _UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown, metre, millimetre, micron
 _SPACING_MM = (1e-4, 1e3)  # from microscopy to scouts: beyond it the header is damaged or in other units
-_OFFSET_MAX = 1 << 24  # where voxels may begin: extensions of 16 MiB before them are beyond reason
+_OFFSET_MAX = 1 << 24  # where voxels may begin: extensions of 16 MiB before them are not plausible
 _TRAILING_MAX = 1 << 16  # bytes after the last voxel that are let pass: some writers pad
 _GZIP, _FEED = 31, 1 << 14  # zlib's number for the format; compressed bytes at a time
 # Members of a gzip file, and one more per so many bytes: BGZF has 64 KiB in each.
@@ -123,7 +123,7 @@ def _shape(header: Nifti1Header) -> tuple[int, int, int, int]:
     """(i,j,k,channels), i fastest; at most one of the dimensions after the third may be longer than 1."""
     count, *sides = header["dim"].tolist()
     if not 1 <= count <= 7:
-        raise DataError("number of dimensions", field="dim[0]", found=count, expected="2 to 7")
+        raise DataError("unsupported number of dimensions", field="dim[0]", found=count, expected="2 to 7")
     sides = sides[:count]
     found = "×".join(map(str, sides))
     if min(sides) < 1:
@@ -143,7 +143,7 @@ def _dtype(header: Nifti1Header) -> np.dtype:
         dtype = np.dtype(np.void)
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         found, expected = f"{dtype.name}, code {header['datatype']}", "integers or floats"
-        raise DataError("another type of voxel", field="datatype", found=found, expected=expected)
+        raise DataError("unsupported type of voxel", field="datatype", found=found, expected=expected)
     bits = int(header["bitpix"])
     if bits != 8 * dtype.itemsize:
         raise DataError("contradicts the type", field="bitpix", found=bits, expected=8 * dtype.itemsize)
@@ -156,7 +156,7 @@ def _scaling(header: Nifti1Header) -> tuple[float, float] | None:
     if not math.isfinite(slope) or slope == 0:
         return None
     if not math.isfinite(inter):
-        raise DataError("cannot be", field="scl_inter", found=inter)
+        raise DataError("is not a finite number", field="scl_inter", found=inter)
     return None if (slope, inter) == (1.0, 0.0) else (slope, inter)
 
 
@@ -189,9 +189,9 @@ def _affine(header: Nifti1Header) -> np.ndarray:
     low, high = _SPACING_MM
     if not (np.isfinite(affine).all() and spacing.min() >= low and spacing.max() <= high):
         found, expected = " × ".join(f"{value:g}" for value in spacing) + " mm", f"{low:g} to {high:g}"
-        raise DataError("spacing beyond reason", field="affine", found=found, expected=expected)
+        raise DataError("spacing is out of range", field="affine", found=found, expected=expected)
     if not volume > 1e-3:  # the axes of a voxel nearly lie in one plane
-        raise DataError("axes that span no space", field="affine", found=affine[:3, :3].round(4).tolist())
+        raise DataError("the axes lie in one plane", field="affine", found=affine[:3, :3].round(4).tolist())
     return affine
 
 
@@ -208,7 +208,7 @@ def _values(
     """
     offset = float(header["vox_offset"])
     if not header.sizeof_hdr <= offset <= _OFFSET_MAX or not offset.is_integer():
-        raise DataError("voxels begin where they cannot", field="vox_offset", found=offset)
+        raise DataError("is not a possible start of the voxels", field="vox_offset", found=offset)
     end = int(offset) + math.prod(shape) * dtypes[0].itemsize
     raw = _content(file, end + _TRAILING_MAX + 1)
     if not end <= len(raw) <= end + _TRAILING_MAX:

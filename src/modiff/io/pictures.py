@@ -87,7 +87,7 @@ def _compare(beside: int, pieces: int) -> None:
     if beside > _BESIDE or pieces > _PIECES:
         found = f"{beside} bytes beside its pixels" if beside > _BESIDE else f"{pieces} or more parts"
         expected = f"at most {_BESIDE if beside > _BESIDE else _PIECES}"
-        raise DataError("holds more than a picture", found=found, expected=expected)
+        raise DataError("holds too much besides its pixels", found=found, expected=expected)
 
 
 def _check_jpeg(stream: IO[bytes]) -> None:
@@ -131,7 +131,7 @@ def _check_page(stream: IO[bytes], at: int, order: str, big: bool) -> int:
         return 0
     (count,) = struct.unpack(f"{order}{kinds}", data)
     if count > _TAGS:
-        raise DataError("holds more than a picture", found=f"{count} tags", expected=f"at most {_TAGS}")
+        raise DataError("holds too much besides its pixels", found=f"{count} tags", expected=f"at most {_TAGS}")
     data = stream.read(count * width)
     beside, numbers = 0, 0
     for place in range(0, len(data) - width + 1, width):
@@ -141,7 +141,7 @@ def _check_page(stream: IO[bytes], at: int, order: str, big: bool) -> int:
     if beside > _BESIDE or numbers > _NUMBERS:
         found = f"{beside} bytes in its tags, {numbers} numbers"
         expected = f"at most {_BESIDE} bytes, {_NUMBERS} numbers"
-        raise DataError("holds more than a picture", found=found, expected=expected)
+        raise DataError("holds too much besides its pixels", found=found, expected=expected)
     rest = stream.read(8 if big else 4)
     return struct.unpack(f"{order}{'Q' if big else 'L'}", rest)[0] if len(rest) == (8 if big else 4) else 0
 

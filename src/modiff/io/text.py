@@ -19,7 +19,7 @@ from modiff.plain import MAX_JSON, parse_json, read_text
 if TYPE_CHECKING:
     import pandas as pd
 
-OTHER_COLUMNS = "other columns"  # the message of `read_table` about a table that is whole, but another one
+OTHER_COLUMNS = "unexpected columns"  # the message of `read_table` about a table that is whole, but another one
 _SEPARATORS = ",;\t"
 _MOST_CELLS = 1 << 21  # of a table; an evaluation of all of LIDC has a million
 _SAYS_UTF8 = 0x800  # flag of a file in a zip archive
@@ -126,7 +126,7 @@ def _rows(path: str | Path, lines: list[tuple[str, list[str]]], wanted: set[str]
     heads = lines[0][1]
     heads = heads[: max(place for place, head in enumerate(heads, 1) if head)]  # empty columns behind the last
     if twice := [name for name in wanted if heads.count(name) > 1]:
-        raise DataError("a column twice", path=path, found=twice[0])
+        raise DataError("a column occurs twice", path=path, found=twice[0])
     rows = []
     for place, row in lines[1:]:
         if any(row[len(heads) :]):

@@ -101,7 +101,7 @@ class Segmenter(nn.Module, ABC):
     def training_loss(self, batch: Batch, *, rng: Generator) -> dict[str, Tensor]:
         """Scalar `"loss"` to minimise and its named terms (detached), all random numbers drawn from `rng`.
 
-        With `fixed_shapes` it had better look at no value of a tensor and copy none from the CPU: on a GPU it is then
+        With `fixed_shapes` it should look at no value of a tensor and copy none from the CPU: on a GPU it is then
         captured in a CUDA graph, else its operations are started one by one.
         """
 

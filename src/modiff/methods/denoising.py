@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from modiff.config.methods import CCDMConfig, CIMDConfig, MedFMConfig, MoDiffConfig
 from modiff.config.run import check_model
-from modiff.diffusion.process import Process
+from modiff.diffusion.process import Predict, Process
 from modiff.methods.base import Segmenter, at_once
 from modiff.methods.presence import PresenceHead, draw_markers, draw_subsets, hurdle_noise, marking_probability
 from modiff.nn import windows
@@ -104,11 +104,16 @@ class DenoisingSegmenter(Segmenter):
         """The scalar terms of the method's own loss."""
 
     @abstractmethod
+    def predictor(self, features: tuple[Tensor, ...], markers: Tensor) -> Predict:
+        """The network as the process's sampler calls it, (x_t, t) -> a prediction, for M samples of the raters
+        `markers` (M,R); features: of their windows, as `encode_window` gives them."""
+
     def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
         """(M,K,h,w) probability maps of M samples, each in its window, of the raters `markers` (M,R).
 
         It looks at the window's size and features alone, and at no value: a CUDA graph may hold it.
         """
+        return self.process.sample(self.predictor(window.features, markers), field, steps)
 
     # Training
 
@@ -161,6 +166,14 @@ class DenoisingSegmenter(Segmenter):
             inputs = torch.cat([inputs, position_channels(image.shape[-2], image.shape[-1], centre)], 1)
         return self.unet.encode(inputs)
 
+    def encode_window(self, image: Tensor, centre: Tensor) -> tuple[Tensor, ...]:
+        """What the denoiser takes of windows (B,C,h,w) whose prompts are at `centre` (B,2)."""
+        return (self._image_features(image, centre),)
+
+    def window_size(self, padded: windows.Size) -> windows.Size:
+        """Sides of the smallest part of a padded image that is denoised."""
+        return padded
+
     # Sampling
 
     def surely_present(self, encoding: Encoding) -> Encoding:
@@ -209,7 +222,7 @@ class DenoisingSegmenter(Segmenter):
         label_map: (B,K,h,w) the presence head's mean label map about the centre.
         """
         rows = torch.arange(len(image), device=image.device)
-        return [Windows(rows, None, windows.sides(image), (self._image_features(image, centre),))]
+        return [Windows(rows, None, windows.sides(image), self.encode_window(image, centre))]
 
     def _denoised(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int, most: int) -> Tensor:
         """`_denoise`, by `replays` where they are set: then of a few numbers of samples only, `most` or less."""

@@ -227,13 +227,21 @@ class PresenceHead(nn.Module):
         """
         size = self.window_size(image)
         corner = windows.window_corner(centre, size, windows.sides(image))
-        seen, middle = windows.cut(image, corner, size), centre - corner
+        middle = centre - corner
+        return self.of_views(windows.cut(image, corner, size), middle, self.views(middle, size))
+
+    def views(self, middle: Tensor, size: windows.Size) -> int:
+        """How many views of windows of this size are averaged whose prompts are at `middle` (B,2)."""
         offset = middle - (torch.tensor(size, device=middle.device) - 1) / 2
-        turns = 8 if self.config.dihedral_average and size[0] == size[1] and bool((offset.abs() < 1e-3).all()) else 1
-        views = torch.cat([dihedral(seen, turn) for turn in range(turns)])
-        logits, label_map = self(views, middle.repeat(turns, 1))
+        return 8 if self.config.dihedral_average and size[0] == size[1] and bool((offset.abs() < 1e-3).all()) else 1
+
+    def of_views(self, seen: Tensor, middle: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """`distribution` of windows (B,C,h,w) as they are, averaged over the first `count` views."""
+        batch = seen.shape[0]  # len() would fix it where it is traced
+        views = torch.cat([dihedral(seen, turn) for turn in range(count)])
+        logits, label_map = self(views, middle.repeat(count, 1))
         each = logits.softmax(1) if self.exchangeable else torch.sigmoid(logits)
-        return each.unflatten(0, (turns, len(image))).mean(0), torch.sigmoid(label_map[: len(image)])
+        return each.unflatten(0, (count, batch)).mean(0), torch.sigmoid(label_map[:batch])
 
     def _pool(self, bottom: Tensor, fine: Tensor, label_map: Tensor, centre: Tensor) -> Tensor:
         """Features of the whole window, of its middle or strongest place, and of where the label map is."""

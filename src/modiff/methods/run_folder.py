@@ -157,7 +157,7 @@ def check_resumable(
         if before.fold != data.fold:
             changed.append(f"fold: {before.fold} → {data.fold}")
     if changed:
-        what = "was trained otherwise and cannot be resumed like this"
+        what = "was trained with other settings and cannot be resumed with these"
         raise CheckpointError(what, path=folder, found="; ".join(changed), hint=hint)
 
 

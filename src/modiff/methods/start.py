@@ -142,7 +142,7 @@ def check_start(folder: Path, about: Mapping[str, Any] | None) -> None:
         found = "; ".join(f"{name}: {before.get(name)} → {now.get(name)}" for name in changed)
         hint = "Use the same --init and --freeze, or another run folder (-o)"
         raise CheckpointError(
-            "was begun otherwise and cannot be resumed like this", path=folder, found=found, hint=hint
+            "was started with other settings and cannot be resumed with these", path=folder, found=found, hint=hint
         )
 
 

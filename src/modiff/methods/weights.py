@@ -94,10 +94,12 @@ def load_weights(model: nn.Module, path: Path, header: dict[str, Stored]) -> Non
         stored, kinds = header[name], _FLOATS if value.is_floating_point() else _INTEGERS
         if stored.shape != value.shape:
             found, wanted = stored.shape, tuple(value.shape)
-            raise CheckpointError("has a tensor of another shape", path=path, field=name, found=found, expected=wanted)
+            raise CheckpointError(
+                "has a tensor of an unexpected shape", path=path, field=name, found=found, expected=wanted
+            )
         if stored.kind not in kinds:
             raise CheckpointError(
-                "has a tensor of another type", path=path, field=name, found=stored.kind, expected=kinds[0]
+                "has a tensor of an unexpected type", path=path, field=name, found=stored.kind, expected=kinds[0]
             )
     if surplus := sorted(header.keys() - expected.keys()):
         names = ", ".join(surplus[:3])

@@ -1,6 +1,6 @@
 """Metrics for segmentation where experts disagree: `functional` (one value per image) and torchmetrics classes.
 
-The names stand in `__init__.pyi`; they load what they need when they are first used: reading published numbers does not
+The names are in `__init__.pyi`; they load what they need when they are first used: reading published numbers does not
 import torch.
 """
 

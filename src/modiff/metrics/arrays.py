@@ -83,7 +83,7 @@ def _of(function: Callable[..., Any], masks: Array, samples: Array | None, *, ma
     shapes = {values.shape[:1] + values.shape[2:] for values in sets.values()}
     if len({values.ndim for values in given.values()}) > 1 or len(shapes) > 1:
         found = " and ".join(f"{name} {tuple(values.shape)}" for name, values in given.items())
-        raise MetricError("do not fit one another", found=found, expected="equal but for their numbers, N and R")
+        raise MetricError("shapes do not fit one another", found=found, expected="equal shapes but for N and R")
     for name in ("read", "weights"):
         if more.get(name) is not None:
             one = _tensor(more[name], name)

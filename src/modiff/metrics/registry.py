@@ -193,7 +193,7 @@ def gap_column(kind: int, bin_: int) -> str:
 
 
 def rank(metric: str) -> int:
-    """Where a metric stands in tables: GED and HM-IoU first, what is unknown last."""
+    """A metric's place in tables: GED and HM-IoU first, what is unknown last."""
     return list(NAMES).index(metric) if metric in NAMES else len(NAMES)
 
 

@@ -189,7 +189,7 @@ class CalibrationError(Metric):
         """Adds a batch; raises MetricError."""
         sums = F.calibration_bins(samples, masks, read=read, weights=weights, bins=self.bins)
         if sums.shape[1:] != self.sums.shape:
-            raise MetricError("another number of classes", found=sums.shape[1], expected=self.sums.shape[0])
+            raise MetricError("unexpected number of classes", found=sums.shape[1], expected=self.sums.shape[0])
         unread = sums.isnan().flatten(1).any(1)
         self.sums += sums[~unread].sum(0)
         self.images += torch.stack([(~unread).sum(), unread.sum()])

@@ -1,4 +1,4 @@
-"""Edge filters that may stand in the LDF's place (paper Table 4): Canny, Gaussian, Roberts, Prewitt, Sobel.
+"""Edge filters that may replace the LDF (paper Table 4): Canny, Gaussian, Roberts, Prewitt, Sobel.
 
 Functions take (B,C,H,W), filter each map on its own and agree with scikit-image's, borders included: Roberts, Prewitt
 and Sobel mirror the image about its border (SciPy's "reflect", the border's pixel twice), the Gaussian repeats the

@@ -32,7 +32,9 @@ def arranged(
         if name is not None:
             channel = places.get(name.casefold())
             if channel is None or channel in taken:
-                raise DataError("is not a channel of its own", field="IMAGE", found=f"{name}=", expected=_once(names))
+                raise DataError(
+                    "is not one channel of the model", field="IMAGE", found=f"{name}=", expected=_once(names)
+                )
             taken[channel] = place
     rest = [place for place, name in enumerate(given) if name is None]
     free = [channel for channel in range(len(names)) if channel not in taken]
@@ -61,7 +63,9 @@ def _within(scan: Volume, given: Sequence[str | None], names: Sequence[str]) -> 
     """What is guessed of files that hold several channels each, which nothing names."""
     if named := [name for name in given if name is not None]:
         found = f"{named[0]}= a file of several"
-        raise DataError("several channels in the file of one", field="IMAGE", found=found, expected="one channel")
+        raise DataError(
+            "several channels in the file of one channel", field="IMAGE", found=found, expected="one channel"
+        )
     if len(scan.array) != len(names) or all(re.fullmatch(r"channel \d+", name) for name in names):
         return []  # another number is refused by the model; files of several channels had no names in training either
     return [f"nothing says which channels the file holds: they are taken in its order, as {', '.join(names)}"]

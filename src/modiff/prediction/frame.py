@@ -1,6 +1,6 @@
 """How a model sees a scan, and the way back: axes turned as in training, slices resized where they were or are to be.
 
-Turning permutes and flips voxels: what is made of a scan that is stored otherwise is equal to the bit, on its own grid.
+Turning permutes and flips voxels: what is made of a scan in another orientation is equal to the bit, on its own grid.
 """
 
 from __future__ import annotations

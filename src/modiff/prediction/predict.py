@@ -502,13 +502,15 @@ def predict(
     predictor: Predictor,
     settings: Settings,
     *,
+    tell: Callable[[list[str]], None] = lambda notes: None,
     progress: Progress | None = None,
     case: str | None = None,
 ) -> Prediction:
     """Draws hypotheses of `scan` and summarises them.
 
     What one window shows is seen through it; what is larger, or of which a part is asked for, through windows that
-    slide. progress: as `Predictor.sample` takes it. case: of an earlier prediction of the same scan, which need not be
+    slide. tell: is told, before anything is drawn, how the scan differs from the training data. progress: as
+    `Predictor.sample` takes it. case: of an earlier prediction of the same scan, which need not be
     hashed again. Raises DataError that names the file, ConfigError.
     """
     asked = settings
@@ -519,6 +521,7 @@ def predict(
         array = scan.array[:, 0] if scan.is_picture else scan.array
         spacing = asked.spacing or scan.spacing
         predictor.set_image(array, roi=roi, spacing=spacing, affine=scan.affine, slide=True, case=case, **where)
+        tell([*predictor.notes])  # drawing may take hours
         how = {name: getattr(asked, name) for name in ("seed", "steps", "raters", "select", "candidates")}
         samples = predictor.sample(asked.n, progress=progress, **how)
     counting: dict[str, Any] = {"threshold": asked.threshold, "distinct": asked.distinct}

@@ -62,14 +62,14 @@ def sample_scan(
     """The prediction of a scan that was read from `files`, written into an empty folder if there is one; the content of
     its summary.
 
-    tell: is told what is known before anything is drawn. also: writes further files, and says what more the summary
-    has. Raises DataError, ConfigError.
+    tell: is told, before anything is drawn, what is known by then. also: writes further files, and says what more the
+    summary has. Raises DataError, ConfigError.
     """
     left_out = [str(note) for note in scan.notes if note.file]
     scan, paths, guessed = arranged(scan, files, maker.predictor.data.channels)
     early = [] if folder is None else segmentation_notes(scan, full_header=maker.full_header)
     tell([*left_out, *early])
-    prediction = predict(scan, maker.predictor, settings, progress=progress)
+    prediction = predict(scan, maker.predictor, settings, tell=tell, progress=progress)
     prediction = replace(prediction, notes=(*guessed, *prediction.notes))
     content = maker.about(prediction, paths)
     if folder is None:

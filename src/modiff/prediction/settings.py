@@ -33,7 +33,7 @@ class Settings(SampleConfig):
         unknown intensity rule."""
         if scan is not None and not scan.is_picture and self.spacing is not None:
             found = ",".join(map(str, self.spacing))
-            raise ConfigError("the scan brings its own", field="--spacing", found=found)
+            raise ConfigError("is not needed: the scan has its own", field="--spacing", found=found)
         if self.intensity is not None:
             IntensityRule.parse(self.intensity)
         check_settings(model, self.n, self.steps, self.raters, self.select, self.candidates)
@@ -66,6 +66,6 @@ def check_settings(
     if select not in SELECTIONS:
         raise ConfigError("no such selection", field="select", found=repr(select), expected=", ".join(SELECTIONS))
     if candidates is not None and select != REPRESENTATIVE:
-        raise ConfigError("are of representative sets", field="candidates", found=candidates, expected="none")
+        raise ConfigError("applies to representative sets only", field="candidates", found=candidates, expected="none")
     own: RaterChoice = "single" if isinstance(raters, str) and raters == "marking" else raters
     model.check_request(steps=steps, raters=own, stratified=select == STRATIFIED)

@@ -171,7 +171,7 @@ def _write_segmentations(folder: Path, prediction: Prediction, model: Mapping[st
 
 
 def _maker(prediction: Prediction, model: Mapping[str, Any], what: str) -> Maker:
-    """What stands in an object of how it was made: every setting as it was in force."""
+    """What an object says of how it was made: every setting as it was in force."""
     asked, summary, serial = prediction.settings, prediction.summary, model["fingerprint"][:16]
     at, name = prediction.plan.at, Path(str(model.get("name", prediction.method))).name
     place = "" if at is None else f" at {','.join(map(str, at))}"

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from modiff._version import __version__
 from modiff.benchmark.tables import markdown_text
 from modiff.io.output import output_folder, write_text
+from modiff.methods.onnx_export import write_onnx
 from modiff.methods.run_folder import LoadedModel, load_model, publish
 
 NOT_FOR = "Not a medical device. Not for diagnosis, screening or treatment."
 CARD_PAGE = "README.md"
 
 
-def write_published(source: str | Path, path: Path, *, licence: str, overwrite: bool = False) -> Path:
+def write_published(
+    source: str | Path, path: Path, *, licence: str, onnx: bool = False, overwrite: bool = False
+) -> Path:
     """Writes the folder to upload, whole or not at all: 16-bit weights, config.yaml, data.json, card.json, README.md.
 
-    licence: of the weights, by the hub's identifier, such as cc-by-4.0. Raises CheckpointError for what is not a model,
-    DataError where the folder has files and `overwrite` is false.
+    licence: of the weights, by the hub's identifier, such as cc-by-4.0. onnx: also the networks as ONNX, of the 16-bit
+    weights. Raises CheckpointError for what is not a model, DataError where the folder has files and `overwrite` is
+    false, ConfigError where the model cannot be written as ONNX.
     """
     loaded = load_model(source)
     with output_folder(path, overwrite=overwrite) as folder:
         publish(source, folder, card={"licence": licence})
-        write_text(folder / CARD_PAGE, card_page(loaded, licence))
+        files: list[str] = []
+        if onnx:
+            about = {"modiff": __version__, "method": loaded.config.method, "intensity": loaded.data.intensity}
+            files = write_onnx(load_model(folder).model, folder, about=about)
+        write_text(folder / CARD_PAGE, card_page(loaded, licence, files))
     return path
 
 
-def card_page(loaded: LoadedModel, licence: str) -> str:
-    """The model card: a header in YAML for the hub, then what the model is, learnt, scores and is not for."""
+def card_page(loaded: LoadedModel, licence: str, onnx: Sequence[str] = ()) -> str:
+    """The model card: a header in YAML for the hub, then what the model is, learnt, scores and is not for.
+
+    onnx: names of ONNX files beside it.
+    """
     data, card, method = loaded.data, loaded.card, type(loaded.model).__name__
     tags = ["medical-imaging", "multi-rater", "uncertainty", loaded.config.method]
     header = {"library_name": "modiff", "license": licence, "pipeline_tag": "image-segmentation", "tags": tags}
@@ -41,6 +54,7 @@ def card_page(loaded: LoadedModel, licence: str) -> str:
         "training data": f"{data.source}, {data.images:,} images; licence: {data.licence}",
         "images seen": card.get("images_seen", "not known"),
         "parameters": card.get("parameters", "not known"),
+        **({"ONNX": ", ".join(onnx)} if onnx else {}),
     }
     lines = ["---", yaml.safe_dump(header, sort_keys=False, allow_unicode=True).rstrip(), "---", ""]
     lines += [f"# {markdown_text(card.get('name', method))}", ""]

@@ -77,7 +77,7 @@ def measure(path: str | Path, *, fold: int | None = None) -> Facts:
 
 
 def choose(facts: Facts, *, images: int | None = None, batch: int | None = None) -> list[Choice]:
-    """The settings for such data; those that do not depend on it stand in the preset's file.
+    """The settings for such data; those that do not depend on it are in the preset's file.
 
     images: of the budget, and batch: of a step, where the user gives them: what follows the steps follows theirs.
     """

@@ -265,7 +265,7 @@ def train(
 ) -> TrainingResult:
     """Trains on a store's split "train", validates on "val"; with a fold on the patients outside it.
 
-    start: weights to begin with, and parts that are not trained; `tell` hears what of them fits before the first step.
+    start: weights to begin with, and parts that are not trained; `tell` is called with what of them fits.
     Raises CheckpointError where `folder` is another run's, DataError where another process trains in it.
     """
     _end_with_the_first()

@@ -157,7 +157,7 @@ def _of_results(
     listed = content["image"].get("channel_paths", [results.scan])
     if scan is None and not (isinstance(listed, list) and listed and all(isinstance(path, str) for path in listed)):
         hint = "Give the series with --scan"
-        raise DataError("does not name the scan it is of", path=results.path, hint=hint)
+        raise DataError("does not name its scan", path=results.path, hint=hint)
     paths = [Path(text) for text in scan or listed]
     if missing := [path for path in paths if not (path.exists() or (scan and url_of(path)))]:
         hint = "Give it with --scan"

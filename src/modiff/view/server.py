@@ -154,7 +154,7 @@ def serve(viewer: Viewer, *, port: int = 0, opened: Callable[[str], object]) -> 
         except (OSError, OverflowError) as error:
             why = reason_of(error)
             raise ConfigError(
-                "cannot be had", field="--port", found=port, expected="1 to 65535, free", hint=why
+                "is not available", field="--port", found=port, expected="1 to 65535, free", hint=why
             ) from error
         port, token = listening.getsockname()[1], secrets.token_urlsafe(24)
         config = uvicorn.Config(

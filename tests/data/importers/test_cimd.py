@@ -107,7 +107,7 @@ def test_grey_pictures_saved_in_colour_are_grey(tmp_path: Path) -> None:
 def test_masks_of_0_and_1_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = _folder(tmp_path / "d")
     _jpg(root / "training" / "0" / "label0_.jpg", _mask(0) // 255 * 9, 95)
-    assert "without white" in _refused(root, capsys)
+    assert "without a pixel near white" in _refused(root, capsys)
 
 
 def test_colours_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,4 +135,4 @@ def test_other_folders_than_training_and_testing_are_refused(
 ) -> None:
     root = _folder(tmp_path / "d")
     (root / "testing").rename(root / "rest")
-    assert "neither training nor testing" in _refused(root, capsys)
+    assert "is in neither training nor testing" in _refused(root, capsys)

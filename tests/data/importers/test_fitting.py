@@ -204,7 +204,7 @@ def test_a_point_follows_its_volume_into_another_plane(tmp_path: Path) -> None:
         (["p0/v,x,12"], "not a point"),
         (["p0/v,nan,12"], "not a point"),
         (["p9/v,2,2", "p0/v,2,2"], "cases that the folder does not have"),
-        ([], "a table without a point"),
+        ([], "the table holds no points"),
     ],
 )
 def test_points_that_cannot_be_are_refused(tmp_path: Path, capsys, rows: list[str], words: str) -> None:

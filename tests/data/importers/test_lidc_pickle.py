@@ -240,8 +240,8 @@ def test_a_changed_byte_is_read_or_refused(
         (lambda entry: entry.update(masks=np.zeros((4, 16, 16))), "list"),
         (lambda entry: entry["masks"].__setitem__(0, np.full((16, 16), 7)), "mask values"),
         (lambda entry: entry["masks"].__setitem__(0, np.zeros((8, 16))), "array"),
-        (lambda entry: entry.update(image=np.full((16, 16), 3.0)), "values beyond"),
-        (lambda entry: entry.update(image=np.full((16, 16), np.nan)), "values beyond"),
+        (lambda entry: entry.update(image=np.full((16, 16), 3.0)), "out of the layout's range"),
+        (lambda entry: entry.update(image=np.full((16, 16), np.nan)), "out of the layout's range"),
         (lambda entry: entry.update(image=np.zeros((16, 16, 3))), "shape"),
     ],
 )

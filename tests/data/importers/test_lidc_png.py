@@ -199,7 +199,10 @@ GREY = np.zeros((SIDE, SIDE), np.uint8)
 DAMAGE = {
     "a missing mask": (_set(MASK, None), ["masks are missing", "slice-1.png", "no mask-2"]),
     "a missing image": (_set(IMAGE, None), ["a mask without an image", "expected images/slice-1.png"]),
-    "a mask of another size": (_set(MASK, png(GREY[:-1])), ["mask of another size", MASK, "(15, 16)", "(16, 16)"]),
+    "a mask of another size": (
+        _set(MASK, png(GREY[:-1])),
+        ["mask and image differ in size", MASK, "(15, 16)", "(16, 16)"],
+    ),
     "a value between": (_set(MASK, png(GREY + np.uint8(128))), ["mask values", MASK, "[128]", "0 and 255 only"]),
     "masks of 0 and 1": (_set(MASK, png(GREY + np.uint8(1))), ["mask values", MASK, "[1]"]),
     "text": (_set(MASK, b"hello, this is text and no picture at all"), ["not a PNG", MASK]),
@@ -210,8 +213,8 @@ DAMAGE = {
     "colour": (_set(MASK, png(np.zeros((SIDE, SIDE, 3), np.uint8))), ["type of PNG", "8-bit RGB", "8-bit grey"]),
     "16 bits": (_set(IMAGE, png(GREY.astype(np.uint16))), ["type of PNG", "16-bit grey", "8-bit grey"]),
     "one bit": (_set(MASK, png(GREY > 0)), ["type of PNG", "1-bit grey"]),
-    "a size beyond reason": (_set(IMAGE, _header(60000, 60000)), ["size beyond reason", "60000×60000"]),
-    "no size": (_set(IMAGE, _header(0, 5)), ["size beyond reason"]),
+    "a size out of range": (_set(IMAGE, _header(60000, 60000)), ["size is out of range", "60000×60000"]),
+    "no size": (_set(IMAGE, _header(0, 5)), ["size is out of range"]),
     "another layout": (_set(MASK, None), ["outside the layout", "stray.png"]),
 }
 
@@ -243,7 +246,7 @@ def test_the_same_case_from_two_sources(
 ) -> None:
     sources = write_zip(tmp_path / "a.zip", FILES), write_zip(tmp_path / "b.zip", other)
     status = _import(tmp_path / "s.h5", *sources, splits=splits)
-    _refused(capsys, status, tmp_path / "s.h5", "a case twice", "b.zip!", word, "a.zip!")
+    _refused(capsys, status, tmp_path / "s.h5", "a case occurs twice", "b.zip!", word, "a.zip!")
 
 
 @pytest.mark.parametrize(
@@ -251,8 +254,8 @@ def test_the_same_case_from_two_sources(
     [
         ({"train": ["LIDC-IDRI-0001", "LIDC-IDRI-0002"]}, ["patients in no split", "LIDC-IDRI-0010"]),
         (SPLITS | {"val": ["LIDC-IDRI-0001"]}, ["a patient named twice", "LIDC-IDRI-0001 in train and val"]),
-        ({"train": "LIDC-IDRI-0001"}, ["train: another layout", "a list of patients"]),
-        ([], ["another layout"]),
+        ({"train": "LIDC-IDRI-0001"}, ["train: unexpected layout", "a list of patients"]),
+        ([], ["unexpected layout"]),
     ],
     ids=str,
 )
@@ -315,7 +318,7 @@ def test_a_zip_bomb(tmp_path: Path, splits: Path, capsys: pytest.CaptureFixture[
         for _ in range(33):
             file.write(bytes(16 << 20))
     status = _import(tmp_path / "s.h5", tmp_path / "a.zip", splits=splits)
-    _refused(capsys, status, tmp_path / "s.h5", "would inflate beyond reason")
+    _refused(capsys, status, tmp_path / "s.h5", "declares far more data than the file can hold")
 
 
 @pytest.mark.parametrize(

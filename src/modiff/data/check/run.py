@@ -36,7 +36,7 @@ _LOOK_AT = 5000  # names of a folder that are looked at to tell what it is
 _KEPT = 12  # thumbnails of a kind of finding that are kept of a temporary store
 _SPACING = 4.0  # ratio of pixel sizes within one data set from which a unit or a header is suspected
 # What `Folder` says of a case as a whole; anything else is about a file that cannot be read.
-_OWN = {"masks without an image", "channels on different grids", "several channels in the file of one"}
+_OWN = {"masks without an image", "channels on different grids", "several channels in the file of one channel"}
 
 
 def check(

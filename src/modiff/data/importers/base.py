@@ -57,7 +57,7 @@ class Case:
 class Importer(ExitStack, Generic[Item]):
     """A source of multi-rater data; made from the command's arguments, it finds what there is and reads item by item.
 
-    What its command says and takes stands in `catalogue`. items: what is read one after the other (files of a case,
+    What its command says and takes is in `catalogue`. items: what is read one after the other (files of a case,
     volumes, patients), in the store's order. What a source opens is closed with it by `enter_context`. cut: counts the
     marks that lie outside what goes into the store. said: what was decided of single files. left_out: what of the
     source is not in the store, and why.

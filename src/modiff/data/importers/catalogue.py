@@ -1,6 +1,6 @@
 """The sources that `modiff import` knows: what each is, its layout on disk in words, and the arguments it takes.
 
-They stand in catalogue.toml. Nothing heavy is loaded here, so that help is instant: a source's `Importer` is loaded
+They are in catalogue.toml. Nothing heavy is loaded here, so that help is instant: a source's `Importer` is loaded
 when it is read.
 """
 

@@ -72,7 +72,9 @@ class Cimd(Importer[Item]):
             split = item.split or _SPLITS.get(item.case.split("/")[0])
             if split is None:
                 expected = "training/<id> or testing/<id>, or a split in the --table"
-                raise DataError("neither training nor testing", path=self.root, found=item.case, expected=expected)
+                raise DataError(
+                    "is in neither training nor testing", path=self.root, found=item.case, expected=expected
+                )
             item.split = dealt[item.patient] if item.split is None and split == "train" else split
         for fault in two_splits(self.items, self.root):
             raise fault
@@ -85,10 +87,12 @@ class Cimd(Importer[Item]):
         for slot, name in enumerate(self.raters):
             path, mask = item.masks[name], read_jpeg(item.masks[name])
             if mask.shape != image.shape[1:]:
-                raise DataError("a mask of another size", path=path, found=mask.shape, expected=image.shape[1:])
+                raise DataError("mask and image differ in size", path=path, found=mask.shape, expected=image.shape[1:])
             if 0 < mask.max() < _CUT:
                 hint = "Masks of 0 and 1 do not survive JPEG: write them again from the source as 0 and 255."
                 found, expected = f"values up to {mask.max()}", "about 255"
-                raise DataError("a mask without white", path=path, found=found, expected=expected, hint=hint)
+                raise DataError(
+                    "a mask without a pixel near white", path=path, found=found, expected=expected, hint=hint
+                )
             masks[slot] = mask >= _CUT
         return [Case(item.case, item.patient, image, masks)]

@@ -77,10 +77,10 @@ class Fitting:
         side = args.size
         if given and given[0] == "marks" and given[2]:
             if side:
-                raise ConfigError("two sizes", field="--crop", found=args.crop, expected="without --size")
+                raise ConfigError("a size is given twice", field="--crop", found=args.crop, expected="without --size")
             side = given[2]
         if args.resize and (side or given):
-            raise ConfigError("is not an option beside --size or --crop", field="--resize", found=args.resize)
+            raise ConfigError("cannot be combined with --size or --crop", field="--resize", found=args.resize)
         self.size = parse_size(args.resize, "--resize") or parse_size(side, "--size")
         if given and given[0] != "marks":
             if args.crop == "table" and not args.table:
@@ -200,7 +200,7 @@ def read_points(path: Path) -> dict[str, list[Point]]:
             raise DataError("not a point", path=path, field=line, found=", ".join(texts), expected="numbers x, y")
         found[row["case"]].append((x, y, z))
     if not found:
-        raise DataError("a table without a point", path=path)
+        raise DataError("the table holds no points", path=path)
     return dict(found)
 
 

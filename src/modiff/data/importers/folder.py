@@ -50,7 +50,7 @@ class Folder(Importer[Item]):
 
     version = "folder 1"
     resample_hint: ClassVar[str | None] = "--resample nearest moves it onto the image's grid"
-    layout_hint = "--image and --mask say what yours are called, such as --mask 'masks/{case}_{rater}.png'"
+    layout_hint = "--image and --mask say what yours are called, such as --mask 'masks/{case}_{rater}.png'."
 
     def __init__(self, args: argparse.Namespace, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         """suffixes: of the files that may be images. What is wrong with one case is told when it is asked for.
@@ -105,8 +105,8 @@ class Folder(Importer[Item]):
             raise fault
         own = {item.patient: item.split for item in self.items if item.split is not None}
         if own and self.args.splits:
-            found = "also the table's column"
-            raise ConfigError("splits from two places", field="--splits", found=found, expected="one")
+            found = "the table's column split too"
+            raise ConfigError("splits are given twice", field="--splits", found=found, expected="one of them")
         return own or super().splits(rule)
 
     def _volume(self, item: Item) -> tuple[Volume, Volume, np.ndarray]:
@@ -206,7 +206,7 @@ class Folder(Importer[Item]):
         for name, grid in parts.items():
             self._note(grid)
             if name and len(grid.array) != 1:
-                raise DataError("several channels in the file of one", path=grid.path, found=len(grid.array))
+                raise DataError("several channels in the file of one channel", path=grid.path, found=len(grid.array))
             if what := difference(first, grid):
                 found, hint = f"channel {name}: {what}", "Channels must be registered to one grid."
                 raise DataError("channels on different grids", path=grid.path, found=found, hint=hint)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from pathlib import Path
 
 from modiff.data.importers.sources import walk
@@ -19,7 +20,7 @@ MASKS = ("{case}/rater-{rater}",)
 _TOLD = ("patient", "split", "readers")  # columns of a table of cases
 _GROUPS = {name: f"(?P<{name}>[^/]+?)" for name in ("patient", "slice", "rater", "channel")}
 _GROUPS["case"] = "(?P<case>.+?)"
-# A file's path with and without suffix -> what stands in its places.
+# A file's path with and without suffix -> what is in its placeholders.
 Match = Callable[[str, str], dict[str, str] | None]
 
 
@@ -52,7 +53,7 @@ def pattern(text: str, option: str) -> Match:
     for name in names:
         if name not in _GROUPS or names.count(name) > 1:
             expected = "{case}, {patient}, {slice}, {rater} or {channel}, each once"
-            raise ConfigError("no such place", field=option, found="{" + name + "}", expected=expected)
+            raise ConfigError("is not a placeholder", field=option, found="{" + name + "}", expected=expected)
     if not {"case", "patient", "slice"} & set(names):
         raise ConfigError("names no case", field=option, found=text, expected="{case} in it")
     plain = (re.escape(part).replace(r"\*\*/", "(?:.*/)?") for part in parts[::2])
@@ -97,9 +98,25 @@ def find(
         table[key] = root / name
     if not items:
         seen = ", ".join(strange[:3]) or "no image at all"
-        wanted = " or ".join((*images, *masks))
+        wanted, options = " or ".join((*images, *masks)), likely(strange, suffixes)
+        hint += f" Perhaps {options} (for `modiff check`, after --)" if options else ""
         raise DataError("no file fits the patterns", path=root, found=seen, expected=wanted, hint=hint)
     return sorted(items.values(), key=lambda item: natural(item.case)), strange
+
+
+def likely(names: Sequence[str], suffixes: tuple[str, ...]) -> str | None:
+    """Options that fit all these paths: an image per folder, and masks whose names begin alike; None where none do."""
+    stems = [name[: -max(len(end) for end in suffixes if name.lower().endswith(end))] for name in names]
+    parts = [stem.rpartition("/")[::2] for stem in stems]
+    own = sorted({name for folder, name in parts if folder == parts[0][0]}, key=len)
+    begin = commonprefix(own[1:])  # noqa: RUF071  of names, not of paths
+    if not all(name.removeprefix(begin).isdigit() for name in own[1:]):
+        begin = re.sub(r"[^\W_]+$", "", begin)  # raters' names may begin alike too
+    if len(own) < 3 or not begin or "{" in begin + own[0]:
+        return None
+    if not all(folder and (name == own[0] or (name.startswith(begin) and name != begin)) for folder, name in parts):
+        return None
+    return f"--image '{{case}}/{own[0]}' --mask '{{case}}/{begin}{{rater}}'"
 
 
 def _candidates(root: Path, patterns: list[Match], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -126,10 +143,10 @@ def apply_table(items: Sequence[Item], path: Path) -> None:
     known, told = {item.case: item for item in items}, set[str]()
     rows = read_table(path, ["case"], _TOLD, kind="table of cases")
     if rows and not set(_TOLD) & rows[0][1].keys():
-        raise DataError("other columns", path=path, found="case", expected=f"case, and any of {', '.join(_TOLD)}")
+        raise DataError("unexpected columns", path=path, found="case", expected=f"case, and any of {', '.join(_TOLD)}")
     for place, row in rows:
         if (case := row["case"]) in told or case not in known:
-            what = "a case twice" if case in told else "a case that the folder does not have"
+            what = "a case occurs twice" if case in told else "a case that the folder does not have"
             raise DataError(what, path=path, field=place, found=case or "no name")
         told.add(case)
         item = known[case]

@@ -106,11 +106,15 @@ class LidcPng(Importer[Crop]):
             source, name = item.files[rater]
             if mask.shape != image.shape:
                 found, expected = mask.shape, image.shape
-                raise DataError("a mask of another size", path=source.where(name), found=found, expected=expected)
+                raise DataError(
+                    "mask and image differ in size", path=source.where(name), found=found, expected=expected
+                )
             # In uint8, 255 + 1 is 0 and 0 + 1 is 1: anything else exceeds 1.
             if (mask + np.uint8(1)).max() > 1:
                 other = sorted(set(np.unique(mask).tolist()) - {0, 255})
-                raise DataError("mask values", path=source.where(name), found=other[:5], expected="0 and 255 only")
+                raise DataError(
+                    "unexpected mask values", path=source.where(name), found=other[:5], expected="0 and 255 only"
+                )
         planes = np.stack([image, *(pixels[rater] & 1 for rater in range(len(pixels)))])
         side, (height, width) = self.args.centre, image.shape
         if side is not None:
@@ -144,7 +148,7 @@ def find_crops(sources: Sequence[Source]) -> tuple[list[Crop], int]:
             if before is not own:
                 same = "the same" if before[0].read(before[1]) == source.read(name) else "another"
                 what, hint = f"{same} content as {before[0].where(before[1])}", "Give each file once."
-                raise DataError("a case twice", path=source.where(name), found=what, hint=hint)
+                raise DataError("a case occurs twice", path=source.where(name), found=what, hint=hint)
     if not crops:
         paths = ", ".join(str(source.path) for source in sources)
         raise DataError("no PNG in the layout", path=paths, hint="`modiff import lidc-slices --help` shows it.")
@@ -166,10 +170,10 @@ def decode_png(data: bytes, where: str) -> np.ndarray:
         raise DataError("not a PNG", path=where, found=repr(data[:8]))
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     if not (1 <= width <= _MAX_SIDE and 1 <= height <= _MAX_SIDE):
-        raise DataError("size beyond reason", path=where, found=f"{height}×{width}", expected=f"at most {_MAX_SIDE}")
+        raise DataError("size is out of range", path=where, found=f"{height}×{width}", expected=f"at most {_MAX_SIDE}")
     if (depth, colour) != (8, 0):
         kind = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGB with alpha"}.get(colour, "unknown")
-        raise DataError("another type of PNG", path=where, found=f"{depth}-bit {kind}", expected="8-bit grey")
+        raise DataError("unsupported type of PNG", path=where, found=f"{depth}-bit {kind}", expected="8-bit grey")
     with picture(where, "PNG", io.BytesIO(data)) as image:
         return np.asarray(image)
 
@@ -209,11 +213,11 @@ def _entries(path: Path, found: Any) -> dict[str, dict[str, Any]]:
     """The dictionary, once it is known to have the layout."""
     expected = 'name -> {"image", "masks", "series_uid"}'
     if not isinstance(found, dict) or not found:
-        raise DataError("another layout", path=path, found=type(found).__name__.strip("_"), expected=expected)
+        raise DataError("unexpected layout", path=path, found=type(found).__name__.strip("_"), expected=expected)
     for name, entry in found.items():
         where = repr(name)[:80]
         if not isinstance(entry, dict) or any(field not in entry for field in _FIELDS):
-            raise DataError("another layout", path=path, field=where, expected=expected)
+            raise DataError("unexpected layout", path=path, field=where, expected=expected)
         if not isinstance(entry["series_uid"], str) or not entry["series_uid"].strip():
             raise DataError("a slice without a series", path=path, field=where)
         if not isinstance(entry["masks"], list | tuple) or not entry["masks"]:
@@ -234,7 +238,7 @@ class LidcHdf5(Importer[tuple[str, int]]):
         file = self.enter_context(guarded(self.path, lambda: open_hdf5(self.path)))
         self.groups = guarded(self.path, lambda: {split: _group(file, split) for split in _GROUPS if split in file})
         if not self.groups:
-            raise DataError("another layout", path=self.path, expected="groups train, val and test")
+            raise DataError("unexpected layout", path=self.path, expected="groups train, val and test")
         # A block of rows is read at a time.
         groups = self.groups.items()
         self.items = [(split, start) for split, group in groups for start in range(0, len(group[2]), _BLOCK)]
@@ -283,16 +287,16 @@ def _group(file: h5py.File, split: str) -> tuple[h5py.Dataset, h5py.Dataset, np.
     images, labels, uids = (_dataset(file, f"{split}/{name}") for name in ("images", "labels", "uids"))
     if images.ndim != 3 or images.dtype.kind != "f":
         found = f"{images.dtype} {images.shape}"
-        raise DataError("another layout", field=f"{split}/images", found=found, expected="floats (n, height, width)")
+        raise DataError("unexpected layout", field=f"{split}/images", found=found, expected="floats (n, height, width)")
     count, height, width = images.shape
     axes = [axis for axis in (1, 3) if labels.shape[:axis] + labels.shape[axis + 1 :] == images.shape]
     if not axes or labels.ndim != 4 or labels.dtype.kind not in "iufb":
         expected = f"({count}, 4, {height}, {width}) or ({count}, {height}, {width}, 4)"
-        raise DataError("another layout", field=f"{split}/labels", found=labels.shape, expected=expected)
+        raise DataError("unexpected layout", field=f"{split}/labels", found=labels.shape, expected=expected)
     if count > MAX_FILES:
         raise DataError("too many slices", field=f"{split}/images", found=count, expected=f"at most {MAX_FILES}")
     if uids.shape != (count,) or uids.dtype.kind not in "iu":
-        raise DataError("another layout", field=f"{split}/uids", found=f"{uids.dtype} {uids.shape}", expected=count)
+        raise DataError("unexpected layout", field=f"{split}/uids", found=f"{uids.dtype} {uids.shape}", expected=count)
     return images, labels, rows(uids), axes[0]
 
 
@@ -300,7 +304,7 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     """A table in this very file, whose declared size agrees with the file's."""
     found = dataset(file, name)
     if any(number not in _FILTERS for number in filters(found)):
-        raise DataError("stored through a foreign filter", field=name, expected="gzip or none")
+        raise DataError("compressed by an unsupported filter", field=name, expected="gzip or none")
     size = found.dtype.itemsize
     chunk = math.prod(found.chunks) * size if found.chunks else 0
     if math.prod(found.shape[1:]) * size > _MAX_ROW_BYTES or chunk > _MAX_CHUNK_BYTES:
@@ -313,18 +317,18 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
 def _image(values: np.ndarray, low: float) -> np.ndarray:
     """(H,W) values from `low` to `low` + 1 -> (1,H,W) uint16; 8-bit values in [0,1] stay exact, as 65535 = 257·255."""
     if values.ndim != 2 or values.size == 0:
-        raise DataError("an image of another shape", found=values.shape, expected="(height, width)")
+        raise DataError("unexpected shape of an image", found=values.shape, expected="(height, width)")
     unit = values.astype(np.float64) - low
     if not (unit.min() >= -_SLACK and unit.max() <= 1 + _SLACK):  # NaN fails both
         found = f"{values.min():g} to {values.max():g}"
-        raise DataError("values beyond the layout's", found=found, expected=f"{low:g} to {low + 1:g}")
+        raise DataError("values are out of the layout's range", found=found, expected=f"{low:g} to {low + 1:g}")
     return np.rint(unit.clip(0, 1) * 65535).astype(np.uint16)[None]
 
 
 def _masks(masks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """(R,H,W) uint8, 0 or 1; raises DataError for other shapes and values."""
     if masks.ndim != 3 or masks.shape[1:] != shape:
-        raise DataError("masks of another shape", found=masks.shape, expected=f"(raters, {shape[0]}, {shape[1]})")
+        raise DataError("unexpected shape of masks", found=masks.shape, expected=f"(raters, {shape[0]}, {shape[1]})")
     if (other := np.unique(masks[~np.isin(masks, (0, 1))])).size:
-        raise DataError("mask values", found=other[:5].tolist(), expected="0 and 1 only")
+        raise DataError("unexpected mask values", found=other[:5].tolist(), expected="0 and 1 only")
     return masks.astype(np.uint8)

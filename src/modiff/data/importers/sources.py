@@ -51,7 +51,7 @@ class Source(ExitStack):
         named: dict[str, T] = {}
         for name, file in found:
             if named.setdefault(unicodedata.normalize("NFC", name), file) is not file:
-                raise DataError("a name twice", path=self.path, found=repr(name))
+                raise DataError("a name occurs twice", path=self.path, found=repr(name))
         return named
 
     def _checked(self, archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:

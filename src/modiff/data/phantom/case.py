@@ -125,7 +125,9 @@ def make_case(config: PhantomConfig, patient: int, index: int) -> PhantomCase:
     """Image `index` of `patient` (both from 0): a function of (seed, size, spacing, patient, index) alone."""
     if not (0 <= patient < config.patients and 0 <= index < config.images_per_patient):
         expected = f"patients below {config.patients}, images below {config.images_per_patient}"
-        raise DataError("not among the simulated", field="case", found=case_name(patient, index), expected=expected)
+        raise DataError(
+            "is not one of the simulated cases", field="case", found=case_name(patient, index), expected=expected
+        )
     name, person = case_name(patient, index), patient_name(patient)
     grid = Grid(config.size, config.spacing)
     lung = Patient.draw(np.random.default_rng(seed_for(config.seed, "phantom", person)))

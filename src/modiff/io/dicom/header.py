@@ -43,7 +43,7 @@ _PIXELS = 0x7FE00010
 STANDALONE = {name for name in python_encoding if name not in ("", "ISO_IR 6") and "2022" not in name}
 _GUESSED = ("", "ISO_IR 6", "ISO 2022 IR 6", "ISO_IR 192")  # of texts that may be in another set than declared
 _FIRST_TYPES = (b"UL", b"OB", b"UI", b"CS", b"DA", b"TM", b"SH", b"LO")  # of the first elements of groups 2 and 8
-# Of PhotometricInterpretation (PS3.3 C.7.6.3.1.2): what else stands there may be anything, and is not repeated.
+# Of PhotometricInterpretation (PS3.3 C.7.6.3.1.2): what else is there may be anything, and is not repeated.
 _COLOURS = (
     "MONOCHROME1",
     "PALETTE COLOR",
@@ -177,7 +177,7 @@ def numbers(header: Dataset, field: str, count: int, default: tuple[float, ...] 
     if found is None:
         raise DataError("is missing", field=field)
     if len(found) != count or not np.isfinite(found).all():
-        raise DataError("not finite, or too few or too many", field=field, expected=f"{count} numbers")
+        raise DataError("are not the expected count of finite numbers", field=field, expected=f"{count} numbers")
     return found
 
 
@@ -271,11 +271,11 @@ def check_image(path: Path, header: Dataset, limits: Limits) -> None:
             raise DataError("is not a plain grey image", found=found, expected="MONOCHROME2", hint=dark)
         allocated, stored = integer(header, "BitsAllocated"), integer(header, "BitsStored")
         if allocated not in (8, 16, 32) or not 1 <= stored <= allocated:
-            raise DataError("bits that cannot be read", field="BitsAllocated", found=f"{stored} of {allocated}")
+            raise DataError("unsupported number of bits", field="BitsAllocated", found=f"{stored} of {allocated}")
         if integer(header, "HighBit", stored - 1) != stored - 1:
-            raise DataError("values do not end at the lowest bit", field="HighBit", expected=stored - 1)
+            raise DataError("does not fit BitsStored", field="HighBit", expected=stored - 1)
         if integer(header, "PixelRepresentation") not in (0, 1):
-            raise DataError("neither unsigned nor signed", field="PixelRepresentation", expected="0 or 1")
+            raise DataError("is neither unsigned nor signed", field="PixelRepresentation", expected="0 or 1")
         shape = integer(header, "Rows"), integer(header, "Columns")
         limits.check_declared(path, shape, allocated // 8, path.stat().st_size)
 
@@ -287,7 +287,7 @@ def _meta(file: _Bounded) -> FileMetaDataset:
         if bare is None:
             raise DataError("is not DICOM", expected="the mark DICM after 128 bytes")
         file.seek(0)
-        if start[:2] != b"\x02\0":  # group 2 is missing too: the kind of object stands in the header
+        if start[:2] != b"\x02\0":  # group 2 is missing too: the kind of object is in the header
             meta = FileMetaDataset()
             meta.TransferSyntaxUID = bare
             return meta

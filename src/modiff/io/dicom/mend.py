@@ -101,7 +101,7 @@ def _fit(header: Dataset, element: DataElement) -> str | None:
 
 
 def _fits(name: str, kind: str, text: str) -> bool:
-    """Whether one value may stand in an element of a type."""
+    """Whether an element of a type may have this value."""
     if name == "PatientSex":
         return text in _SEXES
     if kind == "PN":

@@ -159,7 +159,11 @@ def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, lis
 def _rescaled(header: Dataset, stored: np.ndarray) -> np.ndarray:
     """slope · stored + intercept (PS3.3 C.11.1): int16 where it fits, else int32; float32 with a fraction."""
     if "ModalityLUTSequence" in header:
-        raise DataError("values go through a table", field="ModalityLUTSequence", expected="slope and intercept")
+        raise DataError(
+            "values go through a look-up table, which is not supported",
+            field="ModalityLUTSequence",
+            expected="slope and intercept",
+        )
     (slope,) = dicom.numbers(header, "RescaleSlope", 1, (1.0,))
     (intercept,) = dicom.numbers(header, "RescaleIntercept", 1, (0.0,))
     if slope == 0:
@@ -238,11 +242,11 @@ def plane_of(path: Path, header: Dataset) -> Plane:
         lengths = np.linalg.norm(right), np.linalg.norm(down)
         if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(right @ down)) > _SAME_DIRECTION:
             expected = "two unit vectors at right angles"
-            raise DataError("not two directions", field="ImageOrientationPatient", found=cosines, expected=expected)
+            raise DataError("are not two directions", field="ImageOrientationPatient", found=cosines, expected=expected)
         low, high = _SPACING_MM
         if not low <= min(spacing) <= max(spacing) <= high:
             expected = f"{low:g} to {high:g} mm"
-            raise DataError("not distances between pixels", field="PixelSpacing", found=spacing, expected=expected)
+            raise DataError("is not a pixel spacing", field="PixelSpacing", found=spacing, expected=expected)
         if max(map(abs, position)) > _FAR_MM:
             raise DataError("is too far away", field="ImagePositionPatient", found=position)
         fields = ("SpacingBetweenSlices", "SliceThickness")

@@ -54,7 +54,7 @@ class MoSE(LatentSegmenter):
         for field, cap in (("cap_start", config.cap_start), ("cap_end", config.cap_end)):
             if not 1 / count <= cap:
                 expected = f"between 1/{count}, so that {count} samples hold all raters' mass, and 1"
-                raise ConfigError("is not a cap", field=f"model.{field}", found=cap, expected=expected)
+                raise ConfigError("is out of range", field=f"model.{field}", found=cap, expected=expected)
         width = config.channels[-1]
         self.unet = ConvUNet(self.channels, config.channels, norm="layer", align_corners=False)
         self.stride = self.unet.stride

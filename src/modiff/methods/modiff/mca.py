@@ -86,9 +86,9 @@ class ImageFeatures(NamedTuple):
 class MCA(nn.Module):
     """Turns the image B and the noisy label map x_t into the condition g^B(O^B) of Eq. 5.
 
-    The LDF stands in three places with their own weights: on x_t (keys and values), on B, and on y^B. Eq. 1 takes the
+    Three LDFs with their own weights: on x_t (keys and values), on B, and on y^B. Eq. 1 takes the
     queries from the image's 2×2 patches; Eq. 2, which contradicts it, from the label's 4×4 patches: S' then has a value
-    for each of these, which stands beside the four image patches that it covers.
+    for each of these, which is joined to the four image patches that it covers.
     """
 
     stride = 2 * LABEL_PATCH  # the sides of images are multiples of this

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from modiff.config.methods import MoDiffConfig
 from modiff.diffusion.categorical import CategoricalProcess
 from modiff.diffusion.gaussian import GaussianProcess
+from modiff.diffusion.process import Predict
 from modiff.diffusion.schedule import Schedule
 from modiff.errors import ConfigError
 from modiff.methods.denoising import DenoisingSegmenter, Encoding, Labels, Windows
@@ -74,7 +75,7 @@ class MoDiff(DenoisingSegmenter):
         x0 = self.process.from_labels(label)
         noise = self.process.noise(x0, rng)
         x_t = self.process.diffuse(x0, t, noise)
-        features = self._encode_window(image, labels.centre - corner)
+        features = self.encode_window(image, labels.centre - corner)
         prediction, parts = self._predict(self.process.to_network(x_t), t, context, features)
         if config.diffusion.loss == "ce":
             dice = losses.soft_dice_loss(losses.probabilities(prediction), label)
@@ -99,11 +100,10 @@ class MoDiff(DenoisingSegmenter):
         """(B,4·base) embedding of a subset (B,R) bool; the null token where it is empty."""
         return self.subset(chosen.sum(1)) if self.exchangeable else self.subset(chosen.float())
 
-    def _encode_window(self, image: Tensor, centre: Tensor) -> tuple[Tensor, ...]:
+    def encode_window(self, image: Tensor, centre: Tensor) -> tuple[Tensor, ...]:
         """Image windows (B,C,h,w) -> the features that the U-Net and MCA take of them."""
-        features = self._image_features(image, centre)
         of_mca = () if self.mca is None else self.mca.encode(image * 2 - 1)
-        return (features, *(part for part in of_mca if part is not None))
+        return (*super().encode_window(image, centre), *(part for part in of_mca if part is not None))
 
     def _predict(
         self, maps: Tensor, t: Tensor, context: Tensor, features: tuple[Tensor, ...]
@@ -121,28 +121,28 @@ class MoDiff(DenoisingSegmenter):
     def reach(self, height: int, width: int) -> tuple[int, int]:
         """Sides of the part about an image's centre that every sample may mark: samples of an image whose lesion stays
         within `window` are background outside it."""
-        size = self._window_size((height + -height % self.stride, width + -width % self.stride))
+        size = self.window_size((height + -height % self.stride, width + -width % self.stride))
         return min(size[0], height), min(size[1], width)
 
-    def _window_size(self, padded: windows.Size) -> windows.Size:
-        """Sides of the smallest part of a padded image that is denoised."""
+    def window_size(self, padded: windows.Size) -> windows.Size:
+        """The window's, where there is a prompt and a presence head."""
         side = self.config.window if self.prompt and self.head is not None else 0
         return windows.window_size(side, padded, self.stride)
 
     def _windows(self, image: Tensor, centre: Tensor, label_map: Tensor | None) -> list[Windows]:
         """A window about the centre, or the whole image where the label map reaches the window's border."""
         whole = windows.sides(image)
-        small = self._window_size(whole)
+        small = self.window_size(whole)
         wide = torch.zeros(len(image), dtype=torch.bool, device=image.device)
         if label_map is not None:
             outside = windows.outside(windows.sides(label_map), small, centre[:1], whole)
-            wide = (label_map * outside > _RIM).flatten(1).any(1)
+            wide = reaches(label_map, outside)
         groups = []
         for rows, size in ((~wide, small), (wide, whole)):
             index = rows.nonzero().squeeze(1)
             if index.numel():
                 corner = windows.window_corner(centre[index], size, whole)
-                features = self._encode_window(windows.cut(image[index], corner, size), centre[index] - corner)
+                features = self.encode_window(windows.cut(image[index], corner, size), centre[index] - corner)
                 groups.append(Windows(index, corner, size, features))
         return groups
 
@@ -154,17 +154,22 @@ class MoDiff(DenoisingSegmenter):
         joined = join_slices(torch.cat(known), exchangeable=self.exchangeable).split([len(one) for one in known])
         return [replace(encoding, presence=one) for encoding, one in zip(encodings, joined, strict=True)]
 
-    def _denoise(self, window: Windows, markers: Tensor, field: windows.NoiseField, steps: int) -> Tensor:
+    def predictor(self, features: tuple[Tensor, ...], markers: Tensor) -> Predict:
         context = self._subset_context(markers)
 
         def predict(x_t: Tensor, t: Tensor) -> Tensor:
             maps = self.process.to_network(x_t)
-            prediction, _ = self._predict(maps, t.expand(len(maps)), context, window.features)
+            prediction, _ = self._predict(maps, t.expand(maps.shape[0]), context, features)
             if self.config.diffusion.loss == "ce":
                 return self.process.from_network(losses.probabilities(prediction) * 2 - 1)
             return prediction
 
-        return self.process.sample(predict, field, steps)
+        return predict
+
+
+def reaches(label_map: Tensor, outside: Tensor) -> Tensor:
+    """(B,) bool: where the mean label map (B,K,h,w) marks something `outside` (h,w) the window."""
+    return (label_map * outside > _RIM).flatten(1).any(1)
 
 
 def _stratified_times(known: Tensor, rng: torch.Generator) -> Tensor:

@@ -8,11 +8,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from modiff.config.methods import CCDMConfig, CIMDConfig, MedFMConfig
-from modiff.diffusion.process import Process
-from modiff.methods.denoising import DenoisingSegmenter, Labels, Windows
+from modiff.diffusion.process import Predict, Process
+from modiff.methods.denoising import DenoisingSegmenter, Labels
 from modiff.methods.presence import PresenceHead
 from modiff.nn.unet import GuidedUNet
-from modiff.nn.windows import NoiseField
 from modiff.types import DataSpec
 
 
@@ -75,8 +74,10 @@ class PixelDiffusion(DenoisingSegmenter):
         found = self._losses(labels, prediction, x0, x_t, t=at, noise=noise)
         return {name: (value * labels.weights).mean() for name, value in found.items()}
 
-    def _denoise(self, window: Windows, markers: Tensor, field: NoiseField, steps: int) -> Tensor:
-        def predict(x_t: Tensor, t: Tensor) -> Tensor:
-            return self._predict(x_t, t.expand(len(x_t)), window.features[0])
+    def predictor(self, features: tuple[Tensor, ...], markers: Tensor) -> Predict:
+        """It is not said whose reading a sample is: `markers` change nothing."""
 
-        return self.process.sample(predict, field, steps)
+        def predict(x_t: Tensor, t: Tensor) -> Tensor:
+            return self._predict(x_t, t.expand(x_t.shape[0]), features[0])
+
+        return predict

@@ -95,7 +95,7 @@ def check_columns(names: Sequence[str]) -> None:
     for name in names:
         start = name.casefold()
         if name not in known and (start in known or start[:2] in ("x_", "y_", "z_", "x ", "y ", "z ")):
-            raise DataError("does not say what it counts", field=name, expected=_EXPECTED)
+            raise DataError("does not say its unit", field=name, expected=_EXPECTED)
 
 
 def objects_of(path: Path, limits: Limits) -> list[Place]:

@@ -47,7 +47,7 @@ class Cohort:
     server: str | None = None
 
     def begin(self) -> None:
-        """Raises DataError where the folder's results are made otherwise, ConfigError for settings that no scan can
+        """Raises DataError where the folder's results have other settings, ConfigError for settings that no scan can
         have: known before anything is touched."""
         self.settings.check_for(self.maker.predictor.model)
         path, own = self.output / BEGUN, {"model": self.maker.fingerprint, **asdict(self.settings)}
@@ -58,7 +58,7 @@ class Cohort:
             if changed := [name for name in own if there.get(name) != own[name]]:
                 found = ", ".join(f"{name}: {there.get(name)} → {own[name]}" for name in changed)
                 hint = "--overwrite draws it anew; or give another folder"
-                raise DataError("has a cohort that was begun otherwise", path=self.output, found=found, hint=hint)
+                raise DataError("holds a cohort with other settings", path=self.output, found=found, hint=hint)
             return
         with suppress(InUse):  # the same, by another process
             write_text(path, stamped_json(own, indent=1))
@@ -143,7 +143,7 @@ class Cohort:
             return there is not None
         if not self.overwrite:
             hint = "--overwrite draws it anew; or give another folder"
-            raise DataError("was made otherwise: other settings, model, place or content", path=folder, hint=hint)
+            raise DataError("was made with other settings, another model, place or content", path=folder, hint=hint)
         return False
 
     def _make(self, scan: _Opened, lesion: Lesion, folder: Path, request: str) -> None:

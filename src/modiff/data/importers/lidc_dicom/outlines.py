@@ -139,7 +139,10 @@ class _Pieces(io.BytesIO):
     def read(self, size: int | None = -1) -> bytes:
         """The next bytes; raises DataError where MAX_PIECE were read since the last event."""
         if self.tell() - self.begun > MAX_PIECE:
-            what, found = "too long a piece for an LIDC XML", f"{self.tell() - self.begun} bytes without an element"
+            what, found = (
+                "is not an LIDC XML: too much text without an element",
+                f"{self.tell() - self.begun} bytes without an element",
+            )
             raise DataError(what, found=found, expected=f"at most {MAX_PIECE}")
         return super().read(size)
 
@@ -162,7 +165,7 @@ def _root(events: Iterable[tuple[str, Element]], pieces: _Pieces) -> Element:
             raise DataError("is not an LIDC XML", field="root", found=element.tag[:40], expected=" or ".join(_ROOTS))
         if count > MAX_ELEMENTS or len(path) > MAX_DEPTH:
             expected = f"at most {MAX_ELEMENTS} elements, {MAX_DEPTH} deep"
-            raise DataError("too much for an LIDC XML", expected=expected)
+            raise DataError("too many elements for an LIDC XML", expected=expected)
     return root
 
 
@@ -174,9 +177,9 @@ def _session(session: Element) -> Session:
 def _region(roi: Element) -> Region:
     uid, inclusion = roi.findtext("imageSOP_UID", "").strip(), roi.findtext("inclusion", "").strip().upper()
     if not _UID.fullmatch(uid):
-        raise DataError("a region on no slice", field="imageSOP_UID", expected="a UID")
+        raise DataError("an outline without a slice", field="imageSOP_UID", expected="a UID")
     if inclusion not in ("TRUE", "FALSE"):
-        raise DataError("neither in nor out", field="inclusion", expected="TRUE or FALSE")
+        raise DataError("is neither an inclusion nor an exclusion", field="inclusion", expected="TRUE or FALSE")
     points: list[tuple[int, int]] = []
     for edge in roi.findall("edgeMap"):
         x, y = edge.findtext("xCoord", "").strip(), edge.findtext("yCoord", "").strip()

@@ -171,7 +171,7 @@ def nodules_of(series: CtSeries, sessions: Sequence[Session], where: Path) -> li
                     parts.append(np.insert(np.argwhere(filled), 0, place, axis=1).astype(np.int32))
             marked += [(rater, voxels)] if len(voxels := np.concatenate(parts)) else []
             if sum(len(voxels) for _, voxels in marked) > MAX_VOXELS:
-                raise DataError("outlines fill more than a chest", path=where, expected=f"at most {MAX_VOXELS} voxels")
+                raise DataError("outlines enclose too many voxels", path=where, expected=f"at most {MAX_VOXELS} voxels")
     return outlines.group(marked, series.steps)
 
 

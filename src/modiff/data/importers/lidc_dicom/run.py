@@ -52,7 +52,9 @@ class LidcDicom(Importer[Job]):
         super().__init__(args)
         check_whole(args.jobs, "--jobs", "a number of patients at a time")
         if args.spacing is not None and not 0.05 <= args.spacing <= 10:
-            raise ConfigError("mm per pixel", field="--spacing", found=args.spacing, expected="0.05 to 10")
+            raise ConfigError(
+                "is out of range", field="--spacing", found=args.spacing, expected="0.05 to 10 mm per pixel"
+            )
         self.rule = CropRule(spacing=args.spacing)
         self._found, unused = find_jobs(
             [Path(path) for path in args.folders], args.xml, self.rule, skip_broken=args.skip_broken
