@@ -271,8 +271,8 @@ class TestDicom:
                 header.save_as(path)
         assert command("window", series, "-n", 1, "-o", "out") == 0
         said = [
-            "segmentation objects: StudyTime is written as DICOM has it now",
-            "segmentation objects: PatientSex does not fit its type CS: it is left empty",
+            "DICOM objects: StudyTime is written as DICOM has it now",
+            "DICOM objects: PatientSex does not fit its type CS: it is left empty",
         ]
         assert summary()["warnings"][-2:] == said
         assert [line.split("DICOM series: ")[1] for line in capsys.readouterr().err.splitlines()][:2] == said
@@ -287,8 +287,8 @@ class TestDicom:
 
         monkeypatch.setattr(highdicom.seg, "Segmentation", refuse)
         assert command("window", series, "-n", 1, "-o", "out") == 0
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if "segmentation" in line]
-        assert "no segmentation objects are written: PatientID: cannot be referred to" in line
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "objects" in line]
+        assert "no DICOM objects are written: PatientID: cannot be referred to" in line
         assert "HIDDEN" not in line
         assert Path("out/mean.nii.gz").exists()
         assert not list(Path("out").glob("*.dcm"))
@@ -300,7 +300,7 @@ class TestDicom:
         header.save_as(lowest)
         assert command("window", series, "-n", 1, "--roi", "0:50,0:40,2:6", "-o", "out") == 0
         (said,) = summary()["warnings"]
-        assert said.startswith("no segmentation objects are written: SOPClassUID")
+        assert said.startswith("no DICOM objects are written: SOPClassUID")
         assert capsys.readouterr().err.count(said) == 1
         assert not list(Path("out").glob("*.dcm"))
 
