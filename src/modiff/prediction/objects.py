@@ -108,13 +108,13 @@ def _nothing(summary: Summary) -> str:
 
 def _maker(prediction: Prediction, model: Mapping[str, Any], what: str) -> Maker:
     """What stands in an object of how it was made: every setting as it was in force."""
-    asked, summary, serial = prediction.settings, prediction.summary, model["fingerprint"][:16]
+    asked, summary, serial = prediction.settings, prediction.summary, str(model.get("fingerprint", ""))[:16]
     at, name = prediction.plan.at, Path(str(model.get("name", prediction.method))).name
     place = "" if at is None else f" at {','.join(map(str, at))}"
     own = {
         **asked.drawing(),
         "model": name,
-        "weights": serial,
+        "weights": serial or None,
         "n": len(summary.weights),
         "candidates": summary.candidates,
         "steps": prediction.steps,
@@ -126,5 +126,5 @@ def _maker(prediction: Prediction, model: Mapping[str, Any], what: str) -> Maker
     series, nothing = f"modiff {name}: {what}{place}", _nothing(summary)
     said = ("", "") if _presence(prediction) is None else (f", {nothing}", f"{what}; {nothing}")
     return Maker(
-        prediction.method, __version__, parameters, serial, series + said[0], said[1], region=prediction.region
+        prediction.method, __version__, parameters, serial or "1", series + said[0], said[1], region=prediction.region
     )

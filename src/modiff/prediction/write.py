@@ -99,7 +99,9 @@ def write_results(
     """The files of `write_prediction`, into an empty folder that an `output_folder` block has opened."""
     scan, content = prediction.scan, {**about, **prediction.to_dict()}
     _write_maps(folder, prediction)
-    content["warnings"] += write_objects(folder, prediction, about["model"], full_header=full_header, rtstruct=rtstruct)
+    content["warnings"] += write_objects(
+        folder, prediction, about.get("model", {}), full_header=full_header, rtstruct=rtstruct
+    )
     if not scan.is_picture:
         write_bytes(folder / "slices.png", slices_figure(prediction))
     else:
