@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from derived_objects import write_all
 from pydicom.config import disable_value_validation
 from series_files import slice_of, write_series
 
 from modiff.errors import DataError
 from modiff.io.dicom.derived import Maker, Segment
-from modiff.io.dicom.seg import write_seg
+from modiff.io.dicom.mend import MAY_BE_EMPTY
 from modiff.io.dicom.series import read_dicom_series
 from modiff.io.dicom.trial import check_objects
 
@@ -32,12 +33,15 @@ def one_slice(folder: Path, **values: Any) -> Path:
 
 
 def segmented(path: Path) -> tuple[pydicom.Dataset, list[str]]:
-    """The segmentation of a series of one slice, as pydicom reads it, and what was said."""
+    """The segmentation of a series of one slice, as pydicom reads it, and what was said; all objects say the same."""
     volume = read_dicom_series(path)
-    said, target = check_objects(volume, full=True), path.with_name("seg.dcm")
-    whole = Segment(np.ones(volume.shape, bool), "all", "nodule")
-    write_seg(target, [whole], volume, first=0, maker=Maker("m", "1"), full=True)
-    return pydicom.dcmread(target), said
+    said, whole = check_objects(volume, full=True), Segment(np.ones(volume.shape, bool), "all", "nodule")
+    paths = write_all(path.parent, [whole], volume, maker=Maker("m", "1"), full=True)
+    found = {kind: pydicom.dcmread(file) for kind, file in paths.items()}
+    for other in (found["sr"], found["rtstruct"]):
+        for name in (*MAY_BE_EMPTY, "StudyInstanceUID", "SpecificCharacterSet", "PatientAge", "PatientWeight"):
+            assert other.get(name) == found["seg"].get(name), name
+    return found["seg"], said
 
 
 NAMES = {  # SpecificCharacterSet -> a name in it
