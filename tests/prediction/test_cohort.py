@@ -310,6 +310,17 @@ class TestDicom:
         said = b"".join(texts).decode() + "".join(capsys.readouterr())
         assert not any(name in said for name in ("Doe", PERSON["PatientID"]))
 
+    def test_what_is_written_is_not_mixed(self, command, tmp_path, capsys):
+        write_series(tmp_path / "one", np.zeros((3, 40, 48)) + 20)
+        Path("cohort.csv").write_text("scan,x,y,z\none,20,20,1\n")
+        words = ["pixels", "cohort.csv", "-n", 1, "-o", "out"]
+        assert command(*words, "--rtstruct") == 0
+        assert Path("out/scan-2/hypotheses.rtstruct.dcm").is_file()
+        for more in ([], ["--rtstruct", "--seg-full-header"]):
+            assert command(*words, *more) == 2
+            assert "was begun otherwise" in capsys.readouterr().err
+        assert command(*words, "--rtstruct") == 0
+
     def test_a_folder_of_patients_is_a_cohort(self, command, tmp_path, monkeypatch):
         for name in ("Doe_Jane", "Roe_Rick"):
             for file in write_series(tmp_path / "Doe_Ward" / name, np.zeros((3, 24, 28)) + 20).iterdir():
