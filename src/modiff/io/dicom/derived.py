@@ -171,6 +171,8 @@ def write_object(
     headers = referred(volume, first, segments[0].values.shape, full=full, wide=wide)[0]
     with refusing(volume.path, headers[0]):
         made = make(headers)
+        if used := headers[0].get("SpecificCharacterSet"):
+            made.SpecificCharacterSet = used
         data = encoded(made)
     write_bytes(path, data)
     return made

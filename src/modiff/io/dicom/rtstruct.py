@@ -47,7 +47,6 @@ def structures(segments: Sequence[Segment], where: Path, maker: Maker, headers: 
         modality="RTSTRUCT",
         # Numbers of a contour may take more than the 64 KiB that explicit encodings have room for.
         transfer_syntax_uid=ImplicitVRLittleEndian,
-        specific_character_set=head.get("SpecificCharacterSet"),
         **maker.common(_NUMBER, _CALLED),
     )
     made.copy_patient_and_study_information(head)
