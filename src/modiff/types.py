@@ -25,7 +25,7 @@ the raters named by number."""
 _MOST_NAMES, _MOST_EXCHANGEABLE = 1024, 255  # a presence head has a table of (R+1)³ numbers of exchangeable raters
 _MOST_PIXELS = 1 << 26  # of an image: 8192×8192
 SAME_SIZE = 1.1  # ratio of pixel sizes from which things look larger or smaller
-_LATER = ("fold", "spacing_range", "orientation", "fit", "modality")  # left out where they are not known
+_LATER = ("fold", "spacing_range", "orientation", "fit", "modality", "region")  # left out where they are not known
 _SIDES = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
 
 
@@ -44,7 +44,8 @@ class DataSpec:
     the median where pixels differ, and spacing_range the smallest and the largest side of one. orientation: the sides
     of the patient towards which column, row and slice run, such as LPS; "none" for pictures, which have no place in
     space, "mixed" where images differ. fit: how images came to their size: cropped or padded (crop), resized, or as
-    they were (none). modality: DICOM's word, such as CT. The last four are None where they are not known.
+    they were (none). modality: DICOM's word, such as CT. region: its word for the part of the body, such as LUNG.
+    The last five are None where they are not known.
     images, fingerprint, path, source, licence: of the store. fold: the one that was held out of training, if any.
     """
 
@@ -66,6 +67,7 @@ class DataSpec:
     orientation: str | None = None
     fit: Literal["none", "crop", "resize"] | None = None
     modality: str | None = None
+    region: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("channels", "classes", "raters"):

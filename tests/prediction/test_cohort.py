@@ -358,7 +358,7 @@ class TestDevices:
 
     def test_they_are_for_cohorts(self, command, capsys):
         assert command("discs", "scans/a.png", "--devices", 2) == 2
-        assert "--devices: is for a cohort" in capsys.readouterr().err
+        assert "--devices: applies to a cohort only" in capsys.readouterr().err
 
 
 class TestDicom:
@@ -371,6 +371,17 @@ class TestDicom:
         texts = [path.read_bytes() for path in Path("out").rglob("*") if path.suffix in (".csv", ".html", ".json")]
         said = b"".join(texts).decode() + "".join(capsys.readouterr())
         assert not any(name in said for name in ("Doe", PERSON["PatientID"]))
+
+    def test_what_is_written_is_not_mixed(self, command, tmp_path, capsys):
+        write_series(tmp_path / "one", np.zeros((3, 40, 48)) + 20)
+        Path("cohort.csv").write_text("scan,x,y,z\none,20,20,1\n")
+        words = ["pixels", "cohort.csv", "-n", 1, "-o", "out"]
+        assert command(*words, "--rtstruct") == 0
+        assert Path("out/scan-2/hypotheses.rtstruct.dcm").is_file()
+        for more in ([], ["--rtstruct", "--seg-full-header"]):
+            assert command(*words, *more) == 2
+            assert "was begun otherwise" in capsys.readouterr().err
+        assert command(*words, "--rtstruct") == 0
 
     def test_a_folder_of_patients_is_a_cohort(self, command, tmp_path, monkeypatch):
         for name in ("Doe_Jane", "Roe_Rick"):

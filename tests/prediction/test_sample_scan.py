@@ -26,6 +26,7 @@ from modiff.prediction.predict import Predictor
 
 SHAPE = (6, 40, 50)
 AFFINE = np.array([[-0.7, 0, 0, 30], [0, 1.1, 0, -40], [0, 0.2, 2.5, 7], [0, 0, 0, 1]])
+OBJECTS = {"probability.seg.dcm", "hypotheses.seg.dcm", "measurements.sr.dcm"}
 LABELS = ("mean", "consensus", "uncertainty")
 
 
@@ -220,7 +221,8 @@ class TestDicom:
     def test_every_file_is_there_and_named(self, command, series):
         assert command("window", series, "-n", 2, "-o", "out") == 0
         names = {path.name for path in Path("out").iterdir()}
-        assert {"probability.seg.dcm", "hypotheses.seg.dcm", "mean.nii.gz", "overlay.png"} <= names
+        assert {path for path in names if path.endswith(".dcm")} == OBJECTS
+        assert {"mean.nii.gz", "overlay.png"} <= names
         assert summary()["files"] == sorted(names)
 
     def test_segments_mark_the_slices_that_show_the_object(self, command, series):
@@ -271,8 +273,8 @@ class TestDicom:
                 header.save_as(path)
         assert command("window", series, "-n", 1, "-o", "out") == 0
         said = [
-            "segmentation objects: StudyTime is written as DICOM has it now",
-            "segmentation objects: PatientSex does not fit its type CS: it is left empty",
+            "DICOM objects: StudyTime is written as DICOM has it now",
+            "DICOM objects: PatientSex does not fit its type CS: it is left empty",
         ]
         assert summary()["warnings"][-2:] == said
         assert [line.split("DICOM series: ")[1] for line in capsys.readouterr().err.splitlines()][:2] == said
@@ -287,8 +289,8 @@ class TestDicom:
 
         monkeypatch.setattr(highdicom.seg, "Segmentation", refuse)
         assert command("window", series, "-n", 1, "-o", "out") == 0
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if "segmentation" in line]
-        assert "no segmentation objects are written: PatientID: cannot be referred to" in line
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "objects" in line]
+        assert "no DICOM objects are written: PatientID: cannot be referred to" in line
         assert "HIDDEN" not in line
         assert Path("out/mean.nii.gz").exists()
         assert not list(Path("out").glob("*.dcm"))
@@ -300,7 +302,7 @@ class TestDicom:
         header.save_as(lowest)
         assert command("window", series, "-n", 1, "--roi", "0:50,0:40,2:6", "-o", "out") == 0
         (said,) = summary()["warnings"]
-        assert said.startswith("no segmentation objects are written: SOPClassUID")
+        assert said.startswith("no DICOM objects are written: SOPClassUID")
         assert capsys.readouterr().err.count(said) == 1
         assert not list(Path("out").glob("*.dcm"))
 
@@ -332,8 +334,9 @@ class TestPrivacy:
     def found(self, text: str) -> list[str]:
         return [secret for secret in self.SECRETS if secret in text]
 
-    def test_nothing_but_the_segmentations_names_the_patient(self, command, series, capsys):
-        assert command("window", series, "-n", 2, "-o", "out") == 0
+    def test_nothing_but_the_dicom_objects_names_the_patient(self, command, series, capsys):
+        assert command("window", series, "-n", 2, "--rtstruct", "-o", "out") == 0
+        assert {path.name for path in Path("out").glob("*.dcm")} == OBJECTS | {"hypotheses.rtstruct.dcm"}
         printed = capsys.readouterr()
         assert self.found(printed.out + printed.err) == []
         import gzip
@@ -527,6 +530,53 @@ class TestObjectsSayWhatWasDone:
     def test_labels_are_whole(self, seg):
         assert seg.ContentLabel == "HYPOTHESES"
         assert pydicom.dcmread("out/probability.seg.dcm").ContentLabel == "PROBABILITY"
+
+
+class TestReport:
+    """The measurement report and the contours of a run."""
+
+    def test_it_says_what_the_summary_says(self, command, series):
+        assert command("crops", series, "--at", "34,14,2", "-n", 12, "--rtstruct", "-o", "out") == 0
+        report, seg = hd.sr.srread("out/measurements.sr.dcm"), pydicom.dcmread("out/hypotheses.seg.dcm")
+        (whether,) = report.content.get_image_measurement_groups()
+        (number,) = whether.get_measurements()
+        assert number.value == pytest.approx(100 * summary()["presence"]["probability"])
+        groups = report.content.get_volumetric_roi_measurement_groups()
+        marking = [one for one in summary()["hypotheses"] if not one["nothing"]]
+        for group, one, segment in zip(groups, marking, seg.SegmentSequence, strict=True):
+            volume, _, chance = (item.value for item in group.get_measurements())
+            assert volume == pytest.approx(sum(one["volume_mm3"].values()), rel=1e-6)
+            assert chance == pytest.approx(100 * one["probability"], rel=1e-6)
+            assert group.tracking_uid == segment.TrackingUID
+        regions = pydicom.dcmread("out/hypotheses.rtstruct.dcm").StructureSetROISequence
+        assert [item.ROIName for item in regions] == [segment.SegmentLabel for segment in seg.SegmentSequence]
+        assert report.SeriesDescription.startswith("modiff crops: measurements at 34,14,2, nothing there: ")
+
+    def test_of_raters_who_mark_the_presence_is_not_told(self, command, series):
+        command("crops", series, "--at", "34,14,2", "-n", 4, "--raters", "marking", "-o", "out")
+        assert hd.sr.srread("out/measurements.sr.dcm").content.get_image_measurement_groups() == []
+
+    def test_contours_of_another_format_are_said_to_be_missing(self, command, nifti, capsys):
+        assert command("pixels", nifti, "-n", 1, "--rtstruct", "-o", "out") == 0
+        said = "no RT structure set is written: the scan is not a DICOM series"
+        assert summary()["warnings"].count(said) == 1
+        assert capsys.readouterr().err.count(said) == 1
+
+
+@pytest.mark.parametrize(("part", "fits"), [("HEAD", False), ("CHEST", True)])
+def test_another_part_of_the_body_is_told_and_not_put_into_segments(command, series, monkeypatch, part, fits):
+    for path in series.iterdir():
+        header = pydicom.dcmread(path)
+        header.BodyPartExamined = part
+        header.save_as(path)
+    about = {"size": (64, 64), "intensity": "minmax-slice", "classes": ["lesion"], "region": "LUNG"}
+    model = Predictor(Local(wiggle=0), data=spec(about))
+    monkeypatch.setattr(Predictor, "from_path", classmethod(lambda cls, path, device: model))
+    command("any", series, "-n", 1, "-o", "out")
+    told = [warning for warning in summary()["warnings"] if "part of the body" in warning]
+    assert told == ([] if fits else [f"the scan's part of the body is {part}, that of the training data LUNG"])
+    segment = pydicom.dcmread("out/hypotheses.seg.dcm").SegmentSequence[0]
+    assert ("AnatomicRegionSequence" in segment) is fits
 
 
 def test_a_sheared_scan_is_told_of_and_a_right_angled_one_is_not(command, nifti, tmp_path):

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -37,6 +38,8 @@ def content(path: Path) -> Any:
         return nearly(np.asarray(Image.open(path)))
     if path.suffix == ".npz":
         return {name: nearly(array) for name, array in np.load(path).items()}
+    if path.name.endswith(".sr.dcm"):
+        return measured(path)
     if path.suffix == ".dcm":
         return segmentation(path)
     if path.suffix == ".json":
@@ -53,6 +56,13 @@ def segmentation(path: Path) -> dict[str, Any]:
     found = pydicom.dcmread(path)
     labels = [str(item.SegmentLabel) for item in found.SegmentSequence]
     return {"type": str(found.SegmentationType), "labels": labels, **nearly(found.pixel_array)}
+
+
+def measured(path: Path) -> list[dict[str, float]]:
+    """The numbers of a report's groups."""
+    content = hd.sr.srread(path).content
+    groups = [*content.get_image_measurement_groups(), *content.get_volumetric_roi_measurement_groups()]
+    return [{one.name.meaning: one.value for one in group.get_measurements()} for group in groups]
 
 
 def folder(path: Path) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def _facts(about: dict[str, Any]) -> Table:
         "slices": f"{plane_of(lies)}, columns, rows and slices towards {', '.join(lies)}" if len(lies) == 3 else "",
         "size": {"crop": "cropped or padded", "resize": "resized"}.get(about["fit"], ""),
         "modality": about["modality"],
+        "part of the body": about["region"],
         **{name: about[name] for name in ("source", "licence", "importer")},
         "files read": "\n".join(f"{name}\n{digest}" for name, digest in about["provenance"].items()) or "none",
         "notes": "\n".join(about.get("notes", ())),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modiff.io.files import Limits
@@ -23,14 +23,15 @@ def maker_of(args: argparse.Namespace) -> Maker:
     from modiff.prediction.predict import Predictor
 
     predictor = Predictor.from_path(args.model, device=args.device)
-    return maker_with(predictor, str(args.model), identify=args.identify, full_header=args.seg_full_header)
+    how = {"identify": args.identify, "full_header": args.seg_full_header, "rtstruct": args.rtstruct}
+    return maker_with(predictor, str(args.model), **how)
 
 
-def maker_with(predictor: Predictor, model: str, *, identify: bool = False, full_header: bool = False) -> Maker:
-    """A model's results as this program makes them now."""
+def maker_with(predictor: Predictor, model: str, **how: Any) -> Maker:
+    """A model's results as this program makes them now. how: identify, full_header and rtstruct of `Maker`."""
     from modiff.evaluation import provenance
     from modiff.prediction.scan import Maker
 
     fingerprint = provenance.model_fingerprint(predictor.model, predictor.config)
     about = provenance.command_line(), provenance.now(), provenance.versions()
-    return Maker(predictor, model, fingerprint, *about, identify=identify, full_header=full_header)
+    return Maker(predictor, model, fingerprint, *about, **how)

@@ -74,7 +74,7 @@ class StoreInfo:
     prompt: `centre` where an image's centre says which lesion is meant, else `none`.
     spacing: mm per pixel (row, column) of every image, or None where unknown or different from item to item.
     fit: how images came to their size: `none`, `crop` (or padding) or `resize`. modality: DICOM's word, such as CT.
-    Both are None where they are not known.
+    region: its word for the part of the body, such as LUNG. All three are None where they are not known.
     provenance: name of what was read -> its SHA-256. importer: name and version. notes: what was decided in reading.
     """
 
@@ -93,6 +93,7 @@ class StoreInfo:
     schema: int = SCHEMA
     fit: str | None = None
     modality: str | None = None
+    region: str | None = None
 
     def __post_init__(self) -> None:
         for what in ("channels", "classes", "raters"):
@@ -108,8 +109,9 @@ class StoreInfo:
             raise DataError("no such prompt", field="prompt", found=self.prompt, expected=" or ".join(PROMPTS))
         if self.fit not in (None, *FITS):
             raise DataError("no such fit", field="fit", found=self.fit, expected=", ".join(FITS))
-        if self.modality is not None:
-            check_name(self.modality, "modality")
+        for what in ("modality", "region"):
+            if (word := getattr(self, what)) is not None:
+                check_name(word, what)
         if len(self.classes) > 255:
             raise DataError("too many classes", field="classes", found=len(self.classes), expected="at most 255")
         object.__setattr__(self, "provenance", {printable(name): sha for name, sha in self.provenance.items()})
@@ -122,7 +124,7 @@ class StoreInfo:
 
 
 _TEXTS = ("intensity", "prompt", "source", "licence", "importer")
-_OPTIONAL = ("fit", "modality")
+_OPTIONAL = ("fit", "modality", "region")
 _LISTS = ("channels", "classes", "raters")
 
 

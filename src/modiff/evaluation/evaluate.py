@@ -31,6 +31,7 @@ from modiff.evaluation.records import EMPTY, ImageTable, Result, assemble, strat
 from modiff.evaluation.scoring import Columns, EvaluationSettings, rows_of, score_references, score_samples
 from modiff.evaluation.source import ModelSamples, Sampled, left_out, rows_to_score, short_of
 from modiff.evaluation.truth import of_store
+from modiff.io.dicom.region import apart
 from modiff.io.files import located, sha256_of
 from modiff.io.output import alone, replacing_all
 from modiff.nn.replay import Replays
@@ -307,6 +308,8 @@ def _described_otherwise(trained: DataSpec, images: MemoryStore) -> Iterator[str
     for field, here in there.items():
         if (before := getattr(trained, field)) is not None and here is not None and before != here:
             yield f"the model was trained on data of {field} {before}, this store has {here}"
+    if apart(trained.region, images.info.region):
+        yield f"the model was trained on data of the part {trained.region}, this store has {images.info.region}"
     spacing = images.place.get("spacing")
     if spacing and trained.spacing:
         ratios = [mm / before for mm, before in zip(spacing, trained.spacing, strict=True)]

@@ -42,7 +42,7 @@ class Volume:
     "NPY", "JPEG", "NIfTI" or "DICOM". sha256: file's name -> SHA-256 of what was read. source: what the format needs to
     write results back into the same geometry (a NIfTI header, the headers of a DICOM series in the order of the
     slices): opaque to others, None on another grid than the file's. modality: DICOM's word for how it was made, such as
-    CT. Raises DataError where array and affine do not fit together.
+    CT. region: its word for the part of the body, such as CHEST. Raises DataError where array and affine do not fit.
 
     stated: mm along (Z,H,W) where a header gives sizes but no place. forms: the places that a header gives (NIfTI's
     sform and qform), the one that is `affine` first, each as (4,4) from the mm of `affine` to its own. palette: colours
@@ -60,6 +60,7 @@ class Volume:
     forms: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
     palette: Mapping[int, str] = field(default_factory=dict)
+    region: str | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or self.array.size == 0:

@@ -35,6 +35,7 @@ from modiff.config.evaluation import (
 )
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError, counted
+from modiff.io.dicom.region import apart
 from modiff.io.files import located
 from modiff.io.volume import Volume
 from modiff.methods.base import Segmenter
@@ -420,7 +421,8 @@ class Prediction:
 
     scan: what was read. method: the model's class. samples: as `Predictor.sample` gives them. view: what was looked at.
     values: what the model saw, on the scan's own grid. case: the name of the random numbers. notes: what a user must
-    know of how the scan was read, and what differs from the training data. steps: of the sampler.
+    know of how the scan was read, and what differs from the training data. steps: of the sampler. region: DICOM's word
+    for the part of the body that the model was trained on, where the scan does not say otherwise.
     """
 
     scan: Volume
@@ -433,6 +435,7 @@ class Prediction:
     case: str
     notes: tuple[str, ...]
     steps: int = 1
+    region: str | None = None
 
     @property
     def plan(self) -> Plan:
@@ -530,17 +533,26 @@ def predict(
     assert view is not None
     assert values is not None
     said = [note.text for note in scan.notes if not note.file]
-    notes, trained = (*said, *predictor.notes, *_sheared(scan)), predictor.data.modality
-    if trained is None and len(predictor.data.channels) == 1 and predictor.data.channels[0] in _MODALITIES:
-        trained = predictor.data.channels[0]
-    if trained is not None and scan.modality is not None and scan.modality != trained:
-        notes += (f"the scan's modality is {scan.modality}, that of the training data {trained}",)
+    data = predictor.data
+    notes = (*said, *predictor.notes, *_sheared(scan), *_of_other_kind(scan, data))
     if left_out := len(scan.notes) - len(said):  # not by name, which may be the patient's
         notes = (f"files of the series that cannot be read are left out: {left_out}", *notes)
     steps = asked.steps or predictor.model.default_steps
-    return Prediction(
-        scan, asked, type(predictor.model).__name__, samples, summary, view, values, predictor.case, notes, steps
-    )
+    region = None if apart(scan.region, data.region) else data.region
+    method, found = type(predictor.model).__name__, (samples, summary, view, values, predictor.case)
+    return Prediction(scan, asked, method, *found, notes=notes, steps=steps, region=region)
+
+
+def _of_other_kind(scan: Volume, data: DataSpec) -> list[str]:
+    """What a scan's header says that the training data were not."""
+    found, trained = [], data.modality
+    if trained is None and len(data.channels) == 1 and data.channels[0] in _MODALITIES:
+        trained = data.channels[0]
+    if trained is not None and scan.modality is not None and scan.modality != trained:
+        found.append(f"the scan's modality is {scan.modality}, that of the training data {trained}")
+    if apart(scan.region, data.region):
+        found.append(f"the scan's part of the body is {scan.region}, that of the training data {data.region}")
+    return found
 
 
 def _sheared(scan: Volume) -> list[str]:

@@ -12,9 +12,10 @@ from modiff.io.volume import Volume
 from modiff.plain import finite
 from modiff.prediction.channels import arranged
 from modiff.prediction.inputs import Named
+from modiff.prediction.objects import object_notes
 from modiff.prediction.predict import Prediction, Predictor, Progress, predict
 from modiff.prediction.settings import Settings
-from modiff.prediction.write import describe_source, public_command, segmentation_notes, write_results
+from modiff.prediction.write import describe_source, public_command, write_results
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Maker:
     """What makes results, and how they are written.
 
     model: as the user calls it. fingerprint: of the model. command, date, versions: of the program. identify: a DICOM
-    series' patient and path are named. full_header: as `write_results` takes it.
+    series' patient and path are named. full_header, rtstruct: as `write_results` takes
+    them.
     """
 
     predictor: Predictor
@@ -33,6 +35,7 @@ class Maker:
     versions: Mapping[str, str]
     identify: bool = False
     full_header: bool = False
+    rtstruct: bool = False
 
     def about(self, prediction: Prediction, paths: Sequence[Path]) -> dict[str, Any]:
         """How samples were made. paths: of the image, in the order of its channels."""
@@ -67,7 +70,8 @@ def sample_scan(
     """
     left_out = [str(note) for note in scan.notes if note.file]
     scan, paths, guessed = arranged(scan, files, maker.predictor.data.channels)
-    early = [] if folder is None else segmentation_notes(scan, full_header=maker.full_header)
+    objects: dict[str, Any] = {"full_header": maker.full_header, "rtstruct": maker.rtstruct}
+    early = [] if folder is None else object_notes(scan, **objects)
     tell([*left_out, *early])
     prediction = predict(scan, maker.predictor, settings, tell=tell, progress=progress)
     prediction = replace(prediction, notes=(*guessed, *prediction.notes))
@@ -76,5 +80,5 @@ def sample_scan(
         return prediction, content | prediction.to_dict()
     if also is not None:
         content |= also(prediction, folder)
-    how: dict[str, Any] = {"title": prediction.title(maker.model), "full_header": maker.full_header}
-    return prediction, write_results(folder, prediction, about=content, **how)
+    title = prediction.title(maker.model)
+    return prediction, write_results(folder, prediction, about=content, title=title, **objects)

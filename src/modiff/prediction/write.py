@@ -1,8 +1,8 @@
 """A folder of results: every map and mask once, written as PNG of an image and as NIfTI of a scan, with figures, DICOM
-segmentations of a series, and a summary that says how they were made.
+objects of a series, and a summary that says how they were made.
 
 A DICOM series names its patient, and so do, often, its folder and files: unless the user asks for it, nothing that is
-printed or written says more than "DICOM series". Only segmentations carry the patient's identity, as the standard asks.
+printed or written says more than "DICOM series". Only DICOM objects carry the patient's identity, as the standard asks.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modiff._version import __version__
-from modiff.errors import DataError, counted
+from modiff.errors import counted
 from modiff.io.checksum import stamped_json
-from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
 from modiff.io.dicom.web import given
 from modiff.io.files import told
 from modiff.io.image import named_file, write_png
@@ -28,6 +26,7 @@ from modiff.io.nifti import write_nifti
 from modiff.io.output import MANIFEST, output_folder, write_bytes, write_text
 from modiff.io.results import ARRAYS, endings, sample_names
 from modiff.io.volume import Volume
+from modiff.prediction.objects import write_objects
 from modiff.prediction.predict import Prediction
 from modiff.prediction.summary import Summary, percent
 from modiff.prediction.windows import Window
@@ -42,7 +41,6 @@ from modiff.viz.figures import (
     encoded,
     heat_colours,
     legend,
-    rgb,
 )
 
 if TYPE_CHECKING:
@@ -50,7 +48,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _IDENTITY = ("PatientName", "PatientID", "StudyDate", "StudyInstanceUID", "SeriesInstanceUID")
-PROBABILITY_SEG, HYPOTHESES_SEG = "probability.seg.dcm", "hypotheses.seg.dcm"
 SHOWN = 6  # hypotheses with a figure of their own; the others are drawn in grey and given as one sum
 _RARER = "0.75"  # the colour of the others
 _SIZES = "sizes: median (5 %–95 %)"
@@ -67,6 +64,7 @@ def write_prediction(
     title: str = "",
     overwrite: bool = False,
     full_header: bool = False,
+    rtstruct: bool = False,
 ) -> dict[str, Any]:
     """Writes a prediction into the folder `path`; returns summary.json's content: `about`, the summary, the files.
 
@@ -75,27 +73,37 @@ def write_prediction(
     frame (masks 0 and 255; 255 is probability 1, or log2(K+1) bits), beside samples.npz: maps (N,K,H,W) float32,
     weights, present, raters where identifiable, mean, entropy. Of a scan they are NIfTI on its own grid, 0 where
     nothing was looked at, with hypothesis-1.nii.gz …, masks of the distinct hypotheses from the most probable on; of a
-    DICOM series also probability.seg.dcm (FRACTIONAL) and hypotheses.seg.dcm (BINARY, a segment per distinct
-    hypothesis). overlay.png: the image, or the slice with most marked. slices.png: up to 24 slices of a scan.
+    DICOM series also probability.seg.dcm (FRACTIONAL), hypotheses.seg.dcm (BINARY, a segment per distinct hypothesis)
+    and measurements.sr.dcm (a report of their volumes and diameters). overlay.png: the image, or the slice with most
+    marked. slices.png: up to 24 slices of a scan.
 
     about: how it was made; "model" with its "fingerprint" is named in DICOM objects. full_header: they also have what
-    the standard allows but does not ask for of patient, study and scanner. The folder appears whole or not at
-    all. What keeps DICOM objects from being written, or was mended for them, is a warning: the other files are there.
+    the standard allows but does not ask for of patient, study and scanner. rtstruct: the hypotheses of a series also
+    as contours, hypotheses.rtstruct.dcm. The folder appears whole or not at all. What keeps DICOM objects from being
+    written, or was mended for them, is a warning: the other files are there.
     Raises DataError where it has files and `overwrite` is false.
     """
     with output_folder(path, overwrite=overwrite) as folder:
-        return write_results(folder, prediction, about=about, title=title, full_header=full_header)
+        how: dict[str, Any] = {"title": title, "full_header": full_header, "rtstruct": rtstruct}
+        return write_results(folder, prediction, about=about, **how)
 
 
 def write_results(
-    folder: Path, prediction: Prediction, *, about: Mapping[str, Any], title: str = "", full_header: bool = False
+    folder: Path,
+    prediction: Prediction,
+    *,
+    about: Mapping[str, Any],
+    title: str = "",
+    full_header: bool = False,
+    rtstruct: bool = False,
 ) -> dict[str, Any]:
     """The files of `write_prediction`, into an empty folder that an `output_folder` block has opened."""
     scan, content = prediction.scan, {**about, **prediction.to_dict()}
     _write_maps(folder, prediction)
+    content["warnings"] += write_objects(
+        folder, prediction, about.get("model", {}), full_header=full_header, rtstruct=rtstruct
+    )
     if not scan.is_picture:
-        if scan.format == "DICOM":
-            content["warnings"] += _write_segmentations(folder, prediction, about["model"], full_header)
         write_bytes(folder / "slices.png", slices_figure(prediction))
     else:
         samples, summary = prediction.samples, prediction.summary
@@ -137,89 +145,6 @@ def _write_maps(folder: Path, prediction: Prediction) -> None:
             write(f"hypothesis-{number}", hypothesis.mask, percent(hypothesis.probability))
     for name, masks in zip(sample_names(len(summary.masks)), summary.masks, strict=True):
         write(name, masks, "one sample")
-
-
-def segmentation_notes(scan: Volume, *, full_header: bool = False) -> list[str]:
-    """What is known of a DICOM series' segmentations before anything is drawn: why there will be none, or changes."""
-    if scan.format != "DICOM":
-        return []
-    try:
-        return _changes(scan, full_header)
-    except DataError as error:
-        return [_without(error)]
-
-
-def _changes(scan: Volume, full: bool) -> list[str]:
-    return [f"segmentation objects: {text}" for text in check_seg(scan, full=full)]
-
-
-def _without(error: DataError) -> str:
-    """Not the error's own line, whose path may name a patient."""
-    return f"no segmentation objects are written: {error.reason}"
-
-
-def _write_segmentations(folder: Path, prediction: Prediction, model: Mapping[str, Any], full: bool) -> list[str]:
-    """Both DICOM objects; in words what was mended for them, or why they are not there."""
-    try:
-        notes = _changes(prediction.scan, full)  # what the trial refuses is not written, as it was said before drawing
-        _write_objects(folder, prediction, model, full)
-    except DataError as error:
-        for name in (PROBABILITY_SEG, HYPOTHESES_SEG):
-            (folder / name).unlink(missing_ok=True)
-        return [_without(error)]
-    return notes
-
-
-def _maker(prediction: Prediction, model: Mapping[str, Any], what: str) -> Maker:
-    """What an object says of how it was made: every setting as it was in force."""
-    asked, summary, serial = prediction.settings, prediction.summary, model["fingerprint"][:16]
-    at, name = prediction.plan.at, Path(str(model.get("name", prediction.method))).name
-    place = "" if at is None else f" at {','.join(map(str, at))}"
-    own = {
-        **asked.drawing(),
-        "model": name,
-        "weights": serial,
-        "n": len(summary.weights),
-        "candidates": summary.candidates,
-        "steps": prediction.steps,
-        "at": None if at is None else "/".join(map(str, at)),
-        "slices": asked.slices if at is not None else None,
-        "threshold": "argmax" if summary.threshold is None else summary.threshold,
-    }
-    parameters = {key: str(value) for key, value in own.items() if value is not None}
-    nothing = None if asked.raters == "marking" else _nothing(summary)
-    series = f"modiff {name}: {what}{place}"
-    if nothing is None:
-        return Maker(prediction.method, __version__, parameters, serial, series)
-    return Maker(prediction.method, __version__, parameters, serial, f"{series}, {nothing}", f"{what}; {nothing}")
-
-
-def _nothing(summary: Summary) -> str:
-    """How probable it is that nothing is marked: no segment shows it."""
-    return f"nothing there: {percent(1 - summary.presence)}"
-
-
-def _write_objects(folder: Path, prediction: Prediction, model: Mapping[str, Any], full: bool) -> None:
-    """A segment per class and hypothesis that marks something, in its colour in figures, lighter for later classes."""
-    box, summary = prediction.plan.box, prediction.summary
-    first, names = box.spans[0][0], summary.classes
-    maps = box.put_back(summary.mean, dimensions=2)
-    means = [Segment(maps[i], name, name, "probability", rgb(i)) for i, name in enumerate(names)]
-    maker = _maker(prediction, model, "probability")
-    write_seg(folder / PROBABILITY_SEG, means, prediction.scan, first=first, maker=maker, full=full)
-    segments, numbered = [], list(enumerate(summary.hypotheses, 1))
-    marking = [(number, hypothesis) for number, hypothesis in numbered if not hypothesis.nothing]
-    maker = _maker(prediction, model, "hypotheses")
-    for place, (number, hypothesis) in enumerate(marking or numbered[:1]):
-        probability, called = percent(hypothesis.probability), f"hypothesis {number}" if marking else "nothing there"
-        label = f"{called}: {probability}"
-        words = f"{counted(len(hypothesis.members), 'sample')}, probability {probability}"
-        words += f"; {_nothing(summary)}" if marking and maker.content else ""
-        masks = box.put_back(hypothesis.mask, dimensions=2)
-        for kind, name in enumerate(names if marking else names[:1]):
-            title = f"{label}, {name}" if marking and len(names) > 1 else label
-            segments.append(Segment(masks[kind], title, name, words, rgb(place, white=kind / len(names)), called))
-    write_seg(folder / HYPOTHESES_SEG, segments, prediction.scan, first=first, maker=maker, full=full)
 
 
 def key_figure(prediction: Prediction, *, title: str = "") -> bytes:

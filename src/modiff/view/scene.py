@@ -141,7 +141,7 @@ def _of_store(path: Path, case: str | None) -> Scene:
         row = 0 if case is None else cases.index(case)
         image, masks, lies, read = store.image(row), store.masks(row), store.geometry(row), store.read[row]
         info, digest = store.info, store.fingerprint()
-    scan = Volume(image[:, None], None, path, "store", {cases[row]: digest}, modality=info.modality)
+    scan = Volume(image[:, None], None, path, "store", {cases[row]: digest}, modality=info.modality, region=info.region)
     raters = {
         name: masks[place][None] if there else None
         for place, (name, there) in enumerate(zip(info.raters, read, strict=True))

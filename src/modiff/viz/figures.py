@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from modiff.errors import ConfigError, printable
+from modiff.io.outlines import contours
 from modiff.io.output import write_bytes
 
 if TYPE_CHECKING:
@@ -152,12 +153,8 @@ def outline(
 ) -> None:
     """The line where `values` (H,W), a mask or a map, cross `level`; closed at the image's border."""
     from matplotlib.collections import LineCollection
-    from skimage.measure import find_contours
 
-    height, width_px = values.shape
-    lines = find_contours(np.pad(values.astype(np.float64), 1), level)
-    # Back from the padded frame, and onto the border where the object is cut by it.
-    paths = [np.clip(line[:, ::-1] - 1, -0.5, (width_px - 0.5, height - 0.5)) for line in lines]
+    paths = [line[:, ::-1] for line in contours(values, level)]
     if paths:
         look: dict[str, Any] = {"colors": colour, "linewidths": width, "linestyles": style, "alpha": opacity}
         axes.add_collection(LineCollection(paths, **look), autolim=False)

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from derived_objects import write_all
 from pydicom.config import disable_value_validation
 from series_files import slice_of, write_series
 
 from modiff.errors import DataError
-from modiff.io.dicom.seg import Maker, Segment, check_seg, write_seg
+from modiff.io.dicom.derived import Maker, Segment
+from modiff.io.dicom.mend import MAY_BE_EMPTY
 from modiff.io.dicom.series import read_dicom_series
+from modiff.io.dicom.trial import check_objects
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, of the values that are wrong on purpose
 UIDS = ("1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2", "1.2.826.0.1.3680043.8.498.3")
@@ -30,12 +33,15 @@ def one_slice(folder: Path, **values: Any) -> Path:
 
 
 def segmented(path: Path) -> tuple[pydicom.Dataset, list[str]]:
-    """The segmentation of a series of one slice, as pydicom reads it, and what was said."""
+    """The segmentation of a series of one slice, as pydicom reads it, and what was said; all objects say the same."""
     volume = read_dicom_series(path)
-    said, target = check_seg(volume, full=True), path.with_name("seg.dcm")
-    whole = Segment(np.ones(volume.shape, bool), "all", "nodule")
-    write_seg(target, [whole], volume, first=0, maker=Maker("m", "1"), full=True)
-    return pydicom.dcmread(target), said
+    said, whole = check_objects(volume, full=True), Segment(np.ones(volume.shape, bool), "all", "nodule")
+    paths = write_all(path.parent, [whole], volume, maker=Maker("m", "1"), full=True)
+    found = {kind: pydicom.dcmread(file) for kind, file in paths.items()}
+    for other in (found["sr"], found["rtstruct"]):
+        for name in (*MAY_BE_EMPTY, "StudyInstanceUID", "SpecificCharacterSet", "PatientAge", "PatientWeight"):
+            assert other.get(name) == found["seg"].get(name), name
+    return found["seg"], said
 
 
 NAMES = {  # SpecificCharacterSet -> a name in it
@@ -146,16 +152,16 @@ def test_empty_values_are_none_to_speak_of(tmp_path, name, value):
 
 def test_the_series_own_headers_stay_as_they_are(tmp_path):
     volume = read_dicom_series(one_slice(tmp_path, PatientSex="U"))
-    check_seg(volume)
+    check_objects(volume)
     assert volume.source.headers[0].PatientSex == "U"
 
 
 def test_what_cannot_be_mended_names_the_element_and_no_value(tmp_path):
     path = one_slice(tmp_path, SOPClassUID="1.2.3.4.5")
     with pytest.raises(DataError, match="SOPClassUID") as caught:
-        check_seg(read_dicom_series(path))
+        check_objects(read_dicom_series(path))
     assert "1.2.3.4.5" not in str(caught.value)
 
 
 def test_the_headers_of_a_usual_series_need_nothing(tmp_path):
-    assert check_seg(read_dicom_series(write_series(tmp_path / "series", np.zeros((2, 8, 9))))) == []
+    assert check_objects(read_dicom_series(write_series(tmp_path / "series", np.zeros((2, 8, 9))))) == []

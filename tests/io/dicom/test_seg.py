@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from derived_objects import KINDS, validated, write_all
 from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map
 from pydicom.datadict import dictionary_VR
 from series_files import AXIAL, PERSON, write_series
 
 from modiff.errors import DataError
-from modiff.io.dicom.seg import LEVELS, Maker, Segment, write_seg
+from modiff.io.dicom.derived import Maker, Segment
+from modiff.io.dicom.seg import LEVELS, write_seg
 from modiff.io.dicom.series import read_dicom_series
 from modiff.io.volume import Volume
 
@@ -181,6 +185,13 @@ class TestHeader:
         made = seg.SegmentSequence[0]
         assert made.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Nodule"
         assert made.SegmentedPropertyCategoryCodeSequence[0].CodingSchemeDesignator == "SCT"
+        assert "AnatomicRegionSequence" not in made  # it is not known
+
+    def test_the_part_of_the_body_is_coded_where_it_is_known(self, series, tmp_path):
+        maker = replace(MAKER, region="LUNG")
+        write_seg(tmp_path / "seg.dcm", [Segment(corner(), "one", "nodule")], series, first=0, maker=maker)
+        (code,) = pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence[0].AnatomicRegionSequence
+        assert (code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning) == ("39607008", "SCT", "Lung")
 
     def test_it_holds_all_that_the_standard_demands(self, seg):
         demanded = (
@@ -245,6 +256,27 @@ def test_a_real_series_keeps_its_place(shared, tmp_path):
     assert set(in_space(hd.seg.segread(tmp_path / "seg.dcm"), 1)) == places(volume, mask)
 
 
+def test_a_validator_finds_no_error(series, tmp_path):
+    validated(write_all(tmp_path, [Segment(corner(), "one", "nodule", "words", (1, 2, 3), "one")], series)["seg"])
+
+
+@pytest.mark.parametrize("declared", [None, "ISO_IR 100", "ISO_IR 192"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_that_the_character_set_of_the_series_lacks_are_whole(tmp_path, kind, declared):
+    for file in write_series(tmp_path / "series", scan()).iterdir():
+        header = pydicom.dcmread(file)
+        if declared:
+            header.SpecificCharacterSet, header.PatientName = declared, "Müller^Jörg"
+        header.save_as(file)
+    volume, maker = read_dicom_series(tmp_path / "series"), replace(MAKER, series="modiff 腫瘤, Tumör")
+    made = pydicom.dcmread(write_all(tmp_path, [Segment(corner(), "腫瘤, Tumör", "x")], volume, maker=maker)[kind])
+    assert str(made.PatientName) == ("Müller^Jörg" if declared else "Doe^Jane")
+    assert made.SeriesDescription == "modiff 腫瘤, Tumör"
+    if kind != "sr":
+        named = made.SegmentSequence[0].SegmentLabel if kind == "seg" else made.StructureSetROISequence[0].ROIName
+        assert named == "腫瘤, Tumör"
+
+
 TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")
 HELD = {"DA": "20010203", "TM": "010203", "AS": "042Y", "DS": "71", "CS": "YES", "UI": "1.2.3"}
 
@@ -270,41 +302,40 @@ def _modules(owner):
     return [module["key"] for module in get_iod_module_map()["segmentation"] if module["ie"] == owner]
 
 
-def test_of_patient_and_study_a_segmentation_has_what_the_standard_asks_for(tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_patient_and_study_an_object_has_what_the_standard_asks_for(tmp_path, kind):
     volume = told_everything(tmp_path / "series")
-    one = [Segment(volume.array[0] > 0, "one", "nodule")]
-    write_seg(tmp_path / "seg.dcm", one, volume, first=0, maker=MAKER)
-    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    path = write_all(tmp_path, [Segment(volume.array[0] > 0, "one", "nodule")], volume)[kind]
+    seg = pydicom.dcmread(path)
     wanted = {"patient": ("1", "2"), "general-study": ("1", "2")}  # the modules of PS3.3 A.51 that are mandatory
     for module in (*_modules("Patient"), *_modules("Study")):
         for item in get_module_attribute_map()[module]:
             if not item["path"]:
                 assert (item["keyword"] in seg) == (item["type"] in wanted.get(module, ())), item["keyword"]
     assert (seg.PatientName, seg.PatientID, seg.AccessionNumber) == ("Doe^Jane", "HIDDEN-4711", "A-815")
-    assert b"CANARY" not in (tmp_path / "seg.dcm").read_bytes()
-    (equipment,) = seg.ContributingEquipmentSequence
-    assert equipment.Manufacturer.startswith("Highdicom")
+    assert b"CANARY" not in path.read_bytes()
+    makers = [item.Manufacturer for item in seg.get("ContributingEquipmentSequence", [])]
+    assert all(maker.startswith("Highdicom") for maker in makers)
 
 
-def test_the_whole_header_is_carried_where_it_is_wanted(tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_header_is_carried_where_it_is_wanted(tmp_path, kind):
     volume = told_everything(tmp_path / "series")
-    one = [Segment(volume.array[0] > 0, "one", "nodule")]
-    write_seg(tmp_path / "seg.dcm", one, volume, first=0, maker=MAKER, full=True)
-    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    seg = pydicom.dcmread(write_all(tmp_path, [Segment(volume.array[0] > 0, "one", "x")], volume, full=True)[kind])
     assert seg.PatientComments == "CANARYPatientCom"
     assert seg.NameOfPhysiciansReadingStudy == "CANARYNameOfPhys"
-    assert seg.ContributingEquipmentSequence[0].InstitutionName == "CANARYInstitutio"
+    if kind != "rtstruct":
+        assert seg.ContributingEquipmentSequence[0].InstitutionName == "CANARYInstitutio"
 
 
-def test_of_an_animal_the_species_is_said(tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_an_animal_the_species_is_said(tmp_path, kind):
     write_series(tmp_path / "series", scan())
     for file in (tmp_path / "series").iterdir():
         header = pydicom.dcmread(file)
         header.PatientSpeciesDescription, header.ResponsiblePerson, header.PatientComments = "Cat", "Roe^Rick", "C"
         header.save_as(file)
     volume = read_dicom_series(tmp_path / "series")
-    one = [Segment(volume.array[0] > 0, "one", "nodule")]
-    write_seg(tmp_path / "seg.dcm", one, volume, first=0, maker=MAKER)
-    seg = pydicom.dcmread(tmp_path / "seg.dcm")
+    seg = pydicom.dcmread(write_all(tmp_path, [Segment(volume.array[0] > 0, "one", "nodule")], volume)[kind])
     assert (seg.PatientSpeciesDescription, seg.ResponsiblePerson) == ("Cat", "Roe^Rick")
     assert "PatientComments" not in seg

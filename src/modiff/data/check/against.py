@@ -8,6 +8,7 @@ from typing import Any
 from modiff.data.check.findings import Finding
 from modiff.data.loading import place_of
 from modiff.data.store import Store
+from modiff.io.dicom.region import apart
 from modiff.types import SAME_SIZE, DataSpec
 
 _KIND = "other data than the model's"
@@ -42,8 +43,12 @@ def against(store: Store, model: DataSpec) -> Iterator[Finding]:
         yield other("prompt", words[info.prompt], words[model.prompt], "it looks for a lesion elsewhere")
     if model.size is not None and (height, width) != model.size:
         yield other("size", f"{width}×{height}", f"{model.size[1]}×{model.size[0]}", "it sees windows of its own size")
-    if info.modality and model.modality and info.modality != model.modality:
-        yield other("modality", info.modality, model.modality, "it has seen nothing like it")
+    differ = {
+        "modality": info.modality and model.modality and info.modality != model.modality,
+        "region": apart(info.region, model.region),
+    }
+    for what in (name for name, yes in differ.items() if yes):
+        yield other(what, getattr(info, what), getattr(model, what), "it has seen nothing like it")
     own, trained = place["spacing"], model.spacing
     if own and trained and max(max(a / b, b / a) for a, b in zip(own, trained, strict=True)) > SAME_SIZE:
         yield other("pixels", f"{_mm(own)} mm", f"{_mm(trained)} mm", "things look larger or smaller")
@@ -57,7 +62,7 @@ def expectation(model: DataSpec) -> str:
     """What a model expects of an image, in a sentence."""
     size = "images" if model.size is None else f"images of {model.size[1]}×{model.size[0]}"
     parts = [size.replace("images", "crops") + " centred on a lesion" if model.prompted else size]
-    parts += [model.modality] if model.modality else []
+    parts += [word for word in (model.modality, model.region) if word]
     parts += [f"channels {', '.join(model.channels)}", f"it marks {', '.join(model.classes)}"]
     if model.spacing is not None:
         ends = model.spacing_range

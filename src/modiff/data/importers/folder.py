@@ -97,6 +97,7 @@ class Folder(Importer[Item]):
             provenance=digest_below(self.root, [path for item in self.items for path in item.files], self.limits),
             fit=self.fitting.kind,
             modality=stored.modality,
+            region=stored.region,
         )
 
     def splits(self, rule: Mapping[str, str] | SplitRule) -> Mapping[str, str]:

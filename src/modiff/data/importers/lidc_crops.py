@@ -65,6 +65,7 @@ def lidc_info(
         importer=source.version,
         provenance=read,
         modality="CT",
+        region="LUNG",
     )
 
 

@@ -48,10 +48,11 @@ _SEXES = {"M", "F", "O", ""}
 _OLD = {"DA": (r"\d{4}\.\d\d\.\d\d", "."), "TM": (r"\d\d:\d\d(:\d\d(\.\d+)?)?", ":")}  # of ACR-NEMA 300
 
 
-def mended(header: Dataset, *, full: bool = False) -> tuple[Dataset, list[str]]:
+def mended(header: Dataset, *, full: bool = False, wide: bool = False) -> tuple[Dataset, list[str]]:
     """A copy of a header that a segmentation can be made from, and in words what was changed for it.
 
-    It has what the standard asks for. full: also what it allows of patient, study and scanner.
+    It has what the standard asks for. full: also what it allows of patient, study and scanner. wide: its texts are
+    UTF-8, as what will stand beside them needs it.
     """
     made, said = FileDataset("", {}, file_meta=header.file_meta), list[str]()
     made.update(header)
@@ -62,6 +63,9 @@ def mended(header: Dataset, *, full: bool = False) -> tuple[Dataset, list[str]]:
     with quiet():
         if text := _recode(made, header):
             said.append(text)
+        elif wide:
+            _renew(made)
+            put(made, "SpecificCharacterSet", UTF8)
         for element in [element for element in made if _goes_along(element)]:
             if text := _fit(made, element):
                 said.append(text)

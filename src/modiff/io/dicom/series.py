@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -16,6 +17,7 @@ from pydicom.dataset import Dataset
 from modiff.errors import DataError
 from modiff.io.dicom import header as dicom
 from modiff.io.dicom.pick import chosen, grouped, modality_of, one_of_many, series_below, slices_among
+from modiff.io.dicom.region import region_of
 from modiff.io.files import LIMITS, Limits, check_inside, located, regular, sha256_of, told
 from modiff.io.text import is_litter
 from modiff.io.volume import Note, Volume
@@ -73,8 +75,8 @@ def read_dicom_series(
             array, read = _read_slices(files, limits)
         source = DicomSource(tuple(map(_decodable, read)))
         digests = {file.name: sha256_of(file) for file in files}
-        known = modality_of(headers[files[0]])
-        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, known, notes=tuple(notes))
+        known: dict[str, Any] = {"modality": modality_of(headers[files[0]]), "region": region_of(headers[files[0]])}
+        return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, notes=tuple(notes), **known)
 
 
 def read_slice(path: str | Path) -> np.ndarray:

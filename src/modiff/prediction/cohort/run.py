@@ -31,6 +31,7 @@ from modiff.prediction.write import thumbnail
 FAILURES, THUMBNAIL = "failures", "thumbnail.png"
 BEGUN = "cohort.json"  # how the results in a folder are made
 KEY = "cohort"  # of a summary: what this verb adds for a lesion of a cohort
+_WRITTEN = ("identify", "full_header", "rtstruct")  # of a Maker: what the files have beyond the usual
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,24 @@ class Cohort:
         """Raises DataError where the folder's results have other settings, ConfigError for settings that no scan can
         have: known before anything is touched."""
         self.settings.check_for(self.maker.predictor.model)
-        path, own = self.output / BEGUN, {"model": self.maker.fingerprint, **asdict(self.settings)}
+        path, own = self.output / BEGUN, {"model": self.maker.fingerprint, **asdict(self.settings), **self._written}
         own = parse_json(json_text(own))  # as it is read
         if path.exists() and not self.overwrite:
             there = read_json_text(path, kind="how a cohort was begun")
             there = there if isinstance(there, dict) else {}
-            if changed := [name for name in own if there.get(name) != own[name]]:
-                found = ", ".join(f"{name}: {there.get(name)} → {own[name]}" for name in changed)
+            names = [*own, *(name for name in _WRITTEN if name in there and name not in own)]
+            if changed := [name for name in names if there.get(name) != own.get(name)]:
+                found = ", ".join(f"{name}: {there.get(name)} → {own.get(name)}" for name in changed)
                 hint = "--overwrite draws it anew; or give another folder"
                 raise DataError("holds a cohort with other settings", path=self.output, found=found, hint=hint)
             return
         with suppress(InUse):  # the same, by another process
             write_text(path, stamped_json(own, indent=1))
+
+    @property
+    def _written(self) -> dict[str, bool]:
+        """What of `_WRITTEN` is asked for."""
+        return {name: True for name in _WRITTEN if getattr(self.maker, name)}
 
     def draw(self, *, start: float = 0.0, proceed: Callable[[], bool] = lambda: True) -> Iterator[tuple[str, bool]]:
         """Takes lesions while it may `proceed`; yields each one's name when nothing is left to do about it here, and
@@ -165,6 +172,7 @@ class Cohort:
         """Stands for all that a lesion's samples depend on."""
         place = None if lesion.place is None else asdict(lesion.place)
         asked = {"settings": asdict(self.settings), "place": place, "slices": lesion.slices, "series": scan.scan.series}
+        asked |= self._written
         text = json.dumps([asked, self.maker.fingerprint, scan.digest], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
