@@ -25,7 +25,7 @@ the raters named by number."""
 _MOST_NAMES, _MOST_EXCHANGEABLE = 1024, 255  # a presence head has a table of (R+1)³ numbers of exchangeable raters
 _MOST_PIXELS = 1 << 26  # of an image: 8192×8192
 SAME_SIZE = 1.1  # ratio of pixel sizes from which things look larger or smaller
-_LATER = ("fold", "spacing_range", "orientation", "fit", "modality")  # left out where they are not known
+_LATER = dict.fromkeys(("fold", "spacing_range", "orientation", "fit", "modality")) | {"context": 0}  # left out if so
 _SIDES = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
 
 
@@ -44,7 +44,8 @@ class DataSpec:
     the median where pixels differ, and spacing_range the smallest and the largest side of one. orientation: the sides
     of the patient towards which column, row and slice run, such as LPS; "none" for pictures, which have no place in
     space, "mixed" where images differ. fit: how images came to their size: cropped or padded (crop), resized, or as
-    they were (none). modality: DICOM's word, such as CT. The last four are None where they are not known.
+    they were (none). modality: DICOM's word, such as CT. The last four are None where they are not known. context:
+    K, where channels are slices of a scan with K neighbours on either side.
     images, fingerprint, path, source, licence: of the store. fold: the one that was held out of training, if any.
     """
 
@@ -66,6 +67,7 @@ class DataSpec:
     orientation: str | None = None
     fit: Literal["none", "crop", "resize"] | None = None
     modality: str | None = None
+    context: int = 0
 
     def __post_init__(self) -> None:
         for name in ("channels", "classes", "raters"):
@@ -82,9 +84,17 @@ class DataSpec:
                 raise DataError("is out of range", field=name, found=pair, expected="two numbers above 0")
         if self.size is not None and math.prod(self.size) > _MOST_PIXELS:
             raise DataError("is out of range", field="size", found=self.size, expected=f"at most {_MOST_PIXELS} pixels")
-        for name in ("images", "fold"):
+        for name in ("images", "fold", "context"):
             if (getattr(self, name) or 0) < 0:
                 raise DataError("is negative", field=name, found=getattr(self, name))
+        if len(self.channels) % (2 * self.context + 1):
+            expected = f"slices with {self.context} neighbours on either side"
+            raise DataError("do not fit", field="channels", found=", ".join(self.channels), expected=expected)
+
+    @property
+    def scan_channels(self) -> tuple[str, ...]:
+        """The channels that a scan has: without its slices' neighbours."""
+        return self.channels[self.context :: 2 * self.context + 1]
 
     @property
     def prompted(self) -> bool:
@@ -110,7 +120,7 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """As plain data: lists in place of tuples."""
         found = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-        return {name: value for name, value in found.items() if name not in _LATER or value is not None}
+        return {name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]}
 
 
 @dataclass

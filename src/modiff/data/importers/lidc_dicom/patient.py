@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from modiff.config.data import CropRule
+from modiff.data.context import near
 from modiff.data.importers.lidc_dicom import outlines
 from modiff.data.importers.lidc_dicom.outlines import Nodule, Session, XmlFile, slices_of
 from modiff.data.intensity import stretch
@@ -105,11 +106,11 @@ def read_series(
 def import_patient(job: Job) -> dict[str, np.ndarray]:
     """All crops of a patient: n slices of nodules. R: the most reading sessions of one of the patient's series.
 
-    case: (n,) names. image: (n,H,W) uint8. masks: (n,R,H,W) bool, one per session. outlined: (n,2,R) pixels of the
-    slice that a session marked, and of these in the crop. sessions: (n,), of each crop's series, whose masks come
-    first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes: (m,2) `Note`s, what a person should
-    know. sha256: of the files that were used. Raises DataError for anything in the patient's files that cannot be
-    trusted.
+    case: (n,) names. image: (n,2K+1,H,W) uint8, K being the rule's context. masks: (n,R,H,W) bool, one per session.
+    outlined: (n,2,R) pixels of the slice that a session marked, and of these in the crop. sessions: (n,), of each
+    crop's series, whose masks come first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes:
+    (m,2) `Note`s, what a person should know. sha256: of the files that were used. Raises DataError for anything in
+    the patient's files that cannot be trusted.
     """
     rows: list[dict[str, Any]] = []
     notes: list[Note] = []
@@ -121,7 +122,8 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
         notes += map(Note, _notes(series, sessions, series.uid in readings))
         for nodule in nodules_of(series, sessions, job.folder):
             rows += _crops(job, series, len(sessions), nodule, number)
-            digests += [sha256_of(series.paths[place]) for place in slices_of(nodule)]
+            seen = {place for one in slices_of(nodule) for place in near(one, len(series.paths), job.rule.context)}
+            digests += [sha256_of(series.paths[place]) for place in sorted(seen)]
             number += 1
     if not all_series:
         notes.append(Note("no CT series"))
@@ -181,10 +183,10 @@ def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: in
     spacing = series.planes[0].spacing
     window = Window.around(outlines.centre_of(nodule), rule, spacing, series.shape)
     top, left = (float(places[0]) for places in window.places)
+    cut: dict[int, np.ndarray] = {}  # place -> what the window shows of that slice
     for index, place in enumerate(slices_of(nodule)):
-        values = read_slice(series.paths[place])
-        if values.shape != series.shape:
-            raise DataError("changed while it was read", path=series.paths[place])
+        around = near(place, len(series.paths), rule.context)
+        cut = {here: cut[here] if here in cut else _seen(series, here, window, rule) for here in around}
         masks = np.zeros((sessions, rule.size, rule.size), bool)
         outlined = np.zeros((2, sessions), np.int64)
         for rater, voxels in nodule.items():
@@ -194,7 +196,7 @@ def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: in
             outlined[:, rater] = np.count_nonzero(drawn), np.count_nonzero(drawn & window.shown(series.shape))
         yield {
             "case": f"{job.patient}/nodule-{number}/slice-{index}",
-            "image": np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8),
+            "image": np.stack([cut[here] for here in around]),
             "masks": masks,
             "outlined": outlined,
             "sessions": sessions,
@@ -203,6 +205,14 @@ def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: in
             "valid": window.valid,
             "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
         }
+
+
+def _seen(series: CtSeries, place: int, window: Window, rule: CropRule) -> np.ndarray:
+    """(size,size) uint8 of a slice in a window."""
+    values = read_slice(series.paths[place])
+    if values.shape != series.shape:
+        raise DataError("changed while it was read", path=series.paths[place])
+    return np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8)
 
 
 def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list[str]:
