@@ -1,7 +1,8 @@
 """A store, or one split of it, in memory, and the batches made from it: batch i of a run is a function of (seed, i).
 
 Images stay in their own type and masks are packed bits, unpacked batch by batch. Augmentation is flips and quarter
-turns, the same for an image and all its masks.
+turns, the same for an image and all its masks. Where slices have their neighbours as channels, these are hidden of some
+images, so that a model learns to do without: the slice itself stands for them, as where a volume ends.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modiff.data.context import named, narrowed, reversed_slices
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo, packed
 from modiff.errors import DataError
 from modiff.io.volume import change_of_axes, permuted, sides_of
-from modiff.rng import seed_for
+from modiff.rng import seed_for, uniform
 from modiff.types import Batch
 
+_HIDDEN = 0.25  # of training images are seen without their neighbouring slices
 _ROUNDED = 1.001  # ratio of pixel sizes that are one size: headers round them
 
 
@@ -114,18 +117,35 @@ def turned(store: MemoryStore, own: str, to: str) -> MemoryStore:
     own, to: the sides of the patient towards which column, row and slice run, such as LPS.
     """
     change = change_of_axes(own, to)
-    if change[2, 0] != 2 or own[:2] == to[:2]:
+    context = store.info.context if change[2, 1] < 0 else 0  # else it does not matter which slice comes first
+    if change[2, 0] != 2 or (own[:2] == to[:2] and not context):
         return store
-    change[2] = 2, 1  # which slice comes first does not matter
+    change[2] = 2, 1
     count, classes = len(store), len(store.info.classes)
     bits = np.empty_like(store.packed)
     for start in range(0, count, 128):
         rows = np.arange(start, min(start + 128, count))
         masks = np.ascontiguousarray(permuted(store.masks(rows), change))
         bits[rows] = np.packbits(masks.reshape(*bits[rows].shape[:2], classes, -1), axis=-1)
-    place = store.place | {"orientation": to[:2] + own[2]}
+    place = store.place | {"orientation": to if context else to[:2] + own[2]}
     image = np.ascontiguousarray(permuted(store.image, change))
+    image = reversed_slices(image, context) if context else image
     return replace(store, image=image, packed=bits, place=place)
+
+
+def with_context(store: MemoryStore, context: int) -> MemoryStore:
+    """The cases with as many neighbours of each slice; DataError where the store has fewer."""
+    info = store.info
+    if info.context < context:
+        hint = f"Import the volumes with --context {context}"
+        raise DataError(
+            "has too few neighbours of its slices", field="context", found=info.context, expected=context, hint=hint
+        )
+    if info.context == context:
+        return store
+    channels = named(info.channels[info.context :: 2 * info.context + 1], context)
+    image = narrowed(store.image, info.context, context)
+    return replace(store, image=image, info=replace(info, channels=channels, context=context))
 
 
 def place_of(store: Store, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
@@ -205,11 +225,26 @@ def batch_turns(count: int, size: tuple[int, ...], index: int, *, seed: int, ran
     return random_turns(count, size, generator(seed, "augment", index, rank))
 
 
+def hidden_context(count: int, index: int, *, seed: int, rank: int = 0) -> Tensor:
+    """(count,) bool: which of a process's part of batch `index` are seen without their neighbours."""
+    return uniform(torch.tensor(seed_for(seed, "context", index, rank)), (count,)) < _HIDDEN
+
+
+def without_context(image: Tensor, hidden: Tensor, context: int) -> Tensor:
+    """Images (B,C,H,W) of which those `hidden` (B,) have the slice itself in place of its neighbours."""
+    each = 2 * context + 1
+    own = torch.arange(image.shape[1], device=image.device) // each * each + context
+    return torch.where(hidden[:, None, None, None], image[:, own], image)
+
+
 def training_batch(
     store: MemoryStore, index: int, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
 ) -> Batch:
     """This process's part of batch `index` of a run. size: images over all processes. augment: flips and turns."""
     made = store.batch(process_rows(len(store), index, seed=seed, size=size, rank=rank, world=world))
+    if context := store.info.context:
+        hidden = hidden_context(len(made), index, seed=seed, rank=rank)
+        made = replace(made, image=without_context(made.image, hidden, context))
     return turned_batch(made, batch_turns(len(made), store.shape[1:], index, seed=seed, rank=rank)) if augment else made
 
 
