@@ -8,8 +8,13 @@ methods, batches on either device, checks and copies of a store see nothing but 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+
+from modiff.errors import DataError
+
+_Channels = TypeVar("_Channels", tuple[str, ...], np.ndarray)
 
 
 def named(channels: Sequence[str], context: int) -> tuple[str, ...]:
@@ -21,6 +26,19 @@ def named(channels: Sequence[str], context: int) -> tuple[str, ...]:
 def near(index: int, count: int, context: int) -> list[int]:
     """The slice `index` of `count` with its neighbours; where the volume ends, its last slice stands for them."""
     return [min(max(place, 0), count - 1) for place in range(index - context, index + context + 1)]
+
+
+def own_slice(channels: _Channels, context: int) -> _Channels:
+    """Of names, or of an image (C,…), the channels of the slice itself."""
+    return channels[context :: 2 * context + 1]
+
+
+def check_enough(context: int, needed: int) -> None:
+    """DataError where a store has fewer neighbours of its slices than a model needs."""
+    if context < needed:
+        hint = f"Import the volumes with --context {needed}"
+        what = "has too few neighbours of its slices for the model"
+        raise DataError(what, field="context", found=context, expected=needed, hint=hint)
 
 
 def narrowed(images: np.ndarray, context: int, to: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.data.context import named, narrowed, reversed_slices
+from modiff.data.context import check_enough, named, narrowed, own_slice, reversed_slices
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo, packed
 from modiff.errors import DataError
@@ -136,14 +136,10 @@ def turned(store: MemoryStore, own: str, to: str) -> MemoryStore:
 def with_context(store: MemoryStore, context: int) -> MemoryStore:
     """The cases with as many neighbours of each slice; DataError where the store has fewer."""
     info = store.info
-    if info.context < context:
-        hint = f"Import the volumes with --context {context}"
-        raise DataError(
-            "has too few neighbours of its slices", field="context", found=info.context, expected=context, hint=hint
-        )
+    check_enough(info.context, context)
     if info.context == context:
         return store
-    channels = named(info.channels[info.context :: 2 * info.context + 1], context)
+    channels = named(own_slice(info.channels, info.context), context)
     image = narrowed(store.image, info.context, context)
     return replace(store, image=image, info=replace(info, channels=channels, context=context))
 

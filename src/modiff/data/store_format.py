@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 
 from modiff.config.data import MOST_CONTEXT
-from modiff.data.context import named
+from modiff.data.context import named, own_slice
 from modiff.errors import DataError, printable
 
 FORMAT = "modiff-store"
@@ -112,8 +112,8 @@ class StoreInfo:
             raise DataError("no such fit", field="fit", found=self.fit, expected=", ".join(FITS))
         if self.modality is not None:
             check_name(self.modality, "modality")
-        own = self.channels[self.context :: 2 * self.context + 1] if 0 <= self.context <= MOST_CONTEXT else ()
-        if named(own, self.context) != self.channels:
+        known = own_slice(self.channels, self.context) if 0 <= self.context <= MOST_CONTEXT else ()
+        if named(known, self.context) != self.channels:
             found = f"context {self.context}, {', '.join(self.channels)}"
             raise DataError("are not slices with their neighbours", field="channels", found=found)
         if len(self.classes) > 255:

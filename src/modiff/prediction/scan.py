@@ -66,7 +66,7 @@ def sample_scan(
     has. Raises DataError, ConfigError.
     """
     left_out = [str(note) for note in scan.notes if note.file]
-    scan, paths, guessed = arranged(scan, files, maker.predictor.data.channels)
+    scan, paths, guessed = arranged(scan, files, maker.predictor.data.scan_channels)
     early = [] if folder is None else segmentation_notes(scan, full_header=maker.full_header)
     tell([*left_out, *early])
     prediction = predict(scan, maker.predictor, settings, progress=progress)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from modiff.data.context import own_slice
 from modiff.data.importers.folder import mask_limits
 from modiff.data.masks import Labels
 from modiff.data.store import SIGNATURE, Store
@@ -139,7 +140,16 @@ def _of_store(path: Path, case: str | None) -> Scene:
         row = 0 if case is None else cases.index(case)
         image, masks, lies, read = store.image(row), store.masks(row), store.geometry(row), store.read[row]
         info, digest = store.info, store.fingerprint()
-    scan = Volume(image[:, None], None, path, "store", {cases[row]: digest}, modality=info.modality)
+    around = image if info.context else None
+    scan = Volume(
+        own_slice(image, info.context)[:, None],
+        None,
+        path,
+        "store",
+        {cases[row]: digest},
+        modality=info.modality,
+        around=around,
+    )
     raters = {
         name: masks[place][None] if there else None
         for place, (name, there) in enumerate(zip(info.raters, read, strict=True))
