@@ -124,6 +124,18 @@ def test_nodules_of_the_original_lidc_come_with_their_neighbours(tmp_path: Path)
             np.testing.assert_array_equal(image[:80, :80], expected)
 
 
+def test_slices_that_are_missing_end_a_series_of_neighbours(tmp_path: Path) -> None:
+    root = tmp_path / "LIDC-IDRI"
+    write_patient(root, 1, [xml(1, [[box(60, 70, 10, [2, 4])]] * 4)], slices=(0, 1, 2, 4, 5))
+    _, store = _stored(tmp_path, "lidc-dicom", root, "--jobs", "1")
+    below, above = (store.image(row)[:, 64, 64].astype(float) for row in range(2))
+    assert below[2] == below[1]
+    assert above[0] == above[1]
+    expected = [hounsfield(at)[76, 66] for at in (1, 2, 4, 5)]
+    found = [below[0], below[1], above[1], above[2]]
+    np.testing.assert_array_equal(found, np.rint(255 * (np.array(expected) + 1000.0) / 1400))
+
+
 def test_simulated_volumes_come_with_their_neighbours(tmp_path: Path) -> None:
     plain, store = (
         Store.open(write_phantom(tmp_path / f"{context}.h5", PHANTOM, context=context, progress=False))

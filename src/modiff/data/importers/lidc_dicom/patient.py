@@ -18,7 +18,6 @@ from pydicom.dataset import Dataset
 from scipy import ndimage
 
 from modiff.config.data import CropRule
-from modiff.data.context import near
 from modiff.data.importers.lidc_dicom import outlines
 from modiff.data.importers.lidc_dicom.outlines import Nodule, Session, XmlFile, slices_of
 from modiff.data.intensity import stretch
@@ -30,6 +29,7 @@ from modiff.io.files import LIMITS, Limits, located, sha256_of
 from modiff.io.volume import Note, moved
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
+_GAP = 1.5  # slice steps from which slices are missing between two
 MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
 
 
@@ -65,6 +65,17 @@ class CtSeries:
         steps = np.diff([plane.height for plane in self.planes])
         steps = steps[steps > 1e-3]
         return float(np.median(steps)) if steps.size else self.planes[0].thickness, *self.planes[0].spacing
+
+    def around(self, place: int, context: int) -> list[int]:
+        """Places of a slice and its neighbours; where the series ends or slices are missing, the last one again."""
+        gaps = np.diff([plane.height for plane in self.planes]) > _GAP * self.steps[0]  # after each slice but the last
+        low = high = place
+        found = [place]
+        for _ in range(context):
+            low -= bool(low > 0 and not gaps[low - 1])
+            high += bool(high < len(gaps) and not gaps[high])
+            found = [low, *found, high]
+        return found
 
 
 def read_series(
@@ -122,7 +133,7 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
         notes += map(Note, _notes(series, sessions, series.uid in readings))
         for nodule in nodules_of(series, sessions, job.folder):
             rows += _crops(job, series, len(sessions), nodule, number)
-            seen = {place for one in slices_of(nodule) for place in near(one, len(series.paths), job.rule.context)}
+            seen = {place for one in slices_of(nodule) for place in series.around(one, job.rule.context)}
             digests += [sha256_of(series.paths[place]) for place in sorted(seen)]
             number += 1
     if not all_series:
@@ -185,7 +196,7 @@ def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: in
     top, left = (float(places[0]) for places in window.places)
     cut: dict[int, np.ndarray] = {}  # place -> what the window shows of that slice
     for index, place in enumerate(slices_of(nodule)):
-        around = near(place, len(series.paths), rule.context)
+        around = series.around(place, rule.context)
         cut = {here: cut[here] if here in cut else _seen(series, here, window, rule) for here in around}
         masks = np.zeros((sessions, rule.size, rule.size), bool)
         outlined = np.zeros((2, sessions), np.int64)
@@ -227,7 +238,7 @@ def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list
         f"{len(sessions)} reading sessions in place of four": len(sessions) != 4,
         "no nodule of 3 mm or more": not regions,
         "several slices in one place": (steps < 1e-3).any(),
-        "slices are missing between others": (steps > 1.5 * series.steps[0]).any(),
+        "slices are missing between others": (steps > _GAP * series.steps[0]).any(),
     }
     return [note for note, found in unusual.items() if found]
 
