@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from lidc_folder import box, hounsfield, write_patient, xml
+from lidc_folder import STEP, box, hounsfield, write_patient, xml
 from store_helpers import make_info
 
 from modiff.cli import main
@@ -113,6 +113,7 @@ def test_nodules_of_the_original_lidc_come_with_their_neighbours(tmp_path: Path)
     last = len(list(root.rglob("*.dcm"))) - 1
     write_patient(root, 2, [xml(2, [[box(60, 70, 10, [last])]] * 4)])
     plain, store = _stored(tmp_path, "lidc-dicom", root, "--jobs", "1")
+    assert load(store).place["slice_range"] == (STEP, STEP)
     assert store.info.channels == ("CT[-1]", "CT", "CT[+1]")
     for row in range(len(store)):
         place = store.geometry(row).slice_index
@@ -178,6 +179,7 @@ def test_a_model_knows_the_context_and_older_descriptions_have_none(tmp_path: Pa
     data = describe_data(load(path), path)
     assert data.to_dict()["context"] == 1
     assert data.scan_channels == ("CT",)
+    assert data.slice_range is None  # simulated slices have no place in space
     plain = DataSpec.of()
     assert "context" not in plain.to_dict()
     with pytest.raises(DataError, match="channels"):

@@ -99,6 +99,19 @@ def test_a_scan_that_is_stored_upside_down_is_seen_the_same(volume: np.ndarray) 
     np.testing.assert_array_equal(_seen(other), _seen(one))
 
 
+def test_slices_farther_apart_than_in_training_are_noted(volume: np.ndarray) -> None:
+    for trained, noted in (
+        ((2.0, 2.0), False),
+        ((0.6, 2.0), False),
+        ((0.6, 1.0), True),
+        ((5.0, 5.0), True),
+        (None, False),
+    ):
+        predictor = _model(slice_range=trained)
+        predictor.set_image(volume, spacing=(2.0, 0.7, 0.7))
+        assert any("neighbouring slices are 2 mm apart" in note for note in predictor.notes) == noted
+
+
 def test_a_picture_is_repeated_and_that_is_said(volume: np.ndarray) -> None:
     predictor = _model()
     with pytest.warns(PredictionWarning, match="1 neighbouring slice on either side, and the image is one slice"):
@@ -145,6 +158,7 @@ def test_a_model_sees_a_scan_as_its_store_has_it(tmp_path: Path, rule: str, fit:
     assert main(["import", "folder", str(root), "-o", str(path), "--quiet", *words]) == 0
     images = load(path)
     predictor = Predictor(Discs(channels=3), data=describe_data(images, path))
+    assert predictor.data.slice_range == (2.0, 2.0)
     scan = read_image(root / "p1" / "image-CT.nii")
     rows = [row for row, case in enumerate(images.cases) if case.startswith("p1/")]
     assert len(rows) == 3

@@ -44,7 +44,7 @@ class MemoryStore:
     """Cases in memory. LIDC (14,452 images of 128×128, four raters) takes 355 MB.
 
     image: (n,C,H,W) in the store's type. packed: (n,R,K,⌈HW/8⌉) uint8, one bit per pixel. read: (n,R) bool.
-    place: what `DataSpec` says of where these images lie, by its names: spacing, spacing_range, orientation.
+    place: what `DataSpec` says of where these images lie, by its names (`place_of`).
     """
 
     info: StoreInfo
@@ -145,7 +145,8 @@ def with_context(store: MemoryStore, context: int) -> MemoryStore:
 
 
 def place_of(store: Store, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
-    """What `DataSpec` says of where images lie: spacing, spacing_range and orientation, each None where not known."""
+    """What `DataSpec` says of where images lie: spacing, spacing_range, orientation and slice_range, each None
+    where it is not known."""
     found = [store.geometry(int(row)) for row in rows]
     sizes = np.array([geometry.spacing for geometry in found if geometry.spacing is not None]).reshape(-1, 2)
     axes = [None if geometry.affine is None else geometry.affine[:3, :3].round(6) for geometry in found]
@@ -154,7 +155,9 @@ def place_of(store: Store, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
     median = tuple(np.median(sizes, axis=0).tolist()) if len(sizes) else None
     alike = not len(sizes) or sizes.max() <= sizes.min() * _ROUNDED or np.ptp(sizes, axis=0).max() == 0
     ends = None if alike else (float(sizes.min()), float(sizes.max()))
-    return {"spacing": median, "spacing_range": ends, "orientation": sides.pop() if len(sides) == 1 else "mixed"}
+    made = {"spacing": median, "spacing_range": ends, "orientation": sides.pop() if len(sides) == 1 else "mixed"}
+    steps = [float(np.linalg.norm(one[:, 2])) for one in each.values() if one is not None] if store.info.context else []
+    return made | {"slice_range": (min(steps), max(steps)) if steps else None}
 
 
 def dihedral(x: Tensor, index: int) -> Tensor:

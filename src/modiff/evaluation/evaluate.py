@@ -320,6 +320,8 @@ def _described_otherwise(trained: DataSpec, images: MemoryStore) -> Iterator[str
                 f"the model was trained on pixels of {before} mm, those of this store have {here} mm: it is scored "
                 "as it is; `modiff sample --resample-to-model` resamples, and `modiff evaluate` scores what that writes"
             )
+    if (steps := images.place.get("slice_range")) and (words := trained.other_steps(*steps)):
+        yield words
     before, here = trained.channels, images.info.channels
     if before != here and len(before) == len(here):
         how = "put in its order" if set(before) == set(here) else "taken in the order they have"

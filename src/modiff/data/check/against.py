@@ -43,6 +43,8 @@ def against(store: Store, model: DataSpec) -> Iterator[Finding]:
     here, trained = place["spacing"], model.spacing
     if here and trained and max(max(a / b, b / a) for a, b in zip(here, trained, strict=True)) > SAME_SIZE:
         yield _other("pixels", f"{_mm(here)} mm", f"{_mm(trained)} mm", "things look larger or smaller")
+    if place["slice_range"] and (apart := model.other_steps(*place["slice_range"])):
+        yield Finding("warning", _KIND, apart)
     if place["orientation"] and model.orientation and place["orientation"] != model.orientation:
         yield _other("orientation", place["orientation"], model.orientation, "slices are turned otherwise")
     if info.intensity != model.intensity and model.intensity is not None:

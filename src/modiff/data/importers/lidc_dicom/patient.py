@@ -194,6 +194,9 @@ def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: in
     spacing = series.planes[0].spacing
     window = Window.around(outlines.centre_of(nodule), rule, spacing, series.shape)
     top, left = (float(places[0]) for places in window.places)
+    thickness = np.ones(4)
+    if rule.context:  # a slice's own thickness is not how far its neighbours are
+        thickness[2] = series.steps[0] / series.planes[0].thickness
     cut: dict[int, np.ndarray] = {}  # place -> what the window shows of that slice
     for index, place in enumerate(slices_of(nodule)):
         around = series.around(place, rule.context)
@@ -211,7 +214,7 @@ def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: in
             "masks": masks,
             "outlined": outlined,
             "sessions": sessions,
-            "affine": moved(affine_of([series.planes[place]]), top, left, window.scale),
+            "affine": moved(affine_of([series.planes[place]]) * thickness, top, left, window.scale),
             "slice_index": place,
             "valid": window.valid,
             "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
