@@ -25,7 +25,9 @@ the raters named by number."""
 _MOST_NAMES, _MOST_EXCHANGEABLE = 1024, 255  # a presence head has a table of (R+1)³ numbers of exchangeable raters
 _MOST_PIXELS = 1 << 26  # of an image: 8192×8192
 SAME_SIZE = 1.1  # ratio of pixel sizes from which things look larger or smaller
-_LATER = ("fold", "spacing_range", "orientation", "fit", "modality", "region")  # left out where they are not known
+# Left out where they are not known.
+_LATER = dict.fromkeys(("fold", "spacing_range", "orientation", "fit", "modality", "region", "slice_range"))
+_LATER |= {"context": 0}
 _SIDES = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
 
 
@@ -45,7 +47,9 @@ class DataSpec:
     of the patient towards which column, row and slice run, such as LPS; "none" for pictures, which have no place in
     space, "mixed" where images differ. fit: how images came to their size: cropped or padded (crop), resized, or as
     they were (none). modality: DICOM's word, such as CT. region: its word for the part of the body, such as LUNG.
-    The last five are None where they are not known.
+    The last five are None where they are not known. context: K, where channels are slices of a scan with K neighbours
+    on either side; slice_range the smallest and the largest mm from one to the next then, None where they are not
+    known.
     images, fingerprint, path, source, licence: of the store. fold: the one that was held out of training, if any.
     """
 
@@ -68,6 +72,8 @@ class DataSpec:
     fit: Literal["none", "crop", "resize"] | None = None
     modality: str | None = None
     region: str | None = None
+    context: int = 0
+    slice_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("channels", "classes", "raters"):
@@ -78,15 +84,34 @@ class DataSpec:
                 raise DataError("are too many", field=name, found=len(names), expected=f"at most {most}")
         if self.sides is not None and not is_orientation(self.sides):
             raise DataError("no such orientation", field="orientation", found=self.orientation, expected="such as LPS")
-        for name in ("size", "spacing", "spacing_range"):
+        for name in ("size", "spacing", "spacing_range", "slice_range"):
             pair = getattr(self, name)
             if pair is not None and (len(pair) != 2 or not all(0 < value < math.inf for value in pair)):
                 raise DataError("is out of range", field=name, found=pair, expected="two numbers above 0")
         if self.size is not None and math.prod(self.size) > _MOST_PIXELS:
             raise DataError("is out of range", field="size", found=self.size, expected=f"at most {_MOST_PIXELS} pixels")
-        for name in ("images", "fold"):
+        for name in ("images", "fold", "context"):
             if (getattr(self, name) or 0) < 0:
                 raise DataError("is negative", field=name, found=getattr(self, name))
+        if len(self.channels) % (2 * self.context + 1):
+            expected = f"slices with {self.context} neighbours on either side"
+            raise DataError("do not fit", field="channels", found=", ".join(self.channels), expected=expected)
+
+    @property
+    def scan_channels(self) -> tuple[str, ...]:
+        """The channels that a scan has: without its slices' neighbours."""
+        return self.channels[self.context :: 2 * self.context + 1]
+
+    def other_steps(self, low: float, high: float) -> str | None:
+        """In words, where neighbouring slices that lie `low` to `high` mm apart are closer or farther than any of these
+        data; None where they are not, or where it is not known."""
+        if not self.context or self.slice_range is None:
+            return None
+        ends = self.slice_range
+        if high <= ends[1] * SAME_SIZE and low >= ends[0] / SAME_SIZE:
+            return None
+        here, there = (f"{a:.3g}" if b <= a * SAME_SIZE else f"{a:.3g} to {b:.3g}" for a, b in ((low, high), ends))
+        return f"neighbouring slices are {here} mm apart, those of the training data {there} mm"
 
     @property
     def prompted(self) -> bool:
@@ -110,9 +135,9 @@ class DataSpec:
         return cls(names("channel", channels), names("class", classes), names("rater", raters), exchangeable, **more)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data: lists in place of tuples."""
+        """As plain data: lists in place of tuples; without what later versions added, where nothing is known of it."""
         found = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-        return {name: value for name, value in found.items() if name not in _LATER or value is not None}
+        return {name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]}
 
 
 @dataclass

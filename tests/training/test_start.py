@@ -76,6 +76,19 @@ class TestWhatFits:
         assert torch.equal(found[:, 1 - at], fresh[:, 1 - at])
         assert torch.equal(found[:, 2:], given[:, 1:])
 
+    @pytest.mark.parametrize("name", ["CT", "other"])
+    def test_a_slice_takes_the_image_and_its_neighbours_are_fresh(self, started, settings, name):
+        start = load_model(started)
+        start.data = replace(start.data, channels=(name,))
+        data = replace(start.data, channels=("CT[-1]", "CT", "CT[+1]"), context=1)
+        model = build("modiff", settings.model, data)
+        fresh = by_channel(model, 6).clone()
+        take_over(model, start)
+        found, given = by_channel(model, 6), by_channel(start.model, 4)
+        assert torch.equal(found[:, 1], given[:, 0])
+        assert torch.equal(found[:, [0, 2]], fresh[:, [0, 2]])
+        assert torch.equal(found[:, 3:], given[:, 1:])
+
     def test_data_without_a_prompt_take_the_image(self, started, settings):
         start = load_model(started)
         model = build("modiff", settings.model, replace(start.data, prompt="none"))

@@ -11,6 +11,7 @@ from modiff.errors import ConfigError, DataError
 from modiff.plain import parse_json
 
 FARTHEST = 14.0  # mm, no outline reaches farther from its lesion's centre
+MOST_CONTEXT = 2  # neighbours of a slice on either side
 MOST_OFF_CENTRE = 1.4  # mm, of a lesion's centre from the image's middle, in each direction
 _SOURCE = "simulated nodules and readers "
 
@@ -46,6 +47,8 @@ class CropRule:
     """None: the slice's own"""
     window: tuple[float, float] = number((-1000.0, 400.0), ANY, "HU")
     """made 0 and 1: lung window, air to bone"""
+    context: int = number(0, Range(low=0, high=MOST_CONTEXT), "slices")
+    """on either side of a slice that are its channels too"""
 
     def __post_init__(self) -> None:
         check(self)
@@ -67,10 +70,14 @@ class PhantomConfig:
     """of one patient's lung and scanner, each with a lesion of its own"""
     seed: int = number(0, ANY)
     """of everything"""
+    slices: int = number(1, Range(low=1, high=99))
+    """of each image's volume, about the lesion's middle; 1: a picture, which has no depth"""
+    slice_spacing: float = number(2.0, Range(low=0.3, high=10), "mm")
+    """between the slices of a volume, and their thickness"""
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value, whole = getattr(self, item.name), item.name != "spacing"
+            value, whole = getattr(self, item.name), item.type == "int"
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 expected = "one whole number" if whole else "a number"
                 hint = "Images are square." if item.name == "size" else None
@@ -84,7 +91,10 @@ class PhantomConfig:
     @property
     def source(self) -> str:
         """The configuration in words that a store keeps; `from_source` reads it back."""
-        return _SOURCE + json.dumps(asdict(self), separators=(",", ":"))
+        said = asdict(self)
+        if self.slices == 1:  # stores of pictures say what they said before there were volumes
+            said = {name: value for name, value in said.items() if not name.startswith("slice")}
+        return _SOURCE + json.dumps(said, separators=(",", ":"))
 
     @classmethod
     def from_source(cls, source: str) -> PhantomConfig:

@@ -1,7 +1,8 @@
 """A store, or one split of it, in memory, and the batches made from it: batch i of a run is a function of (seed, i).
 
 Images stay in their own type and masks are packed bits, unpacked batch by batch. Augmentation is flips and quarter
-turns, the same for an image and all its masks.
+turns, the same for an image and all its masks. Where slices have their neighbours as channels, these are hidden of some
+images, so that a model learns to do without: the slice itself stands for them, as where a volume ends.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modiff.data.context import check_enough, named, narrowed, own_slice, reversed_slices
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo, packed
 from modiff.errors import DataError
 from modiff.io.volume import change_of_axes, permuted, sides_of
-from modiff.rng import seed_for
+from modiff.rng import seed_for, uniform
 from modiff.types import Batch
 
+_HIDDEN = 0.25  # of training images are seen without their neighbouring slices
 _ROUNDED = 1.001  # ratio of pixel sizes that are one size: headers round them
 
 
@@ -41,7 +44,7 @@ class MemoryStore:
     """Cases in memory. LIDC (14,452 images of 128×128, four raters) takes 355 MB.
 
     image: (n,C,H,W) in the store's type. packed: (n,R,K,⌈HW/8⌉) uint8, one bit per pixel. read: (n,R) bool.
-    place: what `DataSpec` says of where these images lie, by its names: spacing, spacing_range, orientation.
+    place: what `DataSpec` says of where these images lie, by its names (`place_of`).
     """
 
     info: StoreInfo
@@ -114,22 +117,36 @@ def turned(store: MemoryStore, own: str, to: str) -> MemoryStore:
     own, to: the sides of the patient towards which column, row and slice run, such as LPS.
     """
     change = change_of_axes(own, to)
-    if change[2, 0] != 2 or own[:2] == to[:2]:
+    context = store.info.context if change[2, 1] < 0 else 0  # else it does not matter which slice comes first
+    if change[2, 0] != 2 or (own[:2] == to[:2] and not context):
         return store
-    change[2] = 2, 1  # which slice comes first does not matter
+    change[2] = 2, 1
     count, classes = len(store), len(store.info.classes)
     bits = np.empty_like(store.packed)
     for start in range(0, count, 128):
         rows = np.arange(start, min(start + 128, count))
         masks = np.ascontiguousarray(permuted(store.masks(rows), change))
         bits[rows] = np.packbits(masks.reshape(*bits[rows].shape[:2], classes, -1), axis=-1)
-    place = store.place | {"orientation": to[:2] + own[2]}
+    place = store.place | {"orientation": to if context else to[:2] + own[2]}
     image = np.ascontiguousarray(permuted(store.image, change))
+    image = reversed_slices(image, context) if context else image
     return replace(store, image=image, packed=bits, place=place)
 
 
+def with_context(store: MemoryStore, context: int) -> MemoryStore:
+    """The cases with as many neighbours of each slice; DataError where the store has fewer."""
+    info = store.info
+    check_enough(info.context, context)
+    if info.context == context:
+        return store
+    channels = named(own_slice(info.channels, info.context), context)
+    image = narrowed(store.image, info.context, context)
+    return replace(store, image=image, info=replace(info, channels=channels, context=context))
+
+
 def place_of(store: Store, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
-    """What `DataSpec` says of where images lie: spacing, spacing_range and orientation, each None where not known."""
+    """What `DataSpec` says of where images lie: spacing, spacing_range, orientation and slice_range, each None
+    where it is not known."""
     found = [store.geometry(int(row)) for row in rows]
     sizes = np.array([geometry.spacing for geometry in found if geometry.spacing is not None]).reshape(-1, 2)
     axes = [None if geometry.affine is None else geometry.affine[:3, :3].round(6) for geometry in found]
@@ -138,7 +155,9 @@ def place_of(store: Store, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
     median = tuple(np.median(sizes, axis=0).tolist()) if len(sizes) else None
     alike = not len(sizes) or sizes.max() <= sizes.min() * _ROUNDED or np.ptp(sizes, axis=0).max() == 0
     ends = None if alike else (float(sizes.min()), float(sizes.max()))
-    return {"spacing": median, "spacing_range": ends, "orientation": sides.pop() if len(sides) == 1 else "mixed"}
+    made = {"spacing": median, "spacing_range": ends, "orientation": sides.pop() if len(sides) == 1 else "mixed"}
+    steps = [float(np.linalg.norm(one[:, 2])) for one in each.values() if one is not None] if store.info.context else []
+    return made | {"slice_range": (min(steps), max(steps)) if steps else None}
 
 
 def dihedral(x: Tensor, index: int) -> Tensor:
@@ -205,11 +224,26 @@ def batch_turns(count: int, size: tuple[int, ...], index: int, *, seed: int, ran
     return random_turns(count, size, generator(seed, "augment", index, rank))
 
 
+def hidden_context(count: int, index: int, *, seed: int, rank: int = 0) -> Tensor:
+    """(count,) bool: which of a process's part of batch `index` are seen without their neighbours."""
+    return uniform(torch.tensor(seed_for(seed, "context", index, rank)), (count,)) < _HIDDEN
+
+
+def without_context(image: Tensor, hidden: Tensor, context: int) -> Tensor:
+    """Images (B,C,H,W) of which those `hidden` (B,) have the slice itself in place of its neighbours."""
+    each = 2 * context + 1
+    own = torch.arange(image.shape[1], device=image.device) // each * each + context
+    return torch.where(hidden[:, None, None, None], image[:, own], image)
+
+
 def training_batch(
     store: MemoryStore, index: int, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
 ) -> Batch:
     """This process's part of batch `index` of a run. size: images over all processes. augment: flips and turns."""
     made = store.batch(process_rows(len(store), index, seed=seed, size=size, rank=rank, world=world))
+    if context := store.info.context:
+        hidden = hidden_context(len(made), index, seed=seed, rank=rank)
+        made = replace(made, image=without_context(made.image, hidden, context))
     return turned_batch(made, batch_turns(len(made), store.shape[1:], index, seed=seed, rank=rank)) if augment else made
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from modiff.data.loading import MemoryStore, batch_turns, dihedral, process_rows, to_unit
+from modiff.data.loading import (
+    MemoryStore,
+    batch_turns,
+    dihedral,
+    hidden_context,
+    process_rows,
+    to_unit,
+    without_context,
+)
 from modiff.types import Batch
 
 
 class DeviceStore:
     """A `MemoryStore` whose images and packed masks lie on a device.
 
-    Of a batch, the CPU draws two numbers per image: which row, and which of the eight views. All else happens on the
-    device, in shapes that depend on the size of the batch alone, and nothing waits for it.
+    Of a batch, the CPU draws which rows, which of the eight views and whose neighbouring slices are hidden. All
+    else happens on the device, in shapes that depend on the size of the batch alone, and nothing waits for it.
     """
 
     def __init__(self, store: MemoryStore, device: torch.device) -> None:
@@ -54,8 +64,12 @@ class DeviceStore:
         turns = torch.zeros_like(rows)
         if augment:
             turns = batch_turns(len(rows), self.store.shape[1:], index, seed=seed, rank=rank)
-        rows, turns = torch.stack([rows, turns]).to(self.device, non_blocking=True)
-        return self._made(rows, turns)
+        drawn, context = [rows, turns], self.store.info.context
+        if context:
+            drawn.append(hidden_context(len(rows), index, seed=seed, rank=rank).long())
+        rows, turns, *hidden = torch.stack(drawn).to(self.device, non_blocking=True)
+        made = self._made(rows, turns)
+        return replace(made, image=without_context(made.image, hidden[0].bool(), context)) if context else made
 
     def _made(self, rows: Tensor, turns: Tensor) -> Batch:
         (_, height, width), info = self.store.shape, self.store.info

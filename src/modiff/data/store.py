@@ -137,7 +137,7 @@ class Store(AbstractContextManager["Store"]):
 
         numbers = [rows] if isinstance(rows, int | np.integer) else [*rows]
         cells = [
-            everyones_outlines(self.image(row)[0], self.masks(row), (str(self.cases[row]), "close-up"))
+            everyones_outlines(self.image(row)[self.info.context], self.masks(row), (str(self.cases[row]), "close-up"))
             for row in map(int, numbers)
         ]
         return notebook.displayed(contact_sheet(cells, inches=1.6))

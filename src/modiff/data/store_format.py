@@ -18,6 +18,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from modiff.config.data import MOST_CONTEXT
+from modiff.data.context import named, own_slice
 from modiff.errors import DataError, printable
 
 FORMAT = "modiff-store"
@@ -75,6 +77,8 @@ class StoreInfo:
     spacing: mm per pixel (row, column) of every image, or None where unknown or different from item to item.
     fit: how images came to their size: `none`, `crop` (or padding) or `resize`. modality: DICOM's word, such as CT.
     region: its word for the part of the body, such as LUNG. All three are None where they are not known.
+    context: K, where channels are slices with K neighbours on either side, in the order of `context.named`; 0 in stores
+    that do not say.
     provenance: name of what was read -> its SHA-256. importer: name and version. notes: what was decided in reading.
     """
 
@@ -94,6 +98,7 @@ class StoreInfo:
     fit: str | None = None
     modality: str | None = None
     region: str | None = None
+    context: int = 0
 
     def __post_init__(self) -> None:
         for what in ("channels", "classes", "raters"):
@@ -112,6 +117,10 @@ class StoreInfo:
         for what in ("modality", "region"):
             if (word := getattr(self, what)) is not None:
                 check_name(word, what)
+        known = own_slice(self.channels, self.context) if 0 <= self.context <= MOST_CONTEXT else ()
+        if named(known, self.context) != self.channels:
+            found = f"context {self.context}, {', '.join(self.channels)}"
+            raise DataError("are not slices with their neighbours", field="channels", found=found)
         if len(self.classes) > 255:
             raise DataError("too many classes", field="classes", found=len(self.classes), expected="at most 255")
         object.__setattr__(self, "provenance", {printable(name): sha for name, sha in self.provenance.items()})
@@ -142,6 +151,8 @@ def write_info(file: h5py.File, info: StoreInfo) -> None:
     for name in _LISTS:
         file.attrs[name] = text_array(getattr(info, name))
     file.attrs["exchangeable_raters"] = np.uint8(info.exchangeable_raters)
+    if info.context:
+        file.attrs["context"] = np.uint8(info.context)
     if info.spacing is not None:
         file.attrs["spacing"] = np.array(info.spacing, dtype=np.float64)
     if info.notes:
@@ -191,6 +202,7 @@ def read_info(file: h5py.File) -> StoreInfo:
     table = table_of(file, "provenance", "S", (None, 2)) if "provenance" in file else np.empty((0, 2))
     provenance = {name.decode(): digest.decode() for name, digest in table}
     exchangeable = bool(attribute(file, "exchangeable_raters", "u", 0))
+    said["context"] = int(attribute(file, "context", "u", 0)) if "context" in file.attrs else 0
     return StoreInfo(**said, exchangeable_raters=exchangeable, provenance=provenance)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from modiff.config.evaluation import IID
-from modiff.data.loading import turned
+from modiff.data.loading import turned, with_context
 from modiff.data.splits import USUAL, fold_of, fold_split
 from modiff.data.store import Store
 from modiff.devices import CudaGraph, device_name
@@ -248,9 +248,13 @@ def _few(table: ImageTable) -> list[str]:
 def as_trained(loaded: LoadedModel, images: MemoryStore, data: str | Path) -> MemoryStore:
     """The images as the model's training data were: channels in their order, slices turned as theirs in their plane.
 
-    Raises DataError unless they have the channels and classes that the model was built for.
+    Of slices with neighbours as many of these as the model sees. Raises DataError unless they have the channels and
+    classes that the model was built for.
     """
-    model, info, trained = loaded.model, images.info, loaded.data
+    model, trained = loaded.model, loaded.data
+    with located(Path(data)):
+        images = with_context(images, trained.context)
+    info = images.info
     sides = {"channels": (model.channels, len(info.channels)), "classes": (model.classes, len(info.classes))}
     for field, (needs, has) in sides.items():
         if needs != has:
@@ -319,6 +323,8 @@ def _described_otherwise(trained: DataSpec, images: MemoryStore) -> Iterator[str
                 f"the model was trained on pixels of {before} mm, those of this store have {here} mm: it is scored "
                 "as it is; `modiff sample --resample-to-model` resamples, and `modiff evaluate` scores what that writes"
             )
+    if (steps := images.place.get("slice_range")) and (words := trained.other_steps(*steps)):
+        yield words
     before, here = trained.channels, images.info.channels
     if before != here and len(before) == len(here):
         how = "put in its order" if set(before) == set(here) else "taken in the order they have"

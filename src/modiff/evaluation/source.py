@@ -315,6 +315,6 @@ def strata(images: MemoryStore) -> list[str]:
 
 
 def pictured(image: np.ndarray, info: StoreInfo) -> np.ndarray:
-    """The channel that is shown, (H,W); all three of a colour image, (3,H,W)."""
+    """The channel that is shown, (H,W), of the slice itself; all three of a colour image, (3,H,W)."""
     colour = tuple(name.lower() for name in info.channels) == _COLOUR_CHANNELS
-    return image if colour else image[0]
+    return image if colour else image[info.context]

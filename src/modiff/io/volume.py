@@ -46,7 +46,8 @@ class Volume:
 
     stated: mm along (Z,H,W) where a header gives sizes but no place. forms: the places that a header gives (NIfTI's
     sform and qform), the one that is `affine` first, each as (4,4) from the mm of `affine` to its own. palette: colours
-    of a mask whose values are indices of colours.
+    of a mask whose values are indices of colours. around: of a store's slice its channels with those of its neighbours,
+    (C',H,W) in the store's order, where it has such.
     """
 
     array: np.ndarray
@@ -61,6 +62,7 @@ class Volume:
     notes: tuple[Note, ...] = ()
     palette: Mapping[int, str] = field(default_factory=dict)
     region: str | None = None
+    around: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or self.array.size == 0:

@@ -109,7 +109,7 @@ def _channels(
 ) -> dict[tuple[int, int], list[tuple[int, int]]]:
     """(channels then, now) that a convolution may see, each with which of the new are which of the old."""
     shared = [(place, old.channels.index(name)) for place, name in enumerate(new.channels) if name in old.channels]
-    images = shared or [(place, place) for place in range(min(old_count, new_count))]
+    images = shared or _in_order(old, new)
     found = {}
     for before in {0, _PROMPT * old.prompted}:
         for after in {0, _PROMPT * new.prompted}:
@@ -117,6 +117,14 @@ def _channels(
             prompt = [(new_count + place, old_count + place) for place in range(both)]
             found[old_count + before, new_count + after] = [*images, *prompt]
     return found
+
+
+def _in_order(old: DataSpec, new: DataSpec) -> list[tuple[int, int]]:
+    """The first channel of a scan with the first, and so on, each with as many neighbouring slices as both have."""
+    count, context = min(len(old.scan_channels), len(new.scan_channels)), min(old.context, new.context)
+    steps = range(-context, context + 1)
+    places = [[one.context + number * (2 * one.context + 1) for number in range(count)] for one in (new, old)]
+    return [(own + step, there + step) for own, there in zip(*places, strict=True) for step in steps]
 
 
 def freeze(model: nn.Module, names: Sequence[str]) -> None:

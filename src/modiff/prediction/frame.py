@@ -170,6 +170,8 @@ def frame_of(
     if pixel is not None:
         pixel = pixel[0] * turned[1] / size[0], pixel[1] * turned[2] / size[1]
     orientation = None if change is None else data.sides
+    if data.context and spacing is not None and len(spacing) > 2 and turned[0] > 1:
+        notes = [*notes, *filter(None, [data.other_steps(lengths[0], lengths[0])])]
     return Frame(shape, size, change, orientation), [*notes, *_sizes_differ(pixel, data)]
 
 

@@ -33,6 +33,7 @@ from modiff.config.evaluation import (
     STRATIFIED,
     Selection,
 )
+from modiff.data.context import check_enough, narrowed
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError, counted
 from modiff.io.dicom.region import apart
@@ -130,6 +131,7 @@ class Predictor:
         affine: np.ndarray | None = None,
         resample_to_model: bool = False,
         slide: bool = False,
+        neighbours: bool = False,
     ) -> Predictor:
         """Takes an image (H,W) or (C,H,W), or a volume (C,Z,H,W), for all samples to come.
 
@@ -143,12 +145,15 @@ class Predictor:
         in its own frame. resample_to_model: slices to the training data's pixel size, maps back. slide: without a place
         or roi a larger image is slid over. case: names the random numbers; by default the image's content does: its
         path and file format do not matter, and two images do not share their noise. Warns (PredictionWarning) of what
-        differs from the training data. Raises DataError, ConfigError.
+        differs from the training data. neighbours: the channels are slices with their neighbours, as a store has them;
+        else a model that sees such takes them from the volume. Raises DataError, ConfigError.
         """
         from modiff.methods.run_folder import hardly_trained
 
         self.reset()
-        array, scan = read_array(image, self.model.channels, self.data.channels)
+        context = 0 if neighbours else self.data.context
+        names = self.data.channels if neighbours else self.data.scan_channels
+        array, scan = read_array(image, self.model.channels // (2 * context + 1), names)
         own = (scan.shape[1], scan.shape[2], scan.shape[3])
         if affine is not None:
             lies = Volume(scan, affine, Path("image"), "array")  # checks it
@@ -160,12 +165,15 @@ class Predictor:
         if scan.dtype.kind == "f" and not np.isfinite(scan).all():
             raise DataError("has values that are not finite", field="image", found="NaN or infinity")
         scan = frame.turn(scan)
-        values = Values(scan, self.data, intensity, view.seen, frame)
+        values = Values(scan, self.data, intensity, view.seen, frame, neighbours=neighbours)
         if len(view.seen.jobs) == 1:
             self._encoded = {1: [self._encode(values, view.seen.jobs)]}
         self.view, self._values = view, values
         self.case = case if case is not None else content_hash(array if frame.change is None else scan)
         notes += differences(view.seen, self.data, places_noise=self.model.places_noise)
+        if context and frame.shape[0] == 1:
+            sees = f"the model sees {counted(context, 'neighbouring slice')} on either side"
+            notes.append(f"{sees}, and the image is one slice: it is repeated in their place")
         notes += filter(None, [hardly_trained(self.card)])
         self._spacing = None if spacing is None else tuple(spacing)
         self._warn([*notes, *values.notes])
@@ -228,15 +236,16 @@ class Predictor:
         n: int = SAMPLES,
         *,
         intensity: str | None = None,
+        neighbours: bool = False,
         cases: Sequence[str] | None = None,
         progress: Progress | None = None,
         **how: Any,
     ) -> Samples:
         """`set_image` and `sample` for each of B images of one size, (H,W) or (C,H,W): maps (B,N,K,H,W).
 
-        The samples are those that each image has by itself. intensity: as `set_image`, cases: their `case`, how: other
-        arguments of `sample`. progress: called with images done and in all. The last image stays set. Raises DataError
-        that names the image by its number, ConfigError.
+        The samples are those that each image has by itself. intensity, neighbours: as `set_image`, cases: their `case`,
+        how: other arguments of `sample`. progress: called with images done and in all. The last image stays set. Raises
+        DataError that names the image by its number, ConfigError.
         """
         if len(images) == 0 or (cases is not None and len(cases) != len(images)):
             found = f"{counted(len(images), 'image')}, {'no' if cases is None else len(cases)} cases"
@@ -244,7 +253,8 @@ class Predictor:
         drawn: list[Samples] = []
         for number, image in enumerate(images):
             with located(f"image {number}"):
-                self.set_image(image, intensity=intensity, case=None if cases is None else cases[number])
+                case = None if cases is None else cases[number]
+                self.set_image(image, intensity=intensity, neighbours=neighbours, case=case)
                 drawn.append(self.sample(n, **how))
                 size, first = (one.maps.shape[3:] for one in (drawn[-1], drawn[0]))
                 if size != first:
@@ -363,7 +373,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _encode(self, values: Values, jobs: Sequence[Job]) -> Any:
-        seen = np.stack([values.cut(z, window) for z, window in jobs])
+        seen = np.stack([values.seen(z, window) for z, window in jobs])
         with self._cast():
             return self.model.encode(torch.from_numpy(seen).to(self.device))
 
@@ -520,8 +530,11 @@ def predict(
     asked.check_for(predictor.model, scan)
     with located(called(scan)), warnings.catch_warnings(action="ignore", category=PredictionWarning):
         roi = None if asked.roi is None else Box.parse(asked.roi, scan.shape)
-        where = {name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity", "resample_to_model")}
-        array = scan.array[:, 0] if scan.is_picture else scan.array
+        where: dict[str, Any] = {
+            name: getattr(asked, name) for name in ("at", "slices", "overlap", "intensity", "resample_to_model")
+        }
+        array, where["neighbours"] = _with_neighbours(scan, predictor.data)
+        array = array[:, 0] if scan.is_picture else array
         spacing = asked.spacing or scan.spacing
         predictor.set_image(array, roi=roi, spacing=spacing, affine=scan.affine, slide=True, case=case, **where)
         tell([*predictor.notes])  # drawing may take hours
@@ -545,14 +558,23 @@ def predict(
 
 def _of_other_kind(scan: Volume, data: DataSpec) -> list[str]:
     """What a scan's header says that the training data were not."""
-    found, trained = [], data.modality
-    if trained is None and len(data.channels) == 1 and data.channels[0] in _MODALITIES:
-        trained = data.channels[0]
+    found, trained, named = [], data.modality, data.scan_channels
+    if trained is None and len(named) == 1 and named[0] in _MODALITIES:
+        trained = named[0]
     if trained is not None and scan.modality is not None and scan.modality != trained:
         found.append(f"the scan's modality is {scan.modality}, that of the training data {trained}")
     if apart(scan.region, data.region):
         found.append(f"the scan's part of the body is {scan.region}, that of the training data {data.region}")
     return found
+
+
+def _with_neighbours(scan: Volume, data: DataSpec) -> tuple[np.ndarray, bool]:
+    """The values of a scan; of a store's slice with its neighbours, where the model sees such. And whether it is so."""
+    if not data.context or scan.around is None:
+        return scan.array, False
+    own = (len(scan.around) // len(scan.array) - 1) // 2
+    check_enough(own, data.context)
+    return narrowed(scan.around, own, data.context)[:, None], True
 
 
 def _sheared(scan: Volume) -> list[str]:

@@ -69,7 +69,7 @@ def sample_scan(
     summary has. Raises DataError, ConfigError.
     """
     left_out = [str(note) for note in scan.notes if note.file]
-    scan, paths, guessed = arranged(scan, files, maker.predictor.data.channels)
+    scan, paths, guessed = arranged(scan, files, maker.predictor.data.scan_channels)
     objects: dict[str, Any] = {"full_header": maker.full_header, "rtstruct": maker.rtstruct}
     early = [] if folder is None else object_notes(scan, **objects)
     tell([*left_out, *early])

@@ -8,6 +8,7 @@ from copy import copy
 import numpy as np
 from torch import Tensor
 
+from modiff.data.context import near, own_slice
 from modiff.data.intensity import IntensityRule, convert, has_units
 from modiff.errors import DataError
 from modiff.prediction.frame import Frame, View
@@ -46,11 +47,21 @@ class Values:
     where the frame says so, and then cut. Bounds are those of the whole image: percentiles of all its slices, channel
     by channel, and minimum and maximum of each slice. The one exception to `minmax-slice` are models of crops (prompt
     `centre`) that their source had cut: those were stretched one by one, and so are the windows.
-    Outside the image is its reflection, or 0 where import padded with it.
+    Outside the image is its reflection, or 0 where import padded with it. A model whose channels are slices with their
+    neighbours has these from the scan. neighbours: the array's own channels are such already.
     rule, trained: the rule applied and the model's own. notes: what differs from the rule; `cut` may add to them.
     """
 
-    def __init__(self, array: np.ndarray, data: DataSpec, intensity: str | None, plan: Plan, frame: Frame) -> None:
+    def __init__(
+        self,
+        array: np.ndarray,
+        data: DataSpec,
+        intensity: str | None,
+        plan: Plan,
+        frame: Frame,
+        *,
+        neighbours: bool = False,
+    ) -> None:
         trained = self.trained = data.intensity
         self.rule = intensity if intensity is not None else trained
         self._parsed = IntensityRule.parse(self.rule if self.rule is not None else "unit")
@@ -59,7 +70,9 @@ class Values:
             self.notes.append("the model does not say how its training values were made: taken as they are")
         elif trained is not None and self.rule not in (trained, trained.partition(":")[0], "ready"):
             self.notes.append(f"values were made by {self.rule}, those of the training data by {trained}")
-        kind, shown = self._parsed.kind, plan.box.slices[0]
+        self._given, self._context = (data.context, 0) if neighbours else (0, data.context)
+        kind, self._depth, (first, end) = self._parsed.kind, array.shape[1], plan.box.spans[0]
+        shown = slice(max(0, first - self._context), min(self._depth, end + self._context))
         # Import took a picture's numbers for a window's where they can be; of scans' units a picture knows nothing.
         pictures = data.orientation in ("none", "mixed")
         self._units = has_units(array.dtype, self._parsed, scan=not plan.image) and (pictures or not plan.image)
@@ -73,13 +86,21 @@ class Values:
         self._values = frame.resize(values)
 
     def cut(self, z: int, window: Window) -> np.ndarray:
-        """(C,H,W) float32 in [0,1]: slice z through `window`."""
-        seen = window.cut(self._values[:, z - self._first], black=self.padded)
+        """(C,H,W) float32 in [0,1], C being a scan's own channels: slice z through `window`, to be shown."""
+        return self._through(window, own_slice(self._values, self._given)[:, z - self._first])
+
+    def seen(self, z: int, window: Window) -> np.ndarray:
+        """The same as the model sees it: C channels with those of the neighbouring slices."""
+        around = self._values[:, [place - self._first for place in near(z, self._depth, self._context)]]
+        return self._through(window, around.reshape(-1, *around.shape[2:]))
+
+    def _through(self, window: Window, values: np.ndarray) -> np.ndarray:
+        seen = window.cut(values, black=self.padded)
         return self._made(seen) if self._each_window else seen
 
     def back(self, view: View) -> Values:
         """The same on the scan's own grid, to be shown. view: the one that they were made for."""
-        frame, slices = view.frame, view.seen.box.spans[0]
+        frame, slices = view.frame, (self._first, self._first + self._values.shape[1])
         if frame.same:
             return self
         whole = Box(frame.shape, (slices, (0, frame.size[0]), (0, frame.size[1])))

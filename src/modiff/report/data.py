@@ -62,7 +62,7 @@ def contact_sheet(store: Store, path: str | Path, *, count: int = 12, seed: int 
         masks, read = store.masks(row), store.read[row]
         marking = int((masks.any((1, 2)) & read).sum())
         titles = (str(store.cases[row]), f"{marking} of {counted(int(read.sum()), 'rater')} marked something")
-        pairs.append(figures.everyones_outlines(store.image(row)[0], masks, titles))
+        pairs.append(figures.everyones_outlines(store.image(row)[store.info.context], masks, titles))
     lines = [[*chain(*pairs[i : i + _COLUMNS])] for i in range(0, len(pairs), _COLUMNS)]
     figure = figures.contact_sheet([*lines, []], inches=[2.1] * len(lines) + [_LEGEND])
     keys = [(colour, "solid", name) for colour, name in zip(cycle(figures.COLOURS), store.info.raters, strict=False)]

@@ -286,7 +286,7 @@ def _cases(
         "missing": None,
         "split": split,
         "store": Path(where).name,
-        "channel": images.info.channels[0] if len(images.info.channels) > 1 else None,
+        "channel": images.info.channels[images.info.context] if len(images.info.channels) > 1 else None,
         "window": window,
         "changed": changed,
         "figures": shown,

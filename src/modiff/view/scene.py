@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from modiff.data.context import own_slice
 from modiff.data.importers.folder import mask_limits
 from modiff.data.masks import Labels
 from modiff.data.store import SIGNATURE, Store
@@ -141,7 +142,9 @@ def _of_store(path: Path, case: str | None) -> Scene:
         row = 0 if case is None else cases.index(case)
         image, masks, lies, read = store.image(row), store.masks(row), store.geometry(row), store.read[row]
         info, digest = store.info, store.fingerprint()
-    scan = Volume(image[:, None], None, path, "store", {cases[row]: digest}, modality=info.modality, region=info.region)
+    around = image if info.context else None
+    own, known = own_slice(image, info.context)[:, None], dict[str, Any](modality=info.modality, region=info.region)
+    scan = Volume(own, None, path, "store", {cases[row]: digest}, around=around, **known)
     raters = {
         name: masks[place][None] if there else None
         for place, (name, there) in enumerate(zip(info.raters, read, strict=True))

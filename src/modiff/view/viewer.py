@@ -104,7 +104,10 @@ class Viewer:
             "shape": list(scan.shape),
             "spacing": self.spacing and list(self.spacing),
             "placed": scan.affine is not None,
-            "channels": [*(["colour"] * self._colour), *(self.predictor.data.channels if len(scan.array) > 1 else ())],
+            "channels": [
+                *(["colour"] * self._colour),
+                *(self.predictor.data.scan_channels if len(scan.array) > 1 else ()),
+            ],
             "classes": list(self.classes),
             # A model of crops looks at lesions; others at slices, where these are the scan's own.
             "whole": (flat and fits) or not (data.prompted or turned),
@@ -279,7 +282,7 @@ class Viewer:
     def _ends(self) -> list[str]:
         """What follows "image" in the names of the files that the image is saved as: nothing where one file has all."""
         several = len(self.scene.files) > 1 or (self.scan.format in ("DICOM", "store") and len(self.scan.array) > 1)
-        return endings(self.predictor.data.channels) if several else [""]
+        return endings(self.predictor.data.scan_channels) if several else [""]
 
     def _check_same(self, copies: Mapping[str, Path | None]) -> None:
         """Raises DataError where the case's folder has another image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -337,3 +338,72 @@ def test_a_store_of_something_else_has_no_configuration(words: str, written: tup
         other = replace(store.info, **{words: "something else"})
     with pytest.raises(DataError, match=words):
         config_of(other)
+
+
+# --- volumes --------------------------------------------------------------------------------------------------------
+
+VOLUMES = replace(CONFIG, slices=7, slice_spacing=2.0)
+
+
+def _volume(patient: int, config: PhantomConfig = VOLUMES) -> list[PhantomCase]:
+    return [make_case(config, patient, 0, part) for part in range(config.slices)]
+
+
+def test_the_presence_in_a_slice_is_the_frequency_of_marking_there() -> None:
+    for patient in range(3):
+        for case in _volume(patient):
+            marked = case.draw_masks(2000, np.random.default_rng(patient)).any((1, 2)).sum()
+            assert binomtest(int(marked), 2000, case.presence_probability).pvalue > 1e-4
+
+
+def test_raters_are_the_same_people_on_all_slices() -> None:
+    for patient in range(6):
+        marked = np.stack([case.masks.any((1, 2)) for case in _volume(patient)])
+        for rater in marked.T:  # nobody's outline has a hole between its ends
+            places = np.flatnonzero(rater)
+            assert not places.size or rater[places[0] : places[-1] + 1].all()
+    masks = [case.draw_masks(200, np.random.default_rng(1)) for case in _volume(1)]
+    areas = np.stack([one.sum((1, 2)) for one in masks[2:5]])
+    assert spearmanr(areas[0], areas[1]).statistic > 0.8
+
+
+def test_a_lesion_goes_on_in_the_next_slice() -> None:
+    alike, others = [], []
+    for patient in range(12):
+        parts = [make_case(VOLUMES, *place) for place in ((patient, 0, 2), (patient, 0, 3), (patient + 20, 0, 2))]
+        below, here, other = (case.image[0, 24:40, 24:40].astype(float).ravel() for case in parts)
+        alike.append(np.corrcoef(below, here)[0, 1])
+        others.append(np.corrcoef(other, here)[0, 1])
+    assert np.mean(alike) > np.mean(others) + 0.2
+
+
+def test_slices_have_noise_of_their_own_and_a_lesion_ends() -> None:
+    first, *_, last = (case.presence_probability for case in _volume(3, replace(VOLUMES, slices=15)))
+    assert max(first, last) < 1e-3
+    images = [case.image[0, :16].astype(float) for case in _volume(3)]
+    assert all(not np.array_equal(one, other) for one, other in pairwise(images))
+
+
+def test_a_slice_is_found_again_from_its_name_in_the_store(tmp_path: Path) -> None:
+    config = replace(VOLUMES, patients=2, images_per_patient=1, slices=3)
+    with Store.open(write_phantom(tmp_path / "v.h5", config, progress=False)) as store:
+        assert len(store) == 6
+        assert config_of(store.info) == config
+        for row, name in enumerate(store.cases):
+            case = load_phantom_case(config_of(store.info), str(name))
+            np.testing.assert_array_equal(case.image, store.image(row))
+            np.testing.assert_array_equal(case.masks, store.masks(row).astype(bool))
+            assert store.geometry(row).slice_index == row % 3
+
+
+@pytest.mark.parametrize("name", ["phantom-00000/000", "phantom-00000/000/slice-007", "phantom-00000/000/slice-1"])
+def test_slices_that_there_are_not_are_refused(name: str) -> None:
+    with pytest.raises(DataError, match=r"slices below 7|not a phantom's case"):
+        load_phantom_case(VOLUMES, name)
+    with pytest.raises(DataError, match="not among the simulated"):
+        load_phantom_case(CONFIG, "phantom-00000/000/slice-000")
+
+
+def test_a_store_of_pictures_says_what_it_said_before_there_were_volumes() -> None:
+    assert "slice" not in CONFIG.source
+    assert PhantomConfig.from_source(VOLUMES.source) == VOLUMES

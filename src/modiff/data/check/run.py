@@ -15,6 +15,7 @@ import numpy as np
 
 from modiff.data.check.against import against
 from modiff.data.check.findings import ContentChecks, Finding, Level, Report, View
+from modiff.data.context import own_slice
 from modiff.data.importers.base import Case, Importer, run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.importers.folder import Folder
@@ -139,7 +140,9 @@ def _content(store: Store, *, quiet: bool) -> Iterator[Finding]:
     for row, (image, mask) in enumerate(tracked(store.each(), "checking", len(store), "images", quiet=quiet)):
         brightest = max(brightest, float(image.max()))
         name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
-        yield from checks.add(name, patient, split, image[:, None], mask[:, None], store.read[row])
+        yield from checks.add(
+            name, patient, split, own_slice(image, info.context)[:, None], mask[:, None], store.read[row]
+        )
         if (valid := store.geometry(row).valid) is not None:
             inside = mask[:, valid[0] : valid[2], valid[1] : valid[3]]
             if np.count_nonzero(mask) > np.count_nonzero(inside):  # the outline reached beyond, or lies wrong
@@ -156,7 +159,11 @@ def _view(path: Path, case: str) -> View | None:
     """A case's thumbnail, read when it is asked for."""
     with Store.open(path) as store:
         rows = np.flatnonzero(store.cases == case)
-        return View(store.image(rows[0])[0], store.masks(rows[0]), store.info.raters) if rows.size else None
+        return (
+            View(store.image(rows[0])[store.info.context], store.masks(rows[0]), store.info.raters)
+            if rows.size
+            else None
+        )
 
 
 def _check_imported(path: Path, kind: str, words: Sequence[str], *, quiet: bool) -> Report:

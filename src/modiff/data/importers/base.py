@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from modiff._version import __version__
+from modiff.data import context
 from modiff.data.importers.catalogue import IMPORTERS
 from modiff.data.importers.fitting import Cut
 from modiff.data.importers.sources import as_folder, free_name
@@ -41,7 +42,8 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Case:
-    """One image that goes into the store. image: (C,H,W). masks: (R,H,W) class index. read: (R,) bool, None for all.
+    """One image that goes into the store. image: (C,H,W), neighbours behind their channels as `context.named` has them.
+    masks: (R,H,W) class index. read: (R,) bool, None for all.
 
     place: where it lies, as `StoreWriter.add` takes it: affine, slice_index, valid, spacing.
     """
@@ -59,8 +61,9 @@ class Importer(ExitStack, Generic[Item]):
 
     What its command says and takes is in `catalogue`. items: what is read one after the other (files of a case,
     volumes, patients), in the store's order. What a source opens is closed with it by `enter_context`. cut: counts the
-    marks that lie outside what goes into the store. said: what was decided of single files. left_out: what of the
-    source is not in the store, and why.
+    marks that lie outside what goes into the store. context: neighbours that a slice is to have on either side, which
+    `read` puts into its image and `describe` does not name. said: what was decided of single files. left_out: what of
+    the source is not in the store, and why.
     """
 
     version: ClassVar[str]  # of the importer, for the store's record
@@ -72,6 +75,7 @@ class Importer(ExitStack, Generic[Item]):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__()
         self.args, self.cut = args, Cut()
+        self.context: int = getattr(args, "context", 0)
         self.said, self.left_out = Notes(what=self.parts), Notes(named=_NAMED, what=self.parts)
         if inner := args.archive.inner if "archive" in args else None:
             self.said.add([f"names begin below its one folder, {inner}"], args.archive.archive.name)
@@ -141,6 +145,7 @@ def write_store(
     place: as `StoreWriter` takes it.
     """
     info = source.describe()
+    info = replace(info, channels=context.named(info.channels, source.context), context=source.context)
     used = dict(info.provenance)
     archive = getattr(source.args, "archive", None)
     for given in (archive and archive.archive, *(getattr(source.args, option, None) for option in ("table", "splits"))):

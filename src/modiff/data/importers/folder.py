@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from modiff.data.context import near
 from modiff.data.importers.base import Case, Importer
 from modiff.data.importers.fitting import Fitting, Place
 from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
@@ -140,8 +141,12 @@ class Folder(Importer[Item]):
             marked, valid = self.fitting.fit(replace(seen, array=masks[:, index, None]), place, mask=True)
             if not (flat or self.args.all_slices or marked.array.any()):  # what is cut off is told at the end
                 continue
-            values = seen.array if ends is None else stretch(seen.array, *(end[:, index, None] for end in ends))
-            seen, _ = self.fitting.fit(replace(seen, array=store_values(values)), place, mask=False)
+            around = near(index, image.shape[0], self.context)
+            values = image.array[:, around]
+            if ends is not None:
+                values = stretch(values, *(end[:, around] for end in ends))
+            values = store_values(values).reshape(-1, 1, *image.shape[1:])
+            seen, _ = self.fitting.fit(replace(seen, array=values), place, mask=False)
             case = "/".join(filter(None, (item.case, place.name, "" if flat else f"slice-{index:03d}")))
             pixel = seen.spacing and seen.spacing[1:]
             where = {"affine": seen.affine, "slice_index": None if flat else index, "spacing": pixel, "valid": valid}
@@ -227,6 +232,11 @@ class Folder(Importer[Item]):
         """How an image differs from the first case's, like which all others must be, and what no rule makes [0,1]."""
         self._first = self._first or (item, image)
         first = self._first[1]
+        if self.context and image.shape[0] == 1:
+            hint = "Leave out --context, or import volumes."
+            yield DataError(
+                "has no neighbouring slices", path=image.path, field="--context", found="one slice", hint=hint
+            )
         if image.shape[1:] != first.shape[1:] and self.fitting.kind == "none":
             found, expected = ("×".join(map(str, grid.shape[1:])) for grid in (image, first))
             size = "x".join(map(str, first.shape[1:]))

@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import numpy as np
+
 from modiff.config.data import PhantomConfig
+from modiff.data.context import near
 from modiff.data.importers.base import Case, Importer, write_store
 from modiff.data.phantom.case import VERSION, WINDOW, make_case, patient_name, split_of
 from modiff.data.splits import SplitRule
 from modiff.data.store_format import StoreInfo
+from modiff.errors import ConfigError
 
 
 class Phantom(Importer[tuple[int, int]]):
@@ -22,6 +26,8 @@ class Phantom(Importer[tuple[int, int]]):
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         self.config = PhantomConfig(**{item.name: getattr(args, item.name) for item in fields(PhantomConfig)})
+        if self.context and self.config.slices == 1:
+            raise ConfigError("pictures have no neighbouring slices", field="--context", expected="--slices 3 or more")
         patients, images = range(self.config.patients), range(self.config.images_per_patient)
         self.items = [(patient, index) for patient in patients for index in images]
 
@@ -45,20 +51,31 @@ class Phantom(Importer[tuple[int, int]]):
         return {patient_name(number): split_of(number) for number in range(self.config.patients)}
 
     def read(self, item: tuple[int, int]) -> list[Case]:
-        """The image of that patient and number, simulated."""
-        made = make_case(self.config, *item)
-        return [Case(made.name, made.patient, made.image, made.masks)]
+        """The image of that patient and number, simulated, or all slices of the volume."""
+        count = self.config.slices
+        parts = [None] if count == 1 else range(count)
+        made = [make_case(self.config, *item, part) for part in parts]
+        images = [np.concatenate([made[at].image for at in near(place, count, self.context)]) for place in range(count)]
+        where = [{} if part is None else {"slice_index": part} for part in parts]
+        every = zip(made, images, where, strict=True)
+        return [Case(one.name, one.patient, image, one.masks, place=place) for one, image, place in every]
 
 
 def write_phantom(
-    path: str | Path, config: PhantomConfig, *, folds: int | None = None, overwrite: bool = False, progress: bool = True
+    path: str | Path,
+    config: PhantomConfig,
+    *,
+    context: int = 0,
+    folds: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
 ) -> Path:
     """Writes the store of all of `config`'s cases, marked or not, and returns its path.
 
-    Splits are by patient (`phantom.case.split_of`); folds: how many patients are dealt into as well; every rater reads
-    every image; `progress` shows a bar on standard error. Raises DataError where `path` exists and `overwrite` is
-    false.
+    Splits are by patient (`phantom.case.split_of`); context: neighbours of each slice on either side; folds: how many
+    patients are dealt into as well; every rater reads every image; `progress` shows a bar on standard error. Raises
+    DataError where `path` exists and `overwrite` is false.
     """
-    path, source = Path(path), Phantom(argparse.Namespace(**asdict(config)))
+    path, source = Path(path), Phantom(argparse.Namespace(**asdict(config), context=context))
     write_store(source, path, {}, folds=folds, overwrite=overwrite, progress=progress)
     return path

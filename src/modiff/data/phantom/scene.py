@@ -24,6 +24,8 @@ Array = NDArray[np.floating]
 ANGLES = (np.arange(160) * (2 * np.pi / 160) - np.pi).astype(np.float32)
 SMALLEST, LARGEST = 2.8, 16.8  # mm, outer diameters: 4 to 24 pixels at 0.7 mm
 _LEAST = 0.9  # mm, nobody outlines less than this around the centre
+_THRESHOLD = 0.55  # scale of the logistic distribution of raters' thresholds
+_DECORRELATES = 3.0  # mm along z, over which the lung's texture changes
 _OUTLINE_BLUR = 0.35  # mm, what limits the eye even on a sharp margin
 _WOBBLE_ORDERS = np.arange(1, 7)
 SOFT_TISSUE = 40.0  # HU, vessels, solid lesions and muscle
@@ -42,6 +44,9 @@ class Lesion:
     the lesion, inf where none does. margin: mm over which the core fades. opacity, halo_opacity: fraction of air
     displaced. halo_log_odds: of a rater counting the halo in. vessel_angle, vessel_width: of the attached vessel, nan
     and 0 if none.
+
+    slab: mm of a slice's thickness, 0 where the image is a picture without depth. z: mm of the slice from the lesion's
+    middle. heights: how far it reaches below and above its middle, in mean radii.
     """
 
     centre: tuple[float, float]
@@ -55,6 +60,25 @@ class Lesion:
     halo_log_odds: float
     vessel_angle: float
     vessel_width: float
+    slab: float = 0.0
+    z: float = 0.0
+    heights: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """mm from the middle to where the core and the halo end, on the side of the slice."""
+        height = self.heights[self.z > 0]
+        return height * float(self.core.mean()), height * float(np.maximum(self.halo, self.core).mean())
+
+    @property
+    def blur(self) -> float:
+        """mm over which it fades along z, the slice's own thickness being part of that."""
+        return float(np.hypot(self.edge, self.slab / 2))
+
+    @property
+    def edge(self) -> float:
+        """mm over which it fades in a slice: the margin's own width and the eye's blur."""
+        return float(np.hypot(self.margin, _OUTLINE_BLUR))
 
     @property
     def reach(self) -> float:
@@ -119,12 +143,33 @@ def draw_lesion(rng: np.random.Generator) -> Lesion:
 
 def opacity(lesion: Lesion, distance: Array, angle: NDArray[np.intp]) -> Array:
     """(H,W) fraction of air that the lesion displaces; pixels by mm from its centre and by index into `ANGLES`."""
-    core = np.maximum(lesion.core, 0.35) + lesion.spikes
-    solid = lesion.opacity * expit((core[angle] - distance) / max(lesion.margin, 0.1))
+    core_end, halo_end = lesion.ends
+    core_size, halo_size, core_left, halo_left = 1.0, 1.0, 1.0, 1.0
+    if lesion.slab:  # a slice through an ellipsoid, and how much of the slice's thickness is within it
+        core_size, halo_size = (float(_section(end, lesion.z)) for end in (core_end, halo_end))
+        core_left, halo_left = (float(expit((end - abs(lesion.z)) / (0.5 * lesion.blur))) for end in lesion.ends)
+    core = np.maximum(core_size * lesion.core, 0.35) + core_size * lesion.spikes
+    solid = core_left * lesion.opacity * expit((core[angle] - distance) / max(lesion.margin, 0.1))
     if not lesion.halo_opacity:
         return solid
-    glass = lesion.halo_opacity * expit((lesion.halo[angle] - distance) / (0.5 * lesion.margin + 0.15))
+    far = halo_size * lesion.halo[angle] - distance
+    glass = halo_left * lesion.halo_opacity * expit(far / (0.5 * lesion.margin + 0.15))
     return np.maximum(solid, glass)
+
+
+def _section(end: Array | float, z: float) -> Array:
+    """Radius of an ellipsoid z mm from its middle, of the radius there; 0 beyond its `end` in mm."""
+    within = np.asarray(end) > abs(z)
+    return np.sqrt(np.where(within, 1.0 - (z / np.where(within, end, 1.0)) ** 2, 0.0))
+
+
+def fraction_reaching(lesion: Lesion) -> float:
+    """Of the raters who mark the lesion, those whose outlines reach the slice: exact, see `outlines`."""
+    if not lesion.slab:
+        return 1.0
+    core, halo = (float(expit((end - abs(lesion.z)) / (_THRESHOLD * lesion.blur))) for end in lesion.ends)
+    with_halo = float(expit(lesion.halo_log_odds))
+    return with_halo * halo + (1.0 - with_halo) * core
 
 
 def outlines(lesion: Lesion, n: int, rng: np.random.Generator) -> Array:
@@ -132,10 +177,11 @@ def outlines(lesion: Lesion, n: int, rng: np.random.Generator) -> Array:
 
     A rater counts the halo in or out, follows the attached vessel for a while or cuts it off, traces spicules or
     glosses over them (`smoothing`), sets the margin where the density has fallen to an own `threshold`, and wavers.
+    In a volume the same habits say where the outline ends above and below: it is 0 where it does not reach the slice.
     """
     with_halo = rng.logistic(size=n) + lesion.halo_log_odds > 0
     stub = np.where(rng.random(n) < 0.4, rng.uniform(0.8, 3.5, n), 0.0)
-    threshold = rng.logistic(0.0, 0.55, n)
+    threshold = rng.logistic(0.0, _THRESHOLD, n)
     smoothing = np.exp(rng.normal(np.log(0.55), 0.5, n))
     wobble = rng.standard_normal((n, len(_WOBBLE_ORDERS), 2)) / (1.0 + _WOBBLE_ORDERS[:, None])
 
@@ -147,11 +193,16 @@ def outlines(lesion: Lesion, n: int, rng: np.random.Generator) -> Array:
     blur = np.exp(-0.5 * (orders * smoothing[:, None] / lesion.core.mean()) ** 2)
     contour = np.fft.irfft(np.fft.rfft(contour) * blur, n=len(ANGLES))
     # The density falls as a logistic of the distance: the level t lies logit(t) margins from the half-way line.
-    edge = float(np.hypot(lesion.margin, _OUTLINE_BLUR))  # mm: the margin's own width and the eye's blur
+    edge = lesion.edge
     contour += edge * threshold[:, None]
     phase = _WOBBLE_ORDERS[:, None] * ANGLES
     contour += (0.12 + 0.45 * edge) * (wobble[..., 0] @ np.cos(phase) + wobble[..., 1] @ np.sin(phase))
-    return np.maximum(np.minimum(contour, np.minimum(lesion.limit, FARTHEST)), _LEAST).astype(np.float32)
+    made = np.maximum(np.minimum(contour, np.minimum(lesion.limit, FARTHEST)), _LEAST).astype(np.float32)
+    if lesion.slab:
+        core_end, halo_end = lesion.ends
+        end = np.where(with_halo, halo_end, core_end) + lesion.blur * threshold
+        made *= _section(end, lesion.z)[:, None].astype(np.float32)
+    return made
 
 
 @dataclass(frozen=True)
@@ -320,6 +371,18 @@ def _blobs(rng: np.random.Generator, grid: Grid, keep_off: float) -> list[Array]
     return [blob.astype(np.float32) for blob in pair[clear]]
 
 
+def _cut(part: Array, lesion: Lesion, depth: float, slope: float) -> Array:
+    """Points of a tube or blob that lies `depth` mm above the lesion's middle, as the lesion's slice shows them.
+
+    slope: mm that it rises per mm of its length.
+    """
+    along = np.hypot(part[:, 0] - part[0, 0], part[:, 1] - part[0, 1])
+    away = (lesion.z - depth - slope * along) / np.hypot(part[:, 2], lesion.slab / 2)
+    made: Array = part.copy()
+    made[:, 3] *= np.exp(-0.5 * away**2)
+    return made
+
+
 def _chest_wall(rng: np.random.Generator, grid: Grid, pleura: Pleura, depth: Array) -> Array:
     """(H,W) HU of the wall: muscle streaked with fat, and a rib of dense cortex around marrow."""
     axis = grid.axis
@@ -346,17 +409,28 @@ def surroundings(
     axis, frequency = grid.axis, _frequencies(grid)
     point, reach, attached = lesion.centre, lesion.reach, _attached(rng, lesion)
     # The cloudy texture of aerated lung: amplitude falls with frequency, longer than 20 mm left out.
-    clouds = coloured_noise(rng, grid.size, frequency / (frequency + 0.05) / (frequency + 0.08) ** 1.5)
+    cloudy = frequency / (frequency + 0.05) / (frequency + 0.08) ** 1.5
+    clouds = coloured_noise(rng, grid.size, cloudy)
+    if lesion.slab:  # of unit variance at any height
+        turn = lesion.z / _DECORRELATES
+        clouds = np.cos(turn) * clouds + np.sin(turn) * coloured_noise(rng, grid.size, cloudy)
     air = patient.lung + patient.texture * clouds
     tilt = rng.normal(0.0, 0.5, 2)  # HU per mm: lung is denser where gravity pulls the blood
     air = air + tilt[0] * axis[:, None] + tilt[1] * axis[None]
+    layers = max(1, round(FARTHEST / lesion.slab)) if lesion.slab else 1  # as crowded a slice as a picture is
     parts = [
         part
+        for _ in range(layers)
         for part in _vessels(rng, grid, patient.vessels) + _blobs(rng, grid, reach + 2.0)
         # Nothing may hide the lesion.
         if len(part) and (np.hypot(part[:, 0] - point[0], part[:, 1] - point[1]) - 2 * part[:, 2]).min() > reach + 1.0
     ]
     parts += attached
+    if lesion.slab:
+        depths = rng.uniform(-FARTHEST, FARTHEST, len(parts))
+        depths[len(parts) - len(attached) :] = 0.0
+        slopes = rng.normal(0.0, 0.4, len(parts))
+        parts = [_cut(part, lesion, *how) for part, *how in zip(parts, depths, slopes, strict=True)]
     holes = rng.uniform(-grid.half_width, grid.half_width, (24, 2))
     if patient.emphysema:
         holes = np.c_[holes, rng.uniform(0.8, 2.5, 24), np.ones(24)].astype(np.float32)

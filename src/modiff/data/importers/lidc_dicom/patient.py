@@ -29,6 +29,7 @@ from modiff.io.files import LIMITS, Limits, located, sha256_of
 from modiff.io.volume import Note, moved
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
+_GAP = 1.5  # slice steps from which slices are missing between two
 MAX_VOXELS = 20_000_000  # of all outlines in a series; LIDC's largest nodules have 100,000
 
 
@@ -64,6 +65,17 @@ class CtSeries:
         steps = np.diff([plane.height for plane in self.planes])
         steps = steps[steps > 1e-3]
         return float(np.median(steps)) if steps.size else self.planes[0].thickness, *self.planes[0].spacing
+
+    def around(self, place: int, context: int) -> list[int]:
+        """Places of a slice and its neighbours; where the series ends or slices are missing, the last one again."""
+        gaps = np.diff([plane.height for plane in self.planes]) > _GAP * self.steps[0]  # after each slice but the last
+        low = high = place
+        found = [place]
+        for _ in range(context):
+            low -= bool(low > 0 and not gaps[low - 1])
+            high += bool(high < len(gaps) and not gaps[high])
+            found = [low, *found, high]
+        return found
 
 
 def read_series(
@@ -105,11 +117,11 @@ def read_series(
 def import_patient(job: Job) -> dict[str, np.ndarray]:
     """All crops of a patient: n slices of nodules. R: the most reading sessions of one of the patient's series.
 
-    case: (n,) names. image: (n,H,W) uint8. masks: (n,R,H,W) bool, one per session. outlined: (n,2,R) pixels of the
-    slice that a session marked, and of these in the crop. sessions: (n,), of each crop's series, whose masks come
-    first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes: (m,2) `Note`s, what a person should
-    know. sha256: of the files that were used. Raises DataError for anything in the patient's files that cannot be
-    trusted.
+    case: (n,) names. image: (n,2K+1,H,W) uint8, K being the rule's context. masks: (n,R,H,W) bool, one per session.
+    outlined: (n,2,R) pixels of the slice that a session marked, and of these in the crop. sessions: (n,), of each
+    crop's series, whose masks come first. affine: (n,4,4). slice_index: (n,). valid: (n,4). spacing: (n,2). notes:
+    (m,2) `Note`s, what a person should know. sha256: of the files that were used. Raises DataError for anything in
+    the patient's files that cannot be trusted.
     """
     rows: list[dict[str, Any]] = []
     notes: list[Note] = []
@@ -121,7 +133,8 @@ def import_patient(job: Job) -> dict[str, np.ndarray]:
         notes += map(Note, _notes(series, sessions, series.uid in readings))
         for nodule in nodules_of(series, sessions, job.folder):
             rows += _crops(job, series, len(sessions), nodule, number)
-            digests += [sha256_of(series.paths[place]) for place in slices_of(nodule)]
+            seen = {place for one in slices_of(nodule) for place in series.around(one, job.rule.context)}
+            digests += [sha256_of(series.paths[place]) for place in sorted(seen)]
             number += 1
     if not all_series:
         notes.append(Note("no CT series"))
@@ -181,10 +194,13 @@ def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: in
     spacing = series.planes[0].spacing
     window = Window.around(outlines.centre_of(nodule), rule, spacing, series.shape)
     top, left = (float(places[0]) for places in window.places)
+    thickness = np.ones(4)
+    if rule.context:  # a slice's own thickness is not how far its neighbours are
+        thickness[2] = series.steps[0] / series.planes[0].thickness
+    cut: dict[int, np.ndarray] = {}  # place -> what the window shows of that slice
     for index, place in enumerate(slices_of(nodule)):
-        values = read_slice(series.paths[place])
-        if values.shape != series.shape:
-            raise DataError("changed while it was read", path=series.paths[place])
+        around = series.around(place, rule.context)
+        cut = {here: cut[here] if here in cut else _seen(series, here, window, rule) for here in around}
         masks = np.zeros((sessions, rule.size, rule.size), bool)
         outlined = np.zeros((2, sessions), np.int64)
         for rater, voxels in nodule.items():
@@ -194,15 +210,23 @@ def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: in
             outlined[:, rater] = np.count_nonzero(drawn), np.count_nonzero(drawn & window.shown(series.shape))
         yield {
             "case": f"{job.patient}/nodule-{number}/slice-{index}",
-            "image": np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8),
+            "image": np.stack([cut[here] for here in around]),
             "masks": masks,
             "outlined": outlined,
             "sessions": sessions,
-            "affine": moved(affine_of([series.planes[place]]), top, left, window.scale),
+            "affine": moved(affine_of([series.planes[place]]) * thickness, top, left, window.scale),
             "slice_index": place,
             "valid": window.valid,
             "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
         }
+
+
+def _seen(series: CtSeries, place: int, window: Window, rule: CropRule) -> np.ndarray:
+    """(size,size) uint8 of a slice in a window."""
+    values = read_slice(series.paths[place])
+    if values.shape != series.shape:
+        raise DataError("changed while it was read", path=series.paths[place])
+    return np.rint(255 * stretch(window.image(values, rule.window[0]), *rule.window)).astype(np.uint8)
 
 
 def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list[str]:
@@ -217,7 +241,7 @@ def _notes(series: CtSeries, sessions: Sequence[Session], has_xml: bool) -> list
         f"{len(sessions)} reading sessions in place of four": len(sessions) != 4,
         "no nodule of 3 mm or more": not regions,
         "several slices in one place": (steps < 1e-3).any(),
-        "slices are missing between others": (steps > 1.5 * series.steps[0]).any(),
+        "slices are missing between others": (steps > _GAP * series.steps[0]).any(),
     }
     return [note for note, found in unusual.items() if found]
 

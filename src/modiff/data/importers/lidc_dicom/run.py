@@ -37,7 +37,7 @@ from modiff.io.progress import tracked
 from modiff.io.text import one_spelling
 
 SOURCE = "LIDC-IDRI (DICOM and XML); Armato et al. 2015, doi 10.7937/K9/TCIA.2015.LO9QL9SX"
-_KEPT = 4  # version of what is kept of a patient
+_KEPT = 5  # version of what is kept of a patient
 _PATIENT = re.compile(r"LIDC-IDRI-\d{4}")
 _Crops = dict[str, np.ndarray]  # as `import_patient` makes them
 
@@ -55,7 +55,7 @@ class LidcDicom(Importer[Job]):
             raise ConfigError(
                 "is out of range", field="--spacing", found=args.spacing, expected="0.05 to 10 mm per pixel"
             )
-        self.rule = CropRule(spacing=args.spacing)
+        self.rule = CropRule(spacing=args.spacing, context=self.context)
         self._found, unused = find_jobs(
             [Path(path) for path in args.folders], args.xml, self.rule, skip_broken=args.skip_broken
         )
@@ -150,7 +150,7 @@ class LidcDicom(Importer[Job]):
             place = {name: made[name][row] for name in ("affine", "slice_index", "valid", "spacing")}
             read = np.arange(self.raters) < made["sessions"][row]
             self.cut.add(*made["outlined"][row])
-            yield Case(case, item.patient, made["image"][row][None], masks[row], read, place)
+            yield Case(case, item.patient, made["image"][row], masks[row], read, place)
 
     def __exit__(self, *failure: Any) -> bool | None:
         """What was kept is needed no longer once the store is made."""

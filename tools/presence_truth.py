@@ -1,0 +1,60 @@
+"""Presence against the truth that simulated data know: |fraction of samples that mark − exact probability| per image,
+the mean of each evaluation and their paired differences, with intervals by bootstrap over patients.
+
+python tools/presence_truth.py STORE.h5 RUN/evaluation/test.csv OTHER/evaluation/test.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from modiff.config.evaluation import IID
+from modiff.data.phantom.case import config_of, load_phantom_case
+from modiff.data.store import Store
+from modiff.evaluation.bootstrap import Interval, mean_interval
+from modiff.evaluation.compare import MODEL
+from modiff.evaluation.records import ImageTable, read_csv
+
+
+def fractions(table: ImageTable) -> np.ndarray:
+    """(images,) of the samples that mark anything, of the largest n of i.i.d. samples."""
+    found = {
+        quantity.n: values
+        for quantity, values in table.columns.items()
+        if (quantity.metric, quantity.predictor, quantity.select) == ("presence_samples", MODEL, IID)
+    }
+    return found[max(found)]
+
+
+def said(one: Interval) -> str:
+    """A mean with its interval."""
+    return f"{one.value:.4f} ({one.ci_low:.4f} to {one.ci_high:.4f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("tables", type=Path, nargs="+", metavar="CSV")
+    args = parser.parse_args()
+    tables = [read_csv(path, "test").frame.index for path in args.tables]
+    if any(not cases.equals(tables[0]) for cases in tables):
+        parser.error("the tables are of different images")
+    with Store.open(args.store) as store:
+        config = config_of(store.info)
+    exact = np.array([load_phantom_case(config, str(case)).presence_probability for case in tables[0]])
+    errors = []
+    for path in args.tables:
+        table = read_csv(path, "test")
+        patients = table.frame["patient"].tolist()
+        errors.append(np.abs(fractions(table) - exact))
+        print(f"{path}: {said(mean_interval(errors[-1], patients))}")
+    for (a, one), (b, other) in combinations(zip(args.tables, errors, strict=True), 2):
+        print(f"{a} − {b}: {said(mean_interval(one - other, patients))}")
+
+
+if __name__ == "__main__":
+    main()
