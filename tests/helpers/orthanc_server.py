@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -22,14 +23,17 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 @dataclass(frozen=True)
 class Archive:
-    """Its address, and the port on which it takes C-STORE."""
+    """Its address, the port on which it takes C-STORE, and a user's name and password, where it lets only one in."""
 
     url: str
     port: int
+    user: tuple[str, str] | None = None
 
     def ask(self, path: str, data: bytes | None = None) -> bytes:
         """Its own interface."""
         request = urllib.request.Request(self.url + path, data)
+        if self.user:
+            request.add_header("Authorization", f"Basic {base64.b64encode(':'.join(self.user).encode()).decode()}")
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
             return answer.read()
 
@@ -40,7 +44,7 @@ class Archive:
 
 
 @contextmanager
-def orthanc(folder: Path, **settings: Any) -> Iterator[Archive]:
+def orthanc(folder: Path, *, user: tuple[str, str] | None = None, **settings: Any) -> Iterator[Archive]:
     """Skips without it."""
     if not (PLUGIN.is_file() and (program := shutil.which("Orthanc", path=f"{os.environ['PATH']}:/usr/sbin"))):
         pytest.skip("needs Orthanc with its DICOMweb plugin (Debian: orthanc, orthanc-dicomweb)")
@@ -50,6 +54,8 @@ def orthanc(folder: Path, **settings: Any) -> Iterator[Archive]:
         http, dicom = (free.getsockname()[1] for free in (one, two))
     settings = {"StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), **settings}
     settings |= {"HttpPort": http, "DicomPort": dicom, "Plugins": [str(PLUGIN)], "RemoteAccessAllowed": False}
+    if user:
+        settings |= {"AuthenticationEnabled": True, "RegisteredUsers": dict([user])}
     folder.mkdir()
     (folder / "settings.json").write_text(json.dumps(settings))
     process = subprocess.Popen(
@@ -62,7 +68,7 @@ def orthanc(folder: Path, **settings: Any) -> Iterator[Archive]:
                     if trial.connect_ex(("127.0.0.1", port)) == 0:
                         break
                 time.sleep(0.05)
-        yield Archive(f"http://127.0.0.1:{http}", dicom)
+        yield Archive(f"http://127.0.0.1:{http}", dicom, user)
     finally:
         process.terminate()
         process.wait()

@@ -5,13 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
-import socket
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +16,7 @@ import pytest
 from described import spec
 from dicomweb import Fake, serving
 from local import Local
+from orthanc_server import orthanc
 from series_files import PERSON, write_series
 
 from modiff import cli
@@ -32,8 +27,8 @@ from modiff.prediction.predict import Predictor
 from modiff.view.scene import open_scene
 
 pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed (extra dicomweb)")
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 VALUES = np.arange(5 * 40 * 48).reshape(5, 40, 48) % 700
+OBJECTS = ("hypotheses.seg.dcm", "probability.seg.dcm", "measurements.sr.dcm")
 PLACE = ["--at", "20,20,2", "--slices", "1", "-n", "2"]
 
 
@@ -69,39 +64,6 @@ def server(tmp_path: Path) -> Iterator[Fake]:
         yield made
 
 
-@contextmanager
-def orthanc(folder: Path) -> Iterator[str]:
-    """A real archive, which lets `me` in; its address."""
-    if not (PLUGIN.is_file() and (found := shutil.which("Orthanc", path=f"{os.environ['PATH']}:/usr/sbin"))):
-        pytest.skip("needs Orthanc with its DICOMweb plugin (Debian: orthanc, orthanc-dicomweb)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {"StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "HttpPort": port}
-    settings |= {"DicomServerEnabled": False, "Plugins": [str(PLUGIN)], "RemoteAccessAllowed": False}
-    settings |= {"AuthenticationEnabled": True, "RegisteredUsers": {"me": "SECRET"}}
-    folder.mkdir()
-    (folder / "settings.json").write_text(json.dumps(settings))
-    process = subprocess.Popen([found, folder / "settings.json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with socket.socket() as trial:
-                if trial.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def ask(url: str, data: bytes | None = None) -> bytes:
-    """Orthanc's own interface, as `me`."""
-    request = urllib.request.Request(url, data, {"Authorization": "Basic bWU6U0VDUkVU"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
-        return answer.read()
-
-
 def summary(path: str) -> dict[str, Any]:
     return json.loads(Path(path, "summary.json").read_text())
 
@@ -115,7 +77,11 @@ def differing(one: str, two: str) -> set[str]:
 
 
 def content(path: Path) -> Any:
-    return pydicom.dcmread(path).PixelData if path.suffix == ".dcm" else path.read_bytes()
+    """Of a segmentation its pixels, of a report its numbers; of another file all."""
+    if path.suffix != ".dcm":
+        return path.read_bytes()
+    made = pydicom.dcmread(path)
+    return made.get("PixelData") or [str(item.value) for item in made.iterall() if item.keyword == "NumericValue"]
 
 
 def texts(folder: Path) -> str:
@@ -125,13 +91,14 @@ def texts(folder: Path) -> str:
 
 def test_orthanc_gives_and_takes(command, tmp_path, monkeypatch, capsys):
     """From a URL as from the folder, to the bit; the segmentations arrive byte for byte."""
-    with orthanc(tmp_path / "archive") as host:
+    with orthanc(tmp_path / "archive", user=("me", "SECRET")) as archive:
+        host = archive.url
         for name, depth in (("one", 5), ("two", 3)):
             for file in write_series(tmp_path / name, VALUES[:depth]).iterdir():
                 header = pydicom.dcmread(file)
                 header.StudyInstanceUID, header.SeriesNumber = "1.2.3", depth
                 header.save_as(file)
-                ask(f"{host}/instances", file.read_bytes())
+                archive.ask("/instances", file.read_bytes())
         study = f"{host}/dicom-web/studies/1.2.3"
         assert command("model", study, *PLACE, "-o", "url") == 2
         assert "does not let you in; found HTTP 401" in capsys.readouterr().err
@@ -141,13 +108,12 @@ def test_orthanc_gives_and_takes(command, tmp_path, monkeypatch, capsys):
         assert command("model", study, "--series", 2, *PLACE, "-o", "url", "--send", f"{host}/dicom-web") == 0
         assert command("model", "one", *PLACE, "-o", "folder") == 0
         assert differing("url", "folder") == {"command", "date", "checksum"}
-        kept = {name: ask(f"{host}/instances/{name}/file") for name in json.loads(ask(f"{host}/instances"))}
-        for name in ("hypotheses.seg.dcm", "probability.seg.dcm"):
-            assert Path("url", name).read_bytes() in kept.values()
-        assert len(kept) == 5 + 3 + 2
-        assert (
-            command("model", study, "--series", 2, *PLACE, "-o", "again", "--json") == 0
-        )  # segmentations are no series
+        for name in OBJECTS:
+            path = Path("url", name)
+            assert path.read_bytes() == archive.instance(pydicom.dcmread(path).SOPInstanceUID)
+        assert len(json.loads(archive.ask("/instances"))) == 5 + 3 + len(OBJECTS)
+        # What was stored is not among the series of images.
+        assert command("model", study, "--series", 2, *PLACE, "-o", "again", "--json") == 0
     said = "".join(capsys.readouterr()) + texts(Path("url"))
     assert not any(word in said for word in (*PERSON.values(), "SECRET", "1.2.3"))
 
@@ -162,10 +128,10 @@ def test_what_is_drawn_and_not_sent_is_sent_by_the_same_command(command, server,
     assert "the folder has files already" in capsys.readouterr().err
     server.stored.clear()
     assert command(*words) == command(*words) == 0
-    assert len(server.stored) == 2
+    assert len(server.stored) == len(OBJECTS)
     assert {path: path.stat().st_mtime_ns for path in Path("out").iterdir() if path.name != "sent.json"} == before
     assert command(*words, "--overwrite") == 0
-    assert len({pydicom.dcmread(BytesIO(part)).SOPInstanceUID for part in server.stored}) == 4
+    assert len({pydicom.dcmread(BytesIO(part)).SOPInstanceUID for part in server.stored}) == 2 * len(OBJECTS)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +173,7 @@ class TestCohort:
             assert (
                 Path("out", folder, "sample-00.nii.gz").read_bytes() == Path("out/scan-5/sample-00.nii.gz").read_bytes()
             )
-        assert len(server.stored) == 8
+        assert len(server.stored) == 4 * len(OBJECTS)
         fetched = sum("/instances/" in path for path, _ in server.requests)
         assert fetched == 2 * len(VALUES)  # of two rows about one scan it is fetched once
 
@@ -225,7 +191,7 @@ class TestCohort:
         server.requests.clear()
         assert command(*words) == command(*words) == 0
         assert self.status() == ["done", "done"]
-        assert len(server.stored) == 4
+        assert len(server.stored) == 2 * len(OBJECTS)
         assert not any("/instances/" in path for path, _ in server.requests)
         assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.gz")} == before
 
@@ -236,7 +202,7 @@ class TestCohort:
         header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
         header.save_as(server.files()[0])
         assert command("model", "cohort.csv", "-n", 2, "-o", "out") == 1
-        assert "was made otherwise" in Path("out/cohort.csv").read_text()
+        assert "was made with other settings" in Path("out/cohort.csv").read_text()
 
     def test_nobody_is_named(self, command, server, capsys, monkeypatch):
         """Neither where all goes well nor where nothing does."""
