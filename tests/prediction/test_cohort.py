@@ -380,7 +380,7 @@ class TestDicom:
         assert Path("out/scan-2/hypotheses.rtstruct.dcm").is_file()
         for more in ([], ["--rtstruct", "--seg-full-header"]):
             assert command(*words, *more) == 2
-            assert "was begun otherwise" in capsys.readouterr().err
+            assert "with other settings" in capsys.readouterr().err
         assert command(*words, "--rtstruct") == 0
 
     def test_a_folder_of_patients_is_a_cohort(self, command, tmp_path, monkeypatch):

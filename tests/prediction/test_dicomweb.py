@@ -107,7 +107,7 @@ def test_orthanc_gives_and_takes(command, tmp_path, monkeypatch, capsys):
         assert "1: CT, 3 slices of 48×40, series number 3; 2: CT, 5 slices" in capsys.readouterr().err
         assert command("model", study, "--series", 2, *PLACE, "-o", "url", "--send", f"{host}/dicom-web") == 0
         assert command("model", "one", *PLACE, "-o", "folder") == 0
-        assert differing("url", "folder") == {"command", "date", "checksum"}
+        assert differing("url", "folder") - {"date"} == {"command", "checksum"}
         for name in OBJECTS:
             path = Path("url", name)
             assert path.read_bytes() == archive.instance(pydicom.dcmread(path).SOPInstanceUID)

@@ -281,8 +281,8 @@ def _written(attempt: Try, given: set[str]) -> None:
 
 
 def _holds(path: Path) -> str | None:
-    """Where a file has the canary, compressed or not; a segmentation has what its study needs."""
-    if path.name.endswith(".seg.dcm"):
+    """Where a file has the canary, compressed or not; an object that belongs to a study has what that needs."""
+    if path.name.endswith((".seg.dcm", ".sr.dcm", ".rtstruct.dcm")):
         made = pydicom.dcmread(path)
         return next((name for name in _NEEDLESS if CANARY in str(made.get(name, ""))), None)
     if path.suffix == ".h5":

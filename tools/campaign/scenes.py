@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from tools.campaign.run import Child, Outcome, Try, apart
 from tools.campaign.sources import make_sources
 
@@ -85,7 +85,13 @@ def _content(path: Path, place: Path) -> Any:
         return [_lasting(json.loads(line), place) for line in path.read_text(encoding="utf-8").splitlines()]
     if path.suffix in (".html", ".md", ".csv", ".yaml"):
         return _plain(path.read_text(encoding="utf-8"), place)
-    return dcmread(path).PixelData if path.suffix == ".dcm" else path.read_bytes()
+    return _shown(dcmread(path)) if path.suffix == ".dcm" else path.read_bytes()
+
+
+def _shown(made: Dataset) -> Any:
+    """What an object shows: pixels, or the numbers of a report or of contours."""
+    numbers = ("NumericValue", "ContourData")
+    return made.get("PixelData") or [str(item.value) for item in made.iterall() if item.keyword in numbers]
 
 
 def _lasting(value: Any, place: Path) -> Any:

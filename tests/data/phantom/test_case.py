@@ -400,7 +400,7 @@ def test_a_slice_is_found_again_from_its_name_in_the_store(tmp_path: Path) -> No
 def test_slices_that_there_are_not_are_refused(name: str) -> None:
     with pytest.raises(DataError, match=r"slices below 7|not a phantom's case"):
         load_phantom_case(VOLUMES, name)
-    with pytest.raises(DataError, match="not among the simulated"):
+    with pytest.raises(DataError, match="not one of the simulated cases"):
         load_phantom_case(CONFIG, "phantom-00000/000/slice-000")
 
 

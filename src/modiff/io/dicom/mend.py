@@ -52,7 +52,7 @@ def mended(header: Dataset, *, full: bool = False, wide: bool = False) -> tuple[
     """A copy of a header that a segmentation can be made from, and in words what was changed for it.
 
     It has what the standard asks for. full: also what it allows of patient, study and scanner. wide: its texts are
-    UTF-8, as what will stand beside them needs it.
+    UTF-8, as texts that are added to them need it.
     """
     made, said = FileDataset("", {}, file_meta=header.file_meta), list[str]()
     made.update(header)

@@ -10,7 +10,7 @@ from pydicom.sr.coding import Code
 from modiff.io.dicom.header import quiet, text
 
 # Defined terms of BodyPartExamined -> SNOMED CT code and meaning (PS3.16 Annex L), and the parts that it lies in. What
-# else stands in a header may be anything, a name too.
+# else a header says may be anything, a name too.
 _REGIONS: dict[str, tuple[str, str, str]] = {
     "ABDOMEN": ("818981001", "Abdomen", "abdomen"),
     "ABDOMENPELVIS": ("818982008", "Abdomen and Pelvis", "abdomen pelvis"),
