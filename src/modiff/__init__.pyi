@@ -3,7 +3,7 @@ from ._version import __version__ as __version__
 from .data.store import Store as Store
 from .errors import ModiffError as ModiffError
 from .methods.run_folder import load_model as load_model
-from .prediction.predict import Predictor as Predictor
+from .prediction.predictor import Predictor as Predictor
 from .prediction.summary import Summary as Summary
 from .types import Batch as Batch
 from .types import Samples as Samples

@@ -18,7 +18,7 @@ from series_files import write_series
 from modiff import cli
 from modiff.evaluation.records import read_result, select
 from modiff.io.image import write_png
-from modiff.prediction.predict import Predictor
+from modiff.prediction.predictor import Predictor
 
 AFFINE = np.diag([-0.7, -0.7, 2, 1])
 

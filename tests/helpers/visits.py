@@ -15,7 +15,7 @@ from described import spec
 from discs import Discs
 
 from modiff.config.evaluation import SampleConfig
-from modiff.prediction.predict import Predictor
+from modiff.prediction.predictor import Predictor
 from modiff.prediction.settings import Settings
 
 

@@ -26,7 +26,7 @@ def model() -> Any:
 def predictor(model: Any, data: dict[str, Any]) -> Any:
     from described import spec
 
-    from modiff.prediction.predict import Predictor
+    from modiff.prediction.predictor import Predictor
 
     return Predictor(model, data=spec(data))
 

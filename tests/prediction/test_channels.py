@@ -16,7 +16,7 @@ from modiff import cli
 from modiff.errors import DataError
 from modiff.io.image import named_file, read_channels
 from modiff.prediction.channels import arranged
-from modiff.prediction.predict import Predictor
+from modiff.prediction.predictor import Predictor
 
 NAMES = ("flair", "t1", "t1ce")
 

@@ -27,7 +27,7 @@ from modiff.errors import DataError
 from modiff.io import write_png
 from modiff.prediction import write
 from modiff.prediction.cohort.places import points_of
-from modiff.prediction.predict import Predictor
+from modiff.prediction.predictor import Predictor
 
 AFFINE = np.array([[-0.7, 0, 0, 30], [0, 1.1, 0, -40], [0, 0.2, 2.5, 7], [0, 0, 0, 1]])
 

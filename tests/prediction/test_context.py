@@ -25,7 +25,8 @@ from modiff.errors import DataError
 from modiff.evaluation.evaluate import as_trained
 from modiff.io.image import read_image
 from modiff.methods.run_folder import describe_data
-from modiff.prediction.predict import PredictionWarning, Predictor, predict
+from modiff.prediction.predict import predict
+from modiff.prediction.predictor import PredictionWarning, Predictor
 from modiff.prediction.settings import Settings
 from modiff.prediction.windows import Box
 from modiff.types import DataSpec

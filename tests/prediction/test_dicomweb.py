@@ -23,7 +23,7 @@ from modiff import cli
 from modiff.errors import DataError
 from modiff.io.dicom import web
 from modiff.prediction import write
-from modiff.prediction.predict import Predictor
+from modiff.prediction.predictor import Predictor
 from modiff.view.scene import open_scene
 
 pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed (extra dicomweb)")

@@ -12,7 +12,7 @@ from discs import Discs
 
 from modiff.data.intensity import IntensityRule, convert, store_values, stretch
 from modiff.errors import DataError
-from modiff.prediction.predict import PredictionWarning, Predictor
+from modiff.prediction.predictor import PredictionWarning, Predictor
 
 VALUES = np.array([[[-1200.0, -1000.0], [-300.0, 400.0]]])
 

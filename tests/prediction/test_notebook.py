@@ -14,12 +14,12 @@ from store_helpers import make_info
 import modiff
 from modiff.data.store import StoreWriter
 from modiff.errors import ConfigError, DataError
-from modiff.prediction.predict import Predictor
+from modiff.prediction.predictor import Predictor
 from modiff.prediction.summary import summarise
 from modiff.prediction.windows import Box
 from modiff.types import Samples
 
-pytestmark = pytest.mark.filterwarnings("ignore::modiff.prediction.predict.PredictionWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::modiff.prediction.predictor.PredictionWarning")
 BAD = "<script>alert(1)</script>"
 
 

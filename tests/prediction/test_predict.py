@@ -14,7 +14,8 @@ from local import Local
 
 from modiff.errors import DataError
 from modiff.io.volume import Volume
-from modiff.prediction.predict import Prediction, Predictor, predict
+from modiff.prediction.predict import Prediction, predict
+from modiff.prediction.predictor import Predictor
 from modiff.prediction.settings import Settings
 from modiff.prediction.windows import Box
 

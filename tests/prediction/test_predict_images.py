@@ -13,7 +13,7 @@ from described import spec
 from discs import Discs
 
 from modiff.errors import ConfigError, DataError
-from modiff.prediction.predict import PredictionWarning, Predictor, content_hash
+from modiff.prediction.predictor import PredictionWarning, Predictor, content_hash
 from modiff.prediction.windows import plan_windows
 from modiff.rng import seeds_for
 from modiff.types import DataSpec

@@ -19,7 +19,7 @@ from modiff.errors import ConfigError, DataError
 from modiff.methods.presence import join_slices, marking_probability, without_valleys
 from modiff.methods.registry import build
 from modiff.nn.windows import NoiseField
-from modiff.prediction.predict import PredictionWarning, Predictor
+from modiff.prediction.predictor import PredictionWarning, Predictor
 from modiff.prediction.windows import Box, Plan
 from modiff.rng import normal, seeds_for
 from modiff.types import DataSpec, Samples

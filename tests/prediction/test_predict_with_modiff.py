@@ -12,7 +12,7 @@ from described import spec
 from modiff.config.run import build_config
 from modiff.methods.registry import build
 from modiff.methods.run_folder import save_weights, write_config
-from modiff.prediction.predict import Predictor
+from modiff.prediction.predictor import Predictor
 from modiff.types import DataSpec
 
 SMALL = {"unet": {"base": 8, "stem": 4}, "presence": {"base": 8}, "diffusion": {"sampling_steps": 2}}

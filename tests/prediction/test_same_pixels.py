@@ -18,7 +18,8 @@ from modiff.data.loading import load
 from modiff.errors import DataError
 from modiff.io.image import read_image
 from modiff.methods.run_folder import describe_data
-from modiff.prediction.predict import Predictor, predict
+from modiff.prediction.predict import predict
+from modiff.prediction.predictor import Predictor
 from modiff.prediction.settings import Settings
 
 SHAPE = (5, 24, 32)

@@ -16,7 +16,7 @@ from modiff import cli
 from modiff.errors import CheckpointError
 from modiff.io import write_png
 from modiff.io.results import sample_folder
-from modiff.prediction.predict import Predictor
+from modiff.prediction.predictor import Predictor
 
 
 @pytest.fixture

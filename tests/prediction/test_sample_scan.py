@@ -22,7 +22,7 @@ from series_files import DATES, PERSON, write_series
 from modiff import cli
 from modiff.errors import CheckpointError
 from modiff.io import write_png
-from modiff.prediction.predict import Predictor
+from modiff.prediction.predictor import Predictor
 
 SHAPE = (6, 40, 50)
 AFFINE = np.array([[-0.7, 0, 0, 30], [0, 1.1, 0, -40], [0, 0.2, 2.5, 7], [0, 0, 0, 1]])

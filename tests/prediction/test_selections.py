@@ -10,7 +10,8 @@ from modiff_helpers import model as small_model
 from modiff.errors import ConfigError
 from modiff.metrics.functional import ged
 from modiff.prediction import predict as module
-from modiff.prediction.predict import Prediction, PredictionWarning, Predictor
+from modiff.prediction.predict import Prediction
+from modiff.prediction.predictor import PredictionWarning, Predictor
 
 
 def test_python_draws_each_sample_by_itself_unless_asked(predictor, image):

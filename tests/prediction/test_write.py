@@ -16,7 +16,8 @@ from PIL import Image
 
 from modiff.io.volume import Volume
 from modiff.prediction import write
-from modiff.prediction.predict import Prediction, Predictor, predict
+from modiff.prediction.predict import Prediction, predict
+from modiff.prediction.predictor import Predictor
 from modiff.prediction.settings import Settings
 from modiff.prediction.summary import Summary, summarise
 from modiff.prediction.windows import Window

@@ -28,7 +28,7 @@ from modiff import cli
 from modiff.data.store import Store
 from modiff.errors import DataError, ModiffError
 from modiff.io import write_png
-from modiff.prediction.predict import Predictor
+from modiff.prediction.predictor import Predictor
 
 SHAPE = (4, 40, 50)
 AFFINE = np.array([[-0.7, 0, 0, 30], [0, 1.1, 0, -40], [0, 0.2, 2.5, 7], [0, 0, 0, 1]])

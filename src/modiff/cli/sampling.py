@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modiff.io.files import Limits
-    from modiff.prediction.predict import Predictor
+    from modiff.prediction.predictor import Predictor
     from modiff.prediction.scan import Maker
 
 
@@ -20,7 +20,7 @@ def limits_of(args: argparse.Namespace) -> Limits:
 
 def maker_of(args: argparse.Namespace) -> Maker:
     """The model, and how its results are made and written."""
-    from modiff.prediction.predict import Predictor
+    from modiff.prediction.predictor import Predictor
 
     predictor = Predictor.from_path(args.model, device=args.device)
     how = {"identify": args.identify, "full_header": args.seg_full_header, "rtstruct": args.rtstruct}

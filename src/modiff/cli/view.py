@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     scene = open_scene(args.image, case=args.case, scan=args.scan, series=args.series, limits=limits_of(args))
 
-    from modiff.prediction.predict import Predictor
+    from modiff.prediction.predictor import Predictor
     from modiff.prediction.settings import Settings
     from modiff.view.server import serve
     from modiff.view.viewer import Viewer

@@ -13,7 +13,8 @@ from modiff.plain import finite
 from modiff.prediction.channels import arranged
 from modiff.prediction.inputs import Named
 from modiff.prediction.objects import object_notes
-from modiff.prediction.predict import Prediction, Predictor, Progress, predict
+from modiff.prediction.predict import Prediction, predict
+from modiff.prediction.predictor import Predictor, Progress
 from modiff.prediction.settings import Settings
 from modiff.prediction.write import describe_source, public_command, write_results
 

@@ -27,7 +27,8 @@ from modiff.io.volume import Volume, difference
 from modiff.prediction.channels import arranged
 from modiff.prediction.hypotheses import Hypothesis
 from modiff.prediction.inputs import read_scan
-from modiff.prediction.predict import called, content_hash
+from modiff.prediction.predict import called
+from modiff.prediction.predictor import content_hash
 from modiff.prediction.summary import Summary
 from modiff.prediction.windows import Box, place
 from modiff.prediction.write import describe_source

@@ -25,7 +25,8 @@ from modiff.io.output import write_bytes
 from modiff.io.results import endings
 from modiff.io.volume import Volume
 from modiff.prediction.frame import frame_of
-from modiff.prediction.predict import Prediction, Predictor, called, predict
+from modiff.prediction.predict import Prediction, called, predict
+from modiff.prediction.predictor import Predictor
 from modiff.prediction.settings import Settings
 from modiff.prediction.windows import place
 from modiff.prediction.write import write_prediction
