@@ -9,7 +9,7 @@ from modiff_helpers import model as small_model
 
 from modiff.errors import ConfigError
 from modiff.metrics.functional import ged
-from modiff.prediction import predict as module
+from modiff.prediction import predictor as module
 from modiff.prediction.predict import Prediction
 from modiff.prediction.predictor import PredictionWarning, Predictor
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modiff.errors import ConfigError, DataError
-from modiff.prediction.summary import percent, summarise
+from modiff.prediction.summary import percent, size_number, summarise
 from modiff.types import Samples
 
 
@@ -330,6 +330,15 @@ class TestWords:
 
     def test_a_hypothesis_in_the_unit_that_is_known(self):
         summary = summarise(samples_of([square(4), NOTHING]), spacing=(0.5, 0.5))
-        assert [summary.size_text(hypothesis) for hypothesis in summary.hypotheses] == ["4 mm²", "nothing there"]
+        assert [summary.size_text(hypothesis) for hypothesis in summary.hypotheses] == ["4.0 mm²", "nothing there"]
         summary = summarise(samples_of([square(4)]))
         assert summary.size_text(summary.hypotheses[0]) == "16 px"
+
+
+@pytest.mark.parametrize(
+    ("size", "unit", "text"),
+    [(1.04, "ml", "1.0"), (0.98, "ml", "0.98"), (9.96, "mm²", "10"), (0.0123, "ml", "0.012"), (412.6, "mm³", "413"),
+     (0, "ml", "0"), (5, "px", "5"), (5.5, "px", "5.5"), (20, "px", "20"), (9.99, "px", "10")],
+)  # fmt: skip
+def test_sizes_have_two_digits_or_are_whole(size: float, unit: str, text: str) -> None:
+    assert size_number(size, unit) == text

@@ -152,7 +152,7 @@ class Summary:
         largest = max(max(hypothesis.sizes) for hypothesis in self.hypotheses)
         if unit == "mm³" and largest * size >= ML:
             unit, size = "ml", size / ML
-        low, _, middle, _, high = map(size_number, quantiles * size)
+        low, _, middle, _, high = (size_number(value, unit) for value in quantiles * size)
         return f"{middle} {unit}" if low == high else f"{middle} ({low}–{high}) {unit}"
 
     def key_slice(self) -> int:
@@ -290,9 +290,11 @@ def percent(probability: float) -> str:
     return "> 99 %" if 0.99 < probability < 1 - 1e-9 else f"{100 * probability:.0f} %"
 
 
-def size_number(size: float) -> str:
-    """A size as it is shown: a whole number from 10 on, two digits below."""
-    return f"{size:.0f}" if size >= 10 else f"{size:.2g}"
+def size_number(size: float, unit: str) -> str:
+    """A size as it is shown: a whole number from 10 on, two digits below, the second of pixels only where not 0."""
+    exponent = int(f"{size:.1e}".partition("e")[2])  # after rounding: 9.96 is shown as 10
+    text = f"{size:.{max(0, 1 - exponent)}f}" if size else "0"
+    return text.rstrip("0").rstrip(".") if unit == "px" and "." in text else text
 
 
 def summarise(

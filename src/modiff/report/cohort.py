@@ -74,7 +74,7 @@ def sizes_text(sizes: Sizes) -> tuple[str, str, str, str]:
         unit, factor = "ml", 1 / ML
 
     def shown(value: float | None) -> str:
-        return "–" if value is None else size_number(value * factor)
+        return "–" if value is None else size_number(value * factor, unit)
 
     spread = (
         "nothing" if sizes.median is None else f"{shown(sizes.median)} ({shown(sizes.low)}–{shown(sizes.high)}) {unit}"
