@@ -12,6 +12,7 @@ from modiff.metrics.functional import ged
 from modiff.prediction import predictor as module
 from modiff.prediction.predict import Prediction
 from modiff.prediction.predictor import PredictionWarning, Predictor
+from modiff.prediction.settings import Settings
 
 
 def test_python_draws_each_sample_by_itself_unless_asked(predictor, image):
@@ -109,7 +110,7 @@ class TestGivenThatARaterMarks:
 
 def test_a_representative_set_and_its_condition_are_said(predictor, image):
     predictor.set_image(image).sample(4, raters="marking", select="representative")
-    settings = module.Settings(n=4, raters="marking")
+    settings = Settings(n=4, raters="marking")
     made = dict.fromkeys(("scan", "method", "samples", "view", "values", "case", "notes"))
     prediction = Prediction(settings=settings, summary=predictor.summary(), **made)
     assert prediction.drawn == "4 samples representative of 16, given that a rater marks"
