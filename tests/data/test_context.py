@@ -179,7 +179,7 @@ def test_a_model_knows_the_context_and_older_descriptions_have_none(tmp_path: Pa
     data = describe_data(load(path), path)
     assert data.to_dict()["context"] == 1
     assert data.scan_channels == ("CT",)
-    assert data.slice_range is None  # simulated slices have no place in space
+    assert data.slice_range == (2.0, 2.0)
     plain = DataSpec.of()
     assert "context" not in plain.to_dict()
     with pytest.raises(DataError, match="channels"):
@@ -266,3 +266,9 @@ def test_names_and_narrowing_keep_the_order_of_channels() -> None:
     numbers = np.arange(10)[:, None, None]
     assert narrowed(numbers, 2, 1).ravel().tolist() == [1, 2, 3, 6, 7, 8]
     assert narrowed(numbers, 2, 0).ravel().tolist() == [2, 7]
+
+
+def test_a_model_of_simulated_volumes_knows_their_slice_distance(tmp_path: Path) -> None:
+    path = tmp_path / "phantom.h5"
+    write_phantom(path, replace(PHANTOM, slice_spacing=3.0), context=1)
+    assert describe_data(load(path), path).slice_range == (3.0, 3.0)

@@ -139,6 +139,8 @@ def test_what_is_drawn_and_not_sent_is_sent_by_the_same_command(command, server,
     [
         (["-o", "out", "--send", "out"], "is not the address"),
         (["-o", "out", "--send", "http://me:SECRET@h"], "must be plain"),
+        (["-o", "out", "--send", "https://me:SECRET@exa\u2100mple/studies/1.2.3"], "URL: is not an address"),
+        (["-o", "out", "--send", "https://me:SECRET@[::1/x"], "URL: is not an address"),
         (["--send", "http://127.0.0.1:1"], "-o: is needed to send results"),
     ],
 )

@@ -16,7 +16,7 @@ import yaml
 
 from modiff import Predictor, load_model
 from modiff.cli import main
-from modiff.errors import CheckpointError
+from modiff.errors import CheckpointError, ConfigError
 from modiff.io import write_png
 from modiff.report.published import write_published
 
@@ -131,3 +131,9 @@ def test_onnx_files_are_of_the_published_weights_and_named_in_the_card(tmp_path:
         model.state_dict().values(), load_model(tmp_path / "model").model.state_dict().values(), strict=True
     ):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("licence", ["", "bad: licence\nx"])
+def test_what_is_not_a_licence_is_refused(licence: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a licence of the hub"):
+        write_published("lidc", tmp_path / "model", licence=licence)

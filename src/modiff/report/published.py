@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 
 from modiff._version import __version__
 from modiff.benchmark.tables import markdown_text
+from modiff.errors import ConfigError
 from modiff.io.output import output_folder, write_text
 from modiff.methods.onnx_export import write_onnx
 from modiff.methods.run_folder import LoadedModel, load_model, publish
@@ -26,6 +28,8 @@ def write_published(
     weights. Raises CheckpointError for what is not a model, DataError where the folder has files and `overwrite` is
     false, ConfigError where the model cannot be written as ONNX.
     """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", licence):
+        raise ConfigError("is not a licence of the hub", field="--licence", found=repr(licence), expected="such as mit")
     loaded = load_model(source)
     with output_folder(path, overwrite=overwrite) as folder:
         publish(source, folder, card={"licence": licence})

@@ -232,6 +232,23 @@ def test_a_scout_among_the_slices_is_refused(tmp_path: Path) -> None:
     assert "not parallel" in refused(save([*series(), scout], tmp_path))
 
 
+@pytest.mark.parametrize("name", ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"])
+def test_slices_of_two_persons_studies_or_places_are_refused_unnamed(tmp_path: Path, name: str) -> None:
+    slices = series()
+    setattr(slices[0], name, "1.2.3.4")
+    said = refused(save(slices, tmp_path))
+    assert f"{name}: slices differ; found 2 values; expected one" in said
+    assert "1.2.3.4" not in said
+
+
+def test_a_ct_without_rescaling_is_told(tmp_path: Path) -> None:
+    slices = series()
+    for one in slices:
+        del one.RescaleIntercept
+    notes = read_dicom_series(save(slices, tmp_path)).notes
+    assert [str(note) for note in notes] == ["the headers have no RescaleIntercept: values may not be HU"]
+
+
 def test_slices_of_two_sizes_are_refused(tmp_path: Path) -> None:
     small = one_slice(numbered()[0, :3], (-30, 20, 110))
     assert "Rows" in refused(save([*series(), small], tmp_path))

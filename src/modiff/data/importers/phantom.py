@@ -56,9 +56,15 @@ class Phantom(Importer[tuple[int, int]]):
         parts = [None] if count == 1 else range(count)
         made = [make_case(self.config, *item, part) for part in parts]
         images = [np.concatenate([made[at].image for at in near(place, count, self.context)]) for place in range(count)]
-        where = [{} if part is None else {"slice_index": part} for part in parts]
+        where = [{} if part is None else {"slice_index": part, "affine": self._affine(part)} for part in parts]
         every = zip(made, images, where, strict=True)
         return [Case(one.name, one.patient, image, one.masks, place=place) for one, image, place in every]
+
+    def _affine(self, part: int) -> np.ndarray:
+        """Of a slice, voxel (column, row, slice) to RAS+ in mm: an axial scan as most are stored."""
+        made = np.diag([-self.config.spacing, -self.config.spacing, self.config.slice_spacing, 1.0])
+        made[2, 3] = part * self.config.slice_spacing
+        return made
 
 
 def write_phantom(

@@ -22,6 +22,7 @@ from modiff.io.files import LIMITS, Limits, check_inside, located, regular, sha2
 from modiff.io.text import is_litter
 from modiff.io.volume import Note, Volume
 
+_WHOSE = ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID")  # one of each in a series
 MAX_FILES = 4096
 _SAME_DIRECTION = 1e-3  # of a cosine: scanners write four to six digits
 _SAME_PLACE_MM = 1e-3
@@ -76,6 +77,7 @@ def read_dicom_series(
         source = DicomSource(tuple(map(_decodable, read)))
         digests = {file.name: sha256_of(file) for file in files}
         known: dict[str, Any] = {"modality": modality_of(headers[files[0]]), "region": region_of(headers[files[0]])}
+        notes = [*notes, *_unscaled(headers[files[0]])]
         return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, notes=tuple(notes), **known)
 
 
@@ -141,6 +143,17 @@ def _check_one_series(headers: Mapping[Path, Dataset], path: Path) -> None:
     for name in ("Rows", "Columns", "PixelRepresentation", "BitsAllocated"):
         if len(values := sorted({int(header[name].value) for header in headers.values()})) > 1:
             raise DataError("slices differ", field=name, found=values[:5], expected="one value")
+    for name in _WHOSE:  # what they are is not told: it may name a patient
+        if (count := len({dicom.text(header, name) for header in headers.values()})) > 1:
+            raise DataError("slices differ", field=name, found=f"{count} values", expected="one")
+
+
+def _unscaled(header: Dataset) -> list[Note]:
+    """Says where the slices of a CT lack what the standard requires to make HU of their values."""
+    lacking = [name for name in ("RescaleSlope", "RescaleIntercept") if name not in header]
+    if not lacking or modality_of(header) != "CT":
+        return []
+    return [Note(f"the headers have no {' and no '.join(lacking)}: values may not be HU")]
 
 
 def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, list[Dataset]]:

@@ -83,7 +83,11 @@ class Address:
     def of(cls, url: str, *, service: bool = False) -> Address:
         """The parts of a URL. service: it is that of the service alone. Raises ConfigError, which never repeats what
         may be a password."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:  # its words repeat the address
+            expected = "its root, https://HOST/…" if service else _EXPECTED
+            raise ConfigError("is not an address", field="URL", expected=expected) from None
         try:
             host, _ = parts.hostname, parts.port
         except ValueError:
