@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from typing import Any
 
-from modiff.config.data import PhantomConfig, SplitRule
+from modiff.config.data import MOST_CONTEXT, PhantomConfig, SplitRule
 from modiff.config.fields import HelpFormatter, Parser
 
 _TYPES = {"int": int, "float": float}  # that an argument in catalogue.toml may have
@@ -25,8 +25,9 @@ class Entry:
 
     text: what `modiff import NAME --help` prints: what the source is, its layout, what is refused. arguments: name or
     --option -> what `ArgumentParser.add_argument` takes, of what the source needs to be known; the output and the
-    splits are added for all. dealt: whom val and test take a fraction of. signs: patterns of names of files in a folder
-    that tell the source where each fits one; a folder like none of them holds images and masks.
+    splits are added for all. context: slices can have their neighbours, by --context. dealt: whom val and test take a
+    fraction of. signs: patterns of names of files in a folder that tell the source where each fits one; a folder like
+    none of them holds images and masks.
     """
 
     importer: str
@@ -34,6 +35,7 @@ class Entry:
     text: str
     arguments: Mapping[str, Mapping[str, Any]]
     split_options: Sequence[str] = ("splits", "val", "test", "split-seed", "folds")
+    context: bool = False
     dealt: str = "patients"
     signs: Sequence[str] = ()
 
@@ -56,6 +58,9 @@ def import_parser(name: str, prog: str) -> argparse.ArgumentParser:
     for option, details in entry.arguments.items():
         kind = {"type": _TYPES[details["type"]]} if "type" in details else {}
         parser.add_argument(option, **{**details, **kind})
+    if entry.context:
+        words = "also keep K neighbouring slices on either side of each, as channels (default %(default)s)"
+        parser.add_argument("--context", type=int, choices=range(MOST_CONTEXT + 1), default=0, metavar="K", help=words)
     parser.add_argument("-o", "--output", required=True, metavar="STORE", help="the store to write, e.g. data.h5")
     parser.add_argument("--overwrite", action="store_true", help="replace the store if it exists")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
