@@ -21,6 +21,7 @@ from modiff.methods.run_folder import load_model
 
 
 def main() -> None:
+    """Writes the CSV and prints the GED."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("store", type=Path)

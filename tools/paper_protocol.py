@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from results_table import text
 from rich.console import Console
 from rich.progress import track
 
@@ -87,11 +88,7 @@ def markdown(found: dict[tuple[str, float, int, str], Interval], ns: list[int]) 
     """A row per way, a column per metric."""
     lines = [f"| presence | masks | n | {' | '.join(METRICS)} |", "|---" * (3 + len(METRICS)) + "|"]
     for n, presence, threshold in product(ns, ("the model's", "the true one"), THRESHOLDS):
-        cells = []
-        for metric in METRICS:
-            one = found[presence, threshold, n, metric]
-            ends = "" if one.ci_low is None else f" ({one.ci_low:.3f} to {one.ci_high:.3f})"
-            cells.append(f"{one.value:.3f}{ends}")
+        cells = [text(found[presence, threshold, n, metric]) for metric in METRICS]
         lines.append(f"| {presence} | p ≥ {threshold} | {n} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

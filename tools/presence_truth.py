@@ -15,6 +15,7 @@ import numpy as np
 from modiff.config.evaluation import IID
 from modiff.data.phantom.case import config_of, load_phantom_case
 from modiff.data.store import Store
+from modiff.evaluation import words
 from modiff.evaluation.bootstrap import Interval, mean_interval
 from modiff.evaluation.compare import MODEL
 from modiff.evaluation.records import ImageTable, read_csv
@@ -32,23 +33,24 @@ def fractions(table: ImageTable) -> np.ndarray:
 
 def said(one: Interval) -> str:
     """A mean with its interval."""
-    return f"{one.value:.4f} ({one.ci_low:.4f} to {one.ci_high:.4f})"
+    return f"{words.number(one.value, digits=4)} ({words.ends(one.ci_low, one.ci_high, digits=4)})"
 
 
 def main() -> None:
+    """Prints a line per evaluation and per pair of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path)
     parser.add_argument("tables", type=Path, nargs="+", metavar="CSV")
     args = parser.parse_args()
-    tables = [read_csv(path, "test").frame.index for path in args.tables]
-    if any(not cases.equals(tables[0]) for cases in tables):
+    tables = [read_csv(path, "test") for path in args.tables]
+    cases = tables[0].frame.index
+    if any(not table.frame.index.equals(cases) for table in tables):
         parser.error("the tables are of different images")
     with Store.open(args.store) as store:
         config = config_of(store.info)
-    exact = np.array([load_phantom_case(config, str(case)).presence_probability for case in tables[0]])
+    exact = np.array([load_phantom_case(config, str(case)).presence_probability for case in cases])
     errors = []
-    for path in args.tables:
-        table = read_csv(path, "test")
+    for path, table in zip(args.tables, tables, strict=True):
         patients = table.frame["patient"].tolist()
         errors.append(np.abs(fractions(table) - exact))
         print(f"{path}: {said(mean_interval(errors[-1], patients))}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from modiff.evaluation import words
+from modiff.evaluation.bootstrap import Interval
 from modiff.evaluation.records import Record, Result, read_result
 
 ROWS = (("MoDiff", "model"), ("majority vote (oracle)", "majority_vote"), ("i.i.d. reference", "iid_reference"))
@@ -22,18 +24,18 @@ def cell(result: Result, **wanted: object) -> str:
 
 def short(value: float) -> str:
     """.209"""
-    return f"{value:.3f}".replace("0.", ".", 1)
+    return words.number(value).replace("0.", ".", 1)
 
 
 def put(page: Path, mark: str, made: str) -> None:
-    """Replaces what stands between two marks of a page."""
+    """Replaces what is between two marks of a page."""
     start, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
     before, rest = page.read_text(encoding="utf-8").split(start, 1)
     after = rest.split(end, 1)[1]
     page.write_text(f"{before}{start}\n\n{made}\n\n{end}{after}", encoding="utf-8")
 
 
-def text(record: Record) -> str:
+def text(record: Record | Interval) -> str:
     """.209 (.190 to .228)"""
     if record.ci_low is None or record.ci_high is None:
         return short(record.value or 0.0)
