@@ -620,6 +620,9 @@ def test_rules_that_are_none_are_refused(text: str) -> None:
         (["p1/v/scan.png", "p1/v/reader1.png", "p1/v/reader2.png", "p2/v/scan.png", "p2/v/reader2.png"],
          "--image '{case}/scan' --mask '{case}/reader{rater}'"),
         (["p1/ct.nii", "p1/seg-simon.nii", "p1/seg-smith.nii"], "--image '{case}/ct' --mask '{case}/seg-{rater}'"),
+        (["p/image.png", "p/mask1.png", "p/mask2.png"], "--image '{case}/image' --mask '{case}/mask{rater}'"),
+        (["p/scan.png", "p/man1.png", "p/man2.png"], "--image '{case}/scan' --mask '{case}/man{rater}'"),
+        (["p/mask1.png", "p/mask2.png", "p/mask3.png"], None),  # no image
         (["p1/CT.nii.gz", "p1/seg.nii.gz"], None),  # of one mask it is not known where the rater's name begins
         (["CT.nii.gz", "CT_seg_A.nii.gz", "CT_seg_B.nii.gz"], None),  # no folder per case
         (["p1/t1.png", "p1/flair.png", "p1/mask_a.png", "p1/mask_b.png"], None),  # several channels

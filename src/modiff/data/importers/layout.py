@@ -108,15 +108,18 @@ def likely(names: Sequence[str], suffixes: tuple[str, ...]) -> str | None:
     """Options that fit all these paths: an image per folder, and masks whose names begin alike; None where none do."""
     stems = [name[: -max(len(end) for end in suffixes if name.lower().endswith(end))] for name in names]
     parts = [stem.rpartition("/")[::2] for stem in stems]
-    own = sorted({name for folder, name in parts if folder == parts[0][0]}, key=len)
-    begin = commonprefix(own[1:])  # noqa: RUF071  of names, not of paths
-    if not all(name.removeprefix(begin).isdigit() for name in own[1:]):
+    own = sorted({name for folder, name in parts if folder == parts[0][0]})
+    begins = {name: commonprefix([other for other in own if other != name]) for name in own}  # noqa: RUF071  not of paths
+    # The image is the file without which the names of the others begin most alike.
+    image = max(own, key=lambda name: len(begins[name]), default="")
+    begin = begins.get(image, "")
+    if not all(name.removeprefix(begin).isdigit() for name in own if name != image):
         begin = re.sub(r"[^\W_]+$", "", begin)  # raters' names may begin alike too
-    if len(own) < 3 or not begin or "{" in begin + own[0]:
+    if len(own) < 3 or not begin or "{" in begin + image or (image.startswith(begin) and image != begin):
         return None
-    if not all(folder and (name == own[0] or (name.startswith(begin) and name != begin)) for folder, name in parts):
+    if not all(folder and (name == image or (name.startswith(begin) and name != begin)) for folder, name in parts):
         return None
-    return f"--image '{{case}}/{own[0]}' --mask '{{case}}/{begin}{{rater}}'"
+    return f"--image '{{case}}/{image}' --mask '{{case}}/{begin}{{rater}}'"
 
 
 def _candidates(root: Path, patterns: list[Match], suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
