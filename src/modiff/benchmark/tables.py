@@ -53,7 +53,7 @@ Column = tuple[str, int]  # metric, n
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with what stands below it: interval, range over seeds, undefined images."""
+    """A number with what is shown below it: interval, range over seeds, undefined images."""
 
     value: str
     notes: tuple[str, ...] = ()
@@ -361,7 +361,6 @@ def draw_cases(
     """A fixed choice of cases by hash, the strata taking turns; one row per method, of the first seed that is finished.
 
     images: the split that is scored, of folds that of the first one, and the rows are those trained without it.
-
     Samples are the first ones that the scores are of (seed 0), as masks by argmax. Every model is loaded once.
     """
     first: dict[str, Run] = {}

@@ -196,6 +196,7 @@ def evaluate_files(source: FileSamples, folder: str | Path, *, name: str, progre
 
     Returns the JSON. The files are named by `settings.name(split)`. name: of the method. progress: called with (cases
     done, cases in all).
+
     Raises DataError that names the case where predictions and truth do not fit, where nobody read any image, and where
     another process works in the folder.
     """
@@ -313,7 +314,7 @@ def _described_otherwise(trained: DataSpec, images: MemoryStore) -> Iterator[str
         if (before := getattr(trained, field)) is not None and here is not None and before != here:
             yield f"the model was trained on data of {field} {before}, this store has {here}"
     if apart(trained.region, images.info.region):
-        yield f"the model was trained on data of the part {trained.region}, this store has {images.info.region}"
+        yield f"the model was trained on data of the body part {trained.region}, this store has {images.info.region}"
     spacing = images.place.get("spacing")
     if spacing and trained.spacing:
         ratios = [mm / before for mm, before in zip(spacing, trained.spacing, strict=True)]

@@ -23,7 +23,7 @@ VERSIONS = ("torch", "numpy", "scipy", "lightning")
 
 
 def made(**more: Any) -> dict[str, Any]:
-    """How and when a result was made. more: of what, on which device; it stands before the date."""
+    """How and when a result was made. more: of what, on which device; it comes before the date."""
     return {"command": command_line(), "commit": commit(), "versions": versions(), **more, "date": now()}
 
 

@@ -210,7 +210,7 @@ def caption_of(tradeoff: Tradeoff) -> str:
     # A stratum's images are not timed apart.
     mean = "" if of.stratum == "all" else ", the mean over the images of all strata,"
     known = any(point.ci_low is not None for line in tradeoff.lines for point in line.points)
-    # What is comparable is said here; which devices they are stands before.
+    # What is comparable is said here; which devices they are, before.
     notes = [note.partition(":")[0].capitalize() if note.startswith("seconds of") else note for note in tradeoff.notes]
     sentences = [
         ", ".join(part for part in (*parts, where) if part != words.NONE),

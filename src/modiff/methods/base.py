@@ -1,4 +1,4 @@
-"""The contract of every method: what a caller may ask of it stands here, with a default."""
+"""The contract of every method: what a caller may ask of it, with a default."""
 
 from __future__ import annotations
 

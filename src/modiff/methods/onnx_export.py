@@ -95,8 +95,8 @@ class Denoiser(nn.Module):
 def write_onnx(model: Segmenter, folder: Path, *, about: Mapping[str, Any]) -> list[str]:
     """Writes `encoder.onnx`, a `denoiser-….onnx` per size of window and `onnx.json`; returns their names.
 
-    about: of the model, for `onnx.json`. Raises ConfigError for a method that does not sample in steps, and where onnx
-    is not installed.
+    about: of the model, for `onnx.json`. Raises ConfigError for a method that does not sample in steps, a model that
+    does not know its images' size, and where onnx is not installed.
     """
     if not isinstance(model, DenoisingSegmenter):
         method, expected = type(model).__name__, "a diffusion method"

@@ -361,7 +361,7 @@ def _launch(fabric: Fabric) -> None:
 def _end_with_the_first() -> None:
     """Lets Linux end a process that `_launch` of another one started, when that one is killed.
 
-    It would wait for it for ever. TrainingError where that one has ended already.
+    It would wait for it for ever. Raises TrainingError where that one has ended already.
     """
     first = os.environ.pop(_FIRST, None)
     if first is not None and sys.platform == "linux":

@@ -140,9 +140,8 @@ def _content(store: Store, *, quiet: bool) -> Iterator[Finding]:
     for row, (image, mask) in enumerate(tracked(store.each(), "checking", len(store), "images", quiet=quiet)):
         brightest = max(brightest, float(image.max()))
         name, patient, split = (str(names[row]) for names in (store.cases, store.patients, store.splits))
-        yield from checks.add(
-            name, patient, split, own_slice(image, info.context)[:, None], mask[:, None], store.read[row]
-        )
+        own = own_slice(image, info.context)
+        yield from checks.add(name, patient, split, own[:, None], mask[:, None], store.read[row])
         if (valid := store.geometry(row).valid) is not None:
             inside = mask[:, valid[0] : valid[2], valid[1] : valid[3]]
             if np.count_nonzero(mask) > np.count_nonzero(inside):  # the outline reached beyond, or lies wrong
@@ -159,11 +158,9 @@ def _view(path: Path, case: str) -> View | None:
     """A case's thumbnail, read when it is asked for."""
     with Store.open(path) as store:
         rows = np.flatnonzero(store.cases == case)
-        return (
-            View(store.image(rows[0])[store.info.context], store.masks(rows[0]), store.info.raters)
-            if rows.size
-            else None
-        )
+        if not rows.size:
+            return None
+        return View(store.image(rows[0])[store.info.context], store.masks(rows[0]), store.info.raters)
 
 
 def _check_imported(path: Path, kind: str, words: Sequence[str], *, quiet: bool) -> Report:

@@ -1,6 +1,6 @@
 """Importers: one class per source of multi-rater data, and the runner that makes their stores.
 
-An importer says what its source is and yields its cases; everything else is the same for all and stands here: the
+An importer says what its source is and yields its cases; everything else is the same for all and is here: the
 output, splits and folds, progress, reading ahead, provenance, and that a store appears whole or not at all.
 """
 

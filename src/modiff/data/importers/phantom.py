@@ -27,7 +27,7 @@ class Phantom(Importer[tuple[int, int]]):
         super().__init__(args)
         self.config = PhantomConfig(**{item.name: getattr(args, item.name) for item in fields(PhantomConfig)})
         if self.context and self.config.slices == 1:
-            raise ConfigError("pictures have no neighbouring slices", field="--context", expected="--slices 3 or more")
+            raise ConfigError("pictures have no neighbouring slices", field="--context", expected="--slices 2 or more")
         patients, images = range(self.config.patients), range(self.config.images_per_patient)
         self.items = [(patient, index) for patient in patients for index in images]
 

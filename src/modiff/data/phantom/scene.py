@@ -143,10 +143,9 @@ def draw_lesion(rng: np.random.Generator) -> Lesion:
 
 def opacity(lesion: Lesion, distance: Array, angle: NDArray[np.intp]) -> Array:
     """(H,W) fraction of air that the lesion displaces; pixels by mm from its centre and by index into `ANGLES`."""
-    core_end, halo_end = lesion.ends
     core_size, halo_size, core_left, halo_left = 1.0, 1.0, 1.0, 1.0
     if lesion.slab:  # a slice through an ellipsoid, and how much of the slice's thickness is within it
-        core_size, halo_size = (float(_section(end, lesion.z)) for end in (core_end, halo_end))
+        core_size, halo_size = (float(_section(end, lesion.z)) for end in lesion.ends)
         core_left, halo_left = (float(expit((end - abs(lesion.z)) / (0.5 * lesion.blur))) for end in lesion.ends)
     core = np.maximum(core_size * lesion.core, 0.35) + core_size * lesion.spikes
     solid = core_left * lesion.opacity * expit((core[angle] - distance) / max(lesion.margin, 0.1))

@@ -155,6 +155,7 @@ class MoDiff(DenoisingSegmenter):
         return [replace(encoding, presence=one) for encoding, one in zip(encodings, joined, strict=True)]
 
     def predictor(self, features: tuple[Tensor, ...], markers: Tensor) -> Predict:
+        """The U-Net, told which raters; of a network that is trained by cross-entropy its probabilities as x_0."""
         context = self._subset_context(markers)
 
         def predict(x_t: Tensor, t: Tensor) -> Tensor:
