@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
 from lidc_folder import STEP, box, hounsfield, write_patient, xml
@@ -123,6 +124,17 @@ def test_nodules_of_the_original_lidc_come_with_their_neighbours(tmp_path: Path)
             seen = hounsfield(at)[top : top + 80, left : left + 80]
             expected = np.rint(255 * (seen + 1000.0) / 1400).clip(0, 255)
             np.testing.assert_array_equal(image[:80, :80], expected)
+
+
+def test_neighbours_are_as_far_as_slices_are_whatever_thickness_one_states(tmp_path: Path) -> None:
+    root = tmp_path / "LIDC-IDRI"
+    write_patient(root, 1, [xml(1, [[box(60, 70, 10, [0, 1, 3])]] * 4)])
+    for path in sorted(root.rglob("*.dcm"))[:-1]:  # all but the lowest slice
+        made = pydicom.dcmread(path)
+        made.SliceThickness = 2 * STEP
+        made.save_as(path)
+    _, store = _stored(tmp_path, "lidc-dicom", root, "--jobs", "1")
+    assert load(store).place["slice_range"] == (STEP, STEP)
 
 
 def test_slices_that_are_missing_end_a_series_of_neighbours(tmp_path: Path) -> None:

@@ -194,12 +194,11 @@ def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: in
     spacing = series.planes[0].spacing
     window = Window.around(outlines.centre_of(nodule), rule, spacing, series.shape)
     top, left = (float(places[0]) for places in window.places)
-    thickness = np.ones(4)
-    if rule.context:  # a slice's own thickness is not how far its neighbours are
-        thickness[2] = series.steps[0] / series.planes[0].thickness
     cut: dict[int, np.ndarray] = {}  # place -> what the window shows of that slice
     for index, place in enumerate(slices_of(nodule)):
-        around = series.around(place, rule.context)
+        plane, around = series.planes[place], series.around(place, rule.context)
+        # A slice's own thickness is not how far its neighbours are.
+        apart = series.steps[0] / plane.thickness if rule.context else 1.0
         cut = {here: cut[here] if here in cut else _seen(series, here, window, rule) for here in around}
         masks = np.zeros((sessions, rule.size, rule.size), bool)
         outlined = np.zeros((2, sessions), np.int64)
@@ -214,7 +213,7 @@ def _crops(job: Job, series: CtSeries, sessions: int, nodule: Nodule, number: in
             "masks": masks,
             "outlined": outlined,
             "sessions": sessions,
-            "affine": moved(affine_of([series.planes[place]]) * thickness, top, left, window.scale),
+            "affine": moved(affine_of([plane]) * [1.0, 1.0, apart, 1.0], top, left, window.scale),
             "slice_index": place,
             "valid": window.valid,
             "spacing": (spacing[0] * window.scale[0], spacing[1] * window.scale[1]),
