@@ -20,7 +20,7 @@ from orthanc_server import orthanc
 from series_files import PERSON, write_series
 
 from modiff import cli
-from modiff.errors import DataError
+from modiff.errors import DataError, ModiffError
 from modiff.io.dicom import web
 from modiff.prediction import write
 from modiff.prediction.predictor import Predictor
@@ -150,6 +150,26 @@ def test_what_cannot_be_sent_is_known_before_anything_is_drawn(command, server, 
     assert message in said
     assert "SECRET" not in said
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://me:SECRET@h/x", "a URL of a kind that cannot be read; found ftp://…"),
+        ("ftp://me:SECRET@h/cohort.csv", "a URL of a kind that cannot be read"),
+        ("CT=sftp://me:SECRET@h/x", "a URL of a kind that cannot be read"),
+        ("https://me:SECRET@h/cohort.csv", "URL: must be plain"),
+        ("https://me:SECRET/studies/1.2", "URL: is not an address"),
+    ],
+)
+def test_a_url_that_is_refused_is_not_repeated(command, capsys, url, message):
+    assert command("model", url, "-o", "out") == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "SECRET" not in said
+    with pytest.raises(ModiffError) as error:
+        open_scene([url])
+    assert "SECRET" not in str(error.value)
 
 
 def test_a_picture_has_nothing_to_send(command, server, capsys, tmp_path):

@@ -83,15 +83,13 @@ class Address:
     def of(cls, url: str, *, service: bool = False) -> Address:
         """The parts of a URL. service: it is that of the service alone. Raises ConfigError, which never repeats what
         may be a password."""
+        expected = "its root, https://HOST/…, without studies/UID" if service else _EXPECTED
         try:
             parts = urlsplit(url)
-        except ValueError:  # its words repeat the address
-            expected = "its root, https://HOST/…" if service else _EXPECTED
-            raise ConfigError("is not an address", field="URL", expected=expected) from None
-        try:
             host, _ = parts.hostname, parts.port
-        except ValueError:
-            host = None
+        except ValueError:  # its words repeat the address
+            what = "is not an address: its host or port is not valid"
+            raise ConfigError(what, field="URL", expected=expected) from None
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             hint = f"Credentials belong into {_ENVIRONMENT}TOKEN or a netrc file: others can read a command line"
             raise ConfigError("must be plain, without user, password and ?…", path=host, field="URL", hint=hint)
@@ -100,8 +98,7 @@ class Address:
         long = match is not None and any(len(match[name] or "") > _LONGEST for name in ("study", "series"))
         if long or not host or not re.match("https?://", url) or within == service:
             what = "is not the address of a DICOMweb service" if service else "is not the address of a study or series"
-            expected = "its root, https://HOST/…, without studies/UID" if service else _EXPECTED
-            raise ConfigError(what, path=url, field="URL", expected=expected)
+            raise ConfigError(what, path=url if host else None, field="URL", expected=expected)
         return cls(match["root"], match["study"], match["series"]) if match else cls(url.rstrip("/"))
 
     def __str__(self) -> str:
