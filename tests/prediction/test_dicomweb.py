@@ -217,6 +217,13 @@ class TestCohort:
         assert not any("/instances/" in path for path, _ in server.requests)
         assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.gz")} == before
 
+    def test_a_server_that_is_not_there_is_asked_once_per_scan(self, command, server):
+        self.table(server)
+        server.odd = lambda request: request.answer(b"", "text/html", 404)
+        assert command("model", "cohort.csv", "-n", 2, "-o", "out") == 1
+        assert self.status() == ["failed"] * 2
+        assert len(server.requests) == 1
+
     def test_another_scan_under_the_address_is_seen(self, command, server):
         self.table(server)
         assert command("model", "cohort.csv", "-n", 2, "-o", "out") == 0
