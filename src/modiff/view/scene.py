@@ -83,8 +83,8 @@ def open_scene(
     limits: Limits = LIMITS,
 ) -> Scene:
     """What the arguments of `modiff view` name. case: of a store, by default its first; else what masks are saved as.
-    scan: of a folder of results that does not say where its scan lies. series: which DICOM series of a folder is meant
-    (`read_dicom_series`). Raises DataError."""
+    scan: of a folder of results that does not say where its scan lies. series: which DICOM series is meant
+    (`read_scan`). Raises DataError, ConfigError."""
     files = tuple(named_file(text) for text in texts)
     path = files[0][1]
     if len(files) == 1 and begins_with(path, SIGNATURE):

@@ -368,7 +368,7 @@ def test_what_is_no_address_is_refused_and_no_password_repeated(url):
     ],
 )
 def test_results_go_to_a_service(url):
-    """Whose address names no study: it stands in the results' command."""
+    """Its address names no study: the results' command has it."""
     with pytest.raises(ConfigError) as error:
         Address.of(url, service=True)
     assert "SECRET" not in str(error.value)

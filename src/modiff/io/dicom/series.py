@@ -212,7 +212,7 @@ def _is_padding(header: Dataset, stored: np.ndarray) -> np.ndarray:
         with dicom.quiet():
             values = [header[field].value for field in fields if field in header]
             bounds = np.array([int(value) for value in values if isinstance(value, int)]).astype(stored.dtype)
-    except Exception:
+    except Exception:  # what pydicom raises of damaged bytes quotes them
         raise DataError("not a whole number", field=fields[0]) from None
     return (stored >= bounds.min()) & (stored <= bounds.max()) if bounds.size else np.zeros(stored.shape, bool)
 

@@ -1,8 +1,8 @@
 """DICOMweb, by dicomweb-client: which series a server has (QIDO-RS), a series as a volume (WADO-RS), results stored
 there (STOW-RS).
 
-A URL stands where a path does: `url_of` tells them apart. What a server sends is checked as any file from outside is;
-nothing of it but the volume outlives the call.
+A URL may be given in place of a path: `url_of` tells them apart. What a server sends is checked as any file from
+outside is; nothing of it but the volume outlives the call.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class Server:
             try:
                 stored = {str(item.ReferencedSOPInstanceUID) for item in answer.get("ReferencedSOPSequence") or ()}
                 codes = {f"0x{int(item.FailureReason):04X}" for item in answer.get("FailedSOPSequence") or ()}
-            except Exception:
+            except Exception:  # an answer of any other form says nothing of what is stored
                 stored, codes = set(), set[str]()
         missing = [file.name for file, one in zip(files, objects, strict=True) if one.SOPInstanceUID not in stored]
         if missing:
