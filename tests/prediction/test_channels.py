@@ -107,6 +107,15 @@ def test_a_file_whose_name_has_an_equals_sign_is_that_file(tmp_path: Path, monke
     assert named_file("a=c.nii") == ("a", Path("c.nii"))
 
 
+def test_a_file_may_be_called_like_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="a URL of a kind that cannot be read; found s3://…"):
+        named_file("s3://disk/b.nii")
+    Path("s3:/disk").mkdir(parents=True)
+    Path("s3:/disk/b.nii").touch()
+    assert named_file("s3://disk/b.nii") == (None, Path("s3:/disk/b.nii"))
+
+
 class First(Local):
     """Looks at the first of two channels."""
 

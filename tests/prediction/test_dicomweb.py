@@ -20,7 +20,7 @@ from orthanc_server import orthanc
 from series_files import PERSON, write_series
 
 from modiff import cli
-from modiff.errors import DataError
+from modiff.errors import DataError, ModiffError
 from modiff.io.dicom import web
 from modiff.prediction import write
 from modiff.prediction.predictor import Predictor
@@ -152,6 +152,26 @@ def test_what_cannot_be_sent_is_known_before_anything_is_drawn(command, server, 
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://me:SECRET@h/x", "a URL of a kind that cannot be read; found ftp://…"),
+        ("ftp://me:SECRET@h/cohort.csv", "a URL of a kind that cannot be read"),
+        ("CT=sftp://me:SECRET@h/x", "a URL of a kind that cannot be read"),
+        ("https://me:SECRET@h/cohort.csv", "URL: must be plain"),
+        ("https://me:SECRET/studies/1.2", "URL: is not an address"),
+    ],
+)
+def test_a_url_that_is_refused_is_not_repeated(command, capsys, url, message):
+    assert command("model", url, "-o", "out") == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "SECRET" not in said
+    with pytest.raises(ModiffError) as error:
+        open_scene([url])
+    assert "SECRET" not in str(error.value)
+
+
 def test_a_picture_has_nothing_to_send(command, server, capsys, tmp_path):
     write.write_png(tmp_path / "a.png", np.zeros((32, 32), np.uint8))
     assert command("model", "a.png", "-n", 1, "-o", "out", "--send", server.url) == 2
@@ -196,6 +216,13 @@ class TestCohort:
         assert len(server.stored) == 2 * len(OBJECTS)
         assert not any("/instances/" in path for path, _ in server.requests)
         assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.gz")} == before
+
+    def test_a_server_that_is_not_there_is_asked_once_per_scan(self, command, server):
+        self.table(server)
+        server.odd = lambda request: request.answer(b"", "text/html", 404)
+        assert command("model", "cohort.csv", "-n", 2, "-o", "out") == 1
+        assert self.status() == ["failed"] * 2
+        assert len(server.requests) == 1
 
     def test_another_scan_under_the_address_is_seen(self, command, server):
         self.table(server)

@@ -26,6 +26,7 @@ parser = partial(parser_of, "sample")
 
 def run(args: argparse.Namespace) -> int:
     """Reads, draws, writes, prints."""
+    from modiff.io.image import named_file
     from modiff.prediction.cohort.scans import is_cohort
 
     at, spacing, raters = (numbers(args, name) for name in _LISTS)
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
         if args.output is None:
             raise ConfigError("is needed to send results", field="-o", expected="a folder for them")
         check_server(args.send)
-    if len(args.image) == 1 and is_cohort(Path(args.image[0]), series=args.series):
+    files = [named_file(text) for text in args.image]
+    if len(files) == 1 and files[0][0] is None and is_cohort(files[0][1], series=args.series):
         from modiff.cli.cohort import run_cohort
 
         return run_cohort(args, at=at, spacing=spacing, raters=raters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,6 +40,7 @@ _NIFTI_MARKS = (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
 _PART, _NPY_HEADER = 16 << 20, 1 << 16  # bytes read at a time; that tell an array's shape and type
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 Header = tuple[tuple[int, ...], bool, np.dtype]  # of an NPY file: shape, whether columns come first, number type
+_OTHER_URL = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _OTHERS = {  # how files begin that are often taken for images
     b"\xff\xd8\xff": "JPEG, whose compression changes values",
     b"PK": "a zip file",
@@ -137,11 +139,26 @@ def read_channels(paths: Sequence[str | Path], *, limits: Limits = LIMITS, serie
 
 
 def named_file(text: str) -> tuple[str | None, Path]:
-    """The channel and the file of NAME=FILE; no channel where there is a file of that name, or nothing to say one."""
-    if "://" in text.partition("=")[0]:  # a URL, which is not a file's
-        return None, Path(text)
-    name, equals, file = text.partition("=")
-    return (name, Path(file)) if equals and name and file and not Path(text).exists() else (None, Path(text))
+    """The channel and the file of NAME=FILE; no channel where there is a file of that name, or nothing to say one.
+
+    Raises as `path_of`.
+    """
+    name, _, file = text.partition("=")
+    if name and file and "://" not in name and not Path(text).exists():  # with ://, text is a URL
+        return name, path_of(file)
+    return None, path_of(text)
+
+
+def path_of(text: str) -> Path:
+    """The path that a text names, which may stand for the URL of a DICOMweb server.
+
+    Raises DataError for another kind of URL, and does not repeat it: it may hold a password.
+    """
+    path, scheme = Path(text), _OTHER_URL.match(text)
+    if scheme and not path.exists():
+        expected = "a path, or a series at http:// or https://"
+        raise DataError("a URL of a kind that cannot be read", found=f"{scheme[0]}…", expected=expected)
+    return path
 
 
 def read_jpeg(path: Path, limits: Limits = LIMITS) -> np.ndarray:

@@ -127,8 +127,8 @@ def predict(
 
     What one window shows is seen through it; what is larger, or of which a part is asked for, through windows that
     slide. tell: is told, before anything is drawn, how the scan differs from the training data. progress: as
-    `Predictor.sample` takes it. case: of an earlier prediction of the same scan, which need not be
-    hashed again. Raises DataError that names the file, ConfigError.
+    `Predictor.sample` takes it. case: of an earlier prediction of the same scan, which need not be hashed again. Raises
+    DataError that names the file, ConfigError.
     """
     asked = settings
     asked.check_for(predictor.model, scan)

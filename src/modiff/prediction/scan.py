@@ -24,8 +24,7 @@ class Maker:
     """What makes results, and how they are written.
 
     model: as the user calls it. fingerprint: of the model. command, date, versions: of the program. identify: a DICOM
-    series' patient and path are named. full_header, rtstruct: as `write_results` takes
-    them.
+    series' patient and path are named. full_header, rtstruct: as `write_results` takes them.
     """
 
     predictor: Predictor

@@ -21,7 +21,7 @@ from modiff.errors import counted
 from modiff.io.checksum import stamped_json
 from modiff.io.dicom.web import given
 from modiff.io.files import told
-from modiff.io.image import named_file, write_png
+from modiff.io.image import write_png
 from modiff.io.nifti import write_nifti
 from modiff.io.output import MANIFEST, output_folder, write_bytes, write_text
 from modiff.io.results import ARRAYS, endings, sample_names
@@ -328,5 +328,7 @@ def public_command(command: str, scan: Volume, path: Path, *, identify: bool = F
     """The command line without the path of a DICOM series, alone or as NAME=PATH."""
     if identify or scan.format != "DICOM":
         return command
-    words = ["SERIES" if named_file(word)[1] == path else word for word in shlex.split(command)]
-    return shlex.join(words)
+    words = shlex.split(command)
+    return shlex.join(
+        "SERIES" if path in (Path(word), Path(word.partition("=")[2] or word)) else word for word in words
+    )

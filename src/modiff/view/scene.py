@@ -19,7 +19,7 @@ from modiff.data.store_format import check_case
 from modiff.errors import DataError
 from modiff.io.dicom.web import url_of
 from modiff.io.files import LIMITS, Limits, begins_with, plain
-from modiff.io.image import SUFFIXES, named_file, read_image, without_suffix
+from modiff.io.image import SUFFIXES, named_file, path_of, read_image, without_suffix
 from modiff.io.output import MANIFEST
 from modiff.io.results import SampleFolder, endings, sample_folder, sample_names
 from modiff.io.text import read_json_text
@@ -83,8 +83,8 @@ def open_scene(
     limits: Limits = LIMITS,
 ) -> Scene:
     """What the arguments of `modiff view` name. case: of a store, by default its first; else what masks are saved as.
-    scan: of a folder of results that does not say where its scan lies. series: which DICOM series of a folder is meant
-    (`read_dicom_series`). Raises DataError."""
+    scan: of a folder of results that does not say where its scan lies. series: which DICOM series is meant
+    (`read_scan`). Raises DataError, ConfigError."""
     files = tuple(named_file(text) for text in texts)
     path = files[0][1]
     if len(files) == 1 and begins_with(path, SIGNATURE):
@@ -162,7 +162,7 @@ def _of_results(
     if scan is None and not (isinstance(listed, list) and listed and all(isinstance(path, str) for path in listed)):
         hint = "Give the series with --scan"
         raise DataError("does not name its scan", path=results.path, hint=hint)
-    paths = [Path(text) for text in scan or listed]
+    paths = [path_of(text) for text in scan or listed]
     if missing := [path for path in paths if not (path.exists() or (scan and url_of(path)))]:
         hint = "Give it with --scan"
         raise DataError("the scan of these results is not there", path=missing[0], hint=hint)

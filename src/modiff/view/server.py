@@ -36,7 +36,7 @@ _FILES = {  # of the page, by name: nothing else is read from disk
     "niivue.js": ("niivue.js", "text/javascript"),
 }
 _MOST, _FAR = 256 << 20, 1 << 20  # bytes of a request; a number of pixels or slices
-_POLL = 0.05  # seconds after which it is seen that the page waits no more
+_POLL = 0.05  # seconds between checks whether the page still waits
 # NiiVue's font and lights are images within its own file; its drawing makes no other requests.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self' data:; "

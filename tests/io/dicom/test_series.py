@@ -249,6 +249,15 @@ def test_a_ct_without_rescaling_is_told(tmp_path: Path) -> None:
     assert [str(note) for note in notes] == ["the headers have no RescaleIntercept: values may not be HU"]
 
 
+def test_a_ct_with_rescaling_in_some_slices_is_told(tmp_path: Path) -> None:
+    """One lacks it, in another it is there and empty."""
+    slices = series()
+    del slices[1].RescaleIntercept
+    slices[2].RescaleSlope = None
+    (note,) = read_dicom_series(save(slices, tmp_path)).notes
+    assert str(note) == "some headers have no RescaleSlope and no RescaleIntercept: values may not be HU"
+
+
 def test_slices_of_two_sizes_are_refused(tmp_path: Path) -> None:
     small = one_slice(numbered()[0, :3], (-30, 20, 110))
     assert "Rows" in refused(save([*series(), small], tmp_path))

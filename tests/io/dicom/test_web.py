@@ -344,7 +344,7 @@ NO_ADDRESS += [
     "http://h/studies/1.2/series",
     "http://h/studies/one",
 ]
-NO_ADDRESS += ["http://h/studies/1..2", f"http://h/studies/{'1' * 65}", "http://h:x/studies/1"]
+NO_ADDRESS += ["http://h/studies/1..2", f"http://h/studies/{'1' * 65}", "http://me:SECRET/studies/1"]
 NO_ADDRESS += ["http://h/studies/1/series/1/instances/2"]
 
 
@@ -356,13 +356,28 @@ def test_what_is_no_address_is_refused_and_no_password_repeated(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h/studies/1", "ftp://h/web", "h/web", "http://", "http://me:SECRET@h", "http://h?SECRET"]
+    "url",
+    [
+        "http://h/studies/1",
+        "ftp://h/web",
+        "h/web",
+        "http://",
+        "http://me:SECRET@h",
+        "http://h?SECRET",
+        "me:SECRET@h/web",
+    ],
 )
 def test_results_go_to_a_service(url):
-    """Whose address names no study: it stands in the results' command."""
+    """Its address names no study: the results' command has it."""
     with pytest.raises(ConfigError) as error:
         Address.of(url, service=True)
     assert "SECRET" not in str(error.value)
+
+
+@pytest.mark.parametrize("port", ["x", "99999"])
+def test_a_port_that_cannot_be_is_not_called_another_address(port):
+    with pytest.raises(ConfigError, match="is not an address: its host or port is not valid"):
+        Address.of(f"http://h:{port}/studies/1.2")
 
 
 def test_paths_and_urls_are_told_apart():

@@ -29,7 +29,7 @@ from modiff.io.output import write_bytes
 from modiff.io.volume import Volume
 
 RGB = tuple[int, int, int]  # 0 to 255
-LONG, SHORT = 64, 16  # characters of a description, of a label
+LONG = 64  # characters of a description
 CATEGORY = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 ARTIFICIAL = Code("123110", "DCM", "Artificial Intelligence")  # a family of algorithms
 # Words of a class's name -> SNOMED CT code and meaning (DICOM PS3.16 CID 7159 and 6103); the rest is a lesion of no
@@ -183,10 +183,3 @@ def encoded(made: Dataset) -> bytes:
     buffer = io.BytesIO()
     made.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def tracking(segments: Sequence[Segment]) -> dict[str, str]:
-    """A new UID for each reading that is tracked."""
-    import highdicom as hd
-
-    return {name: hd.UID() for name in dict.fromkeys(one.tracked for one in segments) if name}

@@ -172,7 +172,7 @@ def numbers(header: Dataset, field: str, count: int, default: tuple[float, ...] 
         with quiet():
             value = header.get(field)
             found = default if value in (None, "", []) else tuple(map(float, [value] if count == 1 else value))
-    except Exception:
+    except Exception:  # what pydicom raises of damaged bytes quotes them
         raise DataError("not numbers", field=field) from None
     if found is None:
         raise DataError("is missing", field=field)
@@ -342,11 +342,11 @@ def _pixels(header: Dataset, file: _Bounded) -> np.ndarray:
         decoder = get_decoder(syntax)
         packages = "; ".join(decoder.missing_dependencies)
         if not decoder.is_available:
-            raise NotImplementedError
+            raise NotImplementedError  # as `get_decoder` does for a syntax that it does not know
         array = _decoded(header, decoder, shape)
     except DataError:
         raise
-    except Exception as error:
+    except Exception as error:  # decoders raise anything, and their words quote the file
         name = "an unknown transfer syntax" if syntax.name == str(syntax) else syntax.name
         hint = f"Install what one of these needs: {packages}" if packages else None
         raise DataError("pixels cannot be decoded", field=name, found=type(error).__name__, hint=hint) from None

@@ -63,7 +63,7 @@ def region_of(header: Dataset) -> str | None:
     term = text(header, "BodyPartExamined").upper()
     if term in _REGIONS:
         return term
-    with suppress(Exception), quiet():
+    with suppress(Exception), quiet():  # the sequence may be empty, damaged, or without a code
         item = header.AnatomicRegionSequence[0]
         code = Code(item.CodeValue, item.CodingSchemeDesignator, item.get("CodeMeaning", ""))
         return next((name for name in _REGIONS if region_code(name) == code), None)  # codes of SNOMED RT are equal too

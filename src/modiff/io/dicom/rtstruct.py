@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.sr.coding import Code
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 
 from modiff.io.dicom.derived import LONG, Maker, Segment, write_object
@@ -82,7 +81,7 @@ def structures(segments: Sequence[Segment], where: Path, maker: Maker, headers: 
         _item(
             ObservationNumber=number,
             ReferencedROINumber=number,
-            RTROIIdentificationCodeSequence=[_coded(segment.code)],
+            RTROIIdentificationCodeSequence=[hd.sr.CodedConcept.from_code(segment.code)],
             RTROIInterpretedType="",
             ROIInterpreter=None,
         )
@@ -118,10 +117,6 @@ def _on(header: Dataset, mask: Any, where: Path) -> Iterator[Dataset]:
 
 def _reference(header: Dataset) -> Dataset:
     return _item(ReferencedSOPClassUID=header.SOPClassUID, ReferencedSOPInstanceUID=header.SOPInstanceUID)
-
-
-def _coded(code: Code) -> Dataset:
-    return _item(CodeValue=code.value, CodingSchemeDesignator=code.scheme_designator, CodeMeaning=code.meaning)
 
 
 def _item(**elements: Any) -> Dataset:

@@ -18,10 +18,8 @@ from modiff.io.dicom.derived import (
     ARTIFICIAL,
     CATEGORY,
     LONG,
-    SHORT,
     Maker,
     Segment,
-    tracking,
     write_object,
 )
 from modiff.io.volume import Volume
@@ -57,7 +55,7 @@ def segmentation(segments: Sequence[Segment], maker: Maker, headers: Sequence[Da
     pixels = np.stack([segment.values for segment in segments], axis=-1)
     kind = "BINARY" if pixels.dtype == bool else "FRACTIONAL"
     description, label, number = _KINDS[kind]
-    uids = tracking(segments)
+    uids = {name: hd.UID() for name in dict.fromkeys(one.tracked for one in segments) if name}
     made = hd.seg.Segmentation(
         source_images=headers,
         pixel_array=pixels.astype(np.uint8) if kind == "BINARY" else np.clip(pixels, 0, 1).astype(np.float32),
@@ -66,7 +64,7 @@ def segmentation(segments: Sequence[Segment], maker: Maker, headers: Sequence[Da
         fractional_type="PROBABILITY",
         max_fractional_value=LEVELS,
         content_description=(maker.content or description)[:LONG],
-        content_label=label[:SHORT],
+        content_label=label,
         omit_empty_frames=True,
         # A tenth of the size; single bits have no such form.
         transfer_syntax_uid=ExplicitVRLittleEndian if kind == "BINARY" else RLELossless,

@@ -77,7 +77,7 @@ def read_dicom_series(
         source = DicomSource(tuple(map(_decodable, read)))
         digests = {file.name: sha256_of(file) for file in files}
         known: dict[str, Any] = {"modality": modality_of(headers[files[0]]), "region": region_of(headers[files[0]])}
-        notes = [*notes, *_unscaled(headers[files[0]])]
+        notes = [*notes, *_unscaled(read)]
         return Volume(array[None], affine_of(planes), path, "DICOM", digests, source, notes=tuple(notes), **known)
 
 
@@ -148,12 +148,15 @@ def _check_one_series(headers: Mapping[Path, Dataset], path: Path) -> None:
             raise DataError("slices differ", field=name, found=f"{count} values", expected="one")
 
 
-def _unscaled(header: Dataset) -> list[Note]:
-    """Says where the slices of a CT lack what the standard requires to make HU of their values."""
-    lacking = [name for name in ("RescaleSlope", "RescaleIntercept") if name not in header]
-    if not lacking or modality_of(header) != "CT":
+def _unscaled(headers: Sequence[Dataset]) -> list[Note]:
+    """Says where slices of a CT lack what the standard requires to make HU of their values."""
+    names = ("RescaleSlope", "RescaleIntercept")
+    absent = [{name for name in names if header.get(name) in (None, "", [])} for header in headers]
+    lacking = [name for name in names if any(name in one for one in absent)]
+    if not lacking or modality_of(headers[0]) != "CT":
         return []
-    return [Note(f"the headers have no {' and no '.join(lacking)}: values may not be HU")]
+    which = "the" if all(absent) else "some"
+    return [Note(f"{which} headers have no {' and no '.join(lacking)}: values may not be HU")]
 
 
 def _read_slices(files: Sequence[Path], limits: Limits) -> tuple[np.ndarray, list[Dataset]]:
@@ -209,7 +212,7 @@ def _is_padding(header: Dataset, stored: np.ndarray) -> np.ndarray:
         with dicom.quiet():
             values = [header[field].value for field in fields if field in header]
             bounds = np.array([int(value) for value in values if isinstance(value, int)]).astype(stored.dtype)
-    except Exception:
+    except Exception:  # what pydicom raises of damaged bytes quotes them
         raise DataError("not a whole number", field=fields[0]) from None
     return (stored >= bounds.min()) & (stored <= bounds.max()) if bounds.size else np.zeros(stored.shape, bool)
 

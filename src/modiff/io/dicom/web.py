@@ -1,8 +1,8 @@
 """DICOMweb, by dicomweb-client: which series a server has (QIDO-RS), a series as a volume (WADO-RS), results stored
 there (STOW-RS).
 
-A URL stands where a path does: `url_of` tells them apart. What a server sends is checked as any file from outside is;
-nothing of it but the volume outlives the call.
+A URL may be given in place of a path: `url_of` tells them apart. What a server sends is checked as any file from
+outside is; nothing of it but the volume outlives the call.
 """
 
 from __future__ import annotations
@@ -83,15 +83,13 @@ class Address:
     def of(cls, url: str, *, service: bool = False) -> Address:
         """The parts of a URL. service: it is that of the service alone. Raises ConfigError, which never repeats what
         may be a password."""
+        expected = "its root, https://HOST/…, without studies/UID" if service else _EXPECTED
         try:
             parts = urlsplit(url)
-        except ValueError:  # its words repeat the address
-            expected = "its root, https://HOST/…" if service else _EXPECTED
-            raise ConfigError("is not an address", field="URL", expected=expected) from None
-        try:
             host, _ = parts.hostname, parts.port
-        except ValueError:
-            host = None
+        except ValueError:  # its words repeat the address
+            what = "is not an address: its host or port is not valid"
+            raise ConfigError(what, field="URL", expected=expected) from None
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             hint = f"Credentials belong into {_ENVIRONMENT}TOKEN or a netrc file: others can read a command line"
             raise ConfigError("must be plain, without user, password and ?…", path=host, field="URL", hint=hint)
@@ -100,8 +98,7 @@ class Address:
         long = match is not None and any(len(match[name] or "") > _LONGEST for name in ("study", "series"))
         if long or not host or not re.match("https?://", url) or within == service:
             what = "is not the address of a DICOMweb service" if service else "is not the address of a study or series"
-            expected = "its root, https://HOST/…, without studies/UID" if service else _EXPECTED
-            raise ConfigError(what, path=url, field="URL", expected=expected)
+            raise ConfigError(what, path=url if host else None, field="URL", expected=expected)
         return cls(match["root"], match["study"], match["series"]) if match else cls(url.rstrip("/"))
 
     def __str__(self) -> str:
@@ -217,7 +214,7 @@ class Server:
             try:
                 stored = {str(item.ReferencedSOPInstanceUID) for item in answer.get("ReferencedSOPSequence") or ()}
                 codes = {f"0x{int(item.FailureReason):04X}" for item in answer.get("FailedSOPSequence") or ()}
-            except Exception:
+            except Exception:  # an answer of any other form says nothing of what is stored
                 stored, codes = set(), set[str]()
         missing = [file.name for file, one in zip(files, objects, strict=True) if one.SOPInstanceUID not in stored]
         if missing:

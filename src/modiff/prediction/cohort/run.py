@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from modiff.errors import DataError, InUse, ModiffError
 from modiff.io.checksum import stamped_json
@@ -28,6 +29,7 @@ from modiff.prediction.scan import Maker, sample_scan
 from modiff.prediction.settings import Settings
 from modiff.prediction.write import thumbnail
 
+T = TypeVar("T")
 FAILURES, THUMBNAIL = "failures", "thumbnail.png"
 BEGUN = "cohort.json"  # how the results in a folder are made
 KEY = "cohort"  # of a summary: what this verb adds for a lesion of a cohort
@@ -182,27 +184,29 @@ class _Opened:
 
     def __init__(self, scan: Scan, limits: Limits) -> None:
         self.scan, self._limits = scan, limits
-        self._volume: Volume | ModiffError | None = None
-        self._digest: str | None = None
+        self._known: dict[str, Any] = {}
 
     @property
     def digest(self) -> str:
         """`Scan.digest`."""
-        if self._digest is None:
-            self._digest = self.scan.digest()
-        return self._digest
+        return self._once("digest", self.scan.digest)
 
     @property
     def volume(self) -> Volume:
         """`Scan.read`."""
-        if self._volume is None:
+        return self._once("volume", partial(self.scan.read, self._limits))
+
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` gives or raises, the first time."""
+        if name not in self._known:
             try:
-                self._volume = self.scan.read(self._limits)
+                self._known[name] = make()
             except ModiffError as error:
-                self._volume = error
-        if isinstance(self._volume, ModiffError):
-            raise self._volume
-        return self._volume
+                self._known[name] = error
+        found: T | ModiffError = self._known[name]
+        if isinstance(found, ModiffError):
+            raise found
+        return found
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -225,5 +229,5 @@ def finished(folder: Path) -> dict[str, Any] | None:
 
 
 def failure(output: Path, lesion: Lesion) -> Path:
-    """Where it stands why a lesion could not be drawn."""
+    """The file that says why a lesion could not be drawn."""
     return output / FAILURES / f"{lesion.name}.json"

@@ -76,12 +76,11 @@ def _all(folder: Path) -> list[Path]:
 def is_cohort(path: Path, *, series: str | None = None) -> bool:
     """Whether a path is a table of scans, or a folder of several: of images, or of DICOM series of several patients.
 
-    A folder with slices of its own is a series; one with a single patient's is one scan, of which `series` may be told.
+    A folder with slices in it is a series; one with a single patient's is one scan, of which `series` may be told.
     """
-    if path.suffix.lower() in TABLES and not path.is_dir():
-        return True
-    if series is not None or not path.is_dir() or _has_slices(path):
-        return False
+    table = path.suffix.lower() in TABLES and not path.is_dir() and not url_of(path)
+    if table or series is not None or not path.is_dir() or _has_slices(path):
+        return table
     images, found = _contents(path, None, Limits(skip_broken=True))
     return bool(images) or len({one.patient for one in found}) > 1
 
