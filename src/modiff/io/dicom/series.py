@@ -5,7 +5,7 @@ A slice is a plane in the patient; a series of them makes a regular grid, or is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -66,7 +66,8 @@ def read_dicom_series(
         if not headers:
             raise DataError("no slice can be read", found=f"{len(notes)} that cannot: {notes[0]}")
         files = list(headers)
-        _check_one_series(headers, path)
+        chosen(grouped(headers.items()), None, path)  # DataError where it is not one series
+        check_alike(headers.values())
         shape = (len(files), int(headers[files[0]].Rows), int(headers[files[0]].Columns))
         limits.check_declared(path, shape, 4, sum(file.stat().st_size for file in files))
         slices = in_order(headers)
@@ -138,13 +139,13 @@ def _files(
     return path, files or list(chosen(series_below(path, limits), None, path).files)
 
 
-def _check_one_series(headers: Mapping[Path, Dataset], path: Path) -> None:
-    chosen(grouped(headers.items()), None, path)
+def check_alike(headers: Collection[Dataset]) -> None:
+    """DataError where slices of one series differ in size or type, or are of several patients, studies or frames."""
     for name in ("Rows", "Columns", "PixelRepresentation", "BitsAllocated"):
-        if len(values := sorted({int(header[name].value) for header in headers.values()})) > 1:
+        if len(values := sorted({int(header[name].value) for header in headers})) > 1:
             raise DataError("slices differ", field=name, found=values[:5], expected="one value")
     for name in _WHOSE:  # what they are is not told: it may name a patient
-        if (count := len({dicom.text(header, name) for header in headers.values()})) > 1:
+        if (count := len({dicom.text(header, name) for header in headers})) > 1:
             raise DataError("slices differ", field=name, found=f"{count} values", expected="one")
 
 

@@ -293,6 +293,12 @@ def same_identity(folder: Path) -> None:
     made.save_as(folder / "same.dcm", enforce_file_format=True)
 
 
+def other_patient(folder: Path) -> None:
+    made = ct_slice(2, 3)
+    made.PatientID = "another"
+    made.save_as(folder / "1-096.dcm", enforce_file_format=True)
+
+
 def empty_slice(folder: Path) -> None:
     (folder / "1-094.dcm").write_bytes(b"")  # slice 5, which nobody outlined
 
@@ -302,7 +308,8 @@ FAULTS = {
     "1-094.dcm: the file is empty": empty_slice,
     "well-formed": bad_xml,
     "leaves the slice": outline_leaves,
-    "differ in size": other_size,
+    "Rows: slices differ": other_size,
+    "PatientID: slices differ": other_patient,
     "claim to be one slice": same_identity,
 }
 

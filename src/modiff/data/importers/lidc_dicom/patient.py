@@ -24,7 +24,7 @@ from modiff.data.intensity import stretch
 from modiff.errors import DataError
 from modiff.io.dicom.header import kind_of, text
 from modiff.io.dicom.pick import slices_among
-from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, in_order, read_headers, read_slice
+from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, check_alike, in_order, read_headers, read_slice
 from modiff.io.files import LIMITS, Limits, located, sha256_of
 from modiff.io.volume import Note, moved
 
@@ -84,8 +84,8 @@ def read_series(
     """The CT series among files, ordered by their UIDs; other objects and radiographs are left out.
 
     notes: takes up the files that `limits.skip_broken` leaves out. Raises DataError for damaged files, slices of one
-    series that differ in size, direction or pixel spacing, two files that claim to be one slice, and more than 4,096
-    files in a series.
+    series that differ in size, direction, pixel spacing or patient, two files that claim to be one slice, and more than
+    4,096 files in a series.
     """
     found: dict[str, dict[Path, Dataset]] = defaultdict(dict)
     folders: dict[Path, list[Path]] = defaultdict(list)
@@ -105,12 +105,11 @@ def read_series(
     made = []
     for uid, series in sorted(found.items()):
         with located(where):
+            check_alike(series.values())
             planes = in_order(series)
-        shapes = sorted({(int(header.Rows), int(header.Columns)) for header in series.values()})
-        if len(shapes) > 1:
-            raise DataError("slices differ in size", path=where, found=shapes[:5], expected="one size in a series")
         sop_uids = [text(series[path], "SOPInstanceUID") for path in planes]
-        made.append(CtSeries(uid, shapes[0], list(planes), sop_uids, list(planes.values())))
+        first = next(iter(series.values()))
+        made.append(CtSeries(uid, (int(first.Rows), int(first.Columns)), list(planes), sop_uids, list(planes.values())))
     return made
 
 
