@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from modiff.benchmark.plan import FILTERS, ROWS, BenchmarkSettings, check_names, configure, rows_of
@@ -22,14 +24,10 @@ def config(name, seed=0, **changed):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_has_the_same_budget_batches_and_seed(name):
-    made = configure(row(name), SETTINGS, 1)
-    assert (made.training.budget, made.training.batch_size, made.training.augment, made.seed) == (
-        "1000img",
-        8,
-        True,
-        1,
-    )
+def test_every_row_has_the_same_budget_batches_augmentation_and_seed(name):
+    made = configure(row(name), replace(SETTINGS, deformation=0.5), 1)
+    shared = made.training.budget, made.training.batch_size, made.training.augment, made.training.deformation
+    assert (*shared, made.seed) == ("1000img", 8, True, 0.5, 1)
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,7 @@ def test_a_method_may_be_added(store, tmp_path, monkeypatch):
     assert list(state.runs) == ["prob_unet-seed0", "cflow-seed0"]
 
 
-@pytest.mark.parametrize("changed", [{"budget": "16img"}, {"batch_size": 2}, {"augment": False}])
+@pytest.mark.parametrize("changed", [{"budget": "16img"}, {"batch_size": 2}, {"augment": False}, {"deformation": 1.0}])
 def test_what_all_share_may_not_change_in_a_folder(store, finished, changed):
     with pytest.raises(ConfigError, match=f"different settings; found {next(iter(changed))}"):
         benchmark(rows_of(METHODS), settings(**changed), store, finished)

@@ -16,6 +16,7 @@ from store_helpers import make_info
 
 from modiff.cli import main
 from modiff.config.data import PhantomConfig
+from modiff.data.augmentation import Augmentation
 from modiff.data.context import named, narrowed, near
 from modiff.data.importers.phantom import write_phantom
 from modiff.data.loading import load, training_batch, turned, validation_batches, with_context
@@ -206,7 +207,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_quarter_of_the_images_is_seen_without_neighbours(volumes: Path) -> None:
     store, hidden, seen = load(volumes, "train"), 0, 0
     for index in range(60):
-        batch = training_batch(store, index, seed=0, size=32, augment=False)
+        batch = training_batch(store, index, seed=0, size=32, augment=Augmentation(turns=False))
         rows = [store.cases.index(case) for case in batch.case]
         own = store.batch(rows)
         alone = own.image[:, [1, 1, 1]]
@@ -220,17 +221,19 @@ def test_a_quarter_of_the_images_is_seen_without_neighbours(volumes: Path) -> No
 
 def test_a_batch_is_a_function_of_seed_and_index(volumes: Path) -> None:
     store = load(volumes, "train")
-    one, again, other = (training_batch(store, 3, seed=seed, size=16, augment=True).image for seed in (1, 1, 2))
+    one, again, other = (
+        training_batch(store, 3, seed=seed, size=16, augment=Augmentation()).image for seed in (1, 1, 2)
+    )
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("augment", [True, False])
-def test_the_device_hides_the_same_neighbours(volumes: Path, augment: bool) -> None:
+@pytest.mark.parametrize("turns", [True, False])
+def test_the_device_hides_the_same_neighbours(volumes: Path, turns: bool) -> None:
     store = load(volumes, "train")
     held = DeviceStore(store, torch.device("cpu"))
     for index, rank, world in ((0, 0, 1), (5, 0, 2), (5, 1, 2)):
-        how = {"seed": 3, "size": 8, "augment": augment, "rank": rank, "world": world}
+        how = {"seed": 3, "size": 8, "augment": Augmentation(turns), "rank": rank, "world": world}
         expected, found = training_batch(store, index, **how), held.training_batch(index, **how)
         assert torch.equal(expected.image, found.image)
         assert torch.equal(expected.masks, found.masks)
@@ -246,8 +249,8 @@ def test_validation_hides_nothing(volumes: Path) -> None:
 def test_training_without_context_draws_what_it_drew(volumes: Path, tmp_path: Path, monkeypatch) -> None:
     store = load(write_phantom(tmp_path / "p.h5", PHANTOM, progress=False), "train")
     monkeypatch.setattr("modiff.data.loading.hidden_context", None)  # is not asked
-    training_batch(store, 0, seed=0, size=8, augment=True)
-    DeviceStore(store, torch.device("cpu")).training_batch(0, seed=0, size=8, augment=True)
+    training_batch(store, 0, seed=0, size=8, augment=Augmentation())
+    DeviceStore(store, torch.device("cpu")).training_batch(0, seed=0, size=8, augment=Augmentation())
 
 
 def test_a_store_gives_fewer_neighbours_and_never_more(tmp_path: Path, volumes: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from store_helpers import make_info
 
+from modiff.data.augmentation import Augmentation
 from modiff.data.loading import MemoryStore, load, training_batch
 from modiff.data.on_device import DeviceStore
 from modiff.data.store import StoreWriter
@@ -38,9 +39,9 @@ def written(path: Path, dtype: str, size: tuple[int, int], prompt: str) -> Memor
 def test_batches_of_the_device_are_the_loaders(tmp_path, dtype, size, prompt, device):
     store = written(tmp_path / "s.h5", dtype, size, prompt)
     held = DeviceStore(store, torch.device(device))
-    for index, augment in ((0, True), (1, True), (7, True), (2, False)):
+    for index, turns in ((0, True), (1, True), (7, True), (2, False)):
         for rank, world in ((0, 1), (1, 2)):
-            how = {"seed": 3, "size": 4, "augment": augment, "rank": rank, "world": world}
+            how = {"seed": 3, "size": 4, "augment": Augmentation(turns), "rank": rank, "world": world}
             expected, found = training_batch(store, index, **how), held.training_batch(index, **how)
             for name in ("image", "masks", "read"):
                 one, other = getattr(expected, name), getattr(found, name).cpu()
@@ -48,6 +49,18 @@ def test_batches_of_the_device_are_the_loaders(tmp_path, dtype, size, prompt, de
                 assert torch.equal(one, other)
             assert (expected.centre is None) == (found.centre is None)
             assert expected.centre is None or torch.equal(expected.centre, found.centre.cpu())
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+@pytest.mark.parametrize("prompt", ["centre", "none"])
+def test_the_device_changes_images_as_the_loader_does(tmp_path, prompt, device):
+    store = written(tmp_path / "s.h5", "u1", (11, 13), prompt)
+    how = {"seed": 3, "size": 64, "augment": Augmentation(deformation=1.0, intensity=1.0)}
+    expected, found = training_batch(store, 5, **how), DeviceStore(store, torch.device(device)).training_batch(5, **how)
+    torch.testing.assert_close(found.image.cpu(), expected.image, atol=1e-4, rtol=0)
+    assert (found.masks.cpu() == expected.masks).float().mean() > 0.999  # devices round what lies between two pixels
+    plain = training_batch(store, 5, **how | {"augment": Augmentation()})
+    assert not torch.equal(plain.image, expected.image)
 
 
 def test_the_bytes_needed_are_those_held(tmp_path):

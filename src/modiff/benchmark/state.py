@@ -23,10 +23,10 @@ from modiff.methods.run_folder import WEIGHTS
 from modiff.methods.weights import check_weights, read_header
 
 STATE = "benchmark.json"
-_FIXED = ("budget", "batch_size", "augment", "split", "folds")  # what a folder's runs have in common for good
+_FIXED = "budget", "batch_size", "augment", "deformation", "intensity", "split", "folds"  # what all runs share
 _SCORING = ("ns", "select", "thresholds", "metrics", "limit")
 COSTS = ("parameters", "evaluations", "gflop_image", "gflop_sample")  # of a row, as `modiff info METHOD` counts them
-_LATER = {"made", "fold", "folds", "select"}  # older files lack them, and those without folds or selections the rest
+_LATER = {"made", "fold", "folds", "select", "deformation", "intensity"}  # older files lack them, some newer ones too
 
 
 class Status(StrEnum):

@@ -104,6 +104,10 @@ class BenchmarkConfig:
     """images per optimiser step, the same for all"""
     augment: bool = True
     """flips and turns, the same for all"""
+    deformation: float = number(0.0, Range(low=0, high=2))
+    """strength of random rotation, scaling, shift and bending of training images, the same for all"""
+    intensity: float = number(0.0, Range(low=0, high=2))
+    """strength of random gamma, contrast and brightness of training images, the same for all"""
     ns: tuple[int, ...] = number((16, 32), COUNT, "samples")
     """samples per image"""
     select: tuple[str, ...] = (IID,)

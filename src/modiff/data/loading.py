@@ -1,8 +1,9 @@
 """A store, or one split of it, in memory, and the batches made from it: batch i of a run is a function of (seed, i).
 
 Images stay in their own type and masks are packed bits, unpacked batch by batch. Augmentation is flips and quarter
-turns, the same for an image and all its masks. Where slices have their neighbours as channels, these are hidden of some
-images, so that a model learns to do without: the slice itself stands for them, as where a volume ends.
+turns and, where asked for, deformations, the same for an image and all its masks, and other intensities. Where slices
+have their neighbours as channels, these are hidden of some images, so that a model learns to do without: the slice
+itself stands for them, as where a volume ends.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modiff.data.augmentation import (
+    Augmentation,
+    changed_intensity,
+    deformed_batch,
+    draw_deformations,
+    draw_intensities,
+)
 from modiff.data.context import check_enough, named, narrowed, own_slice, reversed_slices
 from modiff.data.store import Store
 from modiff.data.store_format import StoreInfo, packed
@@ -236,15 +244,29 @@ def without_context(image: Tensor, hidden: Tensor, context: int) -> Tensor:
     return torch.where(hidden[:, None, None, None], image[:, own], image)
 
 
+def changed_batch(batch: Batch, augment: Augmentation, index: int, *, seed: int, rank: int = 0) -> Batch:
+    """A process's part of batch `index`, on any device, with the deformations and intensities drawn for it."""
+    count, device = len(batch), batch.image.device
+    if augment.deformation:
+        drawn = draw_deformations(count, augment.deformation, generator(seed, "deformation", index, rank))
+        batch = deformed_batch(batch, drawn.to(device, non_blocking=True))
+    if augment.intensity:
+        drawn = draw_intensities(count, augment.intensity, generator(seed, "intensity", index, rank))
+        batch = replace(batch, image=changed_intensity(batch.image, drawn.to(device, non_blocking=True)))
+    return batch
+
+
 def training_batch(
-    store: MemoryStore, index: int, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
+    store: MemoryStore, index: int, *, seed: int, size: int, augment: Augmentation, rank: int = 0, world: int = 1
 ) -> Batch:
-    """This process's part of batch `index` of a run. size: images over all processes. augment: flips and turns."""
+    """This process's part of batch `index` of a run. size: images over all processes."""
     made = store.batch(process_rows(len(store), index, seed=seed, size=size, rank=rank, world=world))
     if context := store.info.context:
         hidden = hidden_context(len(made), index, seed=seed, rank=rank)
         made = replace(made, image=without_context(made.image, hidden, context))
-    return turned_batch(made, batch_turns(len(made), store.shape[1:], index, seed=seed, rank=rank)) if augment else made
+    if augment.turns:
+        made = turned_batch(made, batch_turns(len(made), store.shape[1:], index, seed=seed, rank=rank))
+    return changed_batch(made, augment, index, seed=seed, rank=rank)
 
 
 def validation_batches(store: MemoryStore, *, images: int, size: int, rank: int = 0, world: int = 1) -> list[Batch]:

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from modiff.data.augmentation import Augmentation
 from modiff.data.loading import (
     MemoryStore,
     batch_turns,
+    changed_batch,
     dihedral,
     hidden_context,
     process_rows,
@@ -23,8 +25,8 @@ from modiff.types import Batch
 class DeviceStore:
     """A `MemoryStore` whose images and packed masks lie on a device.
 
-    Of a batch, the CPU draws which rows, which of the eight views and whose neighbouring slices are hidden. All
-    else happens on the device, in shapes that depend on the size of the batch alone, and nothing waits for it.
+    Of a batch, the CPU draws which rows, which of the eight views, whose neighbouring slices are hidden and how images
+    change. All else happens on the device, in shapes that depend on the size of the batch alone; nothing waits for it.
     """
 
     def __init__(self, store: MemoryStore, device: torch.device) -> None:
@@ -57,19 +59,21 @@ class DeviceStore:
         return store.image.size * each + store.packed.nbytes + store.read.nbytes
 
     def training_batch(
-        self, index: int, *, seed: int, size: int, augment: bool, rank: int = 0, world: int = 1
+        self, index: int, *, seed: int, size: int, augment: Augmentation, rank: int = 0, world: int = 1
     ) -> Batch:
         """As `loading.training_batch`, without the cases' names."""
         rows = process_rows(len(self.store), index, seed=seed, size=size, rank=rank, world=world)
         turns = torch.zeros_like(rows)
-        if augment:
+        if augment.turns:
             turns = batch_turns(len(rows), self.store.shape[1:], index, seed=seed, rank=rank)
         drawn, context = [rows, turns], self.store.info.context
         if context:
             drawn.append(hidden_context(len(rows), index, seed=seed, rank=rank).long())
         rows, turns, *hidden = torch.stack(drawn).to(self.device, non_blocking=True)
         made = self._made(rows, turns)
-        return replace(made, image=without_context(made.image, hidden[0].bool(), context)) if context else made
+        if context:
+            made = replace(made, image=without_context(made.image, hidden[0].bool(), context))
+        return changed_batch(made, augment, index, seed=seed, rank=rank)
 
     def _made(self, rows: Tensor, turns: Tensor) -> Batch:
         (_, height, width), info = self.store.shape, self.store.info

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from modiff.config.methods import PRESENCE_DROPOUT, PRESENCE_HIDDEN, PresenceConfig
+from modiff.data.augmentation import changed_intensity, draw_intensities
 from modiff.data.loading import dihedral
 from modiff.errors import ConfigError, DataError
 from modiff.nn import losses, windows
@@ -270,11 +271,8 @@ def intensity_noise(image: Tensor, strength: float, rng: Generator) -> Tensor:
     if strength <= 0:
         return image
 
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=rng, device=rng.device).to(image.device)
-
-    each = (image.shape[0], 1, 1, 1)
-    image = image.clamp_min(0) ** torch.exp(draw(*each) * 0.25 * strength)
-    image = image * (1 + 0.15 * strength * draw(*each)) + 0.08 * strength * draw(*each)
-    level = 0.03 * strength * torch.rand(each, generator=rng, device=rng.device).to(image.device)
-    return image + level * draw(*image.shape)
+    count = len(image)
+    image = changed_intensity(image, draw_intensities(count, strength, rng).to(image.device))
+    level = 0.03 * strength * torch.rand(count, 1, 1, 1, generator=rng, device=rng.device)
+    noise = torch.randn(image.shape, generator=rng, device=rng.device)
+    return image + (level * noise).to(image.device)

@@ -20,6 +20,7 @@ _ACROSS = 1.25  # patches that a small mark is across, at least
 _WHOLE = 48  # patches along an image up to which a training step sees all of it
 _ATTENDED = 160  # pixels along an image up to which MCA's attention, quadratic in their number, is affordable
 _LARGE = 4000  # training images from which wider networks pay
+_FEW = 1000  # training images below which they are deformed
 _PASSES, _BUDGET = 25, (20_000, 300_000)  # over the training images; the images seen, at least and at most
 
 
@@ -123,6 +124,8 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
             f"{images}img",
             f"{images / facts.images:,.0f} passes over {counted(facts.images, 'image', ',')}",
         ),
+        ("training.deformation", 1.0 if facts.images < _FEW else 0.0, counted(facts.images, "image", ",")),
+        ("training.intensity", 1.0 if facts.images < _FEW else 0.0, "as deformation"),
         ("training.batch_size", batch, f"{patches}×{patches} patches per image"),
         ("training.learning_rate", 2e-3 if base == 32 == batch else 1e-3, f"width {base}, batches of {batch}"),
         ("training.warmup", 50 if short else 100, f"{steps:,} steps"),

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from modiff._version import __version__
 from modiff.config.run import RunConfig, check_ranges
+from modiff.data.augmentation import Augmentation
 from modiff.data.loading import MemoryStore, generator, load, training_batch, validation_batches
 from modiff.data.on_device import DeviceStore
 from modiff.data.splits import fold_split
@@ -295,7 +296,8 @@ def train(
             run.load(saved)
             saved.clear()  # as large as the run itself
         each = {"size": settings.batch_size, "rank": fabric.global_rank, "world": fabric.world_size}
-        batch_at = partial(_batches(training, fabric.device), seed=config.seed, augment=settings.augment, **each)
+        augment = Augmentation(settings.augment, settings.deformation, settings.intensity)
+        batch_at = partial(_batches(training, fabric.device), seed=config.seed, augment=augment, **each)
         fixed = validation_batches(validation, images=settings.validation_images, **each)
         run.fit(batch_at, fixed, quiet=quiet)
     finished = clock.reason == SPENT
