@@ -68,7 +68,7 @@ def test_the_weights_after_two_steps(trained: dict[str, Path]) -> None:
         own = weights(folder)
         norms = [float(np.linalg.norm(value.astype(np.float64))) for value in own.values()]  # in `state-dict`'s order
         found[method] = {"norms": norms, "all": {"bits": sha256(*own.values())}}
-    check("weights-two-steps", found, rel=1e-2, near=1e-3)
+    check("weights-two-steps", found, rel=1e-2, near=1e-3, trained=True)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_training_that_was_resumed(modiff, store: Path, tmp_path: Path, name: 
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     own = weights(tmp_path / "run")
     content = nearly(np.concatenate([value.astype(np.float64).ravel() for value in own.values()]))
-    check(f"resumed-{name}", {"weights": content, "log": lasting(log)}, rel=1e-2)
+    check(f"resumed-{name}", {"weights": content, "log": lasting(log)}, rel=1e-2, trained=True)
 
 
 def test_a_training_in_one_go_is_the_resumed_one(modiff, store: Path, tmp_path: Path) -> None:
