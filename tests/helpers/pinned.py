@@ -51,8 +51,8 @@ def _lines(path: str) -> list[str]:
 
 def check(name: str, value: Any, *, rel: float = 1e-4, near: float = SMALLEST, trained: bool = False) -> None:
     """Fails with the first places in which `value` differs from the snapshot `name`. rel, near: relative and absolute
-    tolerance of numbers on other machines. trained: from weights that were random at first; torch 2.11 draws others from
-    a seed than 2.13: under another release than the snapshot's the test is skipped."""
+    tolerance of numbers on other machines. trained: from weights that were random at first; torch 2.11 draws others by
+    a seed than 2.13. Under another release than the snapshot's the test is skipped."""
     path = FOLDER / f"{name}.json"
     found = json.loads(json.dumps(value, allow_nan=True))
     if UPDATE:
