@@ -48,13 +48,22 @@ def test_the_best_known_settings_are_found_for_lesion_crops():
     lidc, found = build_config(preset="lidc"), build_config(preset="auto", fitted=settings(choose(LESIONS)))
     for of in ("window", "crop", "crop_jitter", "diffusion", "unet", "mca"):
         assert getattr(found.model, of) == getattr(lidc.model, of), of
-    assert found.training.learning_rate == lidc.training.learning_rate
+    for of in ("learning_rate", "augment", "deformation", "intensity"):
+        assert getattr(found.training, of) == getattr(lidc.training, of), of
 
 
 def test_large_images_without_a_prompt_are_seen_in_squares_with_marks_anywhere_in_them():
     found = chosen(whole((811, 1024), 136.0))
     assert (found["model.crop"], found["model.crop_jitter"], found["model.unet.stem"]) == (256, 64, 8)
     assert chosen(whole((64, 80), 11.0))["model.crop"] == 0
+
+
+def test_few_images_are_changed_at_random():
+    strengths = {
+        count: [chosen(replace(LESIONS, images=count))[f"training.{name}"] for name in ("deformation", "intensity")]
+        for count in (22, 999, 1000, 9000)
+    }
+    assert strengths == {22: [1.0, 1.0], 999: [1.0, 1.0], 1000: [0.0, 0.0], 9000: [0.0, 0.0]}
 
 
 def test_marks_are_measured_in_training_images_only(tmp_path):

@@ -20,7 +20,7 @@ class Augmentation:
     intensity: float = 0.0
 
 
-# Standard deviations at strength 1: radians, logarithms of factors, and shares of the image's sides.
+# Standard deviations at strength 1: radians, logarithms of factors, and fractions of the image's sides.
 _ANGLE, _SCALE, _ASPECT, _SHIFT, _BEND = 0.35, 0.12, 0.06, 0.05, 0.02
 _KNOTS = 5  # of the bending field along each side
 _NUMBERS = 5 + 2 * _KNOTS**2
