@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from modiff.config.run import parse_budget
+from modiff.config.run import build_config, check_ranges, parse_budget
 from modiff.errors import ConfigError
 from modiff.training import budget
 from modiff.training.budget import Clock
@@ -87,3 +87,8 @@ def test_a_second_interrupt_ends_at_once():
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_number_without_a_unit_is_told_what_is_missing():
+    with pytest.raises(ConfigError, match="is not a budget; found '400'; expected 20m, 2h"):
+        check_ranges(build_config(preset="quick", changes={"training": {"budget": 400}}))

@@ -168,7 +168,11 @@ def config_from_dict(data: Mapping[str, Any], *, path: str | Path | None = None)
 
 def _over(config: RunConfig, data: Mapping[str, Any], path: str | Path | None) -> RunConfig:
     """The configuration with the settings of `data`, but for method and preset, which are chosen before."""
-    made: RunConfig = update(config, {k: v for k, v in data.items() if k not in ("method", "preset")}, path=path)
+    changes = {key: value for key, value in data.items() if key not in ("method", "preset")}
+    training = changes.get("training")
+    if isinstance(training, Mapping) and isinstance(number := training.get("budget"), int):
+        changes["training"] = {**training, "budget": str(number)}  # of what: `parse_budget` says what it expects
+    made: RunConfig = update(config, changes, path=path)
     return made
 
 

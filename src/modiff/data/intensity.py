@@ -55,7 +55,8 @@ class IntensityRule:
         if text in ("unit", "minmax-slice") or text.partition(":")[0] in ("window", "percentiles"):
             with suppress(DataError):
                 return cls.parse(text)
-        raise ConfigError("no such rule", field="--intensity", found=repr(text), expected=", ".join(RULES))
+        expected = f"{', '.join(RULES)}, LOW below HIGH"
+        raise ConfigError("no such rule", field="--intensity", found=repr(text), expected=expected)
 
     def bounds(self, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A whole (C,H,W) or (C,Z,H,W) -> what becomes 0 and what becomes 1, each (C,1,1) or (C,Z,1,1)."""

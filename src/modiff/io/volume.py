@@ -118,7 +118,8 @@ def difference(one: Volume, other: Volume) -> str | None:
     the form that is used decides.
     """
     if one.shape != other.shape:
-        return f"{_times(other.shape)} in place of {_times(one.shape)}"
+        axes = "rows × columns" if one.shape[0] == other.shape[0] == 1 else "slices × rows × columns"
+        return f"{_times(other.shape)} in place of {_times(one.shape)} ({axes})"
     apart = _apart(one, other)
     used = next(iter(apart), "")
     if not apart.get(used):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from modiff.cli import main
 from modiff.data.importers.folder import mask_limits
-from modiff.data.importers.layout import likely
+from modiff.data.importers.layout import Item, likely, two_names
 from modiff.data.intensity import IntensityRule, convert, store_values, stretch
 from modiff.data.store import Store
 from modiff.errors import ConfigError, ModiffError
@@ -631,3 +631,44 @@ def test_rules_that_are_none_are_refused(text: str) -> None:
 )  # fmt: skip
 def test_options_that_fit_all_files_are_proposed(names, options):
     assert likely(names, SUFFIXES) == options
+
+
+def _items(**cases: str) -> list[Item]:
+    return [Item(case, case, masks=dict.fromkeys(raters.split(), Path("m"))) for case, raters in cases.items()]
+
+
+@pytest.mark.parametrize("names", ["anna anne", "bela bella", "Anna anna", "dr-smith Dr_Smith"])
+def test_two_names_of_what_may_be_one_rater_are_told(names):
+    one, other = names.split()
+    (line,) = two_names(_items(a=f"{one} carl", b=f"{one} carl", c=f"{other} carl"))
+    assert sorted(names.split())[0] in line
+    assert f"{other}: c" in line
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        {"a": "rater-1", "b": "rater-2"},  # who share the cases
+        {"a": "bela bella", "b": "bela"},  # both read one
+        {"a": "anna", "b": "carl"},
+        {"a": "1", "b": "2"},
+    ],
+)
+def test_names_of_two_raters_are_not(cases):
+    assert not list(two_names(_items(**cases)))
+
+
+def test_a_misspelt_rater_is_a_note_of_the_store_and_a_warning_of_check(tmp_path, pictures, capsys):
+    _png(pictures / "p3/c/image.png", _picture(2))
+    for name in ("ann", "bobb"):
+        _png(pictures / "p3/c" / f"rater-{name}.png", 255 * _mask((12, 10)))
+    words = "bob and bobb never have a mask of the same case (bobb: p3/c): one person, misspelt?"
+    assert main(["check", str(pictures), "--", "--missing", "unread"]) == 0
+    assert "two names alike" in (said := " ".join(capsys.readouterr().out.split()))
+    assert words in said
+    out = tmp_path / "own.h5"
+    assert (
+        main(["import", "folder", str(pictures), "-o", str(out), "--missing", "unread", "--test", "0", "--quiet"]) == 0
+    )
+    with Store.open(out) as store:
+        assert words in store.info.notes

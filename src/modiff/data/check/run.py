@@ -303,6 +303,7 @@ class _FolderCheck:
         ]
         self.found += self._together()
         self.found += [Finding("warning", "left out", line) for line in self.reader.left_out.lines]
+        self.found += [Finding("warning", "two names alike", line) for line in self.reader.names]
 
     def _each(self, count: int) -> None:
         some, self._left = self._left[:count], self._left[count:]
@@ -384,7 +385,7 @@ class _FolderCheck:
         elif foreground.only == 255 and not foreground.guessed:
             yield Finding("note", "mask values 0 and 255", "255 is read as foreground")
         for note in self.reader.notes:
-            if note not in (foreground.mixed, *self.reader.left_out.lines):
+            if note not in (foreground.mixed, *self.reader.left_out.lines, *self.reader.names):
                 yield Finding("note", "decided in reading", note)
         typical = np.median(list(self._spacings.values()) or [(1.0, 1.0)], axis=0)
         for case, spacing in self._spacings.items():

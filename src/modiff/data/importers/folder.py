@@ -18,7 +18,7 @@ import numpy as np
 from modiff.data.context import near
 from modiff.data.importers.base import Case, Importer
 from modiff.data.importers.fitting import Fitting, Place
-from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_splits
+from modiff.data.importers.layout import IMAGES, MASKS, Item, apply_table, find, two_names, two_splits
 from modiff.data.importers.sources import digest_below
 from modiff.data.intensity import IntensityRule, check_unit, has_units, store_values, stretch
 from modiff.data.masks import Labels
@@ -70,6 +70,7 @@ class Folder(Importer[Item]):
         if args.table:
             apply_table(self.items, Path(args.table))
         self.raters = tuple(sorted({name for item in self.items for name in (*item.masks, *(item.readers or ()))}))
+        self.names = tuple(two_names(self.items))  # that may be one rater's
         self._resampled: dict[Path, tuple[int, int]] = {}  # mask -> marked voxels before and after
         self._first: tuple[Item, Volume] | None = None
 
@@ -175,7 +176,7 @@ class Folder(Importer[Item]):
         """Of the files read, their places and their values."""
         count, (before, after) = len(self._resampled), np.sum([*self._resampled.values()] or [(0, 0)], axis=0)
         words = f"resampling made {before} marked voxels of {count} masks into {after} of their images"
-        return (*super().notes, *self.labels.foreground.notes, *([words] if count else []))
+        return (*super().notes, *self.names, *self.labels.foreground.notes, *([words] if count else []))
 
     def channels(self, item: Item, count: int) -> tuple[str, ...]:
         """Names of `count` channels in a case's files."""

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from itertools import combinations
 from os.path import commonprefix
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from modiff.io.text import is_litter, one_spelling, read_table
 
 IMAGES = ("{case}/image", "{case}/image-{channel}")
 MASKS = ("{case}/rater-{rater}",)
+_ALIKE = 0.75  # how much of two names is the same, from which they may be one
 _TOLD = ("patient", "split", "readers")  # columns of a table of cases
 _GROUPS = {name: f"(?P<{name}>[^/]+?)" for name in ("patient", "slice", "rater", "channel")}
 _GROUPS["case"] = "(?P<case>.+?)"
@@ -39,6 +42,25 @@ class Item:
     def files(self) -> list[Path]:
         """All images and masks."""
         return [*self.channels.values(), *self.masks.values()]
+
+
+def two_names(items: Sequence[Item]) -> Iterator[str]:
+    """Of two raters with nearly the same name who never have a mask of the same case, a line: are they one person?
+
+    Names that differ in their numbers only are of two: rater-1 and rater-2 may share the cases between them.
+    """
+    cases: dict[str, set[str]] = {}
+    for item in items:
+        for name in item.masks:
+            cases.setdefault(name, set()).add(item.case)
+    for one, other in combinations(sorted(cases), 2):
+        first, second = (re.sub(r"\d+", "", name).casefold() for name in (one, other))
+        numbered = first == second and one.casefold() != other.casefold()
+        alike = not numbered and SequenceMatcher(a=first, b=second).ratio() >= _ALIKE
+        if alike and not cases[one] & cases[other]:
+            rare = min(one, other, key=lambda name: len(cases[name]))
+            such = min(cases[rare], key=natural)
+            yield f"{one} and {other} never have a mask of the same case ({rare}: {such}): one person, misspelt?"
 
 
 def pattern(text: str, option: str) -> Match:
