@@ -133,6 +133,12 @@ def test_a_rater_who_never_marks(tmp_path: Path) -> None:
     assert "b marks nothing" in _one(report, "a rater who never marks").text
 
 
+def test_masks_that_are_refused_are_not_called_empty(tmp_path: Path) -> None:
+    report = check(_change(_folder(tmp_path / "d"), lambda mask: mask * 7, rater="b"), words=["--label", "1=core"])
+    assert not report.usable
+    assert "a rater who never marks" not in _kinds(report)
+
+
 def test_masks_of_0_and_255_are_a_note(tmp_path: Path) -> None:
     root = _folder(tmp_path / "d")
     for rater in "abc":

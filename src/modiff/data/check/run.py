@@ -368,7 +368,8 @@ class _FolderCheck:
             if wrong is not None:
                 self._add(wrong, item.case, who=name)
             try:
-                return self.reader.placed(mask, image).array[0]
+                placed = self.reader.placed(mask, image).array[0]
+                return placed if wrong is None or placed.any() else None  # what is refused is no empty mask
             except DataError as fault:
                 self._add(fault, item.case, who=name)
         return None
