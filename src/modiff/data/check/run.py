@@ -369,7 +369,7 @@ class _FolderCheck:
                 self._add(wrong, item.case, who=name)
             try:
                 placed = self.reader.placed(mask, image).array[0]
-                return placed if wrong is None or placed.any() else None  # what is refused is no empty mask
+                return placed if wrong is None or placed.any() else None  # a refused mask is not an empty one
             except DataError as fault:
                 self._add(fault, item.case, who=name)
         return None
