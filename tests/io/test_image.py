@@ -235,7 +235,7 @@ def test_what_is_not_an_image_is_refused_in_one_line_with_its_name(tmp_path, nam
 
 def test_values_that_are_not_finite_are_refused(tmp_path):
     np.save(tmp_path / "image.npy", np.array([[1.0, np.nan]]))
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(DataError, match=r"not finite; found 1 of 2, the first at \[1\]"):
         read_image(tmp_path / "image.npy")
 
 

@@ -18,7 +18,7 @@ from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, guarding, located, sha256_of, told
 from modiff.io.output import write_bytes
 from modiff.io.pictures import check_container
-from modiff.io.volume import Note, Volume, difference, joined, remark
+from modiff.io.volume import Note, Volume, check_finite, difference, joined, remark
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -103,8 +103,7 @@ def read_image(
             found = next((name for begin, name in _OTHERS.items() if start.startswith(begin)), "an unknown format")
             expected = "PNG, TIFF, BMP, GIF, NPY, NIfTI or DICOM"
             raise DataError("is not an image that can be read", found=found, expected=expected)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DataError("has values that are not finite", found="NaN or infinity")
+        check_finite(array)
         array = array[None] if mask and kind == "NPY" else array[:, None]
         array = np.ascontiguousarray(array)
         return Volume(

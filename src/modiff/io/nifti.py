@@ -18,7 +18,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from modiff.errors import DataError
 from modiff.io.files import LIMITS, Limits, located, plain, sha256_of
 from modiff.io.output import write_bytes
-from modiff.io.volume import Note, Volume, corners_apart
+from modiff.io.volume import Note, Volume, check_finite, corners_apart
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -215,8 +215,7 @@ def _values(
         found = "more" if len(raw) > end else f"{len(raw)} bytes"
         raise DataError("has another size than its header says", found=found, expected=f"{end} bytes")
     stored = np.frombuffer(raw, dtypes[0], math.prod(shape), int(offset)).reshape(shape[::-1])
-    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
-        raise DataError("has values that are not finite", found="NaN or infinity")
+    check_finite(stored, turned=True)
     if scaling is None:
         own = stored.flags.aligned and stored.flags.writeable
         return stored.astype(dtypes[1], copy=not own)

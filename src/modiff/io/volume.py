@@ -111,6 +111,21 @@ class Volume:
         return replace(self, array=self.array[:, index : index + 1], affine=affine, source=None)
 
 
+def check_finite(array: np.ndarray, *, field: str | None = None, turned: bool = False) -> None:
+    """DataError for NaN and infinity: how many, and where the first is, counted from 0, along axes
+    longer than 1. turned: in the file the axes are in reverse order."""
+    if array.dtype.kind != "f" or (good := np.isfinite(array)).all():
+        return
+    place = [
+        int(index)
+        for index, size in zip(np.unravel_index(good.argmin(), good.shape), good.shape, strict=True)
+        if size > 1
+    ]
+    where = ", ".join(map(str, place[::-1] if turned else place))
+    found = f"{good.size - np.count_nonzero(good):,} of {good.size:,}, the first at [{where}]"
+    raise DataError("has values that are not finite", field=field, found=found, hint="Give them a number first")
+
+
 def difference(one: Volume, other: Volume) -> str | None:
     """What differs between two grids, in words; None where they are the same. One without geometry: its size.
 

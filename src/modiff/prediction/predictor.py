@@ -35,7 +35,7 @@ from modiff.config.evaluation import (
 from modiff.devices import choose_device
 from modiff.errors import ConfigError, DataError, counted
 from modiff.io.files import located
-from modiff.io.volume import Volume
+from modiff.io.volume import Volume, check_finite
 from modiff.methods.base import Segmenter
 from modiff.methods.marking import MOST_DRAWN, draw_marking
 from modiff.metrics.representative import representative
@@ -157,8 +157,7 @@ class Predictor:
         where: dict[str, Any] = {"at": at, "slices": slices, "roi": roi, "overlap": overlap}
         view = view_of(self.model, self.data, frame, flat=array.ndim < 4, slide=slide, **where)
         self._check_memory(1, view)
-        if scan.dtype.kind == "f" and not np.isfinite(scan).all():
-            raise DataError("has values that are not finite", field="image", found="NaN or infinity")
+        check_finite(scan, field="image")
         scan = frame.turn(scan)
         values = Values(scan, self.data, intensity, view.seen, frame, neighbours=neighbours)
         if len(view.seen.jobs) == 1:
