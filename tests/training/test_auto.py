@@ -48,7 +48,7 @@ def test_the_best_known_settings_are_found_for_lesion_crops():
     lidc, found = build_config(preset="lidc"), build_config(preset="auto", fitted=settings(choose(LESIONS)))
     for of in ("window", "crop", "crop_jitter", "diffusion", "unet", "mca"):
         assert getattr(found.model, of) == getattr(lidc.model, of), of
-    for of in ("learning_rate", "augment", "deformation", "intensity"):
+    for of in ("learning_rate", "augment", "deformation", "intensity_augmentation"):
         assert getattr(found.training, of) == getattr(lidc.training, of), of
 
 
@@ -60,7 +60,10 @@ def test_large_images_without_a_prompt_are_seen_in_squares_with_marks_anywhere_i
 
 def test_few_images_are_changed_at_random():
     strengths = {
-        count: [chosen(replace(LESIONS, images=count))[f"training.{name}"] for name in ("deformation", "intensity")]
+        count: [
+            chosen(replace(LESIONS, images=count))[f"training.{name}"]
+            for name in ("deformation", "intensity_augmentation")
+        ]
         for count in (22, 999, 1000, 9000)
     }
     assert strengths == {22: [1.0, 1.0], 999: [1.0, 1.0], 1000: [0.0, 0.0], 9000: [0.0, 0.0]}

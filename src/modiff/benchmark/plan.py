@@ -22,8 +22,8 @@ FILTERS = ("canny", "gaussian", "roberts", "prewitt", "sobel")
 MODIFF_PRESET = "lidc"  # unless another is named; the others are trained with the packaged preset of their own name
 EVERYONE = "all"  # in place of a method's name in a setting
 CONTROL_STEM = 4  # where MoDiff's own preset has none
-_TRAINING = ("budget", "batch_size", "augment", "deformation", "intensity")
-_SHARED = ("seed", "method", "preset", *(f"training.{name}" for name in _TRAINING), "trainer")
+TRAINING = ("budget", "batch_size", "augment", "deformation", "intensity_augmentation")  # settings that all share
+_SHARED = ("seed", "method", "preset", *(f"training.{name}" for name in TRAINING), "trainer")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def configure(row: Row, settings: BenchmarkSettings, seed: int) -> RunConfig:
     """The configuration of one run: preset < settings of all < of the method < the row's own < settings of the row."""
     shared = {
         "seed": seed,
-        "training": {name: getattr(settings, name) for name in _TRAINING},
+        "training": {name: getattr(settings, name) for name in TRAINING},
         "trainer": {"accelerator": settings.accelerator, "devices": settings.devices},
     }
     own = [_control(row, settings)] if row.control else []

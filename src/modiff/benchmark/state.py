@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from modiff.benchmark.plan import EVERYONE, BenchmarkSettings, Row, preset_of
+from modiff.benchmark.plan import EVERYONE, TRAINING, BenchmarkSettings, Row, preset_of
 from modiff.config.evaluation import IID
 from modiff.config.fields import typed
 from modiff.data.splits import fold_split
@@ -23,10 +23,10 @@ from modiff.methods.run_folder import WEIGHTS
 from modiff.methods.weights import check_weights, read_header
 
 STATE = "benchmark.json"
-_FIXED = "budget", "batch_size", "augment", "deformation", "intensity", "split", "folds"  # what all runs share
+_FIXED = (*TRAINING, "split", "folds")  # what a folder's runs have in common for good
 _SCORING = ("ns", "select", "thresholds", "metrics", "limit")
 COSTS = ("parameters", "evaluations", "gflop_image", "gflop_sample")  # of a row, as `modiff info METHOD` counts them
-_LATER = {"made", "fold", "folds", "select", "deformation", "intensity"}  # older files lack them, some newer ones too
+_LATER = {"made", "fold", "folds", "select", "deformation", "intensity_augmentation"}  # not in every file
 
 
 class Status(StrEnum):

@@ -106,7 +106,7 @@ class BenchmarkConfig:
     """flips and turns, the same for all"""
     deformation: float = number(0.0, Range(low=0, high=2))
     """strength of random rotation, scaling, shift and bending of training images, the same for all"""
-    intensity: float = number(0.0, Range(low=0, high=2))
+    intensity_augmentation: float = number(0.0, Range(low=0, high=2))
     """strength of random gamma, contrast and brightness of training images, the same for all"""
     ns: tuple[int, ...] = number((16, 32), COUNT, "samples")
     """samples per image"""

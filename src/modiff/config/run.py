@@ -72,7 +72,7 @@ class TrainingConfig:
     deformation: float = number(0.0, Range(low=0, high=2))
     """strength of random rotation, scaling, shift and bending, the same for an image and all its masks; 1 is strong
     (standard deviations of 20° and 12 %)"""
-    intensity: float = number(0.0, Range(low=0, high=2))
+    intensity_augmentation: float = number(0.0, Range(low=0, high=2))
     """strength of random gamma, contrast and brightness; 1 is strong, with standard deviations of 25, 15 and 8 %"""
     validate_every: int = number(500, COUNT, "steps")
     """optimiser steps between validations"""

@@ -55,7 +55,7 @@ class IntensityRule:
         if text in ("unit", "minmax-slice") or text.partition(":")[0] in ("window", "percentiles"):
             with suppress(DataError):
                 return cls.parse(text)
-        expected = f"{', '.join(RULES)}, LOW below HIGH"
+        expected = f"{', '.join(RULES)}, where LOW is below HIGH"
         raise ConfigError("no such rule", field="--intensity", found=repr(text), expected=expected)
 
     def bounds(self, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -125,7 +125,7 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
             f"{images / facts.images:,.0f} passes over {counted(facts.images, 'image', ',')}",
         ),
         ("training.deformation", 1.0 if facts.images < _FEW else 0.0, counted(facts.images, "image", ",")),
-        ("training.intensity", 1.0 if facts.images < _FEW else 0.0, "as deformation"),
+        ("training.intensity_augmentation", 1.0 if facts.images < _FEW else 0.0, "as deformation"),
         ("training.batch_size", batch, f"{patches}×{patches} patches per image"),
         ("training.learning_rate", 2e-3 if base == 32 == batch else 1e-3, f"width {base}, batches of {batch}"),
         ("training.warmup", 50 if short else 100, f"{steps:,} steps"),

@@ -296,7 +296,7 @@ def train(
             run.load(saved)
             saved.clear()  # as large as the run itself
         each = {"size": settings.batch_size, "rank": fabric.global_rank, "world": fabric.world_size}
-        augment = Augmentation(settings.augment, settings.deformation, settings.intensity)
+        augment = Augmentation(settings.augment, settings.deformation, settings.intensity_augmentation)
         batch_at = partial(_batches(training, fabric.device), seed=config.seed, augment=augment, **each)
         fixed = validation_batches(validation, images=settings.validation_images, **each)
         run.fit(batch_at, fixed, quiet=quiet)

@@ -20,6 +20,7 @@ from modiff.io.text import is_litter, one_spelling, read_table
 IMAGES = ("{case}/image", "{case}/image-{channel}")
 MASKS = ("{case}/rater-{rater}",)
 _ALIKE = 0.75  # how much of two names is the same, from which they may be one
+_MOST = 100  # raters whose names are compared
 _TOLD = ("patient", "split", "readers")  # columns of a table of cases
 _GROUPS = {name: f"(?P<{name}>[^/]+?)" for name in ("patient", "slice", "rater", "channel")}
 _GROUPS["case"] = "(?P<case>.+?)"
@@ -53,6 +54,8 @@ def two_names(items: Sequence[Item]) -> Iterator[str]:
     for item in items:
         for name in item.masks:
             cases.setdefault(name, set()).add(item.case)
+    if len(cases) > _MOST:
+        return  # no list of persons, and comparing names takes long
     for one, other in combinations(sorted(cases), 2):
         first, second = (re.sub(r"\d+", "", name).casefold() for name in (one, other))
         numbered = first == second and one.casefold() != other.casefold()
