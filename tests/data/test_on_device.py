@@ -36,9 +36,10 @@ def written(path: Path, dtype: str, size: tuple[int, int], prompt: str) -> Memor
 @pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "f2", "f4"])
 @pytest.mark.parametrize(("size", "prompt"), [((13, 13), "centre"), ((11, 13), "none"), ((10, 8), "centre")])
-def test_batches_of_the_device_are_the_loaders(tmp_path, dtype, size, prompt, device):
+@pytest.mark.parametrize("resident", [True, False])
+def test_batches_of_the_device_are_the_loaders(tmp_path, dtype, size, prompt, resident, device):
     store = written(tmp_path / "s.h5", dtype, size, prompt)
-    held = DeviceStore(store, torch.device(device))
+    held = DeviceStore(store, torch.device(device), resident=resident)
     for index, turns in ((0, True), (1, True), (7, True), (2, False)):
         for rank, world in ((0, 1), (1, 2)):
             how = {"seed": 3, "size": 4, "augment": Augmentation(turns), "rank": rank, "world": world}
@@ -67,4 +68,4 @@ def test_the_bytes_needed_are_those_held(tmp_path):
     for dtype in ("u1", "i2", "f4"):
         store = written(tmp_path / f"{dtype}.h5", dtype, (16, 16), "none")
         held = DeviceStore(store, CPU)
-        assert DeviceStore.needed(store) == sum(part.nbytes for part in (held.image, held.bits, held.read))
+        assert DeviceStore.needed(store) == sum(part.nbytes for part in held.held)

@@ -1,4 +1,4 @@
-"""A split held on the device that trains: batches are made there, equal to the bit to those of `loading`."""
+"""Batches made on the device that trains, equal to the bit to those of `loading`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from modiff.types import Batch
 
 
 class DeviceStore:
-    """A `MemoryStore` whose images and packed masks lie on a device.
+    """A `MemoryStore` whose batches are made on a device.
 
     Of a batch, the CPU draws which rows, which of the eight views, whose neighbouring slices are hidden and how images
     change. All else happens on the device, in shapes that depend on the size of the batch alone; nothing waits for it.
+    resident: whether images and packed masks lie on the device; else each batch's are copied there.
     """
 
-    def __init__(self, store: MemoryStore, device: torch.device) -> None:
+    def __init__(self, store: MemoryStore, device: torch.device, *, resident: bool = True) -> None:
         self.store, self.device = store, device
         (channels, height, width), kind = store.shape, store.image.dtype
         image, self.values = store.image, None
@@ -37,10 +38,10 @@ class DeviceStore:
             patterns = np.arange(1 << 8 * kind.itemsize, dtype=f"u{kind.itemsize}")
             self.values = to_unit(patterns.view(kind)).to(device)
             image = image.view(np.uint8 if kind.itemsize == 1 else np.int16)
-        held = torch.from_numpy(image) if self.values is not None else to_unit(image)
-        self.image = held.to(device).view(len(store), channels, height * width)
-        self.bits = torch.from_numpy(store.packed).flatten(1, 2).to(device)
-        self.read = torch.from_numpy(store.read).to(device)
+        self.image = image.reshape(len(store), channels, height * width)
+        self.held: tuple[Tensor, ...] | None = None
+        if resident:
+            self.held = tuple(part.to(device) for part in self._in_memory(slice(None)))
         places = torch.arange(height * width).view(height, width)
         usable = range(8) if height == width else range(0, 8, 2)
         # (8,HW): which pixel comes to each place. Quarter turns of a rectangle are never drawn.
@@ -69,22 +70,39 @@ class DeviceStore:
         drawn, context = [rows, turns], self.store.info.context
         if context:
             drawn.append(hidden_context(len(rows), index, seed=seed, rank=rank).long())
+        image, bits, read = self._copied(rows) if self.held is None else self.held
         rows, turns, *hidden = torch.stack(drawn).to(self.device, non_blocking=True)
-        made = self._made(rows, turns)
+        if self.held is not None:
+            image, bits, read = image[rows], bits[rows], read[rows]
+        made = self._made(image, bits, read, turns)
         if context:
             made = replace(made, image=without_context(made.image, hidden[0].bool(), context))
         return changed_batch(made, augment, index, seed=seed, rank=rank)
 
-    def _made(self, rows: Tensor, turns: Tensor) -> Batch:
-        (_, height, width), info = self.store.shape, self.store.info
+    def _in_memory(self, rows: slice | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Image (B,C,HW), packed masks (B,RK,⌈HW/8⌉) and read (B,R) of some rows, as the device is to have them."""
+        image = self.image[rows]
+        held = torch.from_numpy(image) if self.values is not None else to_unit(image)
+        bits = torch.from_numpy(self.store.packed[rows]).flatten(1, 2)
+        return held, bits, torch.from_numpy(self.store.read[rows])
+
+    def _copied(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The same on the device. Copies from pinned memory do not wait for what the device still does."""
+        parts = self._in_memory(rows.numpy())
+        if self.device.type == "cuda":
+            return tuple(part.pin_memory().to(self.device, non_blocking=True) for part in parts)
+        return tuple(part.to(self.device) for part in parts)
+
+    def _made(self, image: Tensor, bits: Tensor, read: Tensor, turns: Tensor) -> Batch:
+        (_, height, width), info, count = self.store.shape, self.store.info, len(turns)
         source = self.sources[turns][:, None]
-        image = self._taken(self.image[rows], source)
+        image = self._taken(image, source)
         if self.values is not None:
             image = self.values[image.long() & (len(self.values) - 1)]
-        bits = self._taken(self.bits[rows], source >> 3) >> (7 - (source & 7)).to(torch.uint8)  # as NumPy packs them
-        masks = (bits & 1).bool().view(len(rows), len(info.raters), len(info.classes), height, width)
-        centre = None if self.middle is None else self.middle.expand(len(rows), 2)
-        return Batch(image.view(len(rows), -1, height, width), masks, self.read[rows], (), centre)
+        bits = self._taken(bits, source >> 3) >> (7 - (source & 7)).to(torch.uint8)  # as NumPy packs them
+        masks = (bits & 1).bool().view(count, len(info.raters), len(info.classes), height, width)
+        centre = None if self.middle is None else self.middle.expand(count, 2)
+        return Batch(image.view(count, -1, height, width), masks, read, (), centre)
 
     @staticmethod
     def _taken(maps: Tensor, source: Tensor) -> Tensor:

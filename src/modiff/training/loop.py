@@ -319,15 +319,15 @@ def _graph(fabric: Fabric, config: RunConfig, rng: torch.Generator) -> CudaGraph
 
 
 def _batches(store: MemoryStore, device: torch.device) -> Callable[..., Batch]:
-    """Makes batches: on the device, where it is a GPU (CUDA) with room for the store."""
+    """Makes batches: on the device, where it is a GPU (CUDA), on which the store lies if there is room."""
     if device.type != "cuda":
         return partial(training_batch, store)
     needed, (free, _) = DeviceStore.needed(store), torch.cuda.mem_get_info(device)
-    if needed > _HELD * free:
+    resident = needed <= _HELD * free
+    if not resident:
         found = f"the images take {needed / 1e9:.1f} GB, the device has {free / 1e9:.1f} GB free"
-        logging.getLogger("modiff").warning("batches are made on the CPU: %s", found)
-        return partial(training_batch, store)
-    return DeviceStore(store, device).training_batch
+        logging.getLogger("modiff").warning("each batch's images are copied to the device: %s", found)
+    return DeviceStore(store, device, resident=resident).training_batch
 
 
 def _begin(
