@@ -45,7 +45,7 @@ from modiff.methods.run_folder import (
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
-    from modiff.evaluation.evaluate import Progress
+    from modiff.io.progress import Progress
 
 SETTINGS = "benchmark.yaml"  # of a run folder: of a training in a process of its own
 ERROR = "error.txt"  # of a run folder: the traceback of the last failure

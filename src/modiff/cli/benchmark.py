@@ -16,7 +16,7 @@ from modiff.errors import ConfigError
 
 if TYPE_CHECKING:
     from modiff.benchmark.plan import BenchmarkSettings
-    from modiff.evaluation.evaluate import Progress
+    from modiff.io.progress import Progress
 
 
 def parser(prog: str) -> argparse.ArgumentParser:

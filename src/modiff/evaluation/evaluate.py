@@ -7,7 +7,7 @@ per metric, protocol, threshold and n; `modiff.metrics.registry` says how a metr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -39,14 +39,13 @@ from modiff.types import SAME_SIZE, DataSpec, marks
 
 if TYPE_CHECKING:
     from modiff.data.loading import MemoryStore
+    from modiff.io.progress import Progress
     from modiff.methods.base import Segmenter
     from modiff.methods.run_folder import LoadedModel
 
 FOLDER = "evaluation"  # of a run folder
 Precision = Literal["32-true", "bf16-mixed"]  # as training has it, of the networks that draw samples
 FULL: Precision = "32-true"
-
-Progress = Callable[[int, int], None]
 
 
 def evaluate(

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import TypeVar
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich import progress as rich_progress
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from modiff.errors import printable
 from modiff.terminal import console, safe_output
 
-Show = Callable[[float, float], None]
+Progress = Callable[[float, float], None]
 """Is told how much is done, and of how much."""
 
 _EVERY = 60.0  # seconds between lines
@@ -24,7 +25,7 @@ _Item = TypeVar("_Item")
 @contextmanager
 def progress_bar(
     text: str, unit: str = "", *, quiet: bool = False, note: Callable[[], str] | None = None
-) -> Iterator[Show]:
+) -> Iterator[Progress]:
     """Shows on standard error how far work is, with the time left. quiet: shows nothing.
 
     On a terminal it is a bar; elsewhere the first line comes after a minute. unit: what is counted; without it a
@@ -40,7 +41,7 @@ def progress_bar(
         )
         columns = (said, BarColumn(), counts, notes, TimeElapsedColumn(), TextColumn("/"), TimeRemainingColumn())
         # While the bar is shown rich prints for others, and would take their control characters for its own.
-        with Progress(*columns, console=console(stderr=True), refresh_per_second=2) as bar, safe_output():
+        with rich_progress.Progress(*columns, console=console(stderr=True), refresh_per_second=2) as bar, safe_output():
             task, due = bar.add_task(text, total=1, note=""), 0.0
 
             def show(done: float, total: float) -> None:
@@ -56,7 +57,7 @@ def progress_bar(
 
 
 @contextmanager
-def _lines(text: str, unit: str, note: Callable[[], str] | None) -> Iterator[Show]:
+def _lines(text: str, unit: str, note: Callable[[], str] | None) -> Iterator[Progress]:
     start, over, state = time.monotonic(), Event(), (0.0, 0.0)
 
     def show(done: float, total: float) -> None:

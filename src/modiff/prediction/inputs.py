@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modiff.data.importers.sources import as_folder
 from modiff.errors import DataError
 from modiff.io.dicom.header import is_dicom
-from modiff.io.dicom.web import Progress, read_dicomweb, url_of
+from modiff.io.dicom.web import read_dicomweb, url_of
 from modiff.io.files import LIMITS, Limits, begins_with
 from modiff.io.image import read_channels
 from modiff.io.text import is_litter
 from modiff.io.volume import Volume
+
+if TYPE_CHECKING:
+    from modiff.io.progress import Progress
 
 _ZIP = b"PK\3\4"
 Named = tuple[str | None, Path]  # a channel's name where it is given, and its file

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,12 +18,15 @@ from modiff.io.dicom.region import apart
 from modiff.io.files import located
 from modiff.io.volume import Volume
 from modiff.prediction.frame import View
-from modiff.prediction.predictor import PredictionWarning, Predictor, Progress
+from modiff.prediction.predictor import PredictionWarning, Predictor
 from modiff.prediction.settings import Settings
 from modiff.prediction.summary import Summary
 from modiff.prediction.values import Values
 from modiff.prediction.windows import Box, Plan
 from modiff.types import DataSpec, Samples
+
+if TYPE_CHECKING:
+    from modiff.io.progress import Progress
 
 _RIGHT_ANGLE = 1e-3  # of a cosine, for the digits of headers
 _MODALITIES = ("CT", "MR", "PT", "US", "XA", "DX", "CR", "MG", "NM", "OPT")  # as a channel may be called

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from modiff.config.run import RunConfig
+    from modiff.io.progress import Progress
     from modiff.methods.run_folder import LoadedModel
 
 MAX_MAPS = 4 << 30  # bytes of maps that are held
 MOST_CANDIDATES = 1024  # drawn by default: the sampling error of so many is small
 _AT_ONCE = 16 << 20  # values of maps made in one call of the model
-Progress = Callable[[int, int], None]  # is told how many samples are drawn in all windows, and of how many
 
 
 class PredictionWarning(UserWarning):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modiff.devices import device_name
 from modiff.io.volume import Volume
@@ -14,9 +14,12 @@ from modiff.prediction.channels import arranged
 from modiff.prediction.inputs import Named
 from modiff.prediction.objects import object_notes
 from modiff.prediction.predict import Prediction, predict
-from modiff.prediction.predictor import Predictor, Progress
+from modiff.prediction.predictor import Predictor
 from modiff.prediction.settings import Settings
 from modiff.prediction.write import describe_source, public_command, write_results
+
+if TYPE_CHECKING:
+    from modiff.io.progress import Progress
 
 
 @dataclass(frozen=True)

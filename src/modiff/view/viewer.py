@@ -171,7 +171,7 @@ class Viewer:
         over: asked as samples are drawn whether nobody waits for them any more; raises Superseded then.
         """
 
-        def check(done: int, total: int) -> None:
+        def check(done: float, total: float) -> None:
             if over():
                 raise Superseded
 

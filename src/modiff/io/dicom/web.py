@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from dicomweb_client.api import DICOMwebClient
     from requests.auth import AuthBase
 
+    from modiff.io.progress import Progress
+
 T = TypeVar("T")
 WAITS = (1.0, 4.0, 10.0)  # seconds before a request is tried again
 _MOST_OF_ONE = 48 * MIB  # bytes of a slice, unless --max-bytes allows more
@@ -57,7 +59,6 @@ _TAGS = {
     "Rows": "00280010",
     "Columns": "00280011",
 }
-Progress = Callable[[int, int], None]
 
 
 def url_of(path: Path) -> str | None:
