@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,6 +158,33 @@ def test_the_command_does_not_take_names_for_markup(tmp_path: Path, capsys: pyte
     assert "[bold]x" in out
 
 
+def test_the_list_has_every_image_with_the_pixels_of_who_read_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks, read = np.zeros((2, 2, 4, 4), np.uint8), np.array([[True, True], [True, False]])
+    masks[0, 0, :2], masks[1, 0, 0, 0] = 1, 2  # of classes 1 and 2
+    with StoreWriter(
+        tmp_path / "s.h5", make_info(channels=("CT",), raters=("A, B", "C")), folds={"p": 1, "q": 0}
+    ) as writer:
+        for row, (case, split) in enumerate((("=x", "train"), ("y", "test"))):
+            image = np.full((1, 4, 4), row, np.uint8)
+            writer.add(image, masks[row], read[row], case=case, patient="pq"[row], split=split)
+    assert main(["info", str(tmp_path / "s.h5"), "--list"]) == 0
+    (tmp_path / "list.csv").write_text(capsys.readouterr().out)
+    rows = pd.read_csv(tmp_path / "list.csv", dtype=str, keep_default_na=False)
+    assert rows.columns.tolist() == ["case", "patient", "split", "fold", "pixels: A, B", "pixels: C"]
+    assert rows.to_numpy().tolist() == [["'=x", "p", "train", "1", "8", "0"], ["y", "q", "test", "0", "1", ""]]
+
+
+def test_marks_are_counted_of_all_raters_where_all_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masks, read = np.ones((1, 3, 4, 4), np.uint8), np.array([[True, True, False]])
+    masks[0, 2] = 0
+    for who, said in ((np.ones((1, 3), bool), "marked by 2 of 3"), (read, "marked by 2 who read it")):
+        _store(tmp_path / "s.h5", masks, who)
+        assert main(["info", str(tmp_path / "s.h5")]) == 0
+        assert said in capsys.readouterr().out
+
+
 def test_verifying_finds_changed_content(small_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(small_store), "--verify"]) == 0
     assert "agrees with the fingerprint" in capsys.readouterr().out
@@ -190,7 +218,9 @@ def test_a_contact_sheet_that_cannot_be_written(small_store: Path, capsys: pytes
     assert capsys.readouterr().err.startswith("modiff: ")
 
 
-@pytest.mark.parametrize("words", [["--cases", "0"], ["--contact-sheet", "x.png", "--split", "dev"]])
+@pytest.mark.parametrize(
+    "words", [["--cases", "0"], ["--contact-sheet", "x.png", "--split", "dev"], ["--list", "--json"]]
+)
 def test_options_that_make_no_sense(small_store: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert main(["info", str(small_store), *words]) == 2
     assert capsys.readouterr().err.startswith("modiff: ")

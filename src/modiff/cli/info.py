@@ -31,10 +31,11 @@ parser = partial(parser_of, "info")
 
 def run(args: argparse.Namespace) -> int:
     """Prints the description, and draws the contact sheet where one is wanted."""
-    from modiff.data.describe import describe
+    from modiff.data.describe import describe, listed
     from modiff.data.splits import lacking
     from modiff.data.store import Store
     from modiff.io.output import check_file_output
+    from modiff.io.text import csv_text
     from modiff.plain import json_text
 
     if len(args.what) > 1 or _is_model(args.what[0]):
@@ -42,11 +43,16 @@ def run(args: argparse.Namespace) -> int:
     if not Path(args.what[0]).exists():
         names = ", ".join(dict.fromkeys([*METHODS, *presets()]))
         raise DataError("no such store, run folder, method or preset", path=args.what[0], expected=f"a path or {names}")
+    if args.list and (args.json or args.contact_sheet):
+        raise ConfigError("prints nothing else", field="--list", expected="no --json and no --contact-sheet beside it")
     if args.contact_sheet:
         check_file_output(args.contact_sheet)
     with Store.open(args.what[0]) as store:
         if args.verify:
             store.verify()
+        if args.list:
+            print(csv_text(listed(store)), end="")
+            return 0
         described, empty = describe(store), lacking(dict(zip(store.patients, store.splits, strict=True)))
         if args.contact_sheet:
             from modiff.report.data import contact_sheet
@@ -154,8 +160,9 @@ def _splits(about: dict[str, Any]) -> Table:
     for name in ("images", "patients"):
         row(name, name, text=str)
     table.add_section()
+    among = f"of {len(about['raters'])}" if all(split["read"] == 1 for split in splits) else "who read it"
     for count in splits[0]["markers"]:
-        row(f"marked by {count} of {len(about['raters'])}", "markers", count)
+        row(f"marked by {count} {among}", "markers", count)
     row("by some, not by all", "some_empty")
     row("masks that are empty", "empty_masks")
     if any(split["read"] < 1 for split in splits):

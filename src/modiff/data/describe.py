@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from modiff.data.loading import place_of
 from modiff.data.store import Store
@@ -43,6 +44,19 @@ def describe(store: Store) -> dict[str, Any]:
         "folds": {str(fold): list(folds.values()).count(fold) for fold in sorted(set(folds.values()))},
         "splits": [{"split": name, **_statistics(store, counts, rows[name])} for name in names],
     }
+
+
+def listed(store: Store) -> pd.DataFrame:
+    """A row per image: case, patient, split, fold where there are folds, and the pixels of any class that each rater
+    marked, in a column "pixels: NAME", missing where a rater did not read the image. Reads the whole store once."""
+    folds = store.folds()
+    rows = pd.DataFrame({"case": store.cases, "patient": store.patients, "split": store.splits})
+    if folds:
+        rows["fold"] = [folds[patient] for patient in store.patients.tolist()]
+    pixels = np.concatenate([(masks > 0).sum((2, 3)) for _, masks in store.blocks(store.rows())])
+    for slot, name in enumerate(store.info.raters):
+        rows[f"pixels: {name}"] = pd.Series(pixels[:, slot], dtype="Int64").where(store.read[:, slot])
+    return rows
 
 
 def _count(store: Store) -> dict[str, np.ndarray]:
