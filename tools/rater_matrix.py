@@ -11,7 +11,6 @@ against the others' masks, with a 95 % interval by bootstrap over patients. Prin
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,12 +20,14 @@ from rich.progress import track
 
 from modiff.data.loading import load
 from modiff.data.splits import fold_split
-from modiff.evaluation import provenance
+from modiff.errors import DataError
+from modiff.evaluation import provenance, words
 from modiff.evaluation.bootstrap import mean_interval
 from modiff.evaluation.evaluate import as_trained
 from modiff.io.output import write_text
 from modiff.methods.run_folder import load_model
 from modiff.metrics.protocols import PROTOCOLS
+from modiff.plain import finite, json_text
 from modiff.rng import seeds_for
 
 
@@ -43,6 +44,8 @@ def score(run: Path, data: Path, n: int, seed: int) -> tuple[list[str], np.ndarr
     """Patients, Dice of samples (images, drawn as, against) and of raters (images, R, R); NaN where not read."""
     loaded = load_model(run)
     images = as_trained(loaded, load(data, fold_split(loaded.data.fold, "test")), data)
+    if images.info.raters != loaded.data.raters:
+        raise DataError("has other raters than the model", path=data, found=images.info.raters)
     drawn, among = [], []
     for row in track(range(len(images.cases)), run.name):
         batch = images.batch([row])
@@ -62,7 +65,14 @@ def own_less_others(values: np.ndarray) -> np.ndarray:
     """(images,R,R) -> (images,R): the diagonal less the mean of the rest of its row."""
     own = np.diagonal(values, axis1=1, axis2=2)
     others = np.where(np.eye(values.shape[1], dtype=bool), np.nan, values)
-    return own - np.nanmean(others, axis=2)
+    return own - mean(others, axis=2)
+
+
+def mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of what is not NaN, NaN where nothing is."""
+    known = ~np.isnan(values)
+    count = known.sum(axis)
+    return np.where(count > 0, np.where(known, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
 def table(names: list[str], cells: np.ndarray, last: list[str]) -> str:
@@ -89,17 +99,20 @@ def main() -> None:
     names = list(load_model(args.runs[0]).data.raters)
     apart = own_less_others(drawn)
     intervals = [mean_interval(apart[:, rater], patients) for rater in range(len(names))]
-    every = mean_interval(np.nanmean(apart, 1), patients)
-    said = [f"{one.value:+.3f} ({one.ci_low:+.3f} to {one.ci_high:+.3f})" for one in (*intervals, every)]
+    every = mean_interval(mean(apart, 1), patients)
+    said = [
+        f"{words.number(one.value, signed=True)} ({words.ends(one.ci_low, one.ci_high, signed=True)})"
+        for one in (*intervals, every)
+    ]
     print(f"{len(patients)} images of {len(set(patients))} patients, {args.n} samples as each rater, argmax; 95 %\n")
-    print(table([f"as {name}" for name in names], np.nanmean(drawn, 0), said[:-1]))
+    print(table([f"as {name}" for name in names], mean(drawn, 0), said[:-1]))
     print(f"\nAll raters, own − others: {said[-1]}\n\nThe raters' own masks:\n")
-    print(table(names, np.nanmean(among, 0), [f"{value:+.3f}" for value in np.nanmean(own_less_others(among), 0)]))
+    print(table(names, mean(among, 0), [f"{value:+.3f}" for value in mean(own_less_others(among), 0)]))
     if args.o is not None:
         content = {"made": provenance.made(device="cpu"), "n": args.n, "seed": args.seed, "raters": names}
         content |= {"patients": patients, "samples": drawn.tolist(), "among_raters": among.tolist()}
         content |= {"own_less_others": [asdict(one) for one in (*intervals, every)]}
-        write_text(args.o, json.dumps(content, indent=1) + "\n")
+        write_text(args.o, json_text(finite(content), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,12 @@ def constant(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
 
 
 @constant
+def wait_for(device: torch.device) -> None:
+    """Until the device has done what it was given: a GPU works on after a call returns; a clock must not."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def numbers_on(device: torch.device, *values: float) -> Tensor:
     """Some numbers as a tensor; without this each use would wait for the device."""
     return torch.tensor(values, device=device)
@@ -122,14 +128,21 @@ class CudaGraph:
     def capture(self, work: Callable[[], None]) -> None:
         """Takes the work down and does not do it; RuntimeError where it cannot be captured."""
         current = torch.cuda.current_stream(self._stream.device)
+        drawn_from = [torch.cuda.default_generators[current.device_index]]
         if self._rng is not None:
             self._graph.register_generator_state(self._rng)
+            drawn_from.append(self._rng)
+        before = [(rng, rng.clone_state()) for rng in drawn_from]
         try:
             with (
                 constants_used() as self._constants,
                 torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"),
             ):
                 work()
+        except RuntimeError:
+            for rng, state in before:  # a capture that is broken off leaves generators that only a graph can draw from
+                rng.graphsafe_set_state(state)
+            raise
         finally:
             torch.cuda.set_stream(current)  # a capture that fails leaves its own
 

@@ -201,7 +201,8 @@ class Samples:
     uniform unless a method says otherwise. present: (B,N) bool, the hypothesis marks something (`marks`). raters: (B,N)
     int64, whose reading it is, where raters are identifiable; else None. presence: (B,) the model's own probability
     that a rater marks anything, where it has one and samples are single raters'; else None. pool: what they were chosen
-    from, where they are a representative set.
+    from, where they are a representative set. part: (B,N) int64, which part of a mixture each is of, where the samples
+    of a part share its probability as their weights; else None.
     """
 
     maps: Tensor
@@ -210,6 +211,7 @@ class Samples:
     raters: Tensor | None = None
     presence: Tensor | None = None
     pool: Pool | None = None
+    part: Tensor | None = None
 
     @classmethod
     def uniform(cls, maps: Tensor, **more: Any) -> Samples:
@@ -231,6 +233,23 @@ class Samples:
             own: dict[str, Any] = {name: join(name, pools) for name in ("mean", "fractions", "marking")}
             made["pool"] = Pool(min(pool.count for pool in pools), **own)
         return cls(**made)
+
+    def first(self, n: int) -> Samples:
+        """The first n, weighted as if they alone had been drawn."""
+        each = [None if one is None else one[:, :n] for one in (self.raters, self.part)]
+        rest: dict[str, Any] = {"raters": each[0], "presence": self.presence, "part": each[1]}
+        weights = self.weights_among(torch.full((len(self.maps),), n, device=self.weights.device))[:, :n]
+        return Samples(self.maps[:, :n], weights / weights.sum(1, keepdim=True), self.present[:, :n], **rest)
+
+    def weights_among(self, counts: Tensor) -> Tensor:
+        """(B,N) weights to which the first `counts` (B,) of each image's samples are, of which all or some are used;
+        not normalised. A part of a mixture then has its whole probability, however many samples are of it."""
+        if self.part is None:
+            return self.weights
+        size = (len(self.part), int(self.part.max()) + 1)
+        used = (torch.arange(self.part.shape[1], device=counts.device) < counts[:, None]).to(self.weights)
+        whole, number = (torch.zeros(size).to(self.weights).scatter_add(1, self.part, x) for x in (self.weights, used))
+        return (whole / number.clamp_min(1)).gather(1, self.part)
 
     def __repr__(self) -> str:
         images, count, *frame = self.maps.shape

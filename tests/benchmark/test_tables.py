@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from modiff.benchmark import tables as room
-from modiff.benchmark.numbers import read_numbers
+from modiff.benchmark.numbers import _costs, read_numbers
 from modiff.benchmark.plan import BenchmarkSettings
 from modiff.benchmark.state import RowFacts, Run, State, write_state
 from modiff.benchmark.tables import as_csv, markdown_text, tables_of, write_tables
@@ -293,6 +293,12 @@ def test_csv_has_what_is_needed_to_read_a_number(two):
     }
     assert {key: row[key] for key in expected} == expected
     assert float(row["value"]) == pytest.approx(0.41)
+
+
+@pytest.mark.parametrize(("select", "gflop"), [("iid", 9.0), ("stratified", 9.0), ("representative", 33.0)])
+def test_all_that_is_drawn_is_counted(select, gflop):
+    """1 + .5 a sample: 16, or 64 candidates."""
+    assert _costs("a", 16, select, [], state_of({"a": "A"}))["gflop"] == gflop
 
 
 def test_costs_stand_in_the_row(two):

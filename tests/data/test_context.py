@@ -275,6 +275,15 @@ def test_slices_that_are_turned_over_have_their_neighbours_turned_too(volumes: P
     assert turned(plain, "LPS", "LPI") is plain
 
 
+def test_pixels_of_slices_that_are_transposed_change_height_and_width(volumes: Path) -> None:
+    store = with_context(load(volumes), 0)
+    store.place["spacing"] = (2.0, 0.5)
+    over = turned(store, "LPS", "PLS")
+    np.testing.assert_array_equal(over.image, store.image.swapaxes(2, 3))
+    assert (over.place["spacing"], store.place["spacing"]) == ((0.5, 2.0), (2.0, 0.5))
+    assert turned(store, "LPS", "RAS").place["spacing"] == (2.0, 0.5)
+
+
 def test_names_and_narrowing_keep_the_order_of_channels() -> None:
     assert named(("a", "b"), 1) == ("a[-1]", "a", "a[+1]", "b[-1]", "b", "b[+1]")
     assert named(("a", "b"), 0) == ("a", "b")

@@ -18,7 +18,7 @@ from modiff.evaluation.records import Quantity, select
 from modiff.evaluation.scoring import EvaluationSettings, score_references, score_samples
 from modiff.metrics import PROTOCOLS
 from modiff.metrics import functional as F
-from modiff.metrics.protocols import binarise
+from modiff.metrics.protocols import SampleSet, binarise
 from modiff.metrics.registry import COLUMNS, GAP, NAMES, POOLED, pooled
 
 ALL = EvaluationSettings(ns=(3, 6), metrics=("all",), one_rater=True, resamples=50)
@@ -161,6 +161,13 @@ def test_one_rater_is_the_mean_of_each_rater_against_the_others(batch):
     parts = [F.ged(batch.masks[:, i : i + 1], batch.masks[:, rest[i]]) for i in range(4)]
     value = found[Quantity("standard", 0.5, 6, None, "one_rater", "ged")]
     torch.testing.assert_close(value, torch.stack(parts).mean(0))
+
+
+def test_what_is_undefined_lies_where_the_masks_are():
+    """The rows' NCC is not defined off squares: on a GPU its NaN must lie there too."""
+    maps, masks = torch.zeros(1, 3, 1, 8, 10, device="meta"), torch.zeros(1, 2, 1, 8, 10, device="meta").bool()
+    view = SampleSet(maps, masks).view(PROTOCOLS["paper"], 0.9, 3)
+    assert view.undefined().device == masks.device
 
 
 def test_one_rater_counts_readers_only(batch):

@@ -55,6 +55,13 @@ def test_a_convolutions_operations_are_two_a_multiplication():
     assert more.gflop_image - few.gflop_image == pytest.approx(2 * 9 * 8 * 32 * 32 / 1e9)
 
 
+def test_a_rectangle_costs_what_a_square_of_as_many_pixels_does():
+    wide, square = (describe("prob_unet", size=size) for size in ((64, 256), 128))
+    assert wide.gflop_sample == pytest.approx(square.gflop_sample)
+    assert wide.gflop_image == pytest.approx(square.gflop_image)
+    assert (wide.size, square.size) == ((64, 256), 128)
+
+
 def test_samples_and_steps_add_up():
     found = describe("ccdm", size=32, n=5, changes={**TINY, "sampling_steps": 7})
     assert found.gflop_sample == pytest.approx(7 * found.gflop_evaluation)
@@ -168,6 +175,7 @@ def test_a_run_folder_is_described_with_its_own_settings_and_data(tmp_path, caps
     (tmp_path / "data.json").write_text(json.dumps(data.to_dict()))
     assert main(["info", str(tmp_path), "-n", "2", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
-    assert found == asdict(describe("ccdm", channels=2, raters=3, size=48, n=2, changes=TINY, prompt="none"))
+    expected = describe("ccdm", channels=2, raters=3, size=(32, 48), n=2, changes=TINY, prompt="none")
+    assert found == asdict(expected) | {"size": [32, 48]}
     assert main(["info", str(tmp_path), "--channels", "1"]) == 2
     assert "own settings" in capsys.readouterr().err

@@ -27,10 +27,11 @@ from modiff.config.run import build_config
 from modiff.errors import ConfigError
 from modiff.methods.latent import mose
 from modiff.methods.latent.mose import MoSE, mass_divergence
+from modiff.methods.marking import first_marking
 from modiff.methods.registry import build
 from modiff.nn.losses import CapSchedule, greedy_coupling, iou_cost
 from modiff.training.optimizer import EMA
-from modiff.types import DataSpec
+from modiff.types import DataSpec, Samples, marks
 
 SMALL = MoSEConfig(channels=(6, 8, 10), experts=3, samples_per_expert=2)
 
@@ -319,9 +320,31 @@ def test_compact_sampling_weighs_each_expert_by_its_probability() -> None:
     torch.testing.assert_close(fractions, encoding.latent)
 
 
+@pytest.mark.parametrize("n", [3, 4, 5, 7, 8])
+def test_the_first_of_more_compact_samples_weigh_as_if_drawn_alone(n: int) -> None:
+    model, image = _model(replace(SMALL, sampling="compact")).eval(), random_batch(2).image
+    encoding, seeds = model.encode(image), torch.tensor([1, 2])
+    alone, more = model.sample(encoding, n, seeds=seeds), model.sample(encoding, 8, seeds=seeds)
+    torch.testing.assert_close(more.first(n).weights, alone.weights)
+    torch.testing.assert_close(more.first(n).maps, alone.maps)
+
+
+def test_compact_samples_that_mark_keep_the_experts_probabilities() -> None:
+    """Of 8 samples of experts 0, 1, 2, 0, …, the first five that mark something are 0, 1, 3, 4, 6."""
+    maps = torch.ones(1, 8, 1, 2, 2)
+    maps[0, [2, 5]] = 0  # expert 2 never marks
+    chance, part = torch.tensor([0.5, 0.2, 0.3]), torch.arange(8)[None] % 3
+    drawn = Samples(maps, (chance / part[0].bincount())[part], marks(maps), part=part)
+    torch.testing.assert_close(drawn.weights.sum(), torch.tensor(1.0))
+    found, count = first_marking(drawn, 5)
+    assert (found.part.tolist(), count.tolist()) == ([[0, 0 + 1, 0, 1, 0]], [5])
+    for expert, expected in ((0, 0.5 / 0.7), (1, 0.2 / 0.7)):  # P(expert | it marks)
+        torch.testing.assert_close(found.weights[found.part == expert].sum(), torch.tensor(expected))
+
+
 def test_compact_sampling_needs_a_sample_per_expert() -> None:
     model = _model(replace(SMALL, sampling="compact")).eval()
-    with pytest.raises(ConfigError, match="experts"):
+    with pytest.raises(ConfigError, match="at least 3"):
         model.sample(random_batch(1).image, 2, seeds=torch.tensor([1]))
 
 

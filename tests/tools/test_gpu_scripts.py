@@ -214,6 +214,15 @@ def test_a_part_that_changed_is_refused(tmp_path):
         parts.join(manifest, tmp_path / "back")
 
 
+def test_what_is_skipped_is_below_the_folder(tmp_path):
+    parts, folder = script("parts"), tmp_path / "run"
+    for name in ("weights", "run/kept.not", "scores/run"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    joined = parts.join(parts.split(folder, tmp_path / "out", skip=("run",)), tmp_path / "back")
+    assert [path.name for path in joined.rglob("*") if path.is_file()] == ["weights"]
+
+
 @pytest.mark.parametrize(
     "hostile", [{"name": "../evil"}, {"name": "folder/link", "type": tarfile.SYMTYPE, "linkname": "/"}]
 )

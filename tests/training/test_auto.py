@@ -124,6 +124,14 @@ def test_steps_and_samples_are_affordable_and_right(facts):
     assert drawn.maps.shape == (1, 1, facts.classes, *facts.size)
 
 
+@pytest.mark.parametrize("side", [8, 1024, 1025, 2049, 9000])
+@pytest.mark.parametrize("prompted", [True, False])
+@pytest.mark.parametrize("span", [4.0, 700.0])
+def test_settings_are_in_range_for_images_of_any_size(side, prompted, span):
+    facts = replace(whole((side, side), 60.0), prompted=prompted, span=min(span, side))
+    check_ranges(build_config(preset="auto", fitted=settings(choose(facts))))
+
+
 def test_what_follows_the_steps_follows_a_budget_that_is_given():
     long, short = settings(choose(LESIONS)), settings(choose(LESIONS, images=2000, batch=16))
     assert (long["training"]["warmup"], short["training"]["warmup"]) == (100, 50)

@@ -14,7 +14,7 @@ from modiff_helpers import model as small_model
 
 from modiff.config.fields import to_dict
 from modiff.config.run import build_config
-from modiff.devices import constant, constants_used, numbers_on
+from modiff.devices import CudaGraph, constant, constants_used, numbers_on
 from modiff.methods.registry import METHODS
 from modiff.methods.run_folder import load_model
 from modiff.training import loop
@@ -207,3 +207,27 @@ def test_on_a_gpu_a_captured_run_resumes(store, settings, tmp_path):
     losses = [line["train/loss"] for line in log(tmp_path / "run") if "train/loss" in line]
     assert len(losses) == 12
     assert len(set(losses)) == 12
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_generators_draw_on_after_a_capture_that_is_broken_off():
+    device, drawn = torch.device("cuda"), {}
+    for broken in (False, True):
+        rng = torch.Generator(device).manual_seed(1)
+        torch.manual_seed(2)
+        if broken:
+            graph = CudaGraph(device, rng)
+
+            def work(rng=rng):
+                torch.rand(4, generator=rng, device=device) + torch.rand(4, device=device)
+                torch.cuda.synchronize()  # no capture can hold this
+
+            with graph.beside():
+                torch.rand(1, device=device)
+            torch.manual_seed(2)
+            with pytest.raises(RuntimeError):
+                graph.capture(work)
+        drawn[broken] = torch.rand(4, generator=rng, device=device), torch.rand(4, device=device)
+    for one, other in zip(*drawn.values(), strict=True):
+        assert torch.equal(one, other)

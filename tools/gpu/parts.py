@@ -31,7 +31,7 @@ def split(folder: Path, target: Path, *, limit: int = LIMIT, skip: Iterable[str]
     left_out, listed = set(skip), []
 
     def keep(item: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        return None if left_out & set(Path(item.name).parts) else item
+        return None if left_out & set(Path(item.name).parts[1:]) else item
 
     for old in target.glob(f"{folder.name}.tar.[0-9][0-9][0-9]"):
         old.unlink()

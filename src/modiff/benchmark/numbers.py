@@ -18,7 +18,7 @@ import pandas as pd
 
 from modiff.benchmark.plan import ABLATIONS, CONTROLS, EDGES, METHODS
 from modiff.benchmark.state import COSTS, Run, State, Status, evaluation_of
-from modiff.config.evaluation import IID, RESAMPLES, SELECTIONS
+from modiff.config.evaluation import CANDIDATES, IID, REPRESENTATIVE, RESAMPLES, SELECTIONS
 from modiff.errors import DataError
 from modiff.evaluation.bootstrap import Floats, differences_from, mean_interval
 from modiff.evaluation.compare import Method, pool, read_methods
@@ -195,7 +195,8 @@ def _costs(key: str, n: int, select: str, methods: Sequence[Method], state: Stat
     found["seconds_per_image"] = sum(seconds) / len(seconds) if seconds else None
     cost = state.rows[key].cost or {}
     if all(isinstance(cost.get(name), int | float) for name in COSTS):
-        gflop = cost["gflop_image"] + n * cost["gflop_sample"]
+        number = n * CANDIDATES if select == REPRESENTATIVE else n
+        gflop = cost["gflop_image"] + number * cost["gflop_sample"]
         found |= {"parameters": cost["parameters"], "evaluations": cost["evaluations"], "gflop": gflop}
     return found
 

@@ -198,7 +198,7 @@ class _Start:
         loaded, facts = load_model(folder), self.state.rows[run.row]
         if facts.cost is None:  # what `modiff info` says of this configuration on images of this store
             config, images = self.config(run), describe_data(self.images, self.data)
-            cost = describe(config, images, size=max(self.images.shape[1:]), n=1)
+            cost = describe(config, images, size=self.images.shape[1:], n=1)
             facts.cost = {name: getattr(cost, name) for name in COSTS}
         if run.fold != self.fold:  # one fold is in memory at a time
             self.images, self.fold = load(self.data, split), run.fold

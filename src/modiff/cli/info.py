@@ -209,7 +209,7 @@ def _describe(name: str, options: dict[str, Any]) -> Description:
             what = "a run has its own settings and data"
             raise ConfigError(what, path=name, found=", ".join(given), expected="--size, -n and --json alone")
         config, data = read_config(Path(name) / CONFIG), read_data(Path(name) / DATA)
-        return describe(config, data, **{"size": max(data.size or (128,)), "n": 16} | options)
+        return describe(config, data, **{"size": data.size or 128, "n": 16} | options)
     preset = name if of_preset else options.get("preset")
     of = read_preset(preset).get("method", name) if preset else name
     if of != name and not of_preset:
@@ -219,6 +219,12 @@ def _describe(name: str, options: dict[str, Any]) -> Description:
     own = {field: options[field] for field in ("channels", "classes", "raters", "exchangeable") if field in options}
     data = DataSpec.of(**own, prompt="centre" if options.get("prompt", True) else "none")
     return describe(config, data, size=options.get("size", 128), n=options.get("n", 16))
+
+
+def _sides(size: int | tuple[int, int]) -> str:
+    """Height × width."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return f"{height}×{width}"
 
 
 def _show_methods(described: list[Description]) -> None:
@@ -232,7 +238,7 @@ def _show_methods(described: list[Description]) -> None:
     rows: dict[str, list[str]] = {"": [one.method for one in described]}
     if not alike:
         rows |= {" ": [one.preset or "defaults" for one in described]}
-        rows |= {"  ": [f"{one.channels}×{one.size}×{one.size}" for one in described]}
+        rows |= {"  ": [f"{one.channels}×{_sides(one.size)}" for one in described]}
 
     def row(heading: str, name: str, text: Callable[[Any], str] = "{:,}".format) -> None:
         rows[heading] = [text(getattr(one, name)) for one in described]
@@ -248,7 +254,7 @@ def _show_methods(described: list[Description]) -> None:
     row("GFLOP: image, once", "gflop_image", _gflop)
     row(f"GFLOP: image, n = {first.n}", "gflop_total", _gflop)
     console = wide_console()
-    images = f"Images of {first.channels}×{first.size}×{first.size}" if alike else "Each method, its preset, its images"
+    images = f"Images of {first.channels}×{_sides(first.size)}" if alike else "Each method, its preset, its images"
     images += f", {counted(first.n, 'sample')} each" + (f", preset {first.preset}" if alike and first.preset else "")
     console.print(images, soft_wrap=True)
     widths = [max(len(texts[i]) for texts in rows.values()) + 1 for i in range(len(described))]

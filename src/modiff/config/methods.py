@@ -19,7 +19,7 @@ _WIDTHS = Range(low=1, high=1024, most=10)  # of levels
 _MULTIPLIERS = Range(low=1, high=64, most=10)
 _BLOCKS = Range(low=1, high=32)
 _HEADS = Range(low=1, high=256)
-_PATCH = Range(low=1, high=16)
+PATCH = Range(low=1, high=16)
 _PIXELS = Range(low=0, high=65_535)
 _FACTORS = Range(low=1, high=8192, most=16, empty=True)
 _LATENT = Range(low=1, high=64)
@@ -110,7 +110,7 @@ class PresenceConfig:
     """channels of the head's first level"""
     multipliers: tuple[int, ...] = number((1, 2, 4, 6), _MULTIPLIERS)
     """channels of its levels, as multiples of base; each level halves the resolution"""
-    stem: int = number(2, _PATCH, "pixels")
+    stem: int = number(2, PATCH, "pixels")
     """side of the patches that its first layer takes"""
     dropout: float = number(0.2, FRACTION)
     """fraction of dropped channels in its blocks"""
@@ -150,7 +150,7 @@ class UNetConfig:
     """attention heads"""
     dropout: float = number(0.0, FRACTION)
     """fraction of dropped channels in the residual blocks"""
-    stem: int = number(1, _PATCH, "pixels")
+    stem: int = number(1, PATCH, "pixels")
     """side of the patches that the first layer takes and the last layer gives (space to depth)"""
 
 
@@ -298,7 +298,7 @@ class GuidedUNetConfig:
     """groups of each group norm, or as many of them as divide a level's channels; fewer suit a narrower network"""
     dropout: float = number(0.0, FRACTION)
     """fraction of dropped values in the residual blocks"""
-    stem: int = number(1, _PATCH, "pixels")
+    stem: int = number(1, PATCH, "pixels")
     """side of the patches that the first layer takes and the last layer gives; above 1 is MoDiff's stem (a control)"""
 
 

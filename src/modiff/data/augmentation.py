@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modiff.devices import numbers_on
 from modiff.types import Batch
 
 
@@ -66,7 +67,7 @@ def _sources(drawn: Tensor, height: int, width: int, *, fixed: bool) -> Tensor:
     shift, knots = drawn[:, 3:5], drawn[:, 5:].view(count, 2, _KNOTS, _KNOTS)
     factors = torch.stack([(scale + aspect).exp(), (scale - aspect).exp()], 1)
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(count, 2, 2)
-    sides = torch.tensor([width, height], dtype=drawn.dtype, device=drawn.device)
+    sides = numbers_on(drawn.device, float(width), float(height)).to(drawn.dtype)
     matrix = turn * factors[:, None] * sides / sides[:, None]  # angles are of pixels, also in a rectangle
     bend = F.interpolate(knots, size=(height, width), mode="bicubic", align_corners=True)
     if fixed:

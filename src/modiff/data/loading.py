@@ -136,6 +136,8 @@ def turned(store: MemoryStore, own: str, to: str) -> MemoryStore:
         masks = np.ascontiguousarray(permuted(store.masks(rows), change))
         bits[rows] = np.packbits(masks.reshape(*bits[rows].shape[:2], classes, -1), axis=-1)
     place = store.place | {"orientation": to if context else to[:2] + own[2]}
+    if change[0, 0] != 0 and place.get("spacing") is not None:
+        place["spacing"] = place["spacing"][::-1]  # rows and columns change places
     image = np.ascontiguousarray(permuted(store.image, change))
     image = reversed_slices(image, context) if context else image
     return replace(store, image=image, packed=bits, place=place)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from modiff.config.evaluation import CANDIDATES, IID, REPRESENTATIVE, STRATIFIED
+from modiff.devices import wait_for
 from modiff.errors import CheckpointError, ConfigError, DataError, counted
 from modiff.evaluation.distributed import Row
 from modiff.evaluation.records import STRATA, Seconds, strata_of
@@ -97,6 +98,7 @@ class ModelSamples:
         most = SAMPLES_AT_ONCE["cuda" if device.type == "cuda" else "cpu"]
         if STRATIFIED in settings.select:
             model.check_request(steps=None, raters="single", stratified=True)
+        model.check_count(min(settings.ns))
         self.batch_size = at_once or max(1, most // settings.largest)
         self.rows = rows_to_score(images, settings)
         if not self.rows:
@@ -200,8 +202,7 @@ def _draw(
     device = batch.image.device
 
     def now() -> float:
-        if device.type == "cuda":  # a GPU works on after the call returns; the clock must not
-            torch.cuda.synchronize(device)
+        wait_for(device)
         return time.perf_counter()
 
     how: dict[str, Any] = {"seeds": seeds_for(seed, batch.case, device=device), "steps": steps}
@@ -231,19 +232,20 @@ def sets_of(
 
     found: (B,) how many samples differ, where there may be too few that mark anything.
     """
-    largest, batch = max(settings.ns), len(samples.maps)
-    maps, weights = samples.maps, samples.weights
-    few = None if found is None else found < maps.shape[1]
+    largest, (batch, count) = max(settings.ns), samples.maps.shape[:2]
+    few = None if found is None else found < count
     for select in selections:
         if select != REPRESENTATIVE:
-            taken = None if seconds is None or maps.shape[1] > largest or select != IID else seconds / batch
-            short = None if found is None else found < largest
-            yield Drawn(maps[:, :largest], unequal(weights[:, :largest]), steps, taken, select, None, short)
+            taken = None if seconds is None or count > largest or select != IID else seconds / batch
+            # The first of more share a mixture's weights in another way than all of them: each n is a set of its own.
+            for ns in [None] if samples.part is None else [(n,) for n in settings.ns]:
+                first = samples.first(max(ns or settings.ns))
+                short = None if found is None else found < first.maps.shape[1]
+                yield Drawn(first.maps, unequal(first.weights), steps, taken, select, ns, short)
             continue
         for n in settings.ns:
-            first = min(CANDIDATES * n, maps.shape[1])
             start = time.perf_counter()
-            kept = representative(Samples(maps[:, :first], weights[:, :first], samples.present[:, :first]), n)
+            kept = representative(samples.first(min(CANDIDATES * n, count)), n)
             chosen = time.perf_counter() - start
             taken = None if seconds is None or n < largest else (seconds + chosen) / batch
             yield Drawn(kept.maps, None, steps, taken, select, (n,), few)

@@ -73,9 +73,10 @@ class Segmenter(nn.Module, ABC):
     Attributes: data: what it was built for; channels C, classes K (foreground) and raters R are its counts. stride:
     images are padded to multiples of this. default_steps: network evaluations per sample where `steps` is not given.
     stepwise: it samples in steps, whose number `sample` takes. draws_panels: it takes other `raters` than "single".
-    places_noise: it takes `origin`. fixed_shapes: where set, shapes in `training_loss` depend on no values, as a CUDA
-    graph needs it. replays: where set, does the steps of samplers. on_drawn: where set, is told during `sample` how
-    many more samples are finished, by methods whose samples take time.
+    places_noise: it takes `origin`. fewest: samples that must be drawn at least. fixed_shapes:
+    where set, shapes in `training_loss` depend on no values, as a CUDA graph needs it. replays: where set, does the
+    steps of samplers. on_drawn: where set, is told during `sample` how many more samples are finished, by methods whose
+    samples take time.
     """
 
     stride: int = 1
@@ -83,6 +84,7 @@ class Segmenter(nn.Module, ABC):
     stepwise: ClassVar[bool] = False
     draws_panels: ClassVar[bool] = False
     places_noise: ClassVar[bool] = False
+    fewest: int = 1
     fixed_shapes: bool = False
     replays: Replays | None = None
     on_drawn: Callable[[int], None] | None = None
@@ -129,6 +131,7 @@ class Segmenter(nn.Module, ABC):
         ConfigError for what `check_request` refuses.
         """
         self.check_request(steps=steps, raters=raters, stratified=stratified)
+        self.check_count(n)
         encoding = self.encode(image_or_encoding) if isinstance(image_or_encoding, Tensor) else image_or_encoding
         steps = self.default_steps if steps is None else steps
         return self._draw(encoding, sample_seeds(seeds, n), steps, raters, stratified, origin)
@@ -147,6 +150,11 @@ class Segmenter(nn.Module, ABC):
             raise ConfigError("the method draws single raters only", field="raters", found=repr(raters))
         if stratified and not self.draws_stratified:
             raise ConfigError("does not draw stratified samples", field="method", found=type(self).__name__)
+
+    def check_count(self, n: int) -> None:
+        """ConfigError for fewer samples than the method can weigh."""
+        if n < self.fewest:
+            raise ConfigError("the method needs more samples", field="n", found=n, expected=f"at least {self.fewest}")
 
     def reach(self, height: int, width: int) -> tuple[int, int]:
         """Sides of the middle part of an image of this size that every sample may mark."""

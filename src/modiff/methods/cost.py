@@ -22,7 +22,7 @@ _GIGA = 1e9
 
 @dataclass(frozen=True)
 class Description:
-    """A method's size and cost for images of one size.
+    """A method's size and cost for images of one size (a square's side, or height and width).
 
     parts: parameters of each part of the network. trained: parameters that an optimiser changes. evaluations: network
     evaluations per sample. gflop_image: work done once per image, whatever the number of samples. gflop_evaluation: a
@@ -37,7 +37,7 @@ class Description:
     channels: int
     classes: int
     raters: int
-    size: int
+    size: int | tuple[int, int]
     n: int
     parameters: int
     trained: int
@@ -49,12 +49,13 @@ class Description:
     gflop_total: float
 
 
-def describe(config: RunConfig, data: DataSpec, *, size: int, n: int) -> Description:
+def describe(config: RunConfig, data: DataSpec, *, size: int | tuple[int, int], n: int) -> Description:
     """Size and cost of the configured model for such data; samples are counted as if every one marked something.
 
-    size: of the images' sides in pixels. n: samples per image.
+    size: of the images' sides in pixels, or height and width. n: samples per image.
     """
-    image = torch.zeros(1, len(data.channels), size, size)
+    height, width = size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    image = torch.zeros(1, len(data.channels), height, width)
     try:  # shapes alone are enough, unless the way through the network depends on values
         with torch.device("meta"):
             model = build(config.method, config.model, data).eval()
@@ -69,7 +70,13 @@ def describe(config: RunConfig, data: DataSpec, *, size: int, n: int) -> Descrip
         parts[part if part in parts else "own"] += parameter.numel()
     steps = model.default_steps
     once, sample = cost["image"] + steps * cost["step"], cost["sample"] + steps * cost["evaluation"]
-    counts = {"channels": model.channels, "classes": model.classes, "raters": model.raters, "size": size, "n": n}
+    counts: dict[str, Any] = {
+        "channels": model.channels,
+        "classes": model.classes,
+        "raters": model.raters,
+        "size": height if height == width else size,
+        "n": n,
+    }
     return Description(
         config.method,
         METHODS[config.method].title,

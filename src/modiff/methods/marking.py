@@ -27,13 +27,17 @@ def draw_marking(draw: Callable[[int], Samples], n: int) -> tuple[Samples, Tenso
 
 
 def first_marking(samples: Samples, n: int) -> tuple[Samples, Tensor]:
-    """The first n samples that mark something, with equal weights where these are equal, as `draw_marking` has them."""
+    """The first n samples that mark something, as `draw_marking` has them; equal weights stay equal.
+
+    A mixture's part keeps as much of its probability as of its samples, up to the last that is kept, mark something.
+    """
     found = samples.present.sum(1)
     order = (~samples.present).to(torch.uint8).argsort(dim=1, stable=True)
     turn = torch.arange(n, device=order.device) % found.clamp(1, n)[:, None]
     turn = torch.where(found[:, None] > 0, turn, torch.arange(n, device=order.device))
     kept, rows = order.gather(1, turn), torch.arange(len(order), device=order.device)[:, None]
     raters = None if samples.raters is None else samples.raters[rows, kept]
-    weights = samples.weights[rows, kept]
+    drawn = torch.where(found >= n, kept.max(1).values + 1, order.shape[1])
+    weights = samples.weights_among(drawn)[rows, kept]
     parts = samples.maps[rows, kept], weights / weights.sum(1, keepdim=True), samples.present[rows, kept], raters
-    return Samples(*parts), found.clamp(max=n)
+    return Samples(*parts, part=None if samples.part is None else samples.part[rows, kept]), found.clamp(max=n)

@@ -126,7 +126,7 @@ class View:
 
     def undefined(self) -> Tensor:
         """(B,) NaN."""
-        return torch.full((len(self.masks),), torch.nan, dtype=torch.float64)
+        return torch.full((len(self.masks),), torch.nan, dtype=torch.float64, device=self.masks.device)
 
 
 class SampleSet:

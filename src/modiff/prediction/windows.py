@@ -292,7 +292,7 @@ def merge(plan: Plan, n: int, classes: int, drawn: Iterable[tuple[Sequence[Job],
         target, source = window.within(*box.spans[1:])
         seen[target] += weights[source]
     seen = torch.where(seen > 0, seen, 1).float()
-    own, raters, presence = torch.zeros(n, dtype=torch.float64), None, []
+    own, raters, part, presence = torch.zeros(n, dtype=torch.float64), None, None, []
     for jobs, samples in drawn:
         for (z, window), found in zip(jobs, samples.maps.float().cpu(), strict=True):
             target, source = window.within(*box.spans[1:])
@@ -301,6 +301,8 @@ def merge(plan: Plan, n: int, classes: int, drawn: Iterable[tuple[Sequence[Job],
         own += samples.weights.double().cpu().sum(0)
         if samples.raters is not None and raters is None:
             raters = samples.raters[:1].cpu().clone()
+        if samples.part is not None and part is None:  # the same in all windows
+            part = samples.part[:1].cpu().clone()
         if samples.presence is not None:
             presence.append(samples.presence.max().cpu())
     maps.clamp_(0, 1)  # sums of fractions exceed 1 by rounding
@@ -308,4 +310,4 @@ def merge(plan: Plan, n: int, classes: int, drawn: Iterable[tuple[Sequence[Job],
     if plan.image:
         maps = torch.from_numpy(box.put_back(maps.numpy()))[:, :, 0]
     most = torch.stack(presence).max()[None] if presence else None
-    return Samples(maps[None], (own / own.sum()).float()[None], present[None], raters, most)
+    return Samples(maps[None], (own / own.sum()).float()[None], present[None], raters, most, part=part)

@@ -241,8 +241,10 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
         legend(axes, [(c, "solid", name) for c, name in lines], ncols=4, handlelength=1.2, columnspacing=1.0, **layout)
     _, height, width = close.near(close.image).shape
     inch = width / height / _LARGE  # in parts of the panel's height
-    scale = entropy.inset_axes((0.1, -0.17 * inch, 0.47, 0.09 * inch), facecolor="0.15")
-    scale.imshow(heat_colours(np.linspace(0, 1, 128)[None]), aspect="auto", extent=(0, most, 0, 1))
+    scale = entropy.inset_axes((0.1, -0.17 * inch, 0.47, 0.09 * inch))
+    extent: dict[str, Any] = {"aspect": "auto", "extent": (0, most, 0, 1)}
+    scale.imshow(np.linspace(1, 0, 32)[:, None], cmap="gray", vmin=0, vmax=1, **extent)  # one sees through to the image
+    scale.imshow(heat_colours(np.linspace(0, 1, 128)[None]), **extent)
     scale.set_yticks([])
     scale.set_xticks([0, most], ["0", f"{most:.3g}"])
     scale.tick_params(labelsize=6.5, length=2, pad=1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from modiff.config.fields import merged, setting
+from modiff.config.methods import PATCH
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
 from modiff.errors import counted
@@ -97,7 +98,7 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
     steps, looked = images // batch, window or side
     many = f"{counted(facts.images, 'image', ',')}, {counted(facts.classes, 'class')}"
     who = "slots are not persons" if facts.exchangeable else "persons are known"
-    each = max(min(stem, 2), _power(looked / 64, up=True))
+    each = max(min(stem, 2), min(_power(looked / 64, up=True), int(PATCH.high)))
     short = steps < 3000
     found = [
         ("model.window", window, why_window),
@@ -116,7 +117,7 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
             f"its attention costs the fourth power of {window or side} pixels",
         ),
         ("model.presence.window", window, "as the denoiser" if window else "the head looks at whole images"),
-        ("model.presence.stem", each, f"at most 64 patches along {looked} pixels"),
+        ("model.presence.stem", each, f"{counted(-(-looked // each), 'patch')} along {looked} pixels"),
         ("model.presence.base", 24 if facts.images >= _LARGE else 16, f"{facts.images:,} images"),
         ("model.presence.single_share", 0.75 if facts.raters > 1 else 1.0, f"{counted(facts.raters, 'rater')}, {who}"),
         (
@@ -153,7 +154,7 @@ def _window(facts: Facts) -> tuple[int, str]:
 def _patch(facts: Facts, seen: int, *, windowed: bool) -> tuple[int, str]:
     """Side of the patches that the denoiser takes, and why."""
     fine = min(_power(facts.small / _ACROSS), 8, _power(seen / _PATCHES[not windowed]))
-    affordable = _power(max(facts.size) / 128, up=True)
+    affordable = min(_power(max(facts.size) / 128, up=True), int(PATCH.high))
     why = f"small marks are {facts.small:.0f} pixels across, training sees {seen}"
     if fine < affordable:
         why += f", but finer patches would make images of {max(facts.size)} pixels slow"

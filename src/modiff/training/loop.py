@@ -29,7 +29,7 @@ from modiff.data.loading import MemoryStore, generator, load, training_batch, va
 from modiff.data.on_device import DeviceStore
 from modiff.data.splits import fold_split
 from modiff.data.store import Store
-from modiff.devices import CudaGraph, automatic_precision, choose_device, device_name
+from modiff.devices import CudaGraph, automatic_precision, choose_device, device_name, wait_for
 from modiff.errors import CheckpointError, ConfigError, TrainingError
 from modiff.io.output import alone
 from modiff.io.progress import progress_bar
@@ -184,6 +184,8 @@ class Run:
                 self.log.add(self._place(), self.rate, self.terms)
                 show(clock.progress(self.images), 1.0)
                 due = self.step % settings.validate_every == 0
+                if due or stop:
+                    wait_for(self.fabric.device)
                 with clock.paused() if due or stop else nullcontext():
                     terms = self.validate(fixed) if due or stop else {}
                     if stop:  # each case's masks beside the image of another one, as far away as the batch has it

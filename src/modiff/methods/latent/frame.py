@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -37,8 +37,8 @@ class LatentSegmenter(Segmenter):
         self.config = config
 
     @abstractmethod
-    def _draw_latents(self, latent: Any, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
-        """z (B,N,D) by LatentEncoding.latent for seeds (B,N); the samples' weights (B,N), None where all are equal."""
+    def _draw_latents(self, latent: Any, seeds: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """z (B,N,D) by LatentEncoding.latent for seeds (B,N); `weights` and `part` of `Samples` where they differ."""
 
     @abstractmethod
     def _decode(self, encoding: LatentEncoding, z: Tensor) -> Tensor:
@@ -49,12 +49,9 @@ class LatentSegmenter(Segmenter):
         return pad_to_multiple(normalise(image, self.config.intensity), self.stride, edge=True)
 
     def _draw(self, encoding: LatentEncoding, each: Tensor, *_: Any) -> Samples:
-        z, weights = self._draw_latents(encoding.latent, each)
+        z, more = self._draw_latents(encoding.latent, each)
         maps = torch.cat([self._decode(encoding, part) for part in z.split(at_once(encoding.features), 1)], 1)
-        samples = Samples.uniform(maps.contiguous())
-        if weights is not None:
-            samples.weights = weights
-        return samples
+        return replace(Samples.uniform(maps.contiguous()), **more)
 
 
 def normalise(image: Tensor, how: Literal["unit", "centred", "zscore"]) -> Tensor:

@@ -58,6 +58,7 @@ class MoSE(LatentSegmenter):
         width = config.channels[-1]
         self.unet = ConvUNet(self.channels, config.channels, norm="layer", align_corners=False)
         self.stride = self.unet.stride
+        self.fewest = config.experts if config.sampling == "compact" else 1  # a sample of each
         hidden = [nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
         self.gating = nn.Sequential(*hidden, nn.Linear(width, config.experts, bias=False))
         self.mean = nn.Parameter(_initial_means(config.experts, config.latent_dim))
@@ -107,14 +108,14 @@ class MoSE(LatentSegmenter):
         height, width = encoding.size
         return self.fuse(encoding.features, z)[..., :height, :width].softmax(2)[:, :, 1:]
 
-    def _draw_latents(self, latent: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compact sampling takes experts in turn and gives weights; ConfigError for fewer samples than experts."""
+    def _draw_latents(self, latent: Tensor, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compact sampling takes experts in turn and gives weights."""
         who = self._experts_of(latent, seeds)
         z = self.mean[who] + self.log_sigma.exp()[who] * normal(fold(seeds, _LATENT), (self.config.latent_dim,))
         if self.config.sampling == "standard":
-            return z, None
+            return z, {}
         times = torch.bincount(who[0], minlength=self.config.experts)
-        return z, (latent / times)[:, who[0]]
+        return z, {"weights": (latent / times)[:, who[0]], "part": who}
 
     def _experts_of(self, probability: Tensor, seeds: Tensor) -> Tensor:
         """(B,N) which expert draws each sample: by the gating's probabilities (B,E), or in turn."""
@@ -122,9 +123,6 @@ class MoSE(LatentSegmenter):
         if self.config.sampling == "standard":
             steps = probability.cumsum(1)[:, None, :-1]
             return (uniform(fold(seeds, _EXPERT))[..., None] >= steps).sum(-1)
-        if n < self.config.experts:
-            expected = f"at least {self.config.experts}, the number of experts"
-            raise ConfigError("is too small for compact sampling", field="n", found=n, expected=expected)
         return (torch.arange(n, device=seeds.device) % self.config.experts).expand(batch, n)
 
 

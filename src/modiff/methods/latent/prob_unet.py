@@ -82,10 +82,10 @@ class ProbUNet(LatentSegmenter):
         _, features = self.unet(x)
         return LatentEncoding(sides(image), self.combine.image(features), prior)
 
-    def _draw_latents(self, latent: Gaussian, seeds: Tensor) -> tuple[Tensor, None]:
+    def _draw_latents(self, latent: Gaussian, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """z from the prior."""
         prior = Gaussian(latent.mean[:, None], latent.log_sigma[:, None])
-        return prior.draw(normal(fold(seeds, _LATENT), (self.config.latent_dim,))), None
+        return prior.draw(normal(fold(seeds, _LATENT), (self.config.latent_dim,))), {}
 
     def _decode(self, encoding: LatentEncoding, z: Tensor) -> Tensor:
         height, width = encoding.size
