@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     given = import_parser(args.source, f"{args.prog} {args.source}").parse_args(args.rest)
 
     from modiff.data.importers.base import run_import
+    from modiff.data.intensity import LOOKED_AT, little_contrast
     from modiff.data.loading import place_of
     from modiff.data.splits import lacking
     from modiff.data.store import Store
@@ -40,10 +41,11 @@ def run(args: argparse.Namespace) -> int:
         images = f"{counted(len(store), 'image')} of {counted(len(patients), 'patient')}"
         print(f"{path}: {images} ({splits}), {counted(len(store.info.raters), 'rater')}")
         place, notes = place_of(store, store.rows()), list(store.info.notes)
+        flat = little_contrast(store.some_images(LOOKED_AT))
     if (ends := place["spacing_range"]) and ends[1] > ends[0] * SAME_SIZE:
         median = "×".join(f"{mm:.3g}" for mm in place["spacing"])
         notes.append(f"pixels of {ends[0]:.3g} to {ends[1]:.3g} mm; a model takes the median, {median} mm, for its own")
-    notes += filter(None, [lacking(patients)])
+    notes += filter(None, [lacking(patients), flat])
     for note in notes:
         print(f"note: {note}")
     print(f"`modiff info {path}` says more.")

@@ -16,6 +16,8 @@ from modiff.errors import ConfigError, DataError
 
 RULES = ("unit", "minmax-slice", "window:LOW:HIGH", "percentiles:LOW:HIGH")  # what a source's values are made by
 DARK = 1 / 8  # of full scale: an image without a value above it is dark to a model
+_FLAT = 0.3  # of full scale, from an image's 1st to its 99th percentile: a model hardly sees what is in it
+LOOKED_AT = 128  # images whose contrast is measured
 _FULL = 65535  # what is scaled is stored as 16 bits: finer than any display, half the size of floats
 
 
@@ -85,6 +87,17 @@ def stretch(image: np.ndarray, low: np.ndarray | float, high: np.ndarray | float
 def store_values(image: np.ndarray) -> np.ndarray:
     """Floats in [0,1] as the 16 bits that a store keeps; integers stay."""
     return np.rint(image * float(_FULL)).astype(np.uint16) if image.dtype.kind == "f" else image
+
+
+def little_contrast(images: np.ndarray) -> str | None:
+    """What is to be said where half of a store's images (n,C,H,W) use little of their range of values."""
+    some = images[np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).round().astype(np.int64)]
+    full = float(np.ptp([np.iinfo(some.dtype).min, np.iinfo(some.dtype).max])) if some.dtype.kind in "iu" else 1.0
+    low, high = np.percentile(some.reshape(*some.shape[:2], -1).astype(np.float64), [1, 99], axis=-1)
+    if (used := float(np.median((high - low).max(1))) / full) >= _FLAT:
+        return None
+    said = f"little contrast: half of the images use less than {used:.0%} of the range of values"
+    return f"{said}; --intensity percentiles:1:99 of the import would show a model more"
 
 
 def full_scale(array: np.ndarray) -> float | None:

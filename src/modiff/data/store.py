@@ -187,6 +187,11 @@ class Store(AbstractContextManager["Store"]):
                 images, masks = (np.stack([*found]) for found in slices)
                 yield images, masks
 
+    def some_images(self, most: int) -> np.ndarray:
+        """(n,C,H,W) at most so many images, evenly spaced."""
+        rows = np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64)
+        return np.concatenate([images for images, _ in self.blocks(rows)])
+
     def each(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Image (C,H,W) and masks (R,H,W) of every row in order."""
         return (pair for images, masks in self.blocks(self.rows()) for pair in zip(images, masks, strict=True))

@@ -25,6 +25,7 @@ from torch import Tensor
 from modiff._version import __version__
 from modiff.config.run import RunConfig, check_ranges
 from modiff.data.augmentation import Augmentation
+from modiff.data.intensity import little_contrast
 from modiff.data.loading import MemoryStore, generator, load, training_batch, validation_batches
 from modiff.data.on_device import DeviceStore
 from modiff.data.splits import fold_split
@@ -277,6 +278,8 @@ def train(
     folder, settings = Path(folder), config.training
     with Store.open(data) as store:
         training, validation = (load(store, fold_split(fold, split)) for split in ("train", "val"))
+    if said := little_contrast(training.image):
+        logging.getLogger("modiff").warning(said)
     described = files.describe_data(training, Path(data).resolve(), fold=fold)
     torch.manual_seed(seed_for(config.seed, "weights"))
     model = build(config.method, config.model, described)

@@ -21,7 +21,7 @@ from modiff.data.importers.catalogue import IMPORTERS, import_parser
 from modiff.data.importers.folder import Folder
 from modiff.data.importers.layout import Item, two_splits
 from modiff.data.importers.sources import Source, as_folder, walk
-from modiff.data.intensity import DARK
+from modiff.data.intensity import DARK, LOOKED_AT, little_contrast
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
@@ -150,6 +150,9 @@ def _content(store: Store, *, quiet: bool) -> Iterator[Finding]:
     full = float(np.iinfo(store.dtype).max) if store.dtype.kind in "iu" else 1.0
     if brightest < DARK * full:
         yield Finding("warning", "dark images", f"no value exceeds {brightest:g} of {full:g}: another intensity rule?")
+    elif said := little_contrast(store.some_images(LOOKED_AT)):
+        what, _, detail = said.partition(": ")
+        yield Finding("warning", what, detail)
     if len(store.info.raters) == 1:
         yield Finding("note", "one rater", "a single rater's masks say nothing about how raters differ")
 
