@@ -59,6 +59,16 @@ def _words(value: object) -> str:
     return _cut(shown(value) if plain else str(value), _MOST)
 
 
+_PUBLIC_FIELD = re.compile(r"(--[a-z-]+|[A-Z][A-Za-z]+|[a-z]+(, [a-z]+)*)")  # an option, DICOM's keyword, a word
+
+
+def _is_number(value: object) -> bool:
+    """Whether there is nothing else in a value."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_number, value))
+    return isinstance(value, int | float)
+
+
 _ODD = re.compile(r"[^ -~]")
 
 
@@ -119,6 +129,13 @@ class ModiffError(Exception):
     def reason(self) -> str:
         """The error without its path, which may name a patient."""
         return ": ".join(filter(None, (self.field, self.message, self.details)))
+
+    @property
+    def public(self) -> str:
+        """The error without what may name a patient: path, names of files, texts that were found; numbers stay."""
+        field = self.field if self.field is not None and _PUBLIC_FIELD.fullmatch(self.field) else None
+        found = self.found if _is_number(self.found) else None
+        return str(type(self)(self.message, field=field, found=found, expected=self.expected, hint=self.hint))
 
     def at(self, path: str | Path) -> Self:
         """The same error about a file."""

@@ -108,6 +108,15 @@ def test_nothing_is_lost_at_time_0(schedule: Schedule) -> None:
     assert (float(schedule.alpha(zero)), float(schedule.sigma(zero))) == (1.0, 0.0)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("zero", [False, True])
+def test_nothing_is_lost_at_time_0_at_any_input_scale(name: str, zero: bool) -> None:
+    for hundredths in range(1, 201):
+        schedule = Schedule(name, 250, hundredths / 100, zero)
+        ends = torch.zeros(1, dtype=torch.float64)
+        assert (float(schedule.alpha(ends)), float(schedule.sigma(ends))) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize("schedule", VARIANTS, ids=str)
 @given(t=unit)
 def test_variance_is_preserved(schedule: Schedule, t: float) -> None:

@@ -59,10 +59,16 @@ def test_grey_values_and_their_type_survive_every_format(tmp_path, array, suffix
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-@pytest.mark.parametrize("dtype", ["u2", "i2", "f4"])
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "i4", "f4"])
 def test_tiff_of_another_writer_is_read(tmp_path, dtype, byteorder):
-    array = (np.arange(35).reshape(5, 7) * 900 - (16000 if dtype != "u2" else 0)).astype(dtype)
+    array = (np.arange(35).reshape(5, 7) * 900 - (0 if dtype[0] == "u" else 16000)).astype(dtype)
     tifffile.imwrite(tmp_path / "image.tif", array.astype(byteorder + dtype), byteorder=byteorder)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0, 0], array)
+
+
+def test_large_values_of_a_tiff_stay_positive(tmp_path):
+    array = np.array([[0, 1 << 31, (1 << 32) - 1]], np.uint32)
+    tifffile.imwrite(tmp_path / "image.tif", array)
     np.testing.assert_array_equal(read_image(tmp_path / "image.tif").array[0, 0], array)
 
 

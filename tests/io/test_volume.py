@@ -89,6 +89,25 @@ def test_resampling_refuses_to_lose_marks(steps: int, kept: int) -> None:
             resample(mask, image)
 
 
+@pytest.mark.parametrize("shift", [0.0, 1e-5, -1e-5], ids=["exact", "rounded up", "rounded down"])
+@pytest.mark.parametrize("z", [1, 2, 3, 4])
+def test_a_slice_becomes_two_of_half_its_thickness(z: int, shift: float) -> None:
+    array, place = np.zeros((1, 6, 3, 3), np.uint8), np.eye(4)
+    array[0, z] = 1
+    place[2, 3] = shift
+    made = resample(volume(array, np.diag([1, 1, 2.0, 1])), volume(np.zeros((1, 12, 3, 3), np.uint8), place))
+    assert np.flatnonzero(made.array.any((0, 2, 3))).tolist() == [2 * z, 2 * z + 1]
+
+
+@pytest.mark.parametrize("shift", [0.5, -0.5])
+def test_a_grid_half_a_voxel_away_takes_every_voxel_once(shift: float) -> None:
+    array, place = np.arange(1, 13, dtype=np.uint8).reshape(1, 12, 1, 1), np.eye(4)
+    place[2, 3] = shift
+    made = resample(volume(array, np.eye(4)), volume(np.zeros((1, 12, 1, 1), np.uint8), place)).array.ravel()
+    assert np.diff(made[made > 0]).tolist() == [1] * (np.count_nonzero(made) - 1)
+    assert np.count_nonzero(made) >= 11
+
+
 def test_resampling_refuses_to_skip_a_mark() -> None:
     array = np.zeros((1, 9, 3, 3), np.uint8)
     array[0, 4, 1, 1] = 1

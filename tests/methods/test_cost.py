@@ -62,6 +62,12 @@ def test_a_rectangle_costs_what_a_square_of_as_many_pixels_does():
     assert (wide.size, square.size) == ((64, 256), 128)
 
 
+def test_what_needs_several_samples_is_counted_by_the_sample():
+    standard, compact = (describe("mose", size=32, changes={"sampling": how}) for how in ("standard", "compact"))
+    assert compact.gflop_sample == pytest.approx(standard.gflop_sample)
+    assert compact.gflop_image == pytest.approx(standard.gflop_image)
+
+
 def test_samples_and_steps_add_up():
     found = describe("ccdm", size=32, n=5, changes={**TINY, "sampling_steps": 7})
     assert found.gflop_sample == pytest.approx(7 * found.gflop_evaluation)

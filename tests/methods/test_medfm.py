@@ -50,6 +50,13 @@ def test_guidance_goes_beyond_what_the_image_adds_to_the_velocity() -> None:
         torch.testing.assert_close(guided._predict(x, t, features), 1.5 * given - 0.5 * alone)
 
 
+def test_the_validation_loss_is_that_of_the_velocity_without_guidance() -> None:
+    plain, guided, batch = _small(drop=0.0).eval(), _small(drop=0.0, guidance=3.0).eval(), random_batch()
+    guided.load_state_dict(plain.state_dict())
+    one, other = (m.training_loss(batch, rng=torch.Generator().manual_seed(0))["loss"] for m in (plain, guided))
+    assert torch.equal(one, other)
+
+
 def test_it_draws_each_opinion_about_as_often_as_its_raters() -> None:
     batch = two_opinions()
     model = small("medfm", raters=4, drop=0.0, sampling_steps=20)

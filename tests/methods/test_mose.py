@@ -320,6 +320,13 @@ def test_compact_sampling_weighs_each_expert_by_its_probability() -> None:
     torch.testing.assert_close(fractions, encoding.latent)
 
 
+def test_experts_begin_at_the_nearest_corners_first() -> None:
+    means = mose._initial_means(5, 64)
+    assert means[:4, :3].tolist() == [[0, 0, 0], [1, 0, 0], [0, 2, 0], [1, 2, 0]]
+    assert means[:, 3:].abs().max() == 0
+    assert mose._initial_means(5, 2)[4].max() < 1
+
+
 @pytest.mark.parametrize("n", [3, 4, 5, 7, 8])
 def test_the_first_of_more_compact_samples_weigh_as_if_drawn_alone(n: int) -> None:
     model, image = _model(replace(SMALL, sampling="compact")).eval(), random_batch(2).image

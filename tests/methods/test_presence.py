@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from modiff.errors import DataError
+from modiff.methods import presence
 from modiff.methods.presence import (
     draw_markers,
     draw_subsets,
@@ -118,6 +119,17 @@ def test_panels_of_any_size_mark_as_often_as_the_law_says(raters, size):
     assert (panel == size).all()
     expected = (law[0] * torch.arange(raters + 1.0)).sum() / raters * size
     assert markers.sum(-1).float().mean() == pytest.approx(float(expected), abs=0.12)
+
+
+def test_no_panel_has_more_markers_than_raters(monkeypatch):
+    """The largest u of float32 lies beyond a cumulative sum that rounding ends below 1."""
+    law = torch.tensor([[0.1, 0.2, 0.3, 0.15, 0.25]]) * (1 - 3e-7)
+    monkeypatch.setattr(presence, "hurdle_noise", lambda seeds, _: torch.full(seeds.shape, 1 - 2**-24))
+    for raters in ("single", [0, 2], "all"):
+        markers, size, _ = draw_markers(
+            law, torch.arange(3)[None], raters, count=4, exchangeable=True, stratified=False
+        )
+        assert torch.equal(markers.sum(-1), size)
 
 
 def test_stratified_presence_follows_the_share_closely():

@@ -104,6 +104,19 @@ def test_fewer_samples_are_the_first_ones() -> None:
     assert metric.compute()["ged_2"].tolist() == pytest.approx(expected.tolist(), nan_ok=True)
 
 
+@pytest.mark.parametrize("metric", [M.EnergyDistance("standard", n=(9,)), M.MeanMapMetrics(n=(9,))])
+def test_more_samples_than_there_are_is_refused(metric) -> None:
+    maps, masks, read = data()
+    with pytest.raises(MetricError, match="fewer samples"):
+        metric.update(maps, masks, read)
+
+
+def test_cross_correlation_of_more_samples_than_there_are_is_refused() -> None:
+    maps, masks, read = data()
+    with pytest.raises(MetricError, match="fewer samples"):
+        M.CrossCorrelation("standard", n=(9,)).update(maps, masks, read)
+
+
 def test_weights_reach_the_metric() -> None:
     maps, masks, read = data()
     weights = torch.rand(7, 5, generator=torch.Generator().manual_seed(1)) + 0.1

@@ -19,6 +19,7 @@ import pytest
 from described import spec
 from discs import Discs
 from local import Local
+from PIL import Image
 from pydicom.fileset import FileSet
 from series_files import PERSON, write_series
 
@@ -397,6 +398,31 @@ class TestDicom:
             b"Doe" in path.read_bytes() for path in Path("out").rglob("*") if path.is_file() and path.suffix != ".dcm"
         )
         assert "FOLDER" in summary("out/scan-1")["command"]
+
+    def test_no_file_of_a_series_that_fails_is_named(self, command, tmp_path):
+        folder = write_series(tmp_path / "ward", np.zeros((3, 24, 28)) + 20)
+        one, other, *_ = sorted(folder.glob("*.dcm"))
+        header = pydicom.dcmread(one)
+        header.PatientComments = "another file of the same slice"
+        header.save_as(folder / "DOE_JOHN.dcm")
+        (tmp_path / "elsewhere").mkdir()
+        write_series(tmp_path / "links", np.zeros((3, 24, 28)) + 20)
+        (tmp_path / "links" / "DOE_ANN.dcm").symlink_to(other)
+        Path("cohort.csv").write_text("scan\nward\nlinks\n")
+        assert command("pixels", "cohort.csv", "-n", 1, "-o", "out") == 1
+        assert column("status") == ["failed"] * 2
+        assert "claim to be one slice" in column("error")[0]
+        assert "leads out of the folder" in column("error")[1]
+        assert not any(b"DOE" in path.read_bytes() for path in Path("out").rglob("*") if path.is_file())
+
+    def test_a_palette_whose_first_colour_is_not_the_background_is_refused(self, command, tmp_path):
+        mask = Image.new("P", (32, 32), 1)
+        mask.putpalette([255, 0, 0, 0, 0, 0])
+        mask.paste(0, (14, 12, 16, 14))
+        mask.save(tmp_path / "mask.png")
+        Path("cohort.csv").write_text("scan,mask\nscans/a.png,mask.png\n")
+        assert command("pixels", "cohort.csv", "-n", 1, "-o", "out") == 1
+        assert "palette whose first colour is not black" in column("error")[0]
 
     @pytest.mark.parametrize("together", [False, True])
     def test_a_damaged_slice_loses_its_own_series_or_says_so(self, command, tmp_path, capsys, together):

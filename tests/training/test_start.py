@@ -76,6 +76,28 @@ class TestWhatFits:
         assert torch.equal(found[:, 1 - at], fresh[:, 1 - at])
         assert torch.equal(found[:, 2:], given[:, 1:])
 
+    def test_channels_in_another_order_are_found_by_name(self, started, settings):
+        data = replace(load_model(started).data, channels=("t1", "flair"))
+        start = load_model(started)
+        start.model = build("modiff", settings.model, data)
+        start.data = data
+        model = build("modiff", settings.model, replace(data, channels=("flair", "t1")))
+        take_over(model, start)
+        found, given = by_channel(model, 5), by_channel(start.model, 5)
+        assert torch.equal(found[:, :2], given[:, [1, 0]])
+        assert torch.equal(found[:, 2:], given[:, 2:])
+        same = build("modiff", settings.model, data)
+        assert {one.state for one in take_over(same, start)} == {"loaded"}
+
+    def test_a_prompt_is_not_taken_for_channels(self, started, settings):
+        start = load_model(started)
+        start.data = replace(start.data, channels=("CT",))
+        model = build("modiff", settings.model, replace(start.data, channels=("a", "b", "c", "CT"), prompt="none"))
+        fresh = by_channel(model, 4).clone()
+        take_over(model, start)
+        assert torch.equal(by_channel(model, 4)[:, 3], by_channel(start.model, 4)[:, 0])
+        assert torch.equal(by_channel(model, 4)[:, :3], fresh[:, :3])
+
     @pytest.mark.parametrize("name", ["CT", "other"])
     def test_a_slice_takes_the_image_and_its_neighbours_are_fresh(self, started, settings, name):
         start = load_model(started)

@@ -28,6 +28,7 @@ from modiff import cli
 from modiff.data.store import Store
 from modiff.errors import DataError, ModiffError
 from modiff.io import write_png
+from modiff.io.image import read_image
 from modiff.prediction.predictor import Predictor
 
 SHAPE = (4, 40, 50)
@@ -352,6 +353,26 @@ class TestMasks:
         assert np.asarray(nib.load(tmp_path / "scan" / "rater-me.nii.gz").dataobj).any()
         assert visit.ask("mask", {**body, "slices": {}, "replace": True})[0] == 200
         assert not np.asarray(nib.load(tmp_path / "scan" / "rater-me.nii.gz").dataobj).any()
+
+    def test_a_replaced_mask_of_another_format_is_gone(self, nifti, tmp_path):
+        viewer_of(nifti, save=tmp_path).save_mask("me", {})
+        case = tmp_path / "scan"
+        nib.save(nib.load(case / "rater-me.nii.gz"), case / "rater-me.nii")
+        nib.save(nib.load(case / "rater-me.nii.gz"), case / "rater-me too.nii")
+        (case / "rater-me.nii.gz").unlink()
+        viewer_of(nifti, save=tmp_path).save_mask("me", {}, replacing=True)
+        assert sorted(path.name for path in case.glob("rater*")) == ["rater-me too.nii", "rater-me.nii.gz"]
+
+    def test_a_zip_with_one_image_is_saved_as_an_image(self, nifti, tmp_path):
+        with zipfile.ZipFile(tmp_path / "Doe.zip", "w") as archive:
+            archive.write(nifti, "Doe.nii.gz")
+        viewer = viewer_of(tmp_path / "Doe.zip", save=tmp_path / "masks")
+        case = viewer.save_mask("me", {}).parent
+        assert sorted(path.name for path in case.iterdir()) == ["image.nii.gz", "rater-me.nii.gz"]
+        found = read_image(case / "image.nii.gz")
+        np.testing.assert_array_equal(found.array, read_image(nifti).array)
+        np.testing.assert_allclose(found.affine, read_image(nifti).affine, atol=1e-5)
+        viewer_of(tmp_path / "Doe.zip", save=tmp_path / "masks").save_mask("you", {})
 
     @pytest.mark.parametrize("rater", ["", " a", "../a", "a/b", "a\\b", ".a", "a\n", "x" * 41, "a.nii", "*", 3, None])
     def test_a_name_that_is_no_part_of_a_file_is_refused(self, visit, rater):

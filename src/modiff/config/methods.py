@@ -356,7 +356,7 @@ class CIMDConfig:
     """CIMD, collectively intelligent medical diffusion (Rahman et al., CVPR 2023)."""
 
     unet: GuidedUNetConfig = field(default_factory=GuidedUNetConfig)
-    steps: int = number(1000, _STEPS)
+    steps: int = number(1000, Range(low=2, high=_STEPS.high))
     """T, the number of steps of the chain"""
     schedule: Literal["cosine", "linear", "sigmoid"] = "linear"
     """noise schedule; linear is β from 1e-4 to 0.02, rescaled by 1000/T"""

@@ -108,7 +108,7 @@ class Schedule:
             before_last = torch.tensor(1 - 1 / self.steps, dtype=torch.float64)
             alpha_bar = alpha_bar.clamp(min=(1 - _MAX_BETA) * float(curve(before_last)))
         scale = self.input_scale**2
-        return alpha_bar if scale == 1 else scale * alpha_bar / (scale * alpha_bar + 1 - alpha_bar)
+        return alpha_bar if scale == 1 else scale * alpha_bar / (scale * alpha_bar + (1 - alpha_bar))
 
 
 @constant

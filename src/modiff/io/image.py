@@ -38,7 +38,7 @@ _STARTS = {  # of the pictures that Pillow reads
 _BARE_DICOM = (b"\x02\0", b"\x08\0", b"\0\x08")  # groups 2 and 8, where the preamble is missing
 _NIFTI_MARKS = (b"n+1\0", b"n+2\0", b"ni1\0", b"ni2\0")
 _PART, _NPY_HEADER = 16 << 20, 1 << 16  # bytes read at a time; that tell an array's shape and type
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO, _TIFF_SIGN, _UNSIGNED, _SIGNED = 258, 262, 0, 339, 1, 2
 Header = tuple[tuple[int, ...], bool, np.dtype]  # of an NPY file: shape, whether columns come first, number type
 _OTHER_URL = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _OTHERS = {  # how files begin that are often taken for images
@@ -272,6 +272,11 @@ def _read_pillow(
             raise DataError("has several pages", found=f"{pages} pages", expected="one image")
         if image.mode in ("RGB", "RGBA") and np.max(tags.get(_TIFF_BITS, 8)) > 8:
             raise DataError("has more than 8 bits per colour", expected="8-bit RGB, or 16-bit grey")
+        # Pillow reads both kinds of 8 bits as unsigned, and both of 32 as signed.
+        sign = int(np.max(tags.get(_TIFF_SIGN, _UNSIGNED)))
+        other = {("L", _SIGNED): np.int8, ("I", _UNSIGNED): np.uint32}.get((image.mode, sign)) if tags else None
+        if sign == _SIGNED and (image.mode in ("P", "LA", "RGB", "RGBA") or tags.get(_TIFF_PHOTOMETRIC) == 0):
+            raise DataError("has signed colours, or signed grey levels of which 0 is white", expected="unsigned ones")
         limits.check_declared(path, image.size[::-1], pixel_bytes[image.mode], file_bytes)
         deep = image.mode.startswith("I;16")
         inverted = tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO and (deep or image.mode in ("1", "L"))
@@ -279,6 +284,7 @@ def _read_pillow(
         indices = np.asarray(image) if image.mode == "P" else None
         array = np.asarray(image if indices is None else image.convert("RGBA"))
     array = array.astype(np.uint8 if array.dtype == bool else array.dtype.newbyteorder("="), copy=False)
+    array = array if other is None else array.view(other)
     if inverted and deep:  # Pillow inverts pictures of this kind with up to 8 bits and leaves 16-bit ones
         array = np.iinfo(array.dtype).max - array
     # Of such masks the program that wrote them may have meant the opposite: tifffile's booleans, ImageJ's inverted LUT.

@@ -16,6 +16,7 @@ from modiff.errors import DataError
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
 _AXES = {side: axis for axis, sides in enumerate(("LR", "AP", "IS")) for side in sides}
 _LOST = 0.01  # fraction of a mask's marks that resampling may lose
+_HALF = 1e-3  # voxels beyond the middle between two that are the middle still
 _TOLERANCE = 0.02  # voxels by which the corners of two grids that are the same may differ: float32 headers
 
 
@@ -186,6 +187,12 @@ def joined(volumes: Sequence[Volume]) -> np.ndarray:
     return np.concatenate([volume.array.astype(np.float32) if both else volume.array for volume in volumes])
 
 
+def nearest(places: np.ndarray) -> np.ndarray:
+    """The whole numbers nearest to places on a grid, int64. Halves, which two grids often share, all go down: rounded
+    to even they would take every other voxel twice, and rounding errors of headers would decide."""
+    return np.floor(places + (0.5 - _HALF)).astype(np.int64)
+
+
 def resample(mask: Volume, to: Volume) -> Volume:
     """A mask on another grid, nearest neighbour, 0 where it does not reach: by affines, of two pictures by position.
 
@@ -210,7 +217,7 @@ def resample(mask: Volume, to: Volume) -> Volume:
     made = np.zeros((len(mask.array), *to.shape), mask.array.dtype)
     limit = np.array(mask.shape[::-1])[:, None, None]
     for index in range(to.shape[0]):
-        at = np.rint(in_plane + (back[:3, 2] * index + back[:3, 3])[:, None, None]).astype(np.int64)
+        at = nearest(in_plane + (back[:3, 2] * index + back[:3, 3])[:, None, None])
         inside = ((at >= 0) & (at < limit)).all(0)
         column, row, part = at[:, inside]
         made[:, index][:, inside] = mask.array[:, part, row, column]

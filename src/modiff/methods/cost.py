@@ -96,8 +96,10 @@ def describe(config: RunConfig, data: DataSpec, *, size: int | tuple[int, int], 
 def _flops(model: Segmenter, image: Tensor) -> dict[str, float]:
     """Operations of n samples in S steps: image + S·step + n·(sample + S·evaluation).
 
-    What a step does once for all samples (the LDF's look at the radius) is told apart by drawing one and two samples.
+    What a step does once for all samples (the LDF's look at the radius) is told apart by drawing the fewest samples
+    that can be drawn, a, and one more.
     """
+    a = model.fewest
     for module in model.modules():  # fresh weights see half a lesion everywhere; that it is small is the ordinary case
         if isinstance(module, PresenceHead):
             nn.init.zeros_(module.map_out.weight)
@@ -111,12 +113,12 @@ def _flops(model: Segmenter, image: Tensor) -> dict[str, float]:
         return _count(lambda: model.sample(encoding[0], n, seeds=seeds, steps=steps))
 
     if model.default_steps == 1:  # the one evaluation is all there is
-        one, two = drawn(1, None), drawn(2, None)
-        return {"image": encode + 2 * one - two, "step": 0.0, "sample": 0.0, "evaluation": two - one}
-    (one, later), (two, both) = ((drawn(n, 1), drawn(n, 2)) for n in (1, 2))
+        one, two = drawn(a, None), drawn(a + 1, None)
+        return {"image": encode + one - a * (two - one), "step": 0.0, "sample": 0.0, "evaluation": two - one}
+    (one, later), (two, both) = ((drawn(n, 1), drawn(n, 2)) for n in (a, a + 1))
     evaluation = both - two - later + one
-    step, sample = later - one - evaluation, two - one - evaluation
-    image_once = encode + one - step - sample - evaluation
+    step, sample = later - one - a * evaluation, two - one - evaluation
+    image_once = encode + one - step - a * (sample + evaluation)
     return {"image": image_once, "step": step, "sample": sample, "evaluation": evaluation}
 
 

@@ -87,7 +87,8 @@ def draw_markers(
         marking = distribution @ table
     markers = (u[..., None] >= marking.cumsum(-1)[:, None, :-1]).sum(-1)
     places = torch.arange(count, device=distribution.device)
-    return places < markers[..., None], size, None
+    # Rounded sums end below 1, and the largest u lies beyond them: no panel has more markers than raters.
+    return places < torch.minimum(markers, size)[..., None], size, None
 
 
 def draw_panel(seeds: Tensor, raters: RaterChoice, *, count: int, exchangeable: bool) -> tuple[Tensor, Tensor | None]:

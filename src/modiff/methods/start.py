@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from modiff.data.context import named
 from modiff.errors import CheckpointError, ConfigError
 from modiff.methods.base import Segmenter
 from modiff.methods.run_folder import LoadedModel, load_model, read_json, write_json
@@ -59,17 +60,22 @@ class Start:
 def take_over(model: Segmenter, start: LoadedModel) -> list[Tensors]:
     """Copies what fits from `start` into a fresh model, by names and shapes.
 
-    Where a convolution sees images of other channels, those that both have are taken over: by their names, else in
-    their order; and the prompt's. Buffers that settings make are left as they are. Raises CheckpointError.
+    Where a layer sees images of other channels, or in another order, those that both have are taken over: by their
+    names, else in their order; and the prompt's. Buffers that settings make are left as they are. Raises
+    CheckpointError.
     """
     given, fates = start.model.state_dict(), dict[tuple[str, str, str], int]()
     pairs = _channels(start.data, model.data, start.model.channels, model.channels)
-    own = dict(model.named_parameters())
+    own, seeing = dict(model.named_parameters()), dict[str, dict[int, int]]()
+    count = start.model.channels
+    alike = count == model.channels and start.data.prompted == model.data.prompted
+    if not alike or pairs[count, count] != [(place, place) for place in range(count)]:
+        seeing = _seeing(model)
     with torch.no_grad():
         for name, value in model.state_dict().items():
             if name not in own and not name.endswith(_STATISTICS):
                 continue
-            state, why = _copy(value, given.get(name), pairs)
+            state, why = _copy(value, given.get(name), pairs, seeing.get(name, {}))
             key = _part(name), state, why
             fates[key] = fates.get(key, 0) + value.numel()
     if all(state == "fresh" for _, state, _ in fates):
@@ -83,25 +89,47 @@ def _part(name: str) -> str:
     return ".".join(name.split(".")[:-1][:2]) or name
 
 
+def _seeing(model: Segmenter) -> dict[str, dict[int, int]]:
+    """Parameters that grow with the channels of an image: along which axes, by how much a channel."""
+    more = named(("one more",), model.data.context)
+    wider = replace(model.data, channels=(*model.data.channels, *more))
+    made: Any = model  # every method takes its settings and a description of the data
+    try:  # shapes are enough, where a network can be made of them
+        with torch.device("meta"):
+            large = type(made)(made.config, wider).state_dict()
+    except (NotImplementedError, RuntimeError):
+        with torch.random.fork_rng(devices=[]):
+            large = type(made)(made.config, wider).state_dict()
+    found = {}
+    for name, value in model.state_dict().items():
+        grown = {axis: size - value.shape[axis] for axis, size in enumerate(large[name].shape)}
+        found[name] = {axis: size // len(more) for axis, size in grown.items() if size}
+    return found
+
+
 def _copy(
-    value: Tensor, given: Tensor | None, pairs: Mapping[tuple[int, int], list[tuple[int, int]]]
+    value: Tensor, given: Tensor | None, pairs: Mapping[tuple[int, int], list[tuple[int, int]]], seeing: dict[int, int]
 ) -> tuple[str, str]:
+    """seeing: of `_seeing`, nothing where images are the same."""
     if given is None:
         return "fresh", "is not in the start"
-    if given.shape == value.shape:
+    if given.shape == value.shape and not seeing:
         value.copy_(given)
         return "loaded", ""
     sides = " → ".join("×".join(map(str, one.shape)) for one in (given, value))
-    others = [place for place in range(min(given.ndim, value.ndim)) if given.shape[place] != value.shape[place]]
-    if given.ndim == value.ndim == 4 and others == [1]:
-        for (before, after), shared in pairs.items():
-            each = given.shape[1] // before  # of patches, the pixels of a channel lie behind one another
-            if each and (given.shape[1], value.shape[1]) == (each * before, each * after):
-                old, new = given.unflatten(1, (before, each)), value.unflatten(1, (after, each))
-                for own, there in shared:
-                    new[:, own].copy_(old[:, there])
-                return "in part", f"{sides}: the channels that both have"
-    return "fresh", sides
+    if given.ndim != value.ndim or len(seeing) != 1:
+        return "fresh", sides
+    ((axis, each),) = seeing.items()
+    others = [place for place in range(value.ndim) if place != axis and given.shape[place] != value.shape[place]]
+    # Of patches, the pixels of a channel lie behind one another.
+    before, after = given.shape[axis] // each, value.shape[axis] // each
+    shared = None if others else pairs.get((before, after))
+    if not shared or (given.shape[axis], value.shape[axis]) != (each * before, each * after):
+        return "fresh", sides
+    old, new = given.unflatten(axis, (before, each)), value.unflatten(axis, (after, each))
+    for own, there in shared:
+        new.select(axis, own).copy_(old.select(axis, there))
+    return "in part", f"{sides}: the channels that both have"
 
 
 def _channels(

@@ -145,7 +145,8 @@ class SampleSet:
         return "masks" if self.maps.dtype == torch.bool else protocol.threshold_text(threshold)
 
     def view(self, protocol: Protocol, threshold: float, n: int) -> View:
-        """The first n samples under a protocol at a threshold."""
+        """The first n samples under a protocol at a threshold; MetricError where there are fewer."""
+        self.check_count(n)
         way = self.way(protocol, threshold)
 
         def binarised() -> tuple[Tensor, F.PairwiseDistances]:
@@ -153,6 +154,11 @@ class SampleSet:
             return binary, F.PairwiseDistances.of(binary, self.masks, read=self.read)
 
         return self.once(("view", way, n), lambda: View(self, n, lambda: self.once(("masks", way), binarised)))
+
+    def check_count(self, n: int) -> None:
+        """MetricError for fewer than n samples."""
+        if n > (count := self.maps.shape[1]):
+            raise MetricError("there are fewer samples", field="n", found=n, expected=f"at most {count}")
 
     def once(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
         """What `compute` gives, computed when `key` is first asked for."""

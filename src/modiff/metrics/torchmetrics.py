@@ -128,6 +128,7 @@ class CrossCorrelation(RegistryMetric, metrics=("ncc",), extra=("ncc_degenerate"
 
     def per_set(self, samples: SampleSet, n: int) -> dict[str, Tensor]:
         """NCC and how often it was settled by rule, from one computation."""
+        samples.check_count(n)
         found = F.ncc_result(samples.maps[:, :n], samples.masks, read=samples.read, kind=self.protocol.ncc)
         return {"ncc": found.value, "ncc_degenerate": found.degenerate}
 

@@ -33,10 +33,10 @@ def bounded(x: Tensor, limit: float) -> Tensor:
 
 def time_features(t: Tensor, width: int, scale: float = 1000.0) -> Tensor:
     """(B,) times in [0,1] -> (B,width) sinusoids of scale·t (Ho et al. 2020)."""
-    half = width // 2
+    half = -(-width // 2)
     frequency = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000.0) / half))
     angle = (t * scale)[:, None] * frequency
-    return torch.cat([angle.cos(), angle.sin()], 1)
+    return torch.cat([angle.cos(), angle.sin()], 1)[:, :width]
 
 
 class ResBlock(nn.Module):

@@ -178,7 +178,11 @@ def frame_of(
 def _change(shape: Shape, data: DataSpec, affine: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
     """How a scan's axes are to be turned, None for not at all; and what is guessed of them."""
     if data.sides is None:
-        return None, []
+        own = None if affine is None else sides_of(affine)
+        if own is None or plane_of(own) == "axial":  # as slices of data sets that do not say it nearly always are
+            return None, []
+        note = f"these {plane_of(own)} slices are judged as they lie"
+        return None, [f"{note}: the training data do not say how theirs lay in the patient"]
     trained = plane_of(data.sides)
     if affine is None:
         towards = ", ".join(data.sides if shape[0] > 1 else data.sides[:2])

@@ -20,7 +20,7 @@ from modiff.io.volume import Volume
 if TYPE_CHECKING:
     from modiff.io.progress import Progress
 
-_ZIP = b"PK\3\4"
+ZIP = b"PK\3\4"
 Named = tuple[str | None, Path]  # a channel's name where it is given, and its file
 
 
@@ -45,7 +45,7 @@ def read_scan(
     with ExitStack() as opened:
         paths: list[Path] = []
         for _, path in files:
-            if begins_with(path, _ZIP):
+            if begins_with(path, ZIP):
                 asked = None if limits.max_bytes == LIMITS.max_bytes else limits.max_bytes
                 root = opened.enter_context(as_folder(path, asked)).path
                 paths.append(_only_file(root, path))

@@ -327,10 +327,12 @@ def describe_source(scan: Volume, paths: Sequence[Path], *, identify: bool = Fal
 
 
 def public_command(command: str, scan: Volume, path: Path, *, identify: bool = False) -> str:
-    """The command line without the path of a DICOM series, alone or as NAME=PATH."""
+    """The command line without the path of a DICOM series, alone or as NAME=PATH, and without its UID."""
     if identify or scan.format != "DICOM":
         return command
-    words = shlex.split(command)
-    return shlex.join(
-        "SERIES" if path in (Path(word), Path(word.partition("=")[2] or word)) else word for word in words
-    )
+    words, shown = shlex.split(command), list[str]()
+    for before, word in zip(["", *words], words, strict=False):
+        own = path in (Path(word), Path(word.partition("=")[2] or word))
+        uid = before == "--series" or word.startswith("--series=")
+        shown.append("SERIES" if own else "--series=UID" if word.startswith("--series=") else "UID" if uid else word)
+    return shlex.join(shown)

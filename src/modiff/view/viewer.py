@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -18,13 +19,14 @@ import numpy as np
 
 from modiff.config.evaluation import IID
 from modiff.errors import DataError, ModiffError
-from modiff.io.files import told
-from modiff.io.image import SUFFIXES, read_channels, write_png
+from modiff.io.files import begins_with, told
+from modiff.io.image import SUFFIXES, read_channels, without_suffix, write_png
 from modiff.io.nifti import nifti_bytes, write_nifti
 from modiff.io.output import write_bytes
 from modiff.io.results import endings
 from modiff.io.volume import Volume
 from modiff.prediction.frame import frame_of
+from modiff.prediction.inputs import ZIP
 from modiff.prediction.predict import Prediction, called, predict
 from modiff.prediction.predictor import Predictor
 from modiff.prediction.settings import Settings
@@ -232,12 +234,15 @@ class Viewer:
             self._save_image()
             ending = ".png" if self.scan.is_picture else ".nii.gz"
             target = self.folder / f"{RATER}{rater}{ending}"
-            if not replacing and any(self.folder.glob(f"{RATER}{rater}.*")):
+            if not replacing and any(self.folder.glob(f"{escape(RATER + rater)}.*")):
                 raise DataError("has a mask of this case", field=rater, hint="Another name, or replace it")
             if ending == ".png":
                 write_png(target, mask[0] > 0 if len(self.classes) == 1 else mask[0])
             else:
                 write_nifti(target, mask, self._plain(), description=f"modiff view: rater {rater}"[:79])
+            for old in self.folder.glob(f"{escape(RATER + rater)}.*"):
+                if old != target and without_suffix(old.name) == RATER + rater:
+                    old.unlink()  # the mask that is replaced, in another format
             self.raters[rater] = mask
         return target
 
@@ -258,9 +263,9 @@ class Viewer:
         return self.scan if self.scan.format == "NIfTI" else replace(self.scan, source=None)
 
     def _save_image(self) -> None:
-        """The scan itself, once: files as they are, a series and a store's case as an image without names."""
+        """The scan itself, once: files as they are; a series, a zip and a store's case as an image without names."""
         copies: dict[str, Path | None] = {}
-        if self.scan.format in ("DICOM", "store"):
+        if self._made_anew():
             ending = ".png" if self.scan.is_picture else ".nii.gz"
             copies = {f"image{end}{ending}": None for end in self._ends()}
         else:
@@ -280,9 +285,14 @@ class Viewer:
             else:
                 write_nifti(target, self.scan.array[number], self._plain())
 
+    def _made_anew(self) -> bool:
+        """Whether the image is written from its values: its files are no image, or may name a patient."""
+        packed = any(begins_with(path, ZIP) for _, path in self.scene.files)
+        return packed or self.scan.format in ("DICOM", "store")
+
     def _ends(self) -> list[str]:
         """What follows "image" in the names of the files that the image is saved as: nothing where one file has all."""
-        several = len(self.scene.files) > 1 or (self.scan.format in ("DICOM", "store") and len(self.scan.array) > 1)
+        several = len(self.scene.files) > 1 or (self._made_anew() and len(self.scan.array) > 1)
         return endings(self.predictor.data.scan_channels) if several else [""]
 
     def _check_same(self, copies: Mapping[str, Path | None]) -> None:

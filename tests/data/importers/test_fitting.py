@@ -11,6 +11,7 @@ from PIL import Image
 
 from modiff.cli import main
 from modiff.data.store import Store
+from modiff.prediction.windows import Window
 
 SHAPE = (40, 60)  # rows, columns
 
@@ -180,6 +181,15 @@ def test_a_table_gives_a_window_per_lesion(tmp_path: Path) -> None:
         np.testing.assert_array_equal(store.image(0)[0], whole[8:17, 18:27])
         np.testing.assert_array_equal(store.image(1)[0], whole[26:35, 46:55])
         assert [int(store.masks(row)[0].sum()) for row in range(2)] == [24, 0]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 9), (8, 11)])
+def test_a_window_about_a_point_is_that_of_a_click(tmp_path: Path, size: tuple[int, int]) -> None:
+    root = _folder(tmp_path / "d", (10, 20, 4, 6))
+    whole = np.asarray(Image.open(root / "p0" / "v" / "image.png"))
+    clicked = Window.centred(whole.shape, size, (22, 12)).covered
+    with _import(root, "--crop", _points(tmp_path, "p0/v,22,12"), "--size", f"{size[0]}x{size[1]}") as store:
+        np.testing.assert_array_equal(store.image(0)[0], whole[clicked])
 
 
 def test_a_point_follows_its_volume_into_another_plane(tmp_path: Path) -> None:

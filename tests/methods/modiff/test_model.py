@@ -205,7 +205,13 @@ def test_outside_the_window_is_background():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"diffusion": {"prediction": "eps"}}, {"diffusion": {"kind": "categorical", "loss": "mse"}}]
+    "changes",
+    [
+        {"diffusion": {"prediction": "eps"}},
+        {"diffusion": {"kind": "categorical", "loss": "mse"}},
+        {"diffusion": {"kind": "categorical", "sampler": "dpm++"}},
+        {"diffusion": {"steps": 100, "spacing": "trailing", "sampling_steps": 250}},
+    ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes):
     with pytest.raises(ConfigError):

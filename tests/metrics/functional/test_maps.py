@@ -98,6 +98,21 @@ def test_brier_is_the_mean_square() -> None:
     assert F.brier(samples, masks).tolist() == pytest.approx(expected.tolist())
 
 
+@pytest.mark.parametrize("raters", range(2, 41))
+def test_any_number_of_raters_agrees_with_itself(raters: int) -> None:
+    """Nested masks, and votes counted in whole numbers: rounding makes no pixel disputed, and no level passed."""
+    masks = torch.zeros(1, raters, 1, 1, raters + 3)
+    for rater in range(raters):
+        masks[0, rater, ..., : rater + 2] = 1
+    masks = masks.bool()
+    equal = torch.full((1, raters), 1 / raters, dtype=torch.float64)
+    for weights in (None, equal):
+        assert F.soft_dice(masks, masks, weights=weights).item() == 1
+        assert F.uncertainty_auroc(masks, masks, weights=weights).item() == 1
+    alike = masks[:, :1].expand_as(masks)
+    assert F.uncertainty_auroc(masks, alike).isnan().all()  # no pixel is disputed
+
+
 @HUNDREDS
 @given(mask_sets())
 def test_soft_dice_of_a_set_with_itself_is_one(sets: Sets) -> None:

@@ -214,8 +214,11 @@ def _box(masks: np.ndarray) -> list[tuple[int, int]] | None:
 
 
 def _corner(centre: Sequence[float], size: tuple[int, int]) -> tuple[int, int]:
-    """(top, left) of a window whose middle lies on `centre` (row, column), at most half a pixel off."""
-    top, left = (math.floor(at - (side - 1) / 2 + 0.5) for at, side in zip(centre, size, strict=True))
+    """(top, left) of a window whose middle lies on `centre` (row, column), at most half a pixel off.
+
+    A whole number is its pixel (H//2, W//2), as `--at` of prediction has it.
+    """
+    top, left = (math.ceil(at - side / 2) for at, side in zip(centre, size, strict=True))
     return top, left
 
 

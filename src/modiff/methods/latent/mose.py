@@ -135,8 +135,8 @@ def mass_divergence(received: Tensor, weights: Tensor) -> Tensor:
 def _initial_means(experts: int, dim: int) -> Tensor:
     """(E,D): the corners of a cube with sides 1, 2, 4, … for the first 2^D experts, the others at random in [0,1)."""
     means, sides = torch.rand(experts, dim), [(0.0, 2.0**axis) for axis in range(dim)]
-    for expert, corner in zip(range(experts), product(*sides), strict=False):
-        means[expert] = torch.tensor(corner)
+    for expert, corner in zip(range(experts), product(*sides[::-1]), strict=False):
+        means[expert] = torch.tensor(corner[::-1])  # the short sides first
     return means
 
 

@@ -37,6 +37,7 @@ class MoDiff(DenoisingSegmenter):
     def __init__(self, config: MoDiffConfig, data: DataSpec) -> None:
         super().__init__(config, data)
         self.process, self.default_steps = _process(config, self.classes), config.diffusion.sampling_steps
+        self.process.times(self.default_steps)  # refuses an impossible number
         self.single_fraction = config.presence.single_share
         self.head = None
         if config.presence.mode == "hurdle":
@@ -193,5 +194,9 @@ def _process(config: MoDiffConfig, classes: int) -> GaussianProcess | Categorica
     ends_in_noise = diffusion.kind == "gaussian" and diffusion.prediction != "eps"
     schedule = Schedule(diffusion.schedule, diffusion.steps, diffusion.input_scale, zero_terminal_snr=ends_in_noise)
     if diffusion.kind == "categorical":
-        return CategoricalProcess(schedule, classes, diffusion.spacing)
+        if diffusion.sampler == "dpm++":
+            what = "categorical diffusion has no such sampler"
+            expected = "ancestral or ddim"
+            raise ConfigError(what, field="model.diffusion.sampler", found=diffusion.sampler, expected=expected)
+        return CategoricalProcess(schedule, classes, diffusion.spacing, diffusion.sampler)
     return GaussianProcess(schedule, classes, diffusion.spacing, diffusion.prediction, diffusion.sampler)

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from modiff.config.methods import MedFMConfig
 from modiff.diffusion.flow import FlowProcess
 from modiff.methods.pixel.frame import PixelDiffusion
-from modiff.types import DataSpec
+from modiff.types import Batch, DataSpec
 
 _SCALE = 1000  # of times in the network's embedding
 
@@ -23,6 +23,8 @@ class MedFM(PixelDiffusion):
 
     config: MedFMConfig
 
+    _guided = True
+
     def __init__(self, config: MedFMConfig, data: DataSpec) -> None:
         classes = len(data.classes)
         super().__init__(config, data, FlowProcess(classes), inputs=classes, outputs=classes, scale=_SCALE)
@@ -36,9 +38,17 @@ class MedFM(PixelDiffusion):
         dropped = torch.rand(len(image), generator=rng, device=rng.device) < self.config.drop
         return torch.where(dropped.to(image.device)[:, None, None, None], torch.zeros_like(features), features)
 
+    def training_loss(self, batch: Batch, *, rng: Generator) -> dict[str, Tensor]:
+        """That of the velocity without guidance, also on validation images."""
+        self._guided = False
+        try:
+            return super().training_loss(batch, rng=rng)
+        finally:
+            self._guided = True
+
     def _predict(self, x_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
         velocity = super()._predict(x_t, t, features)
-        if self.training or not self.config.guidance:
+        if not self._guided or not self.config.guidance:
             return velocity
         alone = super()._predict(x_t, t, torch.zeros_like(features))
         return velocity + self.config.guidance * (velocity - alone)

@@ -16,6 +16,7 @@ from modiff.metrics.functional import ops
 BINS = 10  # of calibration, of equal width on [0,1]
 QUBIQ_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 _EPS = 1e-8  # inside the logarithm of NCC, as PHiSeg has it
+_ROUNDED = 1e-9  # by which a mean may lie above a level that it equals
 _ZERO_STD = 1e-9  # stands for a zero deviation in NCC by rows, as its script has it
 
 Uncertainty = Literal["variance", "entropy"]
@@ -25,7 +26,8 @@ NccKind = Literal["pixel", "row"]
 def _mean_maps(samples: Tensor, masks: Tensor, read: Tensor | None, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """The mean map of the samples and of the raters, each (B,K,H,W) float64; the latter NaN where nobody read."""
     samples, masks, read = ops.check_sets(samples, masks, read, maps=True)
-    return ops.sample_mean(samples, weights), torch.einsum("brkhw,br->bkhw", masks.double(), ops.rater_weights(read))
+    votes = torch.einsum("brkhw,br->bkhw", masks.double(), read.double())  # whole numbers: unanimity is exactly 1
+    return ops.sample_mean(samples, weights), votes / read.sum(1)[:, None, None, None]
 
 
 def soft_dice(
@@ -45,7 +47,7 @@ def soft_dice(
     p, q = (x.flatten(2) for x in _mean_maps(samples, masks, read, weights))
     if levels is None:
         return ops.ratio(2 * (p * q).sum(-1), (p.square() + q.square()).sum(-1)).mean(1)
-    above = ((p > level, q > level) for level in levels)
+    above = ((p > level + _ROUNDED, q > level + _ROUNDED) for level in levels)
     dice = [ops.ratio(2 * (a & b).sum(-1), a.sum(-1) + b.sum(-1)) for a, b in above]
     value = torch.stack(dice).mean(0).mean(1)
     return torch.where(q.isnan().flatten(1).any(1), torch.nan, value)

@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from modiff.data.masks import palette_fault
 from modiff.errors import DataError
 from modiff.io.files import Limits, located
 from modiff.io.image import read_image
 from modiff.io.text import OTHER_COLUMNS, read_json_text, read_table
-from modiff.io.volume import Volume
+from modiff.io.volume import Volume, nearest
 
 Frame = Literal["voxel", "ras", "lps"]
 COLUMNS: dict[Frame, tuple[str, str, str]] = {
@@ -56,7 +57,7 @@ class Place:
         if any(outside):  # a wrong frame shows here
             expected = f"a point in the scan, which spans {_span(scan)} mm (RAS)"
             raise DataError("lies outside the image", field=self.frame, found=self.at, expected=expected)
-        return tuple(int(value) for value in np.rint(place))
+        return tuple(int(value) for value in nearest(place).clip(0))
 
 
 def _span(scan: Volume) -> str:
@@ -106,6 +107,8 @@ def objects_of(path: Path, limits: Limits) -> list[Place]:
     from scipy import ndimage
 
     mask = read_image(path, limits=limits, mask=True)
+    if fault := palette_fault(mask):
+        raise fault
     with located(path):
         marked, count = ndimage.label((mask.array != 0).any(0), np.ones((3, 3, 3)))
         if not 1 <= count <= _MOST:

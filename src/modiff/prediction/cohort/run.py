@@ -111,7 +111,7 @@ class Cohort:
     def _failed(self, scan: Scan, lesion: Lesion, error: Exception) -> None:
         text = str(error) or type(error).__name__
         if isinstance(error, ModiffError) and scan.confidential:
-            text = error.reason
+            text = f"{error.public}. `modiff sample` of this scan alone says more"
         elif not isinstance(error, ModiffError):
             text = f"{type(error).__name__}: {'' if scan.confidential else text[:500]}"
         with suppress(InUse):

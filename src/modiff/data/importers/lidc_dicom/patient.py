@@ -26,7 +26,7 @@ from modiff.io.dicom.header import kind_of, text
 from modiff.io.dicom.pick import slices_among
 from modiff.io.dicom.series import MAX_FILES, Plane, affine_of, check_alike, in_order, read_headers, read_slice
 from modiff.io.files import LIMITS, Limits, located, sha256_of
-from modiff.io.volume import Note, moved
+from modiff.io.volume import Note, moved, nearest
 
 _CT = "1.2.840.10008.5.1.4.1.1.2"
 _GAP = 1.5  # slice steps from which slices are missing between two
@@ -283,8 +283,8 @@ class Window:
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """(size,size) bool of a mask (H,W): the pixel nearest to each place."""
-        nearest = [np.rint(at).astype(int).clip(0, side - 1) for at, side in zip(self.places, mask.shape, strict=True)]
-        return mask[np.ix_(*nearest)] & np.logical_and.outer(*self.inside)
+        pixels = [nearest(at).clip(0, side - 1) for at, side in zip(self.places, mask.shape, strict=True)]
+        return mask[np.ix_(*pixels)] & np.logical_and.outer(*self.inside)
 
     def shown(self, shape: tuple[int, int]) -> np.ndarray:
         """(H,W) bool: pixels of a slice whose middle lies in the window."""
