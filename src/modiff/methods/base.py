@@ -150,6 +150,14 @@ class Segmenter(nn.Module, ABC):
             raise ConfigError("the method draws single raters only", field="raters", found=repr(raters))
         if stratified and not self.draws_stratified:
             raise ConfigError("does not draw stratified samples", field="method", found=type(self).__name__)
+        if stratified and not self.stratifies(raters):
+            what = "presence of several persons is drawn independently, not stratified"
+            raise ConfigError(what, field="raters", found=repr(raters), expected="single")
+
+    def stratifies(self, raters: RaterChoice) -> bool:
+        """Whether samples of this choice of raters can be stratified: of persons, each marks or not by itself."""
+        single = isinstance(raters, str) and raters == "single"
+        return self.draws_stratified and (single or self.data.exchangeable_raters)
 
     def check_count(self, n: int) -> None:
         """ConfigError for fewer samples than the method can weigh."""

@@ -205,7 +205,7 @@ class Predictor:
             count = max(n, min(candidates or min(CANDIDATES * n, MOST_CANDIDATES), MAX_MAPS // self._bytes(view)))
         marking = isinstance(raters, str) and raters == "marking"
         options: dict[str, Any] = {"steps": steps, "raters": "single" if marking else raters}
-        options["stratified"] = select != IID and self.model.draws_stratified
+        options["stratified"] = select != IID and self.model.stratifies(options["raters"])
 
         def draw(count: int) -> Samples:
             return self._draw(count, view, values, seed, progress, marking=marking, **options)

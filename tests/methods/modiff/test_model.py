@@ -308,3 +308,13 @@ def test_training_goes_on_after_sampling_in_inference_mode():
         network.eval().sample(data.image, 2, seeds=SEEDS[:2])
     loss(network.train(), data)["loss"].backward()
     assert network.mca.key.weight.grad is not None
+
+
+def test_persons_mark_independently_so_that_no_panel_of_theirs_is_stratified():
+    drawn = model(config(), exchangeable=False).eval()
+    image, how = batch(1).image, {"seeds": SEEDS[:1], "stratified": True}
+    drawn.sample(image, 2, **how)
+    for raters in ("all", [0, 1]):
+        with pytest.raises(ConfigError, match="not stratified"):
+            drawn.sample(image, 2, raters=raters, **how)
+        assert model(config()).eval().sample(image, 2, raters=raters, **how).maps.shape[1] == 2
