@@ -6,6 +6,7 @@ Bounds are always those of the whole image or volume: cutting comes afterwards.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,12 +90,24 @@ def store_values(image: np.ndarray) -> np.ndarray:
     return np.rint(image * float(_FULL)).astype(np.uint16) if image.dtype.kind == "f" else image
 
 
+def used_range(images: np.ndarray) -> np.ndarray:
+    """(n,) of images (n,C,…), what lies between the 1st and the 99th percentile of the channel that has most, as a
+    fraction of the range of their type."""
+    full = float(np.ptp([np.iinfo(images.dtype).min, np.iinfo(images.dtype).max])) if images.dtype.kind in "iu" else 1.0
+    low, high = np.percentile(images.reshape(*images.shape[:2], -1).astype(np.float64), [1, 99], axis=-1)
+    used: np.ndarray = (high - low).max(1) / full
+    return used
+
+
 def little_contrast(images: np.ndarray) -> str | None:
     """What is to be said where half of a store's images (n,C,H,W) use little of their range of values."""
-    some = images[np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).round().astype(np.int64)]
-    full = float(np.ptp([np.iinfo(some.dtype).min, np.iinfo(some.dtype).max])) if some.dtype.kind in "iu" else 1.0
-    low, high = np.percentile(some.reshape(*some.shape[:2], -1).astype(np.float64), [1, 99], axis=-1)
-    if (used := float(np.median((high - low).max(1))) / full) >= _FLAT:
+    rows = np.linspace(0, len(images) - 1, min(LOOKED_AT, len(images))).round().astype(np.int64)
+    return told_of(used_range(images[rows]))
+
+
+def told_of(used_ranges: Sequence[float] | np.ndarray) -> str | None:
+    """The same of images whose `used_range` is known."""
+    if not len(used_ranges) or (used := float(np.median(used_ranges))) >= _FLAT:
         return None
     said = f"little contrast: half of the images use less than {used:.0%} of the range of values"
     return f"{said}; --intensity percentiles:1:99 of the import would show a model more"

@@ -276,9 +276,9 @@ def _solid() -> np.ndarray:
     return mask
 
 
-def _volumes(root: Path, mask: np.ndarray, affine: np.ndarray | None = None) -> Path:
+def _volumes(root: Path, mask: np.ndarray, affine: np.ndarray | None = None, *, most: int = 60_000) -> Path:
     base = np.diag([1.0, 1.0, 3.0, 1.0])
-    values = np.random.default_rng(0).integers(0, 900, mask.shape).astype(np.uint16)
+    values = np.random.default_rng(0).integers(0, most, mask.shape).astype(np.uint16)
     _volume(root / "p" / "image.nii.gz", values, base)
     _volume(root / "p" / "rater-a.nii.gz", _solid(), base)
     _volume(root / "p" / "rater-b.nii.gz", mask, base if affine is None else affine)
@@ -514,6 +514,24 @@ def test_masks_that_run_otherwise_are_fine_in_a_plane(tmp_path: Path) -> None:
 def test_a_flip_in_most_cases_is_a_habit(tmp_path: Path) -> None:
     report = check(_change(_folder(tmp_path / "d", cases=6), lambda mask: mask[::-1], cases=3))
     assert "in 3 of 6 cases" in next(finding.text for finding in report.findings if finding.case is None)
+
+
+@pytest.mark.parametrize(
+    ("most", "rule", "kinds"),
+    [
+        (900, "unit", {"dark images"}),
+        (15_000, "unit", {"little contrast"}),
+        (15_000, "window:0:60000", {"little contrast"}),
+        (900, "window:0:900", set()),
+        (900, "percentiles:1:99", set()),
+        (60_000, "unit", set()),
+    ],
+)
+def test_values_that_a_model_hardly_sees_are_named_before_the_import(
+    tmp_path: Path, most: int, rule: str, kinds: set[str]
+) -> None:
+    root = _volumes(tmp_path / "d", np.roll(_solid(), 1, 1), most=most)
+    assert _kinds(check(root, words=["--intensity", rule])) == kinds
 
 
 def test_the_same_outline_in_a_volume_is_suspicious(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from modiff.data.check.findings import ContentChecks, Finding, Level, Report, Vi
 from modiff.data.context import own_slice
 from modiff.data.importers.base import Case, Importer, run_import
 from modiff.data.importers.catalogue import IMPORTERS, import_parser
+from modiff.data.importers.fitting import Place
 from modiff.data.importers.folder import Folder
 from modiff.data.importers.layout import Item, two_splits
 from modiff.data.importers.sources import Source, as_folder, walk
-from modiff.data.intensity import DARK, LOOKED_AT, little_contrast
+from modiff.data.intensity import DARK, LOOKED_AT, check_unit, little_contrast, told_of, used_range
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
@@ -147,14 +148,24 @@ def _content(store: Store, *, quiet: bool) -> Iterator[Finding]:
             if np.count_nonzero(mask) > np.count_nonzero(inside):  # the outline reached beyond, or lies wrong
                 yield Finding("warning", "marks on padding", "a rater marks where the image is padding", name)
     yield from checks.finish()
-    full = float(np.iinfo(store.dtype).max) if store.dtype.kind in "iu" else 1.0
-    if brightest < DARK * full:
-        yield Finding("warning", "dark images", f"no value exceeds {brightest:g} of {full:g}: another intensity rule?")
-    elif said := little_contrast(store.some_images(LOOKED_AT)):
-        what, _, detail = said.partition(": ")
-        yield Finding("warning", what, detail)
+    yield from _hard_to_see(brightest / _full(store.dtype), little_contrast(store.some_images(LOOKED_AT)))
     if len(store.info.raters) == 1:
         yield Finding("note", "one rater", "a single rater's masks say nothing about how raters differ")
+
+
+def _full(dtype: np.dtype) -> float:
+    """The largest value of images of a type."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
+
+
+def _hard_to_see(brightest: float, flat: str | None) -> Iterator[Finding]:
+    """Images whose values a model hardly sees. brightest: the largest, as a fraction of full scale."""
+    if brightest < DARK:
+        text = f"no value exceeds {brightest:.2g} of full scale: another intensity rule?"
+        yield Finding("warning", "dark images", text)
+    elif flat:
+        what, _, detail = flat.partition(": ")
+        yield Finding("warning", what, detail)
 
 
 def _view(path: Path, case: str) -> View | None:
@@ -289,6 +300,7 @@ class _FolderCheck:
         exchangeable, classes = reader.args.exchangeable, reader.labels.classes
         self._checks = ContentChecks(reader.raters, exchangeable=exchangeable, classes=classes)
         self._left = list(reader.items)
+        self._used, self._brightest = list[float](), 0.0
         for fault in two_splits(reader.items, reader.args.table or reader.root):
             self._add(fault, str(fault.field))
 
@@ -357,12 +369,24 @@ class _FolderCheck:
                     read[slot] = False
                 else:
                     masks[slot] = mask
+        busiest = int(masks.any(0).sum((1, 2)).argmax())
         with self._told(item):
-            reader.places(item, masks, image, stored)
+            places = reader.places(item, masks, image, stored)
+            self._values(image, busiest, places)
         if read.any():
             self.found += self._checks.add(item.case, item.patient, item.split, image.array, masks, read)
-        busiest = int(masks.any(0).sum((1, 2)).argmax())
         self.views[item.case] = View(_small(image.array[0, busiest]), _small(masks[:, busiest]), reader.raters)
+
+    def _values(self, image: Volume, index: int, places: Sequence[Place]) -> None:
+        """Measures a slice as a store would have it."""
+        with suppress(DataError):  # of values that no rule makes, or sizes that do not fit: told elsewhere
+            if not places:
+                return
+            if (ends := self.reader.ends(image)) is None:
+                check_unit(image.array)
+            values = self.reader.seen(image, index, places[0], ends).array
+            self._used.append(float(used_range(values[None])[0]))
+            self._brightest = max(self._brightest, float(values.max()) / _full(values.dtype))
 
     def _mask(self, item: Item, name: str, stored: Volume, image: Volume) -> np.ndarray | None:
         """(Z,H,W) class indices, as they are most likely meant; None where a mask cannot be compared with its image."""
@@ -391,6 +415,8 @@ class _FolderCheck:
         for note in self.reader.notes:
             if note not in (foreground.mixed, *self.reader.left_out.lines, *self.reader.names):
                 yield Finding("note", "decided in reading", note)
+        if self._used:
+            yield from _hard_to_see(self._brightest, told_of(self._used))
         typical = np.median(list(self._spacings.values()) or [(1.0, 1.0)], axis=0)
         for case, spacing in self._spacings.items():
             ratio = max(max(a / b, b / a) for a, b in zip(spacing, typical.tolist(), strict=True))

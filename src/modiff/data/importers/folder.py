@@ -132,26 +132,31 @@ class Folder(Importer[Item]):
         read = self.readers(item)
         stored, image, masks = self._volume(item)
         places = self.places(item, masks, image, stored)
-        ready = self.rule.kind == "unit" or self._windowed(image)
-        ends = None if ready else self.rule.bounds(image.array)
+        ends = self.ends(image)
         flat = image.shape[0] == 1
         for place, index in product(places, range(image.shape[0])):
             if place.part not in (None, index) or not (flat or self.args.all_slices or masks[:, index].any()):
                 continue
-            seen = image.part(index)
-            marked, valid = self.fitting.fit(replace(seen, array=masks[:, index, None]), place, mask=True)
+            marked, valid = self.fitting.fit(replace(image.part(index), array=masks[:, index, None]), place, mask=True)
             if not (flat or self.args.all_slices or marked.array.any()):  # what is cut off is told at the end
                 continue
-            around = near(index, image.shape[0], self.context)
-            values = image.array[:, around]
-            if ends is not None:
-                values = stretch(values, *(end[:, around] for end in ends))
-            values = store_values(values).reshape(-1, 1, *image.shape[1:])
-            seen, _ = self.fitting.fit(replace(seen, array=values), place, mask=False)
+            seen = self.seen(image, index, place, ends)
             case = "/".join(filter(None, (item.case, place.name, "" if flat else f"slice-{index:03d}")))
             pixel = seen.spacing and seen.spacing[1:]
             where = {"affine": seen.affine, "slice_index": None if flat else index, "spacing": pixel, "valid": valid}
             yield Case(case, item.patient, seen.array[:, 0], marked.array[:, 0], read, where)
+
+    def ends(self, image: Volume) -> tuple[np.ndarray, np.ndarray] | None:
+        """What becomes 0 and 1 of an image's values; None where they are taken as they are."""
+        return None if self.rule.kind == "unit" or self._windowed(image) else self.rule.bounds(image.array)
+
+    def seen(self, image: Volume, index: int, place: Place, ends: tuple[np.ndarray, np.ndarray] | None) -> Volume:
+        """A slice with its neighbours, or a window of it, as a store has them. ends: of `ends`."""
+        around = near(index, image.shape[0], self.context)
+        values = image.array[:, around]
+        values = store_values(values if ends is None else stretch(values, *(end[:, around] for end in ends)))
+        values = values.reshape(-1, 1, *image.shape[1:])
+        return self.fitting.fit(replace(image.part(index), array=values), place, mask=False)[0]
 
     def _windowed(self, image: Volume) -> bool:
         """A picture under a window of units that it cannot have, such as HU, is windowed already: prediction's rule."""
