@@ -85,13 +85,13 @@ def constant(make: Callable[_Arguments, _Made]) -> Callable[_Arguments, _Made]:
     return get
 
 
-@constant
 def wait_for(device: torch.device) -> None:
     """Until the device has done what it was given: a GPU works on after a call returns; a clock must not."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
+@constant
 def numbers_on(device: torch.device, *values: float) -> Tensor:
     """Some numbers as a tensor; without this each use would wait for the device."""
     return torch.tensor(values, device=device)
