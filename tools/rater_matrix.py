@@ -75,9 +75,9 @@ def mean(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(count > 0, np.where(known, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
-def table(names: list[str], cells: np.ndarray, last: list[str]) -> str:
-    """Rows and columns by rater."""
-    head = ["", *names, "own − others"]
+def table(names: list[str], against: list[str], cells: np.ndarray, last: list[str]) -> str:
+    """A row for each of `names`, a column for each rater of `against`."""
+    head = ["", *against, "own − others"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for name, row, end in zip(names, cells, last, strict=True):
         lines.append("| " + " | ".join([name, *(f"{value:.3f}" for value in row), end]) + " |")
@@ -105,9 +105,9 @@ def main() -> None:
         for one in (*intervals, every)
     ]
     print(f"{len(patients)} images of {len(set(patients))} patients, {args.n} samples as each rater, argmax; 95 %\n")
-    print(table([f"as {name}" for name in names], mean(drawn, 0), said[:-1]))
+    print(table([f"as {name}" for name in names], names, mean(drawn, 0), said[:-1]))
     print(f"\nAll raters, own − others: {said[-1]}\n\nThe raters' own masks:\n")
-    print(table(names, mean(among, 0), [f"{value:+.3f}" for value in mean(own_less_others(among), 0)]))
+    print(table(names, names, mean(among, 0), [f"{value:+.3f}" for value in mean(own_less_others(among), 0)]))
     if args.o is not None:
         content = {"made": provenance.made(device="cpu"), "n": args.n, "seed": args.seed, "raters": names}
         content |= {"patients": patients, "samples": drawn.tolist(), "among_raters": among.tolist()}

@@ -40,6 +40,7 @@ def test_the_table_is_printed_and_written_for_few_patients_and_masks_that_are_mi
     monkeypatch.setattr("sys.argv", ["rater_matrix.py", "run", "--data", "s.h5", "-o", str(tmp_path / "m.json")])
     matrix.main()
     out = capsys.readouterr().out
+    assert "|  | A | B | own − others |" in out
     assert "| as A | 0.800 | 0.600 | +0.200" in out
     assert ("under 5 patients" in out) == (images == 2)
     kept = json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)
