@@ -19,6 +19,7 @@ from modiff.errors import ConfigError, DataError
 from modiff.methods.presence import join_slices, marking_probability, without_valleys
 from modiff.methods.registry import build
 from modiff.nn.windows import NoiseField
+from modiff.prediction.frame import frame_of
 from modiff.prediction.predictor import PredictionWarning, Predictor
 from modiff.prediction.windows import Box, Plan
 from modiff.rng import normal, seeds_for
@@ -384,3 +385,12 @@ class TestRefused:
     def test_no_samples(self):
         with pytest.raises(ConfigError, match="n: is out of range"):
             draw(Local(), noise((1, 1, 32, 32)), 0)
+
+
+@pytest.mark.parametrize(("sides", "said"), [("LPS", False), ("RAS", False), ("ASR", True)])
+def test_slices_that_are_not_axial_are_named_where_the_model_does_not_know_its_plane(sides: str, said: bool) -> None:
+    axes = {"L": (-1, 0, 0), "R": (1, 0, 0), "P": (0, -1, 0), "A": (0, 1, 0), "S": (0, 0, 1)}
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([axes[side] for side in sides]).T
+    _, notes = frame_of((6, 32, 32), spec({"size": (32, 32)}), affine=affine, spacing=(1.0, 1.0, 1.0))
+    assert any("slices are judged as they lie" in note for note in notes) == said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,14 @@ def test_both_figures_are_png(marked):
     prediction = predicted(scan(marked))
     for data in (write.key_figure(prediction), write.slices_figure(prediction)):
         assert Image.open(io.BytesIO(data)).format == "PNG"
+
+
+@pytest.mark.parametrize("words", [["--series", "1.2.3.42"], ["--series=1.2.3.42"]])
+def test_a_public_command_names_neither_the_series_path_nor_its_uid(words):
+    path = Path("ward/DOE_JOHN")
+    scan = Volume(np.zeros((1, 1, 2, 2)), None, path, "DICOM")
+    found = write.public_command(shlex.join(["modiff", "sample", "lidc", str(path), *words, "-n", "4"]), scan, path)
+    assert "DOE" not in found
+    assert "1.2.3.42" not in found
+    assert found.startswith("modiff sample lidc SERIES --series")
+    assert found.endswith("UID -n 4")
