@@ -16,11 +16,12 @@ import numpy as np
 from modiff.config.evaluation import IID
 from modiff.data.store import Store
 from modiff.evaluation import words
-from modiff.evaluation.bootstrap import Interval, mean_interval
+from modiff.evaluation.bootstrap import mean_interval
 from modiff.evaluation.compare import MODEL
 from modiff.evaluation.records import REFERENCE, ImageTable, read_csv
+from modiff.metrics.protocols import GIVEN_MARKS
 
-ARGMAX = 0.5
+PROTOCOLS, ARGMAX = ("standard", f"standard{GIVEN_MARKS}"), 0.5
 
 
 def areas(store: Store, cases: list[str]) -> np.ndarray:
@@ -37,32 +38,19 @@ def areas(store: Store, cases: list[str]) -> np.ndarray:
     return found
 
 
-def column(table: ImageTable, metric: str, predictor: str) -> np.ndarray:
-    """(images,) a metric of a predictor under protocol `standard`, or given that a rater marks."""
-    found = {
-        quantity.n: values
-        for quantity, values in table.columns.items()
-        if (quantity.metric, quantity.predictor, quantity.select) == (metric, predictor, IID)
-        and quantity.threshold == ARGMAX
-        and quantity.protocol.startswith("standard")
-    }
-    return found[max(found)]
-
-
-def said(one: Interval) -> str:
-    """A mean with its interval."""
-    return f"{words.number(one.value, digits=3)} ({words.ends(one.ci_low, one.ci_high, digits=3)})"
-
-
 def rows_of(table: ImageTable, area: np.ndarray, ends: list[float]) -> list[list[str]]:
     """A row per range of sizes: range, images, GED, excess over the reference, HM-IoU."""
-    ged, reference = column(table, "ged", MODEL), column(table, "ged", REFERENCE)
-    values = (ged, ged - reference, column(table, "hm_iou", MODEL))
+    ged, reference, hm_iou = (
+        table.largest(metric=metric, predictor=predictor, protocol=PROTOCOLS, threshold=ARGMAX, select=IID)
+        for metric, predictor in (("ged", MODEL), ("ged", REFERENCE), ("hm_iou", MODEL))
+    )
+    values = (ged, ged - reference, hm_iou)
     patients, made = np.array(table.patients), []
     for low, high in zip([0.0, *ends], [*ends, np.inf], strict=True):
         inside = (area > low) & (area <= high)
         text = f"above {low:g}" if np.isinf(high) else f"{low:g} to {high:g}"
-        made.append([text, str(inside.sum()), *(said(mean_interval(one[inside], patients[inside])) for one in values)])
+        means = (mean_interval(one[inside], patients[inside]) for one in values)
+        made.append([text, str(inside.sum()), *map(words.estimate, means)])
     return made
 
 

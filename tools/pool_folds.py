@@ -18,9 +18,8 @@ import pandas as pd
 from modiff.errors import DataError
 from modiff.evaluation import words
 from modiff.evaluation.bootstrap import mean_interval
-from modiff.evaluation.records import Quantity, read_csv
+from modiff.evaluation.records import read_csv
 
-Key = tuple[str, str, str]  # metric, predictor, selection
 METRICS, ARGMAX = ("ged", "hm_iou"), 0.5
 
 
@@ -35,19 +34,21 @@ def pooled(tables: Sequence[Path]) -> pd.DataFrame:
 
 def _columns(path: Path) -> pd.DataFrame:
     table = read_csv(path, path.stem)
-    found: dict[Key, tuple[int, Quantity]] = {}
-    for quantity in table.columns:
-        if quantity.metric in METRICS and (quantity.protocol, quantity.threshold) == ("standard", ARGMAX):
-            key = quantity.metric, quantity.predictor, quantity.select
-            found[key] = max(found.get(key, (0, quantity)), (quantity.n, quantity), key=lambda one: one[0])
-    chosen = {key: table.columns[quantity] for key, (_, quantity) in found.items()}
+    keys = {
+        (one.metric, one.predictor, one.select): None
+        for one in table.columns
+        if one.metric in METRICS and one.protocol == "standard"
+    }
+    chosen = {
+        key: table.largest(metric=key[0], predictor=key[1], select=key[2], protocol="standard", threshold=ARGMAX)
+        for key in keys
+    }
     return pd.DataFrame({"patient": table.patients, **chosen}, index=pd.Index(table.cases))
 
 
 def said(values: np.ndarray, patients: Sequence[str], *, signed: bool = False) -> str:
     """A mean with its interval."""
-    one = mean_interval(values, patients)
-    return f"{words.number(one.value, signed=signed)} ({words.ends(one.ci_low, one.ci_high, signed=signed)})"
+    return words.estimate(mean_interval(values, patients), signed=signed)
 
 
 def main() -> None:

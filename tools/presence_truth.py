@@ -16,24 +16,14 @@ from modiff.config.evaluation import IID
 from modiff.data.phantom.case import config_of, load_phantom_case
 from modiff.data.store import Store
 from modiff.evaluation import words
-from modiff.evaluation.bootstrap import Interval, mean_interval
+from modiff.evaluation.bootstrap import mean_interval
 from modiff.evaluation.compare import MODEL
 from modiff.evaluation.records import ImageTable, read_csv
 
 
 def fractions(table: ImageTable) -> np.ndarray:
     """(images,) of the samples that mark anything, of the largest n of i.i.d. samples."""
-    found = {
-        quantity.n: values
-        for quantity, values in table.columns.items()
-        if (quantity.metric, quantity.predictor, quantity.select) == ("presence_samples", MODEL, IID)
-    }
-    return found[max(found)]
-
-
-def said(one: Interval) -> str:
-    """A mean with its interval."""
-    return f"{words.number(one.value, digits=4)} ({words.ends(one.ci_low, one.ci_high, digits=4)})"
+    return table.largest(metric="presence_samples", predictor=MODEL, select=IID)
 
 
 def main() -> None:
@@ -53,9 +43,9 @@ def main() -> None:
     for path, table in zip(args.tables, tables, strict=True):
         patients = table.frame["patient"].tolist()
         errors.append(np.abs(fractions(table) - exact))
-        print(f"{path}: {said(mean_interval(errors[-1], patients))}")
+        print(f"{path}: {words.estimate(mean_interval(errors[-1], patients), digits=4)}")
     for (a, one), (b, other) in combinations(zip(args.tables, errors, strict=True), 2):
-        print(f"{a} − {b}: {said(mean_interval(one - other, patients))}")
+        print(f"{a} − {b}: {words.estimate(mean_interval(one - other, patients), digits=4)}")
 
 
 if __name__ == "__main__":

@@ -100,10 +100,7 @@ def main() -> None:
     apart = own_less_others(drawn)
     intervals = [mean_interval(apart[:, rater], patients) for rater in range(len(names))]
     every = mean_interval(mean(apart, 1), patients)
-    said = [
-        f"{words.number(one.value, signed=True)} ({words.ends(one.ci_low, one.ci_high, signed=True)})"
-        for one in (*intervals, every)
-    ]
+    said = [words.estimate(one, signed=True) for one in (*intervals, every)]
     print(f"{len(patients)} images of {len(set(patients))} patients, {args.n} samples as each rater, argmax; 95 %\n")
     print(table([f"as {name}" for name in names], names, mean(drawn, 0), said[:-1]))
     print(f"\nAll raters, own − others: {said[-1]}\n\nThe raters' own masks:\n")

@@ -59,7 +59,11 @@ def _words(value: object) -> str:
     return _cut(shown(value) if plain else str(value), _MOST)
 
 
-_PUBLIC_FIELD = re.compile(r"(--[a-z-]+|[A-Z][A-Za-z]+|[a-z]+(, [a-z]+)*)")  # an option, DICOM's keyword, a word
+def _is_public(field: str | None) -> bool:
+    """Whether a field is an option or an element of DICOM, which a file's name is not."""
+    from pydicom.datadict import tag_for_keyword
+
+    return field is not None and (field.startswith("--") or tag_for_keyword(field) is not None)
 
 
 def _is_number(value: object) -> bool:
@@ -133,7 +137,7 @@ class ModiffError(Exception):
     @property
     def public(self) -> str:
         """The error without what may name a patient: path, names of files, texts that were found; numbers stay."""
-        field = self.field if self.field is not None and _PUBLIC_FIELD.fullmatch(self.field) else None
+        field = self.field if _is_public(self.field) else None
         found = self.found if _is_number(self.found) else None
         return str(type(self)(self.message, field=field, found=found, expected=self.expected, hint=self.hint))
 

@@ -9,7 +9,7 @@ import pytest
 from store_helpers import make_info
 
 from modiff.data.check.run import check
-from modiff.data.intensity import little_contrast
+from modiff.data.intensity import little_contrast, used_range
 from modiff.data.store import StoreWriter
 from modiff.training import loop
 
@@ -25,21 +25,21 @@ def ramps(dtype: str, used: float, count: int = 5) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4"])
 def test_half_of_the_images_decide(dtype):
-    assert "less than 20%" in little_contrast(ramps(dtype, 0.2 / 0.98))
-    assert little_contrast(ramps(dtype, 0.35)) is None
+    assert "less than 20%" in little_contrast(used_range(ramps(dtype, 0.2 / 0.98)))
+    assert little_contrast(used_range(ramps(dtype, 0.35))) is None
     images = np.concatenate([ramps(dtype, 0.2, 2), ramps(dtype, 0.5, 3)])
-    assert little_contrast(images) is None
-    assert little_contrast(np.concatenate([images, ramps(dtype, 0.2, 2)]))
+    assert little_contrast(used_range(images)) is None
+    assert little_contrast(used_range(np.concatenate([images, ramps(dtype, 0.2, 2)])))
 
 
 def test_one_channel_with_contrast_is_enough():
-    assert little_contrast(np.concatenate([ramps("u1", 0.1), ramps("u1", 0.6)], 1)) is None
+    assert little_contrast(used_range(np.concatenate([ramps("u1", 0.1), ramps("u1", 0.6)], 1))) is None
 
 
 def test_outliers_are_no_contrast():
     images = ramps("u1", 0.2)
     images[:, :, 0, 0] = 255
-    assert little_contrast(images)
+    assert little_contrast(used_range(images))
 
 
 def test_check_and_training_say_it(tmp_path, monkeypatch, caplog):

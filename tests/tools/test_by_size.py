@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 from store_helpers import make_info
@@ -21,9 +18,8 @@ HM_IOU = "hm_iou|model|standard|n=8|steps=5|threshold=0.5"
 
 
 @pytest.fixture
-def by_size(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
-    return importlib.import_module("by_size")
+def by_size(tool):
+    return tool("by_size")
 
 
 def test_scores_by_the_area_of_the_masks_that_are_not_empty(tmp_path, by_size):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-
 import pytest
 
 from modiff.errors import DataError
@@ -17,9 +14,8 @@ STRICT = "ged|model|paper|n=16|steps=5|threshold=0.9"
 
 
 @pytest.fixture
-def pool(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
-    return importlib.import_module("pool_folds")
+def pool(tool):
+    return tool("pool_folds")
 
 
 def written(path, cases, offset=0.0):

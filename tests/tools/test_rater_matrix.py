@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,9 +13,8 @@ NAN = float("nan")
 
 
 @pytest.fixture
-def matrix(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
-    return importlib.import_module("rater_matrix")
+def matrix(tool):
+    return tool("rater_matrix")
 
 
 def test_dice_of_every_sample_and_mask(matrix):

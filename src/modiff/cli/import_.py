@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     given = import_parser(args.source, f"{args.prog} {args.source}").parse_args(args.rest)
 
     from modiff.data.importers.base import run_import
-    from modiff.data.intensity import LOOKED_AT, little_contrast
+    from modiff.data.intensity import little_contrast, used_range
     from modiff.data.loading import place_of
     from modiff.data.splits import lacking
     from modiff.data.store import Store
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         images = f"{counted(len(store), 'image')} of {counted(len(patients), 'patient')}"
         print(f"{path}: {images} ({splits}), {counted(len(store.info.raters), 'rater')}")
         place, notes = place_of(store, store.rows()), list(store.info.notes)
-        flat = little_contrast(store.some_images(LOOKED_AT))
+        flat = little_contrast(used_range(store.some_images()))
     if (ends := place["spacing_range"]) and ends[1] > ends[0] * SAME_SIZE:
         median = "×".join(f"{mm:.3g}" for mm in place["spacing"])
         notes.append(f"pixels of {ends[0]:.3g} to {ends[1]:.3g} mm; a model takes the median, {median} mm, for its own")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CHANGED = "damaged, or changed since it was written"
+_BLOCK = 128  # images that are read at once
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -43,6 +44,11 @@ class Geometry:
     slice_index: int | None
     valid: tuple[int, int, int, int] | None
     spacing: tuple[float, float] | None
+
+
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most so many of the numbers from 0 to count − 1, int64."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(np.int64)
 
 
 class Store(AbstractContextManager["Store"]):
@@ -177,7 +183,7 @@ class Store(AbstractContextManager["Store"]):
         """(R,H,W) uint8 class index, 0 is background."""
         return self._slice(self._masks, row)
 
-    def blocks(self, rows: Sequence[int] | np.ndarray, size: int = 128) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def blocks(self, rows: Sequence[int] | np.ndarray, size: int = _BLOCK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Images (b,C,H,W) and masks (b,R,H,W) of many rows in order, `size` at a time, inflated by several threads."""
         numbers = [int(row) for row in rows]
         with ThreadPoolExecutor(workers()) as pool:
@@ -187,10 +193,9 @@ class Store(AbstractContextManager["Store"]):
                 images, masks = (np.stack([*found]) for found in slices)
                 yield images, masks
 
-    def some_images(self, most: int) -> np.ndarray:
-        """(n,C,H,W) at most so many images, evenly spaced."""
-        rows = np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(np.int64)
-        return np.concatenate([images for images, _ in self.blocks(rows)])
+    def some_images(self) -> np.ndarray:
+        """(n,C,H,W) a block of images, evenly spaced."""
+        return next(self.blocks(evenly_spaced(len(self), _BLOCK)))[0]
 
     def each(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Image (C,H,W) and masks (R,H,W) of every row in order."""

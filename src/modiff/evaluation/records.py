@@ -162,8 +162,8 @@ def read_result(path: str | Path) -> Result:
     return Result(made, strata, records)
 
 
-def select(records: Iterable[Record], **wanted: Any) -> list[Record]:
-    """The records whose fields equal what is wanted, or are among it where a list, tuple or set is given."""
+def select(records: Iterable[Any], **wanted: Any) -> list[Any]:
+    """The records (or quantities) whose fields equal what is wanted, or are among a list, tuple or set that is."""
     unknown = wanted.keys() - {field.name for field in fields(Record)}
     if unknown:
         raise TypeError(f"a record has no {', '.join(sorted(unknown))}")
@@ -255,6 +255,13 @@ class ImageTable:
             sets.setdefault(replace(quantity, metric=""), {})[quantity.metric] = values
         own = {quantity: one for quantity, one in self.columns.items() if not quantity.metric.startswith(GAP)}
         return own | {replace(of, metric=name): one for of, has in sets.items() for name, one in pooled(has).items()}
+
+    def largest(self, **wanted: Any) -> NDArray[np.float64]:
+        """(images,) of the largest n among the quantities that are as wanted (`select`); DataError where none is."""
+        found = select(self.columns, **wanted)
+        if not found:
+            raise DataError("has no such values", path=self.split, found=wanted)
+        return self.columns[max(found, key=lambda quantity: quantity.n)]
 
     @property
     def cases(self) -> list[str]:

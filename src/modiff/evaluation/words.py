@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from modiff.config.evaluation import IID
+from modiff.evaluation.bootstrap import Interval
 from modiff.evaluation.records import BASELINE, BESIDE, DIFFERENCE, REFERENCE, Record, Result, select
 from modiff.metrics.protocols import GIVEN_MARKS, PROTOCOLS
 from modiff.metrics.registry import NAMES, WITHOUT_THRESHOLD
@@ -110,6 +111,12 @@ def ends(low: float | None, high: float | None, *, signed: bool = False, digits:
     if low is None or high is None:
         return FEW
     return " to ".join(number(end, signed=signed, digits=digits) for end in (low, high))
+
+
+def estimate(one: Interval, *, signed: bool = False, digits: int = 3) -> str:
+    """A mean with its interval in brackets."""
+    found = number(one.value, signed=signed, digits=digits)
+    return f"{found} ({ends(one.ci_low, one.ci_high, signed=signed, digits=digits)})"
 
 
 def interval(record: Record) -> str:

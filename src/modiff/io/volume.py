@@ -16,7 +16,7 @@ from modiff.errors import DataError
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
 _AXES = {side: axis for axis, sides in enumerate(("LR", "AP", "IS")) for side in sides}
 _LOST = 0.01  # fraction of a mask's marks that resampling may lose
-_HALF = 1e-3  # voxels beyond the middle between two that are the middle still
+_HALF = 1e-3  # voxels: so far beyond the middle between two is still the middle
 _TOLERANCE = 0.02  # voxels by which the corners of two grids that are the same may differ: float32 headers
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -330,9 +331,8 @@ def public_command(command: str, scan: Volume, path: Path, *, identify: bool = F
     """The command line without the path of a DICOM series, alone or as NAME=PATH, and without its UID."""
     if identify or scan.format != "DICOM":
         return command
-    words, shown = shlex.split(command), list[str]()
-    for before, word in zip(["", *words], words, strict=False):
-        own = path in (Path(word), Path(word.partition("=")[2] or word))
-        uid = before == "--series" or word.startswith("--series=")
-        shown.append("SERIES" if own else "--series=UID" if word.startswith("--series=") else "UID" if uid else word)
-    return shlex.join(shown)
+    words = shlex.split(command)
+    shown = shlex.join(
+        "SERIES" if path in (Path(word), Path(word.partition("=")[2] or word)) else word for word in words
+    )
+    return re.sub(r"(--series[ =])\S+", r"\1UID", shown)

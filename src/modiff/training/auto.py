@@ -12,7 +12,7 @@ import numpy as np
 from modiff.config.fields import merged, setting
 from modiff.config.methods import PATCH
 from modiff.data.splits import fold_split
-from modiff.data.store import Store
+from modiff.data.store import Store, evenly_spaced
 from modiff.errors import counted
 
 _LOOKED_AT = 200  # training images whose masks are measured
@@ -62,7 +62,7 @@ def measure(path: str | Path, *, fold: int | None = None) -> Facts:
     """The facts of a store's split train, or of a fold's; raises DataError for a bad store or no such split."""
     with Store.open(path) as store:
         rows, info, (channels, height, width) = store.rows(fold_split(fold, "train")), store.info, store.shape
-        some = rows[np.linspace(0, len(rows) - 1, min(_LOOKED_AT, len(rows))).round().astype(np.int64)]
+        some = rows[evenly_spaced(len(rows), _LOOKED_AT)]
         sides, spans = list[float](), list[float]()
         for start, (_, masks) in enumerate(store.blocks(some, 1)):
             seen = masks[0][store.read[some[start]]]

@@ -25,11 +25,11 @@ from torch import Tensor
 from modiff._version import __version__
 from modiff.config.run import RunConfig, check_ranges
 from modiff.data.augmentation import Augmentation
-from modiff.data.intensity import little_contrast
+from modiff.data.intensity import little_contrast, used_range
 from modiff.data.loading import MemoryStore, generator, load, training_batch, validation_batches
 from modiff.data.on_device import DeviceStore
 from modiff.data.splits import fold_split
-from modiff.data.store import Store
+from modiff.data.store import Store, evenly_spaced
 from modiff.devices import CudaGraph, automatic_precision, choose_device, device_name, wait_for
 from modiff.errors import CheckpointError, ConfigError, TrainingError
 from modiff.io.output import alone
@@ -49,6 +49,7 @@ from modiff.types import Batch, DataSpec
 _TRAINED_ON = ("source", "licence", "intensity", "size", "images", "fingerprint", "fold")
 _FIRST = "MODIFF_FIRST_PROCESS"  # environment variable: of a process that another one started, the latter's id
 _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+_LOOKED_AT = 128  # images whose contrast is measured
 _HELD = 0.5  # of a GPU's free memory that the training images may take
 
 
@@ -278,7 +279,7 @@ def train(
     folder, settings = Path(folder), config.training
     with Store.open(data) as store:
         training, validation = (load(store, fold_split(fold, split)) for split in ("train", "val"))
-    if said := little_contrast(training.image):
+    if said := little_contrast(used_range(training.image[evenly_spaced(len(training), _LOOKED_AT)])):
         logging.getLogger("modiff").warning(said)
     described = files.describe_data(training, Path(data).resolve(), fold=fold)
     torch.manual_seed(seed_for(config.seed, "weights"))

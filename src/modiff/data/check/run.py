@@ -22,7 +22,7 @@ from modiff.data.importers.fitting import Place
 from modiff.data.importers.folder import Folder
 from modiff.data.importers.layout import Item, two_splits
 from modiff.data.importers.sources import Source, as_folder, walk
-from modiff.data.intensity import DARK, LOOKED_AT, check_unit, little_contrast, told_of, used_range
+from modiff.data.intensity import DARK, check_unit, little_contrast, used_range
 from modiff.data.splits import lacking
 from modiff.data.store import SIGNATURE, Store
 from modiff.errors import ConfigError, DataError, ModiffError, counted
@@ -148,7 +148,7 @@ def _content(store: Store, *, quiet: bool) -> Iterator[Finding]:
             if np.count_nonzero(mask) > np.count_nonzero(inside):  # the outline reached beyond, or lies wrong
                 yield Finding("warning", "marks on padding", "a rater marks where the image is padding", name)
     yield from checks.finish()
-    yield from _hard_to_see(brightest / _full(store.dtype), little_contrast(store.some_images(LOOKED_AT)))
+    yield from _hard_to_see(brightest / _full(store.dtype), little_contrast(used_range(store.some_images())))
     if len(store.info.raters) == 1:
         yield Finding("note", "one rater", "a single rater's masks say nothing about how raters differ")
 
@@ -416,7 +416,7 @@ class _FolderCheck:
             if note not in (foreground.mixed, *self.reader.left_out.lines, *self.reader.names):
                 yield Finding("note", "decided in reading", note)
         if self._used:
-            yield from _hard_to_see(self._brightest, told_of(self._used))
+            yield from _hard_to_see(self._brightest, little_contrast(self._used))
         typical = np.median(list(self._spacings.values()) or [(1.0, 1.0)], axis=0)
         for case, spacing in self._spacings.items():
             ratio = max(max(a / b, b / a) for a, b in zip(spacing, typical.tolist(), strict=True))
