@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -53,6 +54,7 @@ SHOWN = 6  # hypotheses with a figure of their own; the others are drawn in grey
 _RARER = "0.75"  # the colour of the others
 _SIZES = "sizes: median (5 %–95 %)"
 MAX_SLICES, _ACROSS = 24, 6
+_KEY = 18  # letters a line of a long key, which would run into the next panel
 _LARGE, _SMALL, _KEYS = 3.0, 1.99, 0.45  # inches: width of the upper panels and of the lower ones, room for keys
 _LEAST, _LEAST_OF_SCAN = 32, 48  # pixels of a close-up, at least
 
@@ -228,7 +230,7 @@ def overlay(image: np.ndarray, summary: Summary, window: Window, *, title: str =
         single.append(close.contours(*own, title=f"{words}   {summary.size_text(hyp)}"))
         keys.append(("none", f"{words} nothing there") if hyp.nothing else (colour, words))
     if summary.unseen is not None:
-        keys.append(("none", f"{percent(summary.unseen[0])} {summary.unseen[1]}"))
+        keys.append(("none", textwrap.fill(f"{percent(summary.unseen[0])} {summary.unseen[1]}", _KEY)))
     keys.sort(key=lambda key: key[0] == "none")
     figure = contact_sheet([panels, [], single], inches=(_LARGE, _KEYS, _SMALL), title=title, left=0.3)
     whole, distinct, mean, entropy = figure.axes[:4]
