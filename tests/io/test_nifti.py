@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from modiff.errors import DataError, ModiffError
 from modiff.io.files import Limits
-from modiff.io.nifti import read_nifti
+from modiff.io.nifti import read_nifti, write_nifti
 from modiff.io.volume import Note, Volume, difference, remark, turn
 
 AFFINE = np.array([[-0.5, 0.1, 0, 10], [0.1, 0.5, 0.2, -20], [0, -0.4, 3, 5], [0, 0, 0, 1]])
@@ -98,6 +98,23 @@ def test_without_sform_and_qform_there_is_a_pixel_size_and_no_place(tmp_path: Pa
     assert (found.affine, found.spacing, found.voxel_mm3) == (None, (3.0, 0.5, 0.5), 0.75)
     assert not found.is_picture
     assert "neither sform nor qform" in found.notes[0].text
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+def test_one_slice_without_thickness_is_one_mm_thick_and_a_note_says_so(tmp_path: Path, form: str) -> None:
+    header = nib.Nifti1Header()
+    header.set_data_shape((6, 5))
+    header["magic"], header["vox_offset"], header["xyzt_units"] = b"n+1", 352, 3  # microns
+    header["pixdim"][:4], header[f"{form}_code"] = [1, 500, 250, 0], 1
+    header["srow_x"], header["srow_y"] = [500, 0, 0, 7000], [0, 250, 0, 0]
+    path = tmp_path / "a.nii"
+    path.write_bytes(header.binaryblock + bytes(4) + bytes(6 * 5 * 4))
+    found = read_nifti(path)
+    assert found.spacing == pytest.approx((1, 0.25, 0.5))
+    assert found.notes == (Note("the slice has no thickness: 1 mm is taken"),)
+    write_nifti(tmp_path / "b.nii", np.ones((1, 5, 6), np.uint8), found)
+    again = nib.load(tmp_path / "b.nii")
+    np.testing.assert_allclose(again.affine[:3, :3] / 1000, found.affine[:3, :3])
 
 
 @pytest.mark.parametrize(

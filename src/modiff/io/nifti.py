@@ -55,10 +55,11 @@ def read_nifti(path: str | Path, *, limits: Limits = LIMITS) -> Volume:
             if scaling is not None:  # single precision holds what came from up to 16 bits
                 result = np.dtype(np.float32 if dtype.itemsize <= 2 or result == np.float32 else np.float64)
             limits.check_declared(path, shape, max(dtype.itemsize, result.itemsize), file_bytes)
+            notes = _thickened(header) if shape[2] == 1 else ()
             affine = _affine(header)
-            forms, notes = _forms(header, affine), tuple[Note, ...]()
+            forms = _forms(header, affine)
             if "qform" in forms and corners_apart(affine, forms["qform"] @ affine, shape[2::-1]):
-                notes = (Note("sform and qform differ: the sform is used"),)
+                notes = (*notes, Note("sform and qform differ: the sform is used"))
             values = _values(file, header, shape, (dtype, result), scaling)
         volume = Volume(values, affine, path, "NIfTI", {path.name: sha256_of(path)}, header, forms=forms, notes=notes)
         if forms:
@@ -171,6 +172,23 @@ def _forms(header: Nifti1Header, affine: np.ndarray) -> dict[str, np.ndarray]:
             if np.isfinite(other).all():
                 forms["qform"] = other @ np.linalg.inv(affine)
     return forms
+
+
+def _thickened(header: Nifti1Header) -> tuple[Note, ...]:
+    """Gives a header of one slice that has no thickness, as 2-D images are written, one of 1 mm; a note says so."""
+    one = 1 / _UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    missing = header["sform_code"] == 0 < header["qform_code"] and header["pixdim"][3] == 0
+    if header["pixdim"][3] == 0:
+        header["pixdim"][3] = one
+    if header["sform_code"] != 0:
+        rows = np.array([header[f"srow_{axis}"][:3] for axis in "xyz"], dtype=np.float64)
+        normal = np.cross(rows[:, 0], rows[:, 1])
+        length = np.linalg.norm(normal)
+        missing = not rows[:, 2].any() and 0 < length < math.inf
+        if missing:
+            for axis, value in zip("xyz", normal / length * one, strict=True):
+                header[f"srow_{axis}"][2] = value
+    return (Note("the slice has no thickness: 1 mm is taken"),) if missing else ()
 
 
 def _affine(header: Nifti1Header) -> np.ndarray:
