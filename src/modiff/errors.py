@@ -78,7 +78,7 @@ _ODD = re.compile(r"[^ -~]")
 
 def counted(number: int, noun: str, form: str = "") -> str:
     """ "1 step", "2 steps", "3 hypotheses"; form: of the number, such as "," between thousands."""
-    ending = "es" if noun.endswith("s") else "s"
+    ending = "es" if noun.endswith(("s", "ch")) else "s"
     plural = f"{noun[:-2]}es" if noun.endswith("is") else f"{noun}{ending}"
     return f"{number:{form}} {noun if number == 1 else plural}"
 

@@ -69,6 +69,17 @@ def test_few_images_are_changed_at_random():
     assert strengths == {22: [1.0, 1.0], 999: [1.0, 1.0], 1000: [0.0, 0.0], 9000: [0.0, 0.0]}
 
 
+@pytest.mark.parametrize(
+    ("side", "stem", "crop"), [(64, 1, 0), (80, 1, 0), (128, 1, 64), (160, 2, 0), (256, 2, 128), (512, 4, 256)]
+)
+def test_whole_images_are_seen_in_fine_patches_where_there_are_few(side, stem, crop):
+    few, many = (chosen(replace(whole((side, side), 40.0), images=count)) for count in (999, 1000))
+    assert (few["model.unet.stem"], few["model.crop"], few["model.presence.stem"]) == (stem, crop, stem)
+    assert few["model.unet.multipliers"] == [1, 2, 3, 4]
+    assert many["model.unet.stem"] > stem
+    assert many["model.unet.multipliers"] == [1, 2, 3]
+
+
 def test_marks_are_measured_in_training_images_only(tmp_path):
     mask = np.zeros((64, 64), bool)
     mask[24:40, 30:34] = True  # 16 by 4, and 8 to either side of the middle
@@ -113,8 +124,9 @@ def test_steps_and_samples_are_affordable_and_right(facts):
     model = build("modiff", config.model, DataSpec.of(**counts, exchangeable=facts.exchangeable, prompt=prompt))
     assert model.default_steps <= 10
     shape = config.model.crop or max(facts.size)
-    assert 8 <= shape / config.model.unet.stem <= 64  # patches along what a training step sees
-    assert set(config.model.unet.attention) == {config.model.unet.stem * 4}
+    unet = config.model.unet
+    assert 8 <= shape / unet.stem <= 80  # patches along what a training step sees
+    assert set(unet.attention) == {unet.stem * 2 ** (len(unet.multipliers) - 1)}
     image, masks = torch.rand(2, facts.channels, *facts.size), torch.zeros(2, facts.raters, facts.classes, *facts.size)
     masks[..., 8:16, 8:16] = 1
     batch = Batch(image, masks.bool(), torch.ones(2, facts.raters, dtype=torch.bool))

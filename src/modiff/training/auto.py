@@ -87,18 +87,23 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
     crop, why_crop = _window(facts) if facts.prompted else (0, "no prompt: marks may lie anywhere")
     window, why_window = crop, why_crop
     stem, why_stem = _patch(facts, crop or side, windowed=crop > 0)
-    if not crop and side > _WHOLE * stem:
-        crop = max(64, 32 * stem)
+    finest = _affordable(facts)
+    fine = not crop and facts.images < _FEW and stem > finest
+    if fine:
+        stem, why_stem = finest, f"the finest for images of {side} pixels: {counted(facts.images, 'image', ',')}"
+    levels = 4 if fine else 3
+    if not crop and side > _WHOLE * stem * 2 ** (levels - 3):
+        crop = max(64, 2**levels * 4 * stem)
         why_crop = f"random squares, half about marks: {side} pixels are slow, `import --resize` makes fewer"
     seen = crop or side
     patches = -(-seen // stem)
-    base = 48 if patches <= 16 and (facts.images >= _LARGE or facts.classes > 1) else 32
+    base = 16 if fine else 48 if patches <= 16 and (facts.images >= _LARGE or facts.classes > 1) else 32
     batch = batch or (32 if patches <= 24 else 16)
     images = images or min(max(_PASSES * facts.images, _BUDGET[0]), _BUDGET[1])
     steps, looked = images // batch, window or side
     many = f"{counted(facts.images, 'image', ',')}, {counted(facts.classes, 'class')}"
     who = "slots are not persons" if facts.exchangeable else "persons are known"
-    each = max(min(stem, 2), min(_power(looked / 64, up=True), int(PATCH.high)))
+    each = stem if fine else max(min(stem, 2), min(_power(looked / 64, up=True), int(PATCH.high)))
     short = steps < 3000
     found = [
         ("model.window", window, why_window),
@@ -109,7 +114,8 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
             f"a {'sixteenth' if window else 'quarter'} of the square",
         ),
         ("model.unet.stem", stem, why_stem),
-        ("model.unet.attention", [4 * stem], "at the coarsest of three levels"),
+        ("model.unet.multipliers", list(range(1, levels + 1)), f"{levels} levels"),
+        ("model.unet.attention", [2 ** (levels - 1) * stem], "at the coarsest level"),
         ("model.unet.base", base, f"{many}, {patches} patches per side"),
         (
             "model.mca.enabled",
@@ -154,11 +160,16 @@ def _window(facts: Facts) -> tuple[int, str]:
 def _patch(facts: Facts, seen: int, *, windowed: bool) -> tuple[int, str]:
     """Side of the patches that the denoiser takes, and why."""
     fine = min(_power(facts.small / _ACROSS), 8, _power(seen / _PATCHES[not windowed]))
-    affordable = min(_power(max(facts.size) / 128, up=True), int(PATCH.high))
+    affordable = _affordable(facts)
     why = f"small marks are {facts.small:.0f} pixels across, training sees {seen}"
     if fine < affordable:
         why += f", but finer patches would make images of {max(facts.size)} pixels slow"
     return max(fine, affordable), why
+
+
+def _affordable(facts: Facts) -> int:
+    """Side of the smallest patches with which whole images are not slow."""
+    return min(_power(max(facts.size) / 128, up=True), int(PATCH.high))
 
 
 def _power(number: float, *, up: bool = False) -> int:
