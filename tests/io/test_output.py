@@ -102,6 +102,29 @@ def test_overwriting_removes_the_earlier_results_and_only_them(tmp_path):
     assert (tmp_path / "outside.png").exists()
 
 
+def test_what_an_interrupted_replacement_left_goes_with_the_next(monkeypatch, tmp_path):
+    def write(*names: str) -> None:
+        with output_folder(tmp_path / "out", overwrite=True) as folder:
+            for name in names:
+                (folder / name).write_text(name)
+            (folder / "summary.json").write_text(json.dumps({"files": names}))
+
+    def killed(source, target):
+        if Path(target) == tmp_path / "out/2.png":
+            raise KeyboardInterrupt
+        move(source, target)
+
+    move = os.replace
+    write("0.png", "3.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write("0.png", "1.png", "2.png")
+    assert not (tmp_path / "out/summary.json").exists()
+    write("0.png")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["0.png", "summary.json"]
+
+
 def test_a_place_that_cannot_be_written_is_a_data_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot make the folder"), output_folder(tmp_path / "file" / "out"):

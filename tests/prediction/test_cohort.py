@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from pydicom.fileset import FileSet
 from series_files import PERSON, write_series
 
 from modiff import cli
-from modiff.errors import DataError
+from modiff.errors import DataError, InUse
 from modiff.io import write_png
+from modiff.io.output import output_folder
 from modiff.prediction import write
 from modiff.prediction.cohort.places import points_of
+from modiff.prediction.cohort.run import Cohort
 from modiff.prediction.predictor import Predictor
 
 AFFINE = np.array([[-0.7, 0, 0, 30], [0, 1.1, 0, -40], [0, 0.2, 2.5, 7], [0, 0, 0, 1]])
@@ -37,10 +40,11 @@ AFFINE = np.array([[-0.7, 0, 0, 30], [0, 1.1, 0, -40], [0, 0.2, 2.5, 7], [0, 0, 
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Runs the verb with a model of lesion crops."""
     about = {"size": (32, 32), "intensity": "minmax-slice", "prompt": "centre", "classes": ["lesion"]}
-    models = {"discs": lambda: Discs(absent=0.0), "pixels": lambda: Local(wiggle=0)}
+    models = {"discs": lambda: Discs(absent=0.0), "pixels": lambda: Local(wiggle=0), "two": lambda: Discs(channels=2)}
 
     def load(cls: type[Predictor], name: str, device: str = "cpu") -> Predictor:
-        return Predictor(models[name](), device=device, data=spec(about))
+        more = {"channels": ["flair", "t1"]} if name == "two" else {}
+        return Predictor(models[name](), device=device, data=spec(about | more))
 
     monkeypatch.setattr(Predictor, "from_path", classmethod(load))
     for figure in ("key_figure", "slices_figure"):  # most of the time; they have tests of their own
@@ -215,6 +219,11 @@ class TestPlaces:
         assert capsys.readouterr().err.count("\n") == 1
         assert not Path("out").exists()
 
+    def test_a_series_for_a_whole_table_is_refused(self, command, capsys):
+        Path("table.csv").write_text("scan\nscans\n")
+        assert command("discs", "table.csv", "--series", 1, "-o", "out") == 2
+        assert "--series: applies to one scan, not to a cohort. A table has a column for it" in capsys.readouterr().err
+
     @pytest.mark.parametrize("case", FAILING)
     def test_a_row_that_cannot_be_drawn_does_not_lose_the_others(self, command, capsys, case):
         text = f"scan,x,y,x_ras,y_ras,z_ras\n{FAILING[case]}\nscans/b.png,5,5,,,\n"
@@ -267,6 +276,38 @@ class TestResuming:
         Path("out/a/summary.json").write_text(json.dumps(content))
         assert command("discs", "scans", "-n", 2, "-o", "out") == 1
         assert column("status") == ["failed", "done", "done"]
+
+    def test_files_that_were_taken_for_the_wrong_channels_are_seen(self, command, capsys):
+        for order in ("flair=scans/a.png | t1=scans/b.png", "t1=scans/a.png | flair=scans/b.png"):
+            Path("table.csv").write_text(f"scan\n{order}\n")
+            command("two", "table.csv", "-n", 2, "-o", "out")
+        assert "was made with other settings" in column("error")[0]
+        assert command("two", "table.csv", "-n", 2, "-o", "out", "--overwrite") == 0
+        assert [Path(path).name for path in summary("out/a")["image"]["channel_paths"]] == ["b.png", "a.png"]
+
+    def test_older_results_are_not_done_while_another_process_draws_them_anew(self, command):
+        command("discs", "scans", "-n", 2, "-o", "out")
+        with suppress(InterruptedError), output_folder(Path("out/b"), overwrite=True):
+            assert command("discs", "scans", "-n", 3, "-o", "out", "--overwrite") == 0
+            raise InterruptedError
+        assert column("status") == ["done", "unfinished", "done"]
+        assert command("discs", "scans", "-n", 3, "-o", "out", "--overwrite") == 0
+        assert (column("status"), summary("out/b")["n"]) == (["done"] * 3, 3)
+
+    def test_what_a_killed_process_was_to_replace_is_drawn(self, command, monkeypatch):
+        command("discs", "scans", "-n", 2, "-o", "out")
+        inner, lost = Cohort._draw, ["b"]
+
+        def draw(self, scan, lesion):
+            if lesion.name in lost:  # another process has it, and is killed before it ends
+                lost.remove(lesion.name)
+                self.requests[lesion.name] = self._request(scan, lesion)
+                raise InUse("another process writes this")
+            return inner(self, scan, lesion)
+
+        monkeypatch.setattr(Cohort, "_draw", draw)
+        assert command("discs", "scans", "-n", 3, "-o", "out", "--overwrite") == 0
+        assert (column("status"), summary("out/b")["n"]) == (["done"] * 3, 3)
 
     def test_a_failure_that_was_mended_goes(self, command):
         Path("scans/b.png").rename("b.png")

@@ -126,6 +126,13 @@ def test_what_is_drawn_and_not_sent_is_sent_by_the_same_command(command, server,
     server.takes, before = 1000, {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
     assert command("model", server.address(), "--at", "9,9,2", *PLACE[2:], "-o", "out", "--send", server.url) == 2
     assert "the folder has files already" in capsys.readouterr().err
+    content = summary("out")
+    fingerprint = content["model"].pop("fingerprint")
+    Path("out/summary.json").write_text(json.dumps({key: content[key] for key in content if key != "checksum"}))
+    assert command(*words) == 2  # what another model drew is not sent as this one's
+    assert "the folder has files already" in capsys.readouterr().err
+    content["model"]["fingerprint"] = fingerprint
+    Path("out/summary.json").write_text(json.dumps({key: content[key] for key in content if key != "checksum"}))
     server.stored.clear()
     assert command(*words) == command(*words) == 0
     assert len(server.stored) == len(OBJECTS)

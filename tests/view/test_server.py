@@ -443,6 +443,27 @@ class TestOtherInputs:
         entropies = (unpacked(one["entropy"], shape).astype(int) for one in (stored, clicked))
         assert np.abs(np.subtract(*entropies)).max() <= 1
 
+    def test_a_roi_of_a_picture_lies_where_its_files_have_it(self, sample, tmp_path):
+        source = write_png(tmp_path / "image.png", (voxels()[0] // 8 + 120).clip(0, 255).astype(np.uint8))
+        out = sample(source, "--roi", "14:46,6:38")
+        from modiff.view.scene import open_scene
+        from modiff.view.viewer import Viewer
+
+        viewer = viewer_of(source, save=tmp_path)
+        again = Viewer(open_scene([str(out)]), viewer.predictor, viewer.settings, model="discs", about=viewer.about)
+        shown = {number: one["mask"] for one in again.describe()["results"]["hypotheses"] for number in one["samples"]}
+        for number, mask in shown.items():
+            kept = read_image(out / f"sample-{number + 1:02}.png", mask=True).array[0, 0] > 0
+            np.testing.assert_array_equal(unpacked(mask, (1, 40, 50))[0] > 0, kept)
+
+    def test_channels_keep_the_order_that_results_record(self, tmp_path):
+        from modiff.view.scene import open_scene
+
+        flair, t1 = (write_png(tmp_path / f"{name}.png", np.full((8, 8), 9, np.uint8)) for name in ("t1", "flair"))
+        scene = open_scene([str(flair), str(t1)])
+        orders = [scene.arranged(["flair", "t1"], recorded=recorded)[1] for recorded in (True, False)]
+        assert orders == [[flair, t1], [t1, flair]]
+
     def test_results_of_a_series_ask_for_it(self, series, sample):
         from modiff.view.scene import open_scene
 

@@ -68,19 +68,19 @@ def run_cohort(args: argparse.Namespace, *, at: Any, **given: Any) -> int:
 
     called = str(path) if path.is_file() or args.identify else "a folder"
     title = f"modiff sample {args.model}: {called}"
-    return _say(write_cohort(scans, output, title=title, identify=args.identify), output, quiet=args.quiet)
+    found = write_cohort(scans, output, title=title, identify=args.identify, requests=cohort.requests)
+    return _say(found, output, quiet=args.quiet)
 
 
 def _check(args: argparse.Namespace, at: Any) -> None:
     """ConfigError for options that are of one scan."""
     if args.output is None:
         raise ConfigError("is needed for a cohort", field="-o", expected="a folder for all results")
-    hint = "A table has columns for it: scan, x, y, z"
-    for field, given in (("--at", at), ("--roi", getattr(args, "roi", None)), ("--json", args.json or None)):
-        if given is not None:
-            raise ConfigError(
-                "applies to one scan, not to a cohort", field=field, hint=hint if field == "--at" else None
-            )
+    hints = {"--at": "A table has columns for it: scan, x, y, z", "--series": "A table has a column for it: series"}
+    given = {"--at": at, "--roi": getattr(args, "roi", None), "--json": args.json or None, "--series": args.series}
+    for field, value in given.items():
+        if value is not None:
+            raise ConfigError("applies to one scan, not to a cohort", field=field, hint=hints.get(field))
 
 
 def _start(args: argparse.Namespace) -> tuple[float, Callable[[], bool]]:

@@ -76,8 +76,8 @@ def _is_there(args: argparse.Namespace) -> bool:
     from modiff.evaluation.provenance import command_line
     from modiff.prediction.deliver import drawn_before
 
-    files, scan = _read(args)
-    return drawn_before(args.output, scan, [path for _, path in files], command_line(), identify=args.identify)
+    (files, scan), own = _read(args), {"fingerprint": maker_of(args).fingerprint, "identify": args.identify}
+    return drawn_before(args.output, scan, [path for _, path in files], command_line(), **own)
 
 
 def _send(args: argparse.Namespace) -> int:

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
     model = args.model or (_DEFAULT if scene.results is None else scene.results.model)
     predictor = Predictor.from_path(model, device=args.device)
-    scene, paths, guessed = scene.arranged(predictor.data.scan_channels)
+    recorded = scene.results is not None and args.scan is None and model == scene.results.model
+    scene, paths, guessed = scene.arranged(predictor.data.scan_channels, recorded=recorded)
     for note in [*map(str, scene.scan.notes), *guessed]:
         print(f"modiff: warning: {note}", file=sys.stderr)
     viewer = Viewer(

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from modiff.errors import DataError, InUse
 from modiff.io.files import told
-from modiff.plain import parse_json, read_text
+from modiff.plain import json_text, parse_json, read_text
 
 _SUFFIXES = (".png", ".npz", ".nii", ".gz", ".dcm")  # of result files
 _SCRATCH, _NEW = "modiff-scratch-", 60.0  # seconds in which a folder of that name is locked for sure
 MANIFEST = "summary.json"  # its "files" name what a folder of results holds
+_REPLACING = ".replacing.json"  # the same, while one set of results takes another's place
 
 
 @contextmanager
@@ -307,19 +308,34 @@ def check_output(path: str | Path, *, overwrite: bool) -> None:
 
 
 def _move_into(temporary: Path, path: Path) -> None:
-    """The summary goes first and comes back last, so that an interrupted replacement is not taken for a result."""
-    try:
-        named = parse_json(read_text(path / MANIFEST, kind="a summary"))["files"]
-    except (DataError, KeyError, TypeError):
-        named = []
+    """The summary goes first and comes back last, so that an interrupted replacement is not taken for a result.
+
+    Meanwhile another list says which files belong to it, for the replacement after an interrupted one.
+    """
+    named = {*_named(path / MANIFEST), *_named(path / _REPLACING)}
+    made = [file.name for file in temporary.iterdir()]
+    write_bytes(path / _REPLACING, json_text({"files": sorted({*named, *made})}).encode())
     (path / MANIFEST).unlink(missing_ok=True)
-    for name in named if isinstance(named, list) else []:
-        # The list is a file's word: only result files directly in the folder, never a path that leads elsewhere.
-        own = isinstance(name, str) and Path(name).name == name and Path(name).suffix in _SUFFIXES
-        if own and (path / name).is_file():
+    for name in named:
+        if (path / name).is_file():
             (path / name).unlink()
-    for file in sorted(temporary.iterdir(), key=lambda file: file.name == MANIFEST):
-        os.replace(file, path / file.name)
+    for name in sorted(made, key=MANIFEST.__eq__):
+        os.replace(temporary / name, path / name)
+    (path / _REPLACING).unlink()
+
+
+def _named(summary: Path) -> Iterator[str]:
+    """The files that a summary names.
+
+    The list is a file's word: only result files directly in the folder, never a path that leads elsewhere.
+    """
+    try:
+        names = parse_json(read_text(summary, kind="a summary"))["files"]
+    except (DataError, KeyError, TypeError):
+        return
+    for name in names if isinstance(names, list) else []:
+        if isinstance(name, str) and Path(name).name == name and Path(name).suffix in _SUFFIXES:
+            yield name
 
 
 def _make(folder: Path) -> None:

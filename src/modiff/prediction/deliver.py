@@ -51,11 +51,16 @@ def send(folder: Path, server: str) -> None:
         write_text(folder / SENT, stamped_json(_record(folder, server), indent=1))
 
 
-def drawn_before(folder: Path, scan: Volume, paths: Sequence[Path], command: str, *, identify: bool) -> bool:
-    """Whether a folder of results has those of the same command on the same scan."""
+def drawn_before(
+    folder: Path, scan: Volume, paths: Sequence[Path], command: str, *, fingerprint: str, identify: bool
+) -> bool:
+    """Whether a folder of results has those of the same command on the same scan. fingerprint: the model's."""
     there = read_json_text(folder / MANIFEST, kind="summary of `modiff sample`")
     own = {
         "command": public_command(command, scan, paths[0], identify=identify),
         "image": describe_source(scan, paths, identify=identify),
     }
-    return isinstance(there, dict) and all(there.get(name) == value for name, value in own.items())
+    if not isinstance(there, dict) or any(there.get(name) != value for name, value in own.items()):
+        return False
+    model = there.get("model")
+    return isinstance(model, dict) and model.get("fingerprint") == fingerprint

@@ -300,8 +300,11 @@ def differences(plan: Plan, data: DataSpec, *, places_noise: bool) -> list[str]:
             "of each window for a lesion and marks what is none; give the place with --at"
         )
     elif data.prompted and plan.at is None and own != size:
+        spans = zip((window.top, window.left), window.size, window.image, strict=True)
+        aside = any(abs(2 * start + side - whole) > 1 for start, side, whole in spans)
+        what = "takes the region's middle for it" if aside else f"sees the middle of this image of {own}"
         notes.append(
-            f"the model judges crops of {size} with a lesion in their middle and sees the middle of this image of {own}"
+            f"the model judges crops of {size} with a lesion in their middle and {what}"
             f"{f', and beyond it {beyond}' if window.padded else ''}; give the place with --at"
         )
         return notes

@@ -69,7 +69,8 @@ def _write(folder: Path, prediction: Prediction, model: Mapping[str, Any], full:
     segments, maker = list(_segments(prediction)), _maker(prediction, model, "hypotheses")
     seg = write_seg(folder / HYPOTHESES_SEG, segments, scan, maker=maker, **where)
     where["maker"] = _maker(prediction, model, "measurements")
-    write_report(folder / REPORT, segments, seg, scan, presence=_presence(prediction), **where)
+    if _presence(prediction) is not None or any(segment.values.any() for segment in segments):  # else it has no content
+        write_report(folder / REPORT, segments, seg, scan, presence=_presence(prediction), **where)
     if rtstruct:
         where["maker"] = _maker(prediction, model, "contours")
         write_structures(folder / CONTOURS, segments, scan, **where)

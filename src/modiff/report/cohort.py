@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modiff.errors import InUse
@@ -20,8 +20,16 @@ _PATIENCE = 60.0  # seconds to wait for another process that writes the table
 _LARGEST = 1 << 20  # bytes of a thumbnail
 
 
-def write_cohort(scans: Sequence[Scan], output: Path, *, title: str, identify: bool = False) -> list[Entry]:
-    """Writes cohort.csv and cohort.html of what is finished so far; returns all lesions.
+def write_cohort(
+    scans: Sequence[Scan],
+    output: Path,
+    *,
+    title: str,
+    identify: bool = False,
+    requests: Mapping[str, str] | None = None,
+) -> list[Entry]:
+    """Writes cohort.csv and cohort.html of what is finished so far; returns all lesions. requests: as `entries` takes
+    them.
 
     Processes that end at the same time wait for one another: the last one sees all. Raises DataError.
     """
@@ -29,15 +37,17 @@ def write_cohort(scans: Sequence[Scan], output: Path, *, title: str, identify: b
     while True:
         try:
             with alone(output):
-                return _write(scans, output, title, identify)
+                return _write(scans, output, title, identify, requests)
         except InUse:
             if time.monotonic() > end:
                 raise
             time.sleep(0.2)
 
 
-def _write(scans: Sequence[Scan], output: Path, title: str, identify: bool) -> list[Entry]:
-    found = entries(scans, output)
+def _write(
+    scans: Sequence[Scan], output: Path, title: str, identify: bool, requests: Mapping[str, str] | None
+) -> list[Entry]:
+    found = entries(scans, output, requests)
     write_text(output / TABLE, csv_text(frame_of(found, identify=identify)))
     done = sorted(
         (entry for entry in found if entry.status == DONE), key=lambda e: (e.rank or len(found), e.lesion.name)

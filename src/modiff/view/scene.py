@@ -67,10 +67,16 @@ class Scene:
     intensity: str | None = None
     spacing: tuple[float, float] | None = None
 
-    def arranged(self, channels: Sequence[str]) -> tuple[Scene, list[Path], list[str]]:
-        """The same with its files in the order of a model's channels; the files, and what was guessed."""
-        scan, paths, guessed = arranged(self.scan, self.files, channels)
-        names = {path: name for name, path in self.files}
+    def arranged(self, channels: Sequence[str], *, recorded: bool = False) -> tuple[Scene, list[Path], list[str]]:
+        """The same with its files in the order of a model's channels; the files, and what was guessed.
+
+        recorded: they are in that order, where they stand in results of this model.
+        """
+        files = self.files
+        if recorded and len(files) == len(channels) > 1 and all(name is None for name, _ in files):
+            files = tuple((name, path) for name, (_, path) in zip(channels, files, strict=True))
+        scan, paths, guessed = arranged(self.scan, files, channels)
+        names = {path: name for name, path in files}
         return replace(self, scan=scan, files=tuple((names[path], path) for path in paths)), paths, guessed
 
 
@@ -181,7 +187,7 @@ def _summary(results: SampleFolder, content: Mapping[str, Any], scan: Volume) ->
     path = results.path / MANIFEST
     try:
         box, at, agreement = Box.whole(scan.shape), content.get("at"), content["agreement_iou"]
-        if "box" in content:
+        if "box" in content and not scan.is_picture:  # a picture's masks and maps are of its whole frame
             box = Box.parse(",".join("{}:{}".format(*content["box"][axis]) for axis in "xyz"), scan.shape)
         classes, count = tuple(map(str, content["classes"])), len(results.weights)
         masks = np.stack([np.concatenate([_read(file, scan) for file in one]) for one in _masks(results, classes)])

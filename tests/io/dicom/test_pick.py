@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,21 @@ def test_what_is_there_is_listed_and_nobody_named(export, wanted):
 def test_a_folder_with_one_series_below_is_that_one(export):
     assert read_dicom_series(export / "st1/se1").shape == read_dicom_series(export, series="1").shape
     assert read_image(export / "st1/se2").shape[0] == 2
+
+
+def test_a_number_is_that_of_the_list_where_more_series_lie_below(tmp_path):
+    for place, number in (("own", 4), ("other", 3), ("own/below", 1)):
+        for file in write_series(tmp_path / place, np.full((2, 5, 6), number)).iterdir():
+            if file.is_file():
+                header = pydicom.dcmread(file)
+                header.SeriesNumber = number
+                header.save_as(tmp_path / "own" / f"{number}-{file.name}" if place == "other" else file)
+    with pytest.raises(DataError) as error:
+        read_dicom_series(tmp_path / "own")
+    listed = dict(re.findall(r"(\d+): CT, 2 slices of 6×5, series number (\d+)", str(error.value)))
+    assert listed == {"1": "1", "2": "3", "3": "4"}
+    for place, number in listed.items():
+        assert (read_dicom_series(tmp_path / "own", series=place).array == int(number)).all()
 
 
 def test_a_link_out_of_the_folder_is_refused(export, tmp_path_factory):

@@ -151,6 +151,18 @@ class TestFractional:
         np.testing.assert_allclose(np.moveaxis(pixels, -1, 0), maps, atol=0.5 / LEVELS + 1e-6)
         assert [item.SegmentLabel for item in seg.SegmentSequence] == ["core", "rim"]
 
+    @pytest.mark.parametrize("value", [0.0, 0.001, 0.0019, 0.0021])
+    def test_a_map_that_rounds_to_nothing_is_an_object_too(self, series, tmp_path, value):
+        low = [Segment(np.full(series.shape, value, np.float32), "low", "nodule")]
+        write_seg(tmp_path / "seg.dcm", low, series, first=0, maker=MAKER)
+        pixels = hd.seg.segread(tmp_path / "seg.dcm").get_pixels_by_source_instance(
+            uids_of(series),
+            rescale_fractional=True,
+            ignore_spatial_locations=False,
+            assert_missing_frames_are_empty=True,
+        )
+        assert (pixels == np.float32(round(value * LEVELS) / LEVELS)).all()
+
 
 class TestHeader:
     @pytest.fixture

@@ -54,11 +54,13 @@ def segmentation(segments: Sequence[Segment], maker: Maker, headers: Sequence[Da
 
     pixels = np.stack([segment.values for segment in segments], axis=-1)
     kind = "BINARY" if pixels.dtype == bool else "FRACTIONAL"
+    if kind == "FRACTIONAL":  # as they are stored, or a map that rounds to nothing would have no frame at all
+        pixels = (np.rint(np.clip(pixels, 0, 1).astype(np.float32) * LEVELS) / LEVELS).astype(np.float32)
     description, label, number = _KINDS[kind]
     uids = {name: hd.UID() for name in dict.fromkeys(one.tracked for one in segments) if name}
     made = hd.seg.Segmentation(
         source_images=headers,
-        pixel_array=pixels.astype(np.uint8) if kind == "BINARY" else np.clip(pixels, 0, 1).astype(np.float32),
+        pixel_array=pixels.astype(np.uint8) if kind == "BINARY" else pixels,
         segmentation_type=kind,
         segment_descriptions=[_described(i, one, maker, uids) for i, one in enumerate(segments)],
         fractional_type="PROBABILITY",

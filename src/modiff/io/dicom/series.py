@@ -66,7 +66,10 @@ def read_dicom_series(
         if not headers:
             raise DataError("no slice can be read", found=f"{len(notes)} that cannot: {notes[0]}")
         files = list(headers)
-        chosen(grouped(headers.items()), None, path)  # DataError where it is not one series
+        found = grouped(headers.items())
+        if len(found) > 1 and isinstance(path_or_files, str | Path) and Path(path_or_files).is_dir():
+            found = series_below(path, limits)  # the list that --series takes a number of
+        chosen(found, None, path)  # DataError where it is not one series
         check_alike(headers.values())
         shape = (len(files), int(headers[files[0]].Rows), int(headers[files[0]].Columns))
         limits.check_declared(path, shape, 4, sum(file.stat().st_size for file in files))

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,7 +39,8 @@ _WRITTEN = ("identify", "full_header", "rtstruct")  # of a Maker: what the files
 @dataclass(frozen=True)
 class Cohort:
     """Scans, how they are drawn and where results go. overwrite: results of other settings or content are replaced.
-    server: the DICOMweb service that DICOM results are sent to."""
+    server: the DICOMweb service that DICOM results are sent to. requests: what each lesion's samples are to depend on,
+    by its name, as far as `draw` has looked."""
 
     scans: Sequence[Scan]
     output: Path
@@ -48,6 +49,7 @@ class Cohort:
     limits: Limits
     overwrite: bool = False
     server: str | None = None
+    requests: dict[str, str] = field(default_factory=dict)
 
     def begin(self) -> None:
         """Raises DataError where the folder's results have other settings, ConfigError for settings that no scan can
@@ -103,6 +105,7 @@ class Cohort:
         def is_left(lesion: Lesion) -> bool:
             folder = self.output / lesion.name
             there = (folder / MANIFEST).exists() and (self.server is None or (folder / SENT).exists())
+            there = there and not (self.overwrite and is_older(folder, self.requests.get(lesion.name)))
             return not there and (failed or not failure(self.output, lesion).exists())
 
         scans = [replace(scan, lesions=tuple(filter(is_left, scan.lesions))) for scan in self.scans]
@@ -127,7 +130,7 @@ class Cohort:
 
     def _folder(self, scan: _Opened, lesion: Lesion, folder: Path) -> bool:
         """Makes a lesion's folder, or makes sure that it is the one that would be made; whether it was made here."""
-        request = self._request(scan, lesion)
+        request = self.requests[lesion.name] = self._request(scan, lesion)
         if self._is_done(folder, request):
             return False
         try:
@@ -173,8 +176,15 @@ class Cohort:
     def _request(self, scan: _Opened, lesion: Lesion) -> str:
         """Stands for all that a lesion's samples depend on."""
         place = None if lesion.place is None else asdict(lesion.place)
-        asked = {"settings": asdict(self.settings), "place": place, "slices": lesion.slices, "series": scan.scan.series}
+        asked: dict[str, Any] = {
+            "settings": asdict(self.settings),
+            "place": place,
+            "slices": lesion.slices,
+            "series": scan.scan.series,
+        }
         asked |= self._written
+        if len(scan.scan.files) > 1:  # which of them is which channel
+            asked["files"] = [(name, path.name) for name, path in scan.scan.files]
         text = json.dumps([asked, self.maker.fingerprint, scan.digest], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -226,6 +236,17 @@ def finished(folder: Path) -> dict[str, Any] | None:
         hint = "--overwrite draws it anew"
         raise DataError("lacks a file that its summary names", path=folder, found=absent[:1], hint=hint)
     return content
+
+
+def is_older(folder: Path, request: str | None) -> bool:
+    """Whether a lesion's folder has results of another request than this; None: it is not known what is asked for."""
+    if request is None:
+        return False
+    try:
+        content = finished(folder)
+    except DataError:
+        return True
+    return content is not None and content[KEY].get("request") != request
 
 
 def failure(output: Path, lesion: Lesion) -> Path:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from modiff.errors import DataError
 from modiff.io.text import read_json_text
-from modiff.prediction.cohort.run import KEY, failure, finished
+from modiff.prediction.cohort.run import KEY, failure, finished, is_older
 from modiff.prediction.cohort.scans import Lesion, Scan
 
 DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
@@ -54,15 +54,18 @@ class Entry:
         return "DICOM" if self.scan.confidential and not identify else self.scan.shown
 
 
-def entries(scans: Sequence[Scan], output: Path) -> list[Entry]:
-    """All lesions, in the order of the cohort, with their ranks."""
-    found = [_entry(scan, lesion, output) for scan in scans for lesion in scan.lesions]
+def entries(scans: Sequence[Scan], output: Path, requests: Mapping[str, str] | None = None) -> list[Entry]:
+    """All lesions, in the order of the cohort, with their ranks. requests: `Cohort.requests`, of which older results
+    count as unfinished."""
+    found = [
+        _entry(scan, lesion, output, (requests or {}).get(lesion.name)) for scan in scans for lesion in scan.lesions
+    ]
     known = [entry.disagreement for entry in found if entry.disagreement is not None]
     ranks = {value: 1 + sum(other > value for other in known) for value in set(known)}
     return [entry if entry.disagreement is None else replace(entry, rank=ranks[entry.disagreement]) for entry in found]
 
 
-def _entry(scan: Scan, lesion: Lesion, output: Path) -> Entry:
+def _entry(scan: Scan, lesion: Lesion, output: Path, request: str | None) -> Entry:
     record = failure(output, lesion)
     if record.is_file():
         content = read_json_text(record, kind="record of a failure")
@@ -70,7 +73,8 @@ def _entry(scan: Scan, lesion: Lesion, output: Path) -> Entry:
         return Entry(scan, lesion, FAILED, error=str(error))
     try:
         content = finished(output / lesion.name)
-        return Entry(scan, lesion, UNFINISHED) if content is None else _done(scan, lesion, content)
+        left = content is None or is_older(output / lesion.name, request)
+        return Entry(scan, lesion, UNFINISHED) if content is None or left else _done(scan, lesion, content)
     except DataError as error:
         return Entry(scan, lesion, FAILED, error=str(error))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
