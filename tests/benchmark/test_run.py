@@ -281,6 +281,36 @@ def test_a_method_may_not_change_once_it_is_trained(store, finished):
         benchmark(rows_of(METHODS), settings(changes=changes), store, finished)
 
 
+def test_a_run_that_was_trained_further_is_refused(store, finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    run = folder / "prob_unet-seed0"
+    words = [
+        "train",
+        "--config",
+        run / "config.yaml",
+        "--data",
+        store,
+        "-o",
+        run,
+        "--training.budget",
+        "16img",
+        "--quiet",
+    ]
+    assert main(list(map(str, words))) == 0
+    refused = r"prob_unet-seed0: was trained further .*; found 4 steps, 16 images; expected 2 steps, 8 images"
+    with pytest.raises(CheckpointError, match=refused):
+        benchmark(rows_of(METHODS), settings(seeds=(0, 1)), store, folder)
+
+
+def test_a_method_may_not_change_where_its_checkpoint_is_gone(store, finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    for run in folder.glob("*-seed?"):
+        (run / "training.ckpt").unlink()
+    benchmark(rows_of(METHODS), settings(seeds=(0, 1)), store, folder)
+    with pytest.raises(CheckpointError, match="flow_steps: 4 → 2"):
+        benchmark(rows_of(METHODS), settings(changes=(*TINY, "cflow.model.flow_steps=2")), store, folder)
+
+
 def test_other_scores_are_made_without_training_again(store, tmp_path, trained):
     benchmark(rows_of(["prob_unet"]), settings(**ONE), store, tmp_path)
     benchmark(rows_of(["prob_unet"]), settings(**ONE, ns=(3,)), store, tmp_path)

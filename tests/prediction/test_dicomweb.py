@@ -123,7 +123,7 @@ def test_what_is_drawn_and_not_sent_is_sent_by_the_same_command(command, server,
     server.takes = 0
     assert command(*words) == 2
     assert "out is written, and not sent: does not store all results" in capsys.readouterr().err
-    server.takes, before = 1000, {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
+    server.takes = 1000
     assert command("model", server.address(), "--at", "9,9,2", *PLACE[2:], "-o", "out", "--send", server.url) == 2
     assert "the folder has files already" in capsys.readouterr().err
     content = summary("out")
@@ -133,6 +133,7 @@ def test_what_is_drawn_and_not_sent_is_sent_by_the_same_command(command, server,
     assert "the folder has files already" in capsys.readouterr().err
     content["model"]["fingerprint"] = fingerprint
     Path("out/summary.json").write_text(json.dumps({key: content[key] for key in content if key != "checksum"}))
+    before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
     server.stored.clear()
     assert command(*words) == command(*words) == 0
     assert len(server.stored) == len(OBJECTS)

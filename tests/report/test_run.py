@@ -213,6 +213,33 @@ def test_without_the_store_the_page_says_so_and_has_no_pictures(run, tmp_path, m
     assert figures(parsed) == []
 
 
+def test_scores_of_other_weights_than_the_samples_are_told_apart(run, tmp_path, models, few):
+    folder = shutil.copytree(run, tmp_path / "trained further")
+    assert "of other weights" not in Page(write_report(folder).read_text(encoding="utf-8")).text
+    result = folder / "evaluation" / "test.json"
+    content = json.loads(result.read_text())
+    del content["checksum"]
+    content["made"]["model"]["fingerprint"] = "0" * 64
+    result.write_text(json.dumps(content))
+    text = Page(write_report(folder).read_text(encoding="utf-8")).text
+    assert "The scores above are of other weights than these samples" in text
+    assert "(standard, n =" not in text
+
+
+def test_the_split_that_was_evaluated_last_comes_first(run, tmp_path, models, few):
+    folder = shutil.copytree(run, tmp_path / "two splits")
+    for split, date in (("val", "2025-01-01T00:00:00"), ("test", "2025-02-01T00:00:00")):
+        content = json.loads((run / "evaluation" / "test.json").read_text())
+        del content["checksum"]
+        content["made"] |= {"split": split, "date": date}
+        (folder / "evaluation" / f"{split}.json").write_text(json.dumps(content))
+        if split != "test":
+            shutil.copy(run / "evaluation" / "test.csv", folder / "evaluation" / f"{split}.csv")
+    page = Page(write_report(folder).read_text(encoding="utf-8")).text
+    assert re.findall(r"Split (test|val) of", page) == ["test"]
+    assert "(standard, n =" in page
+
+
 def test_a_store_that_is_named_must_be_there(run, tmp_path, models):
     with pytest.raises(DataError, match="no such file"):
         write_report(run, tmp_path / "x.html", data=tmp_path / "none.h5")

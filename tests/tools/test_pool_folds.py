@@ -32,10 +32,17 @@ def test_the_mean_is_over_the_images_of_all_folds(pool, tmp_path, monkeypatch, c
     pool.main()
     first, ged, chosen = capsys.readouterr().out.splitlines()
     assert first == "5 images of 5 patients, 2 folds"
-    assert ged.startswith("ged, model, iid: 0.300 (")
+    assert ged.startswith("ged, model, iid, n = 16: 0.300 (")
     assert "; the other 0.550 (" in ged
     assert ged.endswith("less it −0.250 (−0.250 to −0.250)")
-    assert chosen.startswith("ged, model, representative: 5.000")
+    assert chosen.startswith("ged, model, representative, n = 16: 5.000")
+
+
+def test_folds_of_another_n_are_refused(pool, tmp_path):
+    whole = written(tmp_path / "a.csv", {"x": 0.1})
+    table = ImageTable.of("test", ["case", "patient", "stratum", "raters", SMALL], [["z", "z", "all_marked", 2, 0.4]])
+    with pytest.raises(DataError, match=r"scored differently.*n = 8"):
+        pool.pooled([whole, write_csv(table, tmp_path / "b.csv")])
 
 
 def test_an_image_of_two_folds_is_refused(pool, tmp_path):

@@ -450,11 +450,14 @@ class TestOtherInputs:
         from modiff.view.viewer import Viewer
 
         viewer = viewer_of(source, save=tmp_path)
-        again = Viewer(open_scene([str(out)]), viewer.predictor, viewer.settings, model="discs", about=viewer.about)
-        shown = {number: one["mask"] for one in again.describe()["results"]["hypotheses"] for number in one["samples"]}
-        for number, mask in shown.items():
-            kept = read_image(out / f"sample-{number + 1:02}.png", mask=True).array[0, 0] > 0
-            np.testing.assert_array_equal(unpacked(mask, (1, 40, 50))[0] > 0, kept)
+        again = Viewer(
+            open_scene([str(out)]), viewer.predictor, viewer.settings, model="discs", about=viewer.about, save=tmp_path
+        )
+        for one in again.describe()["results"]["hypotheses"]:
+            files = [out / f"sample-{number:02}.png" for number in one["samples"]]
+            kept = [read_image(file, mask=True).array[0, 0] > 0 for file in files] or [np.zeros((40, 50), bool)]
+            shown = unpacked(one["mask"], (1, 40, 50))[0] > 0
+            assert any((mask == shown).all() for mask in kept)  # it is one of its samples
 
     def test_channels_keep_the_order_that_results_record(self, tmp_path):
         from modiff.view.scene import open_scene

@@ -127,9 +127,12 @@ class _Start:
         """CheckpointError for a run that was begun with other settings; what was done and is damaged is done again."""
         for run in todo:
             folder = self.folder / run.name
-            if (folder / CONFIG).exists() and (folder / CHECKPOINT).exists():
+            trained = run.status in (Status.DONE, Status.TRAINED)
+            if (folder / CONFIG).exists() and (trained or (folder / CHECKPOINT).exists()):
                 hint = "Use the same --set and --presets, remove that folder, or use another one (-o)"
                 check_resumable(folder, self.config(run), hint=hint)
+            if trained:
+                _check_length(folder, run)
             if run.status == Status.DONE and (why := revise(self.folder, run, self.state)) is not None:
                 self.say(f"{run.name}: once more, {why}")
 
@@ -239,6 +242,19 @@ def train_in_processes(
     # The card has tenths of seconds.
     spent = card["seconds"] >= (seconds or 0.0) - 0.1 if images is None else card["images_seen"] >= images
     return None if spent else "time of this start over"
+
+
+def _check_length(folder: Path, run: Run) -> None:
+    """CheckpointError where a finished run was trained further, as its folder allows: it is no run of this budget."""
+    try:
+        card = read_card(folder / CARD, needed=_FACTS)
+    except CheckpointError:  # what is gone or damaged is another matter
+        return
+    found, expected = (card["steps"], card["images_seen"]), (run.steps, run.images)
+    if found != expected:
+        there, wanted = (f"{steps:,} steps, {images:,} images" for steps, images in (found, expected))
+        what, hint = "was trained further since it was benchmarked", "Remove that folder, or use another one (-o)"
+        raise CheckpointError(what, path=folder, found=there, expected=wanted, hint=hint)
 
 
 def _ended(words: list[str]) -> int:

@@ -16,7 +16,7 @@ from modiff.config.evaluation import CANDIDATES, IID, REPRESENTATIVE
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.predictions import MapSource, RawMaps, check_place
 from modiff.evaluation.scoring import EvaluationSettings
-from modiff.evaluation.source import LEAST_MARKS, Drawn, Sampled, sets_of, short_of, subset, unequal
+from modiff.evaluation.source import LEAST_MARKS, Drawn, Sampled, by_hash, sets_of, short_of, subset, unequal
 from modiff.evaluation.truth import StoreTruth, Truth, Values
 from modiff.io.image import without_suffix
 from modiff.io.results import SampleFolder
@@ -55,7 +55,7 @@ class FileSamples:
             hint = "--given marks scores them"
             raise DataError("samples given that a rater marks", path=predictions.path, field="raters", hint=hint)
         self._theirs, self._about = paired(predictions, truth)
-        rows = subset(truth.cases, settings.limit)
+        rows = self._subset()
         missing = [truth.cases[row] for row in rows if truth.cases[row] not in self._theirs]
         if missing and not allow_missing:
             hint = "--allow-missing scores the others."
@@ -66,6 +66,22 @@ class FileSamples:
             raise DataError("no predictions for the cases that are scored", path=predictions.path)
         self._about += [f"{len(missing)} cases have no predictions and are left out"] if missing else []
         self._about += short_of(settings.limit, len(truth.cases))
+
+    def _subset(self) -> list[int]:
+        """The cases that are scored; where only raters who mark something count, of those that have enough of them."""
+        cases, limit = self.truth.cases, self.settings.limit
+        if not (limit and self.settings.given_marks):
+            return subset(cases, limit)
+        found = list[int]()
+        for row in by_hash(cases):
+            masks, read, _ = self.truth.read(row)
+            if any(_enough(*one) for one in zip(masks, read[:1].repeat(len(masks), 0), strict=True)):
+                found.append(row)
+            else:
+                self.left_out += len(masks)
+            if len(found) == limit:
+                break
+        return sorted(found)
 
     @property
     def notes(self) -> list[str]:
@@ -152,12 +168,17 @@ class FileSamples:
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights[order].sum() > 0):
             raise DataError("weights out of range", path=raw.where, field=case, expected="0 or more, not all 0")
         for z, arrays in enumerate(zip(maps[:, order], masks, read, strict=True)):
-            if given and (masks[z].any((1, 2, 3)) & read[z]).sum() < LEAST_MARKS:
+            if given and not _enough(masks[z], read[z]):
                 self.left_out += 1
                 continue
             name = case if len(maps) == 1 else f"{case}/slice-{z:03d}"
             tensors = (torch.from_numpy(array) for array in (*arrays, weights[order]))
             yield _Image(name, self.truth.patients[row], place + (z + 1 == len(maps)), *tensors)
+
+
+def _enough(masks: np.ndarray, read: np.ndarray) -> bool:
+    """Whether enough raters marked something: (R,K,H,W), (R,)."""
+    return int((masks.any((1, 2, 3)) & read).sum()) >= LEAST_MARKS
 
 
 def _permuted(volumes: np.ndarray, change: np.ndarray) -> np.ndarray:

@@ -261,8 +261,12 @@ def subset(cases: Sequence[str], limit: int | None) -> list[int]:
 
     A case's hash decides, so the subset of 64 lies within that of 256, and neither depends on a seed.
     """
-    rows = range(len(cases))
-    return sorted(sorted(rows, key=lambda row: (seed_for("subset", cases[row]), cases[row]))[:limit])
+    return sorted(by_hash(cases)[:limit])
+
+
+def by_hash(cases: Sequence[str]) -> list[int]:
+    """Rows in the order in which `subset` takes them."""
+    return sorted(range(len(cases)), key=lambda row: (seed_for("subset", cases[row]), cases[row]))
 
 
 def rows_to_score(images: MemoryStore, settings: EvaluationSettings) -> list[int]:

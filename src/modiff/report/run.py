@@ -15,7 +15,7 @@ from modiff.config.fields import to_dict
 from modiff.data.loading import MemoryStore, load
 from modiff.data.store_format import StoreInfo
 from modiff.errors import CheckpointError, DataError, ModiffError, counted
-from modiff.evaluation import words
+from modiff.evaluation import provenance, words
 from modiff.evaluation.compare import read_results
 from modiff.evaluation.evaluate import FOLDER, as_trained
 from modiff.evaluation.records import (
@@ -104,9 +104,10 @@ def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
     """The model of a run folder or why it cannot be read, and the results, of which the main ones come first."""
     if not folder.is_dir():
         raise CheckpointError("no such run folder", path=folder, hint="`modiff train` makes one.")
-    # The main results have no suffix in their names.
-    paths = sorted(files_in(folder / FOLDER, ".json"), key=lambda path: (len(path.stem), path.stem))
-    results = {path: read_result(path) for path in paths}
+    read = {path: read_result(path) for path in files_in(folder / FOLDER, ".json")}
+    # Of a whole split before parts of it and other settings, whose names say more; the latest of each first.
+    latest = sorted(read, key=lambda path: (str(read[path].made.get("date")), path.stem), reverse=True)
+    results = {path: read[path] for path in sorted(latest, key=lambda path: path.stem != read[path].made.get("split"))}
     loaded, problem = None, ""
     try:
         loaded = load_model(folder)
@@ -261,7 +262,8 @@ def _cases(
     loaded: LoadedModel | None, results: Results, data: str | Path | None, split: str | None, device: torch.device | str
 ) -> dict[str, Any]:
     """What the section of cases shows; `missing` says why there can be none."""
-    path, result = next(iter(results.items()), (None, Result({}, {}, [])))
+    of_split = (one for one in results.items() if split is None or one[1].made.get("split") == split)
+    path, result = next(of_split, next(iter(results.items()), (None, Result({}, {}, []))))
     made, store = result.made, result.made.get("store", {})
     where = data if data is not None else store.get("path")
     if loaded is None:
@@ -277,10 +279,12 @@ def _cases(
     if not len(images):
         raise DataError("the split has no images", path=where, field="split", found=split)
     changed = path is not None and images.fingerprint != store.get("fingerprint")
+    weights = provenance.model_fingerprint(loaded.model, loaded.config)
+    trained = result.text("model", "fingerprint") not in (None, weights)
     settings = made.get("settings", {})  # what a file says is not trusted
     seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
     seed, steps = seed if isinstance(seed, int) else 0, steps if isinstance(steps, int) and steps > 0 else None
-    table = path.with_suffix(".csv") if path and not changed and scored == split else None
+    table = path.with_suffix(".csv") if path and not (changed or trained) and scored == split else None
     shown, window = case_figures(images, loaded.model, seed=seed, steps=steps, device=device)
     return {
         "missing": None,
@@ -289,6 +293,7 @@ def _cases(
         "channel": images.info.channels[images.info.context] if len(images.info.channels) > 1 else None,
         "window": window,
         "changed": changed,
+        "trained": trained,
         "figures": shown,
         "scores": _case_scores(read_results(path)[1]) if path and table and table.is_file() else {},
     }
