@@ -19,6 +19,7 @@ from modiff.evaluation.evaluate import evaluate
 from modiff.evaluation.file_samples import draw_order
 from modiff.evaluation.records import Quantity, read_csv, read_result, select
 from modiff.evaluation.scoring import EvaluationSettings
+from modiff.evaluation.source import rows_to_score
 from modiff.io.image import write_png
 from modiff.metrics import functional
 from modiff.rng import seeds_for
@@ -105,6 +106,17 @@ def test_several_n_and_thresholds_under_both_protocols_at_once(tmp_path, predict
     records = scored(tmp_path / "s")[0].results
     found = {(r.protocol, r.n, r.threshold) for r in select(records, metric="ged", **MODEL)}
     assert found == {(p, n, t) for n in (2, 8) for p, own in (("standard", 0.5), ("paper", 0.9)) for t in (0.25, own)}
+
+
+@pytest.mark.parametrize("limit", [3, 8])
+def test_a_limit_counts_the_images_that_are_scored_given_marks(tmp_path, predictions, store, split, limit):
+    settings = EvaluationSettings(ns=(4,), given="marks", limit=limit)
+    rows = rows_to_score(split, settings)
+    assert len(rows) == limit
+    words = ["-n", 4, "--given", "marks", "--limit", limit, "--select", "iid", "-o", tmp_path / "out"]
+    assert score(predictions, "--truth", store, "--split", "test", *words) == 0
+    _, table = scored(tmp_path / "out", f"test-given-marks-limit{limit}")
+    assert table.cases == [split.cases[row] for row in rows]
 
 
 def test_fewer_samples_are_a_fixed_random_subset(tmp_path, predictions, store, split, soft):
