@@ -245,7 +245,7 @@ def train_in_processes(
 
 
 def _check_length(folder: Path, run: Run) -> None:
-    """CheckpointError where a finished run was trained further, as its folder allows: it is no run of this budget."""
+    """CheckpointError where a finished run was trained further, as its folder allows: its budget is another one."""
     try:
         card = read_card(folder / CARD, needed=_FACTS)
     except CheckpointError:  # what is gone or damaged is another matter

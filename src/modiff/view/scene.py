@@ -70,7 +70,7 @@ class Scene:
     def arranged(self, channels: Sequence[str], *, recorded: bool = False) -> tuple[Scene, list[Path], list[str]]:
         """The same with its files in the order of a model's channels; the files, and what was guessed.
 
-        recorded: they are in that order, where they stand in results of this model.
+        recorded: they are in that order, as results of this model list them.
         """
         files = self.files
         if recorded and len(files) == len(channels) > 1 and all(name is None for name, _ in files):
