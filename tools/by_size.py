@@ -41,7 +41,9 @@ def areas(store: Store, cases: list[str]) -> np.ndarray:
 def rows_of(table: ImageTable, area: np.ndarray, ends: list[float]) -> list[list[str]]:
     """A row per range of sizes: range, images, GED, excess over the reference, HM-IoU."""
     ged, reference, hm_iou = (
-        table.largest(metric=metric, predictor=predictor, protocol=PROTOCOLS, threshold=ARGMAX, select=IID)
+        table.columns[
+            table.largest(metric=metric, predictor=predictor, protocol=PROTOCOLS, threshold=ARGMAX, select=IID)
+        ]
         for metric, predictor in (("ged", MODEL), ("ged", REFERENCE), ("hm_iou", MODEL))
     )
     values = (ged, ged - reference, hm_iou)

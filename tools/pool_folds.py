@@ -11,53 +11,46 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from modiff.errors import DataError
 from modiff.evaluation import words
 from modiff.evaluation.bootstrap import mean_interval
-from modiff.evaluation.records import read_csv, select
+from modiff.evaluation.records import ImageTable, Quantity, read_csv
 
-METRICS, ARGMAX = ("ged", "hm_iou"), 0.5
+METRICS, PROTOCOL, ARGMAX = ("ged", "hm_iou"), "standard", 0.5
 
 
-def pooled(tables: Sequence[Path]) -> pd.DataFrame:
-    """A row per image: its patient, and a column per metric, predictor, selection and n.
+def pooled(paths: Sequence[Path]) -> tuple[ImageTable, list[Quantity]]:
+    """The images of all folds, and the columns that are shown: of each metric, predictor and selection the largest n.
 
     DataError for an image twice, and for folds of another n, selection or number of steps.
     """
-    read = [_columns(path) for path in tables]
-    for path, (_, how) in zip(tables, read, strict=True):
-        if how != read[0][1]:
-            found, expected = (", ".join(sorted(one)) for one in (how ^ (how & read[0][1]), read[0][1]))
+    tables = [read_csv(path, path.stem) for path in paths]
+    first = _shown(tables[0])
+    for path, table in zip(paths, tables, strict=True):
+        if set(own := _shown(table)) != set(first):
+            found, expected = ("; ".join(f"{_called(q)}, {q.steps} steps" for q in some) for some in (own, first))
             what = "folds that are scored differently cannot be pooled"
-            raise DataError(what, path=path, found=found or "fewer values", expected=expected)
-    rows = pd.concat([columns for columns, _ in read])
-    if not rows.index.is_unique:
-        twice = rows.index[rows.index.duplicated()][0]
-        raise DataError("an image in two folds", found=twice, expected="evaluations of folds that share no image")
-    return rows.sort_index()
+            raise DataError(what, path=path, found=found, expected=expected)
+    return ImageTable.together(tables, "all folds"), first
 
 
-def _columns(path: Path) -> tuple[pd.DataFrame, set[str]]:
-    """A table's columns, and in words what each of them is."""
-    table = read_csv(path, path.stem)
-    keys = {
-        (one.metric, one.predictor, one.select): None
+def _shown(table: ImageTable) -> list[Quantity]:
+    kinds = dict.fromkeys(
+        (one.metric, one.predictor, one.select)
         for one in table.columns
-        if one.metric in METRICS and one.protocol == "standard"
-    }
-    chosen: dict[Any, Any] = {"patient": table.patients}
-    how: set[str] = set()
-    for metric, predictor, drawn in keys:
-        found = select(table.columns, metric=metric, predictor=predictor, select=drawn, protocol="standard")
-        largest = max(select(found, threshold=ARGMAX), key=lambda quantity: quantity.n)
-        chosen[metric, predictor, drawn, largest.n] = table.columns[largest]
-        how.add(f"{metric} of {predictor}, {drawn}, n = {largest.n}, {largest.steps} steps")
-    return pd.DataFrame(chosen, index=pd.Index(table.cases)), how
+        if one.metric in METRICS and one.protocol == PROTOCOL
+    )
+    return [
+        table.largest(metric=metric, predictor=who, select=drawn, protocol=PROTOCOL, threshold=ARGMAX)
+        for metric, who, drawn in kinds
+    ]
+
+
+def _called(one: Quantity) -> str:
+    return f"{one.metric}, {one.predictor}, {one.select}, n = {one.n}"
 
 
 def said(values: np.ndarray, patients: Sequence[str], *, signed: bool = False) -> str:
@@ -71,21 +64,19 @@ def main() -> None:
     parser.add_argument("tables", type=Path, nargs="+", metavar="CSV")
     parser.add_argument("--against", type=Path, nargs="+", default=[], metavar="CSV", help="of another method")
     args = parser.parse_args()
-    own = pooled(args.tables)
-    other = pooled(args.against) if args.against else None
-    if other is not None and not own.index.equals(other.index):
-        parser.error("the two methods were scored on different images")
-    if other is not None and not set(own) & set(other) - {"patient"}:
-        parser.error("the two methods were scored with different n or selections")
-    patients = own.pop("patient").tolist()
-    print(f"{len(patients)} images of {len(set(patients))} patients, {len(args.tables)} folds")
-    for key, values in own.items():
-        assert isinstance(key, tuple)
-        metric, predictor, drawn, n = key
-        line = f"{metric}, {predictor}, {drawn}, n = {n}: {said(values.to_numpy(), patients)}"
-        if other is not None and key in other:
-            theirs = other[key].to_numpy()
-            line += f"; the other {said(theirs, patients)}, less it {said(values - theirs, patients, signed=True)}"
+    own, shown = pooled(args.tables)
+    print(f"{len(own.cases)} images of {len(set(own.patients))} patients, {len(args.tables)} folds")
+    other, theirs = pooled(args.against) if args.against else (None, [])
+    beside = {_called(one): one for one in theirs}
+    for one in shown:
+        values = own.columns[one]
+        line = f"{_called(one)}: {said(values, own.patients)}"
+        if other is not None:
+            if set(other.cases) != set(own.cases) or _called(one) not in beside:
+                parser.error("the two methods were scored on different images, or with different n or selections")
+            their = other.columns[beside[_called(one)]][[other.cases.index(case) for case in own.cases]]
+            apart = said(values - their, own.patients, signed=True)
+            line += f"; the other {said(their, own.patients)}, less it {apart}"
         print(line)
 
 

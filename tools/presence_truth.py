@@ -23,7 +23,7 @@ from modiff.evaluation.records import ImageTable, read_csv
 
 def fractions(table: ImageTable) -> np.ndarray:
     """(images,) of the samples that mark anything, of the largest n of i.i.d. samples."""
-    return table.largest(metric="presence_samples", predictor=MODEL, select=IID)
+    return table.columns[table.largest(metric="presence_samples", predictor=MODEL, select=IID)]
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from modiff.evaluation.bootstrap import LEVEL, mean_interval, pooled_difference
 from modiff.evaluation.evaluate import FOLDER
 from modiff.evaluation.records import STRATA, ImageTable, Result, read_csv, read_result, write_json
 from modiff.io.checksum import NAME
-from modiff.io.files import files_in, sha256_of
+from modiff.io.files import files_in, located, sha256_of
 from modiff.metrics.registry import FIRST, METRICS, POOLED, chosen, rank
 from modiff.viz.charts import draw_differences
 
@@ -210,10 +210,9 @@ def pool(parts: Sequence[Method], split: str) -> Method:
     split: what they are called together. Raises DataError where they share images.
     """
     first = parts[0]
-    frame = pd.concat([part.table.frame for part in parts], join="inner")
-    if not frame.index.is_unique:
-        raise DataError("an image in two folds", path=first.path, field="case")
-    return replace(first, table=ImageTable(split, frame), parts=tuple(parts))
+    with located(first.path):
+        table = ImageTable.together([part.table for part in parts], split)
+    return replace(first, table=table, parts=tuple(parts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from modiff.config.evaluation import CANDIDATES, IID, REPRESENTATIVE
 from modiff.errors import ConfigError, DataError
 from modiff.evaluation.predictions import MapSource, RawMaps, check_place
 from modiff.evaluation.scoring import EvaluationSettings
-from modiff.evaluation.source import LEAST_MARKS, Drawn, Sampled, by_hash, sets_of, short_of, subset, unequal
+from modiff.evaluation.source import Drawn, Sampled, by_hash, enough_mark, sets_of, short_of, subset, unequal
 from modiff.evaluation.truth import StoreTruth, Truth, Values
 from modiff.io.image import without_suffix
 from modiff.io.results import SampleFolder
@@ -75,7 +75,7 @@ class FileSamples:
         found = list[int]()
         for row in by_hash(cases):
             masks, read, _ = self.truth.read(row)
-            if any(_enough(*one) for one in zip(masks, read[:1].repeat(len(masks), 0), strict=True)):
+            if enough_mark(masks.any((2, 3, 4)), read[:1]).any():
                 found.append(row)
             else:
                 self.left_out += len(masks)
@@ -168,17 +168,12 @@ class FileSamples:
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights[order].sum() > 0):
             raise DataError("weights out of range", path=raw.where, field=case, expected="0 or more, not all 0")
         for z, arrays in enumerate(zip(maps[:, order], masks, read, strict=True)):
-            if given and not _enough(masks[z], read[z]):
+            if given and not enough_mark(masks[z].any((1, 2, 3)), read[z]):
                 self.left_out += 1
                 continue
             name = case if len(maps) == 1 else f"{case}/slice-{z:03d}"
             tensors = (torch.from_numpy(array) for array in (*arrays, weights[order]))
             yield _Image(name, self.truth.patients[row], place + (z + 1 == len(maps)), *tensors)
-
-
-def _enough(masks: np.ndarray, read: np.ndarray) -> bool:
-    """Whether enough raters marked something: (R,K,H,W), (R,)."""
-    return int((masks.any((1, 2, 3)) & read).sum()) >= LEAST_MARKS
 
 
 def _permuted(volumes: np.ndarray, change: np.ndarray) -> np.ndarray:

@@ -256,12 +256,21 @@ class ImageTable:
         own = {quantity: one for quantity, one in self.columns.items() if not quantity.metric.startswith(GAP)}
         return own | {replace(of, metric=name): one for of, has in sets.items() for name, one in pooled(has).items()}
 
-    def largest(self, **wanted: Any) -> NDArray[np.float64]:
-        """(images,) of the largest n among the quantities that are as wanted (`select`); DataError where none is."""
+    def largest(self, **wanted: Any) -> Quantity:
+        """That of the largest n among those that are as wanted (`select`); DataError where none is."""
         found = select(self.columns, **wanted)
         if not found:
             raise DataError("has no such values", path=self.split, found=wanted)
-        return self.columns[max(found, key=lambda quantity: quantity.n)]
+        return max(found, key=lambda quantity: quantity.n)
+
+    @classmethod
+    def together(cls, tables: Sequence[ImageTable], split: str) -> ImageTable:
+        """The images of several splits as one; what only some tables have is left out. DataError for an image twice."""
+        frame = pd.concat([table.frame for table in tables], join="inner")
+        if not frame.index.is_unique:
+            twice = frame.index[frame.index.duplicated()][0]
+            raise DataError("an image in two folds", field="case", found=twice, expected="folds that share no image")
+        return cls(split, frame)
 
     @property
     def cases(self) -> list[str]:

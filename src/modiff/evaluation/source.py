@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from modiff.config.evaluation import CANDIDATES, IID, REPRESENTATIVE, STRATIFIED
@@ -273,8 +274,13 @@ def rows_to_score(images: MemoryStore, settings: EvaluationSettings) -> list[int
     """Rows of the images that are scored: the fixed subset, of those that two raters marked where only such count."""
     rows = np.arange(len(images.cases))
     if settings.given_marks:
-        rows = rows[(images.packed.any((2, 3)) & images.read).sum(1) >= LEAST_MARKS]
+        rows = rows[enough_mark(images.packed.any((2, 3)), images.read)]
     return [int(rows[i]) for i in subset([images.cases[row] for row in rows], settings.limit)]
+
+
+def enough_mark(marked: ArrayLike, read: ArrayLike) -> NDArray[np.bool_]:
+    """(…) bool of who marked something (…,R) and who read: whether an image is scored where only such raters count."""
+    return np.asarray(np.logical_and(marked, read).sum(-1) >= LEAST_MARKS)
 
 
 def left_out(settings: EvaluationSettings, count: int) -> list[str]:

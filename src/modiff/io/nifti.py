@@ -40,10 +40,10 @@ def read_nifti(path: str | Path, *, limits: Limits = LIMITS) -> Volume:
     """Reads a 2-D image, a volume, or a volume with several channels (a fourth or fifth dimension) within `limits`.
 
     Voxels keep the file's axes: (C,Z,H,W) is its array transposed. Integers stay integers unless the header scales
-    them. Spacing in metres or microns becomes mm. Its place is the sform, else the qform; where neither is set there is
-    none. `source` is nibabel's header. Raises DataError for what is missing, is damaged, is not a single-file NIfTI,
-    has a type without one number per voxel, values that are not finite or an impossible geometry, or claims more memory
-    than allowed (before any is taken).
+    them. Spacing in metres or microns becomes mm; one slice without thickness gets 1 mm, and a note. Its place is the
+    sform, else the qform; where neither is set there is none. `source` is nibabel's header. Raises DataError for what
+    is missing, is damaged, is not a single-file NIfTI, has a type without one number per voxel, values that are not
+    finite or an impossible geometry, or claims more memory than allowed (before any is taken).
     """
     path = Path(path)
     try:
@@ -176,19 +176,19 @@ def _forms(header: Nifti1Header, affine: np.ndarray) -> dict[str, np.ndarray]:
 
 def _thickened(header: Nifti1Header) -> tuple[Note, ...]:
     """Gives a header of one slice that has no thickness, as 2-D images are written, one of 1 mm; a note says so."""
-    one = 1 / _UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    missing = header["sform_code"] == 0 < header["qform_code"] and header["pixdim"][3] == 0
+    one, note = 1 / _UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0), Note("the slice has no thickness: 1 mm is taken")
+    used = "sform" if header["sform_code"] != 0 else "qform" if header["qform_code"] != 0 else ""
+    mended = set()
     if header["pixdim"][3] == 0:
         header["pixdim"][3] = one
-    if header["sform_code"] != 0:
-        rows = np.array([header[f"srow_{axis}"][:3] for axis in "xyz"], dtype=np.float64)
-        normal = np.cross(rows[:, 0], rows[:, 1])
-        length = np.linalg.norm(normal)
-        missing = not rows[:, 2].any() and 0 < length < math.inf
-        if missing:
-            for axis, value in zip("xyz", normal / length * one, strict=True):
-                header[f"srow_{axis}"][2] = value
-    return (Note("the slice has no thickness: 1 mm is taken"),) if missing else ()
+        mended.add("qform")
+    rows = np.array([header[f"srow_{axis}"][:3] for axis in "xyz"], dtype=np.float64)
+    normal = np.cross(rows[:, 0], rows[:, 1])
+    if used == "sform" and not rows[:, 2].any() and 0 < (length := np.linalg.norm(normal)) < math.inf:
+        for axis, value in zip("xyz", normal / length * one, strict=True):
+            header[f"srow_{axis}"][2] = value
+        mended.add("sform")
+    return (note,) if used in mended else ()
 
 
 def _affine(header: Nifti1Header) -> np.ndarray:

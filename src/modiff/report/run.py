@@ -101,13 +101,17 @@ def write_report(
 
 
 def _read(folder: Path) -> tuple[LoadedModel | None, str, Results]:
-    """The model of a run folder or why it cannot be read, and the results, of which the main ones come first."""
+    """The model of a run folder or why it cannot be read, and the results: the main ones first, the latest of them
+    before the others."""
     if not folder.is_dir():
         raise CheckpointError("no such run folder", path=folder, hint="`modiff train` makes one.")
     read = {path: read_result(path) for path in files_in(folder / FOLDER, ".json")}
-    # Of a whole split before parts of it and other settings, whose names say more; the latest of each first.
-    latest = sorted(read, key=lambda path: (str(read[path].made.get("date")), path.stem), reverse=True)
-    results = {path: read[path] for path in sorted(latest, key=lambda path: path.stem != read[path].made.get("split"))}
+
+    def main_and_late(path: Path) -> tuple[bool, str, str]:
+        made = read[path].made  # names of parts of a split, and of other settings, say more than the split's
+        return path.stem == made.get("split"), str(made.get("date")), path.stem
+
+    results = {path: read[path] for path in sorted(read, key=main_and_late, reverse=True)}
     loaded, problem = None, ""
     try:
         loaded = load_model(folder)

@@ -21,7 +21,7 @@ _ACROSS = 1.25  # patches that a small mark is across, at least
 _WHOLE = 48  # patches along an image up to which a training step sees all of it
 _ATTENDED = 160  # pixels along an image up to which MCA's attention, quadratic in their number, is affordable
 _LARGE = 4000  # training images from which wider networks pay
-_FEW = 1000  # training images below which they are deformed
+_FEW = 1000  # training images below which they are deformed and, where they are seen whole, in fine patches
 _PASSES, _BUDGET = 25, (20_000, 300_000)  # over the training images; the images seen, at least and at most
 
 
@@ -91,9 +91,9 @@ def choose(facts: Facts, *, images: int | None = None, batch: int | None = None)
     fine = not crop and facts.images < _FEW and stem > finest
     if fine:
         stem, why_stem = finest, f"the finest for images of {side} pixels: {counted(facts.images, 'image', ',')}"
-    levels = 4 if fine else 3
-    if not crop and side > _WHOLE * stem * 2 ** (levels - 3):
-        crop = max(64, 2**levels * 4 * stem)
+    levels, double = (4, 2) if fine else (3, 1)  # half as large patches, twice as many
+    if not crop and side > double * _WHOLE * stem:
+        crop = max(64, double * 32 * stem)
         why_crop = f"random squares, half about marks: {side} pixels are slow, `import --resize` makes fewer"
     seen = crop or side
     patches = -(-seen // stem)

@@ -105,7 +105,8 @@ class Cohort:
         def is_left(lesion: Lesion) -> bool:
             folder = self.output / lesion.name
             there = (folder / MANIFEST).exists() and (self.server is None or (folder / SENT).exists())
-            there = there and not (self.overwrite and is_older(folder, self.requests.get(lesion.name)))
+            if there and self.overwrite and (request := self.requests.get(lesion.name)):
+                there = self._is_done(folder, request)  # older results are there, too
             return not there and (failed or not failure(self.output, lesion).exists())
 
         scans = [replace(scan, lesions=tuple(filter(is_left, scan.lesions))) for scan in self.scans]
@@ -151,7 +152,7 @@ class Cohort:
             if not self.overwrite:
                 raise
             return False
-        if there is None or there[KEY].get("request") == request:
+        if there is None or answers(there, request):
             return there is not None
         if not self.overwrite:
             hint = "--overwrite draws it anew; or give another folder"
@@ -238,15 +239,9 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return content
 
 
-def is_older(folder: Path, request: str | None) -> bool:
-    """Whether a lesion's folder has results of another request than this; None: it is not known what is asked for."""
-    if request is None:
-        return False
-    try:
-        content = finished(folder)
-    except DataError:
-        return True
-    return content is not None and content[KEY].get("request") != request
+def answers(summary: Mapping[str, Any], request: str) -> bool:
+    """Whether a lesion's summary is of what is asked for."""
+    return bool(summary[KEY].get("request") == request)
 
 
 def failure(output: Path, lesion: Lesion) -> Path:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from modiff.errors import DataError
 from modiff.io.text import read_json_text
-from modiff.prediction.cohort.run import KEY, failure, finished, is_older
+from modiff.prediction.cohort.run import KEY, answers, failure, finished
 from modiff.prediction.cohort.scans import Lesion, Scan
 
 DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
@@ -73,8 +73,9 @@ def _entry(scan: Scan, lesion: Lesion, output: Path, request: str | None) -> Ent
         return Entry(scan, lesion, FAILED, error=str(error))
     try:
         content = finished(output / lesion.name)
-        left = content is None or is_older(output / lesion.name, request)
-        return Entry(scan, lesion, UNFINISHED) if content is None or left else _done(scan, lesion, content)
+        if content is None or (request is not None and not answers(content, request)):
+            return Entry(scan, lesion, UNFINISHED)
+        return _done(scan, lesion, content)
     except DataError as error:
         return Entry(scan, lesion, FAILED, error=str(error))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
