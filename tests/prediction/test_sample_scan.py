@@ -66,6 +66,7 @@ def command(monkeypatch: pytest.MonkeyPatch, data: dict[str, Any], tmp_path: Pat
         ),
         "second": (Second(wiggle=0), {"size": (64, 64), "intensity": "unit", "classes": ["lesion"]}),
         "crops": (Discs(), {**data, "size": (32, 32)}),
+        "never": (Discs(absent=1.0), {**data, "size": (32, 32)}),
         "organs": (
             Local(classes=2, wiggle=0),
             {"size": (64, 64), "intensity": "minmax-slice", "classes": ["rim", "core"]},
@@ -387,6 +388,12 @@ class TestPictures:
         assert command("crops", "large.png", "-n", 1) == 0
         assert "give the place with --at" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(("x", "seen"), [(44, "the middle of this image of 120×90"), (4, "the region's middle")])
+    def test_and_what_it_takes_for_the_lesion(self, command, tmp_path, capsys, x, seen):
+        write_png(tmp_path / "large.png", np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8))
+        assert command("crops", "large.png", "-n", 1, "--roi", f"{x}:{x + 32},29:61") == 0
+        assert seen in capsys.readouterr().err
+
 
 WRONG = {
     "no slice": (["crops", "scan.nii.gz", "--at", "3,4"], "scan.nii.gz: at: does not say where to look"),
@@ -555,6 +562,10 @@ class TestReport:
     def test_of_raters_who_mark_the_presence_is_not_told(self, command, series):
         command("crops", series, "--at", "34,14,2", "-n", 4, "--raters", "marking", "-o", "out")
         assert hd.sr.srread("out/measurements.sr.dcm").content.get_image_measurement_groups() == []
+
+    def test_it_is_left_out_where_it_would_say_nothing(self, command, series):
+        assert command("never", series, "--at", "34,14,2", "-n", 4, "--raters", "marking", "-o", "out") == 0
+        assert {path.name for path in Path("out").glob("*.dcm")} == OBJECTS - {"measurements.sr.dcm"}
 
     def test_contours_of_another_format_are_said_to_be_missing(self, command, nifti, capsys):
         assert command("pixels", nifti, "-n", 1, "--rtstruct", "-o", "out") == 0

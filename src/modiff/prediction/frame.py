@@ -302,7 +302,7 @@ def differences(plan: Plan, data: DataSpec, *, places_noise: bool) -> list[str]:
     elif data.prompted and plan.at is None and own != size:
         spans = zip((window.top, window.left), window.size, window.image, strict=True)
         aside = any(abs(2 * start + side - whole) > 1 for start, side, whole in spans)
-        what = "takes the region's middle for it" if aside else f"sees the middle of this image of {own}"
+        what = "takes the region's middle for one" if aside else f"sees the middle of this image of {own}"
         notes.append(
             f"the model judges crops of {size} with a lesion in their middle and {what}"
             f"{f', and beyond it {beyond}' if window.padded else ''}; give the place with --at"

@@ -284,11 +284,11 @@ def _cases(
         raise DataError("the split has no images", path=where, field="split", found=split)
     changed = path is not None and images.fingerprint != store.get("fingerprint")
     weights = provenance.model_fingerprint(loaded.model, loaded.config)
-    trained = result.text("model", "fingerprint") not in (None, weights)
+    other_weights = result.text("model", "fingerprint") not in (None, weights)
     settings = made.get("settings", {})  # what a file says is not trusted
     seed, steps = settings.get("seed"), next(iter(_list(settings.get("steps"))), None)
     seed, steps = seed if isinstance(seed, int) else 0, steps if isinstance(steps, int) and steps > 0 else None
-    table = path.with_suffix(".csv") if path and not (changed or trained) and scored == split else None
+    table = path.with_suffix(".csv") if path and not (changed or other_weights) and scored == split else None
     shown, window = case_figures(images, loaded.model, seed=seed, steps=steps, device=device)
     return {
         "missing": None,
@@ -297,7 +297,7 @@ def _cases(
         "channel": images.info.channels[images.info.context] if len(images.info.channels) > 1 else None,
         "window": window,
         "changed": changed,
-        "trained": trained,
+        "other_weights": other_weights,
         "figures": shown,
         "scores": _case_scores(read_results(path)[1]) if path and table and table.is_file() else {},
     }
